@@ -1,0 +1,31 @@
+"""atras: train, attack, defend and re-attack a whole population of networks as one program."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+# A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
+__path__ = pkgutil.extend_path(__path__, __name__)
+
+from .errors import InputError
+from .protocol import Execution, Protocol
+from .space import Candidate, k_complete
+
+if TYPE_CHECKING:
+    from .results import Results, read
+    from .schedule import run
+
+__version__ = "0.1.0"
+__all__ = ["Candidate", "Execution", "InputError", "Protocol", "Results", "k_complete", "read", "run"]
+
+_LAZY = {"run": "schedule", "read": "results", "Results": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch or polars only when it is asked for: `--help` must answer at once."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'atras' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

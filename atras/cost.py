@@ -1,0 +1,75 @@
+"""Counted FLOPs and bytes of networks and groups: what the plan weighs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .model import Spec, parameter_count
+
+Hidden = tuple[int, ...]
+
+
+def forward_flops(spec: Spec, hidden: Hidden) -> int:
+    """FLOPs of one image's forward pass: two for each multiply-add of convolutions and dense layers."""
+    return 2 * (sum(_stem_products(spec)) + _head_products(spec, hidden))
+
+
+def training_flops(spec: Spec, hidden: Hidden) -> int:
+    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer."""
+    widths = (spec.features, *hidden, spec.classes)
+    first = _stem_products(spec)[0] if spec.convolutions else widths[0] * widths[1]
+    return 3 * forward_flops(spec, hidden) - 2 * first
+
+
+def activation_values(spec: Spec, hidden: Hidden) -> int:
+    """Numbers that one image's forward pass keeps for its backward pass."""
+    kept = math.prod(spec.image_shape)
+    for i, layer in enumerate(spec.convolutions):
+        values = layer.channels * math.prod(_convolved_side(spec, i))
+        kept += 2 * values + (2 * math.prod(spec.stem_shapes[i + 1]) if layer.pool else 0)
+    return kept + 2 * sum(hidden) + spec.classes
+
+
+def padded(hiddens: Sequence[Hidden]) -> Hidden:
+    """The widths that candidates of one depth share in a stack: the widest of each layer."""
+    return tuple(max(widths) for widths in zip(*hiddens, strict=True))
+
+
+def member_bytes(spec: Spec, hidden: Hidden, *, itemsize: int, batch: int, evaluation_batch: int, images: int) -> int:
+    """Predicted bytes of one member at these (padded) widths.
+
+    Args:
+        spec: the shared shape of the networks.
+        hidden: widths as they are stored.
+        itemsize: bytes of a parameter, 4 or 8.
+        batch, evaluation_batch: images of a training step and of an evaluation.
+        images: how many keep a sign a pixel: the training and test set.
+
+    Returns:
+        Parameters, gradients, two moments and one temporary; activations and their gradients; signs.
+    """
+    parameters = 5 * parameter_count(spec, hidden) * itemsize
+    pixels = math.prod(spec.image_shape)
+    activations = 2 * max(batch, evaluation_batch) * (activation_values(spec, hidden) + pixels) * itemsize
+    return parameters + activations + images * pixels
+
+
+def _stem_products(spec: Spec) -> list[int]:
+    return [
+        9 * spec.stem_shapes[i][0] * layer.channels * math.prod(_convolved_side(spec, i))
+        for i, layer in enumerate(spec.convolutions)
+    ]
+
+
+def _convolved_side(spec: Spec, index: int) -> tuple[int, int]:
+    """Height and width behind a convolution, before its pool."""
+    grow = 2 * spec.convolutions[index].padding - 2
+    _, height, width = spec.stem_shapes[index]
+    return height + grow, width + grow
+
+
+def _head_products(spec: Spec, hidden: Hidden) -> int:
+    widths = (spec.features, *hidden, spec.classes)
+    return sum(inputs * outputs for inputs, outputs in pairwise(widths))

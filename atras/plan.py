@@ -1,0 +1,278 @@
+"""The plan: which members are computed together, by which engine, and what that will take.
+
+A plan is a pure function of protocol, data shape, machine and memory cap. Measured speed only predicts seconds; it
+decides nothing, so equal machines plan alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .cost import Hidden, activation_values, forward_flops, member_bytes, padded, training_flops
+from .engine import DTYPES, Member
+from .errors import InputError
+from .model import Spec, parameter_count
+from .protocol import Protocol
+from .space import Candidate
+from .train import steps_of
+
+STEP_COST = {"cpu": 1e8, "cuda": 1e10}
+"""FLOPs that a device could have done while one training step's operations are launched: what padding must save."""
+
+MEMORY_SHARE = 0.6
+"""Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
+
+EVALUATION_BATCH = 250
+EVALUATION_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan may depend on.
+
+    Args:
+        kind: `cpu` or `cuda`.
+        memory_bytes: most that a group may be predicted to need.
+    """
+
+    kind: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members computed together.
+
+    Args:
+        engine: `loop` or `stack`.
+        members: (candidate, seed) pairs.
+        evaluation_batch: images of a forward pass in evaluation and attack.
+        parameters: of all members, padding left out.
+        flops: useful FLOPs of all training steps.
+        padding_share: share of the computed FLOPs that padding adds, in [0, 1).
+        predicted_bytes: most memory at once.
+        predicted_seconds: None where speed was not measured.
+    """
+
+    engine: str
+    members: tuple[Member, ...]
+    evaluation_batch: int
+    parameters: int
+    flops: int
+    padding_share: float
+    predicted_bytes: int
+    predicted_seconds: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Depth and first and last candidate, such as `depth 2: 8-128 .. 64-1024`."""
+        names = [member.candidate.name for member in self.members]
+        span = names[0] if len(set(names)) == 1 else f"{_short(names[0])} .. {_short(names[-1])}"
+        return f"depth {self.members[0].candidate.depth}: {span}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups in the order they are computed."""
+
+    device: str
+    engine: str
+    groups: tuple[Group, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `run.json`."""
+        groups = []
+        for group in self.groups:
+            values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
+            groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
+        return {"device": self.device, "engine": self.engine, "groups": groups}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
+        """The plan that an earlier run recorded.
+
+        Raises:
+            InputError: if it is not a plan for this protocol.
+        """
+        try:
+            groups = tuple(
+                Group(**(group | {"members": tuple(Member(Candidate.parse(c), s) for c, s in group["members"])}))
+                for group in values["groups"]
+            )
+            plan = cls(str(values["device"]), str(values["engine"]), groups)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
+        planned = [member for group in plan.groups for member in group.members]
+        if sorted(planned) != sorted(members_of(protocol)):
+            raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
+        return plan
+
+    def lines(self) -> list[str]:
+        """The plan as text, at most 80 columns wide."""
+        head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
+        lines = [f"device {self.device}, engine {self.engine}", head]
+        return [*lines, *(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
+
+
+def members_of(protocol: Protocol) -> tuple[Member, ...]:
+    """Every (candidate, seed) pair, in the order of the result table."""
+    return tuple(Member(candidate, seed) for candidate in protocol.candidates for seed in protocol.seeds)
+
+
+def choose_engine(engine: str, spec: Spec, kind: str) -> str:
+    """What `auto` means: stacking, but for convolutions on a CPU, where a stack of them is slower than a loop."""
+    if engine != "auto":
+        return engine
+    return "loop" if kind == "cpu" and spec.convolutions else "stack"
+
+
+def make_groups(
+    protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+) -> tuple[Group, ...]:
+    """Depth groups, each cut into width groups where padding would cost more than launches, and by memory.
+
+    Args:
+        protocol: candidates, seeds, batch size, precision.
+        spec: shared shape of the networks.
+        train_size, test_size: images.
+        engine: `loop` or `stack`.
+        machine: kind and memory cap.
+
+    Raises:
+        InputError: if a single member needs more than the cap.
+    """
+    sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
+    depths = sorted({candidate.depth for candidate in protocol.candidates})
+    groups: list[Group] = []
+    for depth in depths:
+        same = [candidate for candidate in protocol.candidates if candidate.depth == depth]
+        for candidates in (
+            width_groups(same, sizer.step_flops, STEP_COST[machine.kind]) if engine == "stack" else [same]
+        ):
+            groups += sizer.fit([Member(candidate, seed) for candidate in candidates for seed in protocol.seeds])
+    return tuple(groups)
+
+
+def width_groups(candidates: Sequence[Candidate], step_flops: Any, step_cost: float) -> list[list[Candidate]]:
+    """Cut candidates of one depth into runs, in order of width, that cost least in padding and launches together.
+
+    Args:
+        candidates: all of one depth.
+        step_flops: from hidden widths to the FLOPs of one candidate's training step, all its seeds included.
+        step_cost: FLOPs that a further group's launches are worth.
+    """
+    order = sorted(candidates, key=lambda candidate: (step_flops(candidate.hidden), candidate.hidden))
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(order) + 1):
+        choices = []
+        for start in range(end):
+            widths = padded([candidate.hidden for candidate in order[start:end]])
+            choices.append((best[start][0] + step_cost + (end - start) * step_flops(widths), start))
+        best.append(min(choices))
+    runs: list[list[Candidate]] = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        runs.insert(0, order[start:end])
+        end = start
+    return runs
+
+
+class _Sizer:
+    """Turns members into groups that fit the memory cap, with their counted cost."""
+
+    def __init__(
+        self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+    ) -> None:
+        self.protocol, self.spec, self.engine, self.machine = protocol, spec, engine, machine
+        self.images = train_size + test_size
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * 2 * train_size
+        self.itemsize = DTYPES[protocol.precision].itemsize
+
+    def step_flops(self, hidden: Hidden) -> int:
+        return training_flops(self.spec, hidden) * self.protocol.batch_size * len(self.protocol.seeds)
+
+    def fit(self, members: Sequence[Member]) -> Iterator[Group]:
+        """One group, or as many of equal size as the cap asks for."""
+        at_once = 1 if self.engine == "loop" else len(members)
+        while at_once > 1 and self._bytes(members, at_once) > self.machine.memory_bytes:
+            at_once = -(-at_once // 2)
+        need = self._bytes(members, at_once)
+        if need > self.machine.memory_bytes:
+            raise InputError(
+                f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
+                f"{need / 2**20:.0f} MiB; raise --memory or lower --batch-size or --train-size"
+            )
+        size = len(members) if self.engine == "loop" else at_once
+        for start in range(0, len(members), size):
+            yield self._group(members[start : start + size], at_once)
+
+    def _group(self, members: Sequence[Member], at_once: int) -> Group:
+        hiddens = [member.candidate.hidden for member in members]
+        useful = sum(training_flops(self.spec, hidden) for hidden in hiddens)
+        computed = useful if at_once == 1 else len(members) * training_flops(self.spec, padded(hiddens))
+        return Group(
+            engine=self.engine,
+            members=tuple(members),
+            evaluation_batch=self._evaluation_batch(padded(hiddens), at_once),
+            parameters=sum(parameter_count(self.spec, hidden) for hidden in hiddens),
+            flops=useful * self.samples,
+            padding_share=1 - useful / computed,
+            predicted_bytes=self._bytes(members, at_once),
+        )
+
+    def _bytes(self, members: Sequence[Member], at_once: int) -> int:
+        widths = padded([member.candidate.hidden for member in members])
+        each = member_bytes(
+            self.spec,
+            widths,
+            itemsize=self.itemsize,
+            batch=self.protocol.batch_size,
+            evaluation_batch=self._evaluation_batch(widths, at_once),
+            images=self.images,
+        )
+        return each * at_once
+
+    def _evaluation_batch(self, widths: Hidden, at_once: int) -> int:
+        image_bytes = activation_values(self.spec, widths) * self.itemsize * at_once
+        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // image_bytes))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured speed of an engine: seconds of a step = step_seconds + FLOPs / flops_per_second."""
+
+    step_seconds: float
+    flops_per_second: float
+
+
+def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
+    """The group with its predicted seconds: training, evaluation and attacks."""
+    at_once = 1 if group.engine == "loop" else len(group.members)
+    rounds = len(group.members) // at_once
+    forward = sum(forward_flops(spec, member.candidate.hidden) for member in group.members)
+    # Clean and static passes are one forward pass; an attack is a forward, an input gradient and a forward pass.
+    passes = 2 * train_size + 3 * test_size + 3 * (train_size + 3 * test_size)
+    flops = (group.flops + forward * passes) / (1 - group.padding_share)
+    chunks = (3 * train_size + 6 * test_size) / group.evaluation_batch
+    seconds = rounds * (steps_of(protocol, train_size) + chunks) * speed.step_seconds + flops / speed.flops_per_second
+    return dataclasses.replace(group, predicted_seconds=seconds)
+
+
+def _line(label: str, groups: Sequence[Group]) -> str:
+    flops = sum(group.flops for group in groups)
+    computed = sum(group.flops / (1 - group.padding_share) for group in groups)
+    seconds = [group.predicted_seconds for group in groups]
+    shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
+    return (
+        f"{label:<38} {sum(len(group.members) for group in groups):>7} {1 - flops / computed:>7.0%} "
+        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
+    )
+
+
+def _short(name: str) -> str:
+    parts = name.split("-")
+    return name if len(parts) <= 3 else f"{parts[0]}-..-{parts[-1]}"

@@ -1,0 +1,216 @@
+"""Every number a run depends on, in one frozen value with a hash.
+
+What decides the figures is a `Protocol`; what only decides where and how fast they are computed is an `Execution`.
+Both are plain dataclasses, so the training engine needs no validation library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from .errors import InputError
+from .space import PAPER_CANDIDATES, Candidate
+
+VERSION = 1
+"""Raised when the same fields come to mean another experiment; part of the hash."""
+
+StemName = Literal["auto", "none", "conv2", "conv4"]
+Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
+Initialisation = Literal["glorot", "he"]
+LabelSource = Literal["predicted", "true"]
+OptimizerName = Literal["adam", "sgd"]
+Precision = Literal["fp32", "fp64"]
+EngineName = Literal["auto", "loop", "stack"]
+Size = int | Literal["default", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One experiment: data, candidates, training, attack. The defaults are the preset `paper`.
+
+    Args:
+        dataset: a named data set, a folder of IDX files, or an `.npz` file (see `atras.data`).
+        train_size, test_size: how many images from the start of each part; `default` is 5,000 as in the paper, or
+            all where the part has fewer; `all` is all.
+        candidates: the architectures, in the order of the result table.
+        seeds: each (candidate, seed) pair is one member of the population.
+        stem: convolutions in front of the hidden layers; `auto` goes by image shape (see `atras.model.choose_stem`).
+        activation: of every hidden unit, the stem's included.
+        initialisation: of all weights; biases start at zero.
+        head_dropout: share of each hidden layer's units dropped in training, rounded to 1/256.
+        epochs, adversarial_epochs: passes over the training set, then over the doubled set; at least 1 and 0.
+        batch_size: images a step; the last, smaller batch of an epoch is kept.
+        optimizer, learning_rate, momentum: `adam` has decay rates 0.9 and 0.999 and a denominator term of 1e-8;
+            momentum belongs to `sgd`.
+        epsilon: attack strength, the largest change of a pixel, in pixels of [0, 1].
+        label_source: whose label the attack moves away from: the attacked model's own prediction, or the true one.
+        target: `none` for the untargeted attack; `random`, `least-likely` or `class:3` for a targeted one, which
+            moves towards that class and makes `label_source` irrelevant to the direction.
+        precision: arithmetic of training, attack and evaluation.
+        evaluate_every: epochs between evaluations on the test set during training; 0 for none.
+
+    Raises:
+        InputError: if a value is out of its range.
+
+    Source: what the paper states, and what was read out of its tables, is in docs/protocol.md.
+    """
+
+    dataset: str = "digits"
+    train_size: Size = "default"
+    test_size: Size = "default"
+    candidates: tuple[Candidate, ...] = PAPER_CANDIDATES
+    seeds: tuple[int, ...] = (0,)
+    stem: StemName = "auto"
+    activation: Activation = "relu"
+    initialisation: Initialisation = "glorot"
+    head_dropout: float = 0.0
+    epochs: int = 20
+    adversarial_epochs: int = 20
+    batch_size: int = 128
+    optimizer: OptimizerName = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.0
+    epsilon: float = 0.05
+    label_source: LabelSource = "predicted"
+    target: str = "none"
+    precision: Precision = "fp32"
+    evaluate_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            one_of(name, getattr(self, name), allowed)
+        for name in ("train_size", "test_size"):
+            if getattr(self, name) not in ("default", "all"):
+                whole(name, getattr(self, name), 1, 10**9)
+        whole("epochs", self.epochs, 1, 10**6)
+        whole("adversarial_epochs", self.adversarial_epochs, 0, 10**6)
+        whole("batch_size", self.batch_size, 1, 10**6)
+        whole("evaluate_every", self.evaluate_every, 0, 10**6)
+        number("epsilon", self.epsilon, 0.0, 1.0)
+        number("learning_rate", self.learning_rate, 0.0, 1e9)
+        number("momentum", self.momentum, 0.0, 1.0)
+        number("head_dropout", self.head_dropout, 0.0, 0.99)
+        if self.momentum and self.optimizer != "sgd":
+            raise InputError(
+                f"momentum (={self.momentum}): only optimizer sgd has one; add --optimizer sgd or leave it out"
+            )
+        if not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", self.target):
+            raise InputError(
+                f"target (={self.target!r}): expected none, random, least-likely or class:N, such as class:3"
+            )
+        _distinct("candidates", self.candidates)
+        _distinct("seeds", self.seeds)
+        for seed in self.seeds:
+            whole("seed", seed, 0, 2**63 - 1)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that change when any field does."""
+        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; candidates by their names."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {"candidates": [c.name for c in self.candidates], "seeds": list(self.seeds)}
+
+    def check_classes(self, classes: int) -> None:
+        """Refuse a target class that the data set does not have.
+
+        Raises:
+            InputError: if `target` is `class:N` with N past the last class.
+        """
+        if self.target.startswith("class:") and int(self.target.removeprefix("class:")) >= classes:
+            raise InputError(f"target (={self.target!r}): expected a class from 0 to {classes - 1}")
+
+    def replace(self, **changes: Any) -> Protocol:
+        """A copy with some fields changed, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
+"""Field values by preset name. `paper` is our reconstruction of what the paper leaves open: the defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where and how a protocol is computed. Nothing here changes what a figure means.
+
+    Args:
+        engine: `loop` trains one member at a time, `stack` a whole group at once; `auto` takes the faster.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        memory_bytes: most memory a group may be predicted to need; None for what the device has free.
+        data_dir: folder to look in for data sets before the user's cache; None for `ATRAS_DATA`, then the cache.
+        download: whether a missing data set may be downloaded.
+        recalibrate: measure this machine's speed anew instead of taking the cached figures.
+
+    Raises:
+        InputError: if a value is out of its range.
+    """
+
+    engine: EngineName = "auto"
+    device: str = "auto"
+    memory_bytes: int | None = None
+    data_dir: str | None = field(default_factory=lambda: os.environ.get("ATRAS_DATA") or None)
+    download: bool = True
+    recalibrate: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("engine", self.engine, get_args(EngineName))
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
+            raise InputError(f"device (={self.device!r}): expected auto, cpu, cuda or cuda:N")
+        if self.memory_bytes is not None:
+            whole("memory", self.memory_bytes, 2**20, 2**50)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "stem": get_args(StemName),
+    "activation": get_args(Activation),
+    "initialisation": get_args(Initialisation),
+    "optimizer": get_args(OptimizerName),
+    "label_source": get_args(LabelSource),
+    "precision": get_args(Precision),
+}
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the allowed ones."""
+    if value not in allowed:
+        raise InputError(f"{name} (={value!r}): expected one of {', '.join(allowed)}")
+
+
+def whole(name: str, value: object, low: int, high: int) -> None:
+    """Refuse anything but a whole number from low to high."""
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"{name} (={value!r}): expected a whole number from {low} to {high}")
+
+
+def number(name: str, value: object, low: float, high: float) -> None:
+    """Refuse anything but a finite number from low to high."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
+        raise InputError(f"{name} (={value!r}): expected a number from {low:g} to {high:g}")
+
+
+def _distinct(name: str, values: tuple[Any, ...]) -> None:
+    if not isinstance(values, tuple) or not values:
+        raise InputError(f"{name} (={values!r}): expected a tuple of at least one; name one")
+    if len(set(values)) != len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        shown = twice.name if isinstance(twice, Candidate) else twice
+        raise InputError(f"{name}: {shown} came twice; name each once")
