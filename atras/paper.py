@@ -1,0 +1,149 @@
+"""The paper's own figures, and how far a run is from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from .errors import InputError
+from .results import PAPER_COLUMNS, Results
+
+PaperName = Literal["mnist", "cifar10"]
+
+_ONE_CLASS_ACCURACIES = {
+    "mnist": (0.1126, 0.1142, 0.1100, 0.1024),
+    "cifar10": (0.1038, 0.1040, 0.0982, 0.1008, 0.1014, 0.1024),
+}
+"""Shares of single classes in the first 5,000 training and test images. A network that predicts one class scores its
+share; docs/protocol.md tells how the tables give them away."""
+
+
+def paper_table(dataset: PaperName) -> pl.DataFrame:
+    """The paper's table, as printed.
+
+    Args:
+        dataset: `mnist` or `cifar10`.
+
+    Returns:
+        40 rows: six accuracies (those of `results.PAPER_COLUMNS`) and hidden_layers.
+
+    Raises:
+        InputError: for any other data set.
+
+    Source: ATRAS, Table I (MNIST) and Table II (CIFAR-10).
+    """
+    if dataset not in get_args(PaperName):
+        raise InputError(
+            f"dataset (={dataset!r}): the paper has no table of it; choose from {', '.join(get_args(PaperName))}"
+        )
+    path = Path(__file__).with_name("tables") / f"{dataset}.csv"
+    return pl.read_csv(path.read_bytes(), schema_overrides={"hidden_layers": pl.String})
+
+
+def trained_rows(dataset: PaperName) -> pl.DataFrame:
+    """The rows of the paper's table whose network trained in both phases.
+
+    A row did not train if, in either phase, both clean accuracies are the share of one class.
+
+    Raises:
+        InputError: if the paper has no table of the data set.
+    """
+    table = paper_table(dataset)
+    share = pl.all().is_in(_ONE_CLASS_ACCURACIES[dataset])
+    before = pl.all_horizontal("train_accuracy", "test_accuracy")
+    after = pl.all_horizontal("adversarial_train_accuracy", "adversarial_test_accuracy")
+    dead = table.drop("hidden_layers").with_columns(share).select(before | after).to_series()
+    return table.filter(~dead)
+
+
+def distance(results: Results, dataset: PaperName | None = None) -> pl.DataFrame | None:
+    """How far a run is from the paper's table, column by column.
+
+    Compared are the candidates that trained in both phases in the paper and here; here a candidate's figure is the
+    mean over the seeds that trained.
+
+    Args:
+        results: a run.
+        dataset: whose table to compare with; None for that of the run's own data set.
+
+    Returns:
+        A row a column of the paper: column, mean_absolute_difference (null without rows), rank_correlation
+        (Spearman's, ties at their average rank; null below three rows or where one side is constant), rows,
+        paper_untrained and run_untrained (candidates of the run left out because they did not train in the paper;
+        because they did there and not here). None if the paper has no table of the data set.
+
+    Raises:
+        InputError: if `dataset` is given and the paper has no table of it.
+    """
+    dataset = dataset or _own_table(results)
+    if dataset is None:
+        return None
+    paper = trained_rows(dataset)
+    ours = results.candidate_means(trained_only=True).rename({name: f"our_{name}" for name in PAPER_COLUMNS.values()})
+    pairs = paper.join(ours, on="hidden_layers", how="inner")
+    asked = set(results.table["hidden_layers"])
+    in_paper, comparable = asked & set(paper_table(dataset)["hidden_layers"]), asked & set(paper["hidden_layers"])
+    counts = {"paper_untrained": len(in_paper - comparable), "run_untrained": len(comparable) - len(pairs)}
+    rows = [
+        {"column": name, **_compare(pairs[name], pairs[f"our_{own}"]), **counts} for name, own in PAPER_COLUMNS.items()
+    ]
+    return pl.DataFrame(rows, schema=_DISTANCE)
+
+
+def _own_table(results: Results) -> PaperName | None:
+    return next((name for name in get_args(PaperName) if name == results.dataset), None)
+
+
+_DISTANCE = {
+    "column": pl.String,
+    "mean_absolute_difference": pl.Float64,
+    "rank_correlation": pl.Float64,
+    "rows": pl.Int64,
+    "paper_untrained": pl.Int64,
+    "run_untrained": pl.Int64,
+}
+
+
+def distance_lines(results: Results, dataset: PaperName | None = None) -> list[str]:
+    """`distance` as plain text within 80 columns; nothing where the paper has no table."""
+    frame = distance(results, dataset)
+    if frame is None:
+        return []
+    first = frame.row(0, named=True)
+    lines = [
+        f"distance from the paper's table of {dataset or results.dataset}",
+        f"{first['rows']} candidates that trained in both; "
+        f"untrained: {first['paper_untrained']} in the paper, {first['run_untrained']} more here",
+        f"{'column':<28} {'mean |difference|':>17} {'rank correlation':>17}",
+    ]
+    for row in frame.iter_rows(named=True):
+        figures = (row["mean_absolute_difference"], row["rank_correlation"])
+        cells = ["-" if figure is None else f"{figure:.4f}" for figure in figures]
+        lines.append(f"{row['column']:<28} {cells[0]:>17} {cells[1]:>17}")
+    return lines
+
+
+def _compare(paper: pl.Series, ours: pl.Series) -> dict[str, object]:
+    both = pl.DataFrame({"paper": paper, "ours": ours}).drop_nulls()
+    return {
+        "mean_absolute_difference": both.select((pl.col("paper") - pl.col("ours")).abs().mean()).item(),
+        "rank_correlation": rank_correlation(both["paper"], both["ours"]),
+        "rows": len(both),
+    }
+
+
+def rank_correlation(left: pl.Series, right: pl.Series) -> float | None:
+    """Spearman's rank correlation, ties at their average rank.
+
+    Args:
+        left, right: numbers, equally many, without nulls.
+
+    Returns:
+        A number in [-1, 1]; None below three pairs or where one side is constant.
+    """
+    if len(left) < 3 or left.n_unique() == 1 or right.n_unique() == 1:
+        return None
+    ranks = pl.DataFrame({"left": left.rank("average"), "right": right.rank("average")})
+    return float(ranks.select(pl.corr("left", "right")).item())

@@ -1,0 +1,591 @@
+"""What a run leaves behind: its frames, their schemas, and files that are whole at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from .errors import InputError
+
+
+class Column(NamedTuple):
+    """Type and meaning of one column."""
+
+    dtype: type[pl.DataType]
+    text: str
+
+
+_DATASET = Column(pl.String, "data set, by name or path")
+_HIDDEN_LAYERS = Column(pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`")
+_SEED = Column(pl.Int64, "seed of this member's weights, batch order and dropout")
+
+SCHEMAS: dict[str, dict[str, Column]] = {
+    "table": {
+        "dataset": _DATASET,
+        "hidden_layers": _HIDDEN_LAYERS,
+        "depth": Column(pl.Int64, "number of hidden layers"),
+        "parameters": Column(pl.Int64, "trained weights and biases, the stem's included"),
+        "seed": _SEED,
+        "status": Column(
+            pl.String,
+            "`trained`; `dead`: one class predicted for all test images; `diverged`: a loss that is not finite, "
+            "accuracies null from there on",
+        ),
+        "train_accuracy": Column(pl.Float64, "trained model, clean training images"),
+        "test_accuracy": Column(pl.Float64, "trained model, clean test images"),
+        "attacked_accuracy_before": Column(pl.Float64, "trained model, test images attacked at the run's label source"),
+        "attacked_accuracy_before_true": Column(pl.Float64, "trained model, test images attacked at the true label"),
+        "adversarial_train_accuracy": Column(pl.Float64, "defended model, clean and adversarial training images"),
+        "adversarial_test_accuracy": Column(pl.Float64, "defended model, clean test images"),
+        "attacked_accuracy_after_static": Column(
+            pl.Float64, "defended model, the very images of attacked_accuracy_before"
+        ),
+        "attacked_accuracy_after_adaptive": Column(
+            pl.Float64, "defended model, test images attacked anew, at the true label"
+        ),
+        "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
+        "recovery_adaptive": Column(pl.Float64, "attacked_accuracy_after_adaptive - attacked_accuracy_before_true"),
+    },
+    "metrics": {
+        "dataset": _DATASET,
+        "hidden_layers": _HIDDEN_LAYERS,
+        "seed": _SEED,
+        "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
+        "epoch": Column(pl.Int64, "epoch after which it was evaluated; null after the last"),
+        "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
+        "attack": Column(pl.String, "`none` or `fgsm`"),
+        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
+        "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
+        "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
+        "mode": Column(
+            pl.String,
+            "`clean`; `static`: attack made on the trained model; `adaptive`: made on the defended model",
+        ),
+        "n": Column(pl.Int64, "images evaluated"),
+        "correct": Column(pl.Int64, "images classified correctly; null for a diverged model"),
+        "accuracy": Column(pl.Float64, "correct / n"),
+        "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
+        "ci_high": Column(pl.Float64, "upper end of that interval"),
+        "zero_gradient_fraction": Column(
+            pl.Float64, "share of pixels whose loss gradient is zero; null where none was taken"
+        ),
+        "nan_gradients": Column(pl.Int64, "pixels whose loss gradient is NaN, left unchanged; null likewise"),
+        "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
+        "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
+        "precision": Column(pl.String, "arithmetic: `fp32` or `fp64`"),
+        "version": Column(pl.String, "version of atras"),
+        "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
+    },
+    "history": {
+        "dataset": _DATASET,
+        "hidden_layers": _HIDDEN_LAYERS,
+        "seed": _SEED,
+        "phase": Column(pl.String, "`train` or `adversarial`"),
+        "epoch": Column(pl.Int64, "epoch of that phase, from 1"),
+        "steps": Column(pl.Int64, "optimizer steps in the epoch"),
+        "mean_loss": Column(pl.Float64, "mean training loss over the epoch's images, while it trained"),
+        "running_accuracy": Column(pl.Float64, "accuracy on the epoch's own batches, while it trained"),
+    },
+    "timings": {
+        "group": Column(pl.Int64, "number of the group in the plan, from 0"),
+        "phase": Column(pl.String, "part of the work"),
+        "members": Column(pl.Int64, "(candidate, seed) pairs in the group"),
+        "seconds": Column(pl.Float64, "wall time"),
+        "steps": Column(pl.Int64, "optimizer steps"),
+    },
+}
+"""Every column of every frame. The only place where they are listed."""
+
+FRAMES: dict[str, str] = {
+    "table": "A row a candidate and seed, in the order of the candidates, then seeds. Also written as `table.csv`.",
+    "metrics": "Tidy: a row for every evaluated number, with its provenance.",
+    "history": "A row a member and epoch, collected while it trained.",
+    "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
+}
+"""What a row of each frame is."""
+
+STATUSES = ("trained", "dead", "diverged")
+ACCURACIES = tuple(name for name in SCHEMAS["table"] if "accuracy" in name)
+PAPER_COLUMNS = {
+    "train_accuracy": "train_accuracy",
+    "test_accuracy": "test_accuracy",
+    "attacked_accuracy_before": "attacked_accuracy_before",
+    "adversarial_train_accuracy": "adversarial_train_accuracy",
+    "adversarial_test_accuracy": "adversarial_test_accuracy",
+    "attacked_accuracy_after": "attacked_accuracy_after_static",
+}
+"""The paper's name of each of its accuracies, and ours."""
+
+_COMPUTED = ("accuracy", "ci_low", "ci_high")
+_PYTHON_TYPES: dict[type[pl.DataType], tuple[type, ...]] = {
+    pl.String: (str,),
+    pl.Int64: (int,),
+    pl.Float64: (float, int),
+}
+
+
+def describe_schemas() -> str:
+    """The schemas as Markdown: one heading and one table a frame."""
+    parts = []
+    for frame, columns in SCHEMAS.items():
+        rows = [f"| `{name}` | {column.dtype.__name__} | {column.text} |" for name, column in columns.items()]
+        parts.append(
+            "\n".join(
+                [f"### {frame}.parquet", "", FRAMES[frame], "", "| column | type | meaning |", "|---|---|---|", *rows]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | tuple[None, None]:
+    """Wilson's score interval of a share.
+
+    Args:
+        correct: successes, in [0, n].
+        n: trials, at least 0.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        (low, high), with 0 <= low <= correct / n <= high <= 1; (None, None) where there were no trials.
+
+    Raises:
+        InputError: if correct is not in [0, n].
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    if not 0 <= correct <= n:
+        raise InputError(f"correct (={correct}): expected a count from 0 to n (={n})")
+    if n == 0:
+        return None, None
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # The ends are exact at 0 and n; rounding must not push them past the share.
+    low = 0.0 if correct == 0 else min((centre - spread) / scale, share)
+    high = 1.0 if correct == n else max((centre + spread) / scale, share)
+    return low, high
+
+
+class Rows(typing.Protocol):
+    """Rows of one group, by frame: each row a dict from column to value."""
+
+    table: list[dict[str, object]]
+    metrics: list[dict[str, object]]
+    history: list[dict[str, object]]
+    timings: list[dict[str, object]]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Results:
+    """The frames of a run.
+
+    Args:
+        table, metrics, history, timings: frames with the columns of `SCHEMAS`.
+        run: content of run.json: protocol, protocol_hash, version, status, and what the orchestrator added.
+        directory: where they lie; None for a run that was kept in memory.
+    """
+
+    table: pl.DataFrame
+    metrics: pl.DataFrame
+    history: pl.DataFrame
+    timings: pl.DataFrame
+    run: dict[str, Any]
+    directory: Path | None = None
+
+    @property
+    def dataset(self) -> str:
+        """Name or path of the data set, as the protocol has it."""
+        return str(self.run["protocol"]["dataset"])
+
+    def candidate_means(self, *, trained_only: bool = False) -> pl.DataFrame:
+        """A row a candidate: its accuracies averaged over seeds, in the order of the table.
+
+        Args:
+            trained_only: leave out members that died or diverged, and candidates of which none trained. Otherwise
+                the mean is over all seeds that have a figure, and the status is that of the worst seed.
+
+        Returns:
+            Columns hidden_layers, depth, parameters, status, then every accuracy of the table.
+        """
+        table = self.table.filter(pl.col("status") == "trained") if trained_only else self.table
+        status = pl.col("status")
+        worst = (
+            pl.when((status == "diverged").any())
+            .then(pl.lit("diverged"))
+            .when((status == "dead").any())
+            .then(pl.lit("dead"))
+            .otherwise(pl.lit("trained"))
+        )
+        first = [pl.col("depth").first(), pl.col("parameters").first(), worst.alias("status")]
+        return table.group_by("hidden_layers", maintain_order=True).agg(*first, pl.col(ACCURACIES).mean())
+
+    def paper_table(self) -> pl.DataFrame:
+        """The run under the paper's column names, a row a candidate, averaged over seeds.
+
+        Returns:
+            The paper's seven columns in its order (attacked_accuracy_after is the static one), then
+            attacked_accuracy_after_adaptive and status.
+        """
+        columns = [pl.col(ours).alias(paper) for paper, ours in PAPER_COLUMNS.items()]
+        return self.candidate_means().select(*columns, "hidden_layers", "attacked_accuracy_after_adaptive", "status")
+
+    def by_depth(self) -> pl.DataFrame:
+        """A row a depth: every accuracy averaged over the members that trained.
+
+        Returns:
+            Columns depth, members, trained (how many of them did), then every accuracy of the table.
+        """
+        trained = pl.col("status") == "trained"
+        counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
+        return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
+
+    def __repr__(self) -> str:
+        statuses = self.table["status"].to_list()
+        counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
+        members = ", ".join(counts) or "no members yet"
+        where = f", directory={str(self.directory)!r}" if self.directory else ""
+        return f"Results({self.dataset!r}, {self.run.get('status', 'unknown')}: {members}{where})"
+
+
+class Writer:
+    """Collects a run's rows and keeps its files whole.
+
+    Each file is written under a temporary name, synced, then renamed, so that a reader (or a crash) finds either the
+    former content or the new one.
+
+    Args:
+        directory: folder for the files, made if need be; None keeps the frames in memory only.
+        run_info: JSON values for run.json: at least protocol (with dataset, candidates, seeds), protocol_hash, version.
+
+    Raises:
+        InputError: if the folder holds a run already, or cannot be written.
+    """
+
+    def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._run = {**run_info, "status": "running"}
+        _check_run(self._run, "run_info")
+        text = self._run_json()
+        protocol = self._run["protocol"]
+        self._order = {
+            "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
+            "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
+        }
+        self._frames = {name: pl.DataFrame(schema=_dtypes(name)) for name in SCHEMAS}
+        if self._directory is None:
+            return
+        _claim(self._directory)
+        try:
+            self._write_run(text)
+            self._write_frames(SCHEMAS)
+        except BaseException:
+            # Nothing was here before: leave the folder free for the next attempt.
+            for name in _FILES:
+                with contextlib.suppress(OSError):
+                    (self._directory / name).unlink()
+            raise
+
+    def append(self, rows: Rows) -> None:
+        """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
+
+        Raises:
+            InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
+        """
+        new = {name: _frame(name, getattr(rows, name)) for name in SCHEMAS}
+        self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in new.items()}
+        self._write_frames(name for name, frame in new.items() if len(frame))
+
+    def finish(self, run_info: Mapping[str, Any]) -> Results:
+        """Write run.json for the last time, with status "finished".
+
+        Args:
+            run_info: JSON values that replace or join those given at the start, such as timings.
+
+        Raises:
+            InputError: if run.json cannot be written.
+        """
+        self._run |= {**run_info, "status": "finished"}
+        text = self._run_json()
+        self._write_run(text)
+        # From the text, as it will be read back: tuples have become lists.
+        return Results(**self._frames, run=json.loads(text), directory=self._directory)
+
+    def _ordered(self, frame: pl.DataFrame) -> pl.DataFrame:
+        # Groups finish in an order of their own; the files must not depend on it.
+        if "hidden_layers" not in frame.columns:
+            return frame.rechunk()
+        keys = []
+        for column, order in self._order.items():
+            strange = set(frame[column].unique()) - order.keys()
+            if strange:
+                raise InputError(
+                    f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
+                )
+            keys.append(pl.col(column).replace_strict(order, return_dtype=pl.Int64))
+        return frame.sort(keys, maintain_order=True).rechunk()
+
+    def _write_frames(self, names: typing.Iterable[str]) -> None:
+        if self._directory is None:
+            return
+        for name in names:
+            _write(self._directory / f"{name}.parquet", _parquet(self._frames[name]))
+            if name == "table":
+                _write(self._directory / "table.csv", _csv(self._frames[name]))
+
+    def _write_run(self, text: str) -> None:
+        if self._directory is not None:
+            _write(self._directory / "run.json", text.encode() + b"\n")
+
+    def _run_json(self) -> str:
+        try:
+            return json.dumps(self._run, indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"run_info: expected JSON values, got something else ({error}); convert it first"
+            ) from error
+
+
+def read(directory: str | Path) -> Results:
+    """Read a run's folder, finished or not.
+
+    Raises:
+        InputError: if a file is missing, damaged or not of this form.
+    """
+    folder = Path(directory)
+    content = _bytes(folder / "run.json")
+    try:
+        run = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _foreign(folder / "run.json", "JSON", error) from error
+    _check_run(run, str(folder / "run.json"))
+    return Results(
+        **{name: _read_frame(folder / f"{name}.parquet", name) for name in SCHEMAS}, run=run, directory=folder
+    )
+
+
+_SHOWN = (
+    ("train_accuracy", 6),
+    ("test_accuracy", 6),
+    ("attacked_accuracy_before", 6),
+    ("adversarial_train_accuracy", 6),
+    ("adversarial_test_accuracy", 6),
+    ("attacked_accuracy_after_adaptive", 8),
+    ("attacked_accuracy_after_static", 6),
+)
+
+
+def summary_lines(results: Results, width: int = 80) -> list[str]:
+    """The table and the means by depth as plain text.
+
+    Args:
+        results: a run's frames.
+        width: columns of the terminal; anything below 80 counts as 80. A name that is too long stands on lines of its
+            own above its figures.
+    """
+    width = max(width, 80)
+    means = results.candidate_means()
+    left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
+    seeds = results.table["seed"].n_unique()
+    lines = _heading("hidden layers", "params", left)
+    lines[0] += " status"
+    for row in means.iter_rows(named=True):
+        first = _left(row["hidden_layers"], _short(row["parameters"]), left, width)
+        lines += [*first[:-1], f"{first[-1]}{_figures(row)} {row['status']}"]
+    if seeds > 1:
+        lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
+    lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left)]
+    for row in results.by_depth().iter_rows(named=True):
+        first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
+        lines.append(f"{first[-1]}{_figures(row)}")
+    return lines
+
+
+def _heading(left: str, right: str, left_width: int) -> list[str]:
+    return [
+        f"{left}{right:>{left_width - len(left)}}  train   test attack    adv    adv    after  after",
+        " " * left_width + "               before  train   test adaptive static",
+    ]
+
+
+def _left(name: str, figure: str, left_width: int, width: int) -> list[str]:
+    """Name and figure side by side; a name too long for that stands on lines of its own."""
+    if len(name) + 1 + len(figure) <= left_width:
+        return [name + figure.rjust(left_width - len(name))]
+    lines = [name[start : start + width] for start in range(0, len(name), width)]
+    return [*lines, figure.rjust(left_width)]
+
+
+def _figures(row: dict[str, Any]) -> str:
+    cells = ["-" if row[name] is None else f"{row[name]:.4f}" for name, _ in _SHOWN]
+    return "".join(f" {cell:>{cell_width}}" for cell, (_, cell_width) in zip(cells, _SHOWN, strict=True))
+
+
+def _short(count: int) -> str:
+    """At most five characters, three of them digits that count: 8170, 530k, 1.40M."""
+    if count < 100_000:
+        return str(count)
+    size, unit = (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M")
+    if size >= 999.5:
+        size, unit = size / 1e3, "G"
+    return f"{size:#.3g}".rstrip(".") + unit
+
+
+def _dtypes(frame: str) -> dict[str, type[pl.DataType]]:
+    return {name: column.dtype for name, column in SCHEMAS[frame].items()}
+
+
+def _frame(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
+    schema = SCHEMAS[name]
+    given = [column for column in schema if name != "metrics" or column not in _COMPUTED]
+    for row in rows:
+        if set(row) != set(given):
+            odd = ", ".join(sorted(set(row) ^ set(given)))
+            raise InputError(
+                f"{name}: expected rows with exactly the columns of SCHEMAS, missing or unknown: {odd}; give these"
+            )
+        for column in given:
+            _check_value(name, column, row[column])
+    if name == "metrics":
+        rows = [{**row, **_interval(row)} for row in rows]
+    return pl.DataFrame(rows, schema=_dtypes(name))
+
+
+def _check_value(frame: str, column: str, value: object) -> None:
+    dtype = SCHEMAS[frame][column].dtype
+    # Polars would cast 0.5 to 0 and True to 1 without a word.
+    if value is not None and (isinstance(value, bool) or not isinstance(value, _PYTHON_TYPES[dtype])):
+        raise InputError(f"{frame}: {column} (={value!r}): expected {dtype.__name__} or None; convert it first")
+
+
+def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
+    correct, n = row["correct"], row["n"]
+    if not isinstance(correct, int) or not isinstance(n, int) or n == 0:
+        return dict.fromkeys(_COMPUTED)
+    return dict(zip(_COMPUTED, (correct / n, *wilson(correct, n)), strict=True))
+
+
+def _check_run(run: object, where: str) -> None:
+    """Refuse what is not the content of run.json, as far as this module needs it."""
+    content = _object(run)
+    protocol = _object(content.get("protocol"))
+    fits = {
+        "protocol_hash": isinstance(content.get("protocol_hash"), str),
+        "version": isinstance(content.get("version"), str),
+        "protocol.dataset": isinstance(protocol.get("dataset"), str),
+        "protocol.candidates": _is_list(protocol.get("candidates"), str),
+        "protocol.seeds": _is_list(protocol.get("seeds"), int),
+    }
+    wrong = [name for name, fit in fits.items() if not fit]
+    if wrong:
+        raise InputError(f"{where}: expected {', '.join(wrong)} as a run writes it; point to the folder of a run")
+    try:
+        protocol["dataset"].encode()
+    except UnicodeEncodeError as error:
+        # Polars takes only UTF-8; better now than after the first group has trained.
+        raise InputError(f"dataset (={protocol['dataset']!r}): expected a name in UTF-8; rename the file") from error
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+_FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder if need be, and its run.json, which must be new."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = [name for name in _FILES if (folder / name).exists()]
+        if there:
+            raise InputError(
+                f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder"
+            )
+        (folder / "run.json").open("x").close()
+    except OSError as error:
+        raise InputError(
+            f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected to write it: {error.strerror or error}; make room or name another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    # A path may begin with a sign that a spreadsheet takes for a formula. Numbers keep their minus.
+    harmless = pl.col(pl.String).str.replace(r"^([=+\-@\t\r\n])", "'${1}")
+    return frame.with_columns(harmless).write_csv().encode()
+
+
+def _read_frame(path: Path, name: str) -> pl.DataFrame:
+    # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
+    content = _bytes(path)
+    try:
+        frame = pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _foreign(path, "Parquet", error) from error
+    if frame.schema != pl.Schema(_dtypes(name)):
+        raise InputError(
+            f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
+        )
+    return frame
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run"
+        ) from error
+
+
+def _foreign(path: Path, kind: str, error: BaseException) -> InputError:
+    reason = str(error).partition("\n")[0]
+    return InputError(
+        f"{path}: expected {kind}, found a damaged or foreign file ({reason}); point to the folder of a run"
+    )
