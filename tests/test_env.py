@@ -1,0 +1,69 @@
+"""What a run says of its machine, and the speed it keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from atras import calibrate
+from atras.env import choose_device, describe, machine_key, total_memory
+from atras.errors import InputError
+from atras.loop import LoopEngine
+from atras.model import Spec
+from atras.plan import Speed
+from atras.protocol import Protocol
+from atras.stack import StackEngine
+
+CPU = torch.device("cpu")
+SPEC = Spec((1, 8, 8), 10)
+
+
+def test_the_environment_is_json_and_names_what_changes_figures() -> None:
+    found = describe(CPU)
+    assert json.loads(json.dumps(found)) == found
+    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert found["cpu"]["threads"] == torch.get_num_threads()
+    assert found["kernels"]["cpu"]["available"] or found["kernels"]["cpu"]["reason"]
+
+
+def test_memory_is_the_machines_or_less() -> None:
+    assert 2**28 < total_memory(CPU) < 2**50
+
+
+def test_automatic_device_is_one_that_works() -> None:
+    assert torch.zeros(1, device=choose_device("auto")).item() == 0
+    with pytest.raises(InputError, match="use --device cpu"):
+        choose_device("cuda:99")
+
+
+@pytest.mark.parametrize("engine", [LoopEngine, StackEngine])
+def test_speed_is_measured_once_and_kept(
+    engine: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured = calibrate.speed(engine, SPEC, Protocol(), CPU)
+    assert measured.flops_per_second > 1e6
+    assert measured.step_seconds >= 0
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == measured
+    assert calibrate.speed(engine, SPEC, Protocol(batch_size=64), CPU) == Speed(1.0, 2.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), CPU, anew=True) == Speed(1.0, 2.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
+def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    path = calibrate.cache_folder() / "calibration.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert isinstance(json.loads(path.read_text()), dict)
+
+
+def test_the_key_names_the_machine() -> None:
+    assert str(torch.get_num_threads()) in machine_key(CPU)
