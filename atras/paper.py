@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import polars as pl
 
 from .errors import InputError
-from .results import PAPER_COLUMNS, Results
+from .results import Results
+from .schemas import PAPER_COLUMNS
 
 PaperName = Literal["mnist", "cifar10"]
 
@@ -27,7 +28,7 @@ def paper_table(dataset: PaperName) -> pl.DataFrame:
         dataset: `mnist` or `cifar10`.
 
     Returns:
-        40 rows: six accuracies (those of `results.PAPER_COLUMNS`) and hidden_layers.
+        40 rows: six accuracies (those of `schemas.PAPER_COLUMNS`) and hidden_layers.
 
     Raises:
         InputError: for any other data set.

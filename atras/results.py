@@ -1,4 +1,4 @@
-"""What a run leaves behind: its frames, their schemas, and files that are whole at every moment."""
+"""What a run leaves behind: its frames, and files that are whole at every moment."""
 
 from __future__ import annotations
 
@@ -11,140 +11,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from .errors import InputError
-
-
-class Column(NamedTuple):
-    """Type and meaning of one column."""
-
-    dtype: type[pl.DataType]
-    text: str
-
-
-_DATASET = Column(pl.String, "data set, by name or path")
-_HIDDEN_LAYERS = Column(pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`")
-_SEED = Column(pl.Int64, "seed of this member's weights, batch order and dropout")
-
-SCHEMAS: dict[str, dict[str, Column]] = {
-    "table": {
-        "dataset": _DATASET,
-        "hidden_layers": _HIDDEN_LAYERS,
-        "depth": Column(pl.Int64, "number of hidden layers"),
-        "parameters": Column(pl.Int64, "trained weights and biases, the stem's included"),
-        "seed": _SEED,
-        "status": Column(
-            pl.String,
-            "`trained`; `dead`: one class predicted for all test images; `diverged`: a loss that is not finite, "
-            "accuracies null from there on",
-        ),
-        "train_accuracy": Column(pl.Float64, "trained model, clean training images"),
-        "test_accuracy": Column(pl.Float64, "trained model, clean test images"),
-        "attacked_accuracy_before": Column(pl.Float64, "trained model, test images attacked at the run's label source"),
-        "attacked_accuracy_before_true": Column(pl.Float64, "trained model, test images attacked at the true label"),
-        "adversarial_train_accuracy": Column(pl.Float64, "defended model, clean and adversarial training images"),
-        "adversarial_test_accuracy": Column(pl.Float64, "defended model, clean test images"),
-        "attacked_accuracy_after_static": Column(
-            pl.Float64, "defended model, the very images of attacked_accuracy_before"
-        ),
-        "attacked_accuracy_after_adaptive": Column(
-            pl.Float64, "defended model, test images attacked anew, at the true label"
-        ),
-        "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
-        "recovery_adaptive": Column(pl.Float64, "attacked_accuracy_after_adaptive - attacked_accuracy_before_true"),
-    },
-    "metrics": {
-        "dataset": _DATASET,
-        "hidden_layers": _HIDDEN_LAYERS,
-        "seed": _SEED,
-        "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
-        "epoch": Column(pl.Int64, "epoch after which it was evaluated; null after the last"),
-        "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
-        "attack": Column(pl.String, "`none` or `fgsm`"),
-        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
-        "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
-        "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
-        "mode": Column(
-            pl.String,
-            "`clean`; `static`: attack made on the trained model; `adaptive`: made on the defended model",
-        ),
-        "n": Column(pl.Int64, "images evaluated"),
-        "correct": Column(pl.Int64, "images classified correctly; null for a diverged model"),
-        "accuracy": Column(pl.Float64, "correct / n"),
-        "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
-        "ci_high": Column(pl.Float64, "upper end of that interval"),
-        "zero_gradient_fraction": Column(
-            pl.Float64, "share of pixels whose loss gradient is zero; null where none was taken"
-        ),
-        "nan_gradients": Column(pl.Int64, "pixels whose loss gradient is NaN, left unchanged; null likewise"),
-        "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
-        "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
-        "precision": Column(pl.String, "arithmetic: `fp32` or `fp64`"),
-        "version": Column(pl.String, "version of atras"),
-        "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
-    },
-    "history": {
-        "dataset": _DATASET,
-        "hidden_layers": _HIDDEN_LAYERS,
-        "seed": _SEED,
-        "phase": Column(pl.String, "`train` or `adversarial`"),
-        "epoch": Column(pl.Int64, "epoch of that phase, from 1"),
-        "steps": Column(pl.Int64, "optimizer steps in the epoch"),
-        "mean_loss": Column(pl.Float64, "mean training loss over the epoch's images, while it trained"),
-        "running_accuracy": Column(pl.Float64, "accuracy on the epoch's own batches, while it trained"),
-    },
-    "timings": {
-        "group": Column(pl.Int64, "number of the group in the plan, from 0"),
-        "phase": Column(pl.String, "part of the work"),
-        "members": Column(pl.Int64, "(candidate, seed) pairs in the group"),
-        "seconds": Column(pl.Float64, "wall time"),
-        "steps": Column(pl.Int64, "optimizer steps"),
-    },
-}
-"""Every column of every frame. The only place where they are listed."""
-
-FRAMES: dict[str, str] = {
-    "table": "A row a candidate and seed, in the order of the candidates, then seeds. Also written as `table.csv`.",
-    "metrics": "Tidy: a row for every evaluated number, with its provenance.",
-    "history": "A row a member and epoch, collected while it trained.",
-    "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
-}
-"""What a row of each frame is."""
-
-STATUSES = ("trained", "dead", "diverged")
-ACCURACIES = tuple(name for name in SCHEMAS["table"] if "accuracy" in name)
-PAPER_COLUMNS = {
-    "train_accuracy": "train_accuracy",
-    "test_accuracy": "test_accuracy",
-    "attacked_accuracy_before": "attacked_accuracy_before",
-    "adversarial_train_accuracy": "adversarial_train_accuracy",
-    "adversarial_test_accuracy": "adversarial_test_accuracy",
-    "attacked_accuracy_after": "attacked_accuracy_after_static",
-}
-"""The paper's name of each of its accuracies, and ours."""
-
-_COMPUTED = ("accuracy", "ci_low", "ci_high")
-_PYTHON_TYPES: dict[type[pl.DataType], tuple[type, ...]] = {
-    pl.String: (str,),
-    pl.Int64: (int,),
-    pl.Float64: (float, int),
-}
-
-
-def describe_schemas() -> str:
-    """The schemas as Markdown: one heading and one table a frame."""
-    parts = []
-    for frame, columns in SCHEMAS.items():
-        rows = [f"| `{name}` | {column.dtype.__name__} | {column.text} |" for name, column in columns.items()]
-        parts.append(
-            "\n".join(
-                [f"### {frame}.parquet", "", FRAMES[frame], "", "| column | type | meaning |", "|---|---|---|", *rows]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
+from .schemas import ACCURACIES, COMPUTED, PAPER_COLUMNS, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
 
 def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | tuple[None, None]:
@@ -282,7 +154,7 @@ class Writer:
             "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
             "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
         }
-        self._frames = {name: pl.DataFrame(schema=_dtypes(name)) for name in SCHEMAS}
+        self._frames = {name: pl.DataFrame(schema=dtypes(name)) for name in SCHEMAS}
         if self._directory is None:
             return
         _claim(self._directory)
@@ -441,13 +313,9 @@ def _short(count: int) -> str:
     return f"{size:#.3g}".rstrip(".") + unit
 
 
-def _dtypes(frame: str) -> dict[str, type[pl.DataType]]:
-    return {name: column.dtype for name, column in SCHEMAS[frame].items()}
-
-
 def _frame(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     schema = SCHEMAS[name]
-    given = [column for column in schema if name != "metrics" or column not in _COMPUTED]
+    given = [column for column in schema if name != "metrics" or column not in COMPUTED]
     for row in rows:
         if set(row) != set(given):
             odd = ", ".join(sorted(set(row) ^ set(given)))
@@ -458,21 +326,21 @@ def _frame(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
             _check_value(name, column, row[column])
     if name == "metrics":
         rows = [{**row, **_interval(row)} for row in rows]
-    return pl.DataFrame(rows, schema=_dtypes(name))
+    return pl.DataFrame(rows, schema=dtypes(name))
 
 
 def _check_value(frame: str, column: str, value: object) -> None:
     dtype = SCHEMAS[frame][column].dtype
     # Polars would cast 0.5 to 0 and True to 1 without a word.
-    if value is not None and (isinstance(value, bool) or not isinstance(value, _PYTHON_TYPES[dtype])):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[dtype])):
         raise InputError(f"{frame}: {column} (={value!r}): expected {dtype.__name__} or None; convert it first")
 
 
 def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
     correct, n = row["correct"], row["n"]
     if not isinstance(correct, int) or not isinstance(n, int) or n == 0:
-        return dict.fromkeys(_COMPUTED)
-    return dict(zip(_COMPUTED, (correct / n, *wilson(correct, n)), strict=True))
+        return dict.fromkeys(COMPUTED)
+    return dict(zip(COMPUTED, (correct / n, *wilson(correct, n)), strict=True))
 
 
 def _check_run(run: object, where: str) -> None:
@@ -568,7 +436,7 @@ def _read_frame(path: Path, name: str) -> pl.DataFrame:
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _foreign(path, "Parquet", error) from error
-    if frame.schema != pl.Schema(_dtypes(name)):
+    if frame.schema != pl.Schema(dtypes(name)):
         raise InputError(
             f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
         )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from atras import paper
 from atras.errors import InputError
 from atras.paper import PaperName, distance, distance_lines, paper_table, rank_correlation, trained_rows
-from atras.results import ACCURACIES, PAPER_COLUMNS, SCHEMAS, Results
+from atras.results import Results
+from atras.schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS
 from atras.space import PAPER_CANDIDATES
 
 DATASETS: tuple[PaperName, ...] = get_args(PaperName)

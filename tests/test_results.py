@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras import results
+from atras import results, schemas
 from atras.errors import InputError
 from atras.protocol import Protocol
-from atras.results import ACCURACIES, PAPER_COLUMNS, SCHEMAS, Results, Writer, read, summary_lines, wilson
+from atras.results import Results, Writer, read, summary_lines, wilson
+from atras.schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS
 from atras.space import PAPER_CANDIDATES
 
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
@@ -162,7 +163,7 @@ def test_the_paper_columns_are_columns_of_the_table() -> None:
 
 
 def test_every_column_is_described() -> None:
-    text = results.describe_schemas()
+    text = schemas.describe_schemas()
     for frame, columns in SCHEMAS.items():
         assert f"### {frame}.parquet" in text
         for name, column in columns.items():
