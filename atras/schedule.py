@@ -85,13 +85,13 @@ def run(
     return writer.finish({"timings": seconds})
 
 
-def make_plan(protocol: Protocol, execution: Execution) -> Plan:
-    """What `run` would do, with predicted seconds; nothing is trained.
+def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
+    """What `run` would do with the same arguments, with predicted seconds; nothing is trained.
 
     Raises:
         InputError: as `run`.
     """
-    return prepare(protocol, execution).plan
+    return prepare(protocol, execution, config_plan).plan
 
 
 def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Prepared:

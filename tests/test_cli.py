@@ -78,7 +78,7 @@ class Schedule:
         rest["reporter"].note("a note")
         return "the results"
 
-    def make_plan(self, protocol: Protocol, execution: Execution) -> SimpleNamespace:
+    def make_plan(self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None) -> SimpleNamespace:
         self.planned.append((protocol, execution))
         return SimpleNamespace(lines=lambda: ["group 1", "group 2"])
 
@@ -88,7 +88,7 @@ def schedule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Schedule:
     stub = Schedule()
     summary = SimpleNamespace(summary_lines=lambda results, width: [f"table of {results}, {width} wide"])
     monkeypatch.setattr(atras, "schedule", stub, raising=False)
-    monkeypatch.setitem(sys.modules, "atras.results", summary)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "atras.summary", summary)  # type: ignore[arg-type]
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "91")
     monkeypatch.chdir(tmp_path)

@@ -40,9 +40,7 @@ def test_automatic_device_is_one_that_works() -> None:
 
 
 @pytest.mark.parametrize("engine", [LoopEngine, StackEngine])
-def test_speed_is_measured_once_and_kept(
-    engine: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speed_is_measured_once_and_kept(engine: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = calibrate.speed(engine, SPEC, Protocol(), CPU)
     assert measured.flops_per_second > 1e6

@@ -26,7 +26,8 @@ def textbook(stem: str, activation: nn.Module, channels: int, features: int, hid
     """The networks of docs/protocol.md, written with torch.nn and nothing of atras."""
     layers: list[nn.Module] = []
     if stem == "conv2":
-        layers += [nn.Conv2d(channels, 32, 3), activation, nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), activation, nn.MaxPool2d(2)]
+        for inputs, outputs in ((channels, 32), (32, 64)):
+            layers += [nn.Conv2d(inputs, outputs, 3), activation, nn.MaxPool2d(2)]
     if stem == "conv4":
         for inputs, outputs in ((channels, 32), (32, 64)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), activation]

@@ -87,9 +87,7 @@ def test_a_target_past_the_last_class_is_refused() -> None:
         Protocol(target="class:10").check_classes(10)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"engine": "fast"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}]
-)
+@pytest.mark.parametrize("fields", [{"engine": "fast"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}])
 def test_impossible_executions_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         Execution(**fields)

@@ -14,7 +14,6 @@ def test_keys_are_the_same_on_every_machine() -> None:
     assert stable_key(0, "24-192", "init") == 8712935660562432431
 
 
-
 def test_keys_tell_numbers_from_text_and_parts_from_their_joins() -> None:
     assert len({stable_key(1, 2), stable_key("1", 2), stable_key(12), stable_key(1, "2")}) == 4
 
@@ -28,7 +27,8 @@ def test_global_state_plays_no_part() -> None:
 
 
 def test_an_order_is_a_permutation_and_changes_with_seed_phase_and_epoch() -> None:
-    orders = [permutation(*key, 100) for key in [(0, "train", 1), (1, "train", 1), (0, "adversarial", 1), (0, "train", 2)]]
+    keys = [(0, "train", 1), (1, "train", 1), (0, "adversarial", 1), (0, "train", 2)]
+    orders = [permutation(*key, 100) for key in keys]
     assert all(torch.equal(order.sort().values, torch.arange(100)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 4
 

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras import results, schemas
+from atras import results, schemas, summary
 from atras.errors import InputError
 from atras.protocol import Protocol
-from atras.results import Results, Writer, read, summary_lines, wilson
+from atras.results import Results, Writer, read, wilson
 from atras.schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS
 from atras.space import PAPER_CANDIDATES
+from atras.summary import summary_lines
 
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
 FILES = {"run.json", "table.csv", "table.parquet", "metrics.parquet", "history.parquet", "timings.parquet"}
@@ -590,4 +591,4 @@ def test_a_run_without_rows_has_a_summary() -> None:
     ],
 )
 def test_counts_are_shortened_to_three_digits(count: int, text: str) -> None:
-    assert results._short(count) == text
+    assert summary._short(count) == text

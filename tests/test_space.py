@@ -7,16 +7,16 @@ import pytest
 from atras.errors import InputError
 from atras.space import PAPER_CANDIDATES, Candidate, k_complete, with_depth
 
-PAPER_ORDER = """
+PAPER_TABLES = """
 8-16-32-64-128-256-512-1024 16-32-64-128-256-512-1024 24-48-96-192-384-768 32-64-128-256-512-1024 40-80-160-320-640
 48-96-192-384-768 56-112-224-448-896 64-128-256-512-1024 8-32-128-512 16-64-256-1024 24-96-384 32-128-512 40-160-640
 48-192-768 56-224-896 64-256-1024 8-64-512 16-128-1024 24-192 32-256 40-320 48-384 56-448 64-512 8-128 16-256 24-384
 32-512 40-640 48-768 56-896 64-1024 8-256 16-512 24-768 32-1024 40 48 56 64
-""".split()
+"""
 
 
 def test_default_space_is_the_papers_forty_in_the_order_of_its_tables() -> None:
-    assert [candidate.name for candidate in PAPER_CANDIDATES] == PAPER_ORDER
+    assert [candidate.name for candidate in PAPER_CANDIDATES] == PAPER_TABLES.split()
 
 
 def test_depths_of_the_papers_space() -> None:

@@ -1,0 +1,5 @@
+"""`python -m atras`: the command `atras`."""
+
+from .cli import main
+
+main()

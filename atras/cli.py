@@ -1,0 +1,299 @@
+"""The command line: arguments -> Protocol and Execution -> one call. What is asked is decided elsewhere.
+
+torch, polars and pydantic are imported inside the functions that need them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from . import __version__, progress
+from .errors import InputError
+from .options import Loaded, combine
+from .protocol import (
+    PRESETS,
+    Activation,
+    EngineName,
+    Initialisation,
+    LabelSource,
+    OptimizerName,
+    Precision,
+    Protocol,
+    StemName,
+)
+
+_IMPORTED = time.perf_counter()
+# typer carries click under a name that changes between versions; the class above BadParameter is click's UsageError.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command `atras`: runs it and exits; 0 done, 2 bad input, 130 interrupted."""
+    args = sys.argv[1:] if args is None else args
+    sys.exit(execute(app, args or ["--help"], "atras"))
+
+
+def execute(program: typer.Typer, args: list[str], name: str) -> int:
+    """Run a typer program and turn what its user did wrong into one line on standard error.
+
+    Args:
+        program: the program.
+        args: its arguments, without its name.
+        name: what its usage line calls it.
+
+    Returns:
+        The exit status.
+    """
+    command = typer.main.get_command(program)
+    try:
+        status = command.main(args=args, prog_name=name, standalone_mode=False)
+    except InputError as error:
+        return _fail(str(error))
+    except _UsageError as error:
+        return _fail(_usage_message(error))
+    except ImportError:
+        if find_spec("atras.kernels") is not None:
+            raise
+        return _fail("the package atras.kernels is not installed; run `pip install .` in the source tree")
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    if status == 130:
+        typer.echo("atras: interrupted", err=True)
+    return status or 0
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"atras: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def _usage_message(error: Exception) -> str:
+    option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if near:
+        return f"no such option {option}; did you mean {near[0]}?"
+    text = error.format_message().rstrip(".") if hasattr(error, "format_message") else str(error)
+    return f"{text[:1].lower()}{text[1:]}; see --help"
+
+
+def _option(panel: str, text: str, default: object = None, *names: str, metavar: str | None = None) -> Any:
+    text = text if default is None else f"{text} (default: {default})"
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, show_default=False)
+
+
+def _choice(values: object) -> str:
+    return "|".join(get_args(values))
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"atras {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool | None,
+    typer.Option(
+        "--version", help="Show the version and exit.", callback=_show_version, is_eager=True, show_default=False
+    ),
+]
+
+app = typer.Typer(
+    name="atras",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train, attack, defend and re-attack a whole population of networks as one program.",
+)
+
+
+@app.callback()
+def _atras(version: Version = None) -> None:
+    """Make `atras` a command with subcommands even while it has one."""
+
+
+@app.command()
+def run(
+    dataset: Annotated[
+        str | None,
+        _option(
+            "Data",
+            "digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz file",
+            Protocol.dataset,
+            metavar="NAME",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None, _option("Data", "folder that holds data sets (default: $ATRAS_DATA, then the cache)", metavar="DIR")
+    ] = None,
+    download: Annotated[bool | None, _option("Data", "get a missing data set from its source", "download")] = None,
+    train_size: Annotated[
+        str | None, _option("Data", "first images to train on, or all", "5000 or fewer", metavar="N")
+    ] = None,
+    test_size: Annotated[
+        str | None, _option("Data", "first images to test on, or all", "5000 or fewer", metavar="N")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        _option(
+            "Population",
+            "protocol to start from; paper is a reconstruction of what the paper leaves open",
+            "paper",
+            metavar="|".join(PRESETS),
+        ),
+    ] = None,
+    hidden: Annotated[
+        list[str] | None,
+        _option("Population", "one candidate's hidden layers; may be repeated", "the paper's 40", metavar="24,192"),
+    ] = None,
+    depth: Annotated[
+        list[str] | None,
+        _option("Population", "keep candidates with so many hidden layers; 1,2 or repeated", "all", metavar="N"),
+    ] = None,
+    base_widths: Annotated[
+        str | None,
+        _option("Population", "first layers' widths of k-complete candidates", "8,16,...,64", metavar="8,16"),
+    ] = None,
+    factors: Annotated[
+        str | None, _option("Population", "growth from layer to layer", "2,4,8,16,32", metavar="2,4")
+    ] = None,
+    max_width: Annotated[str | None, _option("Population", "widest layer", 1024, metavar="N")] = None,
+    seeds: Annotated[
+        str | None, _option("Population", "each candidate once with each: 0-4 or 0,3,7", 0, metavar="0-4")
+    ] = None,
+    stem: Annotated[
+        str | None,
+        _option(
+            "Model", "convolutions before the hidden layers", f"{Protocol.stem}, by image", metavar=_choice(StemName)
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, _option("Model", "of hidden units", Protocol.activation, metavar=_choice(Activation))
+    ] = None,
+    initialisation: Annotated[
+        str | None, _option("Model", "of weights", Protocol.initialisation, metavar=_choice(Initialisation))
+    ] = None,
+    head_dropout: Annotated[
+        str | None, _option("Model", "share of hidden units dropped in training", Protocol.head_dropout, metavar="X")
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        _option("Training", "passes over the training set, clean and then with attacks", Protocol.epochs, metavar="N"),
+    ] = None,
+    adversarial_epochs: Annotated[
+        str | None, _option("Training", "passes over the set with attacks, if not the same", "--epochs", metavar="N")
+    ] = None,
+    batch_size: Annotated[str | None, _option("Training", "images a step", Protocol.batch_size, metavar="N")] = None,
+    optimizer: Annotated[
+        str | None, _option("Training", "update rule", Protocol.optimizer, metavar=_choice(OptimizerName))
+    ] = None,
+    learning_rate: Annotated[
+        str | None, _option("Training", "size of an update", Protocol.learning_rate, metavar="X")
+    ] = None,
+    momentum: Annotated[str | None, _option("Training", "of sgd", Protocol.momentum, metavar="X")] = None,
+    epsilon: Annotated[
+        str | None,
+        _option("Attack", "largest change of a pixel in 0 to 1; 0.05 or 8/255", Protocol.epsilon, metavar="X"),
+    ] = None,
+    label_source: Annotated[
+        str | None,
+        _option("Attack", "whose label it moves away from", Protocol.label_source, metavar=_choice(LabelSource)),
+    ] = None,
+    target: Annotated[
+        str | None,
+        _option(
+            "Attack", "move towards class:3, random or least-likely", Protocol.target, "--targeted", metavar="CLASS"
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, _option("Execution", "of all arithmetic", Protocol.precision, metavar=_choice(Precision))
+    ] = None,
+    engine: Annotated[
+        str | None, _option("Execution", "one member at a time or stacks", "auto", metavar=_choice(EngineName))
+    ] = None,
+    device: Annotated[str | None, _option("Execution", "auto, cpu, cuda or cuda:N", "auto", metavar="NAME")] = None,
+    memory: Annotated[
+        str | None, _option("Execution", "most a group may need: 4GiB, 512MiB", "what is free", metavar="SIZE")
+    ] = None,
+    recalibrate: Annotated[
+        bool | None, _option("Execution", "measure this machine's speed anew", None, "--recalibrate")
+    ] = None,
+    config: Annotated[
+        str | None,
+        _option("Execution", "run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE"),
+    ] = None,
+    dry_run: Annotated[
+        bool | None, _option("Execution", "show the plan and its cost, run nothing", None, "--dry-run")
+    ] = None,
+    evaluate_every: Annotated[
+        str | None,
+        _option("Output", "epochs between test accuracies; 0 for none", Protocol.evaluate_every, metavar="N"),
+    ] = None,
+    out: Annotated[
+        str | None, _option("Output", "folder for the results", "runs/<dataset>-<time>", metavar="DIR")
+    ] = None,
+    quiet: Annotated[bool | None, _option("Output", "no progress, only the results", None, "--quiet")] = None,
+    version: Version = None,
+) -> None:
+    """Train, attack, defend and re-attack every candidate, then show the table.
+
+    Without options: the paper's 40 architectures on the bundled handwritten digits.
+    """
+    given = locals()
+    settings = {name: value for name, value in given.items() if value is not None and value != []}
+    protocol, execution, plan = combine(_load(config), settings)
+    from . import schedule
+
+    if dry_run:
+        _print(schedule.make_plan(protocol, execution, plan).lines())
+        return
+    folder = Path(out) if out else _default_folder(protocol.dataset)
+    reporter = progress.choose(bool(quiet))
+    try:
+        results = schedule.run(
+            protocol,
+            execution,
+            out=folder,
+            reporter=reporter,
+            config_plan=plan,
+            startup_seconds=_seconds_since_start(),
+        )
+    finally:
+        reporter.close()
+    from .summary import summary_lines
+
+    _print([*summary_lines(results, shutil.get_terminal_size().columns), f"results are in {folder}"])
+
+
+def _load(path: str | None) -> Loaded:
+    if path is None:
+        return Loaded()
+    from .config import load
+
+    return load(path)
+
+
+def _default_folder(dataset: str) -> Path:
+    return Path("runs") / f"{Path(dataset).resolve().stem or 'data'}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print(lines: Iterable[str]) -> None:
+    typer.echo("\n".join(lines))
+
+
+def _seconds_since_start() -> float:
+    """Wall time since this process began; since this module was imported where /proc does not tell."""
+    here = time.perf_counter() - _IMPORTED
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return max(here, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, AttributeError, ValueError, IndexError):
+        return here

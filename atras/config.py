@@ -1,0 +1,168 @@
+"""Experiments from a file: a `run.toml` written by hand, or the `run.json` of an earlier run, which repeats it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import InputError
+from .options import Loaded, execution_fields, preset_fields, protocol_fields
+from .protocol import Execution, Protocol
+from .space import PAPER_CANDIDATES
+
+MAX_BYTES = 16 * 2**20
+"""Largest file accepted: a plan of a large population takes some hundred kilobytes."""
+
+ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory"}
+"""Fields and options that go by two names: either may stand in a file."""
+
+Text = Annotated[str | None, Field(description="text in quotes")]
+Whole = Annotated[int | None, Field(description="a whole number")]
+Number = Annotated[float | None, Field(description="a number")]
+Truth = Annotated[bool | None, Field(description="true or false")]
+SizeText = Annotated[int | str | None, Field(description='a whole number, "all" or "default"')]
+Wholes = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [8, 16] or "8,16"')]
+Seeds = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [0, 3] or "0-4"')]
+Epsilon = Annotated[float | str | None, Field(description='a number or a fraction in quotes, such as 0.05 or "8/255"')]
+Memory = Annotated[int | str | None, Field(description='bytes, or text such as "4GiB"')]
+Hidden = Annotated[
+    str | list[str | list[int]] | None,
+    Field(description='a list of candidates, such as ["40", "24,192"] or [[24, 192]]'),
+]
+
+
+class Settings(BaseModel):
+    """The keys a file may hold and the type of each; ranges are checked where the command line's are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    preset: Text = None
+    dataset: Text = None
+    train_size: SizeText = None
+    test_size: SizeText = None
+    hidden: Hidden = None
+    depth: Wholes = None
+    base_widths: Wholes = None
+    factors: Wholes = None
+    max_width: Whole = None
+    seeds: Seeds = None
+    stem: Text = None
+    activation: Text = None
+    initialisation: Text = None
+    head_dropout: Number = None
+    epochs: Whole = None
+    adversarial_epochs: Whole = None
+    batch_size: Whole = None
+    optimizer: Text = None
+    learning_rate: Number = None
+    momentum: Number = None
+    epsilon: Epsilon = None
+    label_source: Text = None
+    target: Text = None
+    precision: Text = None
+    evaluate_every: Whole = None
+    engine: Text = None
+    device: Text = None
+    memory: Memory = None
+    data_dir: Text = None
+    download: Truth = None
+    recalibrate: Truth = None
+
+
+def load(path: str | Path) -> Loaded:
+    """Read an experiment from a file.
+
+    Args:
+        path: a TOML file whose keys are named like the options (dashes or underscores), or, where the name ends in
+            `.json`, the `run.json` of an earlier run.
+
+    Returns:
+        The fields it sets, and the recorded plan of a `run.json`.
+
+    Raises:
+        InputError: if the file cannot be read, a key is unknown, or a value has another type or range than its field.
+    """
+    path = Path(path)
+    try:
+        document = _parse(path)
+        return _from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InputError(f"expected at most {MAX_BYTES} bytes, got more; is it a configuration file?")
+        text = content.decode("utf-8")
+        document = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror}); name a run.toml or the run.json of an earlier run"
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(
+            "expected UTF-8 text, got other bytes; name a run.toml or the run.json of an earlier run"
+        ) from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+        raise InputError(f"expected {kind}, got something else: {error}") from None
+    if not isinstance(document, dict):
+        raise InputError("expected an object with the key protocol; name the run.json of an earlier run")
+    return document
+
+
+def _from_run(document: dict[str, Any]) -> Loaded:
+    for key, needed in (("protocol", True), ("execution", False), ("plan", False)):
+        if not isinstance(document.get(key), dict) and (needed or document.get(key) is not None):
+            raise InputError(f"{key}: expected an object; name the run.json of an earlier run")
+    # A repetition takes the recorded plan, so there is nothing to measure anew.
+    execution = {key: value for key, value in (document.get("execution") or {}).items() if key != "recalibrate"}
+    loaded = _from_settings(document["protocol"] | execution, plan=document.get("plan"))
+    recorded, actual = document.get("protocol_hash"), Protocol(**loaded.protocol_fields).hash
+    if recorded not in (None, actual):
+        raise InputError(
+            f"protocol_hash (={recorded!r}): the protocol in this file has {actual}: it was edited, or atras changed "
+            "since; remove protocol_hash and plan to run it as a new experiment"
+        )
+    return loaded
+
+
+def _from_settings(document: dict[str, Any], plan: dict[str, Any] | None = None) -> Loaded:
+    settings = _validated(document)
+    preset = settings.get("preset")
+    fields = protocol_fields(settings, preset_fields(preset).get("candidates", PAPER_CANDIDATES))
+    places = execution_fields(settings)
+    # The optimizer that gives momentum its meaning may still come from the command line.
+    Protocol(**({"optimizer": "sgd"} | fields))
+    Execution(**places)
+    return Loaded(fields, places, plan, preset)
+
+
+def _validated(document: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a file under their canonical names; keys with nothing in them are dropped."""
+    settings: dict[str, Any] = {}
+    for key, value in document.items():
+        name = ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, [*Settings.model_fields, *ALIASES], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(Settings.model_fields)}"
+            raise InputError(f"unknown key {key!r}; {hint}")
+        if name in settings:
+            raise InputError(f"{key}: {name} came twice; give it once")
+        settings[name] = value
+    try:
+        Settings.model_validate(settings)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise InputError(f"{name} (={settings[name]!r}): expected {Settings.model_fields[name].description}") from None
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,121 @@
+"""The reader's documents agree with the code. `python -m tests.test_docs` rewrites what is generated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+from atras.cli import run
+from atras.config import load
+from atras.options import Loaded, combine
+from atras.schemas import describe_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+RESULTS = ROOT / "docs" / "results.md"
+FOLDERS = ("atras", "kernels", "bench", "tests", "docs", ".ci", ".github")
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(document), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Every line of a shell block that runs atras, without its set-up."""
+    lines = [line for document in DOCUMENTS for block in blocks(document, "sh") for line in block.splitlines()]
+    return [line.partition("python -m atras.batched")[2].strip() for line in lines if "-m atras.batched" in line]
+
+
+def results_page(page: str) -> str:
+    """The page with the part below its mark generated anew."""
+    head, mark, _ = page.partition("from atras.schemas. -->\n")
+    return f"{head}{mark}\n{describe_schemas()}"
+
+
+def anchor(heading: str) -> str:
+    """The name GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@cache
+def help_text() -> str:
+    wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "atras.batched", "--help"]
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_frames_are_described_as_they_are() -> None:
+    page = RESULTS.read_text(encoding="utf-8")
+    assert page == results_page(page), "docs/results.md is out of date: run `python -m tests.test_docs`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_options_named_in_a_document_exist(document: str) -> None:
+    # Lines that call other programs have options of theirs.
+    lines = [line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest)\b", line)]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
+    known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))
+    assert named <= known
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_in_the_documents_are_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (configuration,) = blocks("README.md", "toml")
+    Path("run.toml").write_text(configuration)
+    program = typer.Typer()
+    program.command()(run)
+    settings = typer.main.get_command(program).make_context("atras", shlex.split(line)).params
+    file = settings.pop("config")
+    combine(load(file) if file else Loaded(), {name: value for name, value in settings.items() if value})
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("README.md", "python")
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102
+    assert (tmp_path / "runs" / "small" / "table.csv").is_file()
+    assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]
+
+
+def test_extras_named_in_a_document_exist() -> None:
+    extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
+    asked = [
+        set(found.split(",")) for document in DOCUMENTS for found in re.findall(r"'\.\[(.+?)\]'", text_of(document))
+    ]
+    assert asked
+    assert set().union(*asked) <= set(extras)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_and_headings_that_a_document_points_to_exist(document: str) -> None:
+    page = text_of(document)
+    paths = re.findall(rf"`((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*)`", page)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page):
+        path, _, heading = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        headings = (
+            re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE) if target.is_file() else []
+        )
+        if not target.exists() or (heading and heading not in map(anchor, headings)):
+            missing.append(link)
+    assert missing == []
+
+
+if __name__ == "__main__":
+    RESULTS.write_text(results_page(RESULTS.read_text(encoding="utf-8")), encoding="utf-8")
