@@ -58,10 +58,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
         "mode": Column(
             pl.String,
-            "`clean`; `static`: attack made on the trained model; `adaptive`: made on the defended model",
+            "`clean`; `static`: attack made on the model before its defence; `adaptive`: made on the model evaluated",
         ),
         "n": Column(pl.Int64, "images evaluated"),
-        "correct": Column(pl.Int64, "images classified correctly; null for a diverged model"),
+        "correct": Column(pl.Int64, "images classified correctly; a diverged model has no rows"),
         "accuracy": Column(pl.Float64, "correct / n"),
         "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
         "ci_high": Column(pl.Float64, "upper end of that interval"),

@@ -17,7 +17,7 @@ from atras.kernels import apply_signs
 
 from .attack import FGSM
 from .data import Dataset, Split, pixels
-from .engine import Engine
+from .engine import Engine, Epoch
 from .env import attack_backend
 from .evaluate import Score, Tally
 from .model import parameter_count
@@ -103,10 +103,12 @@ class _Group:
             self.train_signs, _ = self.make_attack("train", self.attack, keep=True)
             self.test_signs, before = self.make_attack("test", self.attack, keep=True)
             self.record("attacked_accuracy_before", "test", before, self.attack, "adaptive")
-            before_true = before
-            if self.attack != self.honest_attack:
+            if self.attack == self.honest_attack:
+                for accuracies in self.accuracies:
+                    accuracies["attacked_accuracy_before_true"] = accuracies["attacked_accuracy_before"]
+            else:
                 _, before_true = self.make_attack("test", self.honest_attack)
-            self.record("attacked_accuracy_before_true", "test", before_true, self.honest_attack, "adaptive")
+                self.record("attacked_accuracy_before_true", "test", before_true, self.honest_attack, "adaptive")
 
     def second_model(self) -> None:
         """Go on training on clean and adversarial images; measure on the old attack and on a new one."""
@@ -135,44 +137,15 @@ class _Group:
     def train(self, phase: str, epochs: int) -> None:
         """Epochs over the clean set (`train`) or the doubled set (`adversarial`)."""
         self.engine.begin_phase(phase)
-        doubled = phase == "adversarial"
-        n = len(self.data.train.labels) * (2 if doubled else 1)
+        signs = self.train_signs if phase == "adversarial" else None
+        part = self.data.train
+        n = len(part) * (1 if signs is None else 2)
         for epoch in range(1, epochs + 1):
             orders = torch.stack([permutation(seed, phase, epoch, n) for seed in self.seeds]).to(self.engine.device)
-            loss_sum = torch.zeros(len(self.engine.members), dtype=torch.float64, device=self.engine.device)
-            correct = torch.zeros(len(self.engine.members), dtype=torch.int64, device=self.engine.device)
-            for index in torch.split(orders, self.protocol.batch_size, dim=1):
-                images, labels = self.batch(index, doubled)
-                losses, hits = self.engine.step(images, labels)
-                loss_sum += losses.double() * index.shape[1]
-                correct += hits
+            work = Epoch(part.images, part.labels, orders, self.seed_of, signs, self.protocol.epsilon)
+            loss_sum, correct = self.engine.epoch(work)
             self.finite &= loss_sum.isfinite()
             self.note_epoch(phase, epoch, loss_sum / n, correct, n)
-
-    def batch(self, index: Tensor, doubled: bool) -> tuple[Tensor, Tensor]:
-        """Images and labels of a step, from the [seeds, B] indices of each seed's order.
-
-        Indices past the training set stand for its adversarial copies, a set of their own for each member.
-        """
-        n = len(self.data.train.labels)
-        base = index % n
-        images = pixels(self.data.train.images[base], self.engine.dtype)
-        labels = self.data.train.labels[base]
-        if len(self.seeds) == 1:
-            images, labels, index, base = images[0], labels[0], index[0], base[0]
-        else:
-            images, labels, index, base = (
-                images[self.seed_of],
-                labels[self.seed_of],
-                index[self.seed_of],
-                base[self.seed_of],
-            )
-        if not doubled:
-            return images, labels
-        members = torch.arange(len(self.engine.members), device=index.device)[:, None]
-        copies = (index >= n).to(torch.int8)[..., None, None, None]
-        signs = self.train_signs[members, base] * copies
-        return apply_signs(images, signs, self.protocol.epsilon, dtype=self.engine.dtype), labels
 
     def score(self, split: str, signs: Tensor | None = None) -> Score:
         """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them."""

@@ -38,7 +38,7 @@ def test_two_runs_of_one_protocol_write_identical_tables(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "epochs",
     [
-        pytest.param(2, id="two epochs"),
+        pytest.param(1, id="one epoch"),
         pytest.param(20, id="the whole preset", marks=pytest.mark.slow),
     ],
 )

@@ -131,6 +131,12 @@ def test_metrics_carry_the_attack_and_its_traces() -> None:
     }  # fmt: skip
 
 
+def test_an_attack_at_the_true_label_is_made_and_recorded_once() -> None:
+    rows = run(StackEngine, MEMBERS, PROTOCOL.replace(label_source="true"))
+    assert all(row["attacked_accuracy_before"] == row["attacked_accuracy_before_true"] for row in rows.table)
+    assert len(rows.metrics) == len(MEMBERS) * 9
+
+
 def test_history_has_every_epoch_and_evaluate_every_adds_test_accuracies() -> None:
     rows = run(StackEngine, MEMBERS, PROTOCOL.replace(evaluate_every=2))
     first = [row for row in rows.history if (row["hidden_layers"], row["seed"]) == ("12-3", 7)]
