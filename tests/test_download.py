@@ -32,18 +32,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 FAMILY = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
+WHOLE = gzip.compress(bytes(range(256)))
+BROKEN_ARCHIVES = {
+    "no gzip": b"\x1f\x8b no gzip",
+    "gzip cut short": WHOLE[:-9],
+    "gzip of nonsense": WHOLE[:10] + b"\xff" * 50,
+}
+
+
 def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; a path in `cut` loses its connection half-way, one in `silent` is never answered."""
+    """Serves `files`.
+
+    A path in `cut` loses its connection half-way, one in `silent` is never answered, one in `garbled` not in HTTP.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.cut, self.silent, self.asked = {}, set(), set(), []
+        self.files, self.cut, self.silent, self.garbled, self.asked = {}, set(), set(), set(), []
         self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
@@ -57,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(name)
         if name in self.server.silent:
             self.server.released.wait(10)
+            return
+        if name in self.server.garbled:
+            self.wfile.write(b"nonsense\r\n")
             return
         if name not in self.server.files:
             self.send_error(404)
@@ -160,7 +174,7 @@ def test_nothing_is_downloaded_when_that_is_off(server, monkeypatch):
     assert server.asked == []
 
 
-@pytest.mark.parametrize("failure", ["wrong checksum", "cut", "404", "silent", "no archive"])
+@pytest.mark.parametrize("failure", ["wrong checksum", "cut", "404", "silent", "garbled", *BROKEN_ARCHIVES])
 def test_a_failed_download_says_what_was_tried_and_leaves_nothing(server, monkeypatch, tmp_path, failure):
     serve_idx(server, monkeypatch)
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
@@ -173,9 +187,10 @@ def test_a_failed_download_says_what_was_tried_and_leaves_nothing(server, monkey
         del server.files[file]
     elif failure == "silent":
         server.silent.add(file)
+    elif failure == "garbled":
+        server.garbled.add(file)
     else:
-        content = b"\x1f\x8b no archive"
-        server.files[file] = content
+        server.files[file] = BROKEN_ARCHIVES[failure]
         resources = [(name, md5(server.files[name])) for name in server.files]
         monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
     place = str(tmp_path / "cache/atras/MNIST/raw")
@@ -229,10 +244,14 @@ def test_a_cache_that_cannot_be_written_is_named(server, monkeypatch, tmp_path):
 
 def test_the_sockets_time_out_is_restored(server, monkeypatch):
     serve_idx(server, monkeypatch)
-    before = socket.getdefaulttimeout()
     server.cut.add("t10k-images-idx3-ubyte.gz")
-    refused("mnist")
-    assert socket.getdefaulttimeout() == before
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(12.5)
+    try:
+        refused("mnist")
+        assert socket.getdefaulttimeout() == 12.5
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def test_no_progress_bar_is_written_off_a_terminal(server, monkeypatch, capfd):
