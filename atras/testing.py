@@ -1,0 +1,107 @@
+"""What tests and benchmarks share: comparison, poisoned memory and inputs that reach an op's corners."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def assert_close(found: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
+    """Fail unless two tensors agree in shape, dtype and values; exactly, unless a tolerance is given. NaN equals NaN.
+
+    Args:
+        found: what is tested.
+        expected: what it should be.
+        atol, rtol: absolute and relative tolerance.
+    """
+    torch.testing.assert_close(found.cpu(), expected.cpu(), atol=atol, rtol=rtol, equal_nan=True)
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Fill memory that torch hands out uninitialised with NaN, or the largest integer, so that no gap goes unseen."""
+    setting: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), setting.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    setting.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        setting.fill_uninitialized_memory = fill
+
+
+def make_fgsm_inputs(
+    members: int,
+    shape: tuple[int, int, int, int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    image_dtype: torch.dtype | None = None,
+    shared: bool = True,
+    corners: bool = True,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Images and gradients for op fgsm.
+
+    Args:
+        members: M.
+        shape: [B, C, H, W].
+        dtype: of the gradients.
+        image_dtype: uint8 or floating point; None for the gradients' dtype.
+        shared: whether all members have the same images.
+        corners: whether gradients have NaN, zeros of both signs, infinities and denormals, and float images a NaN.
+        device: of both.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [B, C, H, W] if shared, else [M, B, C, H, W], in [0, 1] or 0..255; gradients [M, B, C, H, W].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(members, *shape, dtype=torch.float64, generator=generator)
+    if corners:
+        values = torch.tensor([torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 1e-45, -1e-45], dtype=torch.float64)
+        drawn = torch.randint(0, 8 * len(values), gradients.shape, generator=generator)
+        gradients = torch.where(drawn < len(values), values[drawn % len(values)], gradients)
+    image_shape = shape if shared else (members, *shape)
+    image_dtype = image_dtype or dtype
+    if image_dtype == torch.uint8:
+        images = torch.randint(0, 256, image_shape, dtype=torch.uint8, generator=generator)
+    else:
+        images = torch.rand(image_shape, dtype=torch.float64, generator=generator).to(image_dtype)
+        if corners and images.numel():
+            images.view(-1)[images.numel() // 2] = torch.nan
+    return images.to(device), gradients.to(dtype).to(device)
+
+
+def make_dropout_inputs(
+    members: int,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    padded: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Activations, keys and widths for op dropout under vmap.
+
+    Args:
+        members: M.
+        shape: [B, F] or [B, C, H, W].
+        dtype: of the activations.
+        padded: whether members have widths of their own: all, half and none of F in turn.
+        device: of all three.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        x [M, *shape]; key int64 [M], any 64 bits; width int64 [M], or None.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(members, *shape, dtype=torch.float64, generator=generator).to(dtype)
+    key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
+    width = torch.tensor([(shape[1], shape[1] // 2, 0)[m % 3] for m in range(members)]) if padded else None
+    return x.to(device), key.to(device), None if width is None else width.to(device)

@@ -1,0 +1,1 @@
+"""asv benchmarks, one file an op: `cd bench && asv run --python=same`."""

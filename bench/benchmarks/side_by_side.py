@@ -1,0 +1,37 @@
+"""Timing two things in turn in one process, so that a busy machine slows both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+ROUNDS = 15
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of one call, the device's queue drained before and after."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: str) -> None:
+    """Wait for a CUDA device; nothing on the CPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def fastest(*works: Callable[[], object], device: str) -> list[float]:
+    """Each work's fastest time over rounds in which all take their turn; the first round, which warms up, apart."""
+    rounds = [[seconds(work, device) for work in works] for _ in range(1 + ROUNDS)][1:]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def bytes_to_copy(count: int, device: str) -> torch.Tensor:
+    """A filled tensor whose clone reads and writes `count` bytes together."""
+    return torch.ones(count // 2, dtype=torch.uint8, device=device)

@@ -1,0 +1,1 @@
+"""Op dropout: counter-based, the same mask on every backend."""

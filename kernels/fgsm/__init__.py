@@ -1,0 +1,1 @@
+"""Op fgsm: sign, scaled add and clamp in one pass."""

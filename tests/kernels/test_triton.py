@@ -1,0 +1,121 @@
+"""Triton without a GPU: its interpreter in a child process, and compilation ahead of time."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atras.kernels import backends
+
+pytestmark = [
+    pytest.mark.skipif(backends.interpreting(), reason="the child process itself"),
+]
+triton = pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+
+
+def test_interpreted_kernels_agree_with_the_definitions():
+    """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
+    files = [HERE / "test_fgsm.py", HERE / "test_dropout.py"]
+    run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 90, run.stdout
+
+
+FGSM = {
+    "p_images": "*u8",
+    "p_gradients": "*fp32",
+    "p_signs": "*i8",
+    "p_values": "*fp32",
+    "p_counts": "*i32",
+    "members": "i32",
+    "pixels": "i32",
+    "epsilon": "fp64",
+    "low": "fp64",
+    "high": "fp64",
+    "direction": "i32",
+}
+OWN = {"p_images": "*fp64", "p_gradients": "*fp64", "p_values": "*fp64"}
+DROPOUT = {"p_x": "*fp32", "p_y": "*fp32", "p_keys": "*i64", "p_steps": "*i64", "p_widths": "*i64"}
+DROPOUT |= {"rows": "i32", "spots": "i32", "channels": "i32", "scale": "fp64", "layer": "i32", "rate256": "i32"}
+SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
+KERNELS = {
+    "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
+    "fgsm-own": ("fgsm", "fgsm_kernel", FGSM | OWN, {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 1024}),
+    "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
+    "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
+    "dropout": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": True, "PLANAR": False, "BLOCKS": 64}),
+    "dropout-planar": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": False, "PLANAR": True, "BLOCKS": 64}),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_numbers_reach_the_kernel_as_doubles(name):
+    """Triton passes a Python float as float32 unless its annotation says otherwise; float64 images would suffer."""
+    op, kernel, *_ = KERNELS[name]
+    doubles = {p.name for p in kernel_of(op, kernel).params if p.annotation_type == "fp64"}
+    assert doubles == set(kernel_of(op, kernel).arg_names) & {"epsilon", "low", "high", "scale"}
+
+
+def kernel_of(op, kernel):
+    return getattr(importlib.import_module(f"atras.kernels.{op}.gpu_triton"), kernel)
+
+
+def compiled(op, kernel, types, constants, capability):
+    """A kernel compiled for a card that need not be here; pixels a multiple of 16, as the launcher would find."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = kernel_of(op, kernel)
+    names = function.arg_names
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    aligned = [i for i, name in enumerate(names) if signature[name].startswith("*") or name == "pixels"]
+    source = ASTSource(
+        function,
+        signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
+    return triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4, "enable_fp_fusion": False}
+    )
+
+
+def assembled(ptx, tmp_path):
+    """What Triton's own assembler says about registers and spills; it ships two, for older and newer cards."""
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    (tmp_path / "kernel.ptx").write_text(ptx)
+    arch = re.search(r"\.target (\w+)", ptx)[1]
+    for tool in sorted(folder.glob("ptxas*")):
+        command = [tool, "-v", f"-arch={arch}", tmp_path / "kernel.ptx", "-o", os.devnull]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode == 0:
+            return run.stderr
+    raise AssertionError(f"no ptxas in {folder} takes {arch}: {run.stderr}")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton ships its assembler for Linux")
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_without_spills(name, capability, tmp_path):
+    kernel = compiled(*KERNELS[name], capability)
+    report = assembled(kernel.asm["ptx"], tmp_path)
+    spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
+    assert spills
+    assert set(spills) == {"0"}, report
+    assert kernel.metadata.shared <= 99 * 1024
+
+
+def test_a_members_pixels_are_moved_16_bytes_at_a_time():
+    ptx = compiled(*KERNELS["fgsm"], 90).asm["ptx"]
+    loads, stores = ptx.count("ld.global.v4"), ptx.count("st.global.v4")
+    # 1024 pixels, 128 threads and 4 a load: two of each for each of the 8 members.
+    assert (loads, stores) == (16, 16)

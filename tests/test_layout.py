@@ -1,0 +1,113 @@
+"""The layout holds: imports go one way, an op's files agree, and a tree without its kernels says so."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A module imports only modules above it. `testing` may import any of them, and none imports it.
+ORDER = (
+    *("errors", "space", "protocol", "options", "config", "env", "formats", "download", "data", "randomness", "model"),
+    *(
+        "engine",
+        "optimizer",
+        "stack",
+        "loop",
+        "attack",
+        "evaluate",
+        "schemas",
+        "results",
+        "checkpoint",
+        "train",
+        "cost",
+    ),
+    *("plan", "calibrate", "progress", "schedule", "transfer", "search", "paper", "summary", "report", "export", "cli"),
+    *("batched", "__main__", "testing"),
+)
+MODULES = sorted(path.stem for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__")
+OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """(level, dotted name) of everything a file imports, inside functions too; names from a bare package one by one."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module and node.module != "atras" else [alias.name for alias in node.names]
+            found += [(node.level + (node.module == "atras"), name) for name in names]
+    return found
+
+
+def siblings(path: Path) -> set[str]:
+    """The modules of atras that one of them imports."""
+    names = {name.removeprefix("atras.") for level, name in imported(path) if level == 1 or name.startswith("atras.")}
+    return {name.split(".")[0] for name in names} & set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    assert module in ORDER, f"give atras/{module}.py its place in ORDER"
+    above = set(ORDER[: ORDER.index(module)])
+    assert siblings(ROOT / "atras" / f"{module}.py") <= above
+
+
+def test_an_import_the_wrong_way_is_seen(tmp_path):
+    file = tmp_path / "errors.py"
+    for line in ("from .space import x", "from atras.space import x", "from . import space", "import atras.space"):
+        file.write_text(f"def f():\n    {line}\n")
+        assert siblings(file) == {"space"}, line
+    file.write_text("from . import __version__\nimport space\nfrom atras.kernels import fgsm\n")
+    assert siblings(file) == set()
+
+
+def test_kernels_import_nothing_of_atras():
+    for path in (ROOT / "kernels").rglob("*.py"):
+        foreign = {name.split(".")[0] for level, name in imported(path) if level == 0}
+        assert not foreign & {"atras", "kernels"}, path
+
+
+def test_kernels_stay_below_their_package():
+    for path in (ROOT / "kernels").rglob("*.py"):
+        depth = len(path.relative_to(ROOT / "kernels").parts)
+        assert all(level <= depth for level, _ in imported(path)), path
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_ops_files_agree_with_its_backends(op):
+    folder = ROOT / "kernels" / op
+    there = set(importlib.import_module(f"atras.kernels.{op}.dispatch").BACKENDS)
+    files = {"cpu": "cpu.cpp", "triton": "gpu_triton.py"}
+    assert there == {name for name, file in files.items() if (folder / file).exists()}
+    assert (folder / "__init__.py").exists()
+    assert (folder / "reference.py").exists()
+    assert (f"kernels/{op}/cpu.cpp" in (ROOT / "CMakeLists.txt").read_text()) == ("cpu" in there)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_its_test_and_its_benchmark(op):
+    assert (ROOT / "tests" / "kernels" / f"test_{op}.py").exists()
+    assert (ROOT / "bench" / "benchmarks" / f"bench_{op}.py").exists()
+
+
+def test_every_folder_of_kernels_is_a_package():
+    folders = {path.parent for path in (ROOT / "kernels").rglob("*.py")}
+    assert not (ROOT / "atras" / "kernels").exists()
+    assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_a_tree_without_its_kernels_says_so_in_one_line(tmp_path):
+    shutil.copytree(ROOT / "atras", tmp_path / "atras", ignore=shutil.ignore_patterns("__pycache__"))
+    # -S leaves out site-packages, and with it any installed atras.
+    command = [sys.executable, "-S", "-c", "import atras.kernels"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].split(": ", 1)[1].startswith("atras.kernels is not installed; run")
