@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 # A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Candidate", "Execution", "InputError", "Protocol", "Results", "k_complete", "read", "run"]
+
+
+class _MissingKernels:
+    """Asked last, when nothing else finds a module: says what to do about kernels that are not installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        del path, target
+        if name == "atras.kernels":
+            raise ModuleNotFoundError("atras.kernels is not installed; run pip install . in the source tree", name=name)
+
+
+sys.meta_path.append(_MissingKernels)
 
 _LAZY = {"run": "schedule", "read": "results", "Results": "results"}
 

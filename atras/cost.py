@@ -56,6 +56,26 @@ def member_bytes(spec: Spec, hidden: Hidden, *, itemsize: int, batch: int, evalu
     return parameters + activations + images * pixels
 
 
+def fused_bytes(
+    spec: Spec, hiddens: Sequence[Hidden], *, threads: int, batch: int, evaluation_batch: int, images: int
+) -> int:
+    """Predicted bytes of a group in engine fused, whose members keep natural widths and share each thread's scratch.
+
+    Args:
+        spec: the shared shape of the networks.
+        hiddens: widths of each member.
+        threads: that compute.
+        batch, evaluation_batch, images: as in `member_bytes`.
+
+    Returns:
+        Parameters and two moments; signs; a batch's activations a thread; an evaluation's pictures and gradients.
+    """
+    pixels = math.prod(spec.image_shape)
+    parameters = sum(3 * 4 * parameter_count(spec, hidden) for hidden in hiddens)
+    scratch = threads * batch * max(activation_values(spec, hidden) for hidden in hiddens) * 4
+    return parameters + scratch + len(hiddens) * pixels * (images + 3 * 4 * evaluation_batch)
+
+
 def _stem_products(spec: Spec) -> list[int]:
     return [
         9 * spec.stem_shapes[i][0] * layer.channels * math.prod(_convolved_side(spec, i))

@@ -7,11 +7,12 @@ decides nothing, so equal machines plan alike.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cost import Hidden, activation_values, forward_flops, member_bytes, padded, training_flops
+from .cost import Hidden, activation_values, forward_flops, fused_bytes, member_bytes, padded, training_flops
 from .engine import DTYPES, Member
 from .errors import InputError
 from .model import Spec, parameter_count
@@ -25,6 +26,9 @@ STEP_COST = {"cpu": 1e8, "cuda": 1e10}
 MEMORY_SHARE = 0.6
 """Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
 
+FUSED_MEMBERS_A_THREAD = 4
+"""Least members a thread in a fused group: threads take whole members, and the last one should not wait for long."""
+
 EVALUATION_BATCH = 250
 EVALUATION_BYTES = 2**28
 
@@ -36,10 +40,16 @@ class Machine:
     Args:
         kind: `cpu` or `cuda`.
         memory_bytes: most that a group may be predicted to need.
+        fused: why engine fused cannot run here; empty where it can.
+        bf16: whether engine fused has bf16 here.
+        threads: that compute.
     """
 
     kind: str
     memory_bytes: int
+    fused: str = ""
+    bf16: bool = False
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Group:
     """Members computed together.
 
     Args:
-        engine: `loop` or `stack`.
+        engine: `loop`, `stack` or `fused`.
         members: (candidate, seed) pairs.
         evaluation_batch: images of a forward pass in evaluation and attack.
         parameters: of all members, padding left out.
@@ -70,8 +80,11 @@ class Group:
     def label(self) -> str:
         """Depth and first and last candidate, such as `depth 2: 8-128 .. 64-1024`."""
         names = [member.candidate.name for member in self.members]
+        depths = sorted({member.candidate.depth for member in self.members})
+        if len(depths) > 1:
+            return f"depth {depths[0]} to {depths[-1]}: {len(set(names))} candidates"
         span = names[0] if len(set(names)) == 1 else f"{_short(names[0])} .. {_short(names[-1])}"
-        return f"depth {self.members[0].candidate.depth}: {span}"
+        return f"depth {depths[0]}: {span}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Plan:
 
     device: str
     engine: str
+    precision: str
     groups: tuple[Group, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +102,7 @@ class Plan:
         for group in self.groups:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
-        return {"device": self.device, "engine": self.engine, "groups": groups}
+        return {"device": self.device, "engine": self.engine, "precision": self.precision, "groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -102,7 +116,7 @@ class Plan:
                 Group(**(group | {"members": tuple(Member(Candidate.parse(c), s) for c, s in group["members"])}))
                 for group in values["groups"]
             )
-            plan = cls(str(values["device"]), str(values["engine"]), groups)
+            plan = cls(str(values["device"]), str(values["engine"]), str(values["precision"]), groups)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         planned = [member for group in plan.groups for member in group.members]
@@ -113,7 +127,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, engine {self.engine}", head]
+        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}", head]
         return [*lines, *(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
 
 
@@ -122,11 +136,31 @@ def members_of(protocol: Protocol) -> tuple[Member, ...]:
     return tuple(Member(candidate, seed) for candidate in protocol.candidates for seed in protocol.seeds)
 
 
-def choose_engine(engine: str, spec: Spec, kind: str) -> str:
-    """What `auto` means: stacking, but for convolutions on a CPU, where a stack of them is slower than a loop."""
-    if engine != "auto":
-        return engine
-    return "loop" if kind == "cpu" and spec.convolutions else "stack"
+def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> tuple[str, str]:
+    """What `auto` means for engine and precision; both come from what can be done, not from what was measured.
+
+    On a CPU that is `fused`. Where that is not built, or fp64 is asked for, it is `stack`, but for convolutions, of
+    which a stack is slower than a loop on a CPU.
+
+    Raises:
+        InputError: if the two do not go together, or the machine cannot do what was asked.
+    """
+    if engine == "auto":
+        if machine.kind == "cpu" and not machine.fused and precision != "fp64":
+            engine = "fused"
+        else:
+            engine = "loop" if machine.kind == "cpu" and spec.convolutions else "stack"
+    if engine == "fused":
+        if machine.fused:
+            raise InputError(f"engine (=fused): {machine.fused}")
+        if precision == "fp64":
+            raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use --engine loop or stack")
+        if precision == "bf16" and not machine.bf16:
+            raise InputError("precision (=bf16): this processor has neither AVX512-BF16 nor AMX; use --precision fp32")
+        return engine, ("bf16" if machine.bf16 else "fp32") if precision == "auto" else precision
+    if precision == "bf16":
+        raise InputError(f"precision (=bf16): engine {engine} computes in fp32 or fp64; use --engine fused on a CPU")
+    return engine, "fp32" if precision == "auto" else precision
 
 
 def make_groups(
@@ -138,22 +172,36 @@ def make_groups(
         protocol: candidates, seeds, batch size, precision.
         spec: shared shape of the networks.
         train_size, test_size: images.
-        engine: `loop` or `stack`.
-        machine: kind and memory cap.
+        engine: `loop`, `stack` or `fused`.
+        machine: kind, memory cap, threads.
 
     Raises:
         InputError: if a single member needs more than the cap.
     """
     sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
     depths = sorted({candidate.depth for candidate in protocol.candidates})
+    runs = [[candidate for candidate in protocol.candidates if candidate.depth == depth] for depth in depths]
+    if engine == "stack":
+        runs = [run for same in runs for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
+    if engine == "fused":
+        runs = _joined(runs, FUSED_MEMBERS_A_THREAD * machine.threads, len(protocol.seeds))
     groups: list[Group] = []
-    for depth in depths:
-        same = [candidate for candidate in protocol.candidates if candidate.depth == depth]
-        for candidates in (
-            width_groups(same, sizer.step_flops, STEP_COST[machine.kind]) if engine == "stack" else [same]
-        ):
-            groups += sizer.fit([Member(candidate, seed) for candidate in candidates for seed in protocol.seeds])
+    for candidates in runs:
+        groups += sizer.fit([Member(candidate, seed) for candidate in candidates for seed in protocol.seeds])
     return tuple(groups)
+
+
+def _joined(runs: Sequence[list[Candidate]], members: int, seeds: int) -> list[list[Candidate]]:
+    """Runs of neighbouring depths joined until each has enough members for threads to share them evenly."""
+    joined: list[list[Candidate]] = []
+    for run in runs:
+        if joined and len(joined[-1]) * seeds < members:
+            joined[-1] = [*joined[-1], *run]
+        else:
+            joined.append(run)
+    if len(joined) > 1 and len(joined[-1]) * seeds < members:
+        joined[-2:] = [joined[-2] + joined[-1]]
+    return joined
 
 
 def width_groups(candidates: Sequence[Candidate], step_flops: Any, step_cost: float) -> list[list[Candidate]]:
@@ -213,11 +261,12 @@ class _Sizer:
     def _group(self, members: Sequence[Member], at_once: int) -> Group:
         hiddens = [member.candidate.hidden for member in members]
         useful = sum(training_flops(self.spec, hidden) for hidden in hiddens)
-        computed = useful if at_once == 1 else len(members) * training_flops(self.spec, padded(hiddens))
+        stacked = self.engine == "stack"
+        computed = len(members) * training_flops(self.spec, padded(hiddens)) if stacked else useful
         return Group(
             engine=self.engine,
             members=tuple(members),
-            evaluation_batch=self._evaluation_batch(padded(hiddens), at_once),
+            evaluation_batch=self._evaluation_batch(hiddens, at_once),
             parameters=sum(parameter_count(self.spec, hidden) for hidden in hiddens),
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
@@ -225,20 +274,26 @@ class _Sizer:
         )
 
     def _bytes(self, members: Sequence[Member], at_once: int) -> int:
-        widths = padded([member.candidate.hidden for member in members])
+        hiddens = [member.candidate.hidden for member in members][:at_once]
+        evaluation_batch = self._evaluation_batch(hiddens, at_once)
+        if self.engine == "fused":
+            sizes = {"evaluation_batch": evaluation_batch, "batch": self.protocol.batch_size, "images": self.images}
+            return fused_bytes(self.spec, hiddens, threads=self.machine.threads, **sizes)
         each = member_bytes(
             self.spec,
-            widths,
+            padded(hiddens),
             itemsize=self.itemsize,
             batch=self.protocol.batch_size,
-            evaluation_batch=self._evaluation_batch(widths, at_once),
+            evaluation_batch=evaluation_batch,
             images=self.images,
         )
         return each * at_once
 
-    def _evaluation_batch(self, widths: Hidden, at_once: int) -> int:
-        image_bytes = activation_values(self.spec, widths) * self.itemsize * at_once
-        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // image_bytes))
+    def _evaluation_batch(self, hiddens: Sequence[Hidden], at_once: int) -> int:
+        """As many images as fit the cache-sized budget: with all their activations, or one at a time in engine fused."""
+        fused = self.engine == "fused"
+        kept = 3 * math.prod(self.spec.image_shape) if fused else activation_values(self.spec, padded(hiddens))
+        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * at_once)))
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initialisation = Literal["glorot", "he"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
-Precision = Literal["fp32", "fp64"]
-EngineName = Literal["auto", "loop", "stack"]
+Precision = Literal["auto", "fp32", "fp64", "bf16"]
+EngineName = Literal["auto", "loop", "stack", "fused"]
 Size = int | Literal["default", "all"]
 
 
@@ -53,7 +53,9 @@ class Protocol:
         label_source: whose label the attack moves away from: the attacked model's own prediction, or the true one.
         target: `none` for the untargeted attack; `random`, `least-likely` or `class:3` for a targeted one, which
             moves towards that class and makes `label_source` irrelevant to the direction.
-        precision: arithmetic of training, attack and evaluation.
+        precision: arithmetic of training. `bf16` is for matrix products in training alone: weights, attacks and
+            evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the
+            engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.
         evaluate_every: epochs between evaluations on the test set during training; 0 for none.
 
     Raises:
@@ -80,7 +82,7 @@ class Protocol:
     epsilon: float = 0.05
     label_source: LabelSource = "predicted"
     target: str = "none"
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     evaluate_every: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +146,8 @@ class Execution:
     """Where and how a protocol is computed. Nothing here changes what a figure means.
 
     Args:
-        engine: `loop` trains one member at a time, `stack` a whole group at once; `auto` takes the faster.
+        engine: `loop` trains one member at a time in plain torch, `stack` a whole group under vmap, `fused` a whole
+            group in C++ on the CPU; `auto` takes the fastest that can do it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         memory_bytes: most memory a group may be predicted to need; None for what the device has free.
         data_dir: folder to look in for data sets before the user's cache; None for `ATRAS_DATA`, then the cache.

@@ -16,6 +16,7 @@ from .calibrate import speed
 from .data import Dataset, load
 from .engine import DTYPES, Engine
 from .env import attack_backend, choose_device, describe, total_memory
+from .fused import FusedEngine, has_bf16, why_not
 from .loop import LoopEngine
 from .model import Spec, make_spec
 from .plan import MEMORY_SHARE, Group, Machine, Plan, choose_engine, make_groups, predict
@@ -25,7 +26,7 @@ from .results import Results, Writer
 from .stack import StackEngine
 from .train import Row, Rows, run_group, steps_of
 
-ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "stack": StackEngine}
+ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "stack": StackEngine, "fused": FusedEngine}
 
 
 class Prepared(NamedTuple):
@@ -72,12 +73,13 @@ def run(
         "model": dataclasses.asdict(spec), "plan": plan.to_dict(),
     })  # fmt: skip
     constants: Row = {
-        "dataset": data.name, "precision": protocol.precision, "version": __version__, "protocol_hash": protocol.hash,
+        "dataset": data.name, "precision": plan.precision, "version": __version__, "protocol_hash": protocol.hash,
     }  # fmt: skip
+    resolved = protocol.replace(precision=plan.precision)
     try:
         reporter.plan(plan.lines())
         for index, group in enumerate(plan.groups):
-            rows = _compute(index, len(plan.groups), group, data, spec, protocol, device, reporter)
+            rows = _compute(index, len(plan.groups), group, data, spec, resolved, device, reporter)
             writer.append(_complete(rows, index, constants))
     finally:
         reporter.close()
@@ -101,7 +103,7 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
         InputError: as `run`.
     """
     device = choose_device(execution.device)
-    attack_backend(device, DTYPES[protocol.precision])
+    attack_backend(device, DTYPES["fp64" if protocol.precision == "fp64" else "fp32"])
     if device.type == "cuda":
         _exact_arithmetic()
     data = load(
@@ -116,13 +118,20 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     spec = make_spec(protocol, data.image_shape, data.classes)
     if config_plan is not None:
         return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
-    engine = choose_engine(execution.engine, spec, device.type)
-    memory = execution.memory_bytes or int(MEMORY_SHARE * total_memory(device))
+    machine = Machine(
+        kind=device.type,
+        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
+        fused=why_not(device),
+        bf16=has_bf16(),
+        threads=torch.get_num_threads(),
+    )
+    engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
+    resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)
-    measured = speed(ENGINES[engine], spec, protocol, device, anew=execution.recalibrate)
-    groups = make_groups(protocol, spec, *sizes, engine, Machine(device.type, memory))
-    predicted = tuple(predict(group, spec, protocol, *sizes, measured) for group in groups)
-    return Prepared(device, data, spec, Plan(str(device), engine, predicted))
+    measured = speed(ENGINES[engine], spec, resolved, device, anew=execution.recalibrate)
+    groups = make_groups(resolved, spec, *sizes, engine, machine)
+    predicted = tuple(predict(group, spec, resolved, *sizes, measured) for group in groups)
+    return Prepared(device, data, spec, Plan(str(device), engine, precision, predicted))
 
 
 def _compute(

@@ -71,7 +71,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "nan_gradients": Column(pl.Int64, "pixels whose loss gradient is NaN, left unchanged; null likewise"),
         "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
-        "precision": Column(pl.String, "arithmetic: `fp32` or `fp64`"),
+        "precision": Column(
+            pl.String, "arithmetic of training: `fp32`, `bf16` (attacks and evaluation in fp32) or `fp64`"
+        ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
     },

@@ -2,5 +2,6 @@
 
 from .dropout.dispatch import dropout
 from .fgsm.dispatch import Perturbed, apply_signs, fgsm
+from .step.dispatch import Step
 
-__all__ = ["Perturbed", "apply_signs", "dropout", "fgsm"]
+__all__ = ["Perturbed", "Step", "apply_signs", "dropout", "fgsm"]

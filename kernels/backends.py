@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import logging
 import os
@@ -12,18 +13,21 @@ from typing import Any
 
 import torch
 
-_cpu: ModuleType | None = None
-_cpu_missing = ""
-try:
-    from . import _cpu  # type: ignore[attr-defined,no-redef]
-except ImportError as error:
-    _cpu_missing = (
-        "the C++ extension is not built; install a C++ compiler and the Python headers "
-        f"(Debian: apt install g++ python3-dev), then install atras again ({error})"
-    )
-
 CHOICES = ("auto", "reference", "cpu", "triton")
 _log = logging.getLogger("atras.kernels")
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        return importlib.import_module("._cpu", __package__), ""
+    except ModuleNotFoundError:
+        remedy = "install a C++ compiler and the Python headers (Debian: apt install g++ python3-dev), then atras again"
+        return None, f"the C++ extension is not built; {remedy}"
+    except ImportError as error:
+        return None, f"the C++ extension does not load ({error}); install atras again"
+
+
+_cpu, _cpu_missing = _load()
 
 
 def cpu_extension() -> Any:

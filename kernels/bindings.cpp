@@ -4,6 +4,10 @@
 #include "ops.h"
 #include "simd.h"
 
+namespace atras::step {
+void bind(nanobind::module_& m);
+}
+
 NB_MODULE(_cpu, m) {
   using release = nanobind::call_guard<nanobind::gil_scoped_release>;
   m.def("instructions", &atras::instructions_name);
@@ -11,4 +15,5 @@ NB_MODULE(_cpu, m) {
   m.def("fgsm_signs", &atras::fgsm_signs, release());
   m.def("apply_signs", &atras::apply_signs, release());
   m.def("dropout", &atras::dropout, release());
+  atras::step::bind(m);
 }

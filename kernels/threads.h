@@ -40,7 +40,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       for (; started_ < helpers; ++started_) std::thread([this, index = started_] { serve(index); }).detach();
-      call_ = [](const void* work, std::int64_t item) { (*static_cast<const Work*>(work))(item); };
+      call_ = [](const void* given, std::int64_t item) { (*static_cast<const Work*>(given))(item); };
       work_ = &work;
       items_ = items;
       next_.store(0, std::memory_order_relaxed);

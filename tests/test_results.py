@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,29 +323,36 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk() -> Any:
-    """Gives a function that limits the size of files, as a full disk would, until the test ends."""
+    """Gives a context that limits the size of files, as a full disk would."""
     resource = pytest.importorskip("resource")
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        former = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+        try:
+            yield
+        finally:  # before pytest writes its own output, which may go to a file
+            resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+    return limited
 
 
 def test_a_full_disk_leaves_the_former_files_whole(tmp_path: Path, small_disk: Any) -> None:
     writer = Writer(tmp_path, run_info())
     writer.append(rows_of(("40", 0)))
     before = contents(tmp_path)
-    small_disk(100)
-    with pytest.raises(InputError, match=r"table.parquet: expected to write it: .*; make room") as caught:
+    with small_disk(100), pytest.raises(InputError, match=r"table.parquet: .* write it: .*; make room") as caught:
         writer.append(rows_of(("40", 1)))
-    with pytest.raises(InputError, match=r"run.json: expected to write it"):
+    with small_disk(100), pytest.raises(InputError, match=r"run.json: expected to write it"):
         writer.finish({})
     assert "\n" not in str(caught.value)
     assert contents(tmp_path) == before
 
 
 def test_a_start_on_a_full_disk_leaves_the_folder_free(tmp_path: Path, small_disk: Any) -> None:
-    small_disk(len(json.dumps(run_info(), indent=2)) + 100)
-    with pytest.raises(InputError, match="expected to write it"):
+    size = len(json.dumps(run_info(), indent=2)) + 100
+    with small_disk(size), pytest.raises(InputError, match="expected to write it"):
         Writer(tmp_path, run_info())
     assert not list(tmp_path.iterdir())
 

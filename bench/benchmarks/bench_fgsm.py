@@ -14,7 +14,6 @@ EPSILON = 8 / 255
 # members, [B, C, H, W], the images' dtype, and whether the members share them.
 CASES = {
     "40 members, shared MNIST batch": (40, (128, 1, 28, 28), torch.uint8, True),
-    "8 members, shared CIFAR-10 images": (8, (500, 3, 32, 32), torch.float32, True),
     "8 members, own CIFAR-10 images": (8, (500, 3, 32, 32), torch.float32, False),
 }
 
@@ -46,11 +45,6 @@ class Fgsm:
 
     def time_copy(self, device: str, case: str) -> None:
         self.image_copy.clone()
-        synchronize(device)
-
-    def time_plain_torch(self, device: str, case: str) -> None:
-        pixels = self.images / 255 if self.images.dtype == torch.uint8 else self.images
-        (pixels + EPSILON * self.gradients.sign()).clamp(0, 1)
         synchronize(device)
 
     def track_images_share_of_copy(self, device: str, case: str) -> float:

@@ -1,4 +1,4 @@
-"""The backends an op is tested on: the C++ extension, and Triton on a GPU or, in a child process, interpreted."""
+"""The backends an op is tested on: plain torch, C++, and Triton on a GPU or, in a child process, interpreted."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def _under_test() -> list[object]:
         return [pytest.param(Backend("triton", "cpu"), id="triton")]
     reason = backends.missing("cpu", torch.device("cpu"))
     return [
+        pytest.param(Backend("reference", "cpu"), id="reference"),
         pytest.param(Backend("cpu", "cpu"), id="cpu", marks=pytest.mark.skipif(bool(reason), reason=reason)),
         pytest.param(Backend("triton", "cuda"), id="cuda", marks=pytest.mark.gpu),
     ]

@@ -11,7 +11,9 @@ from atras.kernels import backends, dropout
 from atras.kernels.dropout import reference
 from atras.testing import assert_close, make_dropout_inputs
 
-interpreted = pytest.mark.skipif(backends.interpreting(), reason="about the definition, the extension or the checks")
+once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
+MISSING = backends.missing("cpu", torch.device("cpu"))
+extension = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason=MISSING or "about the C++ extension")
 ONES = 0xFFFFFFFF
 # Random123 1.14, tests/kat_vectors, philox4x32 10: counter, key, result.
 KNOWN_ANSWERS = [
@@ -44,14 +46,14 @@ def over_members(x, key, width, step=7, layer=1, rate256=64):
     return torch.vmap(one, in_dims=(0, 0, None if width is None else 0))(x, key, width)
 
 
-@interpreted
+@once
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
 def test_philox_gives_the_published_answers(counter, key, expected):
     words = reference.philox(tuple(map(torch.tensor, counter)), tuple(map(torch.tensor, key)))
     assert tuple(map(int, words)) == expected
 
 
-@interpreted
+@once
 def test_bytes_are_little_endian_and_in_word_order():
     drawn = reference.random_bytes(torch.tensor(0), torch.tensor(0), 0, 16)
     assert bytes(drawn.tolist()) == b"".join(word.to_bytes(4, "little") for word in KNOWN_ANSWERS[0][2])
@@ -93,7 +95,7 @@ def test_strides_do_not_matter(backend, layout):
     assert_close(over_members(strided, key, None), over_members(x, key, None))
 
 
-@interpreted
+@once
 def test_channels_lie_innermost_in_the_count_of_positions():
     x, key, _ = make_dropout_inputs(1, (3, 5, 4, 2))
     flat = x.movedim(2, -1).reshape(1, 3, -1)
@@ -123,7 +125,7 @@ def test_backward_applies_the_mask_of_forward(backend):
     assert_close(torch.vmap(torch.func.grad(one))(x.detach(), key, width, weights), expected)
 
 
-@interpreted
+@once
 def test_second_derivatives_are_right():
     x, key, _ = make_dropout_inputs(1, (4, 5), dtype=torch.float64)
 
@@ -151,7 +153,7 @@ def test_a_step_may_be_a_number_or_a_tensor(backend):
     assert_close(over_members(x, key, None, step=3 + 2**32), expected)
 
 
-@interpreted
+@once
 def test_masks_differ_between_keys_steps_and_layers_and_keep_their_share():
     ones, key = torch.ones(1000, 1000), torch.tensor(123)
     masks = [
@@ -168,13 +170,13 @@ def test_masks_differ_between_keys_steps_and_layers_and_keep_their_share():
             assert abs((mask & other).sum().item() - 562_500) < 5 * math.sqrt(1e6 * 0.5625 * 0.4375)
 
 
-@interpreted
+@once
 def test_rate_zero_returns_the_input():
     x = torch.ones(2, 3)
     assert dropout(x, torch.tensor(0), 0, layer=0, rate256=0) is x
 
 
-@interpreted
+@extension
 @pytest.mark.parametrize("shape", [(300, 301), (9, 5, 40, 41)], ids=["features", "images"])
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "full"])
 def test_threads_do_not_change_a_bit(monkeypatch, shape, padded):
@@ -197,7 +199,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, shape, padded):
 X, KEY = torch.zeros(2, 3), torch.tensor(5)
 
 
-@interpreted
+@once
 @pytest.mark.parametrize(
     ("call", "text"),
     [

@@ -18,7 +18,9 @@ from atras.testing import assert_close, make_fgsm_inputs
 EPSILON = 8 / 255
 # Odd, single, empty, and (last) more than one tile or program for a member.
 SHAPES = [(3, (2, 3, 5, 7)), (1, (1, 1, 1, 1)), (2, (0, 1, 4, 4)), (11, (3, 1, 9, 9)), (2, (3, 3, 31, 33))]
-interpreted = pytest.mark.skipif(backends.interpreting(), reason="about the C++ extension or the checks")
+once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
+MISSING = backends.missing("cpu", torch.device("cpu"))
+extension = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason=MISSING or "about the C++ extension")
 
 
 def explicit(images, gradients, direction=1, epsilon=EPSILON):
@@ -54,18 +56,6 @@ def test_agrees_with_the_definition_bit_for_bit(backend, members, shape, dtype, 
     assert signs.values.dtype == torch.int8
     assert_same(signs[1:], expected[1:])
     assert_close(apply_signs(images, signs.values, EPSILON, dtype=dtype), expected.values)
-
-
-@interpreted
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("image_dtype", [torch.uint8, torch.float64], ids=str)
-def test_reference_agrees_with_the_definition(monkeypatch, shared, image_dtype):
-    monkeypatch.setenv("ATRAS_BACKEND", "reference")
-    images, gradients = make_fgsm_inputs(3, (2, 3, 5, 7), dtype=torch.float64, image_dtype=image_dtype, shared=shared)
-    expected = explicit(images, gradients)
-    assert_same(fgsm(images, gradients, EPSILON), expected)
-    signs = fgsm(images, gradients, EPSILON, output="signs").values
-    assert_close(apply_signs(images, signs, EPSILON, dtype=torch.float64), expected.values)
 
 
 @pytest.mark.parametrize("layout", ["channels-last", "transposed", "every-other"])
@@ -163,7 +153,7 @@ def test_the_result_carries_no_gradient(backend):
     assert_close(total(gradients.detach()), torch.ones_like(gradients))
 
 
-@interpreted
+@extension
 @pytest.mark.parametrize("pixels", [8192, 70_001, 2_200_001], ids=["small", "tiles", "streamed"])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_threads_do_not_change_a_bit(monkeypatch, pixels, shared):
@@ -184,7 +174,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, pixels, shared):
     assert_same(found[2], found[0])
 
 
-@interpreted
+@extension
 def test_calls_from_many_threads_at_once(monkeypatch):
     monkeypatch.setenv("ATRAS_BACKEND", "cpu")
     inputs = [make_fgsm_inputs(2, (1, 1, 300, 301), seed=seed) for seed in range(4)]
@@ -218,7 +208,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-@interpreted
+@extension
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_threads_survive_a_fork():
     environment = os.environ | {"ATRAS_BACKEND": "cpu", "OMP_NUM_THREADS": "2"}
@@ -229,7 +219,7 @@ def test_threads_survive_a_fork():
 IMAGES, GRADIENTS = torch.zeros(2, 1, 3, 3), torch.zeros(4, 2, 1, 3, 3)
 
 
-@interpreted
+@once
 @pytest.mark.parametrize(
     ("call", "text"),
     [

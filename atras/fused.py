@@ -1,0 +1,121 @@
+"""Engine `fused`: whole training steps in C++ on the CPU, at natural widths; members of any depth share a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from atras.kernels import Step, backends
+
+from .engine import Engine, Epoch, Member, StepResult
+from .errors import InputError
+from .model import Parameters, Spec, initial_parameters, parameter_shapes
+from .protocol import Protocol
+from .randomness import dropout_key
+
+
+def why_not(device: torch.device) -> str:
+    """Why the engine cannot run on a device; empty where it can."""
+    return backends.missing("cpu", device)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers, and the kernels for that are built."""
+    return "bf16" in Step.precisions()
+
+
+class FusedEngine(Engine):
+    """Members that are stepped, evaluated and attacked by op `step`. See `Engine` for arguments and shapes.
+
+    Raises:
+        InputError: if the device is not a CPU, the C++ kernels are not built, or the precision is fp64.
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        spec: Spec,
+        members: Sequence[Member],
+        protocol: Protocol,
+        device: torch.device,
+        learning_rates: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(spec, members, protocol, device, learning_rates)
+        if reason := why_not(device):
+            raise InputError(f"engine (=fused): {reason}")
+        if protocol.precision == "fp64":
+            raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use engine loop or stack")
+        self._op = Step(
+            spec.image_shape,
+            spec.classes,
+            [member.candidate.hidden for member in self.members],
+            stem=spec.stem,
+            activation=spec.activation,
+            batch=protocol.batch_size,
+            threads=torch.get_num_threads(),
+            optimizer=protocol.optimizer,
+            momentum=protocol.momentum,
+            head_rate256=spec.head_rate256,
+            precision=protocol.precision,
+        )
+        for index, member in enumerate(self.members):
+            self.pour_in(index, initial_parameters(spec, member.candidate, member.seed, self.dtype))
+
+    def pour_in(self, index: int, parameters: Parameters) -> None:
+        """Replace one member's parameters."""
+        self._op.pour_in(index, list(parameters.values()))
+
+    def parameters_of(self, index: int) -> Parameters:
+        names = parameter_shapes(self.spec, self.members[index].candidate.hidden)
+        return dict(zip(names, self._op.pour_out(index), strict=True))
+
+    def begin_phase(self, phase: str) -> None:
+        keys = [dropout_key(member.seed, member.candidate, phase) for member in self.members]
+        self._keys = torch.tensor(keys, dtype=torch.int64)
+        self._rates = torch.tensor(self.learning_rates, dtype=torch.float64)
+        self._steps = 0
+        self._op.reset_optimizer()
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        members, size = len(self.members), labels.shape[-1]
+        own = images.ndim == 5 or labels.ndim == 2
+        if own:  # one long list of images, of which each member's order names its own
+            images = images.expand(members, *images.shape[-4:]).flatten(0, 1)
+            labels = labels.expand(members, size).flatten()
+        orders = torch.arange(len(labels)).view(-1, size)
+        rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
+        losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0))
+        return StepResult(losses[:, 0], correct[:, 0])
+
+    def epoch(self, work: Epoch) -> StepResult:
+        losses, correct = self._train(work)
+        sizes = torch.full((losses.shape[1],), self.protocol.batch_size, dtype=torch.float64)
+        sizes[-1] = work.orders.shape[1] - self.protocol.batch_size * (losses.shape[1] - 1)
+        return StepResult((losses * sizes).sum(1), correct.sum(1))
+
+    def _train(self, work: Epoch) -> tuple[Tensor, Tensor]:
+        """Losses float64 and correct predictions int64, [M, steps]."""
+        losses, correct = self._op.train(
+            work.images.contiguous(),
+            work.labels.contiguous(),
+            work.orders,
+            order_of=work.order_of,
+            signs=work.signs,
+            epsilon=work.epsilon,
+            learning_rates=self._rates,
+            keys=self._keys,
+            first_step=self._steps,
+        )
+        self._steps += losses.shape[1]
+        return losses, correct
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self._op.logits(images.contiguous())
+
+    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        out = self.logits(images)
+        labels = choose_labels(out).expand(out.shape[:2]).contiguous()
+        return self._op.input_gradient(images.contiguous(), labels)[0], out

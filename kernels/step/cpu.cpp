@@ -1,0 +1,388 @@
+#include "engine.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+
+#include "../threads.h"
+
+namespace atras::step {
+namespace {
+
+constexpr std::size_t kPage = 2 << 20;
+constexpr double kSerialWork = 4e6;  // multiply-adds of a step below which waking threads costs more than it saves
+
+template <class F>
+void each(int threads, int items, const F& f) {
+  Pool::instance().run(threads, items, [&](std::int64_t item) { f(int(item)); });
+}
+
+// Hands out parts of a buffer; without one it only counts.
+struct Arena {
+  char* base = nullptr;
+  std::size_t used = 0;
+
+  template <class T>
+  T* take(std::size_t count) {
+    T* at = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * sizeof(T) + 63) / 64 * 64 + 64;  // a line between, against equal cache sets
+    return at;
+  }
+};
+
+}  // namespace
+
+Buffer::Buffer(std::size_t bytes) : bytes_((bytes + kPage - 1) / kPage * kPage) {
+  if (bytes_ == 0) return;
+  void* at = mmap(nullptr, bytes_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) throw std::bad_alloc();
+  char* first = static_cast<char*>(at);
+  char* aligned = first + (kPage - reinterpret_cast<std::uintptr_t>(first) % kPage) % kPage;
+  if (aligned > first) munmap(first, aligned - first);
+  if (aligned - first < std::ptrdiff_t(kPage)) munmap(aligned + bytes_, kPage - (aligned - first));
+#ifdef MADV_HUGEPAGE
+  madvise(aligned, bytes_, MADV_HUGEPAGE);
+#endif
+  data_ = aligned;
+}
+
+Buffer::~Buffer() {
+  if (data_) munmap(data_, bytes_);
+}
+
+// Scratch for one member's step, and for the threads that work on it.
+struct Step::Slot {
+  Buffer memory;
+  Run run{};
+  std::vector<float*> packed, slopes, hidden, hidden_slopes;
+  std::vector<void*> results;
+  std::vector<std::uint8_t*> argmax;
+  std::vector<Workspace> workspaces;
+  std::unique_ptr<std::atomic<bool>[]> busy;
+  std::atomic<bool> taken{false};
+
+  Slot(const Spec& spec, const Stem& stem, const std::vector<Member>& members, int threads);
+  void lay_out(Arena& arena, const Spec& spec, const Stem& stem, const std::vector<Member>& members, int threads);
+
+  // Calls f with the scratch of a thread that nobody else uses meanwhile.
+  template <class F>
+  void with_workspace(const F& f) {
+    for (std::size_t i = 0;; i = (i + 1) % workspaces.size()) {
+      if (busy[i].exchange(true, std::memory_order_acquire)) continue;
+      f(workspaces[i]);
+      busy[i].store(false, std::memory_order_release);
+      return;
+    }
+  }
+};
+
+// each(), with the scratch of the thread at work.
+template <class F>
+void Step::spread(int threads, int items, Slot& slot, const F& f) {
+  each(threads, items, [&](int item) { slot.with_workspace([&](const Workspace& w) { f(item, w); }); });
+}
+
+Step::Slot::Slot(const Spec& spec, const Stem& stem, const std::vector<Member>& members, int threads) {
+  Arena count;
+  lay_out(count, spec, stem, members, threads);
+  memory = Buffer(count.used);
+  Arena arena{memory.data(), 0};
+  lay_out(arena, spec, stem, members, threads);
+  busy = std::make_unique<std::atomic<bool>[]>(threads);
+  for (int i = 0; i < threads; ++i) busy[i] = false;
+  run.packed = packed.data();
+  run.slopes = slopes.data();
+  run.hidden = hidden.data();
+  run.hidden_slopes = hidden_slopes.data();
+  run.results = results.data();
+  run.argmax = argmax.data();
+}
+
+void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std::vector<Member>& members,
+                         int threads) {
+  const std::size_t rows = round_up(spec.batch, kLane), panel_rows = round_up(spec.batch, kPanel);
+  std::size_t depth = 0, in = 0, out = 0;
+  for (const Member& m : members) {
+    depth = std::max(depth, m.dense.size() - 1);
+    for (const Dense& d : m.dense) {
+      in = std::max<std::size_t>(in, d.in_padded());
+      out = std::max<std::size_t>(out, row_stride(d.out));
+    }
+  }
+  run.group = std::max(16, round_up(spec.batch, 8 * 16) / 8);
+  packed.clear(), slopes.clear(), results.clear(), argmax.clear(), hidden.clear(), hidden_slopes.clear();
+  std::size_t widest = 0, g = 0, list = 0, raster = 0;
+  for (const Conv& c : stem.convs) {
+    const bool last = &c == &stem.convs.back();
+    const std::size_t stride = last ? row_stride(stem.features) : c.store_size();
+    packed.push_back(a.take<float>(c.weight_size()));
+    results.push_back(last ? nullptr : a.take<float>(rows * stride));
+    argmax.push_back(c.pool ? a.take<std::uint8_t>(rows * c.result_size()) : nullptr);
+    slopes.push_back(spec.activation == Activation::relu ? nullptr : a.take<float>(rows * stride));
+    widest = std::max({widest, c.in_size(), c.store_size(), stem.image_size});
+    g = std::max(g, c.result_size());
+    list = 32 * 64 * 8;
+    raster = std::max(raster, (std::size_t(c.in_h) * c.in_w + 32) * kBlock);
+  }
+  if (!stem.convs.empty()) run.images = a.take<float>(rows * stem.image_size);
+  run.features = a.take<float>(rows * row_stride(stem.features));
+  run.dfeatures = a.take<float>(rows * row_stride(stem.features));
+  for (std::size_t i = 0; i < depth; ++i) {
+    std::size_t width = 0;
+    for (const Member& m : members)
+      if (i + 1 < m.dense.size()) width = std::max<std::size_t>(width, row_stride(m.dense[i].out));
+    hidden.push_back(a.take<float>(rows * width));
+    hidden_slopes.push_back(a.take<float>(rows * width));
+  }
+  run.panels = a.take<float>(panel_rows * (in + 2 * kLane));
+  run.transposed = a.take<float>(panel_rows * out);
+  run.gradient = a.take<float>(rows * out);
+  run.next_gradient = a.take<float>(rows * out);
+  run.logits = a.take<float>(rows * row_stride(spec.classes));
+  run.partial = a.take<float>((rows + run.group - 1) / run.group * stem.size);
+  // Rows of a chunk or a panel in pairs along k, or half the batch in rows of a chunk.
+  const std::size_t left = std::max(kRowChunk * (std::max(in, out) + 64) / 2, (rows / 2 + 1) * kRowChunk);
+  workspaces.assign(threads, Workspace{});
+  for (Workspace& w : workspaces) {
+    w.dx[0] = a.take<float>(widest);
+    w.dx[1] = a.take<float>(widest);
+    w.g = a.take<float>(g);
+    w.raster = a.take<float>(raster);
+    w.expanded = a.take<float>(widest + kLane);
+    w.lists = a.take<char>(list);
+    w.left = a.take<float>(left);
+    w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
+    w.bytes = a.take<std::uint8_t>(std::max(g, out) + 512);
+  }
+}
+
+Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions)
+    : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&best_kernels(instructions)) {
+  std::size_t offset = 0;
+  for (const auto& widths : hidden) {
+    members_.push_back(make_member(spec_, stem_, widths, offset));
+    offset += members_.back().size;
+  }
+  parameters_ = Buffer(offset * sizeof(float));
+  first_ = Buffer(offset * sizeof(float));
+  second_ = Buffer(spec.adam ? offset * sizeof(float) : 0);
+  steps_.assign(members_.size(), 0);
+  // A member alone may be worked on by all threads, so the first slot has scratch for each of them.
+  for (int i = 0; i < threads; ++i)
+    slots_.push_back(std::make_unique<Slot>(spec_, stem_, members_, i == 0 ? threads : 1));
+}
+
+Step::~Step() = default;
+
+std::size_t Step::bytes() const {
+  std::size_t total = parameters_.bytes() + first_.bytes() + second_.bytes();
+  for (const auto& slot : slots_) total += slot->memory.bytes();
+  return total;
+}
+
+void Step::poison() {
+  for (const auto& slot : slots_) std::memset(slot->memory.data(), 0xff, slot->memory.bytes());
+}
+
+void Step::reset_optimizer() {
+  std::memset(first_.data(), 0, first_.bytes());
+  if (second_.data()) std::memset(second_.data(), 0, second_.bytes());
+  std::fill(steps_.begin(), steps_.end(), 0);
+}
+
+void Step::pour(int member, int array, int moment, float* values, bool in) {
+  const Member& m = members_[member];
+  const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
+  float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
+  const auto copy = [in](float& internal, float& external) { in ? void(internal = external) : void(external = internal); };
+  const int layer = array / 2, convs = int(stem_.convs.size());
+  if (layer < convs) {
+    const Conv& c = stem_.convs[layer];
+    if (array % 2) {
+      for (int o = 0; o < c.out_channels; ++o) copy(base[c.bias + o], values[o]);
+      return;
+    }
+    const bool first = c.in_channels < kBlock;
+    for (int o = 0; o < c.out_channels; ++o)
+      for (int i = 0; i < c.in_channels; ++i)
+        for (int k = 0; k < 9; ++k) {
+          const std::size_t at = first ? std::size_t(k * c.in_channels + i) * c.out_channels + o
+                                       : ((std::size_t(i / kBlock) * c.out_channels + o) * 9 + k) * kBlock + i % kBlock;
+          copy(base[c.weight + at], values[(std::size_t(o) * c.in_channels + i) * 9 + k]);
+        }
+    return;
+  }
+  const Dense& d = m.dense[layer - convs];
+  if (array % 2) {
+    for (int o = 0; o < d.out; ++o) copy(base[d.bias + o], values[o]);
+    return;
+  }
+  const bool after_stem = layer == convs && convs > 0;
+  const int pixels = after_stem ? stem_.convs.back().result_h * stem_.convs.back().result_w : 1;
+  for (int o = 0; o < d.out; ++o)
+    for (int i = 0; i < d.in; ++i) {
+      // torch flattens [C][H][W]; ours is [C/32][H][W][32].
+      const int channel = i / pixels, pixel = i % pixels;
+      const int at = after_stem ? (channel / kBlock * pixels + pixel) * kBlock + channel % kBlock : i;
+      copy(base[d.weight + std::size_t(o) * d.stride + at], values[std::size_t(o) * d.in + i]);
+    }
+}
+
+Step::Slot* Step::take() {
+  for (std::size_t i = slots_.size();; i = i == 1 ? slots_.size() : i - 1)
+    if (!slots_[i - 1]->taken.exchange(true, std::memory_order_acquire)) return slots_[i - 1].get();
+}
+
+void Step::give(Slot* slot) { slot->taken.store(false, std::memory_order_release); }
+
+Run Step::start(Slot& slot, int member) const {
+  Run run = slot.run;
+  const Member& m = members_[member];
+  run.spec = &spec_;
+  run.stem = &stem_;
+  run.member = &m;
+  run.parameters = reinterpret_cast<float*>(parameters_.data()) + m.offset;
+  run.first_moment = reinterpret_cast<float*>(first_.data()) + m.offset;
+  run.second_moment = spec_.adam ? reinterpret_cast<float*>(second_.data()) + m.offset : nullptr;
+  return run;
+}
+
+void Step::forward(Run& run, Slot& slot, int threads) {
+  const Kernels& k = *kernels_;
+  each(threads, int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
+  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_forward(run, group, w); });
+  const int panels = panels_of(run.rows_padded());
+  for (int layer = 0; layer < int(run.member->dense.size()); ++layer) {
+    const Dense& d = run.member->dense[layer];
+    spread(threads, panels, slot, [&](int panel, const Workspace& w) { k.pack_panel(run, layer, panel, w); });
+    spread(threads, panels * chunks_of(d.out), slot,
+           [&](int item, const Workspace& w) { k.dense_forward(run, layer, item, w); });
+    spread(threads, run.rows_padded() / kLane, slot,
+           [&](int item, const Workspace& w) { k.dense_finish(run, layer, item, w); });
+  }
+}
+
+void Step::head_backward(Run& run, Slot& slot, int threads) {
+  const Kernels& k = *kernels_;
+  for (int layer = int(run.member->dense.size()) - 1; layer >= 0; --layer) {
+    const Dense& d = run.member->dense[layer];
+    if (layer > 0 || !stem_.convs.empty() || !run.training)
+      spread(threads, panels_of(d.in_padded()) * chunks_of(run.rows_padded()), slot,
+             [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); });
+    if (run.training)
+      spread(threads, panels_of(d.in_padded()) * chunks_of(d.out), slot,
+             [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); });
+    std::swap(run.gradient, run.next_gradient);
+  }
+}
+
+void Step::train_step(Run& run, Slot& slot, int threads) {
+  const Kernels& k = *kernels_;
+  forward(run, slot, threads);
+  k.cross_entropy(run, true);
+  head_backward(run, slot, threads);
+  if (stem_.convs.empty()) return;
+  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_backward(run, group, w); });
+  each(threads, int((stem_.size + kUpdateChunk - 1) / kUpdateChunk), [&](int item) { k.stem_update(run, item); });
+}
+
+void Step::train_member(int member, const TrainCall& call, int threads) {
+  Slot* slot = threads > 1 ? slots_[0].get() : take();
+  Run run = start(*slot, member);
+  const std::int64_t steps = (call.rows + spec_.batch - 1) / spec_.batch;
+  const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
+  const std::int64_t* order = call.order + call.order_of[member] * call.rows;
+  const Images& in = call.images;
+  run.training = true;
+  run.bf16 = spec_.bf16;
+  run.key = call.keys[member];
+  run.batch = {in.images, in.bytes, in.count, in.signs ? in.signs + member * in.count * image : nullptr, in.epsilon,
+               nullptr,   0,        call.labels, 0};
+  for (std::int64_t s = 0; s < steps; ++s) {
+    run.batch.index = order + s * spec_.batch;
+    run.batch.rows = int(std::min<std::int64_t>(spec_.batch, call.rows - s * spec_.batch));
+    run.step = call.first_step + std::uint32_t(s);
+    const double t = double(++steps_[member]), rate = call.learning_rates[member];
+    run.update.adam = spec_.adam;
+    run.update.momentum = spec_.momentum;
+    const double root = std::sqrt(1.0 - std::pow(0.999, t));
+    run.update.learning_rate = float(spec_.adam ? rate * root / (1.0 - std::pow(0.9, t)) : rate);
+    run.update.floor = float(1e-8 * root);
+    train_step(run, *slot, threads);
+    call.losses[member * steps + s] = run.loss;
+    call.correct[member * steps + s] = run.correct;
+  }
+  if (threads == 1) give(slot);
+}
+
+void Step::train(const TrainCall& call) {
+  std::vector<int> order(members_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return members_[a].cost > members_[b].cost; });
+  // As many members as divide evenly go one to a thread, without any join between steps; the rest share all threads.
+  const int alone = members() / threads_ * threads_;
+  each(threads_, alone, [&](int i) { train_member(order[i], call, 1); });
+  for (int i = alone; i < members(); ++i) {
+    const double work = members_[order[i]].cost * std::min<double>(spec_.batch, call.rows);
+    train_member(order[i], call, work < kSerialWork ? 1 : threads_);
+  }
+}
+
+template <class Work>
+void Step::over_chunks(const Images& images, const Work& work) {
+  const std::int64_t chunks = (images.count + spec_.batch - 1) / spec_.batch;
+  const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
+  each(threads_, int(chunks * members()), [&](int item) {
+    const int member = int(item / chunks);
+    Slot* slot = take();
+    Run run = start(*slot, member);
+    run.training = run.bf16 = false;
+    const std::int64_t first = item % chunks * spec_.batch;
+    const int rows = int(std::min<std::int64_t>(spec_.batch, images.count - first));
+    const char* pixels = static_cast<const char*>(images.images);
+    if (images.own) pixels += member * images.count * image * (images.bytes ? 1 : sizeof(float));
+    run.batch = {pixels, images.bytes, images.count, nullptr, images.epsilon, nullptr, first, nullptr, rows};
+    if (images.signs) {  // an index past the end means the adversarial copy
+      run.batch.signs = images.signs + member * images.count * image;
+      run.batch.first += images.count;
+    }
+    forward(run, *slot, 1);
+    work(run, *slot, member, first);
+    give(slot);
+  });
+}
+
+void Step::logits(const Images& images, float* values) {
+  const int classes = spec_.classes;
+  over_chunks(images, [&](Run& run, Slot&, int member, std::int64_t first) {
+    for (int b = 0; b < run.batch.rows; ++b)
+      std::memcpy(values + ((member * images.count + first + b) * classes), run.logits + std::ptrdiff_t(b) * row_stride(classes),
+                  classes * sizeof(float));
+  });
+}
+
+void Step::attack(const AttackCall& call) {
+  const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
+  for (int m = 0; m < members(); ++m) call.zero_gradients[m] = call.nan_gradients[m] = 0;
+  over_chunks(call.images, [&](Run& run, Slot& slot, int member, std::int64_t first) {
+    const std::size_t at = (member * call.images.count + first) * image;
+    run.attack_labels = call.labels ? call.labels + member * call.label_stride + first : nullptr;
+    run.image_gradient = call.gradients ? call.gradients + at : nullptr;
+    run.image_signs = call.signs ? call.signs + at : nullptr;
+    run.direction = call.direction;
+    run.zero_gradients = run.nan_gradients = 0;
+    kernels_->cross_entropy(run, false);
+    head_backward(run, slot, 1);
+    for (int group = 0; group < run.groups(); ++group)
+      slot.with_workspace([&](const Workspace& w) { kernels_->stem_backward(run, group, w); });
+    __atomic_fetch_add(call.zero_gradients + member, run.zero_gradients, __ATOMIC_RELAXED);
+    __atomic_fetch_add(call.nan_gradients + member, run.nan_gradients, __ATOMIC_RELAXED);
+  });
+}
+
+}  // namespace atras::step

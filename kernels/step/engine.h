@@ -1,0 +1,108 @@
+// A population of networks: parameters in one flat buffer, training steps, evaluation and attack gradients.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "run.h"
+
+namespace atras::step {
+
+// Zeroed memory in large pages where the system gives them.
+class Buffer {
+ public:
+  explicit Buffer(std::size_t bytes = 0);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  char* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  char* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+struct Images {
+  const void* images;
+  bool bytes;
+  std::int64_t count;
+  const std::int8_t* signs;  // [members][count][C][H][W] or null
+  float epsilon;
+  bool own;  // evaluation only: [members][count][C][H][W], a set for each member, instead of one for all
+};
+
+struct TrainCall {
+  Images images;
+  const std::int64_t* labels;       // [count]
+  const std::int64_t* order;        // [orders][rows]
+  const std::int32_t* order_of;     // [members], which order each member follows
+  std::int64_t rows;                // images of the call; steps = rows / batch, rounded up
+  const std::uint64_t* keys;        // [members] of the dropout
+  std::uint32_t first_step;         // step word of the dropout counter
+  const double* learning_rates;     // [members]
+  double* losses;                   // [members][steps]
+  std::int64_t* correct;            // [members][steps]
+};
+
+struct AttackCall {
+  Images images;
+  const std::int64_t* labels;       // null for the predicted ones
+  std::int64_t label_stride;        // 0 where all members share them, else count
+  float* gradients;                 // [members][count][C][H][W] or null
+  std::int8_t* signs;               // the same, or null
+  int direction;
+  std::int64_t* zero_gradients;     // [members]
+  std::int64_t* nan_gradients;      // [members]
+};
+
+class Step {
+ public:
+  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions);
+  ~Step();
+
+  const Kernels& kernels() const { return *kernels_; }
+  int members() const { return int(members_.size()); }
+  const Member& member(int i) const { return members_[i]; }
+  std::size_t bytes() const;                   // parameters, moments and scratch
+  // Copies one array in torch's layout; `array` counts weight, bias of each layer from the first. moment: 0 parameter,
+  // 1 and 2 the optimizer's moments.
+  void pour(int member, int array, int moment, float* values, bool in);
+  std::int64_t& steps(int member) { return steps_[member]; }
+  void reset_optimizer();
+  void poison();                               // fills all scratch with NaN
+  void train(const TrainCall& call);
+  void logits(const Images& images, float* values);  // [members][count][classes]
+  void attack(const AttackCall& call);
+
+ private:
+  struct Slot;
+  struct Team;
+  Slot* take();
+  void give(Slot* slot);
+  Run start(Slot& slot, int member) const;
+  void train_member(int member, const TrainCall& call, int threads);
+  void train_step(Run& run, Slot& slot, int threads);
+  void forward(Run& run, Slot& slot, int threads);
+  void head_backward(Run& run, Slot& slot, int threads);
+  template <class F>
+  void spread(int threads, int items, Slot& slot, const F& f);
+  template <class Work>
+  void over_chunks(const Images& images, const Work& work);
+
+  Spec spec_;
+  Stem stem_;
+  std::vector<Member> members_;
+  int threads_;
+  const Kernels* kernels_;
+  Buffer parameters_, first_, second_;
+  std::vector<std::int64_t> steps_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+};
+
+}  // namespace atras::step

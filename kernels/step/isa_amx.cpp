@@ -1,0 +1,9 @@
+// The step compiled for AVX-512 with AMX tiles; CMakeLists.txt gives the flags.
+#define ATRAS_ISA isa_amx
+#define ATRAS_TILES
+#include "member.h"
+
+namespace atras::step {
+extern const Kernels k_amx;
+const Kernels k_amx = ATRAS_ISA::make_kernels("amx");
+}  // namespace atras::step

@@ -1,0 +1,8 @@
+// The step compiled for one instruction set; CMakeLists.txt gives the flags.
+#define ATRAS_ISA isa_avx2
+#include "member.h"
+
+namespace atras::step {
+extern const Kernels k_avx2;
+const Kernels k_avx2 = ATRAS_ISA::make_kernels("avx2");
+}  // namespace atras::step

@@ -1,0 +1,8 @@
+// The step compiled for one instruction set; CMakeLists.txt gives the flags.
+#define ATRAS_ISA isa_avx512_bf16
+#include "member.h"
+
+namespace atras::step {
+extern const Kernels k_avx512_bf16;
+const Kernels k_avx512_bf16 = ATRAS_ISA::make_kernels("avx512_bf16");
+}  // namespace atras::step

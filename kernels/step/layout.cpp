@@ -1,0 +1,91 @@
+#include "layout.h"
+
+#include <stdexcept>
+
+namespace atras::step {
+namespace {
+
+std::size_t take(std::size_t& next, std::size_t count) {
+  const std::size_t at = next;
+  next += (count + kLane - 1) / kLane * kLane;
+  return at;
+}
+
+Conv make_conv(int in_channels, int out_channels, int in_h, int in_w, bool pool, int next_border, int dropout_layer) {
+  Conv c{};
+  c.in_channels = in_channels;
+  c.out_channels = out_channels;
+  c.in_h = in_h;
+  c.in_w = in_w;
+  c.out_h = in_h - 2;
+  c.out_w = in_w - 2;
+  c.pool = pool;
+  c.dropout_layer = dropout_layer;
+  c.result_h = pool ? c.out_h / 2 : c.out_h;
+  c.result_w = pool ? c.out_w / 2 : c.out_w;
+  c.border = next_border;
+  c.store_h = c.result_h + 2 * next_border;
+  c.store_w = c.result_w + 2 * next_border;
+  return c;
+}
+
+}  // namespace
+
+Stem make_stem(const Spec& s) {
+  Stem stem{};
+  if (s.stem == 0) {
+    stem.features = s.channels * s.height * s.width;
+    stem.image_size = row_stride(stem.features);
+    return stem;
+  }
+  if (s.height < 10 || s.width < 10)
+    throw std::invalid_argument("step: images of " + std::to_string(s.height) + "x" + std::to_string(s.width) +
+                  " are too small for a convolutional stem; expected 10x10 or more, or stem none");
+  auto& convs = stem.convs;
+  if (s.stem == 2) {
+    convs.push_back(make_conv(s.channels, 32, s.height, s.width, true, 0, -1));
+    convs.push_back(make_conv(32, 64, convs[0].store_h, convs[0].store_w, true, 0, -1));
+  } else {
+    stem.image_border = 1;
+    convs.push_back(make_conv(s.channels, 32, s.height + 2, s.width + 2, false, 0, -1));
+    convs.push_back(make_conv(32, 32, convs[0].store_h, convs[0].store_w, true, 1, s.stem_rate256 ? 1 : -1));
+    convs.push_back(make_conv(32, 64, convs[1].store_h, convs[1].store_w, false, 0, -1));
+    convs.push_back(make_conv(64, 64, convs[2].store_h, convs[2].store_w, true, 0, s.stem_rate256 ? 3 : -1));
+  }
+  std::size_t next = 0;
+  for (Conv& c : convs) {
+    c.weight = take(next, c.weight_size());
+    c.bias = take(next, c.out_channels);
+  }
+  stem.size = next;
+  stem.features = int(convs.back().result_size());
+  stem.image_size = std::size_t(round_up(int(convs[0].in_size()), kLane));
+  return stem;
+}
+
+Member make_member(const Spec& spec, const Stem& stem, const std::vector<int>& hidden, std::size_t offset) {
+  Member m{};
+  m.hidden = hidden;
+  m.offset = offset;
+  std::size_t next = stem.size;
+  int in = stem.features;
+  int layer = int(stem.convs.size());
+  for (std::size_t i = 0; i <= hidden.size(); ++i) {
+    const bool last = i == hidden.size();
+    Dense d{};
+    d.in = in;
+    d.out = last ? spec.classes : hidden[i];
+    d.stride = row_stride(in);
+    d.dropout_layer = last || spec.head_rate256 == 0 ? -1 : layer++;
+    d.weight = take(next, std::size_t(d.out) * d.stride);
+    d.bias = take(next, d.out_padded());
+    m.cost += 3.0 * d.in * d.out;
+    in = d.out;
+    m.dense.push_back(d);
+  }
+  m.size = next;
+  for (const Conv& c : stem.convs) m.cost += 9.0 * c.in_channels * c.out_channels * c.out_h * c.out_w;
+  return m;
+}
+
+}  // namespace atras::step

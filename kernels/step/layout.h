@@ -1,0 +1,88 @@
+// Shapes of one candidate and where each of its parameters lies in the flat buffer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace atras::step {
+
+constexpr int kBlock = 32;      // channels that lie side by side in an activation: [C/32][H][W][32]
+constexpr int kLane = 16;       // rows of dense weights are padded to a multiple of this
+constexpr int kPanel = 64;      // columns of a packed panel
+
+enum class Activation { relu, sigmoid, tanh, gelu };
+
+inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+
+// A 3x3 convolution, its activation and what follows it. Input extents include the zero border of "same" padding.
+struct Conv {
+  int in_channels, out_channels;
+  int in_h, in_w;        // as stored, border included
+  int out_h, out_w;      // of the convolution: in - 2
+  bool pool;             // 2x2 max-pool, odd remainders dropped
+  int dropout_layer;     // layer word of the dropout counter, -1 without dropout
+  int result_h, result_w;
+  int border;            // zero border around the stored result, which is the next layer's input
+  int store_h, store_w;  // result + 2 * border
+  std::size_t weight, bias;
+
+  int in_block() const { return in_channels < kBlock ? in_channels : kBlock; }
+  int in_blocks() const { return in_channels / in_block(); }
+  int out_blocks() const { return out_channels / kBlock; }
+  int k_row() const { return 3 * in_block(); }
+  std::size_t in_size() const { return std::size_t(in_h) * in_w * in_channels; }
+  std::size_t store_size() const { return std::size_t(store_h) * store_w * out_channels; }
+  std::size_t result_size() const { return std::size_t(result_h) * result_w * out_channels; }
+  std::size_t weight_size() const { return std::size_t(9) * in_channels * out_channels; }
+};
+
+// A dense layer: weight [out][stride], bias [round_up(out, 16)].
+struct Dense {
+  int in, out;
+  int stride;
+  int dropout_layer;
+  std::size_t weight, bias;
+
+  int in_padded() const { return round_up(in, kLane); }
+  int out_padded() const { return round_up(out, kLane); }
+};
+
+// Row stride of a matrix with `width` columns; odd multiples of a cache line keep rows out of each other's cache sets.
+inline int row_stride(int width) {
+  const int padded = round_up(width, kLane);
+  return padded % 256 == 0 ? padded + kLane : padded;
+}
+
+struct Spec {
+  int channels, height, width, classes;
+  int stem;  // 0 none, 2 conv2, 4 conv4
+  Activation activation;
+  int batch;            // most rows of a step
+  int stem_rate256, head_rate256;
+  bool adam;            // else SGD
+  float momentum;
+  bool bf16;
+};
+
+// What all members share: the stem.
+struct Stem {
+  std::vector<Conv> convs;
+  int image_border;
+  int features;           // inputs of the first dense layer
+  std::size_t size;       // floats of all stem parameters, at the start of each member's slice
+  std::size_t image_size; // floats of one stored image
+};
+
+struct Member {
+  std::vector<int> hidden;
+  std::vector<Dense> dense;
+  std::size_t offset, size;  // slice of the flat buffer
+  double cost;               // multiply-adds a sample, for the order of work
+};
+
+Stem make_stem(const Spec& spec);
+Member make_member(const Spec& spec, const Stem& stem, const std::vector<int>& hidden, std::size_t offset);
+
+}  // namespace atras::step

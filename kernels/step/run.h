@@ -1,0 +1,105 @@
+// One member's step: its shapes, where its parameters and scratch lie, and the functions each instruction set provides.
+#pragma once
+
+#include "layout.h"
+
+namespace atras::step {
+
+// Source of a batch: uint8 or float images of which an index >= count means the adversarial copy of index - count.
+struct Batch {
+  const void* images;        // [count][C][H][W]
+  bool bytes;
+  std::int64_t count;
+  const std::int8_t* signs;  // [count][C][H][W] of this member, or null
+  float epsilon;
+  const std::int64_t* index; // [rows], or null for first, first + 1, ...
+  std::int64_t first;
+  const std::int64_t* labels;  // [count], or null
+  int rows;
+};
+
+// Optimizer constants of one step.
+struct Update {
+  bool adam;
+  float learning_rate;   // Adam: times sqrt(1 - 0.999^t) / (1 - 0.9^t)
+  float floor;           // Adam: 1e-8 sqrt(1 - 0.999^t)
+  float momentum;
+};
+
+struct Run {
+  const Spec* spec;
+  const Stem* stem;
+  const Member* member;
+  float *parameters, *first_moment, *second_moment;  // this member's slice
+  Batch batch;
+  Update update;
+  bool bf16;                 // arithmetic of the forward products
+  bool training;             // keep what the backward pass needs, draw dropout
+  std::uint64_t key;
+  std::uint32_t step;
+  int group;                 // images of a stem work item
+  // Scratch of the member's step.
+  float* images;                     // [rows][stem.image_size]
+  float** packed;                    // per convolution
+  void** results;                    // per convolution but the last: float or bf16 [rows][store_size]
+  std::uint8_t** argmax;             // per convolution
+  float** slopes;                    // per convolution, null for relu
+  float* features;                   // [rows padded][row_stride(features)]
+  float* dfeatures;                  // like features
+  float** hidden;                    // per hidden layer [rows padded][row_stride(width)]
+  float** hidden_slopes;             // the same
+  float* panels;                     // packed columns: [rows padded / 64][in][64]
+  float* transposed;                 // [out padded][rows padded to 64]
+  float *gradient, *next_gradient;   // [rows padded][widest row_stride]
+  float* partial;                    // per group, gradient of the stem's parameters
+  float* logits;                     // [rows padded][row_stride(classes)]
+  double loss;
+  std::int64_t correct;
+  // Attack.
+  const std::int64_t* attack_labels; // [rows] or null for the predicted ones
+  float* image_gradient;             // [rows][C][H][W] or null
+  std::int8_t* image_signs;          // the same, or null
+  int direction;
+  std::int64_t zero_gradients, nan_gradients;
+
+  int rows_padded() const { return round_up(batch.rows, kLane); }
+  int groups() const { return (batch.rows + group - 1) / group; }
+  const float* dense_input(int layer) const { return layer == 0 ? features : hidden[layer - 1]; }
+};
+
+// Scratch of a thread.
+struct Workspace {
+  float* dx[2];          // gradients of a convolution's input
+  float* g;              // compact gradient of a convolution's result
+  float* raster;         // products of one image before the pool, for tiles
+  float* expanded;       // a bf16 image as float
+  void* lists;
+  std::uint8_t* bytes;   // dropout
+  float *left, *right;   // operands of a dense product as pairs of bf16
+};
+
+struct Kernels {
+  const char* name;
+  bool bf16;
+  void (*pack)(const Run&, int conv);
+  void (*stem_forward)(const Run&, int group, const Workspace&);
+  void (*pack_panel)(const Run&, int layer, int panel, const Workspace&);
+  void (*dense_forward)(const Run&, int layer, int item, const Workspace&);
+  void (*dense_finish)(const Run&, int layer, int item, const Workspace&);
+  void (*cross_entropy)(Run&, bool mean);
+  void (*dense_input_gradient)(const Run&, int layer, int item, const Workspace&);
+  void (*dense_update)(const Run&, int layer, int item, const Workspace&);
+  void (*stem_backward)(Run&, int group, const Workspace&);
+  void (*stem_update)(const Run&, int item);
+};
+
+// Work items of the phases of a dense layer and of the stem's update.
+constexpr int kRowChunk = 96;
+constexpr int kUpdateChunk = 4096;
+inline int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
+inline int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+
+// The widest set of this CPU, or the one that is wanted. bf16 arithmetic is emulated where the set lacks it.
+const Kernels& best_kernels(const char* wanted);
+
+}  // namespace atras::step
