@@ -214,10 +214,10 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        str | None, _option("Execution", "of all arithmetic", Protocol.precision, metavar=_choice(Precision))
+        str | None, _option("Execution", "of training", Protocol.precision, metavar=_choice(Precision))
     ] = None,
     engine: Annotated[
-        str | None, _option("Execution", "one member at a time or stacks", "auto", metavar=_choice(EngineName))
+        str | None, _option("Execution", "how members are computed", "auto", metavar=_choice(EngineName))
     ] = None,
     device: Annotated[str | None, _option("Execution", "auto, cpu, cuda or cuda:N", "auto", metavar="NAME")] = None,
     memory: Annotated[

@@ -16,7 +16,7 @@ from .model import Parameters, Spec
 from .protocol import Protocol
 from .space import Candidate
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """Type of images, parameters, gradients and logits by precision; bf16 is inside the products of training alone."""
 
 
@@ -74,7 +74,7 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs, all of one depth.
-        protocol: precision (not `auto`: see `plan.choose_engine`), optimizer and learning rate.
+        protocol: precision, optimizer and learning rate.
         device: where the parameters live.
         learning_rates: one a member, in place of the protocol's.
     """

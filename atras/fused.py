@@ -48,6 +48,7 @@ class FusedEngine(Engine):
             raise InputError(f"engine (=fused): {reason}")
         if protocol.precision == "fp64":
             raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use engine loop or stack")
+        best = "bf16" if has_bf16() else "fp32"
         self._op = Step(
             spec.image_shape,
             spec.classes,
@@ -59,7 +60,7 @@ class FusedEngine(Engine):
             optimizer=protocol.optimizer,
             momentum=protocol.momentum,
             head_rate256=spec.head_rate256,
-            precision=protocol.precision,
+            precision=best if protocol.precision == "auto" else protocol.precision,
         )
         for index, member in enumerate(self.members):
             self.pour_in(index, initial_parameters(spec, member.candidate, member.seed, self.dtype))

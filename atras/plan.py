@@ -290,7 +290,7 @@ class _Sizer:
         return each * at_once
 
     def _evaluation_batch(self, hiddens: Sequence[Hidden], at_once: int) -> int:
-        """As many images as fit the cache-sized budget: with all their activations, or one at a time in engine fused."""
+        """As many images as fit the budget with all that is kept of them at once."""
         fused = self.engine == "fused"
         kept = 3 * math.prod(self.spec.image_shape) if fused else activation_values(self.spec, padded(hiddens))
         return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * at_once)))

@@ -105,3 +105,42 @@ def make_dropout_inputs(
     key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
     width = torch.tensor([(shape[1], shape[1] // 2, 0)[m % 3] for m in range(members)]) if padded else None
     return x.to(device), key.to(device), None if width is None else width.to(device)
+
+
+def make_step_inputs(
+    count: int, image_shape: tuple[int, int, int], *, classes: int = 10, dtype: torch.dtype = torch.uint8, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Images of op step that can be learned, and their labels: a pattern for each class, under noise.
+
+    Args:
+        count: N.
+        image_shape: (C, H, W).
+        classes: Y.
+        dtype: of the images, uint8 or floating point.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [N, C, H, W], 0..255 or in [0, 1]; labels int64 [N].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    patterns = torch.rand(classes, *image_shape, generator=generator)
+    images = 200 * patterns[labels] + 55 * torch.rand(count, *image_shape, generator=generator)
+    return images.to(dtype) if dtype == torch.uint8 else (images / 255).to(dtype), labels
+
+
+def make_step_parameters(shapes: list[tuple[int, ...]], *, seed: int = 0) -> list[Tensor]:
+    """A network's parameters for op step: weights as Glorot draws them for dense layers, biases that are not zero.
+
+    Args:
+        shapes: weight and bias of each layer.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        float32 tensors of these shapes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    limits = [
+        (6 / (shape[0] + shape[1:].numel())) ** 0.5 if len(shape) > 1 else 0.1 for shape in map(torch.Size, shapes)
+    ]
+    return [(2 * torch.rand(s, generator=generator) - 1) * limit for s, limit in zip(shapes, limits, strict=True)]

@@ -287,7 +287,7 @@ def test_help_is_light_plain_and_fits_80_columns(command: str) -> None:
 
 def test_help_shows_the_default_values() -> None:
     text = " ".join(python("-m", "atras", "run", "--help").stdout.replace("│", " ").split())
-    for default in ("digits", "20", "128", "0.001", "0.05", "predicted", "adam", "fp32", "2,4,8,16,32"):
+    for default in ("digits", "20", "128", "0.001", "0.05", "predicted", "adam", "auto", "2,4,8,16,32"):
         assert f"(default: {default})" in text
 
 

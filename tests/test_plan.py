@@ -24,14 +24,15 @@ def plan(protocol: Protocol, spec: Spec = DIGITS, engine: str = "stack", machine
     return make_groups(protocol, spec, 5000, 5000, engine, machine)
 
 
-@pytest.mark.parametrize("engine", ["stack", "loop"])
+@pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
 @pytest.mark.parametrize("machine", [CPU, Machine("cuda", 2**36), Machine("cpu", 2**27)])
 def test_every_member_is_planned_once_and_each_group_has_one_depth(engine: str, machine: Machine) -> None:
     protocol = Protocol(seeds=(0, 1, 2))
     groups = plan(protocol, engine=engine, machine=machine)
     members = [member for group in groups for member in group.members]
     assert sorted(members) == sorted(members_of(protocol))
-    assert all(len({member.candidate.depth for member in group.members}) == 1 for group in groups)
+    one_depth = [len({member.candidate.depth for member in group.members}) == 1 for group in groups]
+    assert all(one_depth) or engine == "fused"
     assert all(group.predicted_bytes <= machine.memory_bytes for group in groups)
     assert groups == plan(protocol, engine=engine, machine=machine)
 
@@ -73,10 +74,52 @@ def test_a_smaller_memory_makes_more_groups_and_an_impossible_one_is_refused() -
         plan(Protocol(), MNIST, machine=Machine("cpu", 2**24))
 
 
-def test_auto_loops_only_over_convolutions_on_a_cpu() -> None:
-    assert choose_engine("auto", MNIST, "cpu") == "loop"
-    assert choose_engine("auto", MNIST, "cuda") == choose_engine("auto", DIGITS, "cpu") == "stack"
-    assert choose_engine("stack", MNIST, "cpu") == "stack"
+FUSED, FUSED_BF16 = Machine("cpu", 2**34), Machine("cpu", 2**34, bf16=True)
+PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, fused="it takes a CPU")
+
+
+@pytest.mark.parametrize(
+    ("asked", "spec", "machine", "chosen"),
+    [
+        (("auto", "auto"), MNIST, FUSED, ("fused", "fp32")),
+        (("auto", "auto"), MNIST, FUSED_BF16, ("fused", "bf16")),
+        (("auto", "fp32"), DIGITS, FUSED_BF16, ("fused", "fp32")),
+        (("auto", "fp64"), DIGITS, FUSED_BF16, ("stack", "fp64")),
+        (("auto", "fp64"), MNIST, FUSED_BF16, ("loop", "fp64")),
+        (("auto", "auto"), MNIST, PLAIN, ("loop", "fp32")),
+        (("auto", "auto"), DIGITS, PLAIN, ("stack", "fp32")),
+        (("auto", "auto"), MNIST, CUDA, ("stack", "fp32")),
+        (("loop", "auto"), DIGITS, FUSED_BF16, ("loop", "fp32")),
+    ],
+)
+def test_engine_and_precision_come_from_what_the_machine_can_do(
+    asked: tuple[str, str], spec: Spec, machine: Machine, chosen: tuple[str, str]
+) -> None:
+    assert choose_engine(*asked, spec, machine) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "message"),
+    [
+        (("fused", "auto"), PLAIN, "not built"),
+        (("fused", "fp64"), FUSED, "use --engine loop or stack"),
+        (("fused", "bf16"), FUSED, "use --precision fp32"),
+        (("stack", "bf16"), FUSED_BF16, "use --engine fused"),
+        (("auto", "bf16"), CUDA, "use --engine fused"),
+    ],
+)
+def test_an_engine_without_the_precision_is_refused(asked: tuple[str, str], machine: Machine, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        choose_engine(*asked, MNIST, machine)
+
+
+def test_fused_groups_join_depths_until_threads_have_enough_members() -> None:
+    groups = plan(Protocol(), MNIST, "fused", Machine("cpu", 2**34, threads=2))
+    assert [len(group.members) for group in groups] == [22, 8, 10]
+    assert [group.label for group in groups][::2] == ["depth 1 to 2: 22 candidates", "depth 4 to 8: 10 candidates"]
+    assert all(group.padding_share == 0 for group in groups)
+    assert len(plan(Protocol(), MNIST, "fused", Machine("cpu", 2**34, threads=64))) == 1
+    assert len(plan(Protocol(seeds=tuple(range(9))), MNIST, "fused", Machine("cpu", 2**34, threads=2))) == 8
 
 
 def test_counted_figures_of_a_group() -> None:
@@ -102,7 +145,7 @@ def test_predicted_seconds_follow_the_measured_speed() -> None:
 def test_a_plan_survives_json_and_refuses_another_protocol() -> None:
     protocol = Protocol(seeds=(3, 4))
     groups = tuple(replace(group, predicted_seconds=1.5) for group in plan(protocol))
-    made = Plan("cpu", "stack", groups)
+    made = Plan("cpu", "stack", "fp32", groups)
     assert Plan.from_dict(json.loads(json.dumps(made.to_dict())), protocol) == made
     with pytest.raises(InputError, match="not the protocol's"):
         Plan.from_dict(made.to_dict(), Protocol())
@@ -112,6 +155,6 @@ def test_a_plan_survives_json_and_refuses_another_protocol() -> None:
 
 
 def test_a_printed_plan_fits_80_columns() -> None:
-    lines = Plan("cpu", "stack", plan(Protocol(seeds=tuple(range(100))))).lines()
+    lines = Plan("cpu", "stack", "fp32", plan(Protocol(seeds=tuple(range(100))))).lines()
     assert max(map(len, lines)) <= 80
     assert lines[-1].split()[:2] == ["all", "4000"]

@@ -68,8 +68,8 @@ def test_results_hold_what_was_run_and_can_be_read_again(tmp_path: Path) -> None
 
 
 def test_a_recorded_plan_is_repeated_not_made_anew(tmp_path: Path) -> None:
-    first = run(SMALL, Execution(memory_bytes=2**20), out=tmp_path / "first")
-    assert len(first.run["plan"]["groups"]) > len(run(SMALL).run["plan"]["groups"])
+    first = run(SMALL, Execution(engine="stack", memory_bytes=2**20), out=tmp_path / "first")
+    assert len(first.run["plan"]["groups"]) > len(run(SMALL, Execution(engine="stack")).run["plan"]["groups"])
     again = run(SMALL, config_plan=first.run["plan"])
     assert again.run["plan"] == first.run["plan"]
     assert again.table.equals(first.table)
@@ -106,7 +106,7 @@ def test_progress_is_told_from_plan_to_end() -> None:
         def close(self) -> None:
             self.heard.append("close")
 
-    for engine in ("loop", "stack"):
+    for engine in ("loop", "stack", "fused"):
         listener = Listener()
         run(SMALL, Execution(engine=engine), reporter=listener)  # type: ignore[arg-type]
         assert listener.heard[0] == "plan"
