@@ -95,6 +95,11 @@ class Engine(ABC):
         self.device = device
         self.dtype = DTYPES[protocol.precision]
         self.learning_rates = tuple(learning_rates or [protocol.learning_rate] * len(self.members))
+        self.build()
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the parameters at their initial values, or refuse members that cannot be computed together."""
 
     @abstractmethod
     def begin_phase(self, phase: str) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from atras.kernels import Step, backends
 
-from .engine import Engine, Epoch, Member, StepResult
+from .engine import Engine, Epoch, StepResult
 from .errors import InputError
-from .model import Parameters, Spec, initial_parameters, parameter_shapes
-from .protocol import Protocol
+from .model import Parameters, initial_parameters, parameter_shapes
 from .randomness import dropout_key
 
 
@@ -35,35 +34,27 @@ class FusedEngine(Engine):
 
     name = "fused"
 
-    def __init__(
-        self,
-        spec: Spec,
-        members: Sequence[Member],
-        protocol: Protocol,
-        device: torch.device,
-        learning_rates: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(spec, members, protocol, device, learning_rates)
-        if reason := why_not(device):
+    def build(self) -> None:
+        if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
-        if protocol.precision == "fp64":
+        if self.protocol.precision == "fp64":
             raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use engine loop or stack")
         best = "bf16" if has_bf16() else "fp32"
         self._op = Step(
-            spec.image_shape,
-            spec.classes,
+            self.spec.image_shape,
+            self.spec.classes,
             [member.candidate.hidden for member in self.members],
-            stem=spec.stem,
-            activation=spec.activation,
-            batch=protocol.batch_size,
+            stem=self.spec.stem,
+            activation=self.spec.activation,
+            batch=self.protocol.batch_size,
             threads=torch.get_num_threads(),
-            optimizer=protocol.optimizer,
-            momentum=protocol.momentum,
-            head_rate256=spec.head_rate256,
-            precision=best if protocol.precision == "auto" else protocol.precision,
+            optimizer=self.protocol.optimizer,
+            momentum=self.protocol.momentum,
+            head_rate256=self.spec.head_rate256,
+            precision=best if self.protocol.precision == "auto" else self.protocol.precision,
         )
         for index, member in enumerate(self.members):
-            self.pour_in(index, initial_parameters(spec, member.candidate, member.seed, self.dtype))
+            self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
 
     def pour_in(self, index: int, parameters: Parameters) -> None:
         """Replace one member's parameters."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .engine import Engine, Member, StepResult
+from .engine import Engine, StepResult
 from .errors import InputError
-from .model import Dropout, Parameters, Spec, initial_parameters, logits
-from .protocol import Protocol
+from .model import Dropout, Parameters, initial_parameters, logits
 from .randomness import dropout_key
 
 
@@ -24,21 +23,13 @@ class LoopEngine(Engine):
 
     name = "loop"
 
-    def __init__(
-        self,
-        spec: Spec,
-        members: Sequence[Member],
-        protocol: Protocol,
-        device: torch.device,
-        learning_rates: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(spec, members, protocol, device, learning_rates)
+    def build(self) -> None:
         if len(self.members) != 1:
             raise InputError(f"loop: expected one member, got {len(self.members)}; make an engine for each")
         (self.member,) = self.members
-        initial = initial_parameters(spec, self.member.candidate, self.member.seed, self.dtype)
+        initial = initial_parameters(self.spec, self.member.candidate, self.member.seed, self.dtype)
         self.parameters: Parameters = {
-            name: _fast_layout(values.to(device)).requires_grad_() for name, values in initial.items()
+            name: _fast_layout(values.to(self.device)).requires_grad_() for name, values in initial.items()
         }
 
     def parameters_of(self, index: int) -> Parameters:

@@ -7,17 +7,16 @@ its gradients are exactly zero, and Adam moves a zero gradient's parameter by ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .engine import Engine, Member, StepResult
+from .engine import Engine, StepResult
 from .errors import InputError
-from .model import Dropout, Parameters, Spec, initial_parameters, logits, parameter_shapes
+from .model import Dropout, Parameters, initial_parameters, logits, parameter_shapes
 from .optimizer import StackedOptimizer
-from .protocol import Protocol
 from .randomness import dropout_key
 
 
@@ -30,27 +29,19 @@ class StackEngine(Engine):
 
     name = "stack"
 
-    def __init__(
-        self,
-        spec: Spec,
-        members: Sequence[Member],
-        protocol: Protocol,
-        device: torch.device,
-        learning_rates: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(spec, members, protocol, device, learning_rates)
+    def build(self) -> None:
         depths = {member.candidate.depth for member in self.members}
         if len(depths) != 1:
             raise InputError(f"stack: expected members of one depth, got depths {sorted(depths)}; group them by depth")
         hidden = torch.tensor([member.candidate.hidden for member in self.members], dtype=torch.int32)
-        self.widths = hidden.to(device)
+        self.widths = hidden.to(self.device)
         padded = tuple(hidden.amax(0).tolist())
         self.parameters: Parameters = {
-            name: torch.zeros(len(self.members), *shape, dtype=self.dtype, device=device)
-            for name, shape in parameter_shapes(spec, padded).items()
+            name: torch.zeros(len(self.members), *shape, dtype=self.dtype, device=self.device)
+            for name, shape in parameter_shapes(self.spec, padded).items()
         }
         for index, member in enumerate(self.members):
-            self.pour_in(index, initial_parameters(spec, member.candidate, member.seed, self.dtype))
+            self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
 
     def pour_in(self, index: int, parameters: Parameters) -> None:
         """Put one member's parameters, at their natural widths, into its slot; the padding is left alone."""
