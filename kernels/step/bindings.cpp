@@ -61,7 +61,8 @@ void bind(nb::module_& m) {
           },
           release())
       .def(
-          "logits", [](Step& s, const Images& images, Address values) { s.logits(images, at<float>(values)); }, release())
+          "logits", [](Step& s, const Images& images, Address values) { s.logits(images, at<float>(values)); },
+          release())
       .def(
           "attack",
           [](Step& s, const Images& images, Address labels, std::int64_t label_stride, Address gradients, Address signs,

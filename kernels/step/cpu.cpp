@@ -199,7 +199,7 @@ void Step::pour(int member, int array, int moment, float* values, bool in) {
   const Member& m = members_[member];
   const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
-  const auto copy = [in](float& internal, float& external) { in ? void(internal = external) : void(external = internal); };
+  const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
   const int layer = array / 2, convs = int(stem_.convs.size());
   if (layer < convs) {
     const Conv& c = stem_.convs[layer];
@@ -361,8 +361,8 @@ void Step::logits(const Images& images, float* values) {
   const int classes = spec_.classes;
   over_chunks(images, [&](Run& run, Slot&, int member, std::int64_t first) {
     for (int b = 0; b < run.batch.rows; ++b)
-      std::memcpy(values + ((member * images.count + first + b) * classes), run.logits + std::ptrdiff_t(b) * row_stride(classes),
-                  classes * sizeof(float));
+      std::memcpy(values + (member * images.count + first + b) * classes,
+                  run.logits + std::ptrdiff_t(b) * row_stride(classes), classes * sizeof(float));
   });
 }
 

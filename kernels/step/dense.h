@@ -9,11 +9,11 @@ namespace atras::step::ATRAS_ISA {
 constexpr int kTileRows = 6;
 
 // done(row, column, sum) takes each result once; done.soon(row, column) hears of it first, to fetch what it will touch.
-// sum over k of a[row * a_row + k * a_k] * b[k * b_row + column], for R rows and N vectors of columns. In bf16 each k is
-// a pair.
+// sum over k of a[row * a_row + k * a_k] * b[k * b_row + column], for R rows and N vectors of columns. In bf16 each k
+// is a pair.
 template <class P, int R, int N, class Done>
-ATRAS_INLINE void product_tile(int depth, const typename P::Element* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const float* b,
-                               std::ptrdiff_t b_row, const Done& done, int row, int column) {
+ATRAS_INLINE void product_tile(int depth, const typename P::Element* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
+                               const float* b, std::ptrdiff_t b_row, const Done& done, int row, int column) {
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < N; ++v) done.soon(row + r, column + v * V);
   vf sum[R][N];
@@ -156,7 +156,9 @@ struct WriteOutputs {
   std::ptrdiff_t stride;
   const float* bias;
   ATRAS_INLINE void soon(int, int) const {}
-  ATRAS_INLINE void operator()(int out, int column, vf value) const { store(to + out * stride + column, value + bias[out]); }
+  ATRAS_INLINE void operator()(int out, int column, vf value) const {
+    store(to + out * stride + column, value + bias[out]);
+  }
 };
 
 inline void dense_forward(const Run& r, int layer, int item, const Workspace& w) {
@@ -164,10 +166,11 @@ inline void dense_forward(const Run& r, int layer, int item, const Workspace& w)
   const int panels = panels_of(r.rows_padded()), panel = item % panels, row = item / panels * kRowChunk;
   const int rows = d.out - row < kRowChunk ? d.out - row : kRowChunk;
   const int first = panel * kPanel, left = r.rows_padded() - first, stride = round_up(r.rows_padded(), kPanel);
+  float* to = r.transposed + std::ptrdiff_t(row) * stride + first;
   rounded_product(r.bf16, rows, left < kPanel ? left : kPanel, d.in,
                   r.parameters + d.weight + std::ptrdiff_t(row) * d.stride, d.stride, true,
                   r.panels + std::size_t(panel) * d.in_padded() * kPanel, kPanel, true, w,
-                  WriteOutputs{r.transposed + std::ptrdiff_t(row) * stride + first, stride, r.parameters + d.bias + row});
+                  WriteOutputs{to, stride, r.parameters + d.bias + row});
 }
 
 // Item: panel of inputs x chunk of batch rows. The gradient of the layer's input, times the slope below it.

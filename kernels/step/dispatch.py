@@ -1,4 +1,4 @@
-"""The whole training step of a population as one op on the CPU, at natural widths."""
+"""Op step: the whole training step of a population, its evaluation and its input gradients, on the CPU."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from . import checks, reference
 
 BACKENDS = ("cpu",)
-STEMS = {"none": 0, "conv2": 2, "conv4": 4}
-ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu")
+STEM_CODES = {"none": 0, "conv2": 2, "conv4": 4}
+PIXELS = (torch.uint8, torch.float32)
 
 
 class Step:
-    """M networks with their optimizer, trained without leaving C++.
+    """M networks and their optimizers, trained, evaluated and differentiated without leaving C++.
+
+    A network is a stem of 3x3 convolutions, hidden dense layers and a dense layer to the logits. Members have widths
+    and depths of their own and lie at those widths in one flat buffer. A member's numbers depend on nothing but its own
+    parameters, order and key: neither on its neighbours, nor on the number of threads, nor on how many steps a call
+    takes. The plain-torch definition is `reference.Step`. One object must not be used by two threads at once.
 
     Args:
-        image_shape: (C, H, W).
-        classes: number of logits Y.
-        hidden: hidden widths of each member.
+        image_shape: (C, H, W); with a convolutional stem H and W at least 10 and C below 32.
+        classes: number of logits Y, at least 1.
+        hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
-        batch: most images of a step.
-        threads: most threads to use; results do not depend on it.
-        optimizer: `adam` or `sgd`.
-        momentum: of `sgd`.
-        stem_rate256, head_rate256: dropout rates in 1/256 (the stem's only after the pools of `conv4`).
-        precision: `fp32` or `bf16` (matrix products of training; all else is fp32).
-        instructions: empty for the best of this CPU, or `avx512_bf16`, `avx512`, `avx2`, `portable`.
+        batch: most images of a step, at least 1.
+        threads: most threads to use, at least 1.
+        optimizer: `adam` (0.9, 0.999, 1e-8) or `sgd`.
+        momentum: of `sgd`, at least 0.
+        stem_rate256: dropout rate after the pools of `conv4`, in 256ths, from 0 to 255; the other stems have none.
+        head_rate256: dropout rate after each hidden layer likewise.
+        precision: `fp32`, or `bf16` for the matrix products of training (sums, parameters, optimizer, evaluation and
+            input gradients stay float32). Where the processor has no bf16 it is emulated, slowly.
+        instructions: empty for the best of this CPU, or `amx`, `avx512_bf16`, `avx512`, `avx2`, `portable`.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if a value is out of its range, this CPU lacks the instructions, or the C++ extension is not built.
+
+    Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014).
     """
 
     def __init__(
@@ -47,37 +57,30 @@ class Step:
         threads: int = 1,
         optimizer: str = "adam",
         momentum: float = 0.0,
-        stem_rate256: int | None = None,
+        stem_rate256: int = 64,
         head_rate256: int = 0,
         precision: str = "fp32",
         instructions: str = "",
     ) -> None:
-        if stem_rate256 is None:
-            stem_rate256 = 64 if stem == "conv4" else 0
+        options = {"stem": stem, "activation": activation, "optimizer": optimizer, "precision": precision}
+        for name, value in options.items():
+            checks.choice(name, value)
+        checks.population(image_shape, stem, hidden)
+        for name, size in {"classes": classes, "batch": batch, "threads": threads}.items():
+            checks.whole(name, size, 1)
+        for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
+            checks.whole(name, rate, 0, 255)
+        checks.number("momentum", momentum)
         self.image_shape, self.classes, self.batch = tuple(image_shape), classes, batch
-        self.hidden = [list(map(int, widths)) for widths in hidden]
-        self.convolutions = STEMS[stem]
+        self.hidden = [list(widths) for widths in hidden]
+        self._moments = 3 if optimizer == "adam" else 2
+        self._shapes = [reference.parameter_shapes(image_shape, classes, stem, widths) for widths in self.hidden]
         extension = backends.cpu_extension()
-        spec = extension.make_spec(
-            *image_shape, classes, STEMS[stem], ACTIVATIONS.index(activation), batch, stem_rate256, head_rate256,
-            optimizer == "adam", momentum, precision == "bf16",
-        )
+        kind = list(reference.ACTIVATIONS).index(activation)
+        rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
+        numbers = (optimizer == "adam", momentum, precision == "bf16")
+        spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
         self._step = extension.Step(spec, self.hidden, threads, instructions)
-        self._shapes = [self._parameter_shapes(stem, widths) for widths in self.hidden]
-
-    def _parameter_shapes(self, stem: str, widths: list[int]) -> list[tuple[int, ...]]:
-        channels, height, width = self.image_shape
-        shapes: list[tuple[int, ...]] = []
-        plan = {"none": (), "conv2": ((32, 0, 1), (64, 0, 1)), "conv4": ((32, 1, 0), (32, 0, 1), (64, 1, 0), (64, 0, 1))}
-        for out, padding, pool in plan[stem]:
-            shapes += [(out, channels, 3, 3), (out,)]
-            height, width = ((side - 2 + 2 * padding) >> pool for side in (height, width))
-            channels = out
-        inputs = channels * height * width
-        for out in (*widths, self.classes):
-            shapes += [(out, inputs), (out,)]
-            inputs = out
-        return shapes
 
     @staticmethod
     def precisions() -> tuple[str, ...]:
@@ -86,25 +89,80 @@ class Step:
             return ()
         return ("fp32", "bf16") if backends.cpu_extension().step_has_bf16() else ("fp32",)
 
-    def reset_optimizer(self) -> None:
-        """Forget moments and step counts."""
-        self._step.reset_optimizer()
+    @staticmethod
+    def best_instructions() -> str:
+        """The instruction set that is used unless another is asked for.
+
+        Raises:
+            ValueError: if the C++ extension is not built.
+        """
+        return backends.cpu_extension().step_instructions()
 
     @property
     def instructions(self) -> str:
         """The instruction set in use."""
         return self._step.instructions()
 
+    @property
+    def bytes(self) -> int:
+        """Memory of parameters, moments and scratch; no call takes more, but for its results."""
+        return self._step.bytes()
+
+    @property
+    def steps(self) -> list[int]:
+        """Optimizer steps each member has made since the optimizer was last reset."""
+        return [self._step.steps(member) for member in range(len(self.hidden))]
+
+    def set_steps(self, steps: Sequence[int]) -> None:
+        """Restore the members' optimizer steps, as `steps` gave them.
+
+        Raises:
+            ValueError: if there is not one whole number of at least 0 for each member.
+        """
+        if len(steps) != len(self.hidden):
+            raise ValueError(f"step: expected steps of {len(self.hidden)} members, got {len(steps)}")
+        for count in steps:
+            checks.whole("steps", count, 0, 2**63 - 1)
+        for member, count in enumerate(steps):
+            self._step.set_steps(member, count)
+
+    def reset_optimizer(self) -> None:
+        """Forget moments and step counts."""
+        self._step.reset_optimizer()
+
+    def poison(self) -> None:
+        """Fill all scratch memory with NaN, for tests: nothing may read what was not written in the same call."""
+        self._step.poison()
+
     def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int = 0) -> None:
-        """Set a member's parameters (or, moment 1 and 2, its optimizer's): weight, bias of each layer, torch layout."""
-        for i, (array, shape) in enumerate(zip(arrays, self._shapes[member], strict=True)):
-            if tuple(array.shape) != shape:
-                raise ValueError(f"step: expected array {i} of shape {shape}, got {tuple(array.shape)}")
-            kept = array.detach().to("cpu", torch.float32).contiguous()
-            self._step.pour(member, i, moment, kept.data_ptr(), True)
+        """Set a member's parameters or moments.
+
+        Args:
+            member: which one, from 0.
+            arrays: floating point, weight and bias of each layer from the first, in torch's shapes ([out, in, 3, 3],
+                [out, in], [out]) and on any device.
+            moment: 0 for the parameters, 1 and, with `adam`, 2 for the optimizer's moments.
+
+        Raises:
+            ValueError: if an index or a shape does not fit.
+        """
+        self._check_slot(member, moment)
+        shapes = self._shapes[member]
+        if len(arrays) != len(shapes):
+            raise ValueError(f"step: expected {len(shapes)} arrays for member {member}, got {len(arrays)}")
+        kept = [array.detach().to("cpu", torch.float32).contiguous() for array in arrays]
+        for i, (array, shape) in enumerate(zip(kept, shapes, strict=True)):
+            checks.tensor(f"array {i} of member {member}", array, (torch.float32,), shape)
+        for i, array in enumerate(kept):
+            self._step.pour(member, i, moment, array.data_ptr(), True)
 
     def pour_out(self, member: int, moment: int = 0) -> list[Tensor]:
-        """Copies of a member's parameters (or moments)."""
+        """Copies of a member's parameters or moments, float32; arguments and order as in `pour_in`.
+
+        Raises:
+            ValueError: if an index is out of its range.
+        """
+        self._check_slot(member, moment)
         arrays = [torch.empty(shape) for shape in self._shapes[member]]
         for i, array in enumerate(arrays):
             self._step.pour(member, i, moment, array.data_ptr(), False)
@@ -123,51 +181,61 @@ class Step:
         keys: Tensor | None = None,
         first_step: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """One optimizer step of every member for each `batch` indices of its order.
+        """One optimizer step of every member for each `batch` images of its order; the last batch may be smaller.
 
         Args:
-            images: uint8 or float32 [N, C, H, W].
-            labels: int64 [N].
-            order: int64 [n] or [K, n]; an index i >= N means the adversarial copy of image i - N.
-            learning_rates: float64 [M].
-            order_of: int32 [M], the row of `order` that each member follows.
-            signs: int8 [M, N, C, H, W] of the adversarial copies.
-            epsilon: attack strength.
-            keys: int64 [M] of the dropout.
-            first_step: step of the dropout counter.
+            images: [N, C, H, W], uint8 (divided by 255) or float32 in [0, 1], contiguous.
+            labels: int64 [N], from 0 to Y - 1.
+            order: int64 [n] or [K, n], which images to take; i >= N means the adversarial copy of image i - N, where
+                there are signs.
+            learning_rates: floating point [M].
+            order_of: int64 or int32 [M], the row of `order` that each member follows; None for the first.
+            signs: int8 [M, N, C, H, W], contiguous; the copies are clamp(pixel + epsilon * sign, 0, 1).
+            epsilon: attack strength, at least 0.
+            keys: int64 [M], each member's dropout key; None for 0.
+            first_step: step of the dropout counter at the call's first batch, at least 0, modulo 2**32.
 
         Returns:
-            Mean losses float64 [M, S] and correct predictions int64 [M, S] of the S batches.
+            Mean cross-entropy float64 [M, S] and number of correct predictions int64 [M, S] of the S batches, before
+            each batch's update. A member that diverges has NaN losses.
+
+        Raises:
+            ValueError: if a shape, dtype, device or number is out of range.
         """
         members = len(self.hidden)
-        order = order.reshape(-1, order.shape[-1]).contiguous()
-        order_of = torch.zeros(members, dtype=torch.int32) if order_of is None else order_of.to(torch.int32).contiguous()
-        keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys.contiguous()
-        rates = learning_rates.to(torch.float64).contiguous()
-        n = order.shape[-1]
-        limit = len(images) * (1 if signs is None else 2)
-        if order.numel() and not 0 <= int(order.min()) <= int(order.max()) < limit:
-            raise ValueError(f"step: expected order in [0, {limit}), got {int(order.min())} to {int(order.max())}")
-        steps = -(-n // self.batch)
-        losses = torch.empty(members, steps, dtype=torch.float64)
-        correct = torch.empty(members, steps, dtype=torch.int64)
-        source = self._images(images, signs, epsilon)
-        self._step.train(
-            source, labels.data_ptr(), order.data_ptr(), order_of.data_ptr(), n, keys.data_ptr(), first_step,
-            rates.data_ptr(), losses.data_ptr(), correct.data_ptr(),
-        )
+        source = self._images(images, signs, epsilon, own=False)
+        self._check_labels(labels, (len(images),))
+        order, which = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
+        keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys
+        checks.tensor("keys", keys, (torch.int64,), (members,))
+        checks.tensor("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
+        checks.whole("first_step", first_step, 0, 2**63 - 1)
+        rates = learning_rates.to(torch.float64)
+        n, step = order.shape[-1], first_step % 2**32
+        losses = torch.empty(members, -(-n // self.batch), dtype=torch.float64)
+        correct = torch.empty(losses.shape, dtype=torch.int64)
+        orders = (order.data_ptr(), which.data_ptr(), n)
+        outputs = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
+        self._step.train(source, labels.data_ptr(), *orders, keys.data_ptr(), step, *outputs)
         return losses, correct
 
     def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
-        """Evaluation-mode logits float32 [M, N, Y] of the images, or of their adversarial copies.
+        """Logits in evaluation mode of the images, or of their adversarial copies.
 
         Args:
-            images: [N, C, H, W] for all members, or [M, N, C, H, W].
-            signs: int8 [M, N, C, H, W], or None for the images as they are.
-            epsilon: attack strength.
+            images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`.
+            signs: int8 [M, N, C, H, W] of the adversarial copies; None for the images as they are.
+            epsilon: attack strength, at least 0.
+
+        Returns:
+            float32 [M, N, Y].
+
+        Raises:
+            ValueError: if a shape, dtype, device or number is out of range.
         """
+        source = self._images(images, signs, epsilon)
         values = torch.empty(len(self.hidden), images.shape[-4], self.classes)
-        self._step.logits(self._images(images, signs, epsilon), values.data_ptr())
+        self._step.logits(source, values.data_ptr())
         return values
 
     def input_gradient(
@@ -175,29 +243,58 @@ class Step:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of the summed cross-entropy in evaluation mode with respect to the images.
 
+        Where a gradient inside a convolutional stem is zero nothing is multiplied, so weights that are NaN or infinite
+        may leave a zero where the definition has NaN.
+
         Args:
-            labels: int64 [N] or [M, N], or None for each member's own predictions.
-            signs: int8 signs times `direction` instead of the float32 gradient.
+            images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`.
+            labels: int64 [N] or [M, N], from 0 to Y - 1; None for each member's own predictions.
+            signs: whether to return the sign times `direction` as int8 (0 where it is NaN) instead of the gradient.
+            direction: 1 ascends (untargeted), -1 descends (targeted).
 
         Returns:
-            [M, N, C, H, W], and how many of its values are zero and NaN, int64 [M].
+            float32 or int8 [M, N, C, H, W]; how many of the gradients are zero, and how many NaN, int64 [M] each.
+
+        Raises:
+            ValueError: if a shape, dtype, device or number is out of range.
         """
-        members = len(self.hidden)
+        source, members, count = self._images(images, None, 0.0), len(self.hidden), images.shape[-4]
+        if labels is not None:
+            self._check_labels(labels, (count,), (members, count))
+        if direction not in (1, -1):
+            raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         out = torch.empty(members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
         zero, nan = torch.empty(2, members, dtype=torch.int64)
-        labels = None if labels is None else labels.contiguous()
-        self._step.attack(
-            self._images(images, None, 0.0), 0 if labels is None else labels.data_ptr(),
-            images.shape[-4] if labels is not None and labels.ndim == 2 else 0,
-            0 if signs else out.data_ptr(), out.data_ptr() if signs else 0, direction, zero.data_ptr(), nan.data_ptr(),
-        )
+        targets = (0, 0) if labels is None else (labels.data_ptr(), count if labels.ndim == 2 else 0)
+        outputs = (0, out.data_ptr()) if signs else (out.data_ptr(), 0)
+        self._step.attack(source, *targets, *outputs, direction, zero.data_ptr(), nan.data_ptr())
         return out, zero, nan
 
-    def _images(self, images: Tensor, signs: Tensor | None, epsilon: float) -> object:
-        if tuple(images.shape[-3:]) != self.image_shape or not images.is_contiguous():
-            raise ValueError(f"step: expected contiguous images [N, {self.image_shape}], got {tuple(images.shape)}")
+    def _images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> object:
+        """The extension's view of images: pointers, which the caller keeps alive."""
+        members, extension = len(self.hidden), backends.cpu_extension()
+        shapes = [("N", *self.image_shape), (members, "N", *self.image_shape)]
+        checks.tensor("images", images, PIXELS, *shapes[: 1 + own])
+        checks.number("epsilon", epsilon)
+        if signs is not None:
+            checks.tensor("signs", signs, (torch.int8,), (members, *images.shape[-4:]))
         pointer = 0 if signs is None else signs.data_ptr()
-        own, count = images.ndim == 5, images.shape[-4]
-        return backends.cpu_extension().make_images(
-            images.data_ptr(), images.dtype == torch.uint8, count, pointer, epsilon, own
-        )
+        kind = images.dtype == torch.uint8
+        return extension.make_images(images.data_ptr(), kind, images.shape[-4], pointer, epsilon, images.ndim == 5)
+
+    def _check_slot(self, member: int, moment: int) -> None:
+        checks.whole("member", member, 0, len(self.hidden) - 1)
+        checks.whole("moment", moment, 0, self._moments - 1)
+
+    def _check_labels(self, labels: Tensor, *shapes: tuple[int, ...]) -> None:
+        checks.tensor("labels", labels, (torch.int64,), *shapes)
+        checks.within("labels", labels, self.classes, "give Step the number of classes")
+
+    def _check_order(self, order: Tensor, order_of: Tensor | None, images: int) -> tuple[Tensor, Tensor]:
+        checks.tensor("order", order, (torch.int64,), ("n",), ("K", "n"))
+        checks.within("order", order, images, "an index past the images needs signs")
+        members, orders = len(self.hidden), len(order) if order.ndim == 2 else 1
+        order_of = torch.zeros(members, dtype=torch.int32) if order_of is None else order_of
+        checks.tensor("order_of", order_of, (torch.int64, torch.int32), (members,))
+        checks.within("order_of", order_of, orders, "give order a row for each")
+        return order, order_of.to(torch.int32)

@@ -5,5 +5,5 @@
 
 namespace atras::step {
 extern const Kernels k_amx;
-const Kernels k_amx = ATRAS_ISA::make_kernels("amx");
+constexpr Kernels k_amx = ATRAS_ISA::make_kernels("amx");
 }  // namespace atras::step

@@ -5,5 +5,5 @@
 
 namespace atras::step {
 extern const Kernels k_amx_emulated;
-const Kernels k_amx_emulated = ATRAS_ISA::make_kernels("amx_emulated");
+constexpr Kernels k_amx_emulated = ATRAS_ISA::make_kernels("amx_emulated");
 }  // namespace atras::step

@@ -4,5 +4,5 @@
 
 namespace atras::step {
 extern const Kernels k_avx2;
-const Kernels k_avx2 = ATRAS_ISA::make_kernels("avx2");
+constexpr Kernels k_avx2 = ATRAS_ISA::make_kernels("avx2");
 }  // namespace atras::step

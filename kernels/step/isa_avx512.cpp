@@ -4,5 +4,5 @@
 
 namespace atras::step {
 extern const Kernels k_avx512;
-const Kernels k_avx512 = ATRAS_ISA::make_kernels("avx512");
+constexpr Kernels k_avx512 = ATRAS_ISA::make_kernels("avx512");
 }  // namespace atras::step

@@ -4,5 +4,5 @@
 
 namespace atras::step {
 extern const Kernels k_avx512_bf16;
-const Kernels k_avx512_bf16 = ATRAS_ISA::make_kernels("avx512_bf16");
+constexpr Kernels k_avx512_bf16 = ATRAS_ISA::make_kernels("avx512_bf16");
 }  // namespace atras::step

@@ -4,5 +4,5 @@
 
 namespace atras::step {
 extern const Kernels k_portable;
-const Kernels k_portable = ATRAS_ISA::make_kernels("portable");
+constexpr Kernels k_portable = ATRAS_ISA::make_kernels("portable");
 }  // namespace atras::step

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "../simd.h"
+
 namespace atras::step {
 
 constexpr int kBlock = 32;      // channels that lie side by side in an activation: [C/32][H][W][32]
@@ -14,7 +16,9 @@ constexpr int kPanel = 64;      // columns of a packed panel
 
 enum class Activation { relu, sigmoid, tanh, gelu };
 
-inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+// Files compiled for other instruction sets share this one: what is inlined everywhere leaves no copy that the linker
+// could choose for a CPU that cannot run it.
+ATRAS_INLINE int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
 
 // A 3x3 convolution, its activation and what follows it. Input extents include the zero border of "same" padding.
 struct Conv {
@@ -28,14 +32,14 @@ struct Conv {
   int store_h, store_w;  // result + 2 * border
   std::size_t weight, bias;
 
-  int in_block() const { return in_channels < kBlock ? in_channels : kBlock; }
-  int in_blocks() const { return in_channels / in_block(); }
-  int out_blocks() const { return out_channels / kBlock; }
-  int k_row() const { return 3 * in_block(); }
-  std::size_t in_size() const { return std::size_t(in_h) * in_w * in_channels; }
-  std::size_t store_size() const { return std::size_t(store_h) * store_w * out_channels; }
-  std::size_t result_size() const { return std::size_t(result_h) * result_w * out_channels; }
-  std::size_t weight_size() const { return std::size_t(9) * in_channels * out_channels; }
+  ATRAS_INLINE int in_block() const { return in_channels < kBlock ? in_channels : kBlock; }
+  ATRAS_INLINE int in_blocks() const { return in_channels / in_block(); }
+  ATRAS_INLINE int out_blocks() const { return out_channels / kBlock; }
+  ATRAS_INLINE int k_row() const { return 3 * in_block(); }
+  ATRAS_INLINE std::size_t in_size() const { return std::size_t(in_h) * in_w * in_channels; }
+  ATRAS_INLINE std::size_t store_size() const { return std::size_t(store_h) * store_w * out_channels; }
+  ATRAS_INLINE std::size_t result_size() const { return std::size_t(result_h) * result_w * out_channels; }
+  ATRAS_INLINE std::size_t weight_size() const { return std::size_t(9) * in_channels * out_channels; }
 };
 
 // A dense layer: weight [out][stride], bias [round_up(out, 16)].
@@ -45,12 +49,12 @@ struct Dense {
   int dropout_layer;
   std::size_t weight, bias;
 
-  int in_padded() const { return round_up(in, kLane); }
-  int out_padded() const { return round_up(out, kLane); }
+  ATRAS_INLINE int in_padded() const { return round_up(in, kLane); }
+  ATRAS_INLINE int out_padded() const { return round_up(out, kLane); }
 };
 
 // Row stride of a matrix with `width` columns; odd multiples of a cache line keep rows out of each other's cache sets.
-inline int row_stride(int width) {
+ATRAS_INLINE int row_stride(int width) {
   const int padded = round_up(width, kLane);
   return padded % 256 == 0 ? padded + kLane : padded;
 }

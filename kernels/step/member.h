@@ -2,7 +2,8 @@
 #pragma once
 
 #include "../philox.h"
-#include "conv.h"
+#include "conv_backward.h"
+#include "conv_forward.h"
 #include "dense.h"
 #if defined(ATRAS_TILES)
 #include "tiles.h"
@@ -316,7 +317,7 @@ inline void through_activation(const Run& r, int conv, int row, const float* gra
     const vf up = load(gradient + stored);
     vf value;
     if (slope) value = up * load(slope + stored);
-    else value = load_result(out.at, out.bf16, row * out.stride + stored) > 0.0f ? up * scale : vf{};
+    else value = load_result(out.at, out.bf16, row * out.stride + stored) <= 0.0f ? vf{} : up * scale;  // NaN passes
     store(g + compact, value);
   });
 }
@@ -347,13 +348,15 @@ inline void write_image_gradient(Run& r, int row, const float* dx) {
   for (int channel = 0; channel < s.channels; ++channel)
     for (int y = 0; y < s.height; ++y)
       for (int x = 0; x < s.width; ++x, ++to) {
-        const std::size_t at = r.stem->convs.empty() ? (std::size_t(channel) * s.height + y) * s.width + x
-                                                     : (std::size_t(y + border) * wide + x + border) * s.channels + channel;
+        const std::size_t planar = (std::size_t(channel) * s.height + y) * s.width + x;
+        const std::size_t interleaved = (std::size_t(y + border) * wide + x + border) * s.channels + channel;
+        const std::size_t at = r.stem->convs.empty() ? planar : interleaved;
         const float value = dx[at];
         r.zero_gradients += value == 0.0f;
         r.nan_gradients += value != value;
         if (r.image_gradient) r.image_gradient[to] = value;
-        if (r.image_signs) r.image_signs[to] = std::int8_t(value > 0.0f ? r.direction : value < 0.0f ? -r.direction : 0);
+        const int sign = int(value > 0.0f) - int(value < 0.0f);
+        if (r.image_signs) r.image_signs[to] = std::int8_t(r.direction * sign);
       }
 }
 
@@ -413,7 +416,8 @@ constexpr bool kHasBf16 = true;
 constexpr bool kHasBf16 = false;
 #endif
 
-inline Kernels make_kernels(const char* name) {
+// constexpr, so that nothing of this file runs before the CPU was asked what it can do.
+constexpr Kernels make_kernels(const char* name) {
   return {name,         kHasBf16,      pack,         stem_forward,         pack_panel,    dense_forward,
           dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update};
 }

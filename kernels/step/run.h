@@ -62,9 +62,9 @@ struct Run {
   int direction;
   std::int64_t zero_gradients, nan_gradients;
 
-  int rows_padded() const { return round_up(batch.rows, kLane); }
-  int groups() const { return (batch.rows + group - 1) / group; }
-  const float* dense_input(int layer) const { return layer == 0 ? features : hidden[layer - 1]; }
+  ATRAS_INLINE int rows_padded() const { return round_up(batch.rows, kLane); }
+  ATRAS_INLINE int groups() const { return (batch.rows + group - 1) / group; }
+  ATRAS_INLINE const float* dense_input(int layer) const { return layer == 0 ? features : hidden[layer - 1]; }
 };
 
 // Scratch of a thread.
@@ -96,8 +96,8 @@ struct Kernels {
 // Work items of the phases of a dense layer and of the stem's update.
 constexpr int kRowChunk = 96;
 constexpr int kUpdateChunk = 4096;
-inline int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
-inline int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+ATRAS_INLINE int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
+ATRAS_INLINE int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
 
 // The widest set of this CPU, or the one that is wanted. bf16 arithmetic is emulated where the set lacks it.
 const Kernels& best_kernels(const char* wanted);

@@ -1,7 +1,7 @@
 // Forward convolution in bf16 by tiles of 16 positions x 32 inputs and 16 pairs x 16 outputs (AMX), or their emulation.
 #pragma once
 
-#include "conv.h"
+#include "conv_forward.h"
 
 #if defined(__AMX_BF16__)
 #include <immintrin.h>

@@ -8,7 +8,6 @@
 #include "../simd.h"
 #include "layout.h"
 
-
 namespace atras::step::ATRAS_ISA {
 
 #if defined(__AVX512F__)
@@ -90,7 +89,7 @@ ATRAS_INLINE vf error_function(vf x) {
   return x < 0.0f ? -y : y;
 }
 
-// Activation and its derivative. relu keeps NaN, so a diverged member shows in its loss.
+// Activation and its derivative. relu keeps NaN, so a diverged member shows in its loss and its gradients.
 template <Activation A>
 ATRAS_INLINE vf activate(vf z) {
   if constexpr (A == Activation::relu) return z < 0.0f ? vf{} : z;
@@ -101,7 +100,7 @@ ATRAS_INLINE vf activate(vf z) {
 
 template <Activation A>
 ATRAS_INLINE vf slope_at(vf z, vf y) {
-  if constexpr (A == Activation::relu) return z > 0.0f ? splat(1.0f) : vf{};
+  if constexpr (A == Activation::relu) return z <= 0.0f ? vf{} : splat(1.0f);
   if constexpr (A == Activation::sigmoid) return y * (1.0f - y);
   if constexpr (A == Activation::tanh) return 1.0f - y * y;
   const vf cdf = 0.5f + 0.5f * error_function(z * 0.70710678118654752f);

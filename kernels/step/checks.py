@@ -1,0 +1,87 @@
+"""What op step demands of its arguments, as errors that say what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+CHOICES: dict[str, Collection[str]] = {
+    "stem": reference.STEMS,
+    "activation": reference.ACTIVATIONS,
+    "optimizer": ("adam", "sgd"),
+    "precision": ("fp32", "bf16"),
+}
+SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
+
+
+def choice(name: str, value: object) -> None:
+    """One of the values of an option."""
+    if not isinstance(value, str) or value not in CHOICES[name]:
+        raise ValueError(f"step: {name} (={value!r}): expected one of {', '.join(CHOICES[name])}")
+
+
+def whole(name: str, value: object, low: int, high: int = 2**31 - 1) -> None:
+    """A whole number within [low, high]."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"step: {name} (={value!r}): expected a whole number from {low} to {high}")
+
+
+def number(name: str, value: object) -> None:
+    """A finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"step: {name} (={value!r}): expected a finite number of at least 0")
+
+
+def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[int]]) -> None:
+    """Images that fit the stem, and hidden widths for at least one member."""
+    if len(image_shape) != 3 or any(type(side) is not int or side < 1 for side in image_shape):
+        raise ValueError(f"step: image_shape (={image_shape!r}): expected (C, H, W), each a whole number of at least 1")
+    if stem != "none" and min(image_shape[1:]) < SMALLEST_SIDE:
+        side = "x".join(map(str, image_shape[1:]))
+        least = f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
+        raise ValueError(f"step: stem (={stem!r}): expected images of at least {least}, got {side}; use stem none")
+    if stem != "none" and image_shape[0] >= 32:
+        raise ValueError(f"step: stem (={stem!r}): expected images of at most 31 channels, got {image_shape[0]}")
+    if len(hidden) == 0:
+        raise ValueError("step: hidden (=[]): expected the hidden widths of at least one member")
+    for widths in hidden:
+        for width in widths:
+            whole("hidden width", width, 1)
+
+
+def tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], *shapes: tuple[object, ...]) -> None:
+    """A contiguous CPU tensor of one of the dtypes and shapes; a letter in a shape stands for any size."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"step: expected {name} as a torch tensor, got {type(value).__name__}")
+    if not any(_fits(value.shape, shape) for shape in shapes):
+        expected = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
+        raise ValueError(f"step: expected {name} {expected}, got {tuple(value.shape)}; reshape before the call")
+    if value.dtype not in dtypes:
+        expected = " or ".join(map(_name, dtypes))
+        raise ValueError(f"step: expected {name} of dtype {expected}, got {_name(value.dtype)}; convert them")
+    if value.device.type != "cpu":
+        raise ValueError(f"step: expected {name} on the CPU, got {value.device}; move it before the call")
+    if not value.is_contiguous():
+        raise ValueError(f"step: expected {name} contiguous, got strides {value.stride()}; call .contiguous() first")
+
+
+def within(name: str, values: Tensor, limit: int, remedy: str) -> None:
+    """Whole numbers from 0 to limit - 1."""
+    if values.numel() == 0:
+        return
+    low, high = (int(value) for value in values.aminmax())
+    if low < 0 or high >= limit:
+        raise ValueError(f"step: expected {name} from 0 to {limit - 1}, got {low} to {high}; {remedy}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _fits(got: Sequence[int], expected: Sequence[object]) -> bool:
+    return len(got) == len(expected) and all(isinstance(b, str) or a == b for a, b in zip(got, expected, strict=True))

@@ -1,0 +1,192 @@
+"""The training step of a population in plain torch, member by member: the definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dropout import reference as dropout
+from ..fgsm import reference as fgsm
+
+
+class Convolution(NamedTuple):
+    """A 3x3 convolution and its activation, and whether a 2x2 max-pool and dropout follow."""
+
+    channels: int
+    padding: int
+    pool: bool
+    drops: bool
+
+
+STEMS = {
+    "none": (),
+    "conv2": (Convolution(32, 0, True, False), Convolution(64, 0, True, False)),
+    "conv4": (
+        Convolution(32, 1, False, False),
+        Convolution(32, 0, True, True),
+        Convolution(64, 1, False, False),
+        Convolution(64, 0, True, True),
+    ),
+}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+}
+
+
+def parameter_shapes(
+    image_shape: tuple[int, int, int], classes: int, stem: str, widths: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Shapes of a member's parameters: weight and bias of each layer from the first."""
+    channels, height, width = image_shape
+    shapes: list[tuple[int, ...]] = []
+    for layer in STEMS[stem]:
+        shapes += [(layer.channels, channels, 3, 3), (layer.channels,)]
+        height, width = ((side - 2 + 2 * layer.padding) // (2 if layer.pool else 1) for side in (height, width))
+        channels = layer.channels
+    inputs = channels * height * width
+    for outputs in (*widths, classes):
+        shapes += [(outputs, inputs), (outputs,)]
+        inputs = outputs
+    return shapes
+
+
+class Step:
+    """What `atras.kernels.Step` computes, by autograd and torch.optim. Arguments and shapes are explained there.
+
+    Args:
+        dtype: of all arithmetic, floating point.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        hidden: Sequence[Sequence[int]],
+        *,
+        stem: str = "none",
+        activation: str = "relu",
+        batch: int = 128,
+        optimizer: str = "adam",
+        momentum: float = 0.0,
+        stem_rate256: int = 64,
+        head_rate256: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.stem, self.activate, self.batch, self.dtype = STEMS[stem], ACTIVATIONS[activation], batch, dtype
+        self.rates = [stem_rate256 if layer.drops else 0 for layer in self.stem]
+        self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
+        shapes = [parameter_shapes(image_shape, classes, stem, widths) for widths in hidden]
+        self.parameters = [[torch.zeros(shape, dtype=dtype, requires_grad=True) for shape in each] for each in shapes]
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """Forget moments and step counts."""
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(parameters)
+            if self.optimizer == "adam"
+            else torch.optim.SGD(parameters, momentum=self.momentum)
+            for parameters in self.parameters
+        ]
+
+    def pour_in(self, member: int, arrays: Sequence[Tensor]) -> None:
+        """Set a member's parameters."""
+        with torch.no_grad():
+            for parameter, array in zip(self.parameters[member], arrays, strict=True):
+                parameter.copy_(array)
+
+    def pour_out(self, member: int) -> list[Tensor]:
+        """Copies of a member's parameters."""
+        return [parameter.detach().clone() for parameter in self.parameters[member]]
+
+    def train(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        *,
+        learning_rates: Tensor,
+        order_of: Tensor | None = None,
+        signs: Tensor | None = None,
+        epsilon: float = 0.0,
+        keys: Tensor | None = None,
+        first_step: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """One optimizer step of every member for each batch of its order: mean losses and correct predictions."""
+        members, orders = len(self.parameters), order.reshape(-1, order.shape[-1])
+        keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys
+        losses, correct = [], []
+        for m in range(members):
+            for group in self.optimizers[m].param_groups:
+                group["lr"] = float(learning_rates[m])
+            source, targets = self._pixels(images, None, 0.0), labels
+            if signs is not None:
+                source = torch.cat([source, self._pixels(images, signs[m], epsilon)])
+                targets = labels.repeat(2)
+            batches = torch.split(orders[0 if order_of is None else int(order_of[m])], self.batch)
+            steps = [
+                self._step(m, source[index], targets[index], keys[m], first_step + s) for s, index in enumerate(batches)
+            ]
+            losses.append(torch.tensor([loss for loss, _ in steps], dtype=torch.float64))
+            correct.append(torch.tensor([count for _, count in steps], dtype=torch.int64))
+        return torch.stack(losses), torch.stack(correct)
+
+    def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
+        """Evaluation-mode logits [M, N, Y]."""
+        found = []
+        for m in range(len(self.parameters)):
+            own = images[m] if images.ndim == 5 else images
+            found.append(self._forward(m, self._pixels(own, None if signs is None else signs[m], epsilon)))
+        return torch.stack(found).detach()
+
+    def input_gradient(
+        self, images: Tensor, labels: Tensor | None = None, *, signs: bool = False, direction: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients (or signs times direction) [M, N, C, H, W], and how many of them are zero and NaN, [M]."""
+        gradients = []
+        for m in range(len(self.parameters)):
+            x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
+            z = self._forward(m, x)
+            targets = z.argmax(1) if labels is None else labels[m] if labels.ndim == 2 else labels
+            (gradient,) = torch.autograd.grad(F.cross_entropy(z, targets, reduction="sum"), x)
+            gradients.append(gradient)
+        found = torch.stack(gradients)
+        nan, zero = fgsm.counts(found)
+        return fgsm.signs(found, direction) if signs else found, zero, nan
+
+    def _step(self, member: int, x: Tensor, labels: Tensor, key: Tensor, step: int) -> tuple[float, int]:
+        z = self._forward(member, x, (key, torch.tensor(step)))
+        loss = F.cross_entropy(z, labels)
+        gradients = torch.autograd.grad(loss, self.parameters[member])
+        for parameter, gradient in zip(self.parameters[member], gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizers[member].step()
+        return loss.item(), int((z.argmax(1) == labels).sum())
+
+    def _pixels(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+        if signs is None:
+            return fgsm.to_pixels(images, self.dtype)
+        return fgsm.apply_signs(images, signs, epsilon, 0.0, 1.0, self.dtype)
+
+    def _forward(self, member: int, x: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Logits; with dropout where `masks`, its key and step, is given."""
+        *weights, last, last_bias = self.parameters[member]
+        layers = list(zip(weights[::2], weights[1::2], strict=True))
+        for i, (layer, rate) in enumerate(zip(self.stem, self.rates, strict=True)):
+            x = self.activate(F.conv2d(x, *layers[i], padding=layer.padding))
+            x = F.max_pool2d(x, 2) if layer.pool else x
+            x = _drop(x, masks, i, rate)
+        x = x.flatten(1)
+        for i in range(len(self.stem), len(layers)):
+            x = _drop(self.activate(F.linear(x, *layers[i])), masks, i, self.head_rate256)
+        return F.linear(x, last, last_bias)
+
+
+def _drop(x: Tensor, masks: tuple[Tensor, Tensor] | None, layer: int, rate256: int) -> Tensor:
+    return dropout.dropout(x, *masks, layer, rate256, None) if masks and rate256 else x
