@@ -50,6 +50,7 @@ class FusedEngine(Engine):
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,
+            stem_rate256=max((layer.rate256 for layer in self.spec.convolutions), default=0),
             head_rate256=self.spec.head_rate256,
             precision=best if self.protocol.precision == "auto" else self.protocol.precision,
         )
