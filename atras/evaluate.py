@@ -32,7 +32,7 @@ class Tally:
         self.predicted = torch.zeros(m, engine.spec.classes, dtype=torch.int64, device=device)
         self.linf = torch.zeros(m, dtype=torch.float64, device=device)
         self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
-        self.n = self.pixels = 0
+        self.n = 0
         self.attacked = self.with_gradients = False
 
     def add(self, images: Tensor, adversarial: Tensor | None, labels: Tensor) -> None:

@@ -89,6 +89,7 @@ class _Group:
         self.backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
         self.accuracies: list[dict[str, float | None]] = [{} for _ in engine.members]
         self.rows = Rows()
+        self.phase = "trained"
 
     def first_model(self) -> None:
         """Train on clean images, measure, attack; keep the adversarial copies."""
@@ -131,8 +132,6 @@ class _Group:
         with self.timed("attack"):
             _, adaptive = self.make_attack("test", self.honest_attack)
             self.record("attacked_accuracy_after_adaptive", "test", adaptive, self.honest_attack, "adaptive")
-
-    phase = "trained"
 
     def train(self, phase: str, epochs: int) -> None:
         """Epochs over the clean set (`train`) or the doubled set (`adversarial`)."""
