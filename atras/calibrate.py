@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from .cost import padded, training_flops
+from .download import cache_dir
 from .engine import Engine, Member
 from .env import machine_key
 from .model import Spec
@@ -42,11 +42,6 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch.de
     measured = _measure(engine, spec, protocol, device)
     _write(known | {key: [measured.step_seconds, measured.flops_per_second]})
     return measured
-
-
-def cache_folder() -> Path:
-    """Where atras keeps what it can make again: `$XDG_CACHE_HOME/atras`, else `~/.cache/atras`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
 
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch.device) -> Speed:
@@ -83,7 +78,7 @@ def _step_seconds(
 
 
 def _path() -> Path:
-    return cache_folder() / "calibration.json"
+    return cache_dir() / "calibration.json"
 
 
 def _read() -> dict[str, object]:

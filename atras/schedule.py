@@ -103,7 +103,7 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
         InputError: as `run`.
     """
     device = choose_device(execution.device)
-    attack_backend(device, DTYPES["fp64" if protocol.precision == "fp64" else "fp32"])
+    attack_backend(device, DTYPES[protocol.precision])
     if device.type == "cuda":
         _exact_arithmetic()
     data = load(

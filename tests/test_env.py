@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from atras import calibrate
+from atras.download import cache_dir
 from atras.env import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
 from atras.loop import LoopEngine
@@ -56,7 +57,7 @@ def test_speed_is_measured_once_and_kept(engine: type, tmp_path: Path, monkeypat
 def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
-    path = calibrate.cache_folder() / "calibration.json"
+    path = cache_dir() / "calibration.json"
     path.parent.mkdir()
     path.write_text(content)
     assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
