@@ -20,6 +20,7 @@ class Score(NamedTuple):
     zero_gradient_fraction: list[float] | None = None
     nan_gradients: list[int] | None = None
     mean_linf: list[float] | None = None
+    mean_l2: list[float] | None = None
 
 
 class Tally:
@@ -30,7 +31,7 @@ class Tally:
         m, device = len(engine.members), engine.device
         self.correct = torch.zeros(m, dtype=torch.int64, device=device)
         self.predicted = torch.zeros(m, engine.spec.classes, dtype=torch.int64, device=device)
-        self.linf = torch.zeros(m, dtype=torch.float64, device=device)
+        self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
         self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
         self.n = 0
         self.attacked = self.with_gradients = False
@@ -45,7 +46,9 @@ class Tally:
         self.n += len(labels)
         if adversarial is not None:
             self.attacked = True
-            self.linf += (adversarial - images).abs().flatten(2).amax(2).sum(1, dtype=torch.float64)
+            change = (adversarial - images).flatten(2)
+            self.linf += change.abs().amax(2).sum(1, dtype=torch.float64)
+            self.l2 += torch.linalg.vector_norm(change, dim=2).sum(1, dtype=torch.float64)
 
     def add_gradients(self, zero: Tensor, nan: Tensor) -> None:
         """Count the pixels [M] whose gradient was zero or NaN in a fresh attack."""
@@ -62,4 +65,5 @@ class Tally:
             zero_gradient_fraction=(self.zero / pixels_seen).tolist() if self.with_gradients else None,
             nan_gradients=self.nan.tolist() if self.with_gradients else None,
             mean_linf=(self.linf / self.n).tolist() if self.attacked else None,
+            mean_l2=(self.l2 / self.n).tolist() if self.attacked else None,
         )

@@ -9,14 +9,14 @@ import math
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from .errors import InputError
-from .schemas import ACCURACIES, COMPUTED, PAPER_COLUMNS, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
+from .schemas import ACCURACIES, COMPUTED, OPTIONAL, PAPER_COLUMNS, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
 
 def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | tuple[None, None]:
@@ -56,6 +56,8 @@ class Rows(typing.Protocol):
     metrics: list[dict[str, object]]
     history: list[dict[str, object]]
     timings: list[dict[str, object]]
+    transfer: list[dict[str, object]]
+    examples: list[dict[str, object]]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -66,6 +68,7 @@ class Results:
         table, metrics, history, timings: frames with the columns of `SCHEMAS`.
         run: content of run.json: protocol, protocol_hash, version, status, and what the orchestrator added.
         directory: where they lie; None for a run that was kept in memory.
+        transfer, examples: frames likewise; empty where they were not asked for.
     """
 
     table: pl.DataFrame
@@ -74,6 +77,8 @@ class Results:
     timings: pl.DataFrame
     run: dict[str, Any]
     directory: Path | None = None
+    transfer: pl.DataFrame = field(default_factory=lambda: _empty("transfer"))
+    examples: pl.DataFrame = field(default_factory=lambda: _empty("examples"))
 
     @property
     def dataset(self) -> str:
@@ -154,13 +159,13 @@ class Writer:
             "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
             "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
         }
-        self._frames = {name: pl.DataFrame(schema=dtypes(name)) for name in SCHEMAS}
+        self._frames = {name: _empty(name) for name in SCHEMAS}
         if self._directory is None:
             return
         _claim(self._directory)
         try:
             self._write_run(text)
-            self._write_frames(SCHEMAS)
+            self._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
         except BaseException:
             # Nothing was here before: leave the folder free for the next attempt.
             for name in _FILES:
@@ -246,9 +251,14 @@ def read(directory: str | Path) -> Results:
     )
 
 
+def _empty(name: str) -> pl.DataFrame:
+    return pl.DataFrame(schema=dtypes(name))
+
+
 def _frame(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     schema = SCHEMAS[name]
-    given = [column for column in schema if name != "metrics" or column not in COMPUTED]
+    computed = COMPUTED if COMPUTED[-1] in schema else ()
+    given = [column for column in schema if column not in computed]
     for row in rows:
         if set(row) != set(given):
             odd = ", ".join(sorted(set(row) ^ set(given)))
@@ -257,7 +267,7 @@ def _frame(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
             )
         for column in given:
             _check_value(name, column, row[column])
-    if name == "metrics":
+    if computed:
         rows = [{**row, **_interval(row)} for row in rows]
     return pl.DataFrame(rows, schema=dtypes(name))
 
@@ -364,6 +374,8 @@ def _csv(frame: pl.DataFrame) -> bytes:
 
 def _read_frame(path: Path, name: str) -> pl.DataFrame:
     # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
+    if name in OPTIONAL and not path.exists():
+        return _empty(name)
     content = _bytes(path)
     try:
         frame = pl.read_parquet(io.BytesIO(content))

@@ -18,13 +18,14 @@ from .engine import DTYPES, Engine
 from .env import attack_backend, choose_device, describe, total_memory
 from .fused import FusedEngine, has_bf16, why_not
 from .loop import LoopEngine
+from .measure import Row, Rows
 from .model import Spec, make_spec
 from .plan import MEMORY_SHARE, Group, Machine, Plan, choose_engine, make_groups, predict
 from .progress import Reporter
 from .protocol import Execution, Protocol
 from .results import Results, Writer
 from .stack import StackEngine
-from .train import Row, Rows, run_group, steps_of
+from .train import run_group, steps_of
 
 ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "stack": StackEngine, "fused": FusedEngine}
 

@@ -42,6 +42,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "attacked_accuracy_after_adaptive": Column(
             pl.Float64, "defended model, test images attacked anew, at the true label"
         ),
+        "worst_case_accuracy_before": Column(
+            pl.Float64, "trained model, test images that no attack of the run, made on it at the true label, turns"
+        ),
+        "worst_case_accuracy_after": Column(pl.Float64, "defended model, likewise"),
         "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
         "recovery_adaptive": Column(pl.Float64, "attacked_accuracy_after_adaptive - attacked_accuracy_before_true"),
     },
@@ -52,7 +56,12 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
         "epoch": Column(pl.Int64, "epoch after which it was evaluated; null after the last"),
         "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
-        "attack": Column(pl.String, "`none` or `fgsm`"),
+        "attack": Column(
+            pl.String,
+            "`none`, `fgsm`, `random-fgsm`, `pgd`, `deepfool-l2`, `deepfool-linf`, or `worst` (an image counts as "
+            "correct only where it survives every attack of the run)",
+        ),
+        "attack_parameters": Column(pl.String, "what else the attack was given, such as `steps=20 restarts=1`"),
         "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
@@ -70,6 +79,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "nan_gradients": Column(pl.Int64, "pixels whose loss gradient is NaN, left unchanged; null likewise"),
         "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
+        "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
             pl.String, "arithmetic of training: `fp32`, `bf16` (attacks and evaluation in fp32) or `fp64`"
@@ -94,6 +104,35 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "seconds": Column(pl.Float64, "wall time"),
         "steps": Column(pl.Int64, "optimizer steps"),
     },
+    "transfer": {
+        "dataset": _DATASET,
+        "phase": Column(pl.String, "models of both sides: `trained` or `defended`"),
+        "source_hidden_layers": Column(pl.String, "candidate on which the attack was made"),
+        "target_hidden_layers": Column(pl.String, "candidate that is given its adversarial test images"),
+        "seed": Column(pl.Int64, "seed of both"),
+        "attack": Column(pl.String, "as in `metrics`"),
+        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
+        "label_source": Column(pl.String, "as in `metrics`"),
+        "n": Column(pl.Int64, "images evaluated"),
+        "correct": Column(pl.Int64, "images that the target classifies correctly"),
+        "accuracy": Column(pl.Float64, "correct / n"),
+        "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
+        "ci_high": Column(pl.Float64, "upper end of that interval"),
+        "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
+    },
+    "examples": {
+        "dataset": _DATASET,
+        "hidden_layers": _HIDDEN_LAYERS,
+        "seed": _SEED,
+        "phase": Column(pl.String, "attacked model: `trained` or `defended`"),
+        "image": Column(pl.Int64, "number of the test image, from 0"),
+        "label": Column(pl.Int64, "its true class"),
+        "clean_prediction": Column(pl.Int64, "the model's class for the clean image"),
+        "attacked_prediction": Column(pl.Int64, "the model's class for the adversarial image"),
+        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
+        "pixels": Column(pl.Binary, "the clean image, uint8 [C, H, W]"),
+        "signs": Column(pl.Binary, "direction in which FGSM moves each pixel, int8 [C, H, W]"),
+    },
 }
 """Every column of every frame. The only place where they are listed."""
 
@@ -102,8 +141,13 @@ FRAMES: dict[str, str] = {
     "metrics": "Tidy: a row for every evaluated number, with its provenance.",
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
+    "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
+    "examples": "The first test images with the attack of each member of the first seed, for pictures.",
 }
 """What a row of each frame is."""
+
+OPTIONAL = ("transfer", "examples")
+"""Frames whose file is written only where it has rows."""
 
 STATUSES = ("trained", "dead", "diverged")
 ACCURACIES = tuple(name for name in SCHEMAS["table"] if "accuracy" in name)
@@ -124,6 +168,7 @@ PYTHON_TYPES: dict[type[pl.DataType], tuple[type, ...]] = {
     pl.String: (str,),
     pl.Int64: (int,),
     pl.Float64: (float, int),
+    pl.Binary: (bytes,),
 }
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A module imports only modules above it. `testing` may import any of them, and none imports it.
 ORDER = """
 errors space protocol options config env formats download data randomness model engine optimizer stack loop fused attack
-evaluate train schemas results checkpoint cost plan calibrate progress schedule transfer search paper summary report
-export cli batched __main__ testing
+evaluate measure train schemas weights results checkpoint cost plan calibrate progress schedule transfer search paper
+summary report export cli batched __main__ testing
 """.split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
 MODULES = sorted(path.stem for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__")
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))

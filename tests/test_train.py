@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from atras.data import Dataset, Split
 from atras.engine import Engine, Member
 from atras.loop import LoopEngine
+from atras.measure import Rows
 from atras.model import Spec, initial_parameters
 from atras.protocol import Protocol
 from atras.randomness import permutation
 from atras.space import Candidate
 from atras.stack import StackEngine
-from atras.train import Rows, run_group, steps_of
+from atras.train import run_group, steps_of
 
 CPU = torch.device("cpu")
 PROTOCOL = Protocol(precision="fp64", epochs=3, adversarial_epochs=2, batch_size=16, learning_rate=0.01, epsilon=0.1)
