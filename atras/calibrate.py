@@ -15,10 +15,15 @@ from .cost import padded, training_flops
 from .download import cache_dir
 from .engine import Engine, Member
 from .env import machine_key
+from .errors import InputError
 from .model import Spec
 from .plan import Speed
 from .protocol import Protocol
+from .reading import read_regular
 from .space import Candidate
+
+MAX_BYTES = 2**20
+"""Largest cache that is read: an entry takes some hundred bytes."""
 
 SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
@@ -36,11 +41,10 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch.de
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(device)}|{engine.name}|{spec.stem}|{shape}|{protocol.precision}|{protocol.batch_size}"
     known = _read()
-    found = known.get(key)
-    if not anew and isinstance(found, list) and len(found) == 2:
-        return Speed(*found)
+    if not anew and key in known:
+        return known[key]
     measured = _measure(engine, spec, protocol, device)
-    _write(known | {key: [measured.step_seconds, measured.flops_per_second]})
+    _write(known | {key: measured})
     return measured
 
 
@@ -81,18 +85,28 @@ def _path() -> Path:
     return cache_dir() / "calibration.json"
 
 
-def _read() -> dict[str, object]:
-    with contextlib.suppress(OSError, ValueError):
-        values = json.loads(_path().read_text())
+def _read() -> dict[str, Speed]:
+    """What the cache holds that can be a speed: it may be damaged, or nobody's."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        values = json.loads(read_regular(_path(), MAX_BYTES))
         if isinstance(values, dict):
-            return values
+            return {key: Speed(*map(float, value)) for key, value in values.items() if _is_speed(value)}
     return {}
 
 
-def _write(values: dict[str, object]) -> None:
+def _is_speed(value: object) -> bool:
+    """Whether these are seconds of a step and FLOPs a second that a machine can have."""
+    if not isinstance(value, list) or len(value) != 2 or not all(type(item) in (int, float) for item in value):
+        return False
+    return bool(0 <= value[0] <= 3600 and 1 <= value[1] <= 1e18)
+
+
+def _write(speeds: dict[str, Speed]) -> None:
     """Replace the cache in one step; a cache that cannot be written is only measured again."""
-    with contextlib.suppress(OSError):
+    values = {key: [found.step_seconds, found.flops_per_second] for key, found in speeds.items()}
+    with contextlib.suppress(OSError, InputError):
         _path().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=_path().parent, delete=False) as file:
-            json.dump(values, file, indent=1)
-        Path(file.name).replace(_path())
+        with tempfile.TemporaryDirectory(prefix="calibration-", dir=_path().parent) as folder:
+            written = Path(folder) / _path().name
+            written.write_text(json.dumps(values, indent=1))
+            written.replace(_path())

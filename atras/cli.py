@@ -6,6 +6,7 @@ torch, polars and pydantic are imported inside the functions that need them, so 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from . import __version__, progress
-from .errors import InputError
+from .errors import InputError, printable
 from .options import Loaded, combine
 from .protocol import (
     PRESETS,
@@ -72,7 +73,7 @@ def execute(program: typer.Typer, args: list[str], name: str) -> int:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"atras: {' '.join(message.split())}", err=True)
+    typer.echo(f"atras: {printable(' '.join(message.split()))}", err=True)
     return 2
 
 
@@ -282,11 +283,14 @@ def _load(path: str | None) -> Loaded:
 
 
 def _default_folder(dataset: str) -> Path:
-    return Path("runs") / f"{Path(dataset).resolve().stem or 'data'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Not the path's own resolve(): that fails on a loop of links and on a NUL, which the data set's reader names.
+    stem = Path(os.path.abspath(dataset.replace("\0", "_"))).stem  # noqa: PTH100
+    harmless = re.sub(r"[^\w.+-]+", "_", stem)[:100]
+    return Path("runs") / f"{harmless or 'data'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _print(lines: Iterable[str]) -> None:
-    typer.echo("\n".join(lines))
+    typer.echo("\n".join(map(printable, lines)))
 
 
 def _seconds_since_start() -> float:

@@ -10,13 +10,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import InputError
+from .errors import InputError, shown
 from .options import Loaded, execution_fields, preset_fields, protocol_fields
 from .protocol import Execution, Protocol
+from .reading import read_regular
 from .space import PAPER_CANDIDATES
 
 MAX_BYTES = 16 * 2**20
-"""Largest file accepted: a plan of a large population takes some hundred kilobytes."""
+"""Largest run.json accepted: a plan of a large population takes some hundred kilobytes."""
+
+MAX_TOML_BYTES = 2**20
+"""Largest run.toml accepted: it is written by hand."""
+
+MAX_TOML_DOTS = 100
+"""Most dots on a line of it: the parser takes time that grows with the square of a key's dots."""
 
 ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory"}
 """Fields and options that go by two names: either may stand in a file."""
@@ -97,12 +104,7 @@ def load(path: str | Path) -> Loaded:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise InputError(f"expected at most {MAX_BYTES} bytes, got more; is it a configuration file?")
-        text = content.decode("utf-8")
-        document = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        document = _json(path) if path.suffix.lower() == ".json" else _toml(path)
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror}); name a run.toml or the run.json of an earlier run"
@@ -121,6 +123,32 @@ def _parse(path: Path) -> dict[str, Any]:
     return document
 
 
+def _toml(path: Path) -> dict[str, Any]:
+    text = read_regular(path, MAX_TOML_BYTES).decode("utf-8")
+    if max(line.count(".") for line in text.split("\n")) > MAX_TOML_DOTS:
+        raise InputError(f"expected at most {MAX_TOML_DOTS} dots on a line, got more; is it a configuration file?")
+    return tomllib.loads(text)
+
+
+def _json(path: Path) -> Any:
+    text = read_regular(path, MAX_BYTES).decode("utf-8")
+    return json.loads(text, object_pairs_hook=_distinct_keys, parse_constant=_no_number)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two, JSON's reader would take the last without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InputError(f"key {shown(twice)} came twice; give it once")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise InputError(f"expected numbers, got {text}, which JSON does not have")
+
+
 def _from_run(document: dict[str, Any]) -> Loaded:
     for key, needed in (("protocol", True), ("execution", False), ("plan", False)):
         if not isinstance(document.get(key), dict) and (needed or document.get(key) is not None):
@@ -131,8 +159,8 @@ def _from_run(document: dict[str, Any]) -> Loaded:
     recorded, actual = document.get("protocol_hash"), Protocol(**loaded.protocol_fields).hash
     if recorded not in (None, actual):
         raise InputError(
-            f"protocol_hash (={recorded!r}): the protocol in this file has {actual}: it was edited, or atras changed "
-            "since; remove protocol_hash and plan to run it as a new experiment"
+            f"protocol_hash (={shown(recorded)}): the protocol in this file has {actual}: it was edited, or "
+            "atras changed since; remove protocol_hash and plan to run it as a new experiment"
         )
     return loaded
 
@@ -154,9 +182,9 @@ def _validated(document: dict[str, Any]) -> dict[str, Any]:
     for key, value in document.items():
         name = ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
         if name not in Settings.model_fields:
-            near = difflib.get_close_matches(name, [*Settings.model_fields, *ALIASES], n=1)
+            near = difflib.get_close_matches(name[:100], [*Settings.model_fields, *ALIASES], n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(Settings.model_fields)}"
-            raise InputError(f"unknown key {key!r}; {hint}")
+            raise InputError(f"unknown key {shown(key)}; {hint}")
         if name in settings:
             raise InputError(f"{key}: {name} came twice; give it once")
         settings[name] = value
@@ -164,5 +192,6 @@ def _validated(document: dict[str, Any]) -> dict[str, Any]:
         Settings.model_validate(settings)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        raise InputError(f"{name} (={settings[name]!r}): expected {Settings.model_fields[name].description}") from None
+        expected = Settings.model_fields[name].description
+        raise InputError(f"{name} (={shown(settings[name])}): expected {expected}") from None
     return {name: value for name, value in settings.items() if value is not None}

@@ -11,6 +11,9 @@ import socket
 import sys
 import tarfile
 import tempfile
+import time
+import urllib.error
+import urllib.request
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +26,12 @@ from .formats import IDX_FILES
 
 TIMEOUT_SECONDS = 30.0
 """How long a download may stand still before it is given up."""
+
+MAX_SECONDS = 3600.0
+"""How long a file may take in all: a server that sends a byte now and then never stands still."""
+
+MAX_BYTES = 2**28
+"""Most bytes of a file; the largest official one has 182 million."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +231,7 @@ def _fetch(name: str) -> str:
         cache_dir().mkdir(parents=True, exist_ok=True)
         # Below the cache, so that the finished files can be renamed into place.
         with tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir()) as folder:
-            with _timeout(TIMEOUT_SECONDS), _quiet_off_a_terminal():
+            with _limited(), _quiet_off_a_terminal():
                 _download(dataset, name, folder)
             _move_into_place(name, Path(folder))
     except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
@@ -266,14 +275,48 @@ def _urls(dataset: Any, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """Give sockets a time-out: torchvision sets none, so a silent server would hold it for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def _limited() -> Iterator[None]:
+    """Give this process's downloads limits: torchvision sets none to silence, time, size and redirections."""
+    silence, opener = socket.getdefaulttimeout(), urllib.request._opener  # type: ignore[attr-defined]
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    urllib.request.install_opener(urllib.request.build_opener(_WebOnly, _Bounded))
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        urllib.request.install_opener(opener)
+        socket.setdefaulttimeout(silence)
+
+
+class _WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to web servers, and to nothing else, such as a local file or FTP."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith(("http://", "https://")):
+            raise urllib.error.URLError(f"redirected to {newurl}, which is no web address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _Bounded(urllib.request.BaseHandler):
+    """Ends an answer that is too large or takes too long."""
+
+    def http_response(self, _request: Any, response: Any) -> Any:
+        read, deadline, size = response.read1, time.monotonic() + MAX_SECONDS, 0
+
+        def bounded(count: int = -1) -> bytes:
+            nonlocal size
+            # read1 returns what there is: read would wait for all of a count, for as long as bytes trickle in.
+            content: bytes = read(count)
+            size += len(content)
+            if size > MAX_BYTES:
+                raise OSError(f"more than {MAX_BYTES} bytes came")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not done after {MAX_SECONDS:g} seconds")
+            return content
+
+        response.read = bounded
+        return response
+
+    https_response = http_response
 
 
 def _quiet_off_a_terminal() -> contextlib.AbstractContextManager[Any]:

@@ -1,9 +1,44 @@
-"""The one error that a user's input can cause."""
+"""The one error that a user's input can cause, and how foreign text is shown in it."""
+
+MAX_SHOWN = 200
+"""Most characters of a value that an error shows."""
+
+MAX_MESSAGE = 4000
+"""Most characters of a message."""
 
 
 class InputError(ValueError):
     """Input that atras cannot use.
 
-    The message is one line that names what was expected, what came and what to do. The command line prints it and
-    exits with status 2; it never becomes a traceback there.
+    The message is one printable line that names what was expected, what came and what to do. The command line prints
+    it and exits with status 2; it never becomes a traceback there.
+
+    Args:
+        message: the text; line breaks in it (a file's name may hold some) become spaces.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_shortened(printable(" ".join(message.splitlines())), MAX_MESSAGE))
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: what is no visible character becomes its Python escape.
+
+    File names and foreign results can hold escape sequences, characters that reverse the line, and bytes that are no
+    text at all, which standard output would refuse.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: its `repr`, shortened where it is long."""
+    try:
+        return _shortened(repr(value), MAX_SHOWN)
+    except ValueError:
+        return "more digits than Python prints"
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"

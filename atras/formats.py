@@ -10,8 +10,10 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,9 +25,16 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .reading import open_regular, read_regular
+
+MAX_FILE_BYTES = 64 * 2**30
+"""Most bytes a file may have, where that is less than half of this machine's memory."""
 
 MAX_UNPACKED_BYTES = 2 * 2**30
 """Most bytes a compressed file may unpack to, unless the file itself is larger."""
+
+MAX_CIFAR_BYTES = 2**28
+"""Most bytes of a pickled CIFAR batch; the largest official one has 155 million."""
 
 MAX_DEFLATE_RATIO = 1032
 """Most bytes that deflate can make of one byte."""
@@ -72,7 +81,7 @@ def read_idx(path: Path, axes: int) -> Contents:
     Source: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
     """
     with _damage_named(path, "an IDX file"):
-        stored = path.read_bytes()
+        stored = read_regular(path, _most_stored())
         packed = stored[:2] == b"\x1f\x8b"
         stream = gzip.GzipFile(fileobj=io.BytesIO(stored)) if packed else io.BytesIO(stored)
         header = stream.read(4 + 4 * axes)
@@ -121,8 +130,17 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: if the file cannot be read, lacks one of the arrays, holds objects or unpacks to too much.
     """
-    with _damage_named(path, "an .npz file"), zipfile.ZipFile(path) as archive:
-        members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    with (
+        _damage_named(path, "an .npz file"),
+        open_regular(path, _most_stored()) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        members: dict[str, zipfile.ZipInfo] = {}
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name in ARRAYS and name in members:
+                raise InputError(f"{path}: array {name} came twice; make the file anew with numpy.savez")
+            members[name] = entry
         missing = [name for name in ARRAYS if name not in members]
         if missing:
             there = ", ".join(repr(name) for name in list(members)[:8]) or "nothing"
@@ -137,6 +155,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(where: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The module unpacks other methods without heed to how much it was asked for.
+        raise InputError(f"{where}: expected no compression or deflate; make the file anew with numpy.savez")
     with archive.open(entry) as member:
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
@@ -154,8 +175,8 @@ def _read_npy(where: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> n
                 f"{where}: its header declares {_times(shape)} of {dtype.name} = {declared} bytes, "
                 f"the archive holds {held}; the file is damaged, so make it anew"
             )
-        # Reading to the end lets zipfile compare the checksum.
-        return np.frombuffer(member.read(), dtype).reshape(shape, order="F" if fortran_order else "C")
+        # Reading to the declared end lets zipfile compare the checksum; without a count it would unpack a GiB at once.
+        return np.frombuffer(member.read(held), dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def read_cifar(path: Path, md5: frozenset[str], label_key: str) -> tuple[Contents, np.ndarray]:
@@ -173,7 +194,7 @@ def read_cifar(path: Path, md5: frozenset[str], label_key: str) -> tuple[Content
         InputError: if the checksum is another one, or the batch holds something else.
     """
     with _damage_named(path, "a pickled CIFAR batch"):
-        stored = path.read_bytes()
+        stored = read_regular(path, MAX_CIFAR_BYTES)
         found = _md5(stored)
         if found not in md5:
             raise InputError(
@@ -221,7 +242,7 @@ def read_svhn(path: Path) -> tuple[Contents, np.ndarray]:
     """
     kind = "a MATLAB 5 file with X (uint8, H x W x 3 x N) and y (N x 1)"
     with _damage_named(path, kind):
-        stored = path.read_bytes()
+        stored = read_regular(path, _most_stored())
         found = _mat_arrays(stored, ("X", "y"))
         shown = ", ".join(f"{name} {array.dtype.name} {_times(array.shape)}" for name, array in found.items())
         images, labels = found.get("X", np.empty(0)), found.get("y", np.empty(0)).reshape(-1)
@@ -255,6 +276,8 @@ def _mat_arrays(stored: bytes, wanted: tuple[str, ...]) -> dict[str, np.ndarray]
             kind, content = next(_mat_elements(memoryview(unpacked)))
         if kind == _MAT_ARRAY:
             name, array = _mat_array(content)
+            if name in found:
+                raise ValueError(f"variable {name} came twice")
             if name in wanted and array is not None:
                 found[name] = array
     return found
@@ -292,14 +315,27 @@ def _mat_elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
 def _damage_named(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a parser raises on bytes that it cannot read into one line with the file's name."""
     try:
-        yield
+        with warnings.catch_warnings():
+            # numpy warns of headers that it has to guess at; they are checked here.
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); name {kind}") from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
             f"{path}: expected {kind}, got one that cannot be read ({reason}); fetch or make it again"
         ) from error
+
+
+def _most_stored() -> int:
+    """Most bytes that a file may have: what this machine cannot hold is not begun."""
+    try:
+        return min(MAX_FILE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    except (AttributeError, OSError, ValueError):
+        return MAX_FILE_BYTES
 
 
 def _most_unpacked(file_bytes: int) -> int:

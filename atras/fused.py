@@ -39,6 +39,8 @@ class FusedEngine(Engine):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
             raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use engine loop or stack")
+        if self.protocol.precision == "bf16" and not has_bf16():
+            raise InputError("precision (=bf16): this processor has neither AVX512-BF16 nor AMX; use --precision fp32")
         best = "bf16" if has_bf16() else "fp32"
         self._op = Step(
             self.spec.image_shape,

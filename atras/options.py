@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from .errors import InputError
+from .errors import InputError, shown
 from .protocol import PRESETS, Execution, Protocol, Size
 from .space import (
     PAPER_BASE_WIDTHS,
@@ -29,7 +29,7 @@ SELECTION = ("hidden", "depth", "base_widths", "factors", "max_width")
 """The settings that choose candidates."""
 
 MAX_COUNT = 10_000
-"""Most numbers that one range such as 0-4 may stand for: past it a typing error is likelier than a wish."""
+"""Most numbers that ranges such as 0-4 may stand for: past it a typing error is likelier than a wish."""
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
@@ -77,7 +77,7 @@ def preset_fields(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     if name not in PRESETS:
-        raise InputError(f"preset (={name!r}): expected one of {', '.join(PRESETS)}")
+        raise InputError(f"preset (={shown(name)}): expected one of {', '.join(PRESETS)}")
     return dict(PRESETS[name])
 
 
@@ -126,7 +126,7 @@ def parse_epsilon(value: str | float, name: str = "epsilon") -> float:
     except (ValueError, ZeroDivisionError):
         result = math.nan
     if isinstance(value, bool) or not math.isfinite(result):
-        raise InputError(f"{name} (={value!r}): expected a number or a fraction; write for example 0.05 or 8/255")
+        raise InputError(f"{name} (={shown(value)}): expected a number or a fraction; write for example 0.05 or 8/255")
     return result
 
 
@@ -140,7 +140,7 @@ def parse_number(value: str | float, name: str) -> float:
     try:
         return float(value)
     except (ValueError, OverflowError):
-        raise InputError(f"{name} (={value!r}): expected a number; write for example 0.001") from None
+        raise InputError(f"{name} (={shown(value)}): expected a number; write for example 0.001") from None
 
 
 def parse_whole(value: str | int, name: str) -> int:
@@ -148,7 +148,7 @@ def parse_whole(value: str | int, name: str) -> int:
     if type(value) is int:
         return value
     if not re.fullmatch(r"\s*[+-]?\d{1,19}\s*", str(value), flags=re.ASCII):
-        raise InputError(f"{name} (={value!r}): expected a whole number; write for example 10")
+        raise InputError(f"{name} (={shown(value)}): expected a whole number; write for example 10")
     return int(value)
 
 
@@ -164,7 +164,7 @@ def parse_size(value: str | int, name: str = "size") -> Size:
         return parse_whole(value, name)
     except InputError:
         raise InputError(
-            f"{name} (={value!r}): expected a whole number, all or default; write for example 5000"
+            f"{name} (={shown(value)}): expected a whole number, all or default; write for example 5000"
         ) from None
 
 
@@ -182,7 +182,7 @@ def parse_memory(value: str | int) -> int:
     found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value), flags=re.ASCII | re.IGNORECASE)
     if isinstance(value, bool) or not found or found[2].lower() not in _UNITS:
         raise InputError(
-            f"memory (={value!r}): expected bytes or a number with a unit; write for example 4GiB or 512MiB"
+            f"memory (={shown(value)}): expected bytes or a number with a unit; write for example 4GiB or 512MiB"
         )
     return (
         int(float(found[1]) * _UNITS[found[2].lower()]) if "." in found[1] else int(found[1]) * _UNITS[found[2].lower()]
@@ -197,7 +197,7 @@ def parse_whole_numbers(value: str | int | Sequence[str | int], name: str, examp
         name, example: how an error names the option, and what it shows as right.
 
     Raises:
-        InputError: if it is anything else, or a range runs backwards or stands for more than MAX_COUNT numbers.
+        InputError: if it is anything else, a range runs backwards, or they are more than MAX_COUNT numbers in all.
     """
     numbers: list[int] = []
     for part in [value] if isinstance(value, str | int) else value:
@@ -207,8 +207,8 @@ def parse_whole_numbers(value: str | int | Sequence[str | int], name: str, examp
         for item in str(part).split(","):
             found = re.fullmatch(r"\s*(\d{1,19})\s*(?:-\s*(\d{1,19})\s*)?", item, flags=re.ASCII)
             low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
-            if not low <= high < low + MAX_COUNT:
-                raise InputError(f"{name} (={value!r}): expected whole numbers; write for example {example}")
+            if not low <= high < low + MAX_COUNT - len(numbers):
+                raise InputError(f"{name} (={shown(value)}): expected whole numbers; write for example {example}")
             numbers.extend(range(low, high + 1))
     return tuple(numbers)
 

@@ -16,7 +16,7 @@ from .cost import Hidden, activation_values, forward_flops, fused_bytes, member_
 from .engine import DTYPES, Member
 from .errors import InputError
 from .model import Spec, parameter_count
-from .protocol import Protocol
+from .protocol import Protocol, number, one_of, whole
 from .space import Candidate
 from .train import steps_of
 
@@ -112,13 +112,15 @@ class Plan:
             InputError: if it is not a plan for this protocol.
         """
         try:
-            groups = tuple(
-                Group(**(group | {"members": tuple(Member(Candidate.parse(c), s) for c, s in group["members"])}))
-                for group in values["groups"]
-            )
+            groups = tuple(_group(group) for group in values["groups"])
             plan = cls(str(values["device"]), str(values["engine"]), str(values["precision"]), groups)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
+        one_of("precision", plan.precision, ("fp32", "fp64", "bf16"))
+        if any(group.engine != plan.engine for group in groups):
+            raise InputError(f"plan: expected groups of its engine {plan.engine}; plan anew")
+        if (plan.precision == "bf16") > (plan.engine == "fused") or (plan.precision, plan.engine) == ("fp64", "fused"):
+            raise InputError(f"plan: engine {plan.engine} does not compute in {plan.precision}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
         if sorted(planned) != sorted(members_of(protocol)):
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
@@ -326,6 +328,25 @@ def _line(label: str, groups: Sequence[Group]) -> str:
         f"{label:<38} {sum(len(group.members) for group in groups):>7} {1 - flops / computed:>7.0%} "
         f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
     )
+
+
+def _group(values: dict[str, Any]) -> Group:
+    """A group of a recorded plan; ValueError or TypeError where it is none."""
+    members = tuple(Member(Candidate.parse(name), seed) for name, seed in values["members"])
+    for member in members:
+        whole("seed", member.seed, 0, 2**63 - 1)
+    group = Group(**(values | {"members": members}))
+    one_of("engine", group.engine, ("loop", "stack", "fused"))
+    whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
+    for name in ("parameters", "flops", "predicted_bytes"):
+        whole(name, getattr(group, name), 0, 10**30)
+    number("padding_share", group.padding_share, 0.0, 0.999999)
+    if group.predicted_seconds is not None:
+        number("predicted_seconds", group.predicted_seconds, 0.0, 1e15)
+    depths = {member.candidate.depth for member in members}
+    if not members or (group.engine == "stack" and len(depths) > 1):
+        raise InputError("members: expected at least one, and one depth in a stack")
+    return group
 
 
 def _short(name: str) -> str:

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from .errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -75,7 +77,7 @@ class PlainReporter(Reporter):
         self._say(f"{self._titles.pop(index, f'group {index + 1}')}, finished in {_duration(seconds)}")
 
     def _say(self, line: str) -> None:
-        self._stream.write(f"{line}\n")
+        self._stream.write(f"{printable(line)}\n")
         self._stream.flush()
 
 
@@ -109,7 +111,7 @@ class LiveReporter(Reporter):
             self.note(line)
 
     def note(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(printable(message), markup=False, highlight=False)
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         title = f"{index + 1}/{total} {label} x{members}"

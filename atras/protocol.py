@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from .errors import InputError
+from .errors import InputError, shown
 from .space import PAPER_CANDIDATES, Candidate
+
+MAX_MEMBERS = 100_000
+"""Most members accepted: past it a typing error in a range is likelier than a wish."""
 
 VERSION = 1
 """Raised when the same fields come to mean another experiment; part of the hash."""
@@ -86,6 +89,8 @@ class Protocol:
     evaluate_every: int = 0
 
     def __post_init__(self) -> None:
+        text("dataset", self.dataset)
+        text("target", self.target)
         for name, allowed in _CHOICES.items():
             one_of(name, getattr(self, name), allowed)
         for name in ("train_size", "test_size"):
@@ -105,12 +110,15 @@ class Protocol:
             )
         if not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", self.target):
             raise InputError(
-                f"target (={self.target!r}): expected none, random, least-likely or class:N, such as class:3"
+                f"target (={shown(self.target)}): expected none, random, least-likely or class:N, such as class:3"
             )
-        _distinct("candidates", self.candidates)
-        _distinct("seeds", self.seeds)
-        for seed in self.seeds:
-            whole("seed", seed, 0, 2**63 - 1)
+        _distinct("candidates", self.candidates, _candidate)
+        _distinct("seeds", self.seeds, lambda seed: whole("seed", seed, 0, 2**63 - 1))
+        members = len(self.candidates) * len(self.seeds)
+        if members > MAX_MEMBERS:
+            raise InputError(
+                f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
+            )
 
     @property
     def hash(self) -> str:
@@ -130,7 +138,7 @@ class Protocol:
             InputError: if `target` is `class:N` with N past the last class.
         """
         if self.target.startswith("class:") and int(self.target.removeprefix("class:")) >= classes:
-            raise InputError(f"target (={self.target!r}): expected a class from 0 to {classes - 1}")
+            raise InputError(f"target (={shown(self.target)}): expected a class from 0 to {classes - 1}")
 
     def replace(self, **changes: Any) -> Protocol:
         """A copy with some fields changed, checked anew."""
@@ -167,8 +175,14 @@ class Execution:
 
     def __post_init__(self) -> None:
         one_of("engine", self.engine, get_args(EngineName))
+        text("device", self.device)
+        if self.data_dir is not None:
+            text("data_dir", self.data_dir)
+        for name in ("download", "recalibrate"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} (={shown(getattr(self, name))}): expected True or False")
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
-            raise InputError(f"device (={self.device!r}): expected auto, cpu, cuda or cuda:N")
+            raise InputError(f"device (={shown(self.device)}): expected auto, cpu, cuda or cuda:N")
         if self.memory_bytes is not None:
             whole("memory", self.memory_bytes, 2**20, 2**50)
 
@@ -190,30 +204,41 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is not among the allowed ones."""
     if value not in allowed:
-        raise InputError(f"{name} (={value!r}): expected one of {', '.join(allowed)}")
+        raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(allowed)}")
 
 
 def whole(name: str, value: object, low: int, high: int) -> None:
     """Refuse anything but a whole number from low to high."""
     if type(value) is not int or not low <= value <= high:
-        raise InputError(f"{name} (={value!r}): expected a whole number from {low} to {high}")
+        raise InputError(f"{name} (={shown(value)}): expected a whole number from {low} to {high}")
 
 
 def number(name: str, value: object, low: float, high: float) -> None:
     """Refuse anything but a finite number from low to high."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
-        raise InputError(f"{name} (={value!r}): expected a number from {low:g} to {high:g}")
+    # NaN is in no range, and a comparison, unlike a conversion, takes whole numbers of any size.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{name} (={shown(value)}): expected a number from {low:g} to {high:g}")
 
 
-def _distinct(name: str, values: tuple[Any, ...]) -> None:
+def text(name: str, value: object) -> None:
+    """Refuse anything but text."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} (={shown(value)}): expected text")
+
+
+def _candidate(value: object) -> None:
+    if not isinstance(value, Candidate):
+        raise InputError(f"candidates (={shown(value)}): expected a tuple of Candidate, such as Candidate((24, 192))")
+
+
+def _distinct(name: str, values: object, check: Callable[[object], None]) -> None:
+    """Refuse anything but a tuple of different values that all pass a check."""
     if not isinstance(values, tuple) or not values:
-        raise InputError(f"{name} (={values!r}): expected a tuple of at least one; name one")
-    if len(set(values)) != len(values):
-        twice = next(value for value in values if values.count(value) > 1)
-        shown = twice.name if isinstance(twice, Candidate) else twice
-        raise InputError(f"{name}: {shown} came twice; name each once")
+        raise InputError(f"{name} (={shown(values)}): expected a tuple of at least one; name one")
+    seen: set[object] = set()
+    for value in values:
+        check(value)
+        if value in seen:
+            twice = value.name if isinstance(value, Candidate) else value
+            raise InputError(f"{name}: {twice} came twice; name each once")
+        seen.add(value)

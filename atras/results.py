@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from .errors import InputError
+from .errors import InputError, printable
+from .reading import read_regular
 from .schemas import ACCURACIES, COMPUTED, OPTIONAL, PAPER_COLUMNS, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
 
@@ -132,7 +133,7 @@ class Results:
         counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
         members = ", ".join(counts) or "no members yet"
         where = f", directory={str(self.directory)!r}" if self.directory else ""
-        return f"Results({self.dataset!r}, {self.run.get('status', 'unknown')}: {members}{where})"
+        return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
 
 
 class Writer:
@@ -233,6 +234,14 @@ class Writer:
             ) from error
 
 
+MAX_JSON_BYTES = 2**26
+MAX_PARQUET_BYTES = 2**30
+"""Largest files of a run that are read."""
+
+MAX_ROWS = 10_000_000
+"""Most rows of a frame that is read: a small file can declare any number of equal ones."""
+
+
 def read(directory: str | Path) -> Results:
     """Read a run's folder, finished or not.
 
@@ -240,7 +249,7 @@ def read(directory: str | Path) -> Results:
         InputError: if a file is missing, damaged or not of this form.
     """
     folder = Path(directory)
-    content = _bytes(folder / "run.json")
+    content = _bytes(folder / "run.json", MAX_JSON_BYTES)
     try:
         run = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -376,21 +385,33 @@ def _read_frame(path: Path, name: str) -> pl.DataFrame:
     # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
     if name in OPTIONAL and not path.exists():
         return _empty(name)
-    content = _bytes(path)
+    content = _bytes(path, MAX_PARQUET_BYTES)
     try:
-        frame = pl.read_parquet(io.BytesIO(content))
+        lazy = pl.scan_parquet(io.BytesIO(content))
+        if lazy.collect_schema() != pl.Schema(dtypes(name)):
+            raise InputError(
+                f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
+            )
+        rows = lazy.select(pl.len()).collect().item()
+        if rows > MAX_ROWS:
+            raise InputError(f"{path}: expected at most {MAX_ROWS} rows, found {rows}; point to the folder of a run")
+        frame = lazy.collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _foreign(path, "Parquet", error) from error
-    if frame.schema != pl.Schema(dtypes(name)):
-        raise InputError(
-            f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
-        )
+    empty = [column for column in _NEVER_NULL if column in frame.columns and frame[column].null_count()]
+    if empty:
+        raise InputError(f"{path}: expected a value in every row of {empty[0]}, found none in some; it is damaged")
+    if "status" in frame.columns and not frame["status"].is_in(STATUSES).all():
+        raise InputError(f"{path}: expected a status of {', '.join(STATUSES)}, found another one; it is damaged")
     return frame
 
 
-def _bytes(path: Path) -> bytes:
+_NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n", "group")
+
+
+def _bytes(path: Path, limit: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, limit)
     except OSError as error:
         raise InputError(
             f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run"

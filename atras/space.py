@@ -6,10 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import InputError
+from .errors import InputError, shown
 
 MAX_UNITS = 65_536
 """Widest hidden layer accepted, in units: past it a typing error is likelier than a wish."""
+
+MAX_LAYERS = 1000
+"""Most hidden layers accepted, for the same reason."""
+
+MAX_CANDIDATES = 100_000
+"""Most candidates that ranges may stand for, likewise."""
 
 PAPER_BASE_WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64)
 PAPER_FACTORS = (2, 4, 8, 16, 32)
@@ -30,10 +36,12 @@ class Candidate:
     hidden: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        widths = tuple(self.hidden)
+        widths = tuple(self.hidden) if isinstance(self.hidden, tuple | list) else ()
+        if len(widths) > MAX_LAYERS:
+            raise InputError(f"hidden (={shown(self.hidden)}): expected at most {MAX_LAYERS} layers, got {len(widths)}")
         if not widths or not all(type(width) is int and 1 <= width <= MAX_UNITS for width in widths):
             raise InputError(
-                f"hidden (={self.hidden!r}): expected one or more whole numbers from 1 to {MAX_UNITS}; "
+                f"hidden (={shown(self.hidden)}): expected one or more whole numbers from 1 to {MAX_UNITS}; "
                 "write for example 24,192 for two hidden layers"
             )
         object.__setattr__(self, "hidden", widths)
@@ -56,7 +64,7 @@ class Candidate:
             InputError: if the text is anything else.
         """
         if not re.fullmatch(r"\s*\d{1,9}\s*([,-]\s*\d{1,9}\s*)*", text, flags=re.ASCII):
-            raise InputError(f"hidden (={text!r}): expected widths separated by commas, such as 24,192 for two layers")
+            raise InputError(f"hidden (={shown(text)}): expected widths separated by commas, such as 24,192")
         return cls(tuple(int(width) for width in re.split("[,-]", text)))
 
 
@@ -76,16 +84,21 @@ def k_complete(
         max_width: units of the widest layer allowed.
 
     Raises:
-        InputError: if a factor is below 2, a base width below 1 or above `max_width`, or nothing is left.
+        InputError: if a factor is below 2, a base width below 1 or above `max_width`, the ranges are too wide, or
+            nothing is left.
 
     Source: ATRAS, Tables I and II; the rule is read out of the tables (docs/protocol.md).
     """
     found: dict[Candidate, None] = {}
     widths, factors = tuple(base_widths), tuple(factors)
+    if max_width > MAX_UNITS:
+        raise InputError(f"max_width (={shown(max_width)}): expected a whole number from 1 to {MAX_UNITS}")
+    if len(widths) * len(factors) > MAX_CANDIDATES:
+        raise InputError(f"base_widths and factors: expected at most {MAX_CANDIDATES} candidates; narrow the ranges")
     if any(factor < 2 for factor in factors):
-        raise InputError(f"factors (={factors}): expected whole numbers of at least 2; a factor of 1 never ends")
+        raise InputError(f"factors (={shown(factors)}): expected whole numbers of at least 2; a factor of 1 never ends")
     if any(not 1 <= width <= max_width for width in widths):
-        raise InputError(f"base_widths (={widths}): expected whole numbers from 1 to max_width (={max_width})")
+        raise InputError(f"base_widths (={shown(widths)}): expected whole numbers from 1 to max_width (={max_width})")
     for factor in factors:
         for width in widths:
             hidden = [width]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import printable
 from .paper import distance_lines
 from .results import Results
 
@@ -33,8 +34,8 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     lines = _heading("hidden layers", "params", left)
     lines[0] += " status"
     for row in means.iter_rows(named=True):
-        first = _left(row["hidden_layers"], _short(row["parameters"]), left, width)
-        lines += [*first[:-1], f"{first[-1]}{_figures(row)} {row['status']}"]
+        first = _left(printable(row["hidden_layers"]), _short(row["parameters"]), left, width)
+        lines += [*first[:-1], f"{first[-1]}{_figures(row)} {printable(row['status'])}"]
     if seeds > 1:
         lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
     lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import torch
@@ -33,6 +34,33 @@ def poisoned() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         setting.fill_uninitialized_memory = fill
+
+
+def damage(content: bytes, random: Random) -> bytes:
+    """Content as accidents and enemies leave it: bytes changed, lost, repeated or slipped in, sizes out of all bounds.
+
+    Args:
+        content: what was whole.
+        random: decides where and how; `hypothesis.strategies.randoms()` makes one whose choices shrink.
+    """
+    damaged = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        at = random.randrange(len(damaged) + 1)
+        length = random.choice((1, 2, 4, 8, 64))
+        kind = random.randrange(6)
+        if kind == 0:
+            damaged[at : at + 1] = bytes([random.randrange(256)])
+        elif kind == 1:
+            damaged[at : at + length] = random.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
+        elif kind == 2:
+            del damaged[at : at + length]
+        elif kind == 3:
+            damaged[at:at] = damaged[at : at + length]
+        elif kind == 4:
+            damaged[at:at] = random.randbytes(length)
+        else:
+            del damaged[at:]
+    return bytes(damaged)
 
 
 def make_fgsm_inputs(

@@ -340,3 +340,23 @@ def test_control_c_is_one_line_and_exit_130() -> None:
     action = f"import os, time; os.kill(os.getpid(), {int(signal.SIGINT)}); time.sleep(5)"
     done = python("-c", STUBBED.format(action=action))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "atras: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "stem"),
+    [("loop", "loop"), ("a\0b", "a_b"), ("\x1b[2J\n.npz", "_2J_"), ("/", "data"), ("x" * 300, "x" * 100)],
+)
+def test_the_folders_name_is_harmless_whatever_the_data_set_is_called(
+    schedule: Schedule, tmp_path: Path, dataset: str, stem: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    Path("run.toml").write_text(f"dataset = {json.dumps(dataset)}")
+    assert execute("--config run.toml") == 0
+    assert re.fullmatch(rf"runs/{stem}-\d{{8}}-\d{{6}}", schedule.calls[0].out.as_posix())
+
+
+def test_what_is_printed_is_shown_and_not_obeyed(schedule: Schedule, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute("--quiet --out \x1b[2J\udcff[bold]") == 0
+    assert capsys.readouterr().out.endswith(r"results are in \x1b[2J\udcff[bold]" + "\n")
+    assert execute("--\x1b[2J") == 2
+    assert "\x1b" not in capsys.readouterr().err

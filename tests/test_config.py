@@ -149,6 +149,10 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ('stem = "conv3"', "stem (='conv3'): expected one of auto, none, conv2, conv4"),
         ('device = "gpu"', "device (='gpu'): expected auto, cpu, cuda or cuda:N"),
         ("depth = 9", "depth (=9): no candidate has it"),
+        ("epochs = 0x" + "f" * 5000, "epochs (=more digits than Python prints): expected a whole number"),
+        ("hidden = [[0x" + "f" * 5000 + "]]", "hidden (=more digits than Python prints): expected one or more"),
+        ("max-width = 0x" + "f" * 5000, "max_width (=more digits than Python prints): expected a whole number"),
+        ("a." * 101 + "b = 1", "expected at most 100 dots on a line"),
         ("epochs = ", "expected TOML, got something else"),
         ("epochs = 1\nepochs = 2", "expected TOML, got something else"),
         (b"\xff\xfe\x00", "expected UTF-8 text, got other bytes"),
@@ -170,6 +174,9 @@ def test_a_bad_toml_file_is_one_line_naming_file_and_key(tmp_path: Path, content
         ("{", "expected JSON, got something else"),
         ("[" * 100_000, "expected JSON, got something else"),
         ('{"protocol": {"epochs": ' + "9" * 5000 + "}}", "expected JSON, got something else"),
+        ('{"protocol": {"epochs": 1, "epochs": 2}}', "key 'epochs' came twice"),
+        ('{"protocol": {"epsilon": NaN}}', "expected numbers, got NaN"),
+        ('{"protocol": {}, "plan": {"x": -Infinity}}', "expected numbers, got -Infinity"),
         (run_json(plan=[1]), "plan: expected an object"),
         (run_json(execution=3), "execution: expected an object"),
         (run_json(protocol={"epochz": 3}), "unknown key 'epochz'; did you mean epochs?"),
@@ -190,9 +197,10 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
         load(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory"):
         load(tmp_path)
-    monkeypatch.setattr(config, "MAX_BYTES", 10)
-    with pytest.raises(InputError, match="expected at most 10 bytes"):
-        load(write(tmp_path, "#" * 11))
+    for limit, name in (("MAX_TOML_BYTES", "run.toml"), ("MAX_BYTES", "run.json")):
+        monkeypatch.setattr(config, limit, 10)
+        with pytest.raises(InputError, match=r"cannot be read \(it has 11 bytes, of which 10 are allowed"):
+            load(write(tmp_path, "#" * 11, name))
 
 
 JSON = st.recursive(

@@ -321,6 +321,39 @@ class TestNpz:
         (tmp_path / "mine.npz").write_bytes(content)
         refused("expected an .npz file", "cannot be read", name=tmp_path / "mine.npz")
 
+    def test_an_array_that_comes_twice_is_refused(self, tmp_path):
+        path = write_npz(tmp_path / "mine.npz")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("x_test", archive.read("x_test.npy"))
+        refused("array x_test came twice", name=path)
+
+    def test_names_that_lead_elsewhere_are_only_names(self, tmp_path):
+        path = write_npz(tmp_path / "mine.npz")
+        with zipfile.ZipFile(path, "a") as archive:
+            for name in ("../x_train.npy", "/x_train.npy", "sub/x_train.npy"):
+                archive.writestr(name, b"hostile")
+        before = sorted(tmp_path.rglob("*"))
+        assert len(load(str(path)).train) == 6
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_encrypted_members_are_refused(self, tmp_path):
+        path = write_npz(tmp_path / "mine.npz")
+        content = bytearray(path.read_bytes())
+        for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            content[content.index(mark) + flags] |= 1
+        path.write_bytes(content)
+        refused("cannot be read", "encrypted", name=path)
+
+    def test_a_header_as_python_2_wrote_it_is_read_without_a_warning(self, tmp_path):
+        path = write_npz(tmp_path / "mine.npz")
+        with zipfile.ZipFile(path) as archive:
+            members = {entry: archive.read(entry) for entry in archive.namelist()}
+        members["y_test.npy"] = members["y_test.npy"].replace(b"(4,), } ", b"(4L,), }")
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry, content in members.items():
+                archive.writestr(entry, content)
+        assert len(load(str(path)).test) == 4
+
     def test_damaged_data_are_refused(self, tmp_path):
         path = write_npz(tmp_path / "mine.npz")
         content = path.read_bytes()
@@ -504,6 +537,13 @@ class TestSvhn:
         file = tmp_path / "train_32x32.mat"
         file.write_bytes(damage(file.read_bytes()))
         refused(file, part, name="svhn", data_dir=tmp_path)
+
+    def test_a_variable_that_comes_twice_is_refused(self, tmp_path):
+        self.write(tmp_path, packed=False)
+        file = tmp_path / "train_32x32.mat"
+        content = file.read_bytes()
+        file.write_bytes(content + content[128:])
+        refused(file, "variable X came twice", name="svhn", data_dir=tmp_path)
 
     def test_a_header_that_its_data_cannot_fill_is_refused(self, tmp_path):
         self.write(tmp_path, packed=False)

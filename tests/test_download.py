@@ -1,4 +1,4 @@
-"""Downloads from a local HTTP server: good files, wrong ones, cut connections, missing ones, silence."""
+"""Downloads from a local HTTP server: good files, wrong ones, cut connections, missing ones, silence, floods."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ BROKEN_ARCHIVES = {
 }
 
 
+ELSEWHERE = {"file": "file:///etc/passwd", "ftp": "ftp://127.0.0.1/{}", "circle": "/{}"}
+REASONS = {
+    "404": "404",
+    "silent": "timed out",
+    "endless": "more than 1048576 bytes came",
+    "trickle": "not done after 0.5 seconds",
+    "file": "not allowed",
+    "ftp": "redirected to ftp:",
+    "circle": "infinite loop",
+}
+
+
 def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
@@ -47,7 +59,8 @@ def md5(content):
 class Server(ThreadingHTTPServer):
     """Serves `files`.
 
-    A path in `cut` loses its connection half-way, one in `silent` is never answered, one in `garbled` not in HTTP.
+    A path in `cut` loses its connection half-way, one in `silent` is never answered, one in `garbled` not in HTTP. One
+    in `endless` never ends, one in `trickle` likewise a byte at a time, and one in `moved` is somewhere else.
     """
 
     daemon_threads = True
@@ -55,6 +68,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.cut, self.silent, self.garbled, self.asked = {}, set(), set(), set(), []
+        self.endless, self.trickle, self.moved = set(), set(), {}
         self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/"
 
@@ -71,6 +85,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if name in self.server.garbled:
             self.wfile.write(b"nonsense\r\n")
+            return
+        if name in self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved[name])
+            self.end_headers()
+            return
+        if name in self.server.endless | self.server.trickle:
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.released.wait(0.05 if name in self.server.trickle else 0):
+                self.wfile.write(b"x" * (1 if name in self.server.trickle else 2**16))
             return
         if name not in self.server.files:
             self.send_error(404)
@@ -174,10 +199,12 @@ def test_nothing_is_downloaded_when_that_is_off(server, monkeypatch):
     assert server.asked == []
 
 
-@pytest.mark.parametrize("failure", ["wrong checksum", "cut", "404", "silent", "garbled", *BROKEN_ARCHIVES])
+@pytest.mark.parametrize("failure", [*REASONS, "wrong checksum", "cut", "garbled", *BROKEN_ARCHIVES])
 def test_a_failed_download_says_what_was_tried_and_leaves_nothing(server, monkeypatch, tmp_path, failure):
     serve_idx(server, monkeypatch)
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(download, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(download, "MAX_BYTES", 2**20)
     file = "t10k-images-idx3-ubyte.gz"
     if failure == "wrong checksum":
         server.files[file] = gzip.compress(b"another file")
@@ -187,8 +214,10 @@ def test_a_failed_download_says_what_was_tried_and_leaves_nothing(server, monkey
         del server.files[file]
     elif failure == "silent":
         server.silent.add(file)
-    elif failure == "garbled":
-        server.garbled.add(file)
+    elif failure in ("garbled", "endless", "trickle"):
+        getattr(server, failure).add(file)
+    elif failure in ELSEWHERE:
+        server.moved[file] = ELSEWHERE[failure].format(file)
     else:
         server.files[file] = BROKEN_ARCHIVES[failure]
         resources = [(name, md5(server.files[name])) for name in server.files]
@@ -197,7 +226,7 @@ def test_a_failed_download_says_what_was_tried_and_leaves_nothing(server, monkey
     start = time.monotonic()
     text = refused("mnist", f"tried to download {server.url} and failed", f"put {', '.join(IDX_FILES.values())}", place)
     assert time.monotonic() - start < 5
-    assert {"404": "404", "silent": "timed out"}.get(failure, "failed") in text
+    assert REASONS.get(failure, "failed") in text
     assert cached(tmp_path) == []
     assert file in server.asked
 

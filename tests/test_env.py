@@ -66,3 +66,33 @@ def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeyp
 
 def test_the_key_names_the_machine() -> None:
     assert str(torch.get_num_threads()) in machine_key(CPU)
+
+
+@pytest.mark.parametrize("value", [["1", 2], [1], [1, 0], [-1, 2], [float("nan"), 2], [1, 1e19], [True, 2], None])
+def test_what_can_be_no_speed_is_measured_again(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    calibrate.speed(StackEngine, SPEC, Protocol(), CPU)
+    path = cache_dir() / "calibration.json"
+    (key,) = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value}))
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert json.loads(path.read_text()) == {key: [1.0, 2.0]}
+
+
+def test_without_a_place_for_the_cache_speed_is_measured_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    with pytest.raises(InputError, match="XDG_CACHE_HOME: expected a folder"):
+        cache_dir()

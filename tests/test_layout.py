@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports only modules above it. `testing` may import any of them, and none imports it.
 ORDER = """
-errors space protocol options config env formats download data randomness model engine optimizer stack loop fused attack
-evaluate measure train schemas weights results checkpoint cost plan calibrate progress schedule transfer search paper
-summary report export cli batched __main__ testing
+errors reading space protocol options config env formats download data randomness model engine optimizer stack loop
+fused attack evaluate measure train schemas weights results checkpoint cost plan calibrate progress schedule transfer
+search paper summary report export cli batched __main__ testing
 """.split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
 MODULES = sorted(path.stem for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__")
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))
@@ -83,6 +83,57 @@ def test_an_ops_files_agree_with_its_backends(op):
 def test_every_op_has_its_test_and_its_benchmark(op):
     assert (ROOT / "tests" / "kernels" / f"test_{op}.py").exists()
     assert (ROOT / "bench" / "benchmarks" / f"bench_{op}.py").exists()
+
+
+UNSAFE = """
+pickle.load pickle.loads pickle.Unpickler cPickle dill cloudpickle marshal shelve joblib.load yaml.load yaml.unsafe_load
+torch.load numpy.load np.load eval exec os.system os.popen tempfile.mktemp pandas.read_pickle
+""".split()  # noqa: SIM905
+"""What turns bytes into code, or is open to whoever can write to the temporary folder. (`weights_only`, `allow_pickle`
+and safe loaders would be exceptions; nothing here needs them.)"""
+
+
+def unsafe(path: Path) -> set[str]:
+    """Names from UNSAFE that a file uses, whatever they were imported as; and `shell=True`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    real: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            real |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            real |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            first, _, rest = ast.unparse(node).partition(".")
+            found.add(f"{real.get(first, first)}.{rest}" if rest else real.get(first, first))
+        elif isinstance(node, ast.keyword) and node.arg == "shell" and ast.unparse(node.value) != "False":
+            found.add("shell=True")
+    return {name for name in found if name in UNSAFE or name == "shell=True"}
+
+
+def test_nothing_that_is_read_becomes_code():
+    # The one exception is restricted to plain values and arrays, and sees only files of an official checksum.
+    allowed = {ROOT / "atras" / "formats.py": {"pickle.Unpickler"}}
+    for folder in ("atras", "kernels", "bench"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert unsafe(path) == allowed.get(path, set()), path
+
+
+def test_what_would_make_code_of_data_is_seen(tmp_path):
+    file = tmp_path / "file.py"
+    for line, name in {
+        "import pickle as p; p.loads(b'')": "pickle.loads",
+        "from torch import load as l; l('')": "torch.load",
+        "import numpy as np; np.load('')": "numpy.load",
+        "import subprocess; subprocess.run('', shell=True)": "shell=True",
+        "from os import system; system('')": "os.system",
+        "eval('')": "eval",
+    }.items():
+        file.write_text(f"def f():\n    {line}\n")
+        assert unsafe(file) == {name}
+    file.write_text("import json\njson.loads('')\nmodel.eval()\n")
+    assert unsafe(file) == set()
 
 
 def test_every_folder_of_kernels_is_a_package():

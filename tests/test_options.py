@@ -182,3 +182,10 @@ def test_a_recorded_plan_is_dropped_when_what_it_depends_on_changes(settings: di
 
 def test_without_settings_everything_is_the_default() -> None:
     assert combine(Loaded(), {}) == (Protocol(), Execution(), None)
+
+
+def test_ranges_stand_for_a_bounded_number_in_all() -> None:
+    assert len(parse_seeds(f"0-{MAX_COUNT - 2},{MAX_COUNT - 1}")) == MAX_COUNT
+    for text in (f"0-{MAX_COUNT - 1},7", ",".join(["0-9999"] * 1000), ["0-9999"] * 1000):
+        with pytest.raises(InputError, match="expected whole numbers"):
+            parse_seeds(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -158,3 +159,40 @@ def test_a_printed_plan_fits_80_columns() -> None:
     lines = Plan("cpu", "stack", "fp32", plan(Protocol(seeds=tuple(range(100))))).lines()
     assert max(map(len, lines)) <= 80
     assert lines[-1].split()[:2] == ["all", "4000"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation_batch": 0},
+        {"evaluation_batch": "250"},
+        {"parameters": None},
+        {"flops": -1},
+        {"padding_share": 1.0},
+        {"predicted_bytes": 1e9},
+        {"predicted_seconds": "soon"},
+        {"engine": "fast"},
+        {"engine": "loop"},
+        {"members": []},
+        {"members": [["8", "0"]]},
+        {"members": [["8", 0], ["8-8", 0]]},
+        {"members": [["8"]]},
+        {"colour": "red"},
+    ],
+)
+def test_a_recorded_group_with_anything_else_in_it_is_refused(change: dict[str, Any]) -> None:
+    protocol = Protocol(candidates=(Candidate((8,)), Candidate((8, 8))), seeds=(0,))
+    whole = Plan("cpu", "stack", "fp32", plan(protocol)).to_dict()
+    assert Plan.from_dict(whole, protocol)
+    groups = [{**whole["groups"][0], **change}, *whole["groups"][1:]]
+    with pytest.raises(InputError, match="plan: "):
+        Plan.from_dict({**whole, "groups": groups}, protocol)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("stack", "bf16"), ("fused", "fp64"), ("stack", "auto"), ("stack", "x")]
+)
+def test_a_recorded_plan_whose_engine_cannot_do_its_precision_is_refused(engine: str, precision: str) -> None:
+    groups = tuple(replace(group, engine=engine) for group in plan(Protocol()))
+    with pytest.raises(InputError, match=r"precision|does not compute in"):
+        Plan.from_dict(Plan("cpu", engine, precision, groups).to_dict(), Protocol())

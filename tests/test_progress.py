@@ -118,3 +118,16 @@ def test_reporters_import_without_rich() -> None:
         [sys.executable, "-c", code], cwd=Path(atras.__file__).parents[1], capture_output=True, check=False
     )
     assert done.returncode == 0
+
+
+HOSTILE = "[bold]data\x1b[2J\u202e\udcff[/bold]"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_names_are_shown_and_not_obeyed(live: bool) -> None:
+    stream = Terminal()
+    # rich would hide a bare surrogate's failure to be encoded only on a stream without an encoding.
+    reporter = LiveReporter(Console(file=stream, width=100)) if live else PlainReporter(stream)
+    reporter.note(HOSTILE)
+    reporter.close()
+    assert r"[bold]data\x1b[2J\u202e\udcff[/bold]" in stream.getvalue()

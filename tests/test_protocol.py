@@ -91,3 +91,28 @@ def test_a_target_past_the_last_class_is_refused() -> None:
 def test_impossible_executions_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         Execution(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": 5}, "dataset .=5.: expected text"),
+        ({"target": None}, "target .=None.: expected text"),
+        ({"epochs": 10**5000}, "epochs .=more digits than Python prints.: expected a whole number"),
+        ({"learning_rate": 10**5000}, "learning_rate .=more digits than Python prints.: expected a number"),
+        ({"epsilon": float("nan")}, "epsilon .=nan.: expected a number"),
+        ({"candidates": ("40",)}, "candidates .='40'.: expected a tuple of Candidate"),
+        ({"candidates": ([],)}, "expected a tuple of Candidate"),
+        ({"seeds": ([1],)}, "seed .=.1..: expected a whole number"),
+        ({"seeds": tuple(range(100_001)), "candidates": (Candidate((8,)),)}, "expected at most 100000; split them"),
+    ],
+)
+def test_fields_of_other_types_and_populations_past_all_bounds_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        Protocol(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"device": 5}, {"data_dir": 5}, {"download": 1}, {"recalibrate": None}])
+def test_an_execution_takes_its_own_types_alone(fields):
+    with pytest.raises(InputError, match=f"{next(iter(fields))} .=.*: expected"):
+        Execution(**fields)

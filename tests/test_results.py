@@ -605,3 +605,35 @@ def test_a_run_without_rows_has_a_summary() -> None:
 )
 def test_counts_are_shortened_to_three_digits(count: int, text: str) -> None:
     assert summary._short(count) == text
+
+
+def test_names_in_foreign_results_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, run_info(("\x1b[2J",), dataset="\x1b[2J"))
+    writer.append(Rows(table=[table_row("\x1b[2J", 0), table_row("\x1b[2J", 1)]))
+    found = writer.finish({})
+    found.run["status"] = "\x1b[2J"
+    for text in (repr(found), *summary_lines(found)):
+        assert text.isprintable()
+    assert any(line.startswith(r"\x1b[2J") for line in summary_lines(found))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.lit(None, pl.String).alias("hidden_layers"), "expected a value in every row of hidden_layers"),
+        (pl.lit(None, pl.Int64).alias("parameters"), "expected a value in every row of parameters"),
+        (pl.lit("splendid").alias("status"), "expected a status of trained, dead, diverged"),
+    ],
+)
+def test_rows_with_holes_or_unknown_states_are_refused(finished: Path, change: pl.Expr, message: str) -> None:
+    path = finished / "table.parquet"
+    path.write_bytes(results._parquet(pl.read_parquet(path.read_bytes()).with_columns(change)))
+    with pytest.raises(InputError, match=rf"table\.parquet: {message}"):
+        read(finished)
+
+
+def test_files_past_their_limits_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, name in (("MAX_PARQUET_BYTES", "table.parquet"), ("MAX_JSON_BYTES", "run.json")):
+        monkeypatch.setattr(results, limit, 10)
+        with pytest.raises(InputError, match=f"{name}: .* of which 10 are allowed"):
+            read(finished)

@@ -74,3 +74,27 @@ def test_impossible_ranges_are_refused(arguments: tuple[list[int], list[int], in
 def test_a_depth_nobody_has_is_refused_with_the_depths_there_are() -> None:
     with pytest.raises(InputError, match=r"depth \(=9\).*choose from 1, 2, 3"):
         with_depth(PAPER_CANDIDATES, [9])
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ((range(1, 10_000), range(2, 10_000), 10_000), "at most 100000 candidates; narrow the ranges"),
+        (([8], [2], 10**5000), "max_width .=more digits than Python prints.: expected a whole number from 1 to 65536"),
+    ],
+)
+def test_ranges_that_stand_for_too_much_are_refused_at_once(ranges, message):
+    with pytest.raises(InputError, match=message):
+        k_complete(*ranges)
+
+
+def test_layers_are_bounded():
+    assert Candidate((1,) * 1000).depth == 1000
+    with pytest.raises(InputError, match="expected at most 1000 layers, got 1001"):
+        Candidate((1,) * 1001)
+
+
+@pytest.mark.parametrize("hidden", [5, None, "40", {40}, 1.5])
+def test_what_is_no_tuple_of_widths_is_refused(hidden):
+    with pytest.raises(InputError, match="expected one or more whole numbers"):
+        Candidate(hidden)

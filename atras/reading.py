@@ -1,0 +1,51 @@
+"""Files from anywhere, read without waiting and without surprises in size."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: Path, limit: int) -> BinaryIO:
+    """Open a file that is one: a FIFO would be waited for, a device may never end.
+
+    Args:
+        path: the file.
+        limit: most bytes it may have.
+
+    Raises:
+        OSError: if it cannot be opened, is of another kind or has more bytes; `strerror` says which.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the method takes no opener)
+    found = os.fstat(file.fileno())
+    reason = ""
+    if not stat.S_ISREG(found.st_mode):
+        reason = "it is no regular file"
+    elif found.st_size > limit:
+        reason = f"it has {found.st_size} bytes, of which {limit} are allowed"
+    if reason:
+        file.close()
+        raise OSError(errno.EINVAL, reason, str(path))
+    return file
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular`, and if the file grows or shrinks meanwhile.
+    """
+    with open_regular(path, limit) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)
+    if len(content) != size:
+        raise OSError(errno.EINVAL, "it changed while it was read", str(path))
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Opened as usual, a FIFO that nobody writes to holds the program for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

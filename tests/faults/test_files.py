@@ -1,0 +1,345 @@
+"""Whatever files of data, results and caches hold: success, or one line; and memory that the file's size bounds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import os
+import resource
+import signal
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.io
+import torch
+from hypothesis import strategies as st
+
+from atras import calibrate, config, formats, results
+from atras.data import load
+from atras.errors import InputError
+from atras.formats import IDX_FILES
+from atras.loop import LoopEngine
+from atras.model import Spec
+from atras.plan import Speed
+from atras.protocol import Protocol
+from atras.results import Writer, read
+from atras.summary import summary_lines
+from atras.testing import damage
+from atras.train import Rows
+
+Fuzz = Callable[..., None]
+MIB = 2**20
+RANDOMS = st.randoms(use_true_random=False)
+ARRAYS = {
+    "x_train": np.random.default_rng(0).integers(0, 256, (6, 5, 5), dtype=np.uint8),
+    "y_train": np.arange(6) % 3,
+    "x_test": np.random.default_rng(1).integers(0, 256, (4, 5, 5), dtype=np.uint8),
+    "y_test": np.arange(4) % 3,
+}
+
+
+def npz(save: Any = np.savez, **changes: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    save(target, **(ARRAYS | changes))
+    return target.getvalue()
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes((0, 0, 8, array.ndim)) + sizes + array.astype(np.uint8).tobytes()
+
+
+def archive(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as made:
+        for name, content in members.items():
+            made.writestr(name, content)
+    return target.getvalue()
+
+
+def members_of(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as read_from:
+        return {name: read_from.read(name) for name in read_from.namelist()}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(fuzz: Fuzz, tmp_path: Path, save: Any) -> None:
+    path, whole = tmp_path / "mine.npz", npz(save)
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        load(str(path))
+
+    fuzz(check, RANDOMS.map(lambda random: damage(whole, random)))
+    # Damage below the archive's checksums: the headers and values of one array.
+    members = members_of(whole)
+    inside = st.tuples(st.sampled_from(sorted(members)), RANDOMS)
+    fuzz(check, inside.map(lambda at: archive(members | {at[0]: damage(members[at[0]], at[1])})))
+
+
+def test_headers_of_arrays(fuzz: Fuzz, tmp_path: Path) -> None:
+    path, members = tmp_path / "mine.npz", members_of(npz())
+    sizes = st.lists(st.sampled_from(["6", "5", "150", "0", "-6", "2**9", "10**18", "9" * 60, "True", "1.5", "None"]))
+    odd = ["6", "()", "(6, 5, 5)", "'x'", "((6,),)"]
+    shapes = sizes.map(lambda drawn: f"({', '.join(drawn)},)") | st.sampled_from(odd)
+    dtypes = ["|u1", ">i8", "<f4", "<c8", "|O", "|S9", "<M8[s]", "|V5", "|b1", "<f2", "<i4", "zz", "", [("a", "|u1")]]
+    written = st.sampled_from(dtypes) | st.text(max_size=9)
+    descriptions = written.map(repr) | st.just("-" * 9000)
+    order = st.sampled_from(["True", "False", "None", "1if 1else 2"])
+    body = "{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}\n".format
+    headers = st.builds(body, descriptions, order, shapes)
+
+    def check(drawn: tuple[str, int, bytes]) -> None:
+        header, version, values = drawn
+        text = header.encode("latin1", "replace")
+        length = len(text).to_bytes(2 if version == 1 else 4, "little")
+        made = b"\x93NUMPY" + bytes((version, 0)) + length + text + values
+        path.write_bytes(archive(members | {"x_train.npy": made}))
+        load(str(path))
+
+    fuzz(check, st.tuples(headers, st.sampled_from([1, 1, 2, 3]), st.sampled_from([150, 0, 600, 1200]).map(bytes)), 300)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx(fuzz: Fuzz, tmp_path: Path, suffix: str) -> None:
+    packed = {
+        file: gzip.compress(idx(ARRAYS[name]), mtime=0) if suffix else idx(ARRAYS[name])
+        for name, file in IDX_FILES.items()
+    }
+
+    def check(at: tuple[str, Random]) -> None:
+        for file, content in packed.items():
+            (tmp_path / f"{file}{suffix}").write_bytes(damage(content, at[1]) if file == at[0] else content)
+        load(str(tmp_path))
+
+    fuzz(check, st.tuples(st.sampled_from(sorted(packed)), RANDOMS))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matlab(fuzz: Fuzz, tmp_path: Path, packed: bool) -> None:
+    variables = {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.array([[1], [10]], np.uint8)}
+    for part in ("train", "test"):
+        scipy.io.savemat(tmp_path / f"{part}_32x32.mat", variables, do_compression=packed)
+    path = tmp_path / "train_32x32.mat"
+    # Only the parts that say something: 6,144 zeros between them would take nearly all the damage.
+    whole = path.read_bytes()
+
+    def check(random: Random) -> None:
+        at = random.choice((0, 0, 1)) * max(len(whole) - 200, 0)
+        path.write_bytes(whole[:at] + damage(whole[at : at + 250], random) + whole[at + 250 :])
+        load("svhn", data_dir=tmp_path, download=False)
+
+    fuzz(check, RANDOMS)
+
+
+def finished_run(folder: Path) -> Path:
+    """A run's folder with one row a frame."""
+    protocol = {"dataset": "digits", "candidates": ["40"], "seeds": [0]}
+    writer = Writer(folder, {"protocol": protocol, "protocol_hash": "0123456789abcdef", "version": "0.1.0"})
+    row: dict[str, Any] = {"dataset": "digits", "hidden_layers": "40", "depth": 1, "parameters": 9, "seed": 0}
+    accuracies = {name: 0.5 for name in results.SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
+    writer.append(Rows(table=[row | {"status": "trained"} | accuracies]))
+    writer.finish({})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "history.parquet", "run.json"])
+def test_files_of_a_run(fuzz: Fuzz, tmp_path: Path, name: str) -> None:
+    folder = finished_run(tmp_path / "run")
+    whole = (folder / name).read_bytes()
+
+    def check(content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        (repr(read(folder)), summary_lines(read(folder)))
+
+    fuzz(check, RANDOMS.map(lambda random: damage(whole, random)))
+
+
+def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9))
+    spec, cpu = Spec((1, 8, 8), 10, stem="none"), torch.device("cpu")
+
+    def asked() -> Speed:
+        return calibrate.speed(LoopEngine, spec, Protocol(), cpu)
+
+    asked()
+    path = tmp_path / "atras" / "calibration.json"
+    whole = path.read_bytes()
+    (key,) = json.loads(whole)
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        found = asked()
+        assert math.isfinite(found.step_seconds)
+        assert found.flops_per_second > 0
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    values = st.lists(st.floats() | st.integers() | st.text() | st.booleans() | st.none(), max_size=3) | st.text()
+    fuzz(check, values.map(lambda value: json.dumps({key: value, "other": value}).encode()), examples=80)
+    fuzz(check, RANDOMS.map(lambda random: damage(whole, random)), examples=50)
+    for content in (b"[" * 10**5, b"{" * 10**5, b'{"a":' * 10**5, b"\0" * 2 * calibrate.MAX_BYTES):
+        check(content)
+
+
+# Files that say little and mean much
+
+
+@pytest.fixture
+def within_mib() -> Callable[[Callable[[], object]], None]:
+    """Call what must be refused, and fail if Python's memory grew by more than 8 MiB meanwhile."""
+
+    def measure(call: Callable[[], object]) -> None:
+        tracemalloc.start()
+        try:
+            call()
+            assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+        finally:
+            tracemalloc.stop()
+
+    return measure
+
+
+ZEROS = bytes(64 * MIB)
+BOMBS = {
+    "declares little": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "lzma": zipfile.ZIP_LZMA,
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_archive_unpacks_to_no_more_than_it_declares(
+    tmp_path: Path, within_mib: Any, kind: str, count: Callable[..., None]
+) -> None:
+    # More values than are unpacked to see the header.
+    path = tmp_path / "mine.npz"
+    members = members_of(npz(x_train=np.zeros((600, 5, 5), np.uint8), y_train=np.arange(600) % 3))
+    declared = len(members["x_train.npy"])
+    content = bytearray(archive(members | {"x_train.npy": members["x_train.npy"] + ZEROS}, BOMBS[kind]))
+    # The uncompressed size, in the local header and in the directory at the end.
+    long = (declared + len(ZEROS)).to_bytes(4, "little")
+    assert content.count(long) == 2
+    path.write_bytes(content.replace(long, declared.to_bytes(4, "little")))
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"mine\.npz: expected"):
+            load(str(path))
+
+    within_mib(refused)
+    count("bombs refused")
+
+
+@pytest.mark.faults
+def test_an_archive_that_declares_too_much_is_refused_unread(
+    tmp_path: Path, within_mib: Any, count: Callable[..., None]
+) -> None:
+    path, members = tmp_path / "mine.npz", members_of(npz())
+    content = bytearray(archive(members))
+    size = len(members["x_train.npy"]).to_bytes(4, "little")
+    path.write_bytes(content.replace(size, (2**32 - 2).to_bytes(4, "little")))
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"its arrays unpack to .* bytes, of which"):
+            load(str(path))
+
+    within_mib(refused)
+    count("bombs refused")
+
+
+@pytest.mark.faults
+def test_compressed_idx_and_matlab_unpack_to_no_more_than_is_allowed(
+    tmp_path: Path, within_mib: Any, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", MIB)
+    images = tmp_path / "images.gz"
+    images.write_bytes(gzip.compress(idx(ARRAYS["x_train"]) + ZEROS))
+    matlab = tmp_path / "train_32x32.mat"
+    scipy.io.savemat(matlab, {"X": np.zeros((32, 32, 3, 20_000), np.uint8)}, do_compression=True)
+
+    def refused() -> None:
+        with pytest.raises(InputError, match="the file holds more"):
+            formats.read_idx(images, 3)
+        with pytest.raises(InputError, match="unpacks to more than"):
+            formats.read_svhn(matlab)
+
+    within_mib(refused)
+    count("bombs refused", 2)
+
+
+@pytest.mark.faults
+def test_a_frame_of_countless_equal_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    folder = finished_run(tmp_path / "run")
+    path = folder / "table.parquet"
+    many = pl.read_parquet(path.read_bytes()).select(pl.all().first().repeat_by(results.MAX_ROWS // 10).explode())
+    many.write_parquet(path)
+    monkeypatch.setattr(results, "MAX_ROWS", results.MAX_ROWS // 10 - 1)
+    with pytest.raises(InputError, match=r"table\.parquet: expected at most 999999 rows, found 1000000"):
+        read(folder)
+    count("bombs refused")
+
+
+@pytest.mark.faults
+def test_a_file_with_more_bytes_than_memory_is_not_begun(tmp_path: Path, count: Callable[..., None]) -> None:
+    path = tmp_path / "mine.npz"
+    with path.open("wb") as file:
+        file.truncate(2**42)  # it has no blocks on the disk
+    assert path.stat().st_blocks == 0
+    with pytest.raises(InputError, match=r"mine\.npz: cannot be read \(it has 4398046511104 bytes, of which"):
+        load(str(path))
+    count("bombs refused")
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Ends a test that hangs."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alarm")
+def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, count: Callable[..., None]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    readers: list[Callable[[Path], object]] = [
+        config.load,
+        lambda path: formats.read_idx(path, 3),
+        formats.read_npz,
+        lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
+        formats.read_svhn,
+        lambda path: results._read_frame(path, "table"),
+    ]
+    for name, reason in (("fifo", "no regular file"), ("zero", "no regular file"), ("loop", "symbolic links")):
+        for reader in readers:
+            with pytest.raises(InputError, match=f"{name}: .*{reason}"):
+                reader(tmp_path / name)
+            count("irregular files refused")
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alarm")
+def test_a_run_toml_takes_time_in_proportion_to_its_size(tmp_path: Path, count: Callable[..., None]) -> None:
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    for text in ("a." * 500_000 + "b = 1", "[" + "a." * 500_000 + "b]", "x = {" + "a." * 500_000 + "b = 1}"):
+        (tmp_path / "run.toml").write_text(text)
+        with pytest.raises(InputError, match="dots on a line"):
+            config.load(tmp_path / "run.toml")
+        count("bombs refused")
+    # Measured at 0.01 s; the parser alone takes 15 s for a sixteenth of it.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - start < 2
