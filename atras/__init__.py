@@ -14,11 +14,12 @@ from .protocol import Execution, Protocol
 from .space import Candidate, k_complete
 
 if TYPE_CHECKING:
+    from .export import load
     from .results import Results, read
     from .schedule import run
 
 __version__ = "0.1.0"
-__all__ = ["Candidate", "Execution", "InputError", "Protocol", "Results", "k_complete", "read", "run"]
+__all__ = ["Candidate", "Execution", "InputError", "Protocol", "Results", "k_complete", "load", "read", "run"]
 
 
 class _MissingKernels:
@@ -33,7 +34,7 @@ class _MissingKernels:
 
 sys.meta_path.append(_MissingKernels)
 
-_LAZY = {"run": "schedule", "read": "results", "Results": "results"}
+_LAZY = {"run": "schedule", "read": "results", "Results": "results", "load": "export"}
 
 
 def __getattr__(name: str) -> Any:

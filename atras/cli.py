@@ -17,19 +17,21 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from . import __version__, progress
+from . import __version__, commands, progress
 from .errors import InputError, printable
-from .options import Loaded, combine
+from .options import Loaded, combine, parse_whole
 from .protocol import (
     PRESETS,
     Activation,
     EngineName,
+    Execution,
     Initialisation,
     LabelSource,
     OptimizerName,
     Precision,
     Protocol,
     StemName,
+    one_of,
 )
 
 _IMPORTED = time.perf_counter()
@@ -116,9 +118,13 @@ app = typer.Typer(
 )
 
 
+for _command in (commands.claims, commands.compare, commands.export):
+    app.command()(_command)
+
+
 @app.callback()
 def _atras(version: Version = None) -> None:
-    """Make `atras` a command with subcommands even while it has one."""
+    """Without a command, `atras` shows its help."""
 
 
 @app.command()
@@ -169,6 +175,13 @@ def run(
     max_width: Annotated[str | None, _option("Population", "widest layer", 1024, metavar="N")] = None,
     seeds: Annotated[
         str | None, _option("Population", "each candidate once with each: 0-4 or 0,3,7", 0, metavar="0-4")
+    ] = None,
+    search: Annotated[
+        str | None,
+        _option("Population", "train all a little and the better half on, round by round", metavar="halving"),
+    ] = None,
+    budget: Annotated[
+        str | None, _option("Population", "most candidate-epochs that a search may take", metavar="N")
     ] = None,
     stem: Annotated[
         str | None,
@@ -251,6 +264,9 @@ def run(
     given = locals()
     settings = {name: value for name, value in given.items() if value is not None and value != []}
     protocol, execution, plan = combine(_load(config), settings)
+    if search is not None or budget is not None:
+        _search(search, budget, protocol, execution, out, dry_run, quiet)
+        return
     from . import schedule
 
     if dry_run:
@@ -272,6 +288,29 @@ def run(
     from .summary import summary_lines
 
     _print([*summary_lines(results, shutil.get_terminal_size().columns), f"results are in {folder}"])
+
+
+def _search(
+    method: str | None,
+    budget: str | None,
+    protocol: Protocol,
+    execution: Execution,
+    out: str | None,
+    dry_run: bool | None,
+    quiet: bool | None,
+) -> None:
+    one_of("search", method, ("halving",))
+    if budget is None:
+        raise InputError("budget: expected with --search, none came; add --budget N, in candidate-epochs")
+    from .search import pareto_lines, round_lines, search
+
+    most = parse_whole(budget, "budget")
+    if dry_run:
+        _print(round_lines(protocol, most))
+        return
+    folder = Path(out) if out else _default_folder(protocol.dataset)
+    results = search(protocol, execution, most, folder, reporter=lambda: progress.choose(bool(quiet)))
+    _print([*pareto_lines(results), f"results are in {folder}"])
 
 
 def _load(path: str | None) -> Loaded:

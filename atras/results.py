@@ -217,13 +217,13 @@ class Writer:
         if self._directory is None:
             return
         for name in names:
-            _write(self._directory / f"{name}.parquet", _parquet(self._frames[name]))
+            write_file(self._directory / f"{name}.parquet", _parquet(self._frames[name]))
             if name == "table":
-                _write(self._directory / "table.csv", _csv(self._frames[name]))
+                write_file(self._directory / "table.csv", _csv(self._frames[name]))
 
     def _write_run(self, text: str) -> None:
         if self._directory is not None:
-            _write(self._directory / "run.json", text.encode() + b"\n")
+            write_file(self._directory / "run.json", text.encode() + b"\n")
 
     def _run_json(self) -> str:
         try:
@@ -343,7 +343,12 @@ def _claim(folder: Path) -> None:
         ) from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds its former content or all of the new one.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:

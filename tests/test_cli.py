@@ -121,7 +121,8 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
-    assert known - tried == {"--out", "--config", "--dry-run", "--quiet", "--version", "--download"}
+    searching = {"--search", "--budget"}  # tests/test_search.py
+    assert known - tried == {"--out", "--config", "--dry-run", "--quiet", "--version", "--download"} | searching
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Schedule) -> None:
@@ -283,6 +284,19 @@ def test_help_is_light_plain_and_fits_80_columns(command: str) -> None:
         assert f"─ {panel} ─" in done.stdout
     for option in {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}:
         assert f" {option} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["claims", "compare", "export"])
+def test_help_of_other_commands_is_light_and_fits_too(command: str) -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['', {command!r}, '--help']\n"
+        f"try: runpy.run_module('atras', run_name='__main__')\n"
+        f"finally: print({HEAVY} & set(sys.modules), file=sys.stderr)"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+    assert f"Usage: atras {command} [OPTIONS]" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_help_shows_the_default_values() -> None:

@@ -53,7 +53,8 @@ def anchor(heading: str) -> str:
 @cache
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
-    programs = (["-m", "atras.batched"], ["bench/peers.py"])
+    others = (["-m", "atras", command] for command in ("claims", "compare", "export"))
+    programs = (["-m", "atras.batched"], ["bench/peers.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}
     return "".join(subprocess.run(command, **options).stdout for command in commands)  # type: ignore[call-overload]

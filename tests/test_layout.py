@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = """
 errors reading space protocol options config env formats download data randomness model engine optimizer stack loop
 fused attack evaluate measure train schemas weights results checkpoint cost plan calibrate progress schedule transfer
-search paper summary report export cli batched __main__ testing
+statistics search paper solo claims compare summary report export commands cli batched __main__ testing
 """.split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
 MODULES = sorted(path.stem for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__")
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))

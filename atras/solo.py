@@ -1,0 +1,79 @@
+"""How long one training step of one network takes by itself: what "smaller is faster" is judged by."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+import torch
+
+from .engine import Member
+from .env import choose_device, describe
+from .errors import InputError
+from .loop import LoopEngine
+from .model import Spec
+from .protocol import Protocol
+from .results import Results, write_file
+from .space import Candidate
+
+SOLO_STEPS = "solo_steps.json"
+"""File of a run's folder that holds measured seconds of a training step, candidate by candidate."""
+
+
+def solo_steps(results: Results) -> dict[str, float]:
+    """Seconds of a training step by candidate, as `measure_solo_steps` left them; none where it did not run.
+
+    Raises:
+        InputError: if the file is not what it wrote.
+    """
+    path = results.directory and results.directory / SOLO_STEPS
+    if path is None or not path.exists():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text())["seconds"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected measured steps, found something else ({error}); --measure anew") from None
+
+
+def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
+    """Time a training step of every candidate, one network at a time in the loop engine, and keep it with the run.
+
+    Images are noise of the run's shape and batch size: a step's time does not depend on what they show.
+
+    Args:
+        results: a run in a folder.
+        steps: timed after a few to warm up; the median counts.
+
+    Returns:
+        Seconds by candidate.
+
+    Raises:
+        InputError: if the run is in memory only, or its folder cannot be written.
+    """
+    if results.directory is None:
+        raise InputError("results: expected a run in a folder, got one in memory; run with --out")
+    device = choose_device("auto")
+    spec = Spec(**(results.run["model"] | {"image_shape": tuple(results.run["model"]["image_shape"])}))
+    kept = {name: results.run["protocol"][name] for name in ("batch_size", "optimizer", "learning_rate", "momentum")}
+    protocol = Protocol(precision="fp32", **kept)
+    noise = torch.Generator().manual_seed(0)
+    images = torch.rand(protocol.batch_size, *spec.image_shape, generator=noise).to(device)
+    labels = torch.randint(spec.classes, (protocol.batch_size,), generator=noise).to(device)
+    seconds = {}
+    for name in results.table["hidden_layers"].unique(maintain_order=True):
+        engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)
+        engine.begin_phase("train")
+        seconds[name] = _median_step(engine, images, labels, steps)
+    content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}
+    write_file(results.directory / SOLO_STEPS, json.dumps(content, indent=2).encode() + b"\n")
+    return seconds
+
+
+def _median_step(engine: LoopEngine, images: torch.Tensor, labels: torch.Tensor, steps: int) -> float:
+    taken = []
+    for _ in range(steps + 3):
+        start = time.perf_counter()
+        engine.step(images, labels).losses.tolist()  # reading them waits for the device
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[3:])
