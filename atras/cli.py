@@ -313,6 +313,29 @@ def _search(
     _print([*pareto_lines(results), f"results are in {folder}"])
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs; several are compared")],
+    out: Annotated[
+        Path | None,
+        _option(
+            "Output", "file (html, md) or folder (png, svg)", "report with its ending", "-o", "--out", metavar="PATH"
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002
+        str, _option("Output", "page, images of the charts or Markdown", "html", metavar="html|png|svg|md")
+    ] = "html",
+) -> None:
+    """Write the report of a run, or of several side by side.
+
+    The page is one file that needs no network; missing parts say which option of the run records them.
+    """
+    from .report import write
+    from .results import read
+
+    typer.echo(f"the report is in {write([read(run) for run in runs], out, format)}")
+
+
 def _load(path: str | None) -> Loaded:
     if path is None:
         return Loaded()

@@ -17,7 +17,7 @@ from atras.kernels.fgsm.dispatch import BACKENDS as FGSM_BACKENDS
 
 from .errors import InputError
 
-PACKAGES = ("atras", "torch", "triton", "numpy", "polars")
+PACKAGES = ("atras", "torch", "torchvision", "triton", "numpy", "polars")
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import math
@@ -48,6 +49,10 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     low = 0.0 if correct == 0 else min((centre - spread) / scale, share)
     high = 1.0 if correct == n else max((centre + spread) / scale, share)
     return low, high
+
+
+_HEADLINES = ("attacked_accuracy_after_adaptive", "attacked_accuracy_after_static", "adversarial_test_accuracy")
+"""Accuracies that a notebook shows."""
 
 
 class Rows(typing.Protocol):
@@ -134,6 +139,15 @@ class Results:
         members = ", ".join(counts) or "no members yet"
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of `repr` and a row a candidate, the most robust first."""
+        shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
+        means = self.candidate_means().sort(_HEADLINES[0], descending=True, nulls_last=True).select(shown)
+        with pl.Config(
+            tbl_rows=20, tbl_cols=-1, float_precision=4, fmt_str_lengths=60, tbl_hide_column_data_types=True
+        ):
+            return f"<p>{html.escape(repr(self))}</p>{means._repr_html_()}"
 
 
 class Writer:

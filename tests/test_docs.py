@@ -53,7 +53,7 @@ def anchor(heading: str) -> str:
 @cache
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
-    others = (["-m", "atras", command] for command in ("claims", "compare", "export"))
+    others = (["-m", "atras", command] for command in ("claims", "compare", "export", "report"))
     programs = (["-m", "atras.batched"], ["bench/peers.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}
@@ -113,7 +113,9 @@ def test_files_and_headings_that_a_document_points_to_exist(document: str) -> No
         path, _, heading = link.partition("#")
         target = (ROOT / document).parent / path if path else ROOT / document
         headings = (
-            re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE) if target.is_file() else []
+            re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            if target.suffix == ".md" and target.is_file()
+            else []
         )
         if not target.exists() or (heading and heading not in map(anchor, headings)):
             missing.append(link)

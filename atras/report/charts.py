@@ -1,0 +1,249 @@
+"""Charts as values, and as SVG that needs nothing but itself: no script, no font, no style from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from .scales import Axis, interval, number
+from .style import STANDALONE_CSS, STYLES
+
+WIDTH, HEIGHT = 720, 380
+LEFT, RIGHT, TOP, BOTTOM = 64, 152, 14, 48
+
+
+class Table(NamedTuple):
+    """A table of texts; `sortable` ones are given buttons and filters on the page."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sortable: bool = False
+
+
+class Point(NamedTuple):
+    """A mark: place, interval on either axis (None without one), what it is, and the radius of its marker."""
+
+    x: float
+    y: float
+    y_low: float | None = None
+    y_high: float | None = None
+    x_low: float | None = None
+    x_high: float | None = None
+    name: str = ""
+    radius: float = 4.5
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points under one legend entry.
+
+    Args:
+        label: its entry.
+        style: number of its colour and shape; any whole number.
+        points: its marks.
+        line: join the points.
+        dashed: how the line is drawn.
+    """
+
+    label: str
+    style: int
+    points: tuple[Point, ...]
+    line: bool = False
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of points and lines.
+
+    Args:
+        name: short; names its file.
+        title: what is shown.
+        summary: what a reader should see in it, for those who do not see it.
+        x, y: scales.
+        series: what is drawn, first at the bottom.
+        y_zero: draw a line at y = 0.
+    """
+
+    name: str
+    title: str
+    summary: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    y_zero: bool = False
+
+    @property
+    def table(self) -> Table:
+        """Every mark as a row."""
+        named = any(point.name for series in self.series for point in series.points)
+        columns = ("series", *(("candidate",) if named else ()), self.x.label, self.y.label, "95 % interval")
+        rows = [
+            (
+                series.label,
+                *((point.name,) if named else ()),
+                self.x.text(point.x),
+                number(point.y),
+                interval(point.y_low, point.y_high),
+            )
+            for series in self.series
+            for point in series.points
+        ]
+        return Table("Data", columns, tuple(rows))
+
+    def svg(self, *, standalone: bool = False) -> Markup:
+        """The chart as an `svg` element; a standalone one carries its style and is a file of its own."""
+        right = WIDTH - (RIGHT if len(self.series) > 1 else 16)
+        body = [*_axes(self, right), *(_series(series, self, right) for series in self.series)]
+        if len(self.series) > 1:
+            body.append(_legend(self.series, right + 14))
+        return element(self.title, self.summary, (WIDTH, HEIGHT), body, standalone=standalone)
+
+    def _repr_svg_(self) -> str:
+        return self.svg(standalone=True)
+
+
+def element(
+    title: str,
+    summary: str,
+    size: tuple[int, int],
+    body: Iterable[Markup],
+    *,
+    attributes: str = "",
+    standalone: bool,
+) -> Markup:
+    """An `svg` element of width and height `size`; a standalone one carries style, title and paper."""
+    inside, (width, height) = Markup("").join(body), size
+    label = f"{title}. {summary}"
+    box = Markup('viewBox="0 {} {} {}" width="{}" height="{}" role="img" aria-label="{}"')
+    if not standalone:
+        opening = Markup('<svg class="chart" tabindex="0" {}{}>').format(
+            box.format(0, width, height, width, height, label), attributes
+        )
+        return Markup("{}{}</svg>").format(opening, inside)
+    # A chart in a file has its title in it; on the page it stands above.
+    height += 30
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" {}><style>{}</style>'
+        '<rect class="paper" y="-30" width="{}" height="{}"/>'
+        '<text class="title" x="10" y="-10">{}</text>{}</svg>'
+    ).format(box.format(-30, width, height, width, height, label), STANDALONE_CSS, width, height, title, inside)
+
+
+def _axes(chart: Chart, right: int) -> list[Markup]:
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    parts = []
+    for value, text in chart.y.ticks:
+        y = _y(chart, value)
+        css = "zero" if chart.y_zero and value == 0 else "grid"
+        parts.append(Markup('<path class="{}" d="M{} {:.1f}H{}"/>').format(css, LEFT, y, right))
+        parts.append(Markup('<text class="end" x="{}" y="{:.1f}">{}</text>').format(LEFT - 8, y + 4, text))
+    for value, text in chart.x.ticks:
+        x = _x(chart, value, right)
+        parts.append(Markup('<path class="tick" d="M{:.1f} {}v5"/>').format(x, bottom))
+        parts.append(Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 18, text))
+    parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(LEFT, TOP, bottom, right))
+    label = Markup('<text class="mid label" x="{:.1f}" y="{}">{}</text>')
+    parts.append(label.format((LEFT + right) / 2, HEIGHT - 8, chart.x.label))
+    turned = Markup('<text class="mid label" transform="translate(14 {:.1f})rotate(-90)">{}</text>')
+    return [*parts, turned.format(middle, chart.y.label)]
+
+
+def _x(chart: Chart, value: float, right: int) -> float:
+    return LEFT + chart.x.share(value) * (right - LEFT)
+
+
+def _y(chart: Chart, value: float) -> float:
+    return HEIGHT - BOTTOM - chart.y.share(value) * (HEIGHT - BOTTOM - TOP)
+
+
+def _series(series: Series, chart: Chart, right: int) -> Markup:
+    style = series.style % STYLES
+    places = [(_x(chart, point.x, right), _y(chart, point.y)) for point in series.points]
+    parts = []
+    if series.line:
+        path = "".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
+        dashes = " dash" if series.dashed else ""
+        parts.append(Markup('<path class="l c{}{}" d="{}"/>').format(style, dashes, path))
+    for point, (x, y) in zip(series.points, places, strict=True):
+        bars = _bars(point, chart, right, x, y, style)
+        title = _tip(series, point, chart)
+        shape = marker(style, x, y, 2.6 if series.line else point.radius)
+        parts.append(Markup('<g class="m"><title>{}</title>{}{}</g>').format(title, bars, shape))
+    return Markup("").join(parts)
+
+
+def _tip(series: Series, point: Point, chart: Chart) -> str:
+    parts = [
+        point.name or series.label,
+        f"{chart.x.label} {chart.x.text(point.x)}",
+        f"{chart.y.label} {number(point.y)}",
+    ]
+    if point.name and series.label != point.name:
+        parts.insert(1, series.label)
+    if point.y_low is not None:
+        parts[-1] += f" ({interval(point.y_low, point.y_high)})"
+    return ", ".join(parts)
+
+
+def _bars(point: Point, chart: Chart, right: int, x: float, y: float, style: int) -> Markup:
+    path = ""
+    if point.y_low is not None and point.y_high is not None:
+        path += f"M{x:.1f} {_y(chart, point.y_low):.1f}V{_y(chart, point.y_high):.1f}"
+    if point.x_low is not None and point.x_high is not None:
+        path += f"M{_x(chart, point.x_low, right):.1f} {y:.1f}H{_x(chart, point.x_high, right):.1f}"
+    return Markup('<path class="b c{}" d="{}"/>').format(style, path) if path else Markup("")
+
+
+def _polygon(corners: int, turn: float, inner: float = 1.0) -> tuple[tuple[float, float], ...]:
+    count = corners if inner == 1.0 else 2 * corners
+    angles = [turn + 2 * math.pi * index / count for index in range(count)]
+    radii = [inner if inner != 1.0 and index % 2 else 1.0 for index in range(count)]
+    return tuple(
+        (radius * math.sin(angle), -radius * math.cos(angle)) for angle, radius in zip(angles, radii, strict=True)
+    )
+
+
+_SHAPES = (
+    (),
+    _polygon(4, math.pi / 4),
+    _polygon(3, 0.0),
+    _polygon(4, 0.0),
+    _polygon(3, math.pi),
+    _polygon(4, math.pi / 4, 0.45),
+    _polygon(5, 0.0, 0.45),
+    _polygon(6, math.pi / 6),
+)
+"""Unit outlines, one a style; none for a circle."""
+
+
+def marker(style: int, x: float, y: float, radius: float) -> Markup:
+    """The shape of a style at a place."""
+    outline = _SHAPES[style % STYLES]
+    if not outline:
+        return Markup('<circle class="f c{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(style, x, y, radius)
+    # Corners reach further than a circle of equal area.
+    radius *= 1.25
+    corners = "L".join(f"{x + radius * dx:.1f} {y + radius * dy:.1f}" for dx, dy in outline)
+    return Markup('<path class="f c{}" d="M{}z"/>').format(style % STYLES, corners)
+
+
+def _legend(series: Sequence[Series], left: int) -> Markup:
+    parts = []
+    for index, entry in enumerate(series):
+        y, style = TOP + 10 + 20 * index, entry.style % STYLES
+        if entry.line:
+            dashes = " dash" if entry.dashed else ""
+            parts.append(Markup('<path class="l c{}{}" d="M{} {}h20"/>').format(style, dashes, left, y))
+        parts.append(marker(style, left + 10, y, 4))
+        parts.append(Markup('<text x="{}" y="{}">{}</text>').format(left + 26, y + 4, _clip(entry.label, 19)))
+    return Markup("").join(parts)
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,39 @@
+"""The report as one HTML page that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from atras.results import Results
+
+from .comparison import comparison, labels
+from .contents import sections
+from .style import PAGE_CSS
+
+
+def page(runs: Sequence[Results]) -> str:
+    """The page, with style and script in it; everything that comes from a run is escaped."""
+    names = labels(runs)
+    # Nothing is trusted: autoescape on, and a name that the template misspells is an error.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    script = _asset("page.js")
+    return environment.from_string(_asset("page.html")).render(
+        title=", ".join(names),
+        css=Markup(_asset("page.css") + PAGE_CSS),  # noqa: S704 (our own files)
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        comparison=comparison(runs, names) if len(runs) > 1 else None,
+        runs=[(name, sections(run)) for name, run in zip(names, runs, strict=True)],
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")

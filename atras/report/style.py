@@ -1,0 +1,45 @@
+"""Colours of the charts, for light and dark paper."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+STYLES = 8
+BINS = 20
+"""Colours of a heat map."""
+
+# At least 3:1 against the paper, and apart from one another for colour-blind readers; shapes tell them apart as well.
+_LIGHT = ("#1f5fa8", "#b3500b", "#18794e", "#a8323e", "#7046b8", "#0f7c8c", "#866200", "#ad2f86")
+_DARK = ("#6ea8ea", "#f09a55", "#55c28e", "#f0808a", "#b79bf0", "#4cc4d4", "#d9b545", "#ea86c8")
+_CIVIDIS = ((0, 32, 76), (49, 68, 107), (102, 105, 112), (149, 143, 120), (203, 186, 105), (255, 234, 70))
+
+_COMMON = """text{font:12px system-ui,"Liberation Sans",Arial,sans-serif}
+.small{font-size:10px}.label{font-weight:600}.title{font-size:15px;font-weight:600}
+.end{text-anchor:end}.mid{text-anchor:middle}
+.l,.b,.grid,.axis,.tick,.zero{fill:none}.l{stroke-width:1.8}.b{stroke-width:1.3;opacity:.55}
+.dash{stroke-dasharray:5 4}.f{stroke-width:.8}"""
+
+
+def _theme(colours: tuple[str, ...], ink: str, line: str, grid: str, paper: str) -> str:
+    rules = [f".c{index}.f{{fill:{c}}}.c{index}.l,.c{index}.b{{stroke:{c}}}" for index, c in enumerate(colours)]
+    rules.append(f"text{{fill:{ink}}}.axis,.tick,.zero{{stroke:{line}}}.grid{{stroke:{grid}}}")
+    return "".join([*rules, f".paper{{fill:{paper}}}.f{{stroke:{paper}}}.hnone{{fill:{grid}}}"])
+
+
+def _heat() -> str:
+    """The map cividis: it reads the same to colour-blind eyes, and on light and dark paper."""
+    rules = []
+    for index in range(BINS):
+        place = index / (BINS - 1) * (len(_CIVIDIS) - 1)
+        left = min(int(place), len(_CIVIDIS) - 2)
+        mix = [round(a + (b - a) * (place - left)) for a, b in zip(_CIVIDIS[left], _CIVIDIS[left + 1], strict=True)]
+        rules.append(f".h{index}{{fill:#{mix[0]:02x}{mix[1]:02x}{mix[2]:02x}}}")
+    return "".join(rules)
+
+
+# Our own text: it is not escaped.
+STANDALONE_CSS = Markup(_COMMON + _theme(_LIGHT, "#1b1f24", "#57606a", "#dfe3e8", "#ffffff") + _heat())  # noqa: S704
+"""Style of a chart in a file of its own, on light paper."""
+_DARK_CSS = _theme(_DARK, "#e6e9ed", "#9aa4af", "#30363d", "#14181d")
+PAGE_CSS = f"{STANDALONE_CSS}@media screen and (prefers-color-scheme:dark){{{_DARK_CSS}}}"
+"""Style of the charts on a page that is light or dark, as its reader prefers; printed it is light."""

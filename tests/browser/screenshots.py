@@ -1,0 +1,44 @@
+"""Takes the pictures of docs/report.md: `python tests/browser/screenshots.py [RUN]`.
+
+Without the folder of a run the figures are made up.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from atras import read, report
+from atras.space import PAPER_CANDIDATES
+from atras.testing import make_run
+
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+VIEWS = {
+    "light": ({"width": 960, "height": 860}, "light", "candidates"),
+    "charts": ({"width": 960, "height": 1160}, "light", "scatter"),
+    "dark": ({"width": 960, "height": 1040}, "dark", "transfer"),
+    "phone": ({"width": 360, "height": 780}, "light", "candidates"),
+}
+"""Window, colours and the part that is shown."""
+
+
+def take(page_file: Path) -> None:
+    """Write one picture a view."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        for name, (window, colours, part) in VIEWS.items():
+            page = browser.new_page(viewport=window, color_scheme=colours, reduced_motion="reduce")
+            page.goto(page_file.as_uri())
+            page.evaluate("part => document.getElementById('run1-' + part).scrollIntoView()", part)
+            page.screenshot(path=IMAGES / f"report-{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        names = tuple(candidate.name for candidate in PAPER_CANDIDATES)
+        run = read(sys.argv[1]) if len(sys.argv) > 1 else make_run(Path(folder) / "run", names=names, seeds=range(3))
+        take(report.write(run, Path(folder) / "report.html"))

@@ -1,0 +1,221 @@
+"""The report in a real browser: sorting, filtering, hovering, keyboard, narrow and dark windows, and no requests."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from atras import report
+from atras.testing import make_run
+
+pytestmark = pytest.mark.browser
+ROWS = "#run1-candidates .sortable >> nth=0 >> tbody tr:not([hidden])"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    return report.write([make_run(), make_run(dataset="mnist", seeds=(0,))], folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        found = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page in a window; a test that leaves an error in the console or a request on the wire fails."""
+    context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **getattr(request, "param", {})})
+    requests: list[str] = []
+    problems: list[str] = []
+    tab = context.new_page()
+    tab.on("request", lambda sent: requests.append(sent.url))
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(address)
+    yield tab
+    assert problems == []
+    assert [url for url in requests if url != address and not url.startswith("data:")] == []
+    context.close()
+
+
+def first_cells(page: Any) -> list[str]:
+    return page.locator(f"{ROWS} >> th").all_inner_texts()
+
+
+def figures(page: Any, column: int) -> list[float]:
+    texts = page.locator(ROWS).evaluate_all("(rows, i) => rows.map((row) => row.cells[i].textContent)", column)
+    return [float(text.split(" ")[0]) for text in texts if text != "-"]
+
+
+def test_a_click_sorts_and_a_second_one_turns_the_order(page: Any) -> None:
+    button = page.locator("#run1-candidates thead button", has_text="robust, adaptive").first
+    head = page.locator("#run1-candidates thead th", has_text="robust, adaptive").first
+    before = first_cells(page)
+    button.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    up = figures(page, 1)
+    assert up == sorted(up)
+    assert first_cells(page)[-1] == before[0]
+    button.click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert figures(page, 1) == up[::-1]
+    # The candidate that never trained has no figure: last in both orders.
+    assert first_cells(page)[-1] == before[0]
+
+
+def test_the_keyboard_sorts(page: Any) -> None:
+    page.locator("#run1-candidates thead button", has_text="parameters").first.focus()
+    page.keyboard.press("Enter")
+    sizes = figures(page, 3)
+    assert sizes == sorted(sizes)
+    assert len(sizes) == 5
+
+
+def test_names_sort_by_their_numbers(page: Any) -> None:
+    page.locator("#run1-candidates thead button", has_text="hidden layers").first.click()
+    assert first_cells(page) == ["8-16-32", "24-192", "40", "64", "64-512"]
+
+
+def test_filters_narrow_and_count(page: Any) -> None:
+    box = page.locator("#run1-candidates .sortable").first
+    count = box.locator(".count")
+    assert count.inner_text() == "5 of 5"
+    box.get_by_label("Depth").select_option("2")
+    assert first_cells(page) == ["24-192", "64-512"]
+    box.get_by_label("Search").fill("512")
+    assert (first_cells(page), count.inner_text()) == (["64-512"], "1 of 5")
+    box.get_by_label("Search").fill("")
+    box.get_by_label("Depth").select_option("")
+    box.get_by_label("Status").select_option("dead")
+    assert first_cells(page) == ["8-16-32"]
+
+
+def test_hovering_a_mark_tells_its_values(page: Any) -> None:
+    mark = page.locator("#run1-scatter svg .m .f").first
+    mark.scroll_into_view_if_needed()
+    mark.hover()
+    tip = page.locator("#tip")
+    assert tip.is_visible()
+    assert tip.inner_text().startswith("40, 1 layer, clean accuracy 0.")
+    page.mouse.move(1, 1)
+    assert tip.is_hidden()
+
+
+def test_hovering_the_transfer_map_tells_both_phases(page: Any) -> None:
+    chart = page.locator("#run1-transfer svg").first
+    chart.scroll_into_view_if_needed()
+    grid = chart.evaluate("svg => JSON.parse(svg.dataset.grid)")
+    scale = chart.evaluate("svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width")
+    middle = [(grid[axis] + (index + 0.5) * grid["cell"]) * scale for axis, index in (("x", 2), ("y", 1))]
+    chart.hover(position={"x": middle[0], "y": middle[1]})
+    names, layers = grid["names"], grid["layers"]
+    parts = [f"{label} {values[1 * len(names) + 2] / 10000:.4f}" for label, values in layers.items()]
+    assert page.locator("#tip").inner_text() == f"{names[1]} → {names[2]}: {', '.join(parts)}"
+    assert len(parts) == 2
+
+
+def test_arrow_keys_walk_through_charts(page: Any) -> None:
+    tip = page.locator("#tip")
+    page.locator("#run1-scatter svg").first.focus()
+    page.keyboard.press("ArrowRight")
+    first = tip.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text() != first
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+    page.locator("#run1-transfer svg").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    names = page.locator("#run1-transfer svg").first.evaluate("svg => JSON.parse(svg.dataset.grid).names")
+    assert tip.inner_text().startswith(f"{names[0]} → {names[1]}:")
+
+
+def test_the_run_selector_shows_one_run_or_all(page: Any) -> None:
+    button = page.locator("nav.runs button").nth(1)
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    assert page.locator("article:visible").evaluate_all("found => found.map((a) => a.id)") == ["run2"]
+    page.locator("nav.runs button[data-all]").click()
+    assert page.locator("article:visible").count() == 2
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 360, "height": 780}}], indirect=True)
+def test_a_phone_scrolls_only_downwards(page: Any) -> None:
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
+
+
+CONTRAST = """(selector) => {
+  const light = (colour) => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+      .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return Math.min(...[...document.querySelectorAll(selector)].map((element) => {
+    const style = getComputedStyle(element);
+    const ink = light(element.closest("svg") ? style.fill : style.color);
+    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+  }));
+}"""
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_light_and_dark_can_be_read(page: Any, request: pytest.FixtureRequest) -> None:
+    dark = request.node.callspec.params["page"]["color_scheme"] == "dark"
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+    # WCAG 2.2: 4.5:1 for text, 3:1 for graphics.
+    assert page.evaluate(CONTRAST, "p, a, td, th, summary, svg text") >= 4.5
+    assert page.evaluate(CONTRAST, "svg .f") >= 3
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
+def test_print_is_light_and_shows_everything(page: Any) -> None:
+    page.locator("nav.runs button").first.click()
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("article:visible").count() == 2
+    assert page.locator("nav:visible").count() == 0
+    assert page.locator(".tall").first.evaluate("box => box.scrollHeight <= box.clientHeight + 1")
+
+
+@pytest.mark.parametrize("page", [{"reduced_motion": "reduce"}], indirect=True)
+def test_nothing_moves_for_those_who_ask(page: Any) -> None:
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+@pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
+def test_without_scripts_everything_is_there(page: Any) -> None:
+    assert page.locator("article:visible").count() == 2
+    assert page.locator("#run1-scatter svg .m title").count() > 0
+
+
+def test_accessible_names_and_order(page: Any) -> None:
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, a, svg.chart, img, [role=region]")]
+          .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("alt") || e.textContent.trim()
+            || e.labels?.length)).map((e) => e.outerHTML.slice(0, 80))"""
+    )
+    assert unnamed == []
+    levels = page.locator("h1, h2, h3, h4").evaluate_all("found => found.map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("main").count() == 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the content"

@@ -1,0 +1,28 @@
+"""The tutorial runs as it is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from atras.report.charts import Chart
+
+TUTORIAL = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", TUTORIAL.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, TUTORIAL.name, "exec"), names)  # noqa: S102
+    assert (tmp_path / "runs" / "tutorial.html").stat().st_size > 50_000
+    assert len(list((tmp_path / "runs" / "tutorial-charts").glob("*.svg"))) >= 4
+    charts = names["charts"]
+    assert isinstance(charts, dict)
+    assert isinstance(charts["parameters-robust"], Chart)
+    winner = names["winner"]
+    assert isinstance(winner, dict)
+    assert winner["attacked_accuracy_after_adaptive"] > 0.5
