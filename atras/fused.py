@@ -20,6 +20,13 @@ def why_not(device: torch.device) -> str:
     return backends.missing("cpu", device)
 
 
+def why_slow() -> str:
+    """Why the engine, where it runs, is slower than plain torch on this processor; empty where it is not."""
+    if why_not(torch.device("cpu")) or Step.best_instructions() != "portable":
+        return ""
+    return "without AVX2 its kernels are slower than torch's"
+
+
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 numbers, and the kernels for that are built."""
     return "bf16" in Step.precisions()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ class Machine:
         kind: `cpu` or `cuda`.
         memory_bytes: most that a group may be predicted to need.
         fused: why engine fused cannot run here; empty where it can.
+        fused_slow: why it is slower here than plain torch, though it can run; empty where it is not.
         bf16: whether engine fused has bf16 here.
         threads: that compute.
     """
@@ -50,6 +52,7 @@ class Machine:
     fused: str = ""
     bf16: bool = False
     threads: int = 1
+    fused_slow: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups in the order they are computed."""
+    """All groups in the order they are computed; `reason` says why the engine is not the one that is best elsewhere."""
 
     device: str
     engine: str
     precision: str
     groups: tuple[Group, ...]
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -102,7 +106,8 @@ class Plan:
         for group in self.groups:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
-        return {"device": self.device, "engine": self.engine, "precision": self.precision, "groups": groups}
+        head = {"device": self.device, "engine": self.engine, "precision": self.precision, "reason": self.reason}
+        return head | {"groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -113,7 +118,8 @@ class Plan:
         """
         try:
             groups = tuple(_group(group) for group in values["groups"])
-            plan = cls(str(values["device"]), str(values["engine"]), str(values["precision"]), groups)
+            device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
+            plan = cls(device, engine, precision, groups, str(values.get("reason", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("precision", plan.precision, ("fp32", "fp64", "bf16"))
@@ -129,7 +135,8 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}", head]
+        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
+        lines += [*textwrap.wrap(self.reason, 80), head]
         return [*lines, *(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
 
 
@@ -141,14 +148,15 @@ def members_of(protocol: Protocol) -> tuple[Member, ...]:
 def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> tuple[str, str]:
     """What `auto` means for engine and precision; both come from what can be done, not from what was measured.
 
-    On a CPU that is `fused`. Where that is not built, or fp64 is asked for, it is `stack`, but for convolutions, of
-    which a stack is slower than a loop on a CPU.
+    On a CPU that is `fused`. Where that is not built or is slow, or fp64 is asked for, it is `stack`, but for
+    convolutions, of which a stack is slower than a loop on a CPU.
 
     Raises:
         InputError: if the two do not go together, or the machine cannot do what was asked.
     """
     if engine == "auto":
-        if machine.kind == "cpu" and not machine.fused and precision != "fp64":
+        slow = machine.fused_slow and precision != "bf16"  # which no other engine has
+        if machine.kind == "cpu" and not machine.fused and not slow and precision != "fp64":
             engine = "fused"
         else:
             engine = "loop" if machine.kind == "cpu" and spec.convolutions else "stack"
@@ -163,6 +171,14 @@ def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> 
     if precision == "bf16":
         raise InputError(f"precision (=bf16): engine {engine} computes in fp32 or fp64; use --engine fused on a CPU")
     return engine, "fp32" if precision == "auto" else precision
+
+
+def reason_for(asked: str, engine: str, machine: Machine) -> str:
+    """Why `auto` did not take engine fused on a CPU: a line for people; empty where it did or was not asked."""
+    why = machine.fused or machine.fused_slow
+    if asked != "auto" or engine == "fused" or machine.kind != "cpu" or not why:
+        return ""
+    return f"engine fused is not taken: {why}"
 
 
 def make_groups(

@@ -16,11 +16,11 @@ from .calibrate import speed
 from .data import Dataset, load
 from .engine import DTYPES, Engine
 from .env import attack_backend, choose_device, describe, total_memory
-from .fused import FusedEngine, has_bf16, why_not
+from .fused import FusedEngine, has_bf16, why_not, why_slow
 from .loop import LoopEngine
 from .measure import Row, Rows
 from .model import Spec, make_spec
-from .plan import MEMORY_SHARE, Group, Machine, Plan, choose_engine, make_groups, predict
+from .plan import MEMORY_SHARE, Group, Machine, Plan, choose_engine, make_groups, predict, reason_for
 from .progress import Reporter
 from .protocol import Execution, Protocol
 from .results import Results, Writer
@@ -125,6 +125,7 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
         fused=why_not(device),
         bf16=has_bf16(),
         threads=torch.get_num_threads(),
+        fused_slow=why_slow(),
     )
     engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
     resolved = protocol.replace(precision=precision)
@@ -132,7 +133,8 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     measured = speed(ENGINES[engine], spec, resolved, device, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine)
     predicted = tuple(predict(group, spec, resolved, *sizes, measured) for group in groups)
-    return Prepared(device, data, spec, Plan(str(device), engine, precision, predicted))
+    reason = reason_for(execution.engine, engine, machine)
+    return Prepared(device, data, spec, Plan(str(device), engine, precision, predicted, reason))
 
 
 def _compute(

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
-
-from .measure import Row, Rows
-from .protocol import Protocol
-from .results import Results, Writer
-from .schemas import ACCURACIES, COMPUTED, SCHEMAS
-from .space import Candidate
 
 
 def assert_close(found: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
@@ -45,33 +34,6 @@ def poisoned() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         setting.fill_uninitialized_memory = fill
-
-
-def damage(content: bytes, random: Random) -> bytes:
-    """Content as accidents and enemies leave it: bytes changed, lost, repeated or slipped in, sizes out of all bounds.
-
-    Args:
-        content: what was whole.
-        random: decides where and how; `hypothesis.strategies.randoms()` makes one whose choices shrink.
-    """
-    damaged = bytearray(content)
-    for _ in range(random.choice((1, 1, 1, 2, 4))):
-        at = random.randrange(len(damaged) + 1)
-        length = random.choice((1, 2, 4, 8, 64))
-        kind = random.randrange(6)
-        if kind == 0:
-            damaged[at : at + 1] = bytes([random.randrange(256)])
-        elif kind == 1:
-            damaged[at : at + length] = random.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
-        elif kind == 2:
-            del damaged[at : at + length]
-        elif kind == 3:
-            damaged[at:at] = damaged[at : at + length]
-        elif kind == 4:
-            damaged[at:at] = random.randbytes(length)
-        else:
-            del damaged[at:]
-    return bytes(damaged)
 
 
 def make_fgsm_inputs(
@@ -185,152 +147,199 @@ def make_step_parameters(shapes: list[tuple[int, ...]], *, seed: int = 0) -> lis
     return [(2 * torch.rand(s, generator=generator) - 1) * limit for s, limit in zip(shapes, limits, strict=True)]
 
 
-def make_run(
-    directory: str | Path | None = None,
+def make_conv_block_inputs(
+    members: int,
+    shape: tuple[int, int, int, int],
+    outputs: int,
     *,
-    names: Sequence[str] = ("8-16-32", "24-192", "64-512", "40", "64"),
-    seeds: Sequence[int] = (0, 1),
-    dataset: str = "digits",
-    complete: bool = True,
-) -> Results:
-    """A run whose figures are made up, written the way a run writes its own.
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, weights, biases and dropout keys for op conv_block under vmap.
 
     Args:
-        directory: where; None to keep it in memory.
-        names: candidates. The first never trains where there are more than two.
-        seeds: of each.
-        dataset: its name.
-        complete: with what a run records only when asked: several attacks and epsilons, transfer, examples.
+        members: M.
+        shape: [B, C, H, W].
+        outputs: O.
+        shared: whether all members have the same images.
+        dtype: of all but the keys.
+        device: of all four.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        x [B, C, H, W] if shared, else [M, B, C, H, W]; weight [M, O, C, 3, 3], so scaled that results have x's size;
+        bias [M, O]; key int64 [M], any 64 bits.
     """
-    candidates = tuple(map(Candidate.parse, names))
-    protocol = Protocol(candidates=candidates, seeds=tuple(seeds), epochs=3, adversarial_epochs=3)
-    data = {"image_shape": [1, 8, 8], "test_size": 899, "train_size": 898, "sha256": {"x_test": "21edb88d"}}
-    writer = Writer(
-        directory,
-        {
-            "protocol": {**protocol.to_dict(), "dataset": dataset},
-            "protocol_hash": protocol.hash,
-            "version": "0.0",
-            "environment": {"device": "cpu", "commit": "0" * 40, "versions": {"python": "3.13"}},
-            "data": {"name": dataset, "source": "made up", "status": "unverified", **data},
-        },
-    )
-    made = _MadeUp(dataset, protocol, names)
-    for name in names:
-        for seed in seeds:
-            made.member(name, seed, complete)
-    if complete:
-        made.transfer(seeds)
-    writer.append(made.rows)
-    return writer.finish({})
+    generator = torch.Generator().manual_seed(seed)
+    channels = shape[1]
+    x = torch.randn(*(shape if shared else (members, *shape)), dtype=torch.float64, generator=generator)
+    weight = torch.randn(members, outputs, channels, 3, 3, dtype=torch.float64, generator=generator)
+    bias = torch.randn(members, outputs, dtype=torch.float64, generator=generator)
+    key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
+    scaled = (x, weight / (9 * channels) ** 0.5, bias / 2)
+    x, weight, bias = (tensor.to(dtype).to(device) for tensor in scaled)
+    return x, weight, bias, key.to(device)
 
 
-class _MadeUp:
-    """Rows that follow simple laws: larger networks are a little better, attacks grow with epsilon, defence helps."""
+def make_dense_inputs(
+    members: int,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    *,
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, weights and biases for op dense under vmap.
 
-    def __init__(self, dataset: str, protocol: Protocol, names: Sequence[str]) -> None:
-        self.rows, self.dataset, self.names, self.hash = Rows(), dataset, names, protocol.hash
-        self.random = np.random.default_rng(0)
-        self.epsilon = protocol.epsilon
+    Args:
+        members: M.
+        rows, inputs, outputs: B, F and O.
+        shared: whether all members have the same rows.
+        dtype, device: of all three.
+        seed: of the generator they are drawn from.
 
-    def robust(self, name: str, phase: str, epsilon: float, weakening: float = 0.0) -> float:
-        """Accuracy of a candidate under an attack of that strength."""
-        widths = [int(width) for width in name.split("-")]
-        clean = min(0.80 + 0.02 * math.log2(sum(widths)) - 0.015 * len(widths), 0.97)
-        slope = (7.0 if phase == "trained" else 3.0) + 0.6 * len(widths) + weakening
-        return max(clean * math.exp(-slope * epsilon), 0.02) + float(self.random.normal(0, 0.008))
+    Returns:
+        x [B, F] if shared, else [M, B, F]; weight [M, O, F], so scaled that results have x's size; bias [M, O].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x_shape = (rows, inputs) if shared else (members, rows, inputs)
+    x = torch.randn(x_shape, dtype=torch.float64, generator=generator)
+    weight = torch.randn(members, outputs, inputs, dtype=torch.float64, generator=generator) / inputs**0.5
+    bias = torch.randn(members, outputs, dtype=torch.float64, generator=generator) / 2
+    x, weight, bias = (tensor.to(dtype).to(device) for tensor in (x, weight, bias))
+    return x, weight, bias
 
-    def member(self, name: str, seed: int, complete: bool) -> None:
-        dead = name == self.names[0] and len(self.names) > 2
-        where = {"dataset": self.dataset, "hidden_layers": name, "seed": seed}
-        found = {} if dead else self._metrics(where, name, complete)
-        widths = [int(width) for width in name.split("-")]
-        size = sum((a + 1) * b for a, b in itertools.pairwise([64, *widths, 10]))
-        before, after = found.get(("fgsm", "trained")), found.get(("fgsm", "defended"))
-        figures = dict.fromkeys(ACCURACIES, 0.1 if dead else None) | {
-            "test_accuracy": found.get(("none", "trained"), 0.1),
-            "attacked_accuracy_before": before,
-            "attacked_accuracy_before_true": before,
-            "adversarial_test_accuracy": found.get(("none", "defended"), 0.1),
-            "attacked_accuracy_after_static": None if after is None else after + 0.08,
-            "attacked_accuracy_after_adaptive": after,
-            "worst_case_accuracy_after": found.get(("worst", "defended")),
-        }
-        gain = None if after is None or before is None else after - before
-        self.rows.table.append(
-            where
-            | {"depth": len(widths), "parameters": size, "status": "dead" if dead else "trained"}
-            | figures
-            | {"recovery_static": None if gain is None else gain + 0.08, "recovery_adaptive": gain}
-        )
-        for phase, start in (("train", 2.0), ("adversarial", 1.0)):
-            for epoch in (1, 2, 3):
-                row = {"phase": phase, "epoch": epoch, "steps": 8, "mean_loss": start * (1 + len(widths) / 9) / epoch}
-                self.rows.history.append(where | row | {"running_accuracy": 1 - 0.4 / epoch})
-        if complete and seed == 0:
-            self._examples(where)
 
-    def _metrics(self, where: Row, name: str, complete: bool) -> dict[tuple[str, str], float]:
-        attacks = {"fgsm": 0.0, "pgd": 2.5, "worst": 3.0} if complete else {"fgsm": 0.0}
-        strengths = (0.01, 0.02, self.epsilon, 0.1, 0.2) if complete else (self.epsilon,)
-        found = {}
-        for phase in ("trained", "defended"):
-            cases = [("none", 0.0, 0.0)] + [
-                (attack, epsilon, weakening)
-                for attack, weakening in attacks.items()
-                for epsilon in (strengths if attack != "worst" else (self.epsilon,))
-            ]
-            for attack, epsilon, weakening in cases:
-                accuracy = self.robust(name, phase, epsilon, weakening)
-                correct = min(round(899 * accuracy), 899)
-                if attack == "none" or epsilon == self.epsilon:
-                    found[attack, phase] = correct / 899
-                self.rows.metrics.append(self._metric(where, phase, attack, epsilon, correct))
-        return found
+def make_cross_entropy_inputs(
+    members: int,
+    rows: int,
+    classes: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Logits and labels for op cross_entropy under vmap.
 
-    def _metric(self, where: Row, phase: str, attack: str, epsilon: float, correct: int) -> Row:
-        clean = attack == "none"
-        return {
-            **where,
-            **dict.fromkeys(SCHEMAS["metrics"].keys() - set(COMPUTED) - where.keys()),
-            "phase": phase,
-            "split": "test",
-            "attack": attack,
-            "epsilon": epsilon,
-            "label_source": None if clean else "true",
-            "target": None if clean else "none",
-            "mode": "clean" if clean else "adaptive",
-            "n": 899,
-            "correct": correct,
-            "protocol_hash": self.hash,
-        }
+    Args:
+        members: M.
+        rows, classes: B and Y.
+        dtype: of the logits.
+        device: of both.
+        seed: of the generator they are drawn from.
 
-    def _examples(self, where: Row) -> None:
-        images = (load_digits().images[-6:, None] * (255 / 16)).astype(np.uint8)
-        for phase in ("trained", "defended"):
-            for index, pixels in enumerate(images):
-                row = {"phase": phase, "image": index, "label": index, "clean_prediction": index}
-                taken = index if phase == "defended" and index % 3 else (index + 3) % 10
-                signs = self.random.choice([-1, 1], pixels.shape).astype(np.int8)
-                picture = {"epsilon": self.epsilon, "pixels": pixels.tobytes(), "signs": signs.tobytes()}
-                self.rows.examples.append(where | row | {"attacked_prediction": taken} | picture)
+    Returns:
+        Logits [M, B, Y], some of which make one class certain; labels int64 [M, B].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(members, rows, classes, dtype=torch.float64, generator=generator)
+    sharp = torch.randint(0, 4, (members, rows, 1), generator=generator) == 0
+    labels = torch.randint(0, classes, (members, rows), generator=generator)
+    return torch.where(sharp, 100 * logits, 3 * logits).to(dtype).to(device), labels.to(device)
 
-    def transfer(self, seeds: Sequence[int]) -> None:
-        for phase, seed, source, target in itertools.product(("trained", "defended"), seeds, self.names, self.names):
-            own = -4.0 if source != target else 0.0
-            accuracy = self.robust(target, phase, self.epsilon, own)
-            self.rows.transfer.append(
-                {
-                    "dataset": self.dataset,
-                    "phase": phase,
-                    "source_hidden_layers": source,
-                    "target_hidden_layers": target,
-                    "seed": seed,
-                    "attack": "fgsm",
-                    "epsilon": self.epsilon,
-                    "label_source": "true",
-                    "n": 899,
-                    "correct": min(round(899 * accuracy), 899),
-                    "protocol_hash": self.hash,
-                }
-            )
+
+def make_adam_inputs(
+    sizes: list[int], *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Flat buffers and members' numbers for op adam.
+
+    Args:
+        sizes: number of parameters of each member.
+        dtype: of the buffers.
+        device: of all tensors.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Parameters, gradients, first and second moments [P], the gradients of very different sizes, some zero; and
+        offsets int64 [M + 1], steps int64 [M] (0, 1, 2, ...) and learning_rates float64 [M] by name.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total, members = sum(sizes), len(sizes)
+    parameters, gradients, first, second = torch.randn(4, total, dtype=torch.float64, generator=generator)
+    gradients = gradients * 10.0 ** torch.randint(-9, 3, (total,), generator=generator)
+    gradients[torch.randint(0, 8, (total,), generator=generator) == 0] = 0.0
+    steps = torch.arange(members)
+    fresh = torch.cat([torch.full((size,), not m) for m, size in enumerate(sizes)]) if sizes else torch.zeros(0).bool()
+    buffers = [parameters, gradients, torch.where(fresh, 0, first), torch.where(fresh, 0, second.square())]
+    numbers = {
+        "offsets": torch.tensor([0, *sizes]).cumsum(0),
+        "steps": steps,
+        "learning_rates": torch.logspace(-4, -1, members, dtype=torch.float64),
+    }
+    moved = {name: tensor.to(device) for name, tensor in numbers.items()}
+    return [buffer.to(dtype).to(device) for buffer in buffers], moved
+
+
+def assert_near(found: Tensor, expected: Tensor, distance: float) -> None:
+    """Fail unless two tensors agree in shape and the norm of their difference is small beside the expected one's.
+
+    Args:
+        found: what is tested, any floating dtype.
+        expected: what it should be.
+        distance: largest norm of the difference, relative.
+    """
+    if found.shape != expected.shape:
+        raise AssertionError(f"expected shape {tuple(expected.shape)}, got {tuple(found.shape)}")
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    off, size = float((found - expected).norm()), float(expected.norm())
+    if not off <= distance * size + 1e-30:
+        raise AssertionError(f"off by {off:.3g} of {size:.3g}, allowed {distance:.3g} of it")
+
+
+def slopes(function: Callable[..., Tensor], tensors: Sequence[Tensor], distance: float, seed: int = 0) -> list[float]:
+    """Slopes of a function's sum of squares along a random direction of each tensor, by central differences.
+
+    Args:
+        function: of the tensors.
+        tensors: where.
+        distance: step to either side, relative to the tensor's size.
+        seed: of the generator the directions are drawn from; `directions` with it gives them.
+    """
+    found = []
+    for i, direction in enumerate(directions(tensors, seed)):
+
+        def total(step: float, i: int = i, direction: Tensor = direction) -> float:
+            moved = [tensor + step * direction if j == i else tensor for j, tensor in enumerate(tensors)]
+            return float(function(*moved).double().square().sum())
+
+        found.append((total(distance) - total(-distance)) / (2 * distance))
+    return found
+
+
+def directions(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+    """A random direction for each tensor, of its root mean square."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in tensors]
+    return [tensor.square().mean().sqrt() * direction for tensor, direction in zip(tensors, drawn, strict=True)]
+
+
+def damage(content: bytes, random: Random) -> bytes:
+    """Content as accidents and enemies leave it: bytes changed, lost, repeated or slipped in, sizes out of all bounds.
+
+    Args:
+        content: what was whole.
+        random: decides where and how; `hypothesis.strategies.randoms()` makes one whose choices shrink.
+    """
+    damaged = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        at = random.randrange(len(damaged) + 1)
+        length = random.choice((1, 2, 4, 8, 64))
+        kind = random.randrange(6)
+        if kind == 0:
+            damaged[at : at + 1] = bytes([random.randrange(256)])
+        elif kind == 1:
+            damaged[at : at + length] = random.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
+        elif kind == 2:
+            del damaged[at : at + length]
+        elif kind == 3:
+            damaged[at:at] = damaged[at : at + length]
+        elif kind == 4:
+            damaged[at:at] = random.randbytes(length)
+        else:
+            del damaged[at:]
+    return bytes(damaged)

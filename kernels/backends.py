@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 CHOICES = ("auto", "reference", "cpu", "triton")
+INSTRUCTIONS = ""
+"""Instruction set of the ops made of op step's C++; empty for the best of this CPU. Tests try the others."""
 _log = logging.getLogger("atras.kernels")
 
 
@@ -64,7 +66,7 @@ def missing(backend: str, device: torch.device) -> str:
     return ""
 
 
-def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.dtype) -> str:
+def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.dtype, *, wide: bool = True) -> str:
     """The backend an op runs on, as ATRAS_BACKEND (auto, reference, cpu, triton) asks.
 
     `auto` takes `triton` on CUDA devices and `cpu` on the CPU where they are there and know the dtype, else
@@ -75,6 +77,7 @@ def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.
         backends: the ones the op has beside `reference`.
         device: of the tensors.
         dtype: of the op's floating-point tensors.
+        wide: whether the op's C++ has float64 beside float32.
 
     Returns:
         `reference`, `cpu` or `triton`.
@@ -91,7 +94,7 @@ def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.
     if backend is None or backend not in backends:
         reason = f"there is no backend for device {device.type}"
     else:
-        reason = missing(backend, device) or _wrong_dtype(backend, dtype)
+        reason = missing(backend, device) or _wrong_dtype(backend, dtype, wide)
     if not reason:
         return str(backend)
     if asked != "auto":
@@ -115,9 +118,11 @@ def report() -> dict[str, Any]:
     return {"asked": os.environ.get("ATRAS_BACKEND", "") or "auto", "cpu": cpu, "triton": triton}
 
 
-def _wrong_dtype(backend: str, dtype: torch.dtype) -> str:
-    if backend == "cpu" and dtype not in (torch.float32, torch.float64):
-        return f"backend cpu computes in float32 or float64, got {str(dtype).removeprefix('torch.')}; convert first"
+def _wrong_dtype(backend: str, dtype: torch.dtype, wide: bool) -> str:
+    known = (torch.float32, torch.float64)[: 1 + wide]
+    if backend == "cpu" and dtype not in known:
+        names = " or ".join(str(each).removeprefix("torch.") for each in known)
+        return f"backend cpu computes in {names}, got {str(dtype).removeprefix('torch.')}; convert first"
     return ""
 
 

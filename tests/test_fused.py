@@ -9,7 +9,8 @@ import torch
 
 from atras.engine import Engine, Epoch, Member
 from atras.errors import InputError
-from atras.fused import FusedEngine, has_bf16, why_not
+from atras.fused import FusedEngine, has_bf16, why_not, why_slow
+from atras.kernels import Step
 from atras.loop import LoopEngine
 from atras.model import Spec
 from atras.protocol import EngineName, Execution, Precision, Protocol
@@ -154,3 +155,10 @@ def test_the_digits_table_differs_no_more_than_between_two_seeds(other: tuple[Pr
     difference = np.abs(accuracies(fused, 0) - accuracies(table, 0)).mean(0)
     assert len(table) == 40
     assert (difference <= np.abs(accuracies(fused, 0) - accuracies(fused, 1)).mean(0)).all()
+
+
+def test_only_the_portable_kernels_are_slow(monkeypatch):
+    monkeypatch.setattr(Step, "best_instructions", staticmethod(lambda: "avx2"))
+    assert why_slow() == ""
+    monkeypatch.setattr(Step, "best_instructions", staticmethod(lambda: "portable"))
+    assert why_slow() == "without AVX2 its kernels are slower than torch's"

@@ -12,7 +12,18 @@ import pytest
 from atras.cost import padded, training_flops
 from atras.errors import InputError
 from atras.model import Spec
-from atras.plan import Group, Machine, Plan, Speed, choose_engine, make_groups, members_of, predict, width_groups
+from atras.plan import (
+    Group,
+    Machine,
+    Plan,
+    Speed,
+    choose_engine,
+    make_groups,
+    members_of,
+    predict,
+    reason_for,
+    width_groups,
+)
 from atras.protocol import Protocol
 from atras.space import PAPER_CANDIDATES, Candidate, with_depth
 
@@ -77,6 +88,7 @@ def test_a_smaller_memory_makes_more_groups_and_an_impossible_one_is_refused() -
 
 FUSED, FUSED_BF16 = Machine("cpu", 2**34), Machine("cpu", 2**34, bf16=True)
 PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, fused="it takes a CPU")
+SLOW = Machine("cpu", 2**34, fused_slow="without AVX2 it is slow")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +101,9 @@ PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, f
         (("auto", "fp64"), MNIST, FUSED_BF16, ("loop", "fp64")),
         (("auto", "auto"), MNIST, PLAIN, ("loop", "fp32")),
         (("auto", "auto"), DIGITS, PLAIN, ("stack", "fp32")),
+        (("auto", "auto"), MNIST, SLOW, ("loop", "fp32")),
+        (("auto", "fp32"), DIGITS, SLOW, ("stack", "fp32")),
+        (("fused", "auto"), MNIST, SLOW, ("fused", "fp32")),
         (("auto", "auto"), MNIST, CUDA, ("stack", "fp32")),
         (("loop", "auto"), DIGITS, FUSED_BF16, ("loop", "fp32")),
     ],
@@ -99,12 +114,26 @@ def test_engine_and_precision_come_from_what_the_machine_can_do(
     assert choose_engine(*asked, spec, machine) == chosen
 
 
+def test_why_fused_is_not_taken_stands_in_the_plan_and_its_text() -> None:
+    groups = plan(Protocol())
+    for machine, why in ((SLOW, "without AVX2 it is slow"), (PLAIN, "not built")):
+        reason = reason_for("auto", "stack", machine)
+        assert reason == f"engine fused is not taken: {why}"
+        made = Plan("cpu", "stack", "fp32", groups, reason)
+        assert made.lines()[1] == reason
+        assert Plan.from_dict(json.loads(json.dumps(made.to_dict())), Protocol()) == made
+        assert reason_for("stack", "stack", machine) == ""
+    assert reason_for("auto", "stack", CUDA) == reason_for("auto", "fused", FUSED) == ""
+    assert len(Plan("cpu", "fused", "fp32", groups).lines()) == len(made.lines()) - 1
+
+
 @pytest.mark.parametrize(
     ("asked", "machine", "message"),
     [
         (("fused", "auto"), PLAIN, "not built"),
         (("fused", "fp64"), FUSED, "use --engine loop or stack"),
         (("fused", "bf16"), FUSED, "use --precision fp32"),
+        (("auto", "bf16"), SLOW, "use --precision fp32"),
         (("stack", "bf16"), FUSED_BF16, "use --engine fused"),
         (("auto", "bf16"), CUDA, "use --engine fused"),
     ],

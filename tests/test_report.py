@@ -17,6 +17,7 @@ import pytest
 
 import atras
 from atras import InputError, cli, paper, report
+from atras.made_up import make_run
 from atras.report import charts, heatmap, intervals, pictures, scales
 from atras.report.contents import sections
 from atras.report.markdown import markdown
@@ -24,7 +25,6 @@ from atras.report.page import page
 from atras.report.record import claim_section
 from atras.results import Results, wilson
 from atras.schemas import STATUSES
-from atras.testing import make_run
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 EVIL = "<script>alert(1)</script>|`x`"

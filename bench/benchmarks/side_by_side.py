@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 ROUNDS = 15
+GEMM_SIZE = 1024
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -35,3 +36,13 @@ def fastest(*works: Callable[[], object], device: str) -> list[float]:
 def bytes_to_copy(count: int, device: str) -> torch.Tensor:
     """A filled tensor whose clone reads and writes `count` bytes together."""
     return torch.ones(count // 2, dtype=torch.uint8, device=device)
+
+
+def share_of_gemm_peak(work: Callable[[], object], flops: float, device: str) -> tuple[float, float]:
+    """FLOP/s of a work, and what share that is of a float32 matrix product's, both at their fastest in the same run.
+
+    An op may skip products with zeros, which count here, so its rate can be the higher one.
+    """
+    matrix = torch.rand(GEMM_SIZE, GEMM_SIZE, device=device)
+    ours, product = fastest(work, lambda: matrix @ matrix, device=device)
+    return flops / ours, flops / ours / (2 * GEMM_SIZE**3 / product)

@@ -1,7 +1,7 @@
 // The step compiled for AVX-512 with AMX tiles; CMakeLists.txt gives the flags.
 #define ATRAS_ISA isa_amx
 #define ATRAS_TILES
-#include "member.h"
+#include "table.h"
 
 namespace atras::step {
 extern const Kernels k_amx;

@@ -1,7 +1,7 @@
 // AMX's tiles in plain C++: tests the tile kernel's indices where there is no AMX. Never chosen by itself.
 #define ATRAS_ISA isa_amx_emulated
 #define ATRAS_TILES
-#include "member.h"
+#include "table.h"
 
 namespace atras::step {
 extern const Kernels k_amx_emulated;

@@ -1,6 +1,6 @@
 // The step compiled for one instruction set; CMakeLists.txt gives the flags.
 #define ATRAS_ISA isa_avx2
-#include "member.h"
+#include "table.h"
 
 namespace atras::step {
 extern const Kernels k_avx2;

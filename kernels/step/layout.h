@@ -59,6 +59,12 @@ ATRAS_INLINE int row_stride(int width) {
   return padded % 256 == 0 ? padded + kLane : padded;
 }
 
+// Work items of the phases of a dense layer and of the stem's update.
+constexpr int kRowChunk = 96;
+constexpr int kUpdateChunk = 4096;
+ATRAS_INLINE int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
+ATRAS_INLINE int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+
 struct Spec {
   int channels, height, width, classes;
   int stem;  // 0 none, 2 conv2, 4 conv4

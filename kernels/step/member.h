@@ -12,10 +12,7 @@
 namespace atras::step::ATRAS_ISA {
 
 // Writes packed weights [out_block][in_block][3][k_row][32], pairs of k side by side as bf16 where asked.
-inline void pack(const Run& r, int index) {
-  const Conv& c = r.stem->convs[index];
-  const float* from = r.parameters + c.weight;
-  float* to = r.packed[index];
+inline void pack_weights(const Conv& c, const float* from, float* to, bool bf16) {
   if (c.in_channels < kBlock) {
     std::memcpy(to, from, c.weight_size() * sizeof(float));
     return;
@@ -24,7 +21,7 @@ inline void pack(const Run& r, int index) {
   for (int ob = 0; ob < c.out_blocks(); ++ob)
     for (int ib = 0; ib < c.in_blocks(); ++ib) {
       const float* block = from + (std::size_t(ib) * c.out_channels + ob * kBlock) * kPatch;
-      if (!r.bf16) {
+      if (!bf16) {
         transpose_matrix(block, out_step, to, kBlock, kBlock, kPatch);
         to += kPatch * kBlock;
         continue;
@@ -38,6 +35,11 @@ inline void pack(const Run& r, int index) {
         }
       to += kPatch * kBlock / 2;
     }
+}
+
+inline void pack(const Run& r, int index) {
+  const Conv& c = r.stem->convs[index];
+  pack_weights(c, r.parameters + c.weight, r.packed[index], r.bf16);
 }
 
 // One image of the batch in [0, 1], in torch's order.
@@ -408,18 +410,6 @@ inline void stem_update(const Run& r, int item) {
     for (int group = 1; group < r.groups(); ++group) total += load(r.partial + group * r.stem->size + i);
     update_at(r, i, total);
   }
-}
-
-#if defined(__AVX512BF16__)
-constexpr bool kHasBf16 = true;
-#else
-constexpr bool kHasBf16 = false;
-#endif
-
-// constexpr, so that nothing of this file runs before the CPU was asked what it can do.
-constexpr Kernels make_kernels(const char* name) {
-  return {name,         kHasBf16,      pack,         stem_forward,         pack_panel,    dense_forward,
-          dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update};
 }
 
 }  // namespace atras::step::ATRAS_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layout.h"
+#include "single.h"
 
 namespace atras::step {
 
@@ -91,13 +92,8 @@ struct Kernels {
   void (*dense_update)(const Run&, int layer, int item, const Workspace&);
   void (*stem_backward)(Run&, int group, const Workspace&);
   void (*stem_update)(const Run&, int item);
+  SingleOps single;
 };
-
-// Work items of the phases of a dense layer and of the stem's update.
-constexpr int kRowChunk = 96;
-constexpr int kUpdateChunk = 4096;
-ATRAS_INLINE int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
-ATRAS_INLINE int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
 
 // The widest set of this CPU, or the one that is wanted. bf16 arithmetic is emulated where the set lacks it.
 const Kernels& best_kernels(const char* wanted);

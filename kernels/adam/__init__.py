@@ -1,0 +1,1 @@
+"""Op adam: one optimizer step of every member over one flat buffer."""
