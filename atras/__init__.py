@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING, Any
 # A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-from .errors import InputError
+from .errors import InputError, Interrupted
 from .protocol import Execution, Protocol
 from .space import Candidate, k_complete
 
 if TYPE_CHECKING:
     from .export import load
     from .results import Results, read
-    from .schedule import run
+    from .schedule import resume, run
 
 __version__ = "0.1.0"
-__all__ = ["Candidate", "Execution", "InputError", "Protocol", "Results", "k_complete", "load", "read", "run"]
+__all__ = [
+    "Candidate",
+    "Execution",
+    "InputError",
+    "Interrupted",
+    "Protocol",
+    "Results",
+    "k_complete",
+    "load",
+    "read",
+    "resume",
+    "run",
+]
 
 
 class _MissingKernels:
@@ -34,7 +46,7 @@ class _MissingKernels:
 
 sys.meta_path.append(_MissingKernels)
 
-_LAZY = {"run": "schedule", "read": "results", "Results": "results", "load": "export"}
+_LAZY = {"run": "schedule", "resume": "schedule", "read": "results", "Results": "results", "load": "export"}
 
 
 def __getattr__(name: str) -> Any:

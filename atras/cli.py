@@ -5,6 +5,7 @@ torch, polars and pydantic are imported inside the functions that need them, so 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,12 +14,12 @@ import time
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from . import __version__, commands, progress
-from .errors import InputError, printable
+from .errors import InputError, Interrupted, printable
 from .options import Loaded, combine, parse_whole
 from .protocol import (
     PRESETS,
@@ -33,6 +34,10 @@ from .protocol import (
     StemName,
     one_of,
 )
+from .signals import Signals
+
+if TYPE_CHECKING:
+    from .results import Results
 
 _IMPORTED = time.perf_counter()
 # typer carries click under a name that changes between versions; the class above BadParameter is click's UsageError.
@@ -40,7 +45,11 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main(args: list[str] | None = None) -> None:
-    """The command `atras`: runs it and exits; 0 done, 2 bad input, 130 interrupted."""
+    """The command `atras`: runs it and exits.
+
+    The status is 0 when done, 2 for bad input, 3 for members that diverged where `--fail-on-diverged` asks, and 129,
+    130 or 143 after SIGHUP, SIGINT or SIGTERM.
+    """
     args = sys.argv[1:] if args is None else args
     sys.exit(execute(app, args or ["--help"], "atras"))
 
@@ -61,6 +70,8 @@ def execute(program: typer.Typer, args: list[str], name: str) -> int:
         status = command.main(args=args, prog_name=name, standalone_mode=False)
     except InputError as error:
         return _fail(str(error))
+    except _Ended as end:
+        return _fail(str(end), end.status)
     except _UsageError as error:
         return _fail(_usage_message(error))
     except ImportError:
@@ -70,13 +81,22 @@ def execute(program: typer.Typer, args: list[str], name: str) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     if status == 130:
-        typer.echo("atras: interrupted", err=True)
+        _fail("interrupted")
     return status or 0
 
 
-def _fail(message: str) -> int:
-    typer.echo(f"atras: {printable(' '.join(message.split()))}", err=True)
-    return 2
+class _Ended(Exception):  # noqa: N818 (nothing went wrong)
+    """The end of a run that has something to say and a status of its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _fail(message: str, status: int = 2) -> int:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        typer.echo(f"atras: {printable(' '.join(message.split()))}", err=True)
+    return status
 
 
 def _usage_message(error: Exception) -> str:
@@ -118,7 +138,7 @@ app = typer.Typer(
 )
 
 
-for _command in (commands.claims, commands.compare, commands.export):
+for _command in (commands.claims, commands.compare, commands.export, commands.report):
     app.command()(_command)
 
 
@@ -240,6 +260,15 @@ def run(
     recalibrate: Annotated[
         bool | None, _option("Execution", "measure this machine's speed anew", None, "--recalibrate")
     ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        _option(
+            "Execution", "seconds between checkpoints", f"{Execution.checkpoint_every:g}, or more", metavar="SECONDS"
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None, _option("Execution", "go on with the run in this folder; nothing else is needed", metavar="DIR")
+    ] = None,
     config: Annotated[
         str | None,
         _option("Execution", "run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE"),
@@ -254,6 +283,9 @@ def run(
     out: Annotated[
         str | None, _option("Output", "folder for the results", "runs/<dataset>-<time>", metavar="DIR")
     ] = None,
+    fail_on_diverged: Annotated[
+        bool | None, _option("Output", "exit with status 3 if a member diverged", None, "--fail-on-diverged")
+    ] = None,
     quiet: Annotated[bool | None, _option("Output", "no progress, only the results", None, "--quiet")] = None,
     version: Version = None,
 ) -> None:
@@ -263,7 +295,9 @@ def run(
     """
     given = locals()
     settings = {name: value for name, value in given.items() if value is not None and value != []}
-    protocol, execution, plan = combine(_load(config), settings)
+    if resume is not None:
+        _refuse_beside_resume(settings)
+    protocol, execution, plan = combine(_load(config, resume), settings)
     if search is not None or budget is not None:
         _search(search, budget, protocol, execution, out, dry_run, quiet)
         return
@@ -272,22 +306,42 @@ def run(
     if dry_run:
         _print(schedule.make_plan(protocol, execution, plan).lines())
         return
-    folder = Path(out) if out else _default_folder(protocol.dataset)
+    folder = Path(resume or out or _default_folder(protocol.dataset))
     reporter = progress.choose(bool(quiet))
-    try:
-        results = schedule.run(
-            protocol,
-            execution,
-            out=folder,
-            reporter=reporter,
-            config_plan=plan,
-            startup_seconds=_seconds_since_start(),
-        )
-    finally:
-        reporter.close()
+    with Signals() as signals:
+        common: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
+        try:
+            if resume is None:
+                results = schedule.run(protocol, execution, out=folder, config_plan=plan, **common)
+            else:
+                results = schedule.resume(folder, protocol, execution, **common)
+        except (Interrupted, KeyboardInterrupt):
+            more = f"; go on with --resume {folder}" if (folder / "run.json").exists() else ""
+            raise _Ended(f"interrupted{more}", signals.status) from None
+        finally:
+            reporter.close()
+    _show(results, folder)
+    diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")] if fail_on_diverged else []
+    if diverged:
+        raise _Ended(f"diverged: {', '.join(diverged)}", 3)
+
+
+def _show(results: Results, folder: Path) -> None:
     from .summary import summary_lines
 
-    _print([*summary_lines(results, shutil.get_terminal_size().columns), f"results are in {folder}"])
+    try:
+        _print([*summary_lines(results, shutil.get_terminal_size().columns), f"results are in {folder}"])
+    except OSError:
+        # The terminal or pipe is gone, the results are not. Python would try once more when it exits.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse_beside_resume(settings: dict[str, Any]) -> None:
+    for name in ("config", "out", "dry_run", "search"):
+        if name in settings:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"resume and {option} exclude each other: a run goes on where and as it began")
 
 
 def _search(
@@ -313,30 +367,11 @@ def _search(
     _print([*pareto_lines(results), f"results are in {folder}"])
 
 
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs; several are compared")],
-    out: Annotated[
-        Path | None,
-        _option(
-            "Output", "file (html, md) or folder (png, svg)", "report with its ending", "-o", "--out", metavar="PATH"
-        ),
-    ] = None,
-    format: Annotated[  # noqa: A002
-        str, _option("Output", "page, images of the charts or Markdown", "html", metavar="html|png|svg|md")
-    ] = "html",
-) -> None:
-    """Write the report of a run, or of several side by side.
+def _load(path: str | None, resume: str | None) -> Loaded:
+    if resume is not None:
+        from .schedule import recorded
 
-    The page is one file that needs no network; missing parts say which option of the run records them.
-    """
-    from .report import write
-    from .results import read
-
-    typer.echo(f"the report is in {write([read(run) for run in runs], out, format)}")
-
-
-def _load(path: str | None) -> Loaded:
+        return recorded(resume)
     if path is None:
         return Loaded()
     from .config import load

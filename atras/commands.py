@@ -90,6 +90,28 @@ def export(
     _print(f"wrote {path}" for path in written)
 
 
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="folders of runs; several are compared", show_default=False)
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", metavar="PATH", help="file (html, md) or folder (png, svg)", show_default=False),
+    ] = None,
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="html|png|svg|md", help="page, images of the charts or Markdown")
+    ] = "html",
+) -> None:
+    """Write the report of a run, or of several side by side.
+
+    The page is one file that needs no network; missing parts say which option of the run records them.
+    """
+    from .report import write
+    from .results import read
+
+    _print([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
+
+
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
     from .claims import claims as evaluate

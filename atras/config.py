@@ -79,6 +79,7 @@ class Settings(BaseModel):
     data_dir: Text = None
     download: Truth = None
     recalibrate: Truth = None
+    checkpoint_every: Number = None
 
 
 def load(path: str | Path) -> Loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,12 +12,15 @@ from torch import Tensor
 from atras.kernels import apply_signs
 
 from .data import pixels
-from .model import Parameters, Spec
+from .model import Parameters, Spec, parameter_shapes
 from .protocol import Protocol
 from .space import Candidate
 
 DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """Type of images, parameters, gradients and logits by precision; bf16 is inside the products of training alone."""
+
+KINDS = ("parameters", "first", "second")
+"""What a member has for each parameter: its values and the optimizer's moments."""
 
 
 class Member(NamedTuple):
@@ -25,6 +28,11 @@ class Member(NamedTuple):
 
     candidate: Candidate
     seed: int
+
+    @property
+    def name(self) -> str:
+        """Hidden layers and seed, such as `24-192/0`; tensors in files are named by it."""
+        return f"{self.candidate.name}/{self.seed}"
 
 
 class StepResult(NamedTuple):
@@ -105,24 +113,29 @@ class Engine(ABC):
     def begin_phase(self, phase: str) -> None:
         """Forget the optimizer's state, and count steps and dropout masks of this phase (`train`, `adversarial`)."""
 
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Optimizer steps since the phase began: what dropout masks and bias corrections are counted by."""
+
+    @steps.setter
+    @abstractmethod
+    def steps(self, count: int) -> None: ...
+
     @abstractmethod
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Train every member on its batch once; the loss is the mean over the batch."""
 
     def epoch(self, work: Epoch) -> StepResult:
-        """Train every member on a whole pass, batch after batch.
+        """Train every member on a whole pass, or on a part of it that is a number of whole batches.
 
         Returns:
-            losses float64 [M], summed over the images, and correct predictions int64 [M], both of the batches as they
-            were trained on.
+            losses float64 [M, S] and correct predictions int64 [M, S], those of each of the S batches as they were
+            trained on. They do not depend on how a pass is divided into calls.
         """
-        losses = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
-        correct = torch.zeros(len(self.members), dtype=torch.int64, device=self.device)
-        for images, labels in work.batches(self.protocol.batch_size, self.dtype):
-            result = self.step(images, labels)
-            losses += result.losses.double() * labels.shape[-1]
-            correct += result.correct
-        return StepResult(losses, correct)
+        results = [self.step(*batch) for batch in work.batches(self.protocol.batch_size, self.dtype)]
+        losses = torch.stack([result.losses.double() for result in results], 1)
+        return StepResult(losses, torch.stack([result.correct for result in results], 1))
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
@@ -141,5 +154,46 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+        """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths."""
+
+    @abstractmethod
+    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+        """A copy of one member's parameters or moments at their natural widths, named as the parameters."""
+
     def parameters_of(self, index: int) -> Parameters:
         """A copy of one member's parameters at their natural widths."""
+        return self.pour_out(index)
+
+    def state(self, *, optimizer: bool = True) -> dict[str, Tensor]:
+        """All that training goes on from, on the CPU: it fits any engine, grouping and padding.
+
+        Args:
+            optimizer: False leaves it out, where a phase is over.
+
+        Returns:
+            Tensors named `<kind>/<hidden layers>/<seed>/<parameter>`, with kinds `parameters` and, once the phase has
+            made a step, `first` and `second` (moments); and `steps`, int64 [].
+        """
+        steps = self.steps if optimizer else 0
+        moments = 0 if steps == 0 else 2 if self.protocol.optimizer == "adam" else 1
+        found = {"steps": torch.tensor(steps)}
+        for moment, kind in enumerate(KINDS[: 1 + moments]):
+            for index, member in enumerate(self.members):
+                for name, values in self.pour_out(index, moment).items():
+                    found[f"{kind}/{member.name}/{name}"] = values.cpu().contiguous()
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; the phase that it is of must have begun. What it holds of other members is passed over.
+
+        On the machine, engine and grouping that it came from, all that follows is bitwise the same.
+        """
+        self.steps = int(state["steps"])
+        for moment, kind in enumerate(KINDS if self.steps else KINDS[:1]):
+            for index, member in enumerate(self.members):
+                names = parameter_shapes(self.spec, member.candidate.hidden)
+                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in names}
+                values = {name: tensor for name, tensor in own.items() if tensor is not None}
+                if values:
+                    self.pour_in(index, values, moment)

@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, and how foreign text is shown in it."""
+"""The one error of a user's input, the end of a run that was asked to stop, and how foreign text is shown."""
 
 MAX_SHOWN = 200
 """Most characters of a value that an error shows."""
@@ -42,3 +42,7 @@ def shown(value: object) -> str:
 
 def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """A run stopped because it was asked to; all that it had done is kept, if it has a folder."""

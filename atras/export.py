@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from . import files
 from .errors import InputError
 from .model import Parameters, Spec, parameter_shapes
-from .results import Results, write_file
+from .results import Results
 from .schemas import ACCURACIES
 from .space import Candidate
 from .statistics import pareto, ranking
@@ -102,7 +103,7 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: expected a file to write: {error.strerror or error}; name another") from error
-    write_file(path, content)
+    files.write(path, [content])
     return path
 
 

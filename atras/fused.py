@@ -66,13 +66,22 @@ class FusedEngine(Engine):
         for index, member in enumerate(self.members):
             self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
 
-    def pour_in(self, index: int, parameters: Parameters) -> None:
-        """Replace one member's parameters."""
-        self._op.pour_in(index, list(parameters.values()))
+    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+        """Replace one member's parameters, all of them."""
+        self._op.pour_in(index, list(values.values()), moment)
 
-    def parameters_of(self, index: int) -> Parameters:
+    def pour_out(self, index: int, moment: int = 0) -> Parameters:
         names = parameter_shapes(self.spec, self.members[index].candidate.hidden)
-        return dict(zip(names, self._op.pour_out(index), strict=True))
+        return dict(zip(names, self._op.pour_out(index, moment), strict=True))
+
+    @property
+    def steps(self) -> int:
+        return self._steps
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._steps = count
+        self._op.set_steps([count] * len(self.members))
 
     def begin_phase(self, phase: str) -> None:
         keys = [dropout_key(member.seed, member.candidate, phase) for member in self.members]
@@ -93,17 +102,14 @@ class FusedEngine(Engine):
         return StepResult(losses[:, 0], correct[:, 0])
 
     def epoch(self, work: Epoch) -> StepResult:
-        losses, correct = self._train(work)
-        sizes = torch.full((losses.shape[1],), self.protocol.batch_size, dtype=torch.float64)
-        sizes[-1] = work.orders.shape[1] - self.protocol.batch_size * (losses.shape[1] - 1)
-        return StepResult((losses * sizes).sum(1), correct.sum(1))
+        return StepResult(*self._train(work))
 
     def _train(self, work: Epoch) -> tuple[Tensor, Tensor]:
         """Losses float64 and correct predictions int64, [M, steps]."""
         losses, correct = self._op.train(
             work.images.contiguous(),
             work.labels.contiguous(),
-            work.orders,
+            work.orders.contiguous(),
             order_of=work.order_of,
             signs=work.signs,
             epsilon=work.epsilon,

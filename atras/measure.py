@@ -6,9 +6,10 @@ What each number means is defined in docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,10 @@ class Rows:
     timings: list[Row] = field(default_factory=list)
     transfer: list[Row] = field(default_factory=list)
     examples: list[Row] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, list[Row]]:
+        """The rows by frame."""
+        return {name: list(rows) for name, rows in vars(self).items()}
 
     def extend(self, other: Rows) -> None:
         """Append another group's rows."""
@@ -71,6 +76,22 @@ class Population:
         self.accuracies: list[dict[str, float | None]] = [{} for _ in engine.members]
         self.rows = Rows()
         self.phase = "trained"
+        self.pause: Callable[[], None] = lambda: None
+        """Called between the chunks of an evaluation; may raise to stop it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was measured so far, as JSON values (with NaN), for `restore`."""
+        return {
+            "phase": self.phase, "finite": self.finite.tolist(), "dead": list(self.dead),
+            "accuracies": [dict(accuracies) for accuracies in self.accuracies],
+            "rows": self.rows.to_dict(),
+        }  # fmt: skip
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over what `to_dict` gave."""
+        self.phase, self.dead, self.accuracies = record["phase"], list(record["dead"]), list(record["accuracies"])
+        self.finite = torch.tensor(record["finite"], dtype=torch.bool, device=self.engine.device)
+        self.rows = Rows(**record["rows"])
 
     def measure_trained(self) -> None:
         """Evaluate the first model, attack it, and keep the signs of its adversarial images."""
@@ -80,8 +101,7 @@ class Population:
             self.record("test_accuracy", "test", clean)
             self.note_dead(clean)
         with self.timed("attack"):
-            self.train_signs, _ = self.make_attack("train", self.attack, keep=True)
-            self.test_signs, before = self.make_attack("test", self.attack, keep=True)
+            before = self.make_signs()
             self.record("attacked_accuracy_before", "test", before, self.attack, "adaptive")
             if self.attack == self.honest_attack:
                 for accuracies in self.accuracies:
@@ -89,6 +109,12 @@ class Population:
             else:
                 _, before_true = self.make_attack("test", self.honest_attack)
                 self.record("attacked_accuracy_before_true", "test", before_true, self.honest_attack, "adaptive")
+
+    def make_signs(self) -> Score:
+        """Attack the model as it is, and keep the signs: those of the test images come with their score."""
+        self.train_signs, _ = self.make_attack("train", self.attack, keep=True)
+        self.test_signs, score = self.make_attack("test", self.attack, keep=True)
+        return score
 
     def measure_defended(self) -> None:
         """Evaluate the second model on clean images, on the kept ones, and on a new attack."""
@@ -190,13 +216,16 @@ class Population:
         return self.rows
 
     @contextmanager
-    def timed(self, phase: str, steps: int = 0) -> Iterator[None]:
+    def timed(self, phase: str) -> Iterator[None]:
         """Append a row to the timings."""
         start = time.perf_counter()
         yield
         if self.engine.device.type == "cuda":
             torch.cuda.synchronize(self.engine.device)
-        seconds = time.perf_counter() - start
+        self.note_time(phase, time.perf_counter() - start)
+
+    def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
+        """Append what a part of the work took to the timings."""
         self.rows.timings.append(
             {"phase": f"{phase}-{self.phase}", "members": len(self.engine.members), "seconds": seconds, "steps": steps}
         )
@@ -211,6 +240,7 @@ class Population:
 
     def _chunks(self, part: Split) -> Iterator[slice]:
         for start in range(0, len(part.labels), self.evaluation_batch):
+            self.pause()
             yield slice(start, start + self.evaluation_batch)
 
 

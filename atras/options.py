@@ -111,6 +111,8 @@ def execution_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in settings.items() if name in names}
     if "memory" in settings:
         fields["memory_bytes"] = parse_memory(settings["memory"])
+    if "checkpoint_every" in settings:
+        fields["checkpoint_every"] = parse_number(settings["checkpoint_every"], "checkpoint_every")
     return fields
 
 

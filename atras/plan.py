@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,7 +182,13 @@ def reason_for(asked: str, engine: str, machine: Machine) -> str:
 
 
 def make_groups(
-    protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+    protocol: Protocol,
+    spec: Spec,
+    train_size: int,
+    test_size: int,
+    engine: str,
+    machine: Machine,
+    done: Collection[Member] = (),
 ) -> tuple[Group, ...]:
     """Depth groups, each cut into width groups where padding would cost more than launches, and by memory.
 
@@ -192,21 +198,39 @@ def make_groups(
         train_size, test_size: images.
         engine: `loop`, `stack` or `fused`.
         machine: kind, memory cap, threads.
+        done: members to leave out.
 
     Raises:
         InputError: if a single member needs more than the cap.
     """
     sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
-    depths = sorted({candidate.depth for candidate in protocol.candidates})
-    runs = [[candidate for candidate in protocol.candidates if candidate.depth == depth] for depth in depths]
+    left = dict.fromkeys(member for member in members_of(protocol) if member not in set(done))
+    candidates = list(dict.fromkeys(member.candidate for member in left))
+    depths = sorted({candidate.depth for candidate in candidates})
+    runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
     if engine == "stack":
         runs = [run for same in runs for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
     if engine == "fused":
         runs = _joined(runs, FUSED_MEMBERS_A_THREAD * machine.threads, len(protocol.seeds))
     groups: list[Group] = []
-    for candidates in runs:
-        groups += sizer.fit([Member(candidate, seed) for candidate in candidates for seed in protocol.seeds])
+    for run in runs:
+        groups += sizer.fit([m for m in (Member(c, seed) for c in run for seed in protocol.seeds) if m in left])
     return tuple(groups)
+
+
+def halves(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int) -> tuple[Group, Group]:
+    """A group of at least two members as two groups, for a machine that turned out to have less memory."""
+    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine("", 0))
+    middle = len(group.members) // 2
+    first, second = (
+        dataclasses.replace(
+            sizer.group(part, len(part)),
+            evaluation_batch=max(16, group.evaluation_batch // 2),
+            predicted_seconds=group.predicted_seconds and group.predicted_seconds * len(part) / len(group.members),
+        )
+        for part in (group.members[:middle], group.members[middle:])
+    )
+    return first, second
 
 
 def _joined(runs: Sequence[list[Candidate]], members: int, seeds: int) -> list[list[Candidate]]:
@@ -274,9 +298,9 @@ class _Sizer:
             )
         size = len(members) if self.engine == "loop" else at_once
         for start in range(0, len(members), size):
-            yield self._group(members[start : start + size], at_once)
+            yield self.group(members[start : start + size], at_once)
 
-    def _group(self, members: Sequence[Member], at_once: int) -> Group:
+    def group(self, members: Sequence[Member], at_once: int) -> Group:
         hiddens = [member.candidate.hidden for member in members]
         useful = sum(training_flops(self.spec, hidden) for hidden in hiddens)
         stacked = self.engine == "stack"

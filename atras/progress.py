@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from .errors import printable
 
@@ -29,6 +30,9 @@ class Reporter:
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         """Group `index` (from 0) of `total` begins; it has `steps` optimizer steps to do over all phases."""
 
+    def group_resumed(self, index: int, steps_done: int) -> None:
+        """Group `index`, which has just begun here, had done `steps_done` of its steps before."""
+
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         """Group `index` has done `steps_done` of its steps; loss and accuracy are means over its members."""
 
@@ -39,8 +43,31 @@ class Reporter:
         """Nothing more will come; may be called twice."""
 
 
+class Lasting:
+    """A text stream that takes everything, also once the terminal or pipe behind it is gone: a run must not end of it.
+
+    Args:
+        stream: where text goes as long as that works.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class PlainReporter(Reporter):
-    """One plain line an event, and at most one progress line a group every few seconds.
+    """One plain line an event, and at most one progress line a group every few seconds and every percent.
 
     Args:
         stream: where the lines go.
@@ -50,7 +77,7 @@ class PlainReporter(Reporter):
         self._stream = stream
         self._titles: dict[int, str] = {}
         self._steps: dict[int, int] = {}
-        self._told: dict[int, float] = {}
+        self._told: dict[int, tuple[float, int]] = {}
 
     def plan(self, lines: list[str]) -> None:
         for line in lines:
@@ -62,19 +89,28 @@ class PlainReporter(Reporter):
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         self._titles[index] = f"group {index + 1}/{total}, {label}"
         self._steps[index] = max(steps, 1)
-        self._told[index] = time.monotonic()
+        self._told[index] = (time.monotonic(), -1)
         self._say(f"{self._titles[index]}, {_count(members)}, {steps} steps")
 
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
-        now = time.monotonic()
-        if index not in self._titles or now - self._told[index] < SECONDS_BETWEEN_LINES:
+        if index not in self._titles:
             return
-        self._told[index] = now
-        percent = min(100 * steps_done // self._steps[index], 100)
+        now, percent = time.monotonic(), self._percent(index, steps_done)
+        before, told = self._told[index]
+        # By the percent, so that a run of weeks leaves no longer a log than one of minutes.
+        if now - before < SECONDS_BETWEEN_LINES or percent == told:
+            return
+        self._told[index] = (now, percent)
         self._say(f"{self._titles[index]}, {percent} % {phase} {' '.join(_figures(loss, accuracy))}".rstrip())
 
     def group_finished(self, index: int, seconds: float) -> None:
         self._say(f"{self._titles.pop(index, f'group {index + 1}')}, finished in {_duration(seconds)}")
+
+    def group_resumed(self, index: int, steps_done: int) -> None:
+        self._say(f"{self._titles[index]}, goes on from {self._percent(index, steps_done)} %")
+
+    def _percent(self, index: int, steps_done: int) -> int:
+        return min(100 * steps_done // self._steps[index], 100)
 
     def _say(self, line: str) -> None:
         self._stream.write(f"{printable(line)}\n")
@@ -119,6 +155,15 @@ class LiveReporter(Reporter):
         task = self._progress.add_task(title, total=max(steps, 1), figures="")
         self._tasks[index] = (task, title)
 
+    def group_resumed(self, index: int, steps_done: int) -> None:
+        task, title = self._tasks[index]
+        # As a new bar: an update would count as speed.
+        self._progress.reset(task, completed=steps_done)
+        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} %")
+
+    def _total(self, task: TaskID) -> int:
+        return int(next(one.total for one in self._progress.tasks if one.id == task) or 0)
+
     def progress(  # the phase finds no room in 80 columns
         self,
         index: int,
@@ -149,7 +194,7 @@ def choose(quiet: bool = False, stream: TextIO | None = None) -> Reporter:
         quiet: show nothing.
         stream: where to show it; the standard error stream when None.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = cast(TextIO, Lasting(sys.stderr if stream is None else stream))
     if quiet:
         return Reporter()
     if not stream.isatty() or os.environ.get("TERM") == "dumb":

@@ -161,6 +161,8 @@ class Execution:
         data_dir: folder to look in for data sets before the user's cache; None for `ATRAS_DATA`, then the cache.
         download: whether a missing data set may be downloaded.
         recalibrate: measure this machine's speed anew instead of taking the cached figures.
+        checkpoint_every: seconds between checkpoints of a group in training, if writing them takes no more than 2 % of
+            that; less often otherwise. 0 for as often as can be.
 
     Raises:
         InputError: if a value is out of its range.
@@ -172,6 +174,7 @@ class Execution:
     data_dir: str | None = field(default_factory=lambda: os.environ.get("ATRAS_DATA") or None)
     download: bool = True
     recalibrate: bool = False
+    checkpoint_every: float = 30.0
 
     def __post_init__(self) -> None:
         one_of("engine", self.engine, get_args(EngineName))
@@ -185,6 +188,7 @@ class Execution:
             raise InputError(f"device (={shown(self.device)}): expected auto, cpu, cuda or cuda:N")
         if self.memory_bytes is not None:
             whole("memory", self.memory_bytes, 2**20, 2**50)
+        number("checkpoint_every", self.checkpoint_every, 0, 1e6)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

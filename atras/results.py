@@ -7,15 +7,15 @@ import html
 import io
 import json
 import math
-import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from . import files
 from .errors import InputError, printable
 from .reading import read_regular
 from .schemas import ACCURACIES, COMPUTED, OPTIONAL, PAPER_COLUMNS, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
@@ -133,6 +133,10 @@ class Results:
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
 
+    def members(self, status: str) -> list[tuple[str, int]]:
+        """Hidden layers and seed of every member with a status, in the order of the table."""
+        return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
+
     def __repr__(self) -> str:
         statuses = self.table["status"].to_list()
         counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
@@ -151,33 +155,24 @@ class Results:
 
 
 class Writer:
-    """Collects a run's rows and keeps its files whole.
-
-    Each file is written under a temporary name, synced, then renamed, so that a reader (or a crash) finds either the
-    former content or the new one.
+    """Collects a run's rows and keeps its files whole, in a folder that is locked until `close`.
 
     Args:
         directory: folder for the files, made if need be; None keeps the frames in memory only.
         run_info: JSON values for run.json: at least protocol (with dataset, candidates, seeds), protocol_hash, version.
 
     Raises:
-        InputError: if the folder holds a run already, or cannot be written.
+        InputError: if the folder holds a run already, is another's, or cannot be written.
     """
 
+    _lock: files.Lock | None
+
     def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
-        self._directory = None if directory is None else Path(directory)
-        self._run = {**run_info, "status": "running"}
-        _check_run(self._run, "run_info")
+        self._begin(None if directory is None else Path(directory), {**run_info, "status": "running"}, None)
         text = self._run_json()
-        protocol = self._run["protocol"]
-        self._order = {
-            "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
-            "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
-        }
-        self._frames = {name: _empty(name) for name in SCHEMAS}
-        if self._directory is None:
+        if self.directory is None:
             return
-        _claim(self._directory)
+        self._lock = _claim(self.directory)
         try:
             self._write_run(text)
             self._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
@@ -185,8 +180,49 @@ class Writer:
             # Nothing was here before: leave the folder free for the next attempt.
             for name in _FILES:
                 with contextlib.suppress(OSError):
-                    (self._directory / name).unlink()
+                    (self.directory / name).unlink()
+            self.close()
             raise
+
+    @classmethod
+    def reopen(cls, directory: Path, lock: files.Lock, members: Collection[tuple[str, int]], groups: int) -> Writer:
+        """Go on with a run's folder.
+
+        Args:
+            directory: with a run.json.
+            lock: on it.
+            members: hidden layers and seed of those that are finished: rows of others are dropped.
+            groups: how many are finished.
+
+        Raises:
+            InputError: if a file is damaged.
+        """
+        files.remove_partials(directory, *(path for path in directory.iterdir() if path.is_dir()))
+        # Killed at its very start, a run has no frames yet.
+        found = read(directory, missing=not groups)
+        writer = cls.__new__(cls)
+        writer._begin(directory, found.run, lock)
+        done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
+        for name in SCHEMAS:
+            frame = getattr(found, name)
+            if "hidden_layers" in frame.columns:
+                frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
+            writer._frames[name] = frame.filter(pl.col("group") < groups) if name == "timings" else frame
+        # It is made of all members at the very end.
+        writer._frames["transfer"] = _empty("transfer")
+        writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
+        return writer
+
+    def _begin(self, directory: Path | None, run: dict[str, Any], lock: files.Lock | None) -> None:
+        self.directory, self.run = directory, run
+        self._lock = lock
+        _check_run(run, "run_info")
+        protocol = run["protocol"]
+        self._order = {
+            "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
+            "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
+        }
+        self._frames = {name: _empty(name) for name in SCHEMAS}
 
     def append(self, rows: Rows) -> None:
         """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
@@ -198,8 +234,22 @@ class Writer:
         self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in new.items()}
         self._write_frames(name for name, frame in new.items() if len(frame))
 
+    def update(self, run_info: Mapping[str, Any]) -> None:
+        """Write run.json with values that replace or join those it has.
+
+        Raises:
+            InputError: if run.json cannot be written.
+        """
+        self.run |= run_info
+        self._write_run(self._run_json())
+
+    def close(self) -> None:
+        """Let others write to the folder; may be called twice."""
+        if self._lock is not None:
+            self._lock.release()
+
     def finish(self, run_info: Mapping[str, Any]) -> Results:
-        """Write run.json for the last time, with status "finished".
+        """Write run.json for the last time, with status "finished", and let go of the folder.
 
         Args:
             run_info: JSON values that replace or join those given at the start, such as timings.
@@ -207,11 +257,12 @@ class Writer:
         Raises:
             InputError: if run.json cannot be written.
         """
-        self._run |= {**run_info, "status": "finished"}
+        self.run |= {**run_info, "status": "finished"}
         text = self._run_json()
         self._write_run(text)
+        self.close()
         # From the text, as it will be read back: tuples have become lists.
-        return Results(**self._frames, run=json.loads(text), directory=self._directory)
+        return Results(**self._frames, run=json.loads(text), directory=self.directory)
 
     def _ordered(self, frame: pl.DataFrame) -> pl.DataFrame:
         # Groups finish in an order of their own; the files must not depend on it.
@@ -228,20 +279,20 @@ class Writer:
         return frame.sort(keys, maintain_order=True).rechunk()
 
     def _write_frames(self, names: typing.Iterable[str]) -> None:
-        if self._directory is None:
+        if self.directory is None:
             return
         for name in names:
-            write_file(self._directory / f"{name}.parquet", _parquet(self._frames[name]))
+            files.write(self.directory / f"{name}.parquet", [_parquet(self._frames[name])])
             if name == "table":
-                write_file(self._directory / "table.csv", _csv(self._frames[name]))
+                files.write(self.directory / "table.csv", [_csv(self._frames[name])])
 
     def _write_run(self, text: str) -> None:
-        if self._directory is not None:
-            write_file(self._directory / "run.json", text.encode() + b"\n")
+        if self.directory is not None:
+            files.write(self.directory / "run.json", [text.encode() + b"\n"])
 
     def _run_json(self) -> str:
         try:
-            return json.dumps(self._run, indent=2, allow_nan=False)
+            return json.dumps(self.run, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"run_info: expected JSON values, got something else ({error}); convert it first"
@@ -256,8 +307,12 @@ MAX_ROWS = 10_000_000
 """Most rows of a frame that is read: a small file can declare any number of equal ones."""
 
 
-def read(directory: str | Path) -> Results:
+def read(directory: str | Path, *, missing: bool = False) -> Results:
     """Read a run's folder, finished or not.
+
+    Args:
+        directory: the folder.
+        missing: take frames that are not there for empty ones.
 
     Raises:
         InputError: if a file is missing, damaged or not of this form.
@@ -270,7 +325,7 @@ def read(directory: str | Path) -> Results:
         raise _foreign(folder / "run.json", "JSON", error) from error
     _check_run(run, str(folder / "run.json"))
     return Results(
-        **{name: _read_frame(folder / f"{name}.parquet", name) for name in SCHEMAS}, run=run, directory=folder
+        **{name: _read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
     )
 
 
@@ -341,51 +396,24 @@ def _is_list(value: object, kind: type) -> bool:
 _FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder if need be, and its run.json, which must be new."""
+def _claim(folder: Path) -> files.Lock:
+    """Make the folder if need be, and take it, if it holds no run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = files.Lock(folder)
         there = [name for name in _FILES if (folder / name).exists()]
-        if there:
-            raise InputError(
-                f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder"
-            )
-        (folder / "run.json").open("x").close()
     except OSError as error:
         raise InputError(
             f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
         ) from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds its former content or all of the new one.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
+    if there:
+        lock.release()
         raise InputError(
-            f"{path}: expected to write it: {error.strerror or error}; make room or name another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "
+            "with it by --resume"
+        )
+    files.remove_partials(folder)
+    return lock
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
@@ -400,9 +428,9 @@ def _csv(frame: pl.DataFrame) -> bytes:
     return frame.with_columns(harmless).write_csv().encode()
 
 
-def _read_frame(path: Path, name: str) -> pl.DataFrame:
+def _read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
     # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
-    if name in OPTIONAL and not path.exists():
+    if (missing or name in OPTIONAL) and not path.exists():
         return _empty(name)
     content = _bytes(path, MAX_PARQUET_BYTES)
     try:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from . import __version__
+from . import __version__, config, files
 from .calibrate import speed
 from .data import Dataset, load
-from .engine import DTYPES, Engine
+from .engine import DTYPES, Member
 from .env import attack_backend, choose_device, describe, total_memory
-from .fused import FusedEngine, has_bf16, why_not, why_slow
-from .loop import LoopEngine
+from .errors import InputError, Interrupted
+from .fused import has_bf16, why_not, why_slow
+from .groups import (
+    ENGINES,
+    Common,
+    GroupRunner,
+    free_memory,
+    hand_on_checkpoints,
+    out_of_memory,
+    remove_other_checkpoints,
+)
 from .measure import Row, Rows
 from .model import Spec, make_spec
-from .plan import MEMORY_SHARE, Group, Machine, Plan, choose_engine, make_groups, predict, reason_for
+from .options import Loaded
+from .plan import MEMORY_SHARE, Machine, Plan, choose_engine, halves, make_groups, predict, reason_for
 from .progress import Reporter
 from .protocol import Execution, Protocol
-from .results import Results, Writer
-from .stack import StackEngine
-from .train import run_group, steps_of
+from .results import Results, Writer, read
+from .weights import Networks
 
-ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "stack": StackEngine, "fused": FusedEngine}
+Stop = Callable[[], bool]
 
 
 class Prepared(NamedTuple):
@@ -47,6 +57,7 @@ def run(
     reporter: Reporter | None = None,
     config_plan: Mapping[str, Any] | None = None,
     startup_seconds: float | None = None,
+    stop: Stop | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -54,38 +65,90 @@ def run(
         protocol: what to compute; the default is the paper's population on the bundled digits.
         execution: where and how.
         out: folder for the results, new or empty; None keeps them in memory.
-        reporter: told of the plan and of every epoch; None for silence.
+        reporter: told of the plan and of the progress; None for silence.
         config_plan: the plan that an earlier run recorded, to be repeated.
         startup_seconds: time that the caller spent before this call, for `run.json`.
+        stop: asked about once a second whether to stop.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
         InputError: if the data, the device, the memory cap or `out` cannot be used.
+        Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
-    device, data, spec, plan = prepare(protocol, execution, config_plan)
+    prepared = prepare(protocol, execution, config_plan)
+    device, data, spec, plan = prepared
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
-        "model": dataclasses.asdict(spec), "plan": plan.to_dict(),
+        "model": dataclasses.asdict(spec), "plan": plan.to_dict(), "splits": [], "finished_groups": 0,
+        "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
-    constants: Row = {
-        "dataset": data.name, "precision": plan.precision, "version": __version__, "protocol_hash": protocol.hash,
-    }  # fmt: skip
-    resolved = protocol.replace(precision=plan.precision)
+    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+
+
+def resume(
+    directory: str | Path,
+    protocol: Protocol | None = None,
+    execution: Execution | None = None,
+    *,
+    reporter: Reporter | None = None,
+    startup_seconds: float | None = None,
+    stop: Stop | None = None,
+) -> Results:
+    """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
+
+    On the same machine the result is bitwise that of a run that was never interrupted.
+
+    Args:
+        directory: the run's folder.
+        protocol: None for the recorded one; another is refused.
+        execution: None for the recorded one. With another device, engine or memory cap, what is unfinished is planned
+            anew.
+        reporter, startup_seconds, stop: as `run`.
+
+    Returns:
+        The frames of the whole run; those of a run that is finished already as they are.
+
+    Raises:
+        InputError: if the folder holds no run, is another's at the moment, or holds a damaged file; if the protocol or
+            the data differ; and as `run`.
+        Interrupted: as `run`.
+    """
+    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    loaded = recorded(folder)
+    _check_same(Protocol(**loaded.protocol_fields), protocol)
+    before = Execution(**loaded.execution_fields)
+    protocol, execution = Protocol(**loaded.protocol_fields), execution or before
+    found = read(folder, missing=True)
+    if found.run.get("status") == "finished":
+        reporter.note(f"{folder}: this run is finished already")
+        return found
+    lock = files.Lock(folder)
     try:
-        reporter.plan(plan.lines())
-        for index, group in enumerate(plan.groups):
-            rows = _compute(index, len(plan.groups), group, data, spec, resolved, device, reporter)
-            writer.append(_complete(rows, index, constants))
-    finally:
-        reporter.close()
-    seconds = {"startup_seconds": startup_seconds, "run_seconds": time.perf_counter() - start}
-    return writer.finish({"timings": seconds})
+        writer, prepared = _reopen(folder, lock, protocol, execution, before)
+    except BaseException:
+        lock.release()
+        raise
+    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+
+
+def recorded(directory: str | Path) -> Loaded:
+    """What a run's folder says it is, for `resume`.
+
+    Raises:
+        InputError: if it holds no run, or one of another version of atras.
+    """
+    path = Path(directory) / "run.json"
+    if not path.is_file():
+        raise InputError(
+            f"resume (={str(directory)!r}): expected the folder of a run, found no run.json in it; start one with --out"
+        )
+    return config.load(path)
 
 
 def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
@@ -103,6 +166,13 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     Raises:
         InputError: as `run`.
     """
+    device, data, spec = _load(protocol, execution)
+    if config_plan is not None:
+        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
+    return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
+
+
+def _load(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
     if device.type == "cuda":
@@ -116,9 +186,17 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
         device=device,
     )
     protocol.check_classes(data.classes)
-    spec = make_spec(protocol, data.image_shape, data.classes)
-    if config_plan is not None:
-        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
+    return device, data, make_spec(protocol, data.image_shape, data.classes)
+
+
+def _plan(
+    protocol: Protocol,
+    execution: Execution,
+    device: torch.device,
+    data: Dataset,
+    spec: Spec,
+    done: Collection[Member] = (),
+) -> Plan:
     machine = Machine(
         kind=device.type,
         memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
@@ -131,84 +209,198 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES[engine], spec, resolved, device, anew=execution.recalibrate)
-    groups = make_groups(resolved, spec, *sizes, engine, machine)
+    groups = make_groups(resolved, spec, *sizes, engine, machine, done)
     predicted = tuple(predict(group, spec, resolved, *sizes, measured) for group in groups)
     reason = reason_for(execution.engine, engine, machine)
-    return Prepared(device, data, spec, Plan(str(device), engine, precision, predicted, reason))
+    return Plan(str(device), engine, precision, predicted, reason)
 
 
-def _compute(
-    index: int,
-    total: int,
-    group: Group,
+def _reopen(
+    folder: Path, lock: files.Lock, protocol: Protocol, execution: Execution, before: Execution
+) -> tuple[Writer, Prepared]:
+    """The run's folder as it was left, with a plan for this machine."""
+    device, data, spec = _load(protocol, execution)
+    run = read(folder, missing=True).run
+    if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
+        raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
+    finished = run.get("finished_groups")
+    plan = Plan.from_dict(dict(run.get("plan") or {}), protocol)
+    if type(finished) is not int or not 0 <= finished <= len(plan.groups):
+        raise InputError(f"{folder / 'run.json'}: finished_groups (={finished!r}): expected a number of groups")
+    done = [member for group in plan.groups[:finished] for member in group.members]
+    writer = Writer.reopen(folder, lock, [(member.candidate.name, member.seed) for member in done], finished)
+    moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
+    if moved or plan.device != str(device) or (plan.engine == "fused" and why_not(device)):
+        new = _plan_again(protocol, execution, device, data, spec, plan.precision, done)
+        plan = dataclasses.replace(new, groups=(*plan.groups[:finished], *new.groups))
+        hand_on_checkpoints(folder, plan.groups[finished:])
+        Networks(folder, spec, protocol.hash).forget_from(finished)
+    prepared = Prepared(device, data, spec, plan)
+    sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
+    writer.update({"status": "running", "plan": plan.to_dict(), "sessions": sessions})
+    remove_other_checkpoints(folder, plan.groups[finished:])
+    return writer, prepared
+
+
+def _plan_again(
+    protocol: Protocol,
+    execution: Execution,
+    device: torch.device,
     data: Dataset,
     spec: Spec,
-    protocol: Protocol,
-    device: torch.device,
-    reporter: Reporter,
-) -> Rows:
-    """One group's rows: all its members at once, or one after the other in the loop engine."""
-    start = time.perf_counter()
-    engine = ENGINES[group.engine]
-    parts = [[member] for member in group.members] if group.engine == "loop" else [list(group.members)]
-    steps = len(parts) * steps_of(protocol, len(data.train.labels))
-    reporter.group_started(index, total, group.label, len(group.members), steps)
-    done = 0
+    precision: str,
+    done: Collection[Member],
+) -> Plan:
+    """A plan of what is left, in the precision that the run has, if this machine can do that."""
+    if protocol.precision == "auto":
+        with suppress(InputError):
+            return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
+    return _plan(protocol, execution, device, data, spec, done)
 
-    def progress(phase: str, epoch_steps: int, loss: float, accuracy: float) -> None:
-        nonlocal done
-        done += epoch_steps
-        reporter.progress(index, phase, done, loss if math.isfinite(loss) else None, accuracy)
 
-    rows = Rows()
-    for members in parts:
-        rows.extend(
-            run_group(
-                engine(spec, members, protocol, device),
-                data,
-                protocol,
-                evaluation_batch=group.evaluation_batch,
-                progress=progress,
-            )
+def _check_same(recorded: Protocol, given: Protocol | None) -> None:
+    """Refuse to go on with a run under another protocol."""
+    if given is None or given == recorded:
+        return
+    old, new = recorded.to_dict(), given.to_dict()
+    shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
+    raise InputError(
+        f"resume: expected the recorded protocol, got another {', '.join(shown)}; leave that out, or start a new run"
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _session(prepared: Prepared, execution: Execution, found: object) -> dict[str, Any]:
+    """What one process that worked on a run brings to it. Its times stay out of the tables."""
+    plan = prepared.plan
+    return {
+        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": found,
+        "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
+        "precision": plan.precision, "memory_bytes": execution.memory_bytes,
+        "environment": describe(prepared.device),
+    }  # fmt: skip
+
+
+class _Run:
+    """One process at work on a run."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        protocol: Protocol,
+        execution: Execution,
+        writer: Writer,
+        reporter: Reporter,
+        stop: Stop | None,
+        start: float,
+    ) -> None:
+        _, self.data, self.spec, self.plan = prepared
+        self.writer, self.reporter, self.start = writer, reporter, start
+        self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
+        self.constants: Row = {
+            "dataset": self.data.name, "precision": self.plan.precision, "version": __version__,
+            "protocol_hash": protocol.hash,
+        }  # fmt: skip
+        self.common = Common(
+            spec=self.spec,
+            data=self.data,
+            protocol=protocol.replace(precision=self.plan.precision),
+            device=prepared.device,
+            folder=writer.directory,
+            checkpoint_every=execution.checkpoint_every,
+            networks=Networks(writer.directory, self.spec, protocol.hash),
+            reporter=reporter,
+            stop=stop or _never,
         )
-    _warn(rows, reporter)
-    reporter.group_finished(index, time.perf_counter() - start)
-    return rows
+
+    def go(self, startup_seconds: float | None) -> Results:
+        """All groups that are left."""
+        try:
+            self.reporter.plan(self.plan.lines())
+            index = self.writer.run["finished_groups"]
+            while index < len(self.plan.groups):
+                if self.common.stop():
+                    raise Interrupted
+                index += self.compute(index)
+            return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
+        except (Interrupted, KeyboardInterrupt):
+            self.leave("interrupted")
+            raise
+        except InputError as error:
+            self.leave("failed")
+            if self.writer.directory is None:
+                raise
+            raise InputError(f"{error}; the run goes on with --resume {self.writer.directory}") from error
+        except BaseException:
+            self.leave("failed")
+            raise
+        finally:
+            self.reporter.close()
+            self.writer.close()
+
+    def compute(self, index: int) -> int:
+        """A group, and how many are finished by it: one, or none where it had to be divided."""
+        runner = GroupRunner(self.common, index, len(self.plan.groups), self.plan.groups[index])
+        try:
+            rows = runner.run()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+        else:
+            self.writer.append(_complete(rows, index, self.constants))
+            self.writer.update({"finished_groups": index + 1})
+            runner.forget()
+            return 1
+        # Out of the handler: it holds what the group had allocated.
+        del runner
+        free_memory()
+        self.divide(index, reason)
+        return 0
+
+    def divide(self, index: int, reason: str) -> None:
+        """Put two halves in the place of a group that memory does not suffice for."""
+        groups, group = self.plan.groups, self.plan.groups[index]
+        if len(group.members) == 1 or group.engine == "loop":
+            raise InputError(
+                f"memory: expected room for {group.label} one member at a time, found none ({reason}); free some "
+                "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
+            )
+        two = halves(group, self.common.protocol, self.spec, len(self.data.train), len(self.data.test))
+        self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
+        self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], *two, *groups[index + 1 :]))
+        if self.writer.directory is not None:
+            hand_on_checkpoints(self.writer.directory, two)
+        splits = [*self.writer.run.get("splits", ()), {"group": index, "members": len(group.members), "reason": reason}]
+        self.writer.update({"plan": self.plan.to_dict(), "splits": splits})
+        if self.writer.directory is not None:
+            remove_other_checkpoints(self.writer.directory, self.plan.groups[index:])
+
+    def leave(self, status: str) -> None:
+        """Say in run.json how the run ended, if it can be written."""
+        with suppress(InputError, OSError):
+            self.writer.update({"status": status, "timings": self.timings()})
+
+    def timings(self) -> dict[str, float]:
+        return {"run_seconds": self.seconds_before + time.perf_counter() - self.start}
 
 
 def _complete(rows: Rows, index: int, constants: Row) -> Rows:
-    """Add what every row of the run shares, and sum the timings of members that ran one after the other."""
+    """Add what every row of the run shares, and the group's number to its timings."""
     for row in rows.metrics:
         row.update(constants)
     for row in rows.history:
         row["dataset"] = constants["dataset"]
-    timings: dict[object, Row] = {}
-    for row in rows.timings:
-        if row["phase"] in timings:
-            total: Any = timings[row["phase"]]
-            for key in ("members", "seconds", "steps"):
-                total[key] += row[key]
-        else:
-            timings[row["phase"]] = {"group": index, **row}
-    rows.timings = list(timings.values())
+    rows.timings = [{"group": index, **row} for row in rows.timings]
     return rows
 
 
-def _warn(rows: Rows, reporter: Reporter) -> None:
-    """Tell of members whose figures need a second look."""
-    for status, meaning in (
-        ("dead", "predicts one class for every test image"),
-        ("diverged", "has a loss that is not finite"),
-    ):
-        names = [f"{row['hidden_layers']} (seed {row['seed']})" for row in rows.table if row["status"] == status]
-        if names:
-            reporter.note(f"{status}: {', '.join(names)} {meaning}")
-    for row in rows.table:
-        clean, attacked = row["test_accuracy"], row["attacked_accuracy_before_true"]
-        if isinstance(clean, float) and isinstance(attacked, float) and attacked > clean:
-            reporter.note(
-                f"{row['hidden_layers']} (seed {row['seed']}): more accurate under attack than without; weak gradients?"
-            )
+def _never() -> bool:
+    return False
 
 
 def _exact_arithmetic() -> None:

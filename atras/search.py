@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import files
 from .data import Dataset, load
 from .errors import InputError
 from .progress import Reporter
 from .protocol import Execution, Protocol, whole
-from .results import Results, write_file
+from .results import Results
 from .schedule import run
 from .statistics import pareto, ranking
 
@@ -128,7 +129,7 @@ def search(
             best = set(ranked[: rounds[number].candidates])
             chosen = tuple(candidate for candidate in chosen if candidate.name in best)
         history.append({"folder": name, **part._asdict(), "ranking": ranked})
-        write_file(folder / SUMMARY, _summary(protocol, budget, history))
+        files.write(folder / SUMMARY, [_summary(protocol, budget, history)])
     return results
 
 

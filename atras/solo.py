@@ -8,13 +8,14 @@ import time
 
 import torch
 
+from . import files
 from .engine import Member
 from .env import choose_device, describe
 from .errors import InputError
 from .loop import LoopEngine
 from .model import Spec
 from .protocol import Protocol
-from .results import Results, write_file
+from .results import Results
 from .space import Candidate
 
 SOLO_STEPS = "solo_steps.json"
@@ -66,7 +67,7 @@ def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]
         engine.begin_phase("train")
         seconds[name] = _median_step(engine, images, labels, steps)
     content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}
-    write_file(results.directory / SOLO_STEPS, json.dumps(content, indent=2).encode() + b"\n")
+    files.write(results.directory / SOLO_STEPS, [json.dumps(content, indent=2).encode() + b"\n"])
     return seconds
 
 

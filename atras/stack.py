@@ -43,39 +43,51 @@ class StackEngine(Engine):
         for index, member in enumerate(self.members):
             self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
 
-    def pour_in(self, index: int, parameters: Parameters) -> None:
+    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
         """Put one member's parameters, at their natural widths, into its slot; the padding is left alone."""
-        for name, values in parameters.items():
-            self._slot(index, name).copy_(values)
+        for name, array in values.items():
+            self._slot(index, name, moment).copy_(array)
 
-    def parameters_of(self, index: int) -> Parameters:
-        return {name: self._slot(index, name).clone() for name in self.parameters}
+    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+        return {name: self._slot(index, name, moment).clone() for name in self.parameters}
 
-    def _slot(self, index: int, name: str) -> Tensor:
+    def _slot(self, index: int, name: str, moment: int) -> Tensor:
         natural = parameter_shapes(self.spec, self.members[index].candidate.hidden)[name]
         corner: tuple[int | slice, ...] = (index, *(slice(size) for size in natural))
-        return self.parameters[name].detach()[corner]
+        if moment == 0:
+            return self.parameters[name].detach()[corner]
+        moments = self.optimizer.first if moment == 1 else self.optimizer.second
+        return moments[list(self.parameters).index(name)][corner]
 
     def begin_phase(self, phase: str) -> None:
         keys = [dropout_key(member.seed, member.candidate, phase) for member in self.members]
         self.keys = torch.tensor(keys, dtype=torch.int64, device=self.device)
-        self.steps = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._counter = torch.zeros((), dtype=torch.int64, device=self.device)
         self.optimizer = StackedOptimizer(
             list(self.parameters.values()), self.protocol.optimizer, self.learning_rates, self.protocol.momentum
         )
+
+    @property
+    def steps(self) -> int:
+        return self.optimizer.steps
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self.optimizer.steps = count
+        self._counter = torch.full_like(self._counter, count)
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
         parameters = {name: values.detach().requires_grad_() for name, values in self.parameters.items()}
 
         def one(p: Parameters, widths: Tensor, key: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            out = logits(self.spec, p, x, widths=widths, masks=Dropout(key, self.steps))
+            out = logits(self.spec, p, x, widths=widths, masks=Dropout(key, self._counter))
             return F.cross_entropy(out, y), (out.argmax(-1) == y).sum()
 
         in_dims = (0, 0, 0, _member_axis(images, 4), _member_axis(labels, 1))
         losses, correct = torch.vmap(one, in_dims=in_dims)(parameters, self.widths, self.keys, images, labels)
         gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
         self.optimizer.step(gradients)
-        self.steps = self.steps + 1
+        self._counter = self._counter + 1
         return StepResult(losses.detach(), correct)
 
     @torch.no_grad()

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .protocol import Protocol
+from .space import Candidate
+
+SMALL = Protocol(
+    candidates=(Candidate((8,)), Candidate((12,)), Candidate((6, 8))),
+    train_size=60,
+    test_size=30,
+    epochs=2,
+    adversarial_epochs=1,
+    batch_size=16,
+    head_dropout=0.25,
+)
+"""A run of a fraction of a second, in engines stack and loop of two groups."""
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    """The files of a run that must be equal, bit for bit, however it came to its end."""
+    names = ("table.parquet", "table.csv", "metrics.parquet", "history.parquet")
+    return {name: (folder / name).read_bytes() for name in names}
 
 
 def assert_close(found: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
+from . import files
 from .engine import Engine, Member
 from .errors import InputError
 from .model import Parameters, Spec, parameter_shapes
@@ -25,15 +26,15 @@ FORMAT = "atras-weights-1"
 PHASES = ("trained", "defended")
 
 
-def file_name(phase: str, group: int) -> str:
-    """Where a group's networks lie, below the run's folder."""
-    return f"{FOLDER}/{phase}-{group:03d}.safetensors"
+def file_name(phase: str, group: int, part: int | None = None) -> str:
+    """Where a group's networks lie below the run's folder; where its members train one by one, those of one of them."""
+    return f"{FOLDER}/{phase}-{group:03d}{'' if part is None else f'-{part:03d}'}.safetensors"
 
 
 def pack(spec: Spec, protocol_hash: str, networks: Mapping[Member, Parameters]) -> bytes:
     """The content of a file of networks."""
     tensors = {
-        f"{member.candidate.name}/{member.seed}/{name}": values.detach().cpu().contiguous()
+        f"{member.name}/{name}": values.detach().cpu().contiguous()
         for member, parameters in networks.items()
         for name, values in parameters.items()
     }
@@ -44,6 +45,55 @@ def pack(spec: Spec, protocol_hash: str, networks: Mapping[Member, Parameters]) 
 def networks_of(engine: Engine) -> dict[Member, Parameters]:
     """Copies of every member's parameters."""
     return {member: engine.parameters_of(index) for index, member in enumerate(engine.members)}
+
+
+class Networks:
+    """The networks of a run: in its folder, or in memory where it has none.
+
+    Args:
+        folder: the run's.
+        spec, protocol_hash: of all networks.
+        in_memory: whether to keep them without a folder; where there is neither, they are let go.
+    """
+
+    def __init__(self, folder: Path | None, spec: Spec, protocol_hash: str, in_memory: bool = False) -> None:
+        self._folder, self._spec, self._hash = folder, spec, protocol_hash
+        self._held: dict[tuple[str, Member], Parameters] = {}
+        self.wanted = in_memory or folder is not None
+
+    def put(self, phase: str, group: int, part: int | None, networks: Mapping[Member, Parameters]) -> None:
+        """Keep a group's networks, or those of a part of it.
+
+        Raises:
+            InputError: if the file cannot be written.
+        """
+        if self._folder is not None:
+            files.write(self._folder / file_name(phase, group, part), [pack(self._spec, self._hash, networks)])
+        elif self.wanted:
+            self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
+
+    def get(self, phase: str, member: Member) -> Parameters:
+        """One network, on the CPU.
+
+        Raises:
+            InputError: if it is not there, or its file is damaged.
+        """
+        if self._folder is not None:
+            return read_member(self._folder, member.candidate, member.seed, phase)[1]
+        if (phase, member) not in self._held:
+            raise InputError(
+                f"networks: expected the {phase} network {member.name}, found none; ask the run to keep it"
+            )
+        return self._held[phase, member]
+
+    def forget_from(self, group: int) -> None:
+        """Delete files of groups from this number on: they are about to be made anew."""
+        if self._folder is None:
+            return
+        for path in (self._folder / FOLDER).glob("*.safetensors"):
+            number = path.stem.partition("-")[2].partition("-")[0]
+            if number.isdigit() and int(number) >= group:
+                path.unlink()
 
 
 def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:

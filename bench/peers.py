@@ -490,7 +490,7 @@ class Atras(Contestant):
             rows = torch.tensor([seeds.index(member.seed) for member in engine.members], device=losses.device)
             for step, picks in enumerate(batches):
                 result = engine.epoch(Epoch(data.images, data.labels, picks, rows, None, 0.0))
-                losses[step, places] = (result.losses / picks.shape[1]).float()
+                losses[step, places] = result.losses.mean(1).float()
         return losses
 
     def run(self, batches: list[Tensor]) -> None:

@@ -60,6 +60,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--device cuda:1", {"device": "cuda:1"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
+    ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
 ]
 
 
@@ -121,8 +122,9 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
+    others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget"}  # tests/test_search.py
-    assert known - tried == {"--out", "--config", "--dry-run", "--quiet", "--version", "--download"} | searching
+    assert known - tried == others | searching
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Schedule) -> None:

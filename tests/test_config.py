@@ -47,6 +47,7 @@ memory = "4GiB"
 data-dir = "data"
 download = false
 recalibrate = true
+checkpoint-every = 5
 """
 
 
@@ -78,8 +79,9 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         label_source="true", target="class:3", precision="fp64", evaluate_every=2,
     )  # fmt: skip
     assert execution == Execution(
-        engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True
-    )
+        engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
+        checkpoint_every=5.0,
+    )  # fmt: skip
     assert loaded.preset == "paper"
     assert plan is None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from atras.errors import InputError
 from atras.export import _onnx as onnx_bytes
 from atras.export import best_robust, build_module, export, export_pareto, first_seed, load
 from atras.loop import LoopEngine
-from atras.measure import Population
 from atras.model import Spec
 from atras.protocol import Execution, Protocol
 from atras.results import Results
@@ -39,26 +37,10 @@ PROTOCOL = Protocol(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """A short run on digits whose networks lie beside its frames."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A short run on digits."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        for phase in weights.PHASES:
-            keep_networks(patch, folder, phase)
-        yield run(PROTOCOL, Execution(engine="stack", device="cpu"), out=folder)
-
-
-def keep_networks(patch: pytest.MonkeyPatch, folder: Path, phase: str) -> None:
-    """Have a run leave its networks of a phase in its folder."""
-    measure = getattr(Population, f"measure_{phase}")
-
-    def and_keep(self: Population) -> None:
-        path = folder / weights.file_name(phase, self.engine.members[0].candidate.depth)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(weights.pack(self.engine.spec, PROTOCOL.hash, weights.networks_of(self.engine)))
-        measure(self)
-
-    patch.setattr(Population, f"measure_{phase}", and_keep)
+    return run(PROTOCOL, Execution(engine="stack", device="cpu"), out=folder)
 
 
 def pictures() -> tuple[Tensor, Tensor]:

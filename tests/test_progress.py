@@ -131,3 +131,49 @@ def test_names_are_shown_and_not_obeyed(live: bool) -> None:
     reporter.note(HOSTILE)
     reporter.close()
     assert r"[bold]data\x1b[2J\u202e\udcff[/bold]" in stream.getvalue()
+
+
+def test_a_resumed_group_tells_what_it_had_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 200)
+    reporter.group_resumed(0, 150)
+    reporter.progress(0, "train", 160, None, None)
+    assert stream.getvalue().splitlines()[1:] == [
+        "group 1/1, depth 1, goes on from 75 %",
+        "group 1/1, depth 1, 80 % train",
+    ]
+    console = Console(file=Terminal(), force_terminal=True, width=80)
+    live = LiveReporter(console)
+    live.group_started(0, 1, "depth 1", 2, 200)
+    live.group_resumed(0, 150)
+    (task,) = live._progress.tasks
+    assert (task.completed, task.speed) == (150, None)
+    live.close()
+
+
+def test_a_log_has_a_line_a_percent_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 100_000)
+    for step in range(0, 100_000, 10):
+        reporter.progress(0, "train", step, 0.5, 0.5)
+    assert len(stream.getvalue().splitlines()) == 1 + 100
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("closed")])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stream_that_is_gone_stops_no_run(terminal: bool, error: Exception) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+        def isatty(self) -> bool:
+            return terminal
+
+    tell(choose(stream=Gone()))

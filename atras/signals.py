@@ -1,0 +1,54 @@
+"""How a process that runs from a terminal, a script or a queue is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Signals:
+    """A context in which the first signal asks a run to stop and the second one ends the process at once.
+
+    Until the run has asked `stop` for the first time there is nothing to be kept, so that a signal stops it directly,
+    by a KeyboardInterrupt. What a parent process ignores (as `nohup` does SIGHUP) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._listening = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+                former = signal.getsignal(number)
+                if former is not signal.SIG_IGN:
+                    self._former[number] = former
+                    signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def stop(self) -> bool:
+        """Whether a signal came."""
+        self._listening = True
+        return self._received != 0
+
+    @property
+    def status(self) -> int:
+        """What the process exits with after a signal: 130, 143 or 129; 130 without one."""
+        return 128 + (self._received or signal.SIGINT)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the system's signature)
+        if self._received:
+            os._exit(128 + number)
+        self._received = number
+        if not self._listening:
+            raise KeyboardInterrupt

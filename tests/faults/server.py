@@ -1,0 +1,63 @@
+"""Runs atras in children that can be killed at any moment. They are forked, so that torch is imported once.
+
+Each line on standard input is a JSON object: the protocol's and the execution's fields, `directory`, and `resume`.
+After a first line, `ready`, the answers are a line with the child's process id, and, when it has ended, one with its
+exit status (negative: a signal).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+# What children would import, each for itself.
+import sklearn.datasets  # noqa: F401
+import torch._dynamo
+import torch.distributed.tensor  # noqa: F401
+
+from atras import schedule, train
+from atras.options import execution_fields, protocol_fields
+from atras.protocol import Execution, Protocol
+
+# A call for each step, so that there are as many moments as can be between which a child dies.
+train.CALL_SECONDS = 0
+
+
+def compute(request: dict[str, Any]) -> None:
+    if request["resume"]:
+        schedule.resume(request["directory"])
+        return
+    protocol, execution = protocol_fields(request["protocol"]), execution_fields(request["execution"])
+    schedule.run(Protocol(**protocol), Execution(**execution), out=request["directory"])
+
+
+def child(request: dict[str, Any]) -> None:
+    try:
+        compute(request)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def say(answer: object) -> None:
+    sys.stdout.write(f"{answer}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    say("ready")
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            child(request)
+        say(pid)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()

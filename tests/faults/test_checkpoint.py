@@ -1,0 +1,223 @@
+"""Checkpoints: what goes in comes out, on any engine; what was damaged is seen; what belongs elsewhere is not taken."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from atras import checkpoint, schedule, train
+from atras.data import load
+from atras.engine import Engine, Epoch, Member
+from atras.errors import InputError, Interrupted
+from atras.groups import ENGINES
+from atras.model import make_spec
+from atras.protocol import Execution, Protocol
+from atras.randomness import permutation
+from atras.testing import SMALL, tables_of
+
+CPU = torch.device("cpu")
+MEMBERS = [Member(candidate, seed) for candidate in SMALL.candidates[:2] for seed in (0, 3)]
+DOCUMENT: dict[str, Any] = {"rows": [1.5, None, "ä", math.pi], "image": bytes(range(256)), "loss": float("nan")}
+TENSORS = {
+    "steps": torch.tensor(7), "a/b": torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),
+    "wide": torch.full((2,), torch.nan, dtype=torch.float64), "empty": torch.zeros(4, 0, dtype=torch.int64),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call, and with it a chance to stop, for each step."""
+    monkeypatch.setattr(train, "CALL_SECONDS", 0)
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    left = iter(range(calls))
+    return lambda: next(left, None) is None
+
+
+def execution(engine: str) -> Execution:
+    return Execution(engine=engine, device="cpu", checkpoint_every=0)  # type: ignore[arg-type]
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file.safetensors"
+    checkpoint.write(path, DOCUMENT, TENSORS)
+    document, tensors = checkpoint.read(path)
+    assert math.isnan(document.pop("loss"))
+    assert document == {name: value for name, value in DOCUMENT.items() if name != "loss"}
+    assert tensors.keys() == TENSORS.keys()
+    for name, values in TENSORS.items():
+        torch.testing.assert_close(tensors[name], values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_every_changed_byte_is_seen(long: bool, tmp_path: Path, count: Callable[..., None]) -> None:
+    path = tmp_path / "file.safetensors"
+    checkpoint.write(path, DOCUMENT, TENSORS)
+    content = path.read_bytes()
+    draw = random.Random(0)  # noqa: S311
+    places = range(len(content)) if long else draw.sample(range(len(content)), 400)
+    for place in places:
+        for bit in range(8) if long else [draw.randrange(8)]:
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(InputError, match="expected a checkpoint of this atras, found a damaged") as caught:
+                checkpoint.read(path)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+            count("flips detected")
+    for size in draw.sample(range(len(content)), 50):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match="damaged"):
+            checkpoint.read(path)
+        count("flips detected")
+
+
+def trained(engine: Engine, first: int, last: int) -> torch.Tensor:
+    """Losses of some steps of the first epoch."""
+    data = load("digits", train_size=60, test_size=30)
+    orders = torch.stack([permutation(seed, "train", 1, 60) for seed in (0, 3)])[:, first * 16 : last * 16]
+    rows = torch.tensor([(0, 3).index(member.seed) for member in engine.members])
+    return engine.epoch(Epoch(data.train.images, data.train.labels, orders, rows, None, 0.0)).losses
+
+
+def made(engine: str, protocol: Protocol, members: list[Member]) -> Engine:
+    data = load("digits", train_size=60, test_size=30)
+    found = ENGINES[engine](make_spec(protocol, data.image_shape, data.classes), members, protocol, CPU)
+    found.begin_phase("train")
+    return found
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
+def test_training_from_a_state_is_bitwise_what_it_would_have_been(engine: str, optimizer: str) -> None:
+    protocol = SMALL.replace(precision="fp32", optimizer=optimizer, momentum=0.9 if optimizer == "sgd" else 0.0)
+    members = MEMBERS[:1] if engine == "loop" else MEMBERS
+    first, second = (made(engine, protocol, members) for _ in range(2))
+    trained(first, 0, 2)
+    second.load_state(first.state())
+    assert second.steps == 2
+    assert torch.equal(trained(first, 2, 4), trained(second, 2, 4))
+    one, two = first.state(), second.state()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(values, two[name]) for name, values in one.items())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_state_fits_other_engines_and_groups(optimizer: str) -> None:
+    protocol = SMALL.replace(precision="fp32", optimizer=optimizer, momentum=0.9 if optimizer == "sgd" else 0.0)
+    whole = made("stack", protocol, MEMBERS)
+    trained(whole, 0, 2)
+    state = whole.state()
+    expected = trained(whole, 2, 4)
+    for engine, chosen in (("loop", [1]), ("loop", [3]), ("fused", [3, 0]), ("stack", [2, 1])):
+        part = made(engine, protocol, [MEMBERS[i] for i in chosen])
+        part.load_state(state)
+        # Two steps in float32 from equal parameters: sums of at most 64 terms in another order.
+        torch.testing.assert_close(trained(part, 2, 4), expected[chosen], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
+def test_results_do_not_depend_on_how_many_steps_a_call_takes(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in (0, 100):
+        monkeypatch.setattr(train, "CALL_SECONDS", seconds)
+        schedule.run(SMALL, execution(engine), out=tmp_path / str(seconds))
+    assert tables_of(tmp_path / "0") == tables_of(tmp_path / "100")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
+def test_a_run_stopped_at_every_call_ends_with_the_same_tables(
+    engine: str, tmp_path: Path, every_step: None, count: Callable[..., None]
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    schedule.run(SMALL, execution(engine), out=whole)
+    with pytest.raises(Interrupted):
+        schedule.run(SMALL, execution(engine), out=folder, stop=stop_after(2))
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    sessions = 1
+    while sessions < 200:
+        sessions += 1
+        try:
+            # Some calls come before the first step: the group's start, and images that are attacked again.
+            schedule.resume(folder, stop=stop_after(8))
+            break
+        except Interrupted:
+            count("interruptions survived")
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], len(run["sessions"])) == ("finished", sessions)
+    assert sessions > 3
+    assert tables_of(folder) == tables_of(whole)
+
+
+@pytest.mark.faults
+def test_a_damaged_checkpoint_is_refused_and_once_deleted_its_group_starts_anew(
+    tmp_path: Path, every_step: None, count: Callable[..., None]
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    schedule.run(SMALL, execution("stack"), out=whole)
+    with pytest.raises(Interrupted):
+        schedule.run(SMALL, execution("stack"), out=folder, stop=stop_after(5))
+    (path,) = (folder / "checkpoint").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"checksum is wrong\); delete it to start its group anew"):
+        schedule.resume(folder)
+    path.unlink()
+    schedule.resume(folder)
+    assert tables_of(folder) == tables_of(whole)
+    count("flips detected")
+
+
+@pytest.mark.faults
+def test_another_protocol_is_refused_and_its_fields_named(tmp_path: Path, every_step: None) -> None:
+    with pytest.raises(Interrupted):
+        schedule.run(SMALL, execution("stack"), out=tmp_path, stop=stop_after(5))
+    with pytest.raises(InputError, match=r"another epochs \(=5, recorded 2\), epsilon \(=0.5, recorded 0.05\); leave"):
+        schedule.resume(tmp_path, SMALL.replace(epochs=5, epsilon=0.5))
+    with pytest.raises(InputError, match=r"found no run.json in it"):
+        schedule.resume(tmp_path / "nowhere")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("old", "new"), [("stack", "fused"), ("fused", "stack"), ("loop", "stack")])
+def test_a_run_goes_on_with_another_engine_and_less_memory(
+    old: str, new: str, tmp_path: Path, every_step: None
+) -> None:
+    expected = schedule.run(SMALL.replace(precision="fp32"), execution(old)).table
+    with pytest.raises(Interrupted):
+        schedule.run(SMALL.replace(precision="fp32"), execution(old), out=tmp_path, stop=stop_after(9))
+    memory = Execution(engine=new, device="cpu", memory_bytes=2**20)  # type: ignore[arg-type]
+    results = schedule.resume(tmp_path, execution=memory)
+    assert results.table["hidden_layers"].to_list() == expected["hidden_layers"].to_list()
+    assert [session["engine"] for session in results.run["sessions"]] == [old, new]
+    # Rounding may turn a few of 30 to 120 images of networks that hardly train.
+    for name in (name for name in expected.columns if name.endswith("accuracy")):
+        assert (results.table[name] - expected[name]).abs().max() <= 0.1, name
+
+
+@pytest.mark.faults
+def test_a_finished_run_is_told_from_others(tmp_path: Path) -> None:
+    whole = schedule.run(SMALL, execution("stack"), out=tmp_path)
+    before = tables_of(tmp_path)
+    again = schedule.resume(tmp_path)
+    assert again.run == whole.run
+    assert tables_of(tmp_path) == before

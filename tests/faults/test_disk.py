@@ -1,0 +1,195 @@
+"""Disks that are full, broken or gone at any moment; folders that two want at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atras import files, schedule
+from atras.errors import InputError
+from atras.protocol import Execution
+from atras.results import Results
+from atras.testing import SMALL, tables_of
+
+EXECUTION = Execution(engine="stack", device="cpu", checkpoint_every=0)
+CALLS = {"write": os.write, "fsync": os.fsync, "replace": os.replace, "open": os.open}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    schedule.run(SMALL, EXECUTION, out=folder)
+    return tables_of(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+class Disk:
+    """Replaces the system's calls: from a call's n-th use on it fails, as it would on a full or dying disk."""
+
+    def __init__(self, folder: Path, call: str, error: int, first: int | None) -> None:
+        self.folder, self.call, self.error, self.first = folder, call, error, first
+        self.uses = 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.concerns(args[0]):
+            self.uses += 1
+            if self.first is not None and self.uses > self.first:
+                raise OSError(self.error, os.strerror(self.error))
+        return CALLS[self.call](*args, **options)
+
+    def concerns(self, target: Any) -> bool:
+        """Whether a path or descriptor belongs to the run; for an open file only Linux tells."""
+        path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else os.fspath(target)
+        return str(path).startswith(str(self.folder))
+
+
+def go(folder: Path) -> Results:
+    if (folder / "run.json").exists():
+        return schedule.resume(folder, execution=EXECUTION)
+    return schedule.run(SMALL, EXECUTION, out=folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to tell whose a descriptor is")
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("write", errno.ENOSPC), ("write", errno.EFBIG), ("fsync", errno.EIO), ("replace", errno.EROFS)],
+)
+def test_a_run_whose_disk_fails_goes_on_when_it_works_again(
+    call: str,
+    error: int,
+    long: bool,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: Callable[..., None],
+) -> None:
+    counting = Disk(tmp_path, call, error, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, counting)
+        schedule.run(SMALL, EXECUTION, out=tmp_path / "counted")
+    assert counting.uses > 20
+    # The lock's own text is the first write: it is not needed, and its failure is none.
+    for first in range(1, counting.uses, 1 if long else counting.uses // 8):
+        folder = tmp_path / str(first)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, Disk(tmp_path, call, error, first))
+            with pytest.raises(InputError, match=os.strerror(error)) as caught:
+                schedule.run(SMALL, EXECUTION, out=folder)
+        assert "\n" not in str(caught.value)
+        results = go(folder)
+        assert results.run["status"] == "finished"
+        assert tables_of(folder) == whole
+        assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+        count("disk faults handled")
+
+
+@pytest.mark.faults
+def test_writes_that_the_system_cuts_short_are_finished(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, bytes(content)[:1000]))
+    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    assert tables_of(tmp_path) == whole
+    count("disk faults handled")
+
+
+@pytest.mark.faults
+def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    files.write(path, [b"former"])
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    with pytest.raises(InputError, match="Input/output error"):
+        files.write(path, [b"new"])
+    assert path.read_bytes() == b"former"
+
+
+@pytest.mark.faults
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    (tmp_path / ".table.parquet.partial").write_bytes(b"half")
+    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.faults
+def test_a_second_writer_is_refused_and_the_first_ones_process_named(
+    tmp_path: Path, count: Callable[..., None]
+) -> None:
+    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text()) | {"status": "interrupted"}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    lock = files.Lock(tmp_path)
+    for start in (lambda: schedule.run(SMALL, out=tmp_path), lambda: schedule.resume(tmp_path)):
+        with pytest.raises(InputError, match=rf"found process {os.getpid()} on {platform.node()} at it; wait"):
+            start()
+        count("second writers refused")
+    lock.release()
+    assert schedule.resume(tmp_path).run["status"] == "finished"
+
+
+HOLD = """
+import pathlib, sys, time
+from atras.files import Lock
+lock = Lock(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.faults
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, count: Callable[..., None]) -> None:
+    root = Path(schedule.__file__).parents[1]
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}"):
+            files.Lock(tmp_path)
+        holder.kill()
+    assert (tmp_path / files.LOCK).exists()
+    files.Lock(tmp_path).release()
+    assert not (tmp_path / files.LOCK).exists()
+    count("stale locks taken over")
+
+
+@pytest.mark.faults
+def test_without_the_systems_locks_the_file_is_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    path = tmp_path / files.LOCK
+    for pid, host in ((os.getpid(), platform.node()), (int(gone.stdout), "elsewhere")):
+        path.write_text(json.dumps({"pid": pid, "host": host}))
+        with pytest.raises(InputError, match=f"process {pid} on {host}"):
+            files.Lock(tmp_path)
+    for text in (json.dumps({"pid": int(gone.stdout), "host": platform.node()}), "", "{", "[]"):
+        path.write_text(text)
+        files.Lock(tmp_path).release()
+        assert not path.exists()
+        count("stale locks taken over")
+
+
+@pytest.mark.faults
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a folder to write to: Not a directory"):
+        schedule.run(SMALL, EXECUTION, out=tmp_path / "file" / "run")
+    monkeypatch.setattr(os, "open", Disk(tmp_path, "open", errno.EROFS, 0))
+    with pytest.raises(InputError, match="expected a folder to write to: Read-only file system"):
+        schedule.run(SMALL, EXECUTION, out=tmp_path / "run")
