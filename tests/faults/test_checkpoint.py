@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atras import checkpoint, schedule, train
 from atras.data import load
@@ -83,6 +85,30 @@ def test_every_changed_byte_is_seen(long: bool, tmp_path: Path, count: Callable[
         with pytest.raises(InputError, match="damaged"):
             checkpoint.read(path)
         count("flips detected")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    header=st.binary(max_size=64)
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(repr).map(str.encode)
+)
+def refuse(header: bytes, path: Path, count: Callable[..., None]) -> None:
+    for content in (header, len(header).to_bytes(8, "little") + header):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="damaged or foreign"):
+            checkpoint.read(path)
+        count("inputs fuzzed")
+
+
+@pytest.mark.faults
+def test_other_files_are_refused(tmp_path: Path, count: Callable[..., None]) -> None:
+    path = tmp_path / "file.safetensors"
+    refuse(path=path, count=count)
+    for metadata in ("null", "[]", "{}", '{"sha256": 3, "format": "x"}', '{"sha256": null}'):
+        header = f'{{"__metadata__": {metadata}}}'.encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(InputError, match="damaged or foreign"):
+            checkpoint.read(path)
 
 
 def trained(engine: Engine, first: int, last: int) -> torch.Tensor:
