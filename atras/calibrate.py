@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from .cost import padded, training_flops
+from .cost import forward_flops, padded, training_flops
 from .download import cache_dir
 from .engine import Engine, Member
 from .env import machine_key
 from .errors import InputError
 from .model import Spec
-from .plan import Speed
+from .price import Speed
 from .protocol import Protocol
 from .reading import read_regular
 from .space import Candidate
@@ -53,30 +55,46 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch
     batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
     times, flops = [], []
     for candidates, batch in zip((SMALL, large), batches, strict=True):
-        times.append(_step_seconds(engine, candidates, spec, protocol, device, batch))
+        times.append(_call_seconds(engine, candidates, spec, protocol, device, batch))
         widths = padded([candidate.hidden for candidate in candidates])
         flops.append(len(candidates) * training_flops(spec, widths) * batch)
-    rate = (flops[1] - flops[0]) / max(times[1] - times[0], 0.1 * times[1])
-    return Speed(max(times[0] - flops[0] / rate, 0.0), rate)
+    (small_step, *_), (step, logits, gradient) = times
+    rate = (flops[1] - flops[0]) / max(step - small_step, 0.1 * step)
+    step_seconds = max(small_step - flops[0] / rate, 0.0)
+    forward = len(large) * forward_flops(spec, padded([candidate.hidden for candidate in large])) * batches[1]
+
+    def per_second(work: float, seconds: float) -> float:
+        return work / max(seconds - step_seconds, 0.1 * seconds)
+
+    return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
 
 
-def _step_seconds(
+def _call_seconds(
     engine: type[Engine],
     candidates: Sequence[Candidate],
     spec: Spec,
     protocol: Protocol,
     device: torch.device,
     batch: int,
-) -> float:
-    """Median seconds of a few steps after a warm-up."""
+) -> tuple[float, float, float]:
+    """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up."""
     group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, device)
     group.begin_phase("train")
     images = torch.rand(batch, *spec.image_shape, device=device, dtype=group.dtype)
     labels = torch.arange(batch, device=device) % spec.classes
+    own = images.expand(len(candidates), *images.shape).contiguous()
+    return (
+        _median(lambda: group.step(images, labels).losses),
+        _median(lambda: group.logits(own).sum()),
+        _median(lambda: group.gradient(own, labels).sum()),
+    )
+
+
+def _median(call: Callable[[], Tensor]) -> float:
     taken = []
     for _ in range(7):
         start = time.perf_counter()
-        group.step(images, labels).losses.tolist()
+        call().tolist()
         taken.append(time.perf_counter() - start)
     return sorted(taken[2:])[2]
 
@@ -96,14 +114,15 @@ def _read() -> dict[str, Speed]:
 
 def _is_speed(value: object) -> bool:
     """Whether these are seconds of a step and FLOPs a second that a machine can have."""
-    if not isinstance(value, list) or len(value) != 2 or not all(type(item) in (int, float) for item in value):
+    count = len(dataclasses.fields(Speed))
+    if not isinstance(value, list) or len(value) != count or not all(type(item) in (int, float) for item in value):
         return False
-    return bool(0 <= value[0] <= 3600 and 1 <= value[1] <= 1e18)
+    return bool(0 <= value[0] <= 3600 and all(1 <= rate <= 1e18 for rate in value[1:]))
 
 
 def _write(speeds: dict[str, Speed]) -> None:
     """Replace the cache in one step; a cache that cannot be written is only measured again."""
-    values = {key: [found.step_seconds, found.flops_per_second] for key, found in speeds.items()}
+    values = {key: dataclasses.astuple(found) for key, found in speeds.items()}
     with contextlib.suppress(OSError, InputError):
         _path().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="calibration-", dir=_path().parent) as folder:

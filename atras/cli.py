@@ -24,6 +24,7 @@ from .options import Loaded, combine, parse_whole
 from .protocol import (
     PRESETS,
     Activation,
+    AttackName,
     EngineName,
     Execution,
     Initialisation,
@@ -32,6 +33,7 @@ from .protocol import (
     Precision,
     Protocol,
     StemName,
+    TrainAttackName,
     one_of,
 )
 from .signals import Signals
@@ -245,6 +247,42 @@ def run(
         str | None,
         _option(
             "Attack", "move towards class:3, random or least-likely", Protocol.target, "--targeted", metavar="CLASS"
+        ),
+    ] = None,
+    attacks: Annotated[
+        list[str] | None,
+        _option(
+            "Attack",
+            "also evaluate this one, at the true label; may be repeated",
+            "fgsm",
+            "--attack",
+            metavar=_choice(AttackName),
+        ),
+    ] = None,
+    attack_steps: Annotated[str | None, _option("Attack", "of pgd", Protocol.attack_steps, metavar="N")] = None,
+    step_size: Annotated[str | None, _option("Attack", "of a step of pgd", "2.5 epsilon / steps", metavar="X")] = None,
+    restarts: Annotated[
+        str | None, _option("Attack", "random starts of pgd; each image's best counts", Protocol.restarts, metavar="N")
+    ] = None,
+    epsilons: Annotated[
+        str | None, _option("Attack", "also evaluate fgsm at these strengths", "none", metavar="0,0.02,8/255")
+    ] = None,
+    train_attack: Annotated[
+        str | None,
+        _option(
+            "Attack",
+            "what the second training trains on; -batch: made anew in every batch",
+            Protocol.train_attack,
+            metavar=_choice(TrainAttackName),
+        ),
+    ] = None,
+    transfer: Annotated[
+        bool | None, _option("Attack", "evaluate every candidate on every other one's attack", None, "--transfer")
+    ] = None,
+    defence_source: Annotated[
+        str | None,
+        _option(
+            "Attack", "train every candidate on this one's attack", Protocol.defence_source, metavar="smallest|24,192"
         ),
     ] = None,
     precision: Annotated[

@@ -25,7 +25,7 @@ MAX_TOML_BYTES = 2**20
 MAX_TOML_DOTS = 100
 """Most dots on a line of it: the parser takes time that grows with the square of a key's dots."""
 
-ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory"}
+ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory", "attack": "attacks"}
 """Fields and options that go by two names: either may stand in a file."""
 
 Text = Annotated[str | None, Field(description="text in quotes")]
@@ -36,6 +36,11 @@ SizeText = Annotated[int | str | None, Field(description='a whole number, "all" 
 Wholes = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [8, 16] or "8,16"')]
 Seeds = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [0, 3] or "0-4"')]
 Epsilon = Annotated[float | str | None, Field(description='a number or a fraction in quotes, such as 0.05 or "8/255"')]
+Epsilons = Annotated[
+    float | str | list[float | str] | None,
+    Field(description='numbers or fractions in quotes, such as [0, 0.05] or "0,8/255"'),
+]
+Names = Annotated[str | list[str] | None, Field(description='names, such as ["fgsm", "pgd"] or "fgsm,pgd"')]
 Memory = Annotated[int | str | None, Field(description='bytes, or text such as "4GiB"')]
 Hidden = Annotated[
     str | list[str | list[int]] | None,
@@ -71,6 +76,14 @@ class Settings(BaseModel):
     epsilon: Epsilon = None
     label_source: Text = None
     target: Text = None
+    attacks: Names = None
+    attack_steps: Whole = None
+    step_size: Epsilon = None
+    restarts: Whole = None
+    epsilons: Epsilons = None
+    train_attack: Text = None
+    transfer: Truth = None
+    defence_source: Text = None
     precision: Text = None
     evaluate_every: Whole = None
     engine: Text = None

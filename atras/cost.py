@@ -5,10 +5,68 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from .model import Spec, parameter_count
+from .protocol import Protocol
+from .suite import GAP_IMAGES, GAP_STEPS
 
 Hidden = tuple[int, ...]
+
+DEEPFOOL_STEPS = 4
+"""Steps that DeepFool is taken to need: two to three an image are usual, and a chunk waits for its slowest ones."""
+
+DEEPFOOL_CLASSES = 10
+
+
+class Passes(NamedTuple):
+    """Passes of images through a network: forward ones, and gradients of the images, which take two forward ones."""
+
+    forward: float = 0
+    gradient: float = 0
+
+    def plus(self, other: Passes, times: float = 1) -> Passes:
+        """These and the others so many times."""
+        return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
+
+
+def copies_kept(protocol: Protocol) -> int:
+    """How many copies of the evaluated images the protocol's attacks keep at once."""
+    return 3 if protocol.attacks == ("fgsm",) and protocol.train_attack == "fgsm" else 8
+
+
+def attack_passes(protocol: Protocol, name: str) -> Passes:
+    """What an attack and the evaluation of its examples take for an image whose clean logits are known."""
+    if name == "pgd":
+        return Passes(protocol.restarts, protocol.attack_steps * protocol.restarts)
+    if name.startswith("deepfool"):
+        return Passes(DEEPFOOL_STEPS, DEEPFOOL_STEPS * DEEPFOOL_CLASSES)
+    return Passes(1, 1)
+
+
+def evaluation_passes(protocol: Protocol, train_size: int, test_size: int) -> Passes:
+    """What evaluation and attacks of a member take in both phases, those in its training included."""
+    fgsm = attack_passes(protocol, "fgsm")
+    phase = Passes(forward=1 + len(set(protocol.epsilons) - {0.0, protocol.epsilon})).plus(fgsm)
+    for name in protocol.attacks:
+        phase = phase.plus(attack_passes(protocol, name), name != "fgsm")
+    own = protocol.label_source == "true" and protocol.target == "none"
+    test = Passes(forward=1).plus(phase, 2).plus(fgsm, 0 if own else 1)
+    train = Passes(forward=3, gradient=1)
+    total = Passes().plus(train, train_size).plus(test, test_size)
+    if protocol.train_attack != "fgsm":
+        steps = protocol.attack_steps if protocol.train_attack == "pgd-batch" else 1
+        made = Passes(protocol.train_attack == "fgsm-batch", steps)
+        total = total.plus(made, protocol.adversarial_epochs * train_size)
+        total = total.plus(Passes(3, 1 + GAP_STEPS), protocol.adversarial_epochs * min(GAP_IMAGES, train_size))
+    return total
+
+
+def transfer_passes(protocol: Protocol, test_size: int) -> Passes:
+    """What transfer takes of a member in both phases: its own attack, and the images of every candidate."""
+    if not protocol.transfer:
+        return Passes()
+    return Passes().plus(Passes(1 + len(protocol.candidates), 1), 2 * test_size)
 
 
 def forward_flops(spec: Spec, hidden: Hidden) -> int:
@@ -57,7 +115,7 @@ def member_bytes(spec: Spec, hidden: Hidden, *, itemsize: int, batch: int, evalu
 
 
 def fused_bytes(
-    spec: Spec, hiddens: Sequence[Hidden], *, threads: int, batch: int, evaluation_batch: int, images: int
+    spec: Spec, hiddens: Sequence[Hidden], *, threads: int, batch: int, evaluation_batch: int, images: int, copies: int
 ) -> int:
     """Predicted bytes of a group in engine fused, whose members keep natural widths and share each thread's scratch.
 
@@ -66,6 +124,7 @@ def fused_bytes(
         hiddens: widths of each member.
         threads: that compute.
         batch, evaluation_batch, images: as in `member_bytes`.
+        copies: of the evaluated images, that an attack keeps at once.
 
     Returns:
         Parameters and two moments; signs; a batch's activations a thread; an evaluation's pictures and gradients.
@@ -73,7 +132,7 @@ def fused_bytes(
     pixels = math.prod(spec.image_shape)
     parameters = sum(3 * 4 * parameter_count(spec, hidden) for hidden in hiddens)
     scratch = threads * batch * max(activation_values(spec, hidden) for hidden in hiddens) * 4
-    return parameters + scratch + len(hiddens) * pixels * (images + 3 * 4 * evaluation_batch)
+    return parameters + scratch + len(hiddens) * pixels * (images + copies * 4 * evaluation_batch)
 
 
 def _stem_products(spec: Spec) -> list[int]:

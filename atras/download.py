@@ -125,8 +125,15 @@ OFFICIAL = {
 
 
 def cache_dir() -> Path:
-    """The folder `atras` in the user's cache: `$XDG_CACHE_HOME`, or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
+    """The folder `atras` in the user's cache: `$XDG_CACHE_HOME`, or `~/.cache`.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
+    except RuntimeError:
+        raise InputError("XDG_CACHE_HOME: expected a folder, as this user has no home; set it") from None
 
 
 def recognise(checksums: Mapping[str, set[str]]) -> str | None:

@@ -42,6 +42,11 @@ class StepResult(NamedTuple):
     correct: Tensor
 
 
+Craft = Callable[["Engine", Tensor, Tensor, Tensor, int], Tensor]
+"""From an engine, a batch's images and labels, which of them are copies (bool [B] or [M, B]), and the batch's number in
+its epoch, to the images to train on: those with the copies attacked."""
+
+
 class Epoch(NamedTuple):
     """One pass over the training images, or over them and their adversarial copies.
 
@@ -52,6 +57,7 @@ class Epoch(NamedTuple):
         order_of: int64 [M], the row of `orders` that each member follows.
         signs: int8 [M, N, C, H, W], which make each member's own copies; None where there are none.
         epsilon: attack strength of the copies.
+        craft: makes the copies of every batch anew; None where the signs make them, or there are none.
     """
 
     images: Tensor
@@ -60,10 +66,12 @@ class Epoch(NamedTuple):
     order_of: Tensor
     signs: Tensor | None
     epsilon: float
+    craft: Craft | None = None
 
-    def batches(self, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels step by step: shared by all members where nothing tells them apart, else one set each."""
-        for index in torch.split(self.orders, size, dim=1):
+        dtype = engine.dtype
+        for number, index in enumerate(torch.split(self.orders, size, dim=1)):
             index = index[0] if len(self.orders) == 1 else index[self.order_of]
             base = index % len(self.labels)
             images, labels = pixels(self.images[base], dtype), self.labels[base]
@@ -71,6 +79,8 @@ class Epoch(NamedTuple):
                 members = torch.arange(len(self.signs), device=base.device)[:, None]
                 copied = (index >= len(self.labels)).to(torch.int8)[..., None, None, None]
                 images = apply_signs(images, self.signs[members, base] * copied, self.epsilon, dtype=dtype)
+            if self.craft is not None:
+                images = self.craft(engine, images, labels, index >= len(self.labels), number)
             yield images, labels
 
 
@@ -133,7 +143,7 @@ class Engine(ABC):
             losses float64 [M, S] and correct predictions int64 [M, S], those of each of the S batches as they were
             trained on. They do not depend on how a pass is divided into calls.
         """
-        results = [self.step(*batch) for batch in work.batches(self.protocol.batch_size, self.dtype)]
+        results = [self.step(*batch) for batch in work.batches(self.protocol.batch_size, self)]
         losses = torch.stack([result.losses.double() for result in results], 1)
         return StepResult(losses, torch.stack([result.correct for result in results], 1))
 
@@ -152,6 +162,10 @@ class Engine(ABC):
         Returns:
             gradient [M, B, C, H, W] and logits [M, B, Y].
         """
+
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient that `input_gradient` returns, for labels [B] or [M, B] that are known beforehand."""
+        return self.input_gradient(images, lambda _: labels)[0]
 
     @abstractmethod
     def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:

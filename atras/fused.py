@@ -102,6 +102,8 @@ class FusedEngine(Engine):
         return StepResult(losses[:, 0], correct[:, 0])
 
     def epoch(self, work: Epoch) -> StepResult:
+        if work.craft is not None:  # copies come from the network of that very step
+            return super().epoch(work)
         return StepResult(*self._train(work))
 
     def _train(self, work: Epoch) -> tuple[Tensor, Tensor]:
@@ -127,3 +129,7 @@ class FusedEngine(Engine):
         out = self.logits(images)
         labels = choose_labels(out).expand(out.shape[:2]).contiguous()
         return self._op.input_gradient(images.contiguous(), labels)[0], out
+
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        labels = labels.expand(len(self.members), images.shape[-4]).contiguous()
+        return self._op.input_gradient(images.contiguous(), labels)[0]

@@ -20,7 +20,7 @@ from .engine import KINDS, Engine, Member
 from .errors import InputError
 from .fused import FusedEngine
 from .loop import LoopEngine
-from .measure import Row, Rows
+from .measure import Row, Rows, Source
 from .model import Parameters, Spec
 from .plan import Group
 from .progress import Reporter
@@ -47,6 +47,7 @@ class Common:
         folder: the run's; None for a run in memory, which has no checkpoints.
         checkpoint_every: seconds.
         networks: where trained networks go.
+        source: whose adversarial images all members are trained on; None for each one's own.
         reporter: told of everything.
         stop: asked between calls whether to stop.
     """
@@ -58,8 +59,14 @@ class Common:
     folder: Path | None
     checkpoint_every: float
     networks: Networks
+    source: Source | None
     reporter: Reporter
     stop: Callable[[], bool]
+
+
+def parts_of(group: Group) -> list[list[Member]]:
+    """The members that one engine object takes."""
+    return [[member] for member in group.members] if group.engine == "loop" else [list(group.members)]
 
 
 class GroupRunner:
@@ -73,8 +80,7 @@ class GroupRunner:
 
     def __init__(self, common: Common, index: int, total: int, group: Group) -> None:
         self.common, self.index, self.total, self.group = common, index, total, group
-        alone = group.engine == "loop"
-        self.parts = [[member] for member in group.members] if alone else [list(group.members)]
+        self.parts = parts_of(group)
         self.train_size = len(common.data.train.labels)
         self.path = None if common.folder is None else checkpoint.path_of(common.folder, group.members)
         self.rows = Rows()
@@ -101,7 +107,6 @@ class GroupRunner:
             self.rows.extend(self._run_part(snapshot))
             snapshot = None
         _add_up_timings(self.rows)
-        _warn(self.rows, reporter)
         reporter.group_finished(self.index, time.perf_counter() - start)
         return self.rows
 
@@ -109,8 +114,7 @@ class GroupRunner:
         """Delete the checkpoint: the group's rows are where they belong."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it is not empty
-                self.path.parent.rmdir()
+            _remove_if_empty(self.path.parent)
 
     def _run_part(self, snapshot: Snapshot | None) -> Rows:
         common = self.common
@@ -122,6 +126,7 @@ class GroupRunner:
             evaluation_batch=self.group.evaluation_batch,
             watcher=_Keeper(self),
             snapshot=snapshot,
+            source=common.source,
         )
 
     def keep(self, snapshot: Snapshot) -> None:
@@ -227,6 +232,7 @@ def remove_other_checkpoints(folder: Path, groups: Iterable[Group]) -> None:
     for path in (folder / checkpoint.FOLDER).glob("group-*.safetensors"):
         if path not in wanted:
             path.unlink()
+    _remove_if_empty(folder / checkpoint.FOLDER)
 
 
 def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
@@ -255,6 +261,11 @@ def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
     return Checkpoint(whole.document | {"members": list(names), "record": record, "seconds": seconds}, tensors)
 
 
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _rows_of(rows: list[Row], wanted: set[str]) -> list[Row]:
     return [row for row in rows if "seed" not in row or f"{row['hidden_layers']}/{row['seed']}" in wanted]
 
@@ -280,20 +291,3 @@ def _add_up_timings(rows: Rows) -> None:
         else:
             timings[row["phase"]] = dict(row)
     rows.timings = list(timings.values())
-
-
-def _warn(rows: Rows, reporter: Reporter) -> None:
-    """Tell of members whose figures need a second look."""
-    for status, meaning in (
-        ("dead", "predicts one class for every test image"),
-        ("diverged", "has a loss that is not finite"),
-    ):
-        names = [f"{row['hidden_layers']} (seed {row['seed']})" for row in rows.table if row["status"] == status]
-        if names:
-            reporter.note(f"{status}: {', '.join(names)} {meaning}")
-    for row in rows.table:
-        clean, attacked = row["test_accuracy"], row["attacked_accuracy_before_true"]
-        if isinstance(clean, float) and isinstance(attacked, float) and attacked > clean:
-            reporter.note(
-                f"{row['hidden_layers']} (seed {row['seed']}): more accurate under attack than without; weak gradients?"
-            )

@@ -6,31 +6,32 @@ What each number means is defined in docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from atras.kernels import apply_signs
-
-from .attack import FGSM
-from .data import Dataset, Split, pixels
+from .attack import Label, Signed
+from .data import Dataset, pixels
 from .engine import Engine
 from .env import attack_backend
-from .evaluate import Score, Tally
+from .evaluate import Evaluation, Figures
 from .model import parameter_count
 from .protocol import Protocol
-from .randomness import random_targets
+from .tally import Score
 
 Row = dict[str, object]
+
+EXAMPLES = 8
+"""First test images that frame `examples` shows."""
 
 
 @dataclass
 class Rows:
-    """Rows of the four result frames, as `atras.results` describes them."""
+    """Rows of the result frames, as `atras.results` describes them."""
 
     table: list[Row] = field(default_factory=list)
     metrics: list[Row] = field(default_factory=list)
@@ -53,31 +54,50 @@ class Rows:
         self.examples += other.examples
 
 
-class Population:
+class Source(NamedTuple):
+    """Where every candidate of a run takes the adversarial training images from.
+
+    Args:
+        name: of the candidate that was attacked.
+        signs: int8 [S, N, C, H, W], those of its training images for each seed.
+        seeds: what S counts.
+    """
+
+    name: str
+    signs: Tensor
+    seeds: tuple[int, ...]
+
+    def signs_for(self, population: Evaluation) -> Tensor:
+        """int8 [M, N, C, H, W], each member's by its seed."""
+        rows = [self.seeds.index(member.seed) for member in population.engine.members]
+        return self.signs[rows]
+
+
+class Population(Evaluation):
     """The members of an engine under measurement, and the rows that come of it.
 
     Args:
-        engine: the members, at any point of their training.
-        data: on the engine's device.
-        protocol: what to do.
-        evaluation_batch: images a forward pass in evaluation and attack.
+        source: whose adversarial images the members are trained on; None for their own.
+
+    The others are those of `Evaluation`.
     """
 
-    def __init__(self, engine: Engine, data: Dataset, protocol: Protocol, evaluation_batch: int = 250) -> None:
-        self.engine, self.data, self.protocol = engine, data, protocol
-        self.evaluation_batch = evaluation_batch
-        self.attack = FGSM.of(protocol)
-        self.honest_attack = FGSM(protocol.epsilon, "true")
+    def __init__(
+        self,
+        engine: Engine,
+        data: Dataset,
+        protocol: Protocol,
+        evaluation_batch: int = 250,
+        source: Source | None = None,
+    ) -> None:
+        super().__init__(engine, data, protocol, evaluation_batch)
+        self.source = source
         self.finite = torch.ones(len(engine.members), dtype=torch.bool, device=engine.device)
         self.dead = [False] * len(engine.members)
-        self.seeds = list(dict.fromkeys(member.seed for member in engine.members))
-        self.seed_of = torch.tensor([self.seeds.index(m.seed) for m in engine.members], device=engine.device)
         self.backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
         self.accuracies: list[dict[str, float | None]] = [{} for _ in engine.members]
         self.rows = Rows()
         self.phase = "trained"
-        self.pause: Callable[[], None] = lambda: None
-        """Called between the chunks of an evaluation; may raise to stop it."""
 
     def to_dict(self) -> dict[str, Any]:
         """What was measured so far, as JSON values (with NaN), for `restore`."""
@@ -94,87 +114,104 @@ class Population:
         self.rows = Rows(**record["rows"])
 
     def measure_trained(self) -> None:
-        """Evaluate the first model, attack it, and keep the signs of its adversarial images."""
-        with self.timed("evaluate"):
-            self.record("train_accuracy", "train", self.score("train"))
-            clean = self.score("test")
-            self.record("test_accuracy", "test", clean)
-            self.note_dead(clean)
-        with self.timed("attack"):
-            before = self.make_signs()
-            self.record("attacked_accuracy_before", "test", before, self.attack, "adaptive")
-            if self.attack == self.honest_attack:
-                for accuracies in self.accuracies:
-                    accuracies["attacked_accuracy_before_true"] = accuracies["attacked_accuracy_before"]
-            else:
-                _, before_true = self.make_attack("test", self.honest_attack)
-                self.record("attacked_accuracy_before_true", "test", before_true, self.honest_attack, "adaptive")
+        """Evaluate and attack the first model, and keep the signs of its adversarial images.
 
-    def make_signs(self) -> Score:
-        """Attack the model as it is, and keep the signs: those of the test images come with their score."""
-        self.train_signs, _ = self.make_attack("train", self.attack, keep=True)
-        self.test_signs, score = self.make_attack("test", self.attack, keep=True)
-        return score
+        The clean figures come from the forward passes of the attacks.
+        """
+        with self.timed("attack"):
+            if self.source is None:
+                self.train_signs, clean = self.signs_of("train")
+            else:
+                self.train_signs, clean = self.source.signs_for(self), self.score("train")
+            self.record("train_accuracy", "train", clean)
+            found, self.test_signs = self.attack_test(self.attack, self.show)
+            self.record("test_accuracy", "test", found.clean)
+            self.note_dead(found.clean)
+            before = found.attacks[self.attack]
+            self.record("attacked_accuracy_before", "test", before, self.attack.label, "adaptive")
+            if self.attack == self.honest_attack:
+                self._copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
+            self.record_attacks(found, "attacked_accuracy_before_true", "worst_case_accuracy_before")
+
+    def make_signs(self) -> None:
+        """Attack the model as it is with the protocol's attack, and keep the signs."""
+        self.train_signs = self.signs_of("train")[0] if self.source is None else self.source.signs_for(self)
+        self.test_signs, _ = self.signs_of("test")
 
     def measure_defended(self) -> None:
-        """Evaluate the second model on clean images, on the kept ones, and on a new attack."""
+        """Evaluate the second model on clean images, on the kept ones, and on new attacks."""
+        old = self.attack.label
+        copies_of = old if self.source is None else old._replace(parameters=f"source={self.source.name}")
         with self.timed("evaluate"):
             clean, copies = self.score("train"), self.score("train", self.train_signs)
-            both = Score(
-                [a + b for a, b in zip(clean.correct, copies.correct, strict=True)], clean.n + copies.n, clean.one_class
-            )
             self.record(None, "train", clean)
-            self.record(None, "train", copies, self.attack, "static")
-            self.record("adversarial_train_accuracy", "train+adversarial", both, self.attack, "static")
-            clean = self.score("test")
-            self.record("adversarial_test_accuracy", "test", clean)
-            self.note_dead(clean)
+            self.record(None, "train", copies, copies_of, "static")
+            self.record("adversarial_train_accuracy", "train+adversarial", clean.joined(copies), copies_of, "static")
             static = self.score("test", self.test_signs)
-            self.record("attacked_accuracy_after_static", "test", static, self.attack, "static")
         with self.timed("attack"):
-            _, adaptive = self.make_attack("test", self.honest_attack)
-            self.record("attacked_accuracy_after_adaptive", "test", adaptive, self.honest_attack, "adaptive")
+            found, _ = self.attack_test(hear=self.show)
+            self.record("adversarial_test_accuracy", "test", found.clean)
+            self.note_dead(found.clean)
+            self.record("attacked_accuracy_after_static", "test", static, old, "static")
+            self.record_attacks(found, "attacked_accuracy_after_adaptive", "worst_case_accuracy_after")
 
-    def score(self, split: str, signs: Tensor | None = None) -> Score:
-        """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them."""
-        part: Split = getattr(self.data, split)
-        tally = Tally(self.engine, self.finite)
-        for chunk in self._chunks(part):
-            images = pixels(part.images[chunk], self.engine.dtype)
-            adversarial = None
-            if signs is not None:
-                adversarial = apply_signs(images, signs[:, chunk], self.protocol.epsilon, dtype=self.engine.dtype)
-            tally.add(images, adversarial, part.labels[chunk])
-        return tally.score()
+    def measure_gap(self, epoch: int) -> None:
+        """Compare FGSM and PGD after an epoch: where they part, the model has learned FGSM alone."""
+        for attack, score in self.gap().items():
+            self.record(None, "train", score, attack.label, "adaptive", epoch)
 
-    def make_attack(self, split: str, attack: FGSM, keep: bool = False) -> tuple[Tensor, Score]:
-        """Attack every image of a split, evaluate, and return the signs (empty unless kept) with the score."""
-        part: Split = getattr(self.data, split)
-        tally = Tally(self.engine, self.finite)
-        size = len(part.labels) if keep else 0
-        kept = torch.empty(
-            len(self.engine.members), size, *part.images.shape[1:], dtype=torch.int8, device=part.images.device
-        )
-        targets = self._targets(split, part) if attack.target == "random" else None
-        for chunk in self._chunks(part):
-            images = pixels(part.images[chunk], self.engine.dtype)
-            attacked = attack(self.engine, images, part.labels[chunk], None if targets is None else targets[:, chunk])
-            if keep:
-                kept[:, chunk] = attacked.signs
-            tally.add(images, attacked.clipped, part.labels[chunk])
-            tally.add_gradients(attacked.zero_gradients, attacked.nan_gradients)
-        return kept, tally.score()
+    def record_attacks(self, found: Figures, column: str, worst_column: str) -> None:
+        """Record FGSM at the true label, its epsilon curve, the stronger attacks and the worst case over them.
+
+        Args:
+            found: of the model as it is.
+            column, worst_column: of FGSM and of the worst case, in the table.
+        """
+        if column not in self.accuracies[0]:
+            self.record(column, "test", found.attacks[self.honest_attack], self.honest_attack.label, "adaptive")
+        for epsilon, score in found.curve.items():
+            self.record(None, "test", score, replace(self.honest_attack, epsilon=epsilon).label, "adaptive")
+        for attack in self.stronger:
+            self.record(None, "test", found.attacks[attack], attack.label, "adaptive")
+        if self.stronger:
+            names = " ".join(attack.label.name for attack in (self.honest_attack, *self.stronger))
+            worst = Label("worst", names, self.protocol.epsilon, "true", "none")
+            self.record(worst_column, "test", found.worst, worst, "adaptive")
+        else:
+            self._copy_column(column, worst_column)
+
+    def show(self, attacked: Signed, logits: Tensor, chunk: slice) -> None:
+        """Keep the first images of the test set, for the members of the first seed."""
+        for i, member in enumerate(self.engine.members):
+            if member.seed != self.protocol.seeds[0] or not logits[i].isfinite().all():
+                continue
+            for image in range(chunk.start, min(chunk.stop, EXAMPLES)):
+                at = image - chunk.start
+                self.rows.examples.append({
+                    "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,
+                    "label": int(self.data.test.labels[image]),
+                    "clean_prediction": int(attacked.clean_logits[i, at].argmax()),
+                    "attacked_prediction": int(logits[i, at].argmax()), "epsilon": attacked.epsilon,
+                    "pixels": _bytes((pixels(self.data.test.images[image], torch.float64) * 255).round(), torch.uint8),
+                    "signs": _bytes(attacked.signs[i, at], torch.int8),
+                })  # fmt: skip
+
+    def _copy_column(self, column: str, other: str) -> None:
+        for accuracies in self.accuracies:
+            accuracies[other] = accuracies[column]
 
     def record(
         self,
         column: str | None,
         split: str,
         score: Score,
-        attack: FGSM | None = None,
+        attack: Label | None = None,
         mode: str = "clean",
         epoch: int | None = None,
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
+        self.finite &= score.finite
+        called = Label("none", None, 0.0, None, None) if attack is None else attack
         for i, (member, fine) in enumerate(zip(self.engine.members, self.finite.tolist(), strict=True)):
             if column is not None:
                 self.accuracies[i][column] = score.correct[i] / score.n if fine else None
@@ -182,10 +219,8 @@ class Population:
                 continue
             self.rows.metrics.append({
                 "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "epoch": epoch,
-                "split": split, "attack": "none" if attack is None else "fgsm", "attack_parameters": None,
-                "epsilon": 0.0 if attack is None else attack.epsilon,
-                "label_source": None if attack is None or attack.target != "none" else attack.label_source,
-                "target": None if attack is None else attack.target, "mode": mode,
+                "split": split, "attack": called.name, "attack_parameters": called.parameters,
+                "epsilon": called.epsilon, "label_source": called.label_source, "target": called.target, "mode": mode,
                 "n": score.n, "correct": score.correct[i],
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
@@ -206,8 +241,6 @@ class Population:
                 "seed": member.seed, "status": status,
             }  # fmt: skip
             row.update(self.accuracies[i])
-            row["worst_case_accuracy_before"] = self.accuracies[i]["attacked_accuracy_before_true"]
-            row["worst_case_accuracy_after"] = self.accuracies[i]["attacked_accuracy_after_adaptive"]
             row["recovery_static"] = self._difference(i, "attacked_accuracy_after_static", "attacked_accuracy_before")
             row["recovery_adaptive"] = self._difference(
                 i, "attacked_accuracy_after_adaptive", "attacked_accuracy_before_true"
@@ -234,15 +267,10 @@ class Population:
         high, low = self.accuracies[index][after], self.accuracies[index][before]
         return None if high is None or low is None else high - low
 
-    def _targets(self, split: str, part: Split) -> Tensor:
-        own = [random_targets(seed, split, part.labels, self.data.classes) for seed in self.seeds]
-        return torch.stack(own)[self.seed_of]
-
-    def _chunks(self, part: Split) -> Iterator[slice]:
-        for start in range(0, len(part.labels), self.evaluation_batch):
-            self.pause()
-            yield slice(start, start + self.evaluation_batch)
-
 
 def _at(values: list[float] | list[int] | None, index: int) -> float | int | None:
     return None if values is None else values[index]
+
+
+def _bytes(values: Tensor, dtype: torch.dtype) -> bytes:
+    return values.to("cpu", dtype).numpy().tobytes()

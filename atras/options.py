@@ -132,6 +132,31 @@ def parse_epsilon(value: str | float, name: str = "epsilon") -> float:
     return result
 
 
+def parse_epsilons(value: str | float | Sequence[str | float], name: str = "epsilons") -> tuple[float, ...]:
+    """Read attack strengths: numbers or fractions with commas, or a list of these; an InputError if it is another."""
+    items = [value] if isinstance(value, str | int | float) else value
+    parts = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
+    return tuple(parse_epsilon(part, name) for part in parts)
+
+
+def parse_names(value: str | Sequence[str], name: str = "attack") -> tuple[str, ...]:
+    """Read names: with commas, or a list; an InputError if it is anything else."""
+    items = [value] if isinstance(value, str) else value
+    if not all(isinstance(item, str) for item in items):
+        raise InputError(f"{name} (={value!r}): expected names; write for example fgsm,pgd")
+    return tuple(part.strip() for item in items for part in item.split(","))
+
+
+def parse_source(value: str, name: str) -> str:
+    """Read a defence source: `own`, `smallest`, or a candidate's hidden layers, returned as its name."""
+    try:
+        return value if value in ("own", "smallest") else Candidate.parse(value).name
+    except InputError:
+        raise InputError(
+            f"{name} (={value!r}): expected own, smallest or a candidate's hidden layers; write for example 24,192"
+        ) from None
+
+
 def parse_seeds(value: str | int | Sequence[str | int], name: str = "seeds") -> tuple[int, ...]:
     """Read seeds: `0-4`, `0,3,7`, one number, or a list of these; an InputError if it is anything else."""
     return parse_whole_numbers(value, name, "0-4 or 0,3,7")
@@ -257,7 +282,13 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "test_size": parse_size,
     "seeds": parse_seeds,
     "epsilon": parse_epsilon,
-    **dict.fromkeys(("epochs", "adversarial_epochs", "batch_size", "evaluate_every"), parse_whole),
+    "attacks": parse_names,
+    "step_size": parse_epsilon,
+    "epsilons": parse_epsilons,
+    "defence_source": parse_source,
+    **dict.fromkeys(
+        ("epochs", "adversarial_epochs", "batch_size", "evaluate_every", "attack_steps", "restarts"), parse_whole
+    ),
     **dict.fromkeys(("head_dropout", "learning_rate", "momentum"), parse_number),
 }
 """How the settings that are not plain text are read."""

@@ -13,13 +13,20 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cost import Hidden, activation_values, forward_flops, fused_bytes, member_bytes, padded, training_flops
+from .cost import (
+    Hidden,
+    activation_values,
+    copies_kept,
+    fused_bytes,
+    member_bytes,
+    padded,
+    training_flops,
+)
 from .engine import DTYPES, Member
 from .errors import InputError
 from .model import Spec, parameter_count
 from .protocol import Protocol, number, one_of, whole
 from .space import Candidate
-from .train import steps_of
 
 STEP_COST = {"cpu": 1e8, "cuda": 1e10}
 """FLOPs that a device could have done while one training step's operations are launched: what padding must save."""
@@ -29,6 +36,9 @@ MEMORY_SHARE = 0.6
 
 FUSED_MEMBERS_A_THREAD = 4
 """Least members a thread in a fused group: threads take whole members, and the last one should not wait for long."""
+
+SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
+"""What a group's predicted times are called."""
 
 EVALUATION_BATCH = 250
 EVALUATION_BYTES = 2**28
@@ -67,7 +77,8 @@ class Group:
         flops: useful FLOPs of all training steps.
         padding_share: share of the computed FLOPs that padding adds, in [0, 1).
         predicted_bytes: most memory at once.
-        predicted_seconds: None where speed was not measured.
+        predicted_seconds: of all; None where speed was not measured.
+        predicted_attack_seconds, predicted_transfer_seconds: the parts of it for evaluation and attacks, and transfer.
     """
 
     engine: str
@@ -78,6 +89,8 @@ class Group:
     padding_share: float
     predicted_bytes: int
     predicted_seconds: float | None = None
+    predicted_attack_seconds: float | None = None
+    predicted_transfer_seconds: float | None = None
 
     @property
     def label(self) -> str:
@@ -137,7 +150,14 @@ class Plan:
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
         lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
         lines += [*textwrap.wrap(self.reason, 80), head]
-        return [*lines, *(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
+        lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
+        attacks = [group.predicted_attack_seconds for group in self.groups]
+        transfers = [group.predicted_transfer_seconds for group in self.groups]
+        if None not in attacks:
+            parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
+            parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
+            lines.append(f"seconds of these: {parts}")
+        return lines
 
 
 def members_of(protocol: Protocol) -> tuple[Member, ...]:
@@ -226,11 +246,16 @@ def halves(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_s
         dataclasses.replace(
             sizer.group(part, len(part)),
             evaluation_batch=max(16, group.evaluation_batch // 2),
-            predicted_seconds=group.predicted_seconds and group.predicted_seconds * len(part) / len(group.members),
+            **_scaled_seconds(group, len(part) / len(group.members)),
         )
         for part in (group.members[:middle], group.members[middle:])
     )
     return first, second
+
+
+def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
+    found = {name: getattr(group, name) for name in SECONDS}
+    return {name: seconds and seconds * share for name, seconds in found.items()}
 
 
 def _joined(runs: Sequence[list[Candidate]], members: int, seeds: int) -> list[list[Candidate]]:
@@ -319,7 +344,12 @@ class _Sizer:
         hiddens = [member.candidate.hidden for member in members][:at_once]
         evaluation_batch = self._evaluation_batch(hiddens, at_once)
         if self.engine == "fused":
-            sizes = {"evaluation_batch": evaluation_batch, "batch": self.protocol.batch_size, "images": self.images}
+            sizes = {
+                "evaluation_batch": evaluation_batch,
+                "batch": self.protocol.batch_size,
+                "images": self.images,
+                "copies": copies_kept(self.protocol),
+            }
             return fused_bytes(self.spec, hiddens, threads=self.machine.threads, **sizes)
         each = member_bytes(
             self.spec,
@@ -334,29 +364,12 @@ class _Sizer:
     def _evaluation_batch(self, hiddens: Sequence[Hidden], at_once: int) -> int:
         """As many images as fit the budget with all that is kept of them at once."""
         fused = self.engine == "fused"
-        kept = 3 * math.prod(self.spec.image_shape) if fused else activation_values(self.spec, padded(hiddens))
+        kept = (
+            copies_kept(self.protocol) * math.prod(self.spec.image_shape)
+            if fused
+            else activation_values(self.spec, padded(hiddens))
+        )
         return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * at_once)))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Measured speed of an engine: seconds of a step = step_seconds + FLOPs / flops_per_second."""
-
-    step_seconds: float
-    flops_per_second: float
-
-
-def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
-    """The group with its predicted seconds: training, evaluation and attacks."""
-    at_once = 1 if group.engine == "loop" else len(group.members)
-    rounds = len(group.members) // at_once
-    forward = sum(forward_flops(spec, member.candidate.hidden) for member in group.members)
-    # Clean and static passes are one forward pass; an attack is a forward, an input gradient and a forward pass.
-    passes = 2 * train_size + 3 * test_size + 3 * (train_size + 3 * test_size)
-    flops = (group.flops + forward * passes) / (1 - group.padding_share)
-    chunks = (3 * train_size + 6 * test_size) / group.evaluation_batch
-    seconds = rounds * (steps_of(protocol, train_size) + chunks) * speed.step_seconds + flops / speed.flops_per_second
-    return dataclasses.replace(group, predicted_seconds=seconds)
 
 
 def _line(label: str, groups: Sequence[Group]) -> str:
@@ -381,8 +394,9 @@ def _group(values: dict[str, Any]) -> Group:
     for name in ("parameters", "flops", "predicted_bytes"):
         whole(name, getattr(group, name), 0, 10**30)
     number("padding_share", group.padding_share, 0.0, 0.999999)
-    if group.predicted_seconds is not None:
-        number("predicted_seconds", group.predicted_seconds, 0.0, 1e15)
+    for name in SECONDS:
+        if getattr(group, name) is not None:
+            number(name, getattr(group, name), 0.0, 1e15)
     depths = {member.candidate.depth for member in members}
     if not members or (group.engine == "stack" and len(depths) > 1):
         raise InputError("members: expected at least one, and one depth in a stack")

@@ -31,6 +31,8 @@ LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "bf16"]
 EngineName = Literal["auto", "loop", "stack", "fused"]
+AttackName = Literal["fgsm", "random-fgsm", "pgd", "deepfool-l2", "deepfool-linf"]
+TrainAttackName = Literal["fgsm", "fgsm-batch", "random-fgsm-batch", "pgd-batch"]
 Size = int | Literal["default", "all"]
 
 
@@ -56,6 +58,16 @@ class Protocol:
         label_source: whose label the attack moves away from: the attacked model's own prediction, or the true one.
         target: `none` for the untargeted attack; `random`, `least-likely` or `class:3` for a targeted one, which
             moves towards that class and makes `label_source` irrelevant to the direction.
+        attacks: what both models are also attacked with, made on each at the true label; FGSM always is.
+        attack_steps, step_size, restarts: of PGD; the step size None is 2.5 epsilon / steps. Training with `pgd-batch`
+            takes the same steps and one start.
+        epsilons: further strengths at which FGSM at the true label is evaluated.
+        train_attack: what makes the adversarial copies of the second training. `fgsm`: the attack above, on the trained
+            model, once. `fgsm-batch`, `random-fgsm-batch`, `pgd-batch`: untargeted, at the true label, on the model as
+            it is, anew in every batch.
+        transfer: whether each candidate is evaluated on the adversarial test images of every other one of its seed.
+        defence_source: whose adversarial copies each candidate trains on: its `own`; those of the `smallest` candidate
+            (by parameters), or of the one named, such as `24-192`, with the same seed.
         precision: arithmetic of training. `bf16` is for matrix products in training alone: weights, attacks and
             evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the
             engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.
@@ -85,6 +97,14 @@ class Protocol:
     epsilon: float = 0.05
     label_source: LabelSource = "predicted"
     target: str = "none"
+    attacks: tuple[AttackName, ...] = ("fgsm",)
+    attack_steps: int = 20
+    step_size: float | None = None
+    restarts: int = 1
+    epsilons: tuple[float, ...] = ()
+    train_attack: TrainAttackName = "fgsm"
+    transfer: bool = False
+    defence_source: str = "own"
     precision: Precision = "auto"
     evaluate_every: int = 0
 
@@ -119,6 +139,35 @@ class Protocol:
             raise InputError(
                 f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
             )
+        self._check_attacks()
+
+    def _check_attacks(self) -> None:
+        _distinct("attack", self.attacks, lambda name: one_of("attack", name, get_args(AttackName)))
+        if self.train_attack not in get_args(TrainAttackName):
+            known = ", ".join(get_args(TrainAttackName))
+            raise InputError(
+                f"train_attack (={shown(self.train_attack)}): expected one of {known}; only fgsm has a fixed "
+                "set, which is kept as signs: for other attacks take the one that ends in -batch"
+            )
+        whole("attack_steps", self.attack_steps, 1, 10**6)
+        whole("restarts", self.restarts, 1, 10**6)
+        if self.step_size is not None:
+            number("step_size", self.step_size, 0.0, 1.0)
+        if self.epsilons != ():
+            _distinct("epsilons", self.epsilons, lambda epsilon: number("epsilons", epsilon, 0.0, 1.0))
+        if not isinstance(self.transfer, bool):
+            raise InputError(f"transfer (={shown(self.transfer)}): expected True or False")
+        if not isinstance(self.defence_source, str) or not re.fullmatch(
+            r"own|smallest|\d{1,6}(-\d{1,6})*", self.defence_source
+        ):
+            raise InputError(
+                f"defence_source (={shown(self.defence_source)}): expected own, smallest or a candidate such as 24-192"
+            )
+        if self.defence_source != "own" and self.train_attack != "fgsm":
+            raise InputError(
+                f"defence_source (={self.defence_source!r}): {self.train_attack} makes its copies on each candidate "
+                "itself; use --train-attack fgsm or leave one of them out"
+            )
 
     @property
     def hash(self) -> str:
@@ -129,7 +178,8 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; candidates by their names."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return values | {"candidates": [c.name for c in self.candidates], "seeds": list(self.seeds)}
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return values | lists | {"candidates": [c.name for c in self.candidates]}
 
     def check_classes(self, classes: int) -> None:
         """Refuse a target class that the data set does not have.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -60,3 +61,41 @@ def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tenso
     """
     shift = torch.randint(1, classes, labels.shape, generator=generator(seed, split, "target"))
     return (labels + shift.to(labels.device)) % classes
+
+
+def random_starts(
+    seed: int, split: str, attack: str, restart: int, first: int, count: int, shape: Sequence[int]
+) -> Tensor:
+    """Where an attack with random starts begins on some images, the same for all candidates of a seed.
+
+    Args:
+        seed: the member's seed.
+        split: `train` or `test`.
+        attack: its name.
+        restart: number of the restart, from 0.
+        first, count: numbers of the images; each has a generator of its own, so any division into chunks agrees.
+        shape: (C, H, W).
+
+    Returns:
+        float32 [count, C, H, W] on the CPU, uniform in [-1, 1).
+    """
+    keys = ((seed, split, attack, restart, image, "start") for image in range(first, first + count))
+    draws = [2 * torch.rand(*shape, generator=generator(*key)) - 1 for key in keys]
+    return torch.stack(draws) if draws else torch.empty(0, *shape)
+
+
+def batch_starts(
+    seed: int, epoch: int, batch: int, attack: str, restart: int, size: int, shape: Sequence[int]
+) -> Tensor:
+    """Where an attack with random starts begins in a batch of adversarial training.
+
+    Args:
+        seed, attack, restart, shape: as in `random_starts`.
+        epoch, batch: of the adversarial phase, from 1, and of the epoch, from 0.
+        size: images of the batch, clean ones included.
+
+    Returns:
+        float32 [size, C, H, W] on the CPU, uniform in [-1, 1).
+    """
+    draw = generator(seed, "adversarial", epoch, batch, attack, restart, "start")
+    return 2 * torch.rand(size, *shape, generator=draw) - 1

@@ -224,6 +224,10 @@ class Writer:
         }
         self._frames = {name: _empty(name) for name in SCHEMAS}
 
+    def table(self) -> list[dict[str, object]]:
+        """Rows of the table so far."""
+        return self._frames["table"].to_dicts()
+
     def append(self, rows: Rows) -> None:
         """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
 

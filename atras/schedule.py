@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 
 from . import __version__, config, files
+from .across import defence_source, source_candidate, transfer_rows
 from .calibrate import speed
+from .cautions import cautions
 from .data import Dataset, load
 from .engine import DTYPES, Member
 from .env import attack_backend, choose_device, describe, total_memory
@@ -31,7 +33,8 @@ from .groups import (
 from .measure import Row, Rows
 from .model import Spec, make_spec
 from .options import Loaded
-from .plan import MEMORY_SHARE, Machine, Plan, choose_engine, halves, make_groups, predict, reason_for
+from .plan import MEMORY_SHARE, Machine, Plan, choose_engine, halves, make_groups, reason_for
+from .price import add_source, predict
 from .progress import Reporter
 from .protocol import Execution, Protocol
 from .results import Results, Writer, read
@@ -86,6 +89,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "model": dataclasses.asdict(spec), "plan": plan.to_dict(), "splits": [], "finished_groups": 0,
+        "warnings": [],
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -210,9 +214,11 @@ def _plan(
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES[engine], spec, resolved, device, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
-    predicted = tuple(predict(group, spec, resolved, *sizes, measured) for group in groups)
+    predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
+    if predicted and (source := source_candidate(resolved, spec)) is not None:
+        predicted[0] = add_source(predicted[0], spec, resolved, source.hidden, sizes[0], measured)
     reason = reason_for(execution.engine, engine, machine)
-    return Plan(str(device), engine, precision, predicted, reason)
+    return Plan(str(device), engine, precision, tuple(predicted), reason)
 
 
 def _reopen(
@@ -312,7 +318,8 @@ class _Run:
             device=prepared.device,
             folder=writer.directory,
             checkpoint_every=execution.checkpoint_every,
-            networks=Networks(writer.directory, self.spec, protocol.hash),
+            networks=Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer),
+            source=None,
             reporter=reporter,
             stop=stop or _never,
         )
@@ -322,10 +329,14 @@ class _Run:
         try:
             self.reporter.plan(self.plan.lines())
             index = self.writer.run["finished_groups"]
+            if index < len(self.plan.groups):
+                self.common = dataclasses.replace(self.common, source=defence_source(self.common, self.plan))
             while index < len(self.plan.groups):
                 if self.common.stop():
                     raise Interrupted
                 index += self.compute(index)
+            if self.common.protocol.transfer:
+                self.writer.append(transfer_rows(self.common, self.plan, self.writer.table()))
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
@@ -352,8 +363,12 @@ class _Run:
                 raise
             reason = str(error).partition("\n")[0] or type(error).__name__
         else:
+            found = cautions(rows, self.data.classes)
+            for line in found:
+                self.reporter.note(line)
             self.writer.append(_complete(rows, index, self.constants))
-            self.writer.update({"finished_groups": index + 1})
+            warnings = [*self.writer.run.get("warnings", ()), *found]
+            self.writer.update({"finished_groups": index + 1, "warnings": warnings})
             runner.forget()
             return 1
         # Out of the handler: it holds what the group had allocated.
@@ -393,7 +408,7 @@ def _complete(rows: Rows, index: int, constants: Row) -> Rows:
     """Add what every row of the run shares, and the group's number to its timings."""
     for row in rows.metrics:
         row.update(constants)
-    for row in rows.history:
+    for row in (*rows.history, *rows.examples):
         row["dataset"] = constants["dataset"]
     rows.timings = [{"group": index, **row} for row in rows.timings]
     return rows

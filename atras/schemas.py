@@ -61,8 +61,14 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "`none`, `fgsm`, `random-fgsm`, `pgd`, `deepfool-l2`, `deepfool-linf`, or `worst` (an image counts as "
             "correct only where it survives every attack of the run)",
         ),
-        "attack_parameters": Column(pl.String, "what else the attack was given, such as `steps=20 restarts=1`"),
-        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
+        "attack_parameters": Column(
+            pl.String,
+            "what else the attack was given, such as `steps=20 restarts=1`; for `worst` the attacks; `source=8-16` "
+            "where the copies are another candidate's",
+        ),
+        "epsilon": Column(
+            pl.Float64, "largest change of a pixel, in pixels of [0, 1]; null for DeepFool, without bound"
+        ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
         "mode": Column(
@@ -75,9 +81,11 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
         "ci_high": Column(pl.Float64, "upper end of that interval"),
         "zero_gradient_fraction": Column(
-            pl.Float64, "share of pixels whose loss gradient is zero; null where none was taken"
+            pl.Float64, "share of pixels whose loss gradient is zero, over all steps; null where none was taken"
         ),
-        "nan_gradients": Column(pl.Int64, "pixels whose loss gradient is NaN, left unchanged; null likewise"),
+        "nan_gradients": Column(
+            pl.Int64, "pixels whose loss gradient is NaN, left unchanged, over all steps; null likewise"
+        ),
         "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
         "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
@@ -98,7 +106,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "running_accuracy": Column(pl.Float64, "accuracy on the epoch's own batches, while it trained"),
     },
     "timings": {
-        "group": Column(pl.Int64, "number of the group in the plan, from 0"),
+        "group": Column(pl.Int64, "number of the group in the plan, from 0; null for what concerns all"),
         "phase": Column(pl.String, "part of the work"),
         "members": Column(pl.Int64, "(candidate, seed) pairs in the group"),
         "seconds": Column(pl.Float64, "wall time"),

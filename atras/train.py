@@ -12,9 +12,10 @@ from torch import Tensor
 from .data import Dataset
 from .engine import KINDS, Engine, Epoch, StepResult
 from .errors import Interrupted
-from .measure import Population, Rows
+from .measure import Population, Rows, Source
 from .protocol import Protocol
 from .randomness import permutation
+from .suite import BatchAttack
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
 """What is done with a group, in this order."""
@@ -101,6 +102,7 @@ def run_group(
     evaluation_batch: int = 250,
     watcher: Watcher | None = None,
     snapshot: Snapshot | None = None,
+    source: Source | None = None,
 ) -> Rows:
     """The whole experiment on the members of an engine.
 
@@ -111,6 +113,7 @@ def run_group(
         evaluation_batch: images a forward pass in evaluation and attack.
         watcher: told of the progress, given snapshots, asked whether to stop.
         snapshot: where to go on from; None for the start.
+        source: whose adversarial images to train on; None for each member's own.
 
     Returns:
         A table row a member, and every metric, epoch and phase behind it.
@@ -118,10 +121,32 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    group = _GroupRun(Population(engine, data, protocol, evaluation_batch), watcher or Watcher())
+    group = _GroupRun(Population(engine, data, protocol, evaluation_batch, source), watcher or Watcher())
     if snapshot is not None:
         group.restore(snapshot)
     return group.run()
+
+
+def attack_source(
+    engine: Engine, data: Dataset, protocol: Protocol, evaluation_batch: int = 250, watcher: Watcher | None = None
+) -> Tensor:
+    """Train the members as in the first training, and attack their training images.
+
+    Args:
+        engine: freshly made: one candidate with every seed, or with one.
+        data, protocol, evaluation_batch: as in `run_group`.
+        watcher: asked whether to stop.
+
+    Returns:
+        Signs int8 [M, N, C, H, W] of the adversarial training images.
+
+    Raises:
+        Interrupted: if the watcher asked to stop.
+    """
+    group = _GroupRun(Population(engine, data, protocol, evaluation_batch), watcher or Watcher())
+    group.train(protocol.epochs, None)
+    group.enter("measure_trained")
+    return group.population.signs_of("train")[0]
 
 
 class _GroupRun:
@@ -168,6 +193,7 @@ class _GroupRun:
         """Epochs over the clean set, or over the doubled set that the signs make."""
         population, part = self.population, self.population.data.train
         n = len(part) * (1 if signs is None else 2)
+        crafted = signs is not None and self.protocol.train_attack != "fgsm"
         if not self.begun:
             self.engine.begin_phase(self.stage)
         # An evaluation between epochs is not stopped: the last snapshot may be old.
@@ -176,15 +202,17 @@ class _GroupRun:
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in population.seeds])
             orders = orders.to(self.engine.device)
             work = Epoch(part.images, part.labels, orders, population.seed_of, signs, self.protocol.epsilon)
-            self.train_epoch(work)
+            self.train_epoch(work, epoch, crafted)
             self.note_epoch(epoch, self.batch_sizes(n))
+            if crafted:
+                population.measure_gap(epoch)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
         steps = epochs * -(-n // self.protocol.batch_size)
         population.note_time(self.stage, time.perf_counter() - self.start, steps)
 
-    def train_epoch(self, work: Epoch) -> None:
+    def train_epoch(self, work: Epoch, epoch: int, crafted: bool) -> None:
         """What is left of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
         n, size = work.orders.shape[1], self.protocol.batch_size
         sizes = self.batch_sizes(n)
@@ -193,6 +221,8 @@ class _GroupRun:
             last = min(first + self.chunk, len(sizes))
             begin = time.perf_counter()
             part = work._replace(orders=work.orders[:, first * size : last * size])
+            if crafted:
+                part = part._replace(signs=None, craft=BatchAttack.of(self.protocol, epoch, first))
             result = self.engine.epoch(part) if alive else self.frozen(last - first)
             self.losses = torch.cat([self.losses, result.losses.cpu()], 1)
             self.correct = torch.cat([self.correct, result.correct.cpu()], 1)

@@ -39,6 +39,14 @@ momentum = 0.9
 epsilon = "8/255"
 label-source = "true"
 targeted = "class:3"
+attacks = ["pgd", "deepfool-l2"]
+attack-steps = 10
+step-size = "2/255"
+restarts = 3
+epsilons = [0, "8/255"]
+train-attack = "fgsm"
+transfer = true
+defence-source = "24,192"
 precision = "fp64"
 evaluate-every = 2
 engine = "loop"
@@ -76,7 +84,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         dataset="mnist", train_size=500, test_size="all", candidates=(Candidate((24, 192)), Candidate((8, 32))),
         seeds=(0, 1, 2), stem="conv2", activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
-        label_source="true", target="class:3", precision="fp64", evaluate_every=2,
+        label_source="true", target="class:3", precision="fp64", evaluate_every=2, attacks=("pgd", "deepfool-l2"),
+        attack_steps=10, step_size=2 / 255, restarts=3, epsilons=(0.0, 8 / 255), transfer=True, defence_source="24-192",
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,

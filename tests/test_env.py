@@ -14,7 +14,7 @@ from atras.env import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
 from atras.loop import LoopEngine
 from atras.model import Spec
-from atras.plan import Speed
+from atras.price import Speed
 from atras.protocol import Protocol
 from atras.stack import StackEngine
 
@@ -46,21 +46,21 @@ def test_speed_is_measured_once_and_kept(engine: type, tmp_path: Path, monkeypat
     measured = calibrate.speed(engine, SPEC, Protocol(), CPU)
     assert measured.flops_per_second > 1e6
     assert measured.step_seconds >= 0
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
     assert calibrate.speed(engine, SPEC, Protocol(), CPU) == measured
-    assert calibrate.speed(engine, SPEC, Protocol(batch_size=64), CPU) == Speed(1.0, 2.0)
-    assert calibrate.speed(engine, SPEC, Protocol(), CPU, anew=True) == Speed(1.0, 2.0)
-    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert calibrate.speed(engine, SPEC, Protocol(batch_size=64), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), CPU, anew=True) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
 def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
     path = cache_dir() / "calibration.json"
     path.parent.mkdir()
     path.write_text(content)
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
     assert isinstance(json.loads(path.read_text()), dict)
 
 
@@ -68,31 +68,37 @@ def test_the_key_names_the_machine() -> None:
     assert str(torch.get_num_threads()) in machine_key(CPU)
 
 
-@pytest.mark.parametrize("value", [["1", 2], [1], [1, 0], [-1, 2], [float("nan"), 2], [1, 1e19], [True, 2], None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(["1", 2, 3, 4], [1, 2], [1, 0, 3, 4], [-1, 2, 3, 4], [1, 2, 3, float("nan")]),
+        *([float("nan"), 2, 3, 4], [1, 2, 1e19, 4], [True, 2, 3, 4], None),
+    ],
+)
 def test_what_can_be_no_speed_is_measured_again(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
     calibrate.speed(StackEngine, SPEC, Protocol(), CPU)
     path = cache_dir() / "calibration.json"
     (key,) = json.loads(path.read_text())
     path.write_text(json.dumps({key: value}))
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
-    assert json.loads(path.read_text()) == {key: [1.0, 2.0]}
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert json.loads(path.read_text()) == {key: [1.0, 2.0, 3.0, 4.0]}
 
 
 def test_without_a_place_for_the_cache_speed_is_measured_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
     monkeypatch.delenv("XDG_CACHE_HOME")
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", homeless)
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
     with pytest.raises(InputError, match="XDG_CACHE_HOME: expected a folder"):
         cache_dir()

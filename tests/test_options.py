@@ -15,7 +15,9 @@ from atras.options import (
     Loaded,
     combine,
     parse_epsilon,
+    parse_epsilons,
     parse_memory,
+    parse_names,
     parse_number,
     parse_seeds,
     parse_size,
@@ -36,6 +38,9 @@ def names(candidates: tuple[Candidate, ...]) -> list[str]:
         (parse_epsilon, "8/255", 8 / 255),
         (parse_epsilon, " 0.05 ", 0.05),
         (parse_epsilon, 1, 1.0),
+        (parse_epsilons, "0, 0.1,8/255", (0.0, 0.1, 8 / 255)),
+        (parse_epsilons, [0, "1/4,0.5"], (0.0, 0.25, 0.5)),
+        (parse_names, ["fgsm", "pgd, deepfool-l2"], ("fgsm", "pgd", "deepfool-l2")),
         (parse_seeds, "0-4", (0, 1, 2, 3, 4)),
         (parse_seeds, "0,3,7", (0, 3, 7)),
         (parse_seeds, "5, 0 - 2", (5, 0, 1, 2)),
@@ -175,7 +180,7 @@ def test_the_command_lines_depth_filters_the_files_candidates() -> None:
 )
 def test_a_recorded_plan_is_dropped_when_what_it_depends_on_changes(settings: dict[str, Any], kept: bool) -> None:
     loaded = Loaded(Protocol().replace(dataset="mnist").to_dict() | {
-        "candidates": PAPER_CANDIDATES, "seeds": (0,),
+        "candidates": PAPER_CANDIDATES, "seeds": (0,), "attacks": ("fgsm",), "epsilons": (),
     }, {"device": "cpu"}, plan={"groups": []})  # fmt: skip
     assert combine(loaded, settings)[2] == ({"groups": []} if kept else None)
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from atras.cost import padded, training_flops
+from atras.cost import forward_flops, padded, training_flops
 from atras.errors import InputError
 from atras.model import Spec
-from atras.plan import (
-    Group,
-    Machine,
-    Plan,
-    Speed,
-    choose_engine,
-    make_groups,
-    members_of,
-    predict,
-    reason_for,
-    width_groups,
-)
+from atras.plan import Group, Machine, Plan, choose_engine, make_groups, members_of, reason_for, width_groups
+from atras.price import Speed, predict
 from atras.protocol import Protocol
 from atras.space import PAPER_CANDIDATES, Candidate, with_depth
 
@@ -164,12 +155,36 @@ def test_counted_figures_of_a_group() -> None:
 def test_predicted_seconds_follow_the_measured_speed() -> None:
     (group,) = plan(Protocol(candidates=(Candidate((8,)),), epochs=1, adversarial_epochs=1))
     protocol = Protocol(candidates=(Candidate((8,)),), epochs=1, adversarial_epochs=1)
-    launches = predict(group, DIGITS, protocol, 5000, 5000, Speed(1.0, 1e30)).predicted_seconds
-    # 40 + 79 steps, and 3 x 20 + 6 x 20 evaluation chunks of 250 images.
-    assert launches == pytest.approx(119 + 180)
-    compute = predict(group, DIGITS, protocol, 5000, 5000, Speed(0.0, 1e9)).predicted_seconds
+    launches = predict(group, DIGITS, protocol, 5000, 5000, Speed(1.0, 1e30, 1e30, 1e30)).predicted_seconds
+    # 40 + 79 steps. Of 20 chunks of 250 images each: training, clean with its gradient, then clean and copies; test,
+    # clean and two attacks of two calls each, then clean, static and one attack.
+    assert launches == pytest.approx(119 + 20 * (4 + 5 + 4))
+    compute = predict(group, DIGITS, protocol, 5000, 5000, Speed(0.0, 1e9, 1e9, 1e9)).predicted_seconds
     assert compute is not None
     assert compute > group.flops / 1e9
+
+
+def test_attacks_and_transfer_are_priced() -> None:
+    def seconds(**changes: object) -> Group:
+        protocol = Protocol(candidates=(Candidate((8,)), Candidate((16,))), epochs=1, adversarial_epochs=1)
+        protocol = protocol.replace(**changes)
+        (group,) = plan(protocol)
+        group = replace(group, padding_share=0.0)
+        return predict(group, DIGITS, protocol, 5000, 5000, Speed(0.0, 1e9, 1e6, 5e5))
+
+    # A gradient is two forward passes' FLOPs, here at half their speed.
+    forward = (forward_flops(DIGITS, (8,)) + forward_flops(DIGITS, (16,))) * 5000 / 1e6
+    plain = seconds().predicted_attack_seconds
+    pgd = seconds(attacks=("fgsm", "pgd"), attack_steps=10, restarts=3).predicted_attack_seconds
+    curve = seconds(epsilons=(0.0, 0.05, 0.1, 0.2)).predicted_attack_seconds
+    batch = seconds(train_attack="random-fgsm-batch").predicted_attack_seconds
+    assert pgd - plain == pytest.approx(2 * forward * 3 * (10 * 4 + 1))  # type: ignore[operator]
+    assert curve - plain == pytest.approx(2 * 2 * forward)  # 0 and the run's own 0.05 cost nothing  # type: ignore[operator]
+    assert batch - plain == pytest.approx(forward * (4 + (3 + 11 * 4) * 100 / 5000))  # type: ignore[operator]
+    assert seconds().predicted_transfer_seconds == 0
+    both = seconds(transfer=True)
+    assert both.predicted_transfer_seconds == pytest.approx(2 * forward * (2 + 1 + 4))
+    assert both.predicted_seconds == pytest.approx(seconds().predicted_seconds + both.predicted_transfer_seconds)  # type: ignore[operator]
 
 
 def test_a_plan_survives_json_and_refuses_another_protocol() -> None:
@@ -225,3 +240,10 @@ def test_a_recorded_plan_whose_engine_cannot_do_its_precision_is_refused(engine:
     groups = tuple(replace(group, engine=engine) for group in plan(Protocol()))
     with pytest.raises(InputError, match=r"precision|does not compute in"):
         Plan.from_dict(Plan("cpu", engine, precision, groups).to_dict(), Protocol())
+
+
+def test_a_printed_plan_says_what_attacks_and_transfer_take() -> None:
+    protocol = Protocol(transfer=True)
+    groups = tuple(predict(g, DIGITS, protocol, 5000, 5000, Speed(1e-3, 1e9, 1e9, 1e9)) for g in plan(protocol))
+    last = Plan("cpu", "stack", "fp32", groups).lines()[-1]
+    assert re.fullmatch(r"seconds of these: evaluation and attacks \d+\.\d, transfer \d+\.\d", last)

@@ -32,6 +32,14 @@ OTHER_VALUES: dict[str, Any] = {
     "epsilon": 8 / 255,
     "label_source": "true",
     "target": "class:3",
+    "attacks": ("fgsm", "pgd"),
+    "attack_steps": 7,
+    "step_size": 0.01,
+    "restarts": 2,
+    "epsilons": (0.0, 0.1),
+    "train_attack": "pgd-batch",
+    "transfer": True,
+    "defence_source": "smallest",
     "precision": "fp64",
     "evaluate_every": 5,
 }
@@ -65,7 +73,9 @@ def test_a_protocol_is_json() -> None:
         ("epochs", True), ("adversarial_epochs", -1), ("batch_size", 0), ("epsilon", -0.1), ("epsilon", 1.5),
         ("epsilon", float("nan")), ("learning_rate", float("inf")), ("head_dropout", 1.0), ("target", "class:x"),
         ("candidates", ()), ("candidates", (Candidate((8,)), Candidate((8,)))), ("seeds", (1, 1)), ("seeds", (-1,)),
-        ("evaluate_every", 0.5),
+        ("evaluate_every", 0.5), ("attacks", ()), ("attacks", ("fgsm", "fgsm")), ("attacks", ("cw",)),
+        ("attack_steps", 0), ("step_size", -0.1), ("restarts", 0), ("epsilons", (0.1, 2.0)), ("epsilons", (0.1, 0.1)),
+        ("train_attack", "pgd"), ("transfer", 1), ("defence_source", "largest"),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_in_one_line_that_names_them(field: str, value: object) -> None:
@@ -74,6 +84,16 @@ def test_values_out_of_range_are_refused_in_one_line_that_names_them(field: str,
     message = str(caught.value)
     assert message.startswith((field, field.removesuffix("s")))
     assert "\n" not in message
+
+
+def test_a_fixed_set_of_another_attack_is_refused_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"only fgsm has a fixed set.* take the one that ends in -batch"):
+        Protocol(train_attack="pgd")  # type: ignore[arg-type]
+
+
+def test_copies_made_in_every_batch_have_no_other_source() -> None:
+    with pytest.raises(InputError, match=r"defence_source .*: pgd-batch makes its copies on each candidate itself"):
+        Protocol(train_attack="pgd-batch", defence_source="smallest")
 
 
 def test_momentum_belongs_to_sgd() -> None:

@@ -29,7 +29,7 @@ from atras.errors import InputError
 from atras.formats import IDX_FILES
 from atras.loop import LoopEngine
 from atras.model import Spec
-from atras.plan import Speed
+from atras.price import Speed
 from atras.protocol import Protocol
 from atras.results import Writer, read
 from atras.summary import summary_lines
@@ -166,7 +166,7 @@ def test_files_of_a_run(fuzz: Fuzz, tmp_path: Path, name: str) -> None:
 
 def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
     spec, cpu = Spec((1, 8, 8), 10, stem="none"), torch.device("cpu")
 
     def asked() -> Speed:
@@ -323,7 +323,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
         formats.read_npz,
         lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
         formats.read_svhn,
-        lambda path: results._read_frame(path, "table"),
+        lambda path: results._read_frame(path, "table", missing=False),
     ]
     for name, reason in (("fifo", "no regular file"), ("zero", "no regular file"), ("loop", "symbolic links")):
         for reader in readers:

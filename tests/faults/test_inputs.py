@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from atras import calibrate, cli, download
 from atras.config import Settings, load
 from atras.options import combine, select_candidates
-from atras.plan import Plan, Speed
+from atras.plan import Plan
+from atras.price import Speed
 from atras.protocol import Execution, Protocol
 from atras.schedule import make_plan
 from atras.space import Candidate
@@ -61,7 +62,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setattr(download, "_fetch", lambda name: "no network here")
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9))
+    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
 
 
 def small_data(path: Path) -> None:

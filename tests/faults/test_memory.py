@@ -123,6 +123,7 @@ def test_engine_fused_is_divided_too_and_bitwise_the_same(
 def test_one_member_that_does_not_fit_is_an_error_and_can_be_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
+    schedule.make_plan(PROTOCOL, execution("stack"))  # which measures the machine's speed, if need be
     with monkeypatch.context() as patch:
         shortage(patch, "stack", "logits", ERRORS["cpu"], 0, 0)
         with pytest.raises(InputError, match=r"memory: expected room .*--memory .*--batch-size .*--resume") as caught:
