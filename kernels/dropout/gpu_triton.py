@@ -13,14 +13,31 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @triton.jit
+def philox_words(key, step, layer, i_block):
+    """The four words of each block of 16 positions."""
+    b_none = i_block * 0
+    return tl.philox(key, i_block, b_none + step.to(tl.int32), b_none + layer.to(tl.int32), b_none)
+
+
+@triton.jit
+def byte_of(b_0, b_1, b_2, b_3, i_lane):
+    """Byte 0 to 15 of four words, int32."""
+    b_word = tl.where(i_lane < 8, tl.where(i_lane < 4, b_0, b_1), tl.where(i_lane < 12, b_2, b_3))
+    return ((b_word >> (i_lane % 4 * 8).to(tl.uint32)) & 0xFF).to(tl.int32)
+
+
+@triton.jit
 def random_bytes(key, step, layer, i_block):
     """The bytes of blocks [N] of 16 positions as int32 [N, 16]."""
-    b_none = i_block * 0
-    b_0, b_1, b_2, b_3 = tl.philox(key, i_block, b_none + step.to(tl.int32), b_none + layer.to(tl.int32), b_none)
-    i_lane = tl.arange(0, 16)[None, :]
-    b_low = tl.where(i_lane < 4, b_0[:, None], b_1[:, None])
-    b_high = tl.where(i_lane < 12, b_2[:, None], b_3[:, None])
-    return ((tl.where(i_lane < 8, b_low, b_high) >> (i_lane % 4 * 8).to(tl.uint32)) & 0xFF).to(tl.int32)
+    b_0, b_1, b_2, b_3 = philox_words(key, step, layer, i_block)
+    return byte_of(b_0[:, None], b_1[:, None], b_2[:, None], b_3[:, None], tl.arange(0, 16)[None, :])
+
+
+@triton.jit
+def random_bytes_at(key, step, layer, i_position):
+    """The byte of each position as int32: a block drawn for every byte, for positions that do not come in blocks."""
+    b_0, b_1, b_2, b_3 = philox_words(key, step, layer, (i_position // 16).to(tl.int32))
+    return byte_of(b_0, b_1, b_2, b_3, (i_position % 16).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["layer", "rate256"])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,3 +65,57 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ATRAS_BACKEND", request.param.name)
     with poisoned():
         yield request.param
+
+
+POINTERS = {
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.uint8: "*u8",
+    torch.int64: "*i64",
+}
+
+
+@pytest.fixture
+def compile_ahead() -> Callable[..., Any]:
+    """compile_ahead(kernel, arguments, capability, options): a kernel compiled for a card that need not be here.
+
+    Arguments are what a launcher would pass: tensors (meta ones too; aligned, as torch's are), numbers, or None.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    def compiled(kernel: Any, arguments: Sequence[Any], capability: int, options: dict[str, Any]) -> Any:
+        signature, constants, aligned = {}, {}, {}
+        for i, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=True)):
+            if parameter.is_constexpr or value is None:
+                signature[parameter.name], constants[(i,)] = "constexpr", value
+            elif isinstance(value, torch.Tensor):
+                signature[parameter.name], aligned[(i,)] = POINTERS[value.dtype], [["tt.divisibility", 16]]
+            else:
+                signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
+        source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+    return compiled
+
+
+@pytest.fixture
+def assembled(tmp_path: Path) -> Callable[[str], str]:
+    """assembled(ptx): what Triton's own assembler says about registers and spills."""
+    import triton
+
+    # It ships two, for older and newer cards.
+    tools = sorted((Path(triton.__file__).parent / "backends" / "nvidia" / "bin").glob("ptxas*"))
+
+    def report(ptx: str) -> str:
+        (tmp_path / "kernel.ptx").write_text(ptx)
+        arch = re.search(r"\.target (\w+)", ptx)[1]
+        for tool in tools:
+            command = [tool, "-v", f"-arch={arch}", tmp_path / "kernel.ptx", "-o", os.devnull]
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode == 0:
+                return run.stderr
+        raise AssertionError(f"none of {tools} takes {arch}")
+
+    return report

@@ -89,25 +89,12 @@ def compiled(op, kernel, types, constants, capability):
     )
 
 
-def assembled(ptx, tmp_path):
-    """What Triton's own assembler says about registers and spills; it ships two, for older and newer cards."""
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    (tmp_path / "kernel.ptx").write_text(ptx)
-    arch = re.search(r"\.target (\w+)", ptx)[1]
-    for tool in sorted(folder.glob("ptxas*")):
-        command = [tool, "-v", f"-arch={arch}", tmp_path / "kernel.ptx", "-o", os.devnull]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode == 0:
-            return run.stderr
-    raise AssertionError(f"no ptxas in {folder} takes {arch}: {run.stderr}")
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton ships its assembler for Linux")
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize("name", KERNELS)
-def test_kernels_compile_without_spills(name, capability, tmp_path):
+def test_kernels_compile_without_spills(name, capability, assembled):
     kernel = compiled(*KERNELS[name], capability)
-    report = assembled(kernel.asm["ptx"], tmp_path)
+    report = assembled(kernel.asm["ptx"])
     spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
     assert spills
     assert set(spills) == {"0"}, report
