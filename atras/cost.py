@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from atras.kernels.step import gpu_layout
+
 from .model import Spec, parameter_count
 from .protocol import Protocol
 from .suite import GAP_IMAGES, GAP_STEPS
@@ -133,6 +135,27 @@ def fused_bytes(
     parameters = sum(3 * 4 * parameter_count(spec, hidden) for hidden in hiddens)
     scratch = threads * batch * max(activation_values(spec, hidden) for hidden in hiddens) * 4
     return parameters + scratch + len(hiddens) * pixels * (images + copies * 4 * evaluation_batch)
+
+
+def fused_device_bytes(
+    spec: Spec, hiddens: Sequence[Hidden], *, precision: str, batch: int, evaluation_batch: int, images: int
+) -> int:
+    """Predicted bytes of a group in engine fused on a GPU.
+
+    Args:
+        spec: the shared shape of the networks.
+        hiddens: widths of each member.
+        precision: of training.
+        batch, evaluation_batch, images: as in `member_bytes`.
+
+    Returns:
+        What the step allocates; signs; an evaluation's pictures and gradients.
+    """
+    pixels = math.prod(spec.image_shape)
+    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, spec.stem)
+    step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
+    gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
+    return step + len(hiddens) * pixels * (images + 3 * 4 * evaluation_batch + gradients)
 
 
 def _stem_products(spec: Spec) -> list[int]:

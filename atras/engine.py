@@ -16,8 +16,10 @@ from .model import Parameters, Spec, parameter_shapes
 from .protocol import Protocol
 from .space import Candidate
 
-DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
-"""Type of images, parameters, gradients and logits by precision; bf16 is inside the products of training alone."""
+DTYPES = {
+    "auto": torch.float32, "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64,
+}  # fmt: skip
+"""Type of images, parameters, gradients and logits by precision; tf32 and bf16 are inside training's products alone."""
 
 KINDS = ("parameters", "first", "second")
 """What a member has for each parameter: its values and the optimizer's moments."""

@@ -1,4 +1,4 @@
-"""Engine `fused`: whole training steps in C++ on the CPU, at natural widths; members of any depth share a group."""
+"""Engine `fused`: whole training steps in C++ on the CPU, in Triton on a GPU; members of any depth share a group."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from atras.kernels import Step, backends
+from atras.kernels.step.dispatch import backend_of
 
 from .engine import Engine, Epoch, StepResult
 from .errors import InputError
 from .model import Parameters, initial_parameters, parameter_shapes
 from .randomness import dropout_key
 
+CPU = torch.device("cpu")
+
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing("cpu", device)
+    return backends.missing(backend_of(device), device)
 
 
 def why_slow() -> str:
@@ -27,16 +30,16 @@ def why_slow() -> str:
     return "without AVX2 its kernels are slower than torch's"
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers, and the kernels for that are built."""
-    return "bf16" in Step.precisions()
+def has_bf16(device: torch.device = CPU) -> bool:
+    """Whether this processor or GPU multiplies bf16 numbers, and the kernels for that are there."""
+    return "bf16" in Step.precisions(device)
 
 
 class FusedEngine(Engine):
     """Members that are stepped, evaluated and attacked by op `step`. See `Engine` for arguments and shapes.
 
     Raises:
-        InputError: if the device is not a CPU, the C++ kernels are not built, or the precision is fp64.
+        InputError: if the kernels for the device are missing, or the precision is fp64.
     """
 
     name = "fused"
@@ -45,10 +48,10 @@ class FusedEngine(Engine):
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
-            raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use engine loop or stack")
-        if self.protocol.precision == "bf16" and not has_bf16():
-            raise InputError("precision (=bf16): this processor has neither AVX512-BF16 nor AMX; use --precision fp32")
-        best = "bf16" if has_bf16() else "fp32"
+            raise InputError("precision (=fp64): engine fused computes in fp32 or less; use engine loop or stack")
+        if self.protocol.precision == "bf16" and not has_bf16(self.device):
+            raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
+        best = "bf16" if has_bf16(self.device) else "fp32"
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
@@ -62,6 +65,7 @@ class FusedEngine(Engine):
             stem_rate256=max((layer.rate256 for layer in self.spec.convolutions), default=0),
             head_rate256=self.spec.head_rate256,
             precision=best if self.protocol.precision == "auto" else self.protocol.precision,
+            device=self.device,
         )
         for index, member in enumerate(self.members):
             self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
@@ -96,7 +100,7 @@ class FusedEngine(Engine):
         if own:  # one long list of images, of which each member's order names its own
             images = images.expand(members, *images.shape[-4:]).flatten(0, 1)
             labels = labels.expand(members, size).flatten()
-        orders = torch.arange(len(labels)).view(-1, size)
+        orders = torch.arange(len(labels), device=self.device).view(-1, size)
         rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
         losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0))
         return StepResult(losses[:, 0], correct[:, 0])

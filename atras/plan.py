@@ -18,6 +18,7 @@ from .cost import (
     activation_values,
     copies_kept,
     fused_bytes,
+    fused_device_bytes,
     member_bytes,
     padded,
     training_flops,
@@ -53,7 +54,7 @@ class Machine:
         memory_bytes: most that a group may be predicted to need.
         fused: why engine fused cannot run here; empty where it can.
         fused_slow: why it is slower here than plain torch, though it can run; empty where it is not.
-        bf16: whether engine fused has bf16 here.
+        bf16: whether engine fused has bf16 here; a GPU has tf32 then too.
         threads: that compute.
     """
 
@@ -135,10 +136,10 @@ class Plan:
             plan = cls(device, engine, precision, groups, str(values.get("reason", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
-        one_of("precision", plan.precision, ("fp32", "fp64", "bf16"))
+        one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
         if any(group.engine != plan.engine for group in groups):
             raise InputError(f"plan: expected groups of its engine {plan.engine}; plan anew")
-        if (plan.precision == "bf16") > (plan.engine == "fused") or (plan.precision, plan.engine) == ("fp64", "fused"):
+        if plan.precision in (("fp64",) if plan.engine == "fused" else ("tf32", "bf16")):
             raise InputError(f"plan: engine {plan.engine} does not compute in {plan.precision}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
         if sorted(planned) != sorted(members_of(protocol)):
@@ -168,15 +169,15 @@ def members_of(protocol: Protocol) -> tuple[Member, ...]:
 def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> tuple[str, str]:
     """What `auto` means for engine and precision; both come from what can be done, not from what was measured.
 
-    On a CPU that is `fused`. Where that is not built or is slow, or fp64 is asked for, it is `stack`, but for
-    convolutions, of which a stack is slower than a loop on a CPU.
+    That is `fused`. Where its kernels are missing or slow, or fp64 is asked for, it is `stack`; but on a CPU, where a
+    stack of convolutions is slower than a loop, `loop` for those.
 
     Raises:
         InputError: if the two do not go together, or the machine cannot do what was asked.
     """
     if engine == "auto":
         slow = machine.fused_slow and precision != "bf16"  # which no other engine has
-        if machine.kind == "cpu" and not machine.fused and not slow and precision != "fp64":
+        if not machine.fused and not slow and precision != "fp64":
             engine = "fused"
         else:
             engine = "loop" if machine.kind == "cpu" and spec.convolutions else "stack"
@@ -184,21 +185,34 @@ def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> 
         if machine.fused:
             raise InputError(f"engine (=fused): {machine.fused}")
         if precision == "fp64":
-            raise InputError("precision (=fp64): engine fused computes in fp32 or bf16; use --engine loop or stack")
-        if precision == "bf16" and not machine.bf16:
-            raise InputError("precision (=bf16): this processor has neither AVX512-BF16 nor AMX; use --precision fp32")
+            raise InputError("precision (=fp64): engine fused computes in fp32 or less; use --engine loop or stack")
+        if reason := _lacks(precision, machine):
+            raise InputError(f"precision (={precision}): {reason}; use --precision fp32")
         return engine, ("bf16" if machine.bf16 else "fp32") if precision == "auto" else precision
-    if precision == "bf16":
-        raise InputError(f"precision (=bf16): engine {engine} computes in fp32 or fp64; use --engine fused on a CPU")
+    if precision in ("tf32", "bf16"):
+        missing = f", which cannot run here: {machine.fused}" if machine.fused else ""
+        raise InputError(
+            f"precision (={precision}): engine {engine} computes in fp32 or fp64; use --engine fused{missing}"
+        )
     return engine, "fp32" if precision == "auto" else precision
 
 
 def reason_for(asked: str, engine: str, machine: Machine) -> str:
-    """Why `auto` did not take engine fused on a CPU: a line for people; empty where it did or was not asked."""
+    """Why `auto` did not take engine fused: a line for people; empty where it did or was not asked."""
     why = machine.fused or machine.fused_slow
-    if asked != "auto" or engine == "fused" or machine.kind != "cpu" or not why:
+    if asked != "auto" or engine == "fused" or not why:
         return ""
     return f"engine fused is not taken: {why}"
+
+
+def _lacks(precision: str, machine: Machine) -> str:
+    """Why engine fused has no such precision here; empty where it has."""
+    if precision == "tf32" and machine.kind == "cpu":
+        return "only GPUs have it"
+    if precision in ("tf32", "bf16") and not machine.bf16:
+        cpu = machine.kind == "cpu"
+        return "this processor has neither AVX512-BF16 nor AMX" if cpu else "this GPU's capability is below 8.0"
+    return ""
 
 
 def make_groups(
@@ -211,6 +225,8 @@ def make_groups(
     done: Collection[Member] = (),
 ) -> tuple[Group, ...]:
     """Depth groups, each cut into width groups where padding would cost more than launches, and by memory.
+
+    In engine fused depths are joined: until threads have enough members on a CPU, and all of them on a GPU.
 
     Args:
         protocol: candidates, seeds, batch size, precision.
@@ -231,16 +247,19 @@ def make_groups(
     if engine == "stack":
         runs = [run for same in runs for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
     if engine == "fused":
-        runs = _joined(runs, FUSED_MEMBERS_A_THREAD * machine.threads, len(protocol.seeds))
+        enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
+        runs = _joined(runs, enough, len(protocol.seeds))
     groups: list[Group] = []
     for run in runs:
         groups += sizer.fit([m for m in (Member(c, seed) for c in run for seed in protocol.seeds) if m in left])
     return tuple(groups)
 
 
-def halves(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int) -> tuple[Group, Group]:
-    """A group of at least two members as two groups, for a machine that turned out to have less memory."""
-    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine("", 0))
+def halves(
+    group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, kind: str
+) -> tuple[Group, Group]:
+    """A group of at least two members as two groups, for a machine of a kind that turned out to have less memory."""
+    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine(kind, 0))
     middle = len(group.members) // 2
     first, second = (
         dataclasses.replace(
@@ -258,7 +277,7 @@ def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     return {name: seconds and seconds * share for name, seconds in found.items()}
 
 
-def _joined(runs: Sequence[list[Candidate]], members: int, seeds: int) -> list[list[Candidate]]:
+def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list[list[Candidate]]:
     """Runs of neighbouring depths joined until each has enough members for threads to share them evenly."""
     joined: list[list[Candidate]] = []
     for run in runs:
@@ -348,9 +367,11 @@ class _Sizer:
                 "evaluation_batch": evaluation_batch,
                 "batch": self.protocol.batch_size,
                 "images": self.images,
-                "copies": copies_kept(self.protocol),
             }
-            return fused_bytes(self.spec, hiddens, threads=self.machine.threads, **sizes)
+            if self.machine.kind == "cuda":
+                return fused_device_bytes(self.spec, hiddens, precision=self.protocol.precision, **sizes)
+            copies = copies_kept(self.protocol)
+            return fused_bytes(self.spec, hiddens, threads=self.machine.threads, copies=copies, **sizes)
         each = member_bytes(
             self.spec,
             padded(hiddens),

@@ -29,7 +29,7 @@ Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initialisation = Literal["glorot", "he"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
-Precision = Literal["auto", "fp32", "fp64", "bf16"]
+Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
 EngineName = Literal["auto", "loop", "stack", "fused"]
 AttackName = Literal["fgsm", "random-fgsm", "pgd", "deepfool-l2", "deepfool-linf"]
 TrainAttackName = Literal["fgsm", "fgsm-batch", "random-fgsm-batch", "pgd-batch"]
@@ -68,9 +68,10 @@ class Protocol:
         transfer: whether each candidate is evaluated on the adversarial test images of every other one of its seed.
         defence_source: whose adversarial copies each candidate trains on: its `own`; those of the `smallest` candidate
             (by parameters), or of the one named, such as `24-192`, with the same seed.
-        precision: arithmetic of training. `bf16` is for matrix products in training alone: weights, attacks and
-            evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the
-            engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.
+        precision: arithmetic of training. `bf16` (and `tf32`, on a GPU) is for matrix products in training alone:
+            weights, attacks and evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto`
+            is bf16 where the engine and the processor have it, otherwise fp32: what can be done decides, never a
+            measured time.
         evaluate_every: epochs between evaluations on the test set during training; 0 for none.
 
     Raises:
@@ -205,7 +206,7 @@ class Execution:
 
     Args:
         engine: `loop` trains one member at a time in plain torch, `stack` a whole group under vmap, `fused` a whole
-            group in C++ on the CPU; `auto` takes the fastest that can do it.
+            group in C++ on the CPU, or in Triton on a GPU; `auto` takes the fastest that can do it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         memory_bytes: most memory a group may be predicted to need; None for what the device has free.
         data_dir: folder to look in for data sets before the user's cache; None for `ATRAS_DATA`, then the cache.

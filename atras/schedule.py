@@ -205,9 +205,9 @@ def _plan(
         kind=device.type,
         memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
         fused=why_not(device),
-        bf16=has_bf16(),
+        bf16=has_bf16(device),
         threads=torch.get_num_threads(),
-        fused_slow=why_slow(),
+        fused_slow=why_slow() if device.type == "cpu" else "",
     )
     engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
     resolved = protocol.replace(precision=precision)
@@ -385,7 +385,8 @@ class _Run:
                 f"memory: expected room for {group.label} one member at a time, found none ({reason}); free some "
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
-        two = halves(group, self.common.protocol, self.spec, len(self.data.train), len(self.data.test))
+        sizes = len(self.data.train), len(self.data.test)
+        two = halves(group, self.common.protocol, self.spec, *sizes, self.common.device.type)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
         self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], *two, *groups[index + 1 :]))
         if self.writer.directory is not None:

@@ -90,7 +90,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
-            pl.String, "arithmetic of training: `fp32`, `bf16` (attacks and evaluation in fp32) or `fp64`"
+            pl.String, "arithmetic of training: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or `fp64`"
         ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),

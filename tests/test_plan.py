@@ -78,7 +78,8 @@ def test_a_smaller_memory_makes_more_groups_and_an_impossible_one_is_refused() -
 
 
 FUSED, FUSED_BF16 = Machine("cpu", 2**34), Machine("cpu", 2**34, bf16=True)
-PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, fused="it takes a CPU")
+PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, fused="no triton")
+GPU, OLD_GPU = Machine("cuda", 2**36, bf16=True), Machine("cuda", 2**36)
 SLOW = Machine("cpu", 2**34, fused_slow="without AVX2 it is slow")
 
 
@@ -96,6 +97,10 @@ SLOW = Machine("cpu", 2**34, fused_slow="without AVX2 it is slow")
         (("auto", "fp32"), DIGITS, SLOW, ("stack", "fp32")),
         (("fused", "auto"), MNIST, SLOW, ("fused", "fp32")),
         (("auto", "auto"), MNIST, CUDA, ("stack", "fp32")),
+        (("auto", "auto"), MNIST, GPU, ("fused", "bf16")),
+        (("auto", "auto"), MNIST, OLD_GPU, ("fused", "fp32")),
+        (("auto", "tf32"), DIGITS, GPU, ("fused", "tf32")),
+        (("auto", "fp64"), MNIST, GPU, ("stack", "fp64")),
         (("loop", "auto"), DIGITS, FUSED_BF16, ("loop", "fp32")),
     ],
 )
@@ -126,7 +131,11 @@ def test_why_fused_is_not_taken_stands_in_the_plan_and_its_text() -> None:
         (("fused", "bf16"), FUSED, "use --precision fp32"),
         (("auto", "bf16"), SLOW, "use --precision fp32"),
         (("stack", "bf16"), FUSED_BF16, "use --engine fused"),
-        (("auto", "bf16"), CUDA, "use --engine fused"),
+        (("auto", "bf16"), CUDA, "use --engine fused, which cannot run here: no triton"),
+        (("fused", "tf32"), FUSED_BF16, "only GPUs have it; use --precision fp32"),
+        (("fused", "tf32"), OLD_GPU, "this GPU's capability is below 8.0; use --precision fp32"),
+        (("fused", "bf16"), OLD_GPU, "this GPU's capability is below 8.0; use --precision fp32"),
+        (("loop", "tf32"), GPU, "engine loop computes in fp32 or fp64; use --engine fused$"),
     ],
 )
 def test_an_engine_without_the_precision_is_refused(asked: tuple[str, str], machine: Machine, message: str) -> None:
@@ -141,6 +150,15 @@ def test_fused_groups_join_depths_until_threads_have_enough_members() -> None:
     assert all(group.padding_share == 0 for group in groups)
     assert len(plan(Protocol(), MNIST, "fused", Machine("cpu", 2**34, threads=64))) == 1
     assert len(plan(Protocol(seeds=tuple(range(9))), MNIST, "fused", Machine("cpu", 2**34, threads=2))) == 8
+
+
+def test_a_gpu_takes_all_depths_at_once_as_far_as_memory_goes() -> None:
+    (group,) = plan(Protocol(), MNIST, "fused", GPU)
+    assert {member.candidate.depth for member in group.members} == set(range(1, 9))
+    halves = plan(Protocol(), MNIST, "fused", replace(GPU, memory_bytes=group.predicted_bytes - 1))
+    assert [len(half.members) for half in halves] == [20, 20]
+    reduced = plan(Protocol(precision="bf16"), MNIST, "fused", GPU)[0]
+    assert reduced.predicted_bytes != group.predicted_bytes
 
 
 def test_counted_figures_of_a_group() -> None:

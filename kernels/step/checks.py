@@ -14,7 +14,7 @@ CHOICES: dict[str, Collection[str]] = {
     "stem": reference.STEMS,
     "activation": reference.ACTIVATIONS,
     "optimizer": ("adam", "sgd"),
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "tf32", "bf16"),
 }
 SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
 
@@ -54,8 +54,14 @@ def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[
             whole("hidden width", width, 1)
 
 
-def tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], *shapes: tuple[object, ...]) -> None:
-    """A contiguous CPU tensor of one of the dtypes and shapes; a letter in a shape stands for any size."""
+def tensor(
+    name: str,
+    value: object,
+    dtypes: tuple[torch.dtype, ...],
+    *shapes: tuple[object, ...],
+    devices: Sequence[str] = ("cpu",),
+) -> None:
+    """A contiguous tensor of one of the dtypes and shapes, on one of the devices; a letter stands for any size."""
     if not isinstance(value, Tensor):
         raise ValueError(f"step: expected {name} as a torch tensor, got {type(value).__name__}")
     if not any(_fits(value.shape, shape) for shape in shapes):
@@ -64,8 +70,9 @@ def tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], *shapes: t
     if value.dtype not in dtypes:
         expected = " or ".join(map(_name, dtypes))
         raise ValueError(f"step: expected {name} of dtype {expected}, got {_name(value.dtype)}; convert them")
-    if value.device.type != "cpu":
-        raise ValueError(f"step: expected {name} on the CPU, got {value.device}; move it before the call")
+    if value.device.type not in devices:
+        place = "the CPU" if devices[0] == "cpu" else "the GPU"
+        raise ValueError(f"step: expected {name} on {place}, got {value.device}; move it before the call")
     if not value.is_contiguous():
         raise ValueError(f"step: expected {name} contiguous, got strides {value.stride()}; call .contiguous() first")
 

@@ -1,27 +1,36 @@
-"""Op step: the whole training step of a population, its evaluation and its input gradients, on the CPU."""
+"""Op step: the whole training step of a population, its evaluation and its input gradients: checks and the choice."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import backends
-from . import checks, reference
+from . import checks, native, reference
 
-BACKENDS = ("cpu",)
-STEM_CODES = {"none": 0, "conv2": 2, "conv4": 4}
+BACKENDS = ("cpu", "triton")
+CPU = torch.device("cpu")
 PIXELS = (torch.uint8, torch.float32)
 
 
+def backend_of(device: torch.device) -> str:
+    """What computes on a device: `triton` on CUDA, or where ATRAS_BACKEND asks for it; else `cpu`."""
+    return "triton" if device.type == "cuda" or os.environ.get("ATRAS_BACKEND") == "triton" else "cpu"
+
+
 class Step:
-    """M networks and their optimizers, trained, evaluated and differentiated without leaving C++.
+    """M networks and their optimizers, trained, evaluated and differentiated in C++, or in Triton on a GPU.
 
     A network is a stem of 3x3 convolutions, hidden dense layers and a dense layer to the logits. Members have widths
-    and depths of their own and lie at those widths in one flat buffer. A member's numbers depend on nothing but its own
-    parameters, order and key: neither on its neighbours, nor on the number of threads, nor on how many steps a call
-    takes. The plain-torch definition is `reference.Step`. One object must not be used by two threads at once.
+    and depths of their own and lie at those widths (on a GPU rounded up to 16) in one flat buffer. A member's numbers
+    depend on nothing but its own parameters, order and key: neither on its neighbours, nor on the number of threads,
+    nor on how many steps a call takes; only on a GPU the number of members may decide in what order a convolution's
+    weight gradient is summed. The plain-torch definition is `reference.Step`. One object must not be used by two
+    threads at once.
 
     Args:
         image_shape: (C, H, W); with a convolutional stem H and W at least 10 and C below 32.
@@ -30,17 +39,20 @@ class Step:
         stem: `none`, `conv2` or `conv4`.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
-        threads: most threads to use, at least 1.
+        threads: most threads to use on a CPU, at least 1.
         optimizer: `adam` (0.9, 0.999, 1e-8) or `sgd`.
         momentum: of `sgd`, at least 0.
         stem_rate256: dropout rate after the pools of `conv4`, in 256ths, from 0 to 255; the other stems have none.
         head_rate256: dropout rate after each hidden layer likewise.
         precision: `fp32`, or `bf16` for the matrix products of training (sums, parameters, optimizer, evaluation and
-            input gradients stay float32). Where the processor has no bf16 it is emulated, slowly.
+            input gradients stay float32). Where a CPU has no bf16 it is emulated, slowly. On a GPU also `tf32`.
         instructions: empty for the best of this CPU, or `amx`, `avx512_bf16`, `avx512`, `avx2`, `portable`.
+        device: a CPU, or a CUDA device, where all tensors are then expected; orders, keys and rates may also be on the
+            CPU.
 
     Raises:
-        ValueError: if a value is out of its range, this CPU lacks the instructions, or the C++ extension is not built.
+        ValueError: if a value is out of its range, this CPU lacks the instructions, or the C++ extension is not built
+            (on a GPU: if Triton is missing).
 
     Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014).
     """
@@ -61,6 +73,7 @@ class Step:
         head_rate256: int = 0,
         precision: str = "fp32",
         instructions: str = "",
+        device: torch.device = CPU,
     ) -> None:
         options = {"stem": stem, "activation": activation, "optimizer": optimizer, "precision": precision}
         for name, value in options.items():
@@ -71,23 +84,32 @@ class Step:
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
             checks.whole(name, rate, 0, 255)
         checks.number("momentum", momentum)
-        self.image_shape, self.classes, self.batch = tuple(image_shape), classes, batch
+        backend = backend_of(device)
+        if reason := backends.missing(backend, device):
+            raise ValueError(f"step: {reason}")
+        if precision == "tf32" and backend == "cpu":
+            raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")
+        self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
         self.hidden = [list(widths) for widths in hidden]
         self._moments = 3 if optimizer == "adam" else 2
         self._shapes = [reference.parameter_shapes(image_shape, classes, stem, widths) for widths in self.hidden]
-        extension = backends.cpu_extension()
-        kind = list(reference.ACTIVATIONS).index(activation)
-        rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
-        numbers = (optimizer == "adam", momentum, precision == "bf16")
-        spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
-        self._step = extension.Step(spec, self.hidden, threads, instructions)
+        numbers = {"batch": batch, "momentum": momentum, "stem_rate256": stem_rate256, "head_rate256": head_rate256}
+        common = {**options, **numbers}
+        self._step = _population(backend)(
+            image_shape, classes, self.hidden, **common,
+            **({"device": device} if backend == "triton" else {"threads": threads, "instructions": instructions}),
+        )  # fmt: skip
 
     @staticmethod
-    def precisions() -> tuple[str, ...]:
-        """What this processor computes fast; empty where the extension is not built."""
-        if backends.missing("cpu", torch.device("cpu")):
+    def precisions(device: torch.device = CPU) -> tuple[str, ...]:
+        """What this processor or GPU computes fast; empty where the kernels for it are missing."""
+        backend = backend_of(device)
+        if backends.missing(backend, device):
             return ()
-        return ("fp32", "bf16") if backends.cpu_extension().step_has_bf16() else ("fp32",)
+        if backend == "cpu":
+            return ("fp32", "bf16") if backends.cpu_extension().step_has_bf16() else ("fp32",)
+        recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return ("fp32", "tf32", "bf16") if recent else ("fp32",)
 
     @staticmethod
     def best_instructions() -> str:
@@ -101,17 +123,22 @@ class Step:
     @property
     def instructions(self) -> str:
         """The instruction set in use."""
-        return self._step.instructions()
+        return str(self._step.instructions)
+
+    @property
+    def fallback(self) -> str:
+        """Why steps are not replayed as a CUDA graph; empty where they are, or on a CPU."""
+        return self._step.graphs.reason if self.device.type == "cuda" else ""
 
     @property
     def bytes(self) -> int:
-        """Memory of parameters, moments and scratch; no call takes more, but for its results."""
-        return self._step.bytes()
+        """Memory of parameters, moments and scratch; no call takes more, but for its results (on a GPU: its order)."""
+        return int(self._step.bytes)
 
     @property
     def steps(self) -> list[int]:
         """Optimizer steps each member has made since the optimizer was last reset."""
-        return [self._step.steps(member) for member in range(len(self.hidden))]
+        return list(self._step.member_steps())
 
     def set_steps(self, steps: Sequence[int]) -> None:
         """Restore the members' optimizer steps, as `steps` gave them.
@@ -123,8 +150,7 @@ class Step:
             raise ValueError(f"step: expected steps of {len(self.hidden)} members, got {len(steps)}")
         for count in steps:
             checks.whole("steps", count, 0, 2**63 - 1)
-        for member, count in enumerate(steps):
-            self._step.set_steps(member, count)
+        self._step.set_steps(steps)
 
     def reset_optimizer(self) -> None:
         """Forget moments and step counts."""
@@ -153,20 +179,16 @@ class Step:
         kept = [array.detach().to("cpu", torch.float32).contiguous() for array in arrays]
         for i, (array, shape) in enumerate(zip(kept, shapes, strict=True)):
             checks.tensor(f"array {i} of member {member}", array, (torch.float32,), shape)
-        for i, array in enumerate(kept):
-            self._step.pour(member, i, moment, array.data_ptr(), True)
+        self._step.pour_in(member, kept, moment)
 
     def pour_out(self, member: int, moment: int = 0) -> list[Tensor]:
-        """Copies of a member's parameters or moments, float32; arguments and order as in `pour_in`.
+        """Copies of a member's parameters or moments, float32 on the CPU; arguments and order as in `pour_in`.
 
         Raises:
             ValueError: if an index is out of its range.
         """
         self._check_slot(member, moment)
-        arrays = [torch.empty(shape) for shape in self._shapes[member]]
-        for i, array in enumerate(arrays):
-            self._step.pour(member, i, moment, array.data_ptr(), False)
-        return arrays
+        return list(self._step.pour_out(member, self._shapes[member], moment))
 
     def train(
         self,
@@ -203,21 +225,15 @@ class Step:
             ValueError: if a shape, dtype, device or number is out of range.
         """
         members = len(self.hidden)
-        source = self._images(images, signs, epsilon, own=False)
+        self._check_images(images, signs, epsilon, own=False)
         self._check_labels(labels, (len(images),))
-        order, which = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
+        order, order_of = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
         keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys
-        checks.tensor("keys", keys, (torch.int64,), (members,))
-        checks.tensor("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
+        self._check_anywhere("keys", keys, (torch.int64,), (members,))
+        self._check_anywhere("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
         checks.whole("first_step", first_step, 0, 2**63 - 1)
-        rates = learning_rates.to(torch.float64)
-        n, step = order.shape[-1], first_step % 2**32
-        losses = torch.empty(members, -(-n // self.batch), dtype=torch.float64)
-        correct = torch.empty(losses.shape, dtype=torch.int64)
-        orders = (order.data_ptr(), which.data_ptr(), n)
-        outputs = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
-        self._step.train(source, labels.data_ptr(), *orders, keys.data_ptr(), step, *outputs)
-        return losses, correct
+        orders = (order, order_of)
+        return self._step.train(images, labels, *orders, signs, epsilon, learning_rates, keys, first_step % 2**32)
 
     def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
         """Logits in evaluation mode of the images, or of their adversarial copies.
@@ -233,10 +249,8 @@ class Step:
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
         """
-        source = self._images(images, signs, epsilon)
-        values = torch.empty(len(self.hidden), images.shape[-4], self.classes)
-        self._step.logits(source, values.data_ptr())
-        return values
+        self._check_images(images, signs, epsilon)
+        return self._step.logits(images, signs, epsilon)
 
     def input_gradient(
         self, images: Tensor, labels: Tensor | None = None, *, signs: bool = False, direction: int = 1
@@ -258,43 +272,49 @@ class Step:
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
         """
-        source, members, count = self._images(images, None, 0.0), len(self.hidden), images.shape[-4]
+        self._check_images(images, None, 0.0)
+        members, count = len(self.hidden), images.shape[-4]
         if labels is not None:
             self._check_labels(labels, (count,), (members, count))
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
-        out = torch.empty(members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
-        zero, nan = torch.empty(2, members, dtype=torch.int64)
-        targets = (0, 0) if labels is None else (labels.data_ptr(), count if labels.ndim == 2 else 0)
-        outputs = (0, out.data_ptr()) if signs else (out.data_ptr(), 0)
-        self._step.attack(source, *targets, *outputs, direction, zero.data_ptr(), nan.data_ptr())
-        return out, zero, nan
+        return self._step.input_gradient(images, labels, signs, direction)
 
-    def _images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> object:
-        """The extension's view of images: pointers, which the caller keeps alive."""
-        members, extension = len(self.hidden), backends.cpu_extension()
+    def _check_images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> None:
+        members = len(self.hidden)
         shapes = [("N", *self.image_shape), (members, "N", *self.image_shape)]
-        checks.tensor("images", images, PIXELS, *shapes[: 1 + own])
+        checks.tensor("images", images, PIXELS, *shapes[: 1 + own], devices=(self.device.type,))
         checks.number("epsilon", epsilon)
         if signs is not None:
-            checks.tensor("signs", signs, (torch.int8,), (members, *images.shape[-4:]))
-        pointer = 0 if signs is None else signs.data_ptr()
-        kind = images.dtype == torch.uint8
-        return extension.make_images(images.data_ptr(), kind, images.shape[-4], pointer, epsilon, images.ndim == 5)
+            shape = (members, *images.shape[-4:])
+            checks.tensor("signs", signs, (torch.int8,), shape, devices=(self.device.type,))
+
+    def _check_anywhere(self, name: str, value: Tensor, dtypes: tuple[torch.dtype, ...], *shapes: tuple) -> None:
+        """A small tensor, which a GPU takes from the CPU too."""
+        checks.tensor(name, value, dtypes, *shapes, devices=(self.device.type, "cpu"))
 
     def _check_slot(self, member: int, moment: int) -> None:
         checks.whole("member", member, 0, len(self.hidden) - 1)
         checks.whole("moment", moment, 0, self._moments - 1)
 
     def _check_labels(self, labels: Tensor, *shapes: tuple[int, ...]) -> None:
-        checks.tensor("labels", labels, (torch.int64,), *shapes)
+        checks.tensor("labels", labels, (torch.int64,), *shapes, devices=(self.device.type,))
         checks.within("labels", labels, self.classes, "give Step the number of classes")
 
     def _check_order(self, order: Tensor, order_of: Tensor | None, images: int) -> tuple[Tensor, Tensor]:
-        checks.tensor("order", order, (torch.int64,), ("n",), ("K", "n"))
+        self._check_anywhere("order", order, (torch.int64,), ("n",), ("K", "n"))
         checks.within("order", order, images, "an index past the images needs signs")
         members, orders = len(self.hidden), len(order) if order.ndim == 2 else 1
-        order_of = torch.zeros(members, dtype=torch.int32) if order_of is None else order_of
-        checks.tensor("order_of", order_of, (torch.int64, torch.int32), (members,))
+        order_of = torch.zeros(members, dtype=torch.int64) if order_of is None else order_of
+        self._check_anywhere("order_of", order_of, (torch.int64, torch.int32), (members,))
         checks.within("order_of", order_of, orders, "give order a row for each")
-        return order, order_of.to(torch.int32)
+        return order if order.ndim == 2 else order[None], order_of
+
+
+def _population(backend: str) -> Any:
+    """The class that computes; Triton is imported where it is used."""
+    if backend == "cpu":
+        return native.Population
+    from . import gpu_triton
+
+    return gpu_triton.Population

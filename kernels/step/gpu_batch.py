@@ -1,0 +1,236 @@
+"""One batch through all networks: the launches of its forward and backward pass over buffers that lie fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..conv_block import gpu_triton as conv_block
+from ..cross_entropy import gpu_triton as cross_entropy
+from ..dense import gpu_triton as dense
+from . import gpu_gather, gpu_layout
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # of operands, by precision
+Masks = tuple[Tensor, Tensor]
+"""Dropout keys int64 [M] and step int64 [1]."""
+
+
+class Network(NamedTuple):
+    """What every batch needs to know: the layout, and the rates of dropout in 256ths."""
+
+    layout: gpu_layout.Layout
+    activation: str
+    stem_rate256: int
+    head_rate256: int
+
+
+class Batch:
+    """Buffers and launches for batches of one size; the networks' numbers are read from flat buffers.
+
+    Args:
+        network: layout, activation and dropout.
+        memory: uint8, all scratch; what lies in it is lost.
+        rows: images.
+        own: whether each member has its own images.
+        precision: `fp32`, `tf32` or `bf16`.
+        backward: `none`, `weights` or `images`: what gradients are wanted of.
+    """
+
+    def __init__(
+        self, network: Network, memory: Tensor, *, rows: int, own: bool, precision: str, backward: str
+    ) -> None:
+        self.network, self.rows, self.precision, self.backward = network, rows, precision, backward
+        layout = network.layout
+        self.places = gpu_layout.Places(layout, rows, layout.members if own else 1)
+        self.shapes = shapes(network, rows=rows, own=own, precision=precision, backward=backward)
+        self._buffers = gpu_layout.carve(memory, self.shapes)
+        self.values, self.logits, self.labels = (self._buffers[name] for name in ("values", "logits", "labels"))
+        self._gradients = self._buffers.get("gradients", self.values)
+        self._slopes = self._buffers.get("slopes")
+        self._stem = stem_layers(network)
+        self._make_tables(memory.device)
+
+    def gather(self, source: gpu_gather.Source, **options: object) -> None:
+        """Take the batch's images, and labels where the source has them; `options` as of `gpu_gather.launch_gather`."""
+        layout = self.network.layout
+        gpu_gather.launch_gather(
+            source,
+            self.values[self.places.images :],
+            self.labels,
+            image_shape=layout.image_shape,
+            planar=not layout.convolutions,
+            stored=layout.pixels,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def forward(self, parameters: Tensor, biases: Tensor, masks: Masks | None = None) -> Tensor:
+        """Logits float32 [M, rows, stored classes].
+
+        Args:
+            parameters: flat, of the dtype of the precision.
+            biases: the flat float32 parameters.
+            masks: of dropout; None for evaluation.
+        """
+        layout, rate = self.network.layout, self.network.head_rate256
+        for i, layer in enumerate(self._stem):
+            weight, bias = layout.stacked(parameters, i)[0], layout.stacked(biases, i)[1]
+            y, saved, slopes = self._outputs(self.values, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
+            keys, step = masks or (None, None)
+            conv_block.forward(
+                layer, self._inputs(i), weight, bias, y, saved, slopes, keys=keys, step=step, precision=self.precision
+            )
+        for table in self._hidden:
+            dense.launch_forward(
+                table, self.values, parameters, biases, self.values, self.rows,
+                activation=self.network.activation, slopes=self._slopes, masks=masks, rate256=rate,
+                precision=self.precision,
+            )  # fmt: skip
+        dense.launch_forward(
+            self._last, self.values, parameters, biases, self.logits, self.rows, precision=self.precision
+        )
+        return self.logits
+
+    def loss(
+        self,
+        labels: Tensor | None,
+        losses: Tensor,
+        correct: Tensor,
+        *,
+        counter: Tensor | None = None,
+        mean: bool = True,
+    ) -> None:
+        """Losses, correct predictions and the gradient of the logits; arguments as of `cross_entropy.launch`."""
+        layout, places = self.network.layout, self.places
+        gradients = self._gradients[places.logits :][: self.logits.numel()].view(self.logits.shape)
+        cross_entropy.launch(
+            self.logits, labels, losses, correct, gradients, classes=layout.classes, counter=counter, mean=mean
+        )
+
+    def backward_dense(self, parameters: Tensor, *, dropped: bool) -> None:
+        """From the gradient of the logits to those before each hidden layer's activation, and of what the heads see."""
+        relu = self.network.activation == "relu"
+        for table in self._back:
+            dense.launch_input_gradient(
+                table, self._gradients, parameters, self._gradients, self.rows,
+                x=self.values if relu else None, slopes=self._slopes,
+                rate256=self.network.head_rate256 if dropped else 0, precision=self.precision,
+            )  # fmt: skip
+        if self._first is not None:
+            dense.launch_input_gradient(
+                self._first, self._gradients, parameters, self._gradients, self.rows, precision=self.precision
+            )
+
+    def weight_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
+        """Gradients of all parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
+        layout = self.network.layout
+        dense.launch_weight_gradient(
+            self._weights, self._gradients, self.values, gradients, gradients, self.rows, precision=self.precision
+        )
+        for i in reversed(range(len(self._stem))):
+            dy, saved, slopes = self._outputs(self._gradients, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
+            shared = (self._stem[i], dy, saved, slopes)
+            scratch = self._buffers["scratch"]
+            dweight, dbias = layout.stacked(gradients, i)
+            conv_block.weight_gradient(*shared, self._inputs(i), dweight, dbias, scratch, precision=self.precision)
+            if i:
+                dx = self._outputs(self._gradients, i - 1)
+                weight = layout.stacked(parameters, i)[0]
+                conv_block.input_gradient(*shared, weight, dx, precision=self.precision)
+
+    def image_gradients(self, parameters: Tensor) -> Tensor:
+        """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
+        layout, members = self.network.layout, self.network.layout.members
+        channels, height, width = layout.image_shape
+        found = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
+        for i in reversed(range(len(self._stem))):
+            dy, saved, slopes = self._outputs(self._gradients, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
+            weight = layout.stacked(parameters, i)[0]
+            shape = (members, self.rows, height, width, channels)
+            dx = self._outputs(self._gradients, i - 1) if i else found.view(shape)
+            conv_block.input_gradient(self._stem[i], dy, saved, slopes, weight, dx, precision=self.precision)
+        if self._stem:
+            return found.view(members, self.rows, height, width, channels).movedim(-1, 2)
+        return found[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
+
+    def _inputs(self, index: int) -> Tensor:
+        if index:
+            return self._outputs(self.values, index - 1)
+        channels, height, width = self.network.layout.image_shape
+        sets = () if self.places.sets < self.network.layout.members else (self.places.sets,)
+        return self.values[self.places.images :].view(*sets, self.rows, height, width, channels)
+
+    def _outputs(self, buffer: Tensor, index: int) -> Tensor:
+        """What a convolution writes (or the gradient of that), [M, rows, H', W', filters]."""
+        shape = self.shapes[f"saved{index}"][0]
+        return buffer[self.places.stem[index] :][: torch.Size(shape).numel()].view(shape)
+
+    def _stem_slopes(self, index: int) -> Tensor | None:
+        return self._buffers.get(f"slopes{index}")
+
+    def _make_tables(self, device: torch.device) -> None:
+        heads = self.network.layout.heads
+        deepest = max(len(head) for head in heads)
+        last = [(m, len(head) - 1) for m, head in enumerate(heads)]
+        levels = [[(m, j) for m, head in enumerate(heads) if j < len(head) - 1] for j in range(deepest - 1)]
+        self._hidden = [self._table(level, "outputs", device) for level in levels]
+        self._last = self._table(last, "outputs", device)
+        if self.backward != "none":
+            back = [[pair for pair in last if pair[1]], *reversed(levels[1:])]
+            self._back = [self._table(pairs, "inputs", device) for pairs in back if pairs]
+            seen = bool(self._stem) or self.backward == "images"
+            self._first = self._table([(m, 0) for m in range(len(heads))], "inputs", device) if seen else None
+        if self.backward == "weights":
+            everything = [(m, j) for m, head in enumerate(heads) for j in range(len(head))]
+            self._weights = self._table(everything, "weights", device)
+
+    def _table(self, pairs: Iterable[tuple[int, int]], kind: str, device: torch.device) -> dense.Tables:
+        layers = [self._layer(member, level) for member, level in pairs]
+        if kind == "weights":
+            tiles = dense.weight_tiles(layers)
+        else:
+            tiles = (dense.output_tiles if kind == "outputs" else dense.input_tiles)(layers, self.rows)
+        return dense.tables(layers, tiles, device)
+
+    def _layer(self, member: int, level: int) -> dense.Layer:
+        """Member's dense layer of a level, as a row of the table."""
+        layout, places, rows = self.network.layout, self.places, self.rows
+        head, hidden = layout.heads[member], places.hidden[member]
+        layer, seen = head[level], member * rows * head[0].stored_inputs
+        if level:
+            x = dx = hidden[level - 1]
+        elif layout.convolutions:
+            x = dx = places.stem[-1] + seen
+        else:
+            x, dx = places.images + (seen if places.sets > 1 else 0), places.image_gradients + seen
+        logits = member * rows * places.logits_stride
+        y, dz = (hidden[level],) * 2 if level < len(hidden) else (logits, places.logits + logits)
+        return dense.Layer(
+            x=x, weight=layer.weight, bias=layer.bias, y=y, dx=dx, dz=dz,
+            x_stride=layer.stored_inputs, weight_stride=layer.stored_inputs, y_stride=layer.stored_outputs,
+            inputs=layer.stored_inputs, outputs=layer.outputs, stored=layer.stored_outputs,
+            member=member, dropout=len(layout.convolutions) + level,
+        )  # fmt: skip
+
+
+def shapes(network: Network, *, rows: int, own: bool, precision: str, backward: str) -> dict[str, gpu_layout.Piece]:
+    """The buffers of such a batch; arguments as of `Batch`."""
+    layout = network.layout
+    places = gpu_layout.Places(layout, rows, layout.members if own else 1)
+    sizes = [conv_block.scratch_size(layer, layout.members, rows) for layer in stem_layers(network)]
+    kind = {"slopes": network.activation != "relu" and backward != "none", "backward": backward}
+    scratch = max(sizes, default=0) if backward == "weights" else 0
+    return places.shapes(layout, DTYPES[precision], scratch=scratch, **kind)  # type: ignore[arg-type]
+
+
+def stem_layers(network: Network) -> list[conv_block.Layer]:
+    """The stem as op conv_block's kernels want it described."""
+    return [
+        conv_block.Layer(
+            layer.height, layer.width, layer.channels, layer.filters, layer.padding, layer.pool, network.activation,
+            network.stem_rate256 if layer.drops else 0, i,
+        )
+        for i, layer in enumerate(network.layout.convolutions)
+    ]  # fmt: skip

@@ -1,0 +1,240 @@
+"""Op step on a GPU: a few Triton launches over all members make a step, and a CUDA graph makes those one call."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..adam import gpu_triton as adam
+from ..fgsm import gpu_triton as fgsm
+from . import gpu_batch, gpu_gather, gpu_layout
+from .gpu_graph import Graphs
+
+
+class Population:
+    """The networks and optimizers of a `Step` in device memory. Arguments are checked there.
+
+    Parameters, gradients and moments are flat float32 buffers. For bf16 the optimizer writes a copy of the parameters
+    in that type too, which training reads; evaluation and input gradients are float32 throughout. All scratch memory is
+    taken once; training and evaluation share it.
+
+    Args:
+        image_shape, classes, hidden, stem, activation, batch, optimizer, momentum, stem_rate256, head_rate256,
+            precision: as of `Step`.
+        device: a CUDA device, or any where Triton's interpreter runs.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        hidden: Sequence[Sequence[int]],
+        *,
+        stem: str,
+        activation: str,
+        batch: int,
+        optimizer: str,
+        momentum: float,
+        stem_rate256: int,
+        head_rate256: int,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        self.layout = gpu_layout.Layout(image_shape, classes, hidden, stem)
+        self.network = gpu_batch.Network(self.layout, activation, stem_rate256, head_rate256)
+        self.batch, self.optimizer, self.momentum = batch, optimizer, momentum
+        self.precision, self.device = precision, device
+        self.graphs = Graphs(device)
+        self._batches: dict[tuple[int, bool, str, str], gpu_batch.Batch] = {}
+        with self._here():
+            self._allocate()
+
+    def _allocate(self) -> None:
+        members, size = self.layout.members, self.layout.size
+        moments = 2 if self.optimizer == "adam" else 1
+        self.parameters, self.gradients = torch.zeros(2, size, device=self.device)
+        self.moments = torch.zeros(moments, size, device=self.device)
+        dtype = gpu_batch.DTYPES[self.precision]
+        self.copy = None if dtype == torch.float32 else torch.zeros(size, dtype=dtype, device=self.device)
+        self.steps, self.keys, self.row_of = torch.zeros(3, members, dtype=torch.int64, device=self.device)
+        self.rates = torch.zeros(members, dtype=torch.float64, device=self.device)
+        self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
+        self.tiles = adam.tiles(self.layout.segments).to(self.device)
+        self.memory = torch.empty(self._scratch_bytes(), dtype=torch.uint8, device=self.device)
+        self.losses = torch.empty(0, members, dtype=torch.float64, device=self.device)
+        self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
+        self.order = torch.empty(0, dtype=torch.int64, device=self.device)
+
+    def _scratch_bytes(self) -> int:
+        sizes = [(self.batch, self.precision, "weights"), (gpu_layout.EVALUATION_ROWS, "fp32", "images")]
+        return max(
+            gpu_layout.total_bytes(
+                gpu_batch.shapes(self.network, rows=rows, own=True, precision=precision, backward=backward)
+            )
+            for rows, precision, backward in sizes
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Of all buffers, tables of tiles aside; the longest order and call so far count."""
+        buffers = (self.parameters, self.gradients, self.moments, self.memory, self.order, self.losses, self.correct)
+        return sum(buffer.nbytes for buffer in buffers) + (0 if self.copy is None else self.copy.nbytes)
+
+    @property
+    def instructions(self) -> str:
+        """What the kernels are compiled for."""
+        if self.device.type != "cuda":
+            return "triton interpreter"
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
+
+    def member_steps(self) -> list[int]:
+        """Optimizer steps of each member."""
+        return [int(count) for count in self.steps.tolist()]
+
+    def set_steps(self, steps: Sequence[int]) -> None:
+        """Restore them."""
+        self.steps.copy_(torch.tensor(steps, dtype=torch.int64))
+
+    def reset_optimizer(self) -> None:
+        """Forget moments and step counts."""
+        self.moments.zero_()
+        self.steps.zero_()
+
+    def poison(self) -> None:
+        """Fill scratch memory with NaN (and -1)."""
+        self.memory.fill_(255)
+        for buffer in (self.gradients, self.losses):
+            buffer.fill_(torch.nan)
+        for buffer in (self.correct, self.order):
+            buffer.fill_(-1)
+
+    def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
+        """Set a member's parameters (0) or moments (1, 2)."""
+        buffer = self.moments[moment - 1] if moment else self.parameters
+        for i, (view, array) in enumerate(zip(self.layout.views(buffer, member), arrays, strict=True)):
+            view.copy_(self.layout.stored(i, array))
+        if moment == 0 and self.copy is not None:
+            for view, source in zip(*(self.layout.views(b, member) for b in (self.copy, self.parameters)), strict=True):
+                view.copy_(source)
+
+    def pour_out(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
+        """Copies of what `pour_in` sets, on the CPU."""
+        buffer = self.moments[moment - 1] if moment else self.parameters
+        views = zip(self.layout.views(buffer, member), shapes, strict=True)
+        return [self.layout.public(i, view.cpu(), shape).clone() for i, (view, shape) in enumerate(views)]
+
+    def train(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        order_of: Tensor,
+        signs: Tensor | None,
+        epsilon: float,
+        learning_rates: Tensor,
+        keys: Tensor,
+        first_step: int,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Step.train`; order [K, n], order_of [M]."""
+        n, own = order.shape[1], signs is not None or bool((order_of != order_of[0]).any())
+        steps = -(-n // self.batch)
+        with self._here():
+            self._reserve(steps, order.numel())
+            self.order[: order.numel()].copy_(order.reshape(-1))
+            self.counters.copy_(torch.tensor([0, first_step, n]))
+            for buffer, values in ((self.row_of, order_of), (self.rates, learning_rates), (self.keys, keys)):
+                buffer.copy_(values)
+            source = gpu_gather.Source(images, signs, epsilon, labels)
+            for at in range(0, n, self.batch):
+                self._step(source, min(self.batch, n - at), own)
+            return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
+
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+        """As `Step.logits`."""
+        count = images.shape[-4]
+        values = torch.empty(self.layout.members, count, self.layout.classes, device=self.device)
+        source = gpu_gather.Source(images, signs, epsilon)
+        with self._here():
+            for batch, part in self._chunks(source, count, "none"):
+                values[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
+        return values
+
+    def input_gradient(
+        self, images: Tensor, labels: Tensor | None, signs: bool, direction: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Step.input_gradient`."""
+        members, count = self.layout.members, images.shape[-4]
+        dtype = torch.int8 if signs else torch.float32
+        out = torch.empty(members, count, *self.layout.image_shape, dtype=dtype, device=self.device)
+        zero, nan, ignored = torch.zeros(3, members, dtype=torch.int64, device=self.device)
+        losses = torch.empty(members, device=self.device)
+        with self._here():
+            for batch, part in self._chunks(gpu_gather.Source(images), count, "images"):
+                batch.forward(self.parameters, self.parameters)
+                own = None if labels is None else labels[..., part].contiguous()
+                batch.loss(own, losses, ignored, mean=False)
+                batch.backward_dense(self.parameters, dropped=False)
+                gradients = batch.image_gradients(self.parameters).contiguous()
+                directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)
+                out[:, part] = directions if signs else gradients
+                nan += nans
+                zero += zeros
+        return out, zero, nan
+
+    def _step(self, source: gpu_gather.Source, rows: int, own: bool) -> None:
+        batch = self._batch(rows, own, self.precision, "weights")
+        addresses = [tensor.data_ptr() if tensor is not None else 0 for tensor in (source[0], source[1], source[3])]
+        key = (rows, own, *addresses, source.images.shape, source.images.dtype, source.epsilon)
+        self.graphs.run(key, lambda: self._launch(batch, source))
+
+    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source) -> None:
+        """One training step: nothing here allocates, synchronizes or depends on a number that changes."""
+        weights = self.parameters if self.copy is None else self.copy
+        order = gpu_gather.Order(self.order, self.row_of, self.counters)
+        batch.gather(source, order=order, batch=self.batch)
+        batch.forward(weights, self.parameters, (self.keys, self.counters[1:2]))
+        labels = batch.labels if batch.places.sets == self.layout.members else batch.labels[0]
+        batch.loss(labels, self.losses, self.correct, counter=self.counters)
+        batch.backward_dense(weights, dropped=True)
+        batch.weight_gradients(weights, self.gradients)
+        common = (self.tiles, self.parameters, self.gradients, self.moments[0])
+        if self.optimizer == "adam":
+            adam.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
+        else:
+            adam.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
+        gpu_gather.launch_bump(self.counters, self.steps)
+
+    def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
+        """Batches for evaluation, their images gathered, and which of the images they are."""
+        own = source.images.ndim == 5 or source.signs is not None
+        for start in range(0, count, gpu_layout.EVALUATION_ROWS):
+            rows = min(gpu_layout.EVALUATION_ROWS, count - start)
+            batch = self._batch(rows, own, "fp32", backward)
+            batch.gather(source, start=start)
+            yield batch, slice(start, start + rows)
+
+    def _batch(self, rows: int, own: bool, precision: str, backward: str) -> gpu_batch.Batch:
+        key = (rows, own, precision, backward)
+        if key not in self._batches:
+            self._batches[key] = gpu_batch.Batch(
+                self.network, self.memory, rows=rows, own=own, precision=precision, backward=backward
+            )
+        return self._batches[key]
+
+    def _reserve(self, steps: int, order: int) -> None:
+        """Room for a call's order and results; recordings know addresses, so they go when it grows."""
+        if len(self.losses) < steps:
+            shape = (max(64, steps), self.layout.members)
+            self.losses = torch.empty(shape, dtype=torch.float64, device=self.device)
+            self.correct = torch.empty(shape, dtype=torch.int64, device=self.device)
+            self.graphs.forget()
+        if len(self.order) < order:
+            self.order = torch.empty(order, dtype=torch.int64, device=self.device)
+            self.graphs.forget()
+
+    def _here(self) -> contextlib.AbstractContextManager[object]:
+        """Launches go to the current device: make it this one."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
