@@ -112,14 +112,14 @@ def test_engine_and_precision_come_from_what_the_machine_can_do(
 
 def test_why_fused_is_not_taken_stands_in_the_plan_and_its_text() -> None:
     groups = plan(Protocol())
-    for machine, why in ((SLOW, "without AVX2 it is slow"), (PLAIN, "not built")):
+    for machine, why in ((SLOW, "without AVX2 it is slow"), (PLAIN, "not built"), (CUDA, "no triton")):
         reason = reason_for("auto", "stack", machine)
         assert reason == f"engine fused is not taken: {why}"
         made = Plan("cpu", "stack", "fp32", groups, reason)
         assert made.lines()[1] == reason
         assert Plan.from_dict(json.loads(json.dumps(made.to_dict())), Protocol()) == made
         assert reason_for("stack", "stack", machine) == ""
-    assert reason_for("auto", "stack", CUDA) == reason_for("auto", "fused", FUSED) == ""
+    assert reason_for("auto", "fused", FUSED) == reason_for("auto", "loop", FUSED) == ""
     assert len(Plan("cpu", "fused", "fp32", groups).lines()) == len(made.lines()) - 1
 
 
