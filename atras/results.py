@@ -457,7 +457,7 @@ def _read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
     return frame
 
 
-_NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n", "group")
+_NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n")
 
 
 def _bytes(path: Path, limit: int) -> bytes:

@@ -17,8 +17,9 @@ from atras.loop import LoopEngine
 from atras.model import Spec
 from atras.progress import Reporter
 from atras.protocol import Execution, Protocol
-from atras.results import Results
+from atras.results import Results, read
 from atras.schedule import make_plan, run
+from atras.schemas import SCHEMAS
 from atras.space import Candidate
 from atras.stack import StackEngine
 from atras.transfer import Part, transfer
@@ -68,6 +69,14 @@ def test_the_diagonal_is_the_adaptive_figure_exactly(engine: Any, results: Resul
     assert both["n"].equals(both["n_own"], check_names=False)
     others = found.transfer.filter(pl.col("source_hidden_layers") != pl.col("target_hidden_layers"))
     assert others["accuracy"].mean() > diagonal["accuracy"].mean()  # type: ignore[operator]
+
+
+def test_a_run_with_everything_is_read_back(results: Results) -> None:
+    assert results.directory is not None
+    found = read(results.directory)
+    for name in SCHEMAS:
+        assert getattr(found, name).equals(getattr(results, name))
+        assert len(getattr(found, name))
 
 
 def test_all_pairs_stand_in_the_order_of_phases_candidates_and_seeds(results: Results) -> None:
