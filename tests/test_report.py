@@ -130,7 +130,7 @@ def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
         ("attacks", "--attack fgsm --attack pgd"),
         ("epsilons", "--epsilons"),
         ("transfer", "--transfer"),
-        ("pictures", "--examples"),
+        ("pictures", "no network of the first seed"),
         ("recovery", "--dataset mnist"),
     ],
 )

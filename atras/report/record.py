@@ -22,7 +22,7 @@ from .section import Section, lines
 def pictures(results: Results) -> Section:
     found = galleries(results)
     if not found:
-        return Section("pictures", "Pictures", ("No pictures: run with --examples 8 to record the first test images.",))
+        return Section("pictures", "Pictures", ("No pictures: no network of the first seed trained.",))
     text = (
         "The first test images of the smallest, the middle and the largest network: the image, the direction in which "
         "FGSM moves each pixel (black down, white up), and the sum of both at the run's epsilon."
