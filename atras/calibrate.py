@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .cost import forward_flops, padded, training_flops
+from .data import Split, pixels
 from .download import cache_dir
 from .engine import Engine, Member
 from .env import machine_key
@@ -31,31 +32,32 @@ SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
 
 
-def speed(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch.device, *, anew: bool = False) -> Speed:
-    """The engine's speed on networks like these, from the cache or measured now (a second or two).
+def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, anew: bool = False) -> Speed:
+    """The engine's speed on networks and images like these, from the cache or measured now (a second or two).
 
     Args:
         engine: class of the engine.
-        spec, protocol: stem, image shape, precision and batch size.
-        device: where it runs.
+        spec, protocol: stem, image shape, data set, precision and batch size.
+        part: images, on the device where it runs: kernels that pass over zeros are faster on dark ones.
         anew: measure even where the cache has figures.
     """
     shape = "x".join(map(str, spec.image_shape))
-    key = f"{machine_key(device)}|{engine.name}|{spec.stem}|{shape}|{protocol.precision}|{protocol.batch_size}"
+    key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem}|{shape}|{protocol.precision}"
+    key += f"|{protocol.batch_size}|{protocol.dataset}"
     known = _read()
     if not anew and key in known:
         return known[key]
-    measured = _measure(engine, spec, protocol, device)
+    measured = _measure(engine, spec, protocol, part)
     _write(known | {key: measured})
     return measured
 
 
-def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, device: torch.device) -> Speed:
+def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
     large = LARGE[:1] if engine.name == "loop" else LARGE
     batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
     times, flops = [], []
     for candidates, batch in zip((SMALL, large), batches, strict=True):
-        times.append(_call_seconds(engine, candidates, spec, protocol, device, batch))
+        times.append(_call_seconds(engine, candidates, spec, protocol, part, batch))
         widths = padded([candidate.hidden for candidate in candidates])
         flops.append(len(candidates) * training_flops(spec, widths) * batch)
     (small_step, *_), (step, logits, gradient) = times
@@ -74,14 +76,14 @@ def _call_seconds(
     candidates: Sequence[Candidate],
     spec: Spec,
     protocol: Protocol,
-    device: torch.device,
+    part: Split,
     batch: int,
 ) -> tuple[float, float, float]:
     """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up."""
-    group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, device)
+    group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
     group.begin_phase("train")
-    images = torch.rand(batch, *spec.image_shape, device=device, dtype=group.dtype)
-    labels = torch.arange(batch, device=device) % spec.classes
+    chosen = torch.arange(batch, device=part.images.device) % len(part)
+    images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()
     return (
         _median(lambda: group.step(images, labels).losses),

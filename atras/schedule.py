@@ -212,7 +212,7 @@ def _plan(
     engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
     resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)
-    measured = speed(ENGINES[engine], spec, resolved, device, anew=execution.recalibrate)
+    measured = speed(ENGINES[engine], spec, resolved, data.train, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
     predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from atras import calibrate
+from atras.data import Split
 from atras.download import cache_dir
 from atras.env import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
@@ -20,6 +21,7 @@ from atras.stack import StackEngine
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 8, 8), 10)
+PART = Split(torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10)
 
 
 def test_the_environment_is_json_and_names_what_changes_figures() -> None:
@@ -43,14 +45,14 @@ def test_automatic_device_is_one_that_works() -> None:
 @pytest.mark.parametrize("engine", [LoopEngine, StackEngine])
 def test_speed_is_measured_once_and_kept(engine: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    measured = calibrate.speed(engine, SPEC, Protocol(), CPU)
+    measured = calibrate.speed(engine, SPEC, Protocol(), PART)
     assert measured.flops_per_second > 1e6
     assert measured.step_seconds >= 0
     monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
-    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == measured
-    assert calibrate.speed(engine, SPEC, Protocol(batch_size=64), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
-    assert calibrate.speed(engine, SPEC, Protocol(), CPU, anew=True) == Speed(1.0, 2.0, 3.0, 4.0)
-    assert calibrate.speed(engine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), PART) == measured
+    assert calibrate.speed(engine, SPEC, Protocol(batch_size=64), PART) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), PART, anew=True) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(engine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
@@ -60,7 +62,7 @@ def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeyp
     path = cache_dir() / "calibration.json"
     path.parent.mkdir()
     path.write_text(content)
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
     assert isinstance(json.loads(path.read_text()), dict)
 
 
@@ -78,11 +80,11 @@ def test_the_key_names_the_machine() -> None:
 def test_what_can_be_no_speed_is_measured_again(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
-    calibrate.speed(StackEngine, SPEC, Protocol(), CPU)
+    calibrate.speed(StackEngine, SPEC, Protocol(), PART)
     path = cache_dir() / "calibration.json"
     (key,) = json.loads(path.read_text())
     path.write_text(json.dumps({key: value}))
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
     assert json.loads(path.read_text()) == {key: [1.0, 2.0, 3.0, 4.0]}
 
 
@@ -92,13 +94,13 @@ def test_without_a_place_for_the_cache_speed_is_measured_each_time(
     monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1.0, 2.0, 3.0, 4.0))
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
     monkeypatch.delenv("XDG_CACHE_HOME")
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", homeless)
-    assert calibrate.speed(StackEngine, SPEC, Protocol(), CPU) == Speed(1.0, 2.0, 3.0, 4.0)
+    assert calibrate.speed(StackEngine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
     with pytest.raises(InputError, match="XDG_CACHE_HOME: expected a folder"):
         cache_dir()

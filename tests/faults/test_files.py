@@ -24,7 +24,7 @@ import torch
 from hypothesis import strategies as st
 
 from atras import calibrate, config, formats, results
-from atras.data import load
+from atras.data import Split, load
 from atras.errors import InputError
 from atras.formats import IDX_FILES
 from atras.loop import LoopEngine
@@ -167,10 +167,10 @@ def test_files_of_a_run(fuzz: Fuzz, tmp_path: Path, name: str) -> None:
 def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
-    spec, cpu = Spec((1, 8, 8), 10, stem="none"), torch.device("cpu")
+    spec, part = Spec((1, 8, 8), 10, stem="none"), Split(torch.rand(4, 1, 8, 8), torch.arange(4))
 
     def asked() -> Speed:
-        return calibrate.speed(LoopEngine, spec, Protocol(), cpu)
+        return calibrate.speed(LoopEngine, spec, Protocol(), part)
 
     asked()
     path = tmp_path / "atras" / "calibration.json"
