@@ -27,8 +27,9 @@ def run_of(rows: list[dict[str, Any]], **protocol: Any) -> Results:
 def rows(
     shift: float = 0.0, names: tuple[str, ...] = ("8", "16", "24"), seeds: range = range(4)
 ) -> list[dict[str, Any]]:
+    common = {"dataset": "digits", "depth": 1, "parameters": 100, "status": "trained", "recovery_static": 0.1}
     return [
-        {"hidden_layers": name, "seed": seed, "test_accuracy": 0.5 + 0.1 * seed + shift, "recovery_static": 0.1}
+        {**common, "hidden_layers": name, "seed": seed, "test_accuracy": 0.5 + 0.1 * seed + shift}
         for name in names
         for seed in seeds
     ]
