@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, batching
 from . import reference
 
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "triton")
 
 
 def adam(
@@ -57,6 +57,8 @@ class _Adam(torch.autograd.Function):
         backend = backends.choose("adam", BACKENDS, parameters.device, parameters.dtype, wide=False)
         if backend == "cpu":
             return _adam_cpu(*tensors)
+        if backend == "triton":
+            return _adam_triton(*tensors)
         return reference.adam(*tensors)
 
     @staticmethod
@@ -81,9 +83,29 @@ def _adam_cpu(
     tensors = (parameters, gradients, first, second, offsets, steps, learning_rates)
     pointers = (tensor.data_ptr() for tensor in tensors)
     backends.cpu_extension().adam(*pointers, len(steps), torch.get_num_threads(), backends.INSTRUCTIONS)
-    # Autograd cannot see what C++ wrote; this lets it refuse a backward pass through the old values.
-    for changed in (parameters, first, second, steps):
-        torch.autograd.graph.increment_version(changed)
+    _tell_autograd(parameters, first, second, steps)
+
+
+def _adam_triton(
+    parameters: Tensor,
+    gradients: Tensor,
+    first: Tensor,
+    second: Tensor,
+    offsets: Tensor,
+    steps: Tensor,
+    learning_rates: Tensor,
+) -> None:
+    from . import gpu_triton
+
+    gpu_triton.adam(parameters, gradients, first, second, offsets, steps, learning_rates)
+    steps += 1
+    _tell_autograd(parameters, first, second)
+
+
+def _tell_autograd(*changed: Tensor) -> None:
+    """It cannot see what C++ or Triton wrote; this lets it refuse a backward pass through the old values."""
+    for tensor in changed:
+        torch.autograd.graph.increment_version(tensor)
 
 
 def _check(

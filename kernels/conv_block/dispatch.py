@@ -11,7 +11,7 @@ from .. import backends, batching
 from ..step.reference import ACTIVATIONS
 from . import reference
 
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "triton")
 
 
 class Kind(NamedTuple):
@@ -45,9 +45,11 @@ def conv_block(
     """One candidate's 3x3 convolution with bias and activation, and the max-pool and dropout that may follow.
 
     Under vmap all candidates are computed at once, each with weights of its own or not, over images that they share or
-    not. A candidate's numbers depend neither on its neighbours nor on the number of threads. The C++ backend computes
-    in float32, multiplies nothing where a gradient is zero (so an infinite or NaN weight may leave a zero where the
-    definition has NaN), and returns y with its channels innermost in memory, which saves the next block a copy.
+    not. A candidate's numbers depend neither on its neighbours nor on the number of threads, but on a GPU the order in
+    which a weight gradient is summed depends on how many neighbours there are. The C++ and Triton backends compute in
+    float32 and return y with its channels innermost in memory, which saves the next block a copy. The C++ one
+    multiplies nothing where a gradient is zero (so an infinite or NaN weight may leave a zero where the definition has
+    NaN).
 
     Args:
         x: [B, C, H, W], floating point.
@@ -81,10 +83,11 @@ def conv_block(
         key, steps = None, None
     else:
         steps = step if isinstance(step, Tensor) else torch.full((), step or 0, dtype=torch.int64, device=x.device)
-    if backends.choose("conv_block", BACKENDS, x.device, x.dtype, wide=False) == "reference":
+    backend = backends.choose("conv_block", BACKENDS, x.device, x.dtype, wide=False)
+    if backend == "reference":
         return reference.conv_block(x, weight, bias, key, steps, *kind)
     masks = (None, None) if key is None or steps is None else (key[None], steps[None])
-    y: Tensor = _ConvBlock.apply(x[None], weight[None], bias[None], *masks, kind)[0]
+    y: Tensor = _ConvBlock.apply(x[None], weight[None], bias[None], *masks, kind, backend)[0]
     return y[0]
 
 
@@ -92,18 +95,19 @@ class _ConvBlock(torch.autograd.Function):
     """x [M, B, C, H, W], weight [M, O, C, 3, 3], bias [M, O], key, step [M] or None -> y, slope, argmax.
 
     Every tensor may have 1 in place of M, where the members share it. y [M, B, O, H', W']; slope and argmax, which are
-    for the backward pass, likewise or empty.
+    for the backward pass of the same backend, likewise or empty.
     """
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, key: Tensor | None, step: Tensor | None, kind: Kind
+        x: Tensor, weight: Tensor, bias: Tensor, key: Tensor | None, step: Tensor | None, kind: Kind, backend: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _forward_cpu(x, weight, bias, key, step, kind)
+        run = _forward_triton if backend == "triton" else _forward_cpu
+        return run(x, weight, bias, key, step, kind)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, _, _, ctx.kind = inputs
+        x, weight, bias, _, _, ctx.kind, ctx.backend = inputs
         y, slope, argmax = output
         ctx.mark_non_differentiable(slope, argmax)
         ctx.save_for_backward(x, weight, bias, y, slope, argmax)
@@ -112,7 +116,7 @@ class _ConvBlock(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, *rest = ctx.saved_tensors
         wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3]))
-        dx, dweight, dbias = _ConvBlockBackward.apply(gradient, x, weight, bias, *rest, ctx.kind, wanted)
+        dx, dweight, dbias = _ConvBlockBackward.apply(gradient, x, weight, bias, *rest, ctx.kind, wanted, ctx.backend)
         return (
             batching.summed(dx, x) if wanted[0] else None,
             batching.summed(dweight, weight) if wanted[1] else None,
@@ -120,11 +124,12 @@ class _ConvBlock(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        found = _ConvBlock.apply(*batching.merge(info.batch_size, in_dims[:5], inputs[:5]), inputs[5])
+        found = _ConvBlock.apply(*batching.merge(info.batch_size, in_dims[:5], inputs[:5]), *inputs[5:])
         return batching.split(info.batch_size, found)
 
 
@@ -142,8 +147,10 @@ class _ConvBlockBackward(torch.autograd.Function):
         argmax: Tensor,
         kind: Kind,
         wanted: tuple[bool, bool],
+        backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _backward_cpu(gradient, x, weight, bias, y, slope, argmax, kind, wanted)
+        run = _backward_triton if backend == "triton" else _backward_cpu
+        return run(gradient, x, weight, bias, y, slope, argmax, kind, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -185,8 +192,8 @@ def _backward_cpu(
     kind: Kind,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    members, (batch, channels, height, width), outputs = len(gradient), x.shape[1:], weight.shape[1]
-    y, slope, argmax = (tensor.expand(members, *tensor.shape[1:]) for tensor in (y, slope, argmax))
+    members, (batch, channels, height, width), outputs = max(len(gradient), len(y)), x.shape[1:], weight.shape[1]
+    gradient, y, slope, argmax = (_each(tensor, members) for tensor in (gradient, y, slope, argmax))
     dx = torch.empty((members, batch, height, width, channels) if wanted[0] else (members, 0))
     dweight = torch.empty((members, outputs, channels, 3, 3) if wanted[1] else (members, 0))
     dbias = torch.empty((members, outputs) if wanted[1] else (members, 0))
@@ -195,6 +202,56 @@ def _backward_cpu(
     sizes = _shape(members, x, weight, bias, None, None, kind)
     backends.cpu_extension().conv_block_backward(sizes, *map(_address, inputs), *map(_address, (dx, dweight, dbias)))
     return _channels_second(dx), dweight, dbias
+
+
+def _forward_triton(
+    x: Tensor, weight: Tensor, bias: Tensor, key: Tensor | None, step: Tensor | None, kind: Kind
+) -> tuple[Tensor, Tensor, Tensor]:
+    from . import gpu_triton
+
+    members = max(len(tensor) for tensor in (x, weight, bias, key, step) if tensor is not None)
+    activation, padding, pool, rate256, layer = kind
+    y, saved = gpu_triton.forward_nchw(
+        x[0] if len(x) == 1 else x,
+        _each(weight, members),
+        _each(bias, members),
+        activation=activation,
+        padding=padding,
+        pool=pool,
+        rate256=rate256,
+        keys=None if key is None else _each(key, members).contiguous(),
+        step=None if step is None else step.contiguous(),
+        index=layer,
+    )
+    slope = y.new_empty(members, 0) if saved.slopes is None else saved.slopes
+    return y, _channels_second(slope), _channels_second(saved.saved)
+
+
+def _backward_triton(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    _bias: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    argmax: Tensor,
+    kind: Kind,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    from . import gpu_triton
+
+    members = max(len(gradient), len(y))
+    activation, padding, pool, rate256, index = kind
+    channels, height, width = x.shape[2:]
+    layer = gpu_triton.Layer(height, width, channels, weight.shape[1], padding, pool, activation, rate256, index)
+    slopes = None if slope.ndim == 2 else _channels_last(_each(slope, members))
+    operands = gpu_triton.operands(x[0] if len(x) == 1 else x, _each(weight, members))
+    saved = gpu_triton.Saved(layer, *operands, _channels_last(_each(argmax, members)), slopes)
+    return gpu_triton.backward_nchw(_each(gradient, members), saved, wanted=wanted)
+
+
+def _each(tensor: Tensor, members: int) -> Tensor:
+    return tensor.expand(members, *tensor.shape[1:])
 
 
 def _shape(

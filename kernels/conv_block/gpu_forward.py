@@ -85,7 +85,8 @@ def finish(
 @triton.jit(do_not_specialize=["images", "index"])
 def forward_kernel(
     p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, images, scale, index,
-    SHARED: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, FILTERS: tl.constexpr,
+    SHARED: tl.constexpr, OWN_STEP: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, FILTERS: tl.constexpr,
     PADDING: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, RATE: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -138,6 +139,8 @@ def forward_kernel(
         p_slopes += i_member * images * SIZE
     if p_keys is not None:
         p_keys += i_member
+        if OWN_STEP:
+            p_step += i_member
     if POOL:
         i_at = ((i_image * DOWN + i_down) * ACROSS + i_across) * FILTERS
         b_0, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)

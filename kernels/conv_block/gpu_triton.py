@@ -142,7 +142,7 @@ def forward(
         saved: uint8 like y: where the gradient goes.
         slopes: like y, the derivative that it takes on the way; None for relu, whose derivative is in `saved`.
         keys: int64 [M], dropout's; None for no dropout.
-        step: int64 [1], dropout's.
+        step: int64 [1], dropout's; or [M], one for each member.
         precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
             operands of 16 bits.
     """
@@ -151,10 +151,11 @@ def forward(
     depth = _power(9 * layer.channels, 64) if _few(layer) else _power(layer.channels, tile.depth)
     # A derivative beside the activation takes registers that wide tiles do not leave.
     columns = _power(layer.filters, tile.columns if slopes is None else max(16, tile.columns // 2))
+    own_step = step is not None and len(step) > 1
     grid = (triton.cdiv(images * _blocks(layer), tile.rows), members, triton.cdiv(layer.filters, columns))
     with torch.cuda.device_of(y):
         forward_kernel[grid](
-            *(x, weight, bias, y, saved, slopes, *masks, images, layer.scale, layer.index, x.ndim == 4),
+            *(x, weight, bias, y, saved, slopes, *masks, images, layer.scale, layer.index, x.ndim == 4, own_step),
             *(*layer[:8], INPUT_PRECISION[precision], tile.rows, depth, columns, _few(layer), tile.unroll),
             **tile.options,
         )
@@ -284,7 +285,7 @@ def _power(count: int, most: int) -> int:
 
 
 class Saved(NamedTuple):
-    """What `backward_nchw` needs of `forward_nchw`."""
+    """What `backward_nchw` needs of `forward_nchw`: a layer and tensors in its own layout."""
 
     layer: Layer
     x: Tensor
@@ -320,24 +321,32 @@ def forward_nchw(
         [M, B, O, H', W'], channels innermost in memory, and what the backward pass needs.
     """
     layer = Layer(x.shape[-2], x.shape[-1], x.shape[-3], weight.shape[1], padding, pool, activation, rate256, index)
-    x = x.movedim(-3, -1).contiguous()
-    taps = weight.to(x.dtype).permute(0, 3, 4, 2, 1).reshape(len(weight), 9 * layer.channels, layer.filters)
+    x, taps = operands(x, weight)
     y = x.new_empty(len(weight), x.shape[-4], layer.out_height, layer.out_width, layer.filters)
     saved = torch.empty_like(y, dtype=torch.uint8)
     slopes = None if activation == "relu" else torch.empty_like(y)
     biases = bias.float().contiguous()
     if y.numel():
-        forward(layer, x, taps.contiguous(), biases, y, saved, slopes, keys=keys, step=step, precision=precision)
-    return y.movedim(-1, -3), Saved(layer, x, taps.contiguous(), saved, slopes)
+        forward(layer, x, taps, biases, y, saved, slopes, keys=keys, step=step, precision=precision)
+    return y.movedim(-1, -3), Saved(layer, x, taps, saved, slopes)
 
 
-def backward_nchw(dy: Tensor, saved: Saved, *, precision: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
+def operands(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """x and weight as `forward` takes them, from torch's layout."""
+    taps = weight.to(x.dtype).permute(0, 3, 4, 2, 1).reshape(len(weight), 9 * weight.shape[2], weight.shape[1])
+    return x.movedim(-3, -1).contiguous(), taps.contiguous()
+
+
+def backward_nchw(
+    dy: Tensor, saved: Saved, *, precision: str = "fp32", wanted: tuple[bool, bool] = (True, True)
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each member, also where members share x.
 
     Args:
         dy: gradient of y, [M, B, O, H', W'].
         saved: from `forward_nchw`.
         precision: see `forward`.
+        wanted: whether dx is, and whether dweight and dbias are; the others are empty or undefined.
 
     Returns:
         dx [M, B, C, H, W] of x's dtype; fp32 dweight [M, O, C, 3, 3] and dbias [M, O].
@@ -345,12 +354,12 @@ def backward_nchw(dy: Tensor, saved: Saved, *, precision: str = "fp32") -> tuple
     layer, x, taps, routes, slopes = saved
     dy = dy.movedim(-3, -1).contiguous()
     members, images = dy.shape[:2]
-    dx = x.new_empty(members, images, layer.height, layer.width, layer.channels)
+    dx = x.new_empty(members, images if wanted[0] else 0, layer.height, layer.width, layer.channels)
     dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.filters).float()
-    scratch = torch.empty(scratch_size(layer, members, images), device=x.device)
     if dx.numel():
         input_gradient(layer, dy, routes, slopes, taps, dx, precision=precision)
-    if dweight.numel():
+    if wanted[1] and dweight.numel():
+        scratch = torch.empty(scratch_size(layer, members, images), device=x.device)
         weight_gradient(layer, dy, routes, slopes, x, dweight, dbias, scratch, precision=precision)
     dweight = dweight.view(members, 3, 3, layer.channels, layer.filters).permute(0, 4, 3, 1, 2)
     return dx.movedim(-1, -3), dweight, dbias

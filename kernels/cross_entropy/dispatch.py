@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends, batching
 from . import reference
 
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "triton")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -28,13 +28,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         The loss, 0-d, of the logits' dtype.
 
     Raises:
-        ValueError: if a shape, dtype, device or (on the CPU) label is out of range.
+        ValueError: if a shape, dtype, device or (on the CPU) label is out of range; for over 16384 classes on a GPU.
     """
     _check(logits, labels)
     labels = batching.within(labels, "cross_entropy", logits.shape[1])
-    if backends.choose("cross_entropy", BACKENDS, logits.device, logits.dtype, wide=False) == "reference":
+    backend = backends.choose("cross_entropy", BACKENDS, logits.device, logits.dtype, wide=False)
+    if backend == "reference":
         return reference.cross_entropy(logits, labels)
-    loss: Tensor = _CrossEntropy.apply(logits[None], labels[None])[0]
+    loss: Tensor = _CrossEntropy.apply(logits[None], labels[None], backend)[0]
     return loss[0]
 
 
@@ -42,8 +43,8 @@ class _CrossEntropy(torch.autograd.Function):
     """logits [M, B, Y], labels [M, B] or [1, B] -> losses [M], and their gradients [M, B, Y]."""
 
     @staticmethod
-    def forward(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return _forward_cpu(logits, labels)
+    def forward(logits: Tensor, labels: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+        return (_forward_triton if backend == "triton" else _forward_cpu)(logits, labels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -54,11 +55,12 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         logits, gradients = ctx.saved_tensors
-        return batching.summed(_Scaled.apply(gradient, gradients, logits), logits), None
+        return batching.summed(_Scaled.apply(gradient, gradients, logits), logits), None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        return batching.split(info.batch_size, _CrossEntropy.apply(*batching.merge(info.batch_size, in_dims, inputs)))
+        merged = batching.merge(info.batch_size, in_dims[:2], inputs[:2])
+        return batching.split(info.batch_size, _CrossEntropy.apply(*merged, inputs[2]))
 
 
 class _Scaled(torch.autograd.Function):
@@ -90,6 +92,13 @@ def _forward_cpu(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     how = (torch.get_num_threads(), backends.INSTRUCTIONS)
     backends.cpu_extension().cross_entropy(*pointers, len(labels) == 1, *logits.shape, *how)
     return losses, gradients
+
+
+def _forward_triton(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    from . import gpu_triton
+
+    logits = logits.expand(max(len(logits), len(labels)), *logits.shape[1:])
+    return gpu_triton.cross_entropy(logits, labels[0] if len(labels) == 1 else labels)
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 4096  # logits that a program holds at once
+MOST_CLASSES = 2**14  # a row is held whole, in registers
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
@@ -101,7 +102,13 @@ def launch(
 def cross_entropy(logits: Tensor, labels: Tensor, mean: bool = True) -> tuple[Tensor, Tensor]:
     """logits [M, B, Y], labels int64 [B] or [M, B] -> losses [M] and dlogits [M, B, Y], both float32."""
     members, _, classes = logits.shape
+    if classes > MOST_CLASSES:
+        raise ValueError(
+            f"cross_entropy: expected at most {MOST_CLASSES} classes on a GPU, got {classes}; set "
+            "ATRAS_BACKEND=reference"
+        )
     losses, gradients = torch.empty(members, device=logits.device), torch.empty_like(logits, dtype=torch.float32)
     correct = torch.empty(members, dtype=torch.int64, device=logits.device)
-    launch(logits.contiguous(), labels.contiguous(), losses, correct, gradients, classes=classes, mean=mean)
+    with torch.cuda.device_of(logits):
+        launch(logits.contiguous(), labels.contiguous(), losses, correct, gradients, classes=classes, mean=mean)
     return losses, gradients

@@ -11,7 +11,7 @@ from .. import backends, batching
 from ..step.reference import ACTIVATIONS
 from . import reference
 
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "triton")
 SLOPES = ("sigmoid", "tanh", "gelu")  # activations whose derivative is kept; relu's is told by its result
 
 
@@ -19,8 +19,8 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor, *, activation: str = "relu") 
     """One candidate's dense layer with bias and activation.
 
     Under vmap all candidates are computed at once, each with weights of its own or not, over rows that they share or
-    not. A candidate's numbers depend neither on its neighbours nor on the number of threads. The C++ backend computes
-    in float32.
+    not. A candidate's numbers depend neither on its neighbours nor on the number of threads. The C++ and Triton
+    backends compute in float32.
 
     Args:
         x: [B, F], floating point.
@@ -35,9 +35,10 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor, *, activation: str = "relu") 
         ValueError: if a shape, dtype, device or name is out of range.
     """
     _check(x, weight, bias, activation)
-    if backends.choose("dense", BACKENDS, x.device, x.dtype, wide=False) == "reference":
+    backend = backends.choose("dense", BACKENDS, x.device, x.dtype, wide=False)
+    if backend == "reference":
         return reference.dense(x, weight, bias, activation)
-    y: Tensor = _Dense.apply(x[None], weight[None], bias[None], activation)[0]
+    y: Tensor = _Dense.apply(x[None], weight[None], bias[None], activation, backend)[0]
     return y[0]
 
 
@@ -48,12 +49,13 @@ class _Dense(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-        return _forward_cpu(x, weight, bias, activation)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, activation: str, backend: str) -> tuple[Tensor, Tensor]:
+        run = _forward_triton if backend == "triton" else _forward_cpu
+        return run(x, weight, bias, activation)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, ctx.activation = inputs
+        x, weight, bias, ctx.activation, ctx.backend = inputs
         y, slope = output
         ctx.mark_non_differentiable(slope)
         ctx.save_for_backward(x, weight, bias, y, slope)
@@ -62,17 +64,18 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, y, slope = ctx.saved_tensors
         wanted = tuple(ctx.needs_input_grad[:2])
-        dx, dweight, dbias = _DenseBackward.apply(gradient, x, weight, y, slope, ctx.activation, wanted)
+        dx, dweight, dbias = _DenseBackward.apply(gradient, x, weight, y, slope, ctx.activation, wanted, ctx.backend)
         return (
             batching.summed(dx, x) if wanted[0] else None,
             batching.summed(dweight, weight) if wanted[1] else None,
             batching.summed(dbias, bias),
             None,
+            None,
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        found = _Dense.apply(*batching.merge(info.batch_size, in_dims[:3], inputs[:3]), inputs[3])
+        found = _Dense.apply(*batching.merge(info.batch_size, in_dims[:3], inputs[:3]), *inputs[3:])
         return batching.split(info.batch_size, found)
 
 
@@ -88,8 +91,10 @@ class _DenseBackward(torch.autograd.Function):
         slope: Tensor,
         activation: str,
         wanted: tuple[bool, bool],
+        backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _backward_cpu(gradient, x, weight, y, slope, activation, wanted)
+        run = _backward_triton if backend == "triton" else _backward_cpu
+        return run(gradient, x, weight, y, slope, activation, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -122,15 +127,46 @@ def _backward_cpu(
     activation: str,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    members, (batch, features), outputs = len(gradient), x.shape[1:], weight.shape[1]
-    y, slope = (tensor.expand(members, *tensor.shape[1:]).contiguous() for tensor in (y, slope))
+    members, (batch, features), outputs = max(len(gradient), len(y)), x.shape[1:], weight.shape[1]
+    gradient, y, slope = (tensor.expand(members, *tensor.shape[1:]).contiguous() for tensor in (gradient, y, slope))
     dx = torch.empty((members, batch, features) if wanted[0] else (members, 0))
     dweight = torch.empty((members, outputs, features) if wanted[1] else (members, 0))
     dbias = torch.empty(members, outputs)
     sizes = _shape(members, x, weight, True, activation)
-    tensors = (gradient.contiguous(), x.contiguous(), weight.contiguous(), y, slope, dx, dweight, dbias)
+    tensors = (gradient, x.contiguous(), weight.contiguous(), y, slope, dx, dweight, dbias)
     backends.cpu_extension().dense_backward(sizes, *(tensor.data_ptr() for tensor in tensors))
     return dx, dweight, dbias
+
+
+def _forward_triton(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    from . import gpu_triton
+
+    members = max(map(len, (x, weight, bias)))
+    slope = x.new_empty((members, x.shape[1], weight.shape[1]) if activation in SLOPES else (members, 0))
+    slopes = slope if activation in SLOPES else None
+    return gpu_triton.forward(x, weight, bias, activation=activation, slopes=slopes), slope
+
+
+def _backward_triton(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    activation: str,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    from . import gpu_triton
+
+    if activation in SLOPES:
+        dz = gradient * slope
+    else:
+        dz = gradient if activation == "none" else torch.where(y <= 0, 0.0, gradient)  # NaN lets it pass, as in torch
+    dz = dz.expand(max(len(dz), len(y)), *dz.shape[1:])
+    dx = gpu_triton.input_gradient(dz, weight) if wanted[0] else dz.new_empty(len(dz), 0)
+    if not wanted[1]:
+        return dx, dz.new_empty(len(dz), 0), dz.sum(1)
+    return dx, *gpu_triton.weight_gradient(dz, x)
 
 
 def _shape(members: int, x: Tensor, weight: Tensor, bias_shared: bool, activation: str) -> object:

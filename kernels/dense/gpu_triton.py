@@ -6,6 +6,7 @@ tiles is (layer, tile of rows, tile of columns). Offsets count elements from the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -177,45 +178,79 @@ def _blocks(precision: str, depths: dict[str, int] = DEPTHS) -> tuple[str, int, 
     return INPUT_PRECISION[precision], BLOCK_ROWS, BLOCK_OUTPUTS, depths[precision]
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor, precision: str = "fp32") -> Tensor:
-    """x [M, B, F] or [B, F], weight [M, O, F], bias [M, O] -> y float32 [M, B, O]."""
-    y = torch.empty(len(weight), x.shape[-2], weight.shape[1], device=x.device)
-    layers, rows = _op_layers(x, weight), x.shape[-2]
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    precision: str = "fp32",
+    *,
+    activation: str = "none",
+    slopes: Tensor | None = None,
+) -> Tensor:
+    """One layer of each member, by a launch of its own.
+
+    Args:
+        x: [M, B, F], or [1, B, F] or [B, F] for all members.
+        weight: [M, O, F] or [1, O, F].
+        bias: [M, O] or [1, O].
+        precision, activation: see `launch_forward`.
+        slopes: [M, B, O], where the activation's slopes go; None for nowhere.
+
+    Returns:
+        y float32 [M, B, O].
+    """
+    x = x[None] if x.ndim == 2 else x
+    members, rows, (outputs, inputs) = max(map(len, (x, weight, bias))), x.shape[1], weight.shape[1:]
+    y = torch.empty(members, rows, outputs, device=x.device)
     if y.numel():
-        found = tables(layers, output_tiles(layers, rows), x.device)
-        launch_forward(found, x.contiguous(), weight.contiguous(), bias.contiguous(), y, rows, precision=precision)
+        table = _op_table("y", members, rows, inputs, outputs, *(len(t) > 1 for t in (x, weight, bias)), x.device)
+        tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), y)
+        with torch.cuda.device_of(x):
+            launch_forward(table, *tensors, rows, activation=activation, slopes=slopes, precision=precision)
     return y
 
 
 def input_gradient(dy: Tensor, weight: Tensor, precision: str = "fp32") -> Tensor:
-    """dy [M, B, O], weight [M, O, F] -> dx like dy [M, B, F]."""
-    dx = dy.new_empty(*dy.shape[:2], weight.shape[2])
-    layers, rows = _op_layers(dx, weight), dy.shape[1]
+    """dy [M, B, O], weight [M, O, F] or [1, O, F] -> dx like dy [M, B, F]."""
+    (members, rows, outputs), inputs = dy.shape, weight.shape[2]
+    dx = dy.new_empty(members, rows, inputs)
     if dx.numel():
-        found = tables(layers, input_tiles(layers, rows), dy.device)
-        launch_input_gradient(found, dy.contiguous(), weight.contiguous(), dx, rows, precision=precision)
+        table = _op_table("dx", members, rows, inputs, outputs, True, len(weight) > 1, True, dy.device)
+        with torch.cuda.device_of(dy):
+            launch_input_gradient(table, dy.contiguous(), weight.contiguous(), dx, rows, precision=precision)
     return dx
 
 
 def weight_gradient(dy: Tensor, x: Tensor, precision: str = "fp32") -> tuple[Tensor, Tensor]:
-    """dy [M, B, O], x [M, B, F] or [B, F] -> float32 gradients of weight [M, O, F] and bias [M, O]."""
-    dw = torch.empty(len(dy), dy.shape[2], x.shape[-1], device=dy.device)
-    db = torch.empty(len(dy), dy.shape[2], device=dy.device)
-    layers = _op_layers(x, dw)
+    """dy [M, B, O], x [M, B, F], or [1, B, F] or [B, F] -> float32 gradients of weight [M, O, F] and bias [M, O]."""
+    x = x[None] if x.ndim == 2 else x
+    (members, rows, outputs), inputs = dy.shape, x.shape[2]
+    dw, db = (torch.empty(members, outputs, *rest, device=dy.device) for rest in ((inputs,), ()))
     if dw.numel():
-        found = tables(layers, weight_tiles(layers), dy.device)
-        launch_weight_gradient(found, dy.contiguous(), x.contiguous(), dw, db, dy.shape[1], precision=precision)
+        table = _op_table("dw", members, rows, inputs, outputs, len(x) > 1, True, True, dy.device)
+        with torch.cuda.device_of(dy):
+            launch_weight_gradient(table, dy.contiguous(), x.contiguous(), dw, db, rows, precision=precision)
     return dw, db
 
 
-def _op_layers(x: Tensor, weight: Tensor) -> list[Layer]:
-    rows, (members, outputs, inputs) = x.shape[-2], weight.shape
-    own = x.ndim == 3
-    return [
+@functools.lru_cache(maxsize=256)
+def _op_table(
+    result: str,
+    members: int,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    own_x: bool,
+    own_weight: bool,
+    own_bias: bool,
+    device: torch.device,
+) -> Tables:
+    """The tables for y, dx or dw of equal layers that follow each other in memory, or are the same where not owned."""
+    layers = [
         Layer(
-            x=m * rows * inputs * own,
-            weight=m * outputs * inputs,
-            bias=m * outputs,
+            x=m * rows * inputs * own_x,
+            weight=m * outputs * inputs * own_weight,
+            bias=m * outputs * own_bias,
             y=m * rows * outputs,
             dx=m * rows * inputs,
             dz=m * rows * outputs,
@@ -230,3 +265,8 @@ def _op_layers(x: Tensor, weight: Tensor) -> list[Layer]:
         )
         for m in range(members)
     ]
+    sizes = {"y": (rows, outputs), "dx": (rows, inputs), "dw": (outputs, inputs)}[result]
+    blocks = zip(sizes, (BLOCK_ROWS, BLOCK_OUTPUTS), strict=True)
+    down, across = (torch.arange(triton.cdiv(size, block), dtype=torch.int32) for size, block in blocks)
+    tiles = torch.cartesian_prod(torch.arange(members, dtype=torch.int32), across, down)[:, [0, 2, 1]]
+    return tables(layers, [], device)._replace(tiles=tiles.contiguous().to(device))

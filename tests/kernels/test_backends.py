@@ -48,6 +48,18 @@ def test_a_dtype_the_backend_lacks_falls_back(monkeypatch):
     assert choose(CUDA, torch.float16) == "triton"
 
 
+def test_an_op_that_knows_float32_alone_computes_the_others_in_plain_torch(monkeypatch, caplog):
+    monkeypatch.setattr(backends, "missing", lambda backend, device: "")
+    assert backends.choose("dense", BOTH, CUDA, torch.float32, wide=False) == "triton"
+    with caplog.at_level(logging.WARNING, logger="atras.kernels"):
+        for dtype in (torch.float64, torch.bfloat16, torch.float64):
+            assert backends.choose("dense", BOTH, CUDA, dtype, wide=False) == "reference"
+    assert [record.message for record in caplog.records] == [
+        f"dense: plain torch is used: backend triton computes in float32, got {name}; convert first"
+        for name in ("float64", "bfloat16")
+    ]
+
+
 def test_asking_for_a_missing_backend_is_an_error_that_names_the_remedy(monkeypatch):
     monkeypatch.setenv("ATRAS_BACKEND", "cpu")
     monkeypatch.setattr(backends, "_cpu_missing", "the C++ extension is not built; install a C++ compiler")

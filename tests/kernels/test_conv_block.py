@@ -187,6 +187,36 @@ def test_vmap_is_the_loop_over_members(backend, dims):
         assert_close(leaf.grad, each if dim == 0 else each.sum(0), rtol=1e-4, atol=1e-5)
 
 
+def test_members_may_share_what_comes_back(backend):
+    x, weight, bias, key = make_conv_block_inputs(3, (2, 2, 6, 7), 5, device=backend.device)
+    upstream = torch.randn(2, 5, 2, 2, generator=torch.Generator().manual_seed(0)).to(x)
+
+    def pulled(x, weight, bias, key):
+        def one(*tensors):
+            return block(*tensors, key, activation="tanh", pool=True)
+
+        return torch.func.vjp(one, x, weight, bias)[1](upstream)
+
+    loop = (pulled(x[0], weight[m], bias[m], key[m]) for m in range(3))
+    expected = [torch.stack(each) for each in zip(*loop, strict=True)]
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if backend.name == "reference" else {}  # as above
+    for one, other in zip(torch.vmap(pulled, (None, 0, 0, 0))(x[0], weight, bias, key), expected, strict=True):
+        assert_close(one, other, **rounding)
+
+
+def test_each_member_may_be_at_a_step_of_its_own(backend):
+    x, weight, bias, key = make_conv_block_inputs(3, (2, 2, 5, 6), 5, device=backend.device)
+    steps = torch.tensor([0, 7, 2**31 + 5], device=backend.device)
+
+    def one(weight, step):
+        return conv_block(x[0], weight, bias[0], rate256=128, key=key[0], step=step, activation="sigmoid")
+
+    found = torch.vmap(one)(weight, steps)
+    for m in range(3):
+        assert_close(found[m] == 0, one(weight[m], steps[m]) == 0)
+        assert not torch.equal(found[m] == 0, found[m - 1] == 0)
+
+
 def test_vmap_nests_and_takes_any_axis(backend):
     x, weight, bias, key = make_conv_block_inputs(3, (4, 2, 6, 7), 5, device=backend.device)
     rounding = {"rtol": 1e-4, "atol": 1e-5} if backend.name == "reference" else {}  # as above

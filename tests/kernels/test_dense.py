@@ -114,6 +114,20 @@ def test_vmap_is_the_loop_over_members(backend, dims):
         assert_close(leaf.grad, each if dim == 0 else each.sum(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "none"])
+def test_members_may_share_what_comes_back(backend, activation):
+    x, weight, bias = make_dense_inputs(3, 4, 5, 6, device=backend.device)
+    upstream = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).to(x)
+
+    def pulled(*tensors):
+        return torch.func.vjp(lambda *t: dense(*t, activation=activation), *tensors)[1](upstream)
+
+    expected = [torch.stack(each) for each in zip(*(pulled(x[0], weight[m], bias[m]) for m in range(3)), strict=True)]
+    rounding = {"rtol": 1e-4, "atol": 1e-5} if backend.name == "reference" else {}  # as above
+    for one, other in zip(torch.vmap(pulled, (None, 0, 0))(x[0], weight, bias), expected, strict=True):
+        assert_close(one, other, **rounding)
+
+
 def test_vmap_nests_and_takes_any_axis_and_strides(backend):
     x, weight, bias = make_dense_inputs(3, 4, 5, 6, device=backend.device)
     rounding = {"rtol": 1e-4, "atol": 1e-5} if backend.name == "reference" else {}  # as above
