@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 
 from . import files
-from .engine import Engine, Member
+from .engine import Member
 from .errors import InputError
 from .model import Parameters, Spec, parameter_shapes
 from .space import Candidate
@@ -40,11 +40,6 @@ def pack(spec: Spec, protocol_hash: str, networks: Mapping[Member, Parameters]) 
     }
     metadata = {"format": FORMAT, "spec": json.dumps(dataclasses.asdict(spec)), "protocol_hash": protocol_hash}
     return safetensors.torch.save(tensors, metadata)
-
-
-def networks_of(engine: Engine) -> dict[Member, Parameters]:
-    """Copies of every member's parameters."""
-    return {member: engine.parameters_of(index) for index, member in enumerate(engine.members)}
 
 
 class Networks:
