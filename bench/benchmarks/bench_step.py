@@ -11,7 +11,7 @@ from atras.kernels import Step
 from atras.kernels.step import reference
 from atras.testing import assert_close, make_step_inputs
 
-from .side_by_side import fastest
+from .side_by_side import DEVICES, fastest
 
 BATCH, STEPS = 128, 2
 # stem, image shape, hidden widths; no dropout, so that all sides compute the same numbers.
@@ -19,19 +19,18 @@ CASES = {
     "8 members, no stem, MNIST": ("none", (1, 28, 28), [[40], [64], [24, 192], [64, 1024]] * 2),
     "2 members, conv2, MNIST": ("conv2", (1, 28, 28), [[40], [24, 192]]),
 }
-PRECISION = "bf16" if "bf16" in Step.precisions() else "fp32"  # what training uses here
 
 
 class Textbook:
     """Each member an nn.Sequential with the fastest torch.optim.Adam, stepped in turn."""
 
-    def __init__(self, stem: str, image_shape: tuple[int, int, int], hidden: list[list[int]]) -> None:
-        self.members = [build(stem, image_shape, widths) for widths in hidden]
+    def __init__(self, stem: str, image_shape: tuple[int, int, int], hidden: list[list[int]], device: str) -> None:
+        self.members = [build(stem, image_shape, widths).to(device) for widths in hidden]
         self.optimizers = [torch.optim.Adam(member.parameters(), lr=1e-3, fused=True) for member in self.members]
 
-    def train(self, images: torch.Tensor, labels: torch.Tensor, order: torch.Tensor) -> list[list[float]]:
-        """Losses of each member's steps."""
-        losses: list[list[float]] = [[] for _ in self.members]
+    def train(self, images: torch.Tensor, labels: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """Losses [M, steps]."""
+        losses: list[list[torch.Tensor]] = [[] for _ in self.members]
         for index in order.split(BATCH):
             x, y = images[index], labels[index]
             for member, optimizer, found in zip(self.members, self.optimizers, losses, strict=True):
@@ -39,8 +38,8 @@ class Textbook:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                found.append(loss.item())
-        return losses
+                found.append(loss.detach())
+        return torch.stack([torch.stack(found) for found in losses])
 
 
 def build(stem: str, image_shape: tuple[int, int, int], widths: list[int]) -> nn.Sequential:
@@ -79,46 +78,49 @@ def useful_flops(stem: str, image_shape: tuple[int, int, int], hidden: list[list
 class OneStep:
     """All members through one optimizer step, out of a call of a few."""
 
-    param_names = ("case",)
-    params = (list(CASES),)
+    param_names = ("device", "case")
+    params = (DEVICES, list(CASES))
     timeout = 300
 
-    def setup(self, case: str) -> None:
+    def setup(self, device: str, case: str) -> None:
         stem, image_shape, hidden = CASES[case]
-        self.images, self.labels = make_step_inputs(STEPS * BATCH, image_shape, dtype=torch.float32)
-        self.order = torch.arange(len(self.labels))
+        where = torch.device(device)
+        inputs = make_step_inputs(STEPS * BATCH, image_shape, dtype=torch.float32)
+        self.images, self.labels = (tensor.to(where) for tensor in inputs)
+        self.order = torch.arange(len(self.labels), device=where)
         self.rates = torch.full((len(hidden),), 1e-3, dtype=torch.float64)
-        self.textbook = Textbook(stem, image_shape, hidden)
+        self.textbook = Textbook(stem, image_shape, hidden, device)
+        precision = "bf16" if "bf16" in Step.precisions(where) else "fp32"  # what training uses here
         common = {"stem": stem, "batch": BATCH, "stem_rate256": 0, "threads": torch.get_num_threads()}
-        self.step = Step(image_shape, 10, hidden, precision=PRECISION, **common)
+        self.step = Step(image_shape, 10, hidden, precision=precision, device=where, **common)
         for index, member in enumerate(self.textbook.members):
             self.step.pour_in(index, list(member.parameters()))
         self.gflops = useful_flops(*CASES[case]) * BATCH / 1e9
         # Rounding of the products, and what the first update makes of it.
-        self.check(self.ours()[0], 1e-4 if PRECISION == "fp32" else 2e-2)
+        self.check(self.ours()[0], 1e-4 if precision == "fp32" else 2e-2)
 
     def check(self, losses: torch.Tensor, rtol: float) -> None:
         """The other side is the same network, trained on the same batches."""
-        assert_close(losses, torch.tensor(self.loop(), dtype=torch.float64), rtol=rtol)
+        assert_close(losses.cpu(), self.loop().double().cpu(), rtol=rtol)
 
     def ours(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.step.train(self.images, self.labels, self.order, learning_rates=self.rates)
 
-    def loop(self) -> list[list[float]]:
+    def loop(self) -> torch.Tensor:
         return self.textbook.train(self.images, self.labels, self.order)
 
-    def seconds(self, *works: Callable[[], object]) -> list[float]:
+    def seconds(self, device: str, *works: Callable[[], object]) -> list[float]:
         """Of a step, the fastest of rounds in turn."""
-        return [found / STEPS for found in fastest(*works, device="cpu")]
+        return [found / STEPS for found in fastest(*works, device=device)]
 
-    def track_step_seconds(self, case: str) -> float:
-        return self.seconds(self.ours)[0]
+    def track_step_seconds(self, device: str, case: str) -> float:
+        return self.seconds(device, self.ours)[0]
 
-    def track_gflops(self, case: str) -> float:
-        return self.gflops / self.seconds(self.ours)[0]
+    def track_gflops(self, device: str, case: str) -> float:
+        return self.gflops / self.seconds(device, self.ours)[0]
 
-    def track_times_faster_than_loop(self, case: str) -> float:
-        ours, loop = self.seconds(self.ours, self.loop)
+    def track_times_faster_than_loop(self, device: str, case: str) -> float:
+        ours, loop = self.seconds(device, self.ours, self.loop)
         return loop / ours
 
     track_step_seconds.unit = "seconds"
