@@ -34,7 +34,7 @@ class Passes(NamedTuple):
 
 def copies_kept(protocol: Protocol) -> int:
     """How many copies of the evaluated images the protocol's attacks keep at once."""
-    return 3 if protocol.attacks == ("fgsm",) and protocol.train_attack == "fgsm" else 8
+    return 8 if protocol.attacks == ("fgsm",) and protocol.train_attack == "fgsm" else 12
 
 
 def attack_passes(protocol: Protocol, name: str) -> Passes:

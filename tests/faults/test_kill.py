@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -56,7 +57,8 @@ class Server:
         try:
             return int(self.lines.get(timeout=delay or 120))
         except queue.Empty:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.kill(pid, signal.SIGKILL)
         return int(self.lines.get(timeout=120))
 
     def close(self) -> None:
