@@ -100,10 +100,10 @@ class Evaluation:
             hear: told of every chunk.
 
         Returns:
-            The figures, and the signs int8 [M, N, C, H, W] of the first attack.
+            The figures, and the signs int8 [M, N, C, H, W] of the first attack, N being 0 without one.
         """
         counted = [self.honest_attack, *self.stronger]
-        kept = self._empty_signs("test")
+        kept = self._empty_signs("test", wanted=first is not None)
         tallies: dict[Attack, Tally] = {
             attack: Tally(self.engine) for attack in ([first, *counted] if first else counted)
         }
@@ -118,7 +118,8 @@ class Evaluation:
                     alive.append(hits if attack.label.epsilon is not None else hits | (change > attack.epsilon))
                 if attack == next(iter(tallies)) and isinstance(attacked, Signed):
                     clean.add(attacked.clean_logits, labels)
-                    kept[:, chunk] = attacked.signs
+                    if first is not None:
+                        kept[:, chunk] = attacked.signs
                 if attack == self.honest_attack and isinstance(attacked, Signed):
                     self._count_curve(curve, attacked, labels)
                     if hear is not None:
@@ -166,6 +167,7 @@ class Evaluation:
         own = [random_targets(seed, split, labels, self.data.classes) for seed in self.seeds]
         return torch.stack(own)[self.seed_of][:, chunk]
 
-    def _empty_signs(self, split: str) -> Tensor:
+    def _empty_signs(self, split: str, wanted: bool = True) -> Tensor:
         images = getattr(self.data, split).images
-        return torch.empty(len(self.engine.members), *images.shape, dtype=torch.int8, device=images.device)
+        shape = (len(self.engine.members), len(images) if wanted else 0, *images.shape[1:])
+        return torch.empty(shape, dtype=torch.int8, device=images.device)
