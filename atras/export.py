@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from . import files
+from . import files, tensor_file
 from .errors import InputError
 from .model import Parameters, Spec, parameter_shapes
 from .results import Results
@@ -166,15 +164,14 @@ def load(path: str | Path) -> nn.Module:
     """
     path = Path(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = _decoded(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        texts, tensors = tensor_file.read(path, json.dumps(FILE_FORMAT))
+        metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}
         spec = Spec(**(metadata["spec"] | {"image_shape": tuple(metadata["spec"]["image_shape"])}))
         shapes = parameter_shapes(spec, tuple(metadata["hidden"]))
         if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
             raise ValueError("its parameters do not fit its architecture")
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
+    except tensor_file.ERRORS as error:
+        reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
             "pt2 files are for torch.export.load, onnx files for onnxruntime"
@@ -210,16 +207,9 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _decoded(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    values = {name: json.loads(text) for name, text in (metadata or {}).items()}
-    if values.get("format") != FILE_FORMAT:
-        raise ValueError(f"format {values.get('format')!r}")
-    return values
-
-
 def _safetensors(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
     del spec  # it is in the metadata
-    return safetensors.torch.save(parameters, metadata)
+    return b"".join(tensor_file.pack(metadata, parameters))
 
 
 def _pt2(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import pickle
 import struct
 import warnings
@@ -25,10 +24,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .reading import open_regular, read_regular
-
-MAX_FILE_BYTES = 64 * 2**30
-"""Most bytes a file may have, where that is less than half of this machine's memory."""
+from .reading import memory_limit, open_regular, read_regular
 
 MAX_UNPACKED_BYTES = 2 * 2**30
 """Most bytes a compressed file may unpack to, unless the file itself is larger."""
@@ -81,7 +77,7 @@ def read_idx(path: Path, axes: int) -> Contents:
     Source: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
     """
     with _damage_named(path, "an IDX file"):
-        stored = read_regular(path, _most_stored())
+        stored = read_regular(path, memory_limit())
         packed = stored[:2] == b"\x1f\x8b"
         stream = gzip.GzipFile(fileobj=io.BytesIO(stored)) if packed else io.BytesIO(stored)
         header = stream.read(4 + 4 * axes)
@@ -132,7 +128,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     with (
         _damage_named(path, "an .npz file"),
-        open_regular(path, _most_stored()) as file,
+        open_regular(path, memory_limit()) as file,
         zipfile.ZipFile(file) as archive,
     ):
         members: dict[str, zipfile.ZipInfo] = {}
@@ -242,7 +238,7 @@ def read_svhn(path: Path) -> tuple[Contents, np.ndarray]:
     """
     kind = "a MATLAB 5 file with X (uint8, H x W x 3 x N) and y (N x 1)"
     with _damage_named(path, kind):
-        stored = read_regular(path, _most_stored())
+        stored = read_regular(path, memory_limit())
         found = _mat_arrays(stored, ("X", "y"))
         shown = ", ".join(f"{name} {array.dtype.name} {_times(array.shape)}" for name, array in found.items())
         images, labels = found.get("X", np.empty(0)), found.get("y", np.empty(0)).reshape(-1)
@@ -328,14 +324,6 @@ def _damage_named(path: Path, kind: str) -> Iterator[None]:
         raise InputError(
             f"{path}: expected {kind}, got one that cannot be read ({reason}); fetch or make it again"
         ) from error
-
-
-def _most_stored() -> int:
-    """Most bytes that a file may have: what this machine cannot hold is not begun."""
-    try:
-        return min(MAX_FILE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    except (AttributeError, OSError, ValueError):
-        return MAX_FILE_BYTES
 
 
 def _most_unpacked(file_bytes: int) -> int:

@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 
 from .measure import Row, Rows
 from .protocol import Protocol
-from .results import Results, Writer
+from .results import Results
 from .schemas import ACCURACIES, COMPUTED, SCHEMAS
 from .space import Candidate
+from .writer import Writer
 
 
 def make_run(

@@ -8,6 +8,9 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_FILE_BYTES = 64 * 2**30
+"""Most bytes a file may have, where that is less than half of this machine's memory."""
+
 
 def open_regular(path: Path, limit: int) -> BinaryIO:
     """Open a file that is one: a FIFO would be waited for, a device may never end.
@@ -49,3 +52,11 @@ def read_regular(path: Path, limit: int) -> bytes:
 def _without_waiting(path: str, flags: int) -> int:
     # Opened as usual, a FIFO that nobody writes to holds the program for ever.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def memory_limit() -> int:
+    """Most bytes that a file may have whose size nothing else bounds: what this machine cannot hold is not begun."""
+    try:
+        return min(MAX_FILE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    except (AttributeError, OSError, ValueError):
+        return MAX_FILE_BYTES

@@ -37,8 +37,9 @@ from .plan import MEMORY_SHARE, Machine, Plan, choose_engine, halves, make_group
 from .price import add_source, predict
 from .progress import Reporter
 from .protocol import Execution, Protocol
-from .results import Results, Writer, read
+from .results import Results, read
 from .weights import Networks
+from .writer import Writer
 
 Stop = Callable[[], bool]
 
@@ -368,7 +369,7 @@ class _Run:
                 self.reporter.note(line)
             self.writer.append(_complete(rows, index, self.constants))
             warnings = [*self.writer.run.get("warnings", ()), *found]
-            self.writer.update({"finished_groups": index + 1, "warnings": warnings})
+            self.writer.update({"finished_groups": index + 1, "warnings": warnings, "timings": self.timings()})
             runner.forget()
             return 1
         # Out of the handler: it holds what the group had allocated.

@@ -11,7 +11,8 @@ import polars as pl
 from scipy import special
 
 from .errors import InputError
-from .results import Results, wilson
+from .frames import wilson
+from .results import Results
 
 EXACT = 14
 """Most differences whose sign patterns are all counted (16,384); past it they are drawn."""

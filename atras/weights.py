@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-
-from . import files
+from . import files, tensor_file
 from .engine import Member
 from .errors import InputError
 from .model import Parameters, Spec, parameter_shapes
@@ -29,17 +26,6 @@ PHASES = ("trained", "defended")
 def file_name(phase: str, group: int, part: int | None = None) -> str:
     """Where a group's networks lie below the run's folder; where its members train one by one, those of one of them."""
     return f"{FOLDER}/{phase}-{group:03d}{'' if part is None else f'-{part:03d}'}.safetensors"
-
-
-def pack(spec: Spec, protocol_hash: str, networks: Mapping[Member, Parameters]) -> bytes:
-    """The content of a file of networks."""
-    tensors = {
-        f"{member.name}/{name}": values.detach().cpu().contiguous()
-        for member, parameters in networks.items()
-        for name, values in parameters.items()
-    }
-    metadata = {"format": FORMAT, "spec": json.dumps(dataclasses.asdict(spec)), "protocol_hash": protocol_hash}
-    return safetensors.torch.save(tensors, metadata)
 
 
 class Networks:
@@ -63,9 +49,16 @@ class Networks:
             InputError: if the file cannot be written.
         """
         if self._folder is not None:
-            files.write(self._folder / file_name(phase, group, part), [pack(self._spec, self._hash, networks)])
+            files.write(self._folder / file_name(phase, group, part), self._packed(networks))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
+
+    def _packed(self, networks: Mapping[Member, Parameters]) -> list[bytes | memoryview]:
+        spec = json.dumps(dataclasses.asdict(self._spec))
+        tensors = {
+            f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
+        }
+        return tensor_file.pack({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
 
     def get(self, phase: str, member: Member) -> Parameters:
         """One network, on the CPU.
@@ -110,16 +103,14 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     prefix = f"{candidate.name}/{seed}/"
     for path in sorted((Path(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
-                if not names:
-                    continue
-                spec = _spec(file.metadata())
-                parameters = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            reason = str(error).partition("\n")[0]
+            metadata, parameters = tensor_file.read_some(path, FORMAT, prefix)
+            if not parameters:
+                continue
+            spec = _spec(metadata)
+        except tensor_file.ERRORS as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"{path}: expected networks of a run, found a damaged or foreign file ({reason})"
+                f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
         return spec, _checked(path, spec, candidate, parameters)
     raise InputError(
@@ -127,8 +118,8 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     )
 
 
-def _spec(metadata: dict[str, str] | None) -> Spec:
-    values: dict[str, Any] = json.loads((metadata or {})["spec"])
+def _spec(metadata: dict[str, str]) -> Spec:
+    values: dict[str, Any] = json.loads(metadata["spec"])
     return Spec(**(values | {"image_shape": tuple(values["image_shape"])}))
 
 

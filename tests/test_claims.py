@@ -28,10 +28,11 @@ from atras.paper import (
     trained_rows,
 )
 from atras.protocol import Protocol
-from atras.results import Results, Writer
+from atras.results import Results
 from atras.schemas import ACCURACIES, SCHEMAS, dtypes
 from atras.solo import SOLO_STEPS, measure_solo_steps, solo_steps
 from atras.space import Candidate
+from atras.writer import Writer
 
 NAMES = ("40", "48", "56", "8-128", "8-256", "16-128", "8-32-128-512")
 ORDER = [

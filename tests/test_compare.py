@@ -13,9 +13,10 @@ from atras.compare import COLUMNS, compare, compare_lines, protocol_differences
 from atras.errors import InputError
 from atras.measure import Rows
 from atras.protocol import Protocol
-from atras.results import Results, Writer
+from atras.results import Results
 from atras.schemas import SCHEMAS, dtypes
 from atras.space import Candidate
+from atras.writer import Writer
 
 
 def run_of(rows: list[dict[str, Any]], **protocol: Any) -> Results:

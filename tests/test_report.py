@@ -17,13 +17,14 @@ import pytest
 
 import atras
 from atras import InputError, cli, paper, report
+from atras.frames import wilson
 from atras.made_up import make_run
 from atras.report import charts, heatmap, intervals, pictures, scales
 from atras.report.contents import sections
 from atras.report.markdown import markdown
 from atras.report.page import page
 from atras.report.record import claim_section
-from atras.results import Results, wilson
+from atras.results import Results
 from atras.schemas import STATUSES
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}

@@ -17,13 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras import results, schemas, summary
+from atras import frames, results, schemas, summary
 from atras.errors import InputError
+from atras.frames import wilson
 from atras.protocol import Protocol
-from atras.results import Results, Writer, read, wilson
+from atras.results import Results, read
 from atras.schemas import ACCURACIES, OPTIONAL, PAPER_COLUMNS, SCHEMAS
 from atras.space import PAPER_CANDIDATES
 from atras.summary import summary_lines
+from atras.writer import Writer
 
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
 FILES = {"run.json", "table.csv", "table.parquet", "metrics.parquet", "history.parquet", "timings.parquet"}
@@ -458,7 +460,7 @@ def test_a_frame_of_another_form_is_refused(finished: Path, name: str) -> None:
         frame.with_columns(pl.col("seed").cast(pl.Int32)),
         frame.select(sorted(frame.columns)),
     ):
-        (finished / f"{name}.parquet").write_bytes(results._parquet(other))
+        (finished / f"{name}.parquet").write_bytes(frames.parquet(other))
         with pytest.raises(InputError, match=f"{name}.parquet: expected the columns of frame {name}"):
             read(finished)
 
@@ -627,13 +629,16 @@ def test_names_in_foreign_results_are_shown_and_not_obeyed(tmp_path: Path) -> No
 )
 def test_rows_with_holes_or_unknown_states_are_refused(finished: Path, change: pl.Expr, message: str) -> None:
     path = finished / "table.parquet"
-    path.write_bytes(results._parquet(pl.read_parquet(path.read_bytes()).with_columns(change)))
+    path.write_bytes(frames.parquet(pl.read_parquet(path.read_bytes()).with_columns(change)))
     with pytest.raises(InputError, match=rf"table\.parquet: {message}"):
         read(finished)
 
 
 def test_files_past_their_limits_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, name in (("MAX_PARQUET_BYTES", "table.parquet"), ("MAX_JSON_BYTES", "run.json")):
-        monkeypatch.setattr(results, limit, 10)
+    for module, limit, name in (
+        (frames, "MAX_PARQUET_BYTES", "table.parquet"),
+        (results, "MAX_JSON_BYTES", "run.json"),
+    ):
+        monkeypatch.setattr(module, limit, 10)
         with pytest.raises(InputError, match=f"{name}: .* of which 10 are allowed"):
             read(finished)

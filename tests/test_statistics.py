@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from atras.errors import InputError
-from atras.results import Results, wilson
+from atras.frames import wilson
+from atras.results import Results
 from atras.schemas import SCHEMAS, dtypes
 from atras.statistics import (
     EXACT,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atras import statistics
-from atras.results import wilson
+from atras.frames import wilson
 
 
 class Estimate(NamedTuple):

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from atras.groups import ENGINES
 from atras.model import make_spec
 from atras.protocol import Execution, Protocol
 from atras.randomness import permutation
+from atras.results import read
 from atras.testing import SMALL, tables_of
 
 CPU = torch.device("cpu")
@@ -191,6 +193,28 @@ def test_a_run_stopped_at_every_call_ends_with_the_same_tables(
     assert (run["status"], len(run["sessions"])) == ("finished", sessions)
     assert sessions > 3
     assert tables_of(folder) == tables_of(whole)
+
+
+@pytest.mark.faults
+def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**6, 1000))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def killed(*_: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule.GroupRunner, "forget", killed)
+        patch.setattr(schedule._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
+        with pytest.raises(Interrupted):
+            schedule.run(SMALL, execution("stack"), out=tmp_path)
+    run = read(tmp_path).run
+    assert (run["status"], run["finished_groups"]) == ("running", 1)
+    assert run["timings"]["run_seconds"] == 1000
+    # From the start of the second session to the end of its only group, and from there to its own end.
+    assert schedule.resume(tmp_path).run["timings"]["run_seconds"] == 1000 + 2000
 
 
 @pytest.mark.faults

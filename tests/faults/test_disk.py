@@ -17,7 +17,7 @@ import pytest
 from atras import files, schedule
 from atras.errors import InputError
 from atras.protocol import Execution
-from atras.results import Results
+from atras.results import Results, read, run_json
 from atras.testing import SMALL, tables_of
 
 EXECUTION = Execution(engine="stack", device="cpu", checkpoint_every=0)
@@ -131,8 +131,8 @@ def test_a_second_writer_is_refused_and_the_first_ones_process_named(
     tmp_path: Path, count: Callable[..., None]
 ) -> None:
     schedule.run(SMALL, EXECUTION, out=tmp_path)
-    run = json.loads((tmp_path / "run.json").read_text()) | {"status": "interrupted"}
-    (tmp_path / "run.json").write_text(json.dumps(run))
+    run = read(tmp_path).run | {"status": "interrupted"}
+    (tmp_path / "run.json").write_bytes(run_json(run))
     lock = files.Lock(tmp_path)
     for start in (lambda: schedule.run(SMALL, out=tmp_path), lambda: schedule.resume(tmp_path)):
         with pytest.raises(InputError, match=rf"found process {os.getpid()} on {platform.node()} at it; wait"):

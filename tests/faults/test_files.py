@@ -8,10 +8,12 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,18 +25,21 @@ import scipy.io
 import torch
 from hypothesis import strategies as st
 
-from atras import calibrate, config, formats, results
+from atras import calibrate, config, formats, frames, results, schedule, seal, tensor_file
 from atras.data import Split, load
 from atras.errors import InputError
 from atras.formats import IDX_FILES
 from atras.loop import LoopEngine
 from atras.model import Spec
 from atras.price import Speed
-from atras.protocol import Protocol
-from atras.results import Writer, read
+from atras.protocol import Execution, Protocol
+from atras.results import read
+from atras.schemas import SCHEMAS
 from atras.summary import summary_lines
-from atras.testing import damage
+from atras.testing import SMALL, damage
 from atras.train import Rows
+from atras.weights import read_member
+from atras.writer import Writer
 
 Fuzz = Callable[..., None]
 MIB = 2**20
@@ -146,19 +151,55 @@ def finished_run(folder: Path) -> Path:
     protocol = {"dataset": "digits", "candidates": ["40"], "seeds": [0]}
     writer = Writer(folder, {"protocol": protocol, "protocol_hash": "0123456789abcdef", "version": "0.1.0"})
     row: dict[str, Any] = {"dataset": "digits", "hidden_layers": "40", "depth": 1, "parameters": 9, "seed": 0}
-    accuracies = {name: 0.5 for name in results.SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
+    accuracies = {name: 0.5 for name in SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
     writer.append(Rows(table=[row | {"status": "trained"} | accuracies]))
     writer.finish({})
     return folder
 
 
-@pytest.mark.parametrize("name", ["table.parquet", "history.parquet", "run.json"])
-def test_files_of_a_run(fuzz: Fuzz, tmp_path: Path, name: str) -> None:
-    folder = finished_run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real run, with networks."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        schedule.run(SMALL, Execution(engine="stack", device="cpu"), out=folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "history.parquet", "run.json", "weights/trained-000.safetensors"])
+def test_no_damage_to_a_file_of_a_run_goes_unseen(
+    fuzz: Fuzz, long: bool, small_run: Path, tmp_path: Path, name: str, count: Callable[..., None]
+) -> None:
+    folder = Path(shutil.copytree(small_run, tmp_path / "run"))
     whole = (folder / name).read_bytes()
+    draw = Random(0)  # noqa: S311
 
     def check(content: bytes) -> None:
         (folder / name).write_bytes(content)
+        # Two contents may come within one tick of the file system's clock.
+        tensor_file._checked.cache_clear()
+        (read(folder), read_member(folder, SMALL.candidates[0], 0, "trained"))
+
+    check(whole)
+    for place in draw.sample(range(len(whole)), min(2000 if long else 100, len(whole))):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        with pytest.raises(InputError, match=f"{name}: expected .* found a damaged or foreign file"):
+            check(bytes(changed))
+        count("flips detected")
+    fuzz(check, RANDOMS.map(lambda random: damage(whole, random)))
+
+
+def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:
+    """Damage below the checksum."""
+    folder = finished_run(tmp_path / "run")
+    whole = json.dumps(read(folder).run | {"sha256": seal.BLANK}, indent=2).encode()
+
+    def check(content: bytes) -> None:
+        with suppress(ValueError):  # the damage is to the checksum's place
+            content = b"".join(seal.seal(results._MARK, content))
+        (folder / "run.json").write_bytes(content)
         (repr(read(folder)), summary_lines(read(folder)))
 
     fuzz(check, RANDOMS.map(lambda random: damage(whole, random)))
@@ -283,9 +324,9 @@ def test_a_frame_of_countless_equal_rows_is_refused(
 ) -> None:
     folder = finished_run(tmp_path / "run")
     path = folder / "table.parquet"
-    many = pl.read_parquet(path.read_bytes()).select(pl.all().first().repeat_by(results.MAX_ROWS // 10).explode())
-    many.write_parquet(path)
-    monkeypatch.setattr(results, "MAX_ROWS", results.MAX_ROWS // 10 - 1)
+    many = pl.read_parquet(path.read_bytes()).select(pl.all().first().repeat_by(frames.MAX_ROWS // 10).explode())
+    path.write_bytes(frames.parquet(many))
+    monkeypatch.setattr(frames, "MAX_ROWS", frames.MAX_ROWS // 10 - 1)
     with pytest.raises(InputError, match=r"table\.parquet: expected at most 999999 rows, found 1000000"):
         read(folder)
     count("bombs refused")
@@ -323,7 +364,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
         formats.read_npz,
         lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
         formats.read_svhn,
-        lambda path: results._read_frame(path, "table", missing=False),
+        lambda path: frames.read_frame(path, "table", missing=False),
     ]
     for name, reason in (("fifo", "no regular file"), ("zero", "no regular file"), ("loop", "symbolic links")):
         for reader in readers:

@@ -94,7 +94,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_files(
         while (status := server.run(folder, engine, draw.uniform(0, 1.2) * duration)) == -signal.SIGKILL:
             kills += 1
         assert status == 0, server.errors
-        for name in TABLES:
+        for name in [*TABLES, *(f"weights/{path.name}" for path in (whole / "weights").iterdir())]:
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
         run = json.loads((folder / "run.json").read_text())
         assert (run["status"], run["finished_groups"]) == ("finished", len(run["plan"]["groups"]))
