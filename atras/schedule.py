@@ -21,6 +21,7 @@ from .engine import DTYPES, Member
 from .env import attack_backend, choose_device, describe, total_memory
 from .errors import InputError, Interrupted
 from .fused import has_bf16, why_not, why_slow
+from .grouping import halves, make_groups
 from .groups import (
     ENGINES,
     Common,
@@ -30,10 +31,11 @@ from .groups import (
     out_of_memory,
     remove_other_checkpoints,
 )
+from .machine import MEMORY_SHARE, Machine, choose_engine, reason_for
 from .measure import Row, Rows
 from .model import Spec, make_spec
 from .options import Loaded
-from .plan import MEMORY_SHARE, Machine, Plan, choose_engine, halves, make_groups, reason_for
+from .plan import Plan
 from .price import add_source, predict
 from .progress import Reporter
 from .protocol import Execution, Protocol

@@ -12,8 +12,10 @@ import pytest
 
 from atras.cost import forward_flops, padded, training_flops
 from atras.errors import InputError
+from atras.grouping import make_groups, width_groups
+from atras.machine import Machine, choose_engine, reason_for
 from atras.model import Spec
-from atras.plan import Group, Machine, Plan, choose_engine, make_groups, members_of, reason_for, width_groups
+from atras.plan import Group, Plan, members_of
 from atras.price import Speed, predict
 from atras.protocol import Protocol
 from atras.space import PAPER_CANDIDATES, Candidate, with_depth
