@@ -124,6 +124,6 @@ def with_depth(candidates: Sequence[Candidate], depths: Iterable[int]) -> tuple[
     left = tuple(candidate for candidate in candidates if candidate.depth in wanted)
     if not left:
         there = ", ".join(map(str, sorted({candidate.depth for candidate in candidates})))
-        asked = ", ".join(map(str, sorted(wanted)))
+        asked = ", ".join(map(shown, sorted(wanted)[:10]))
         raise InputError(f"depth (={asked}): no candidate has it; choose from {there}")
     return left

@@ -74,6 +74,8 @@ def test_impossible_ranges_are_refused(arguments: tuple[list[int], list[int], in
 def test_a_depth_nobody_has_is_refused_with_the_depths_there_are() -> None:
     with pytest.raises(InputError, match=r"depth \(=9\).*choose from 1, 2, 3"):
         with_depth(PAPER_CANDIDATES, [9])
+    with pytest.raises(InputError, match="more digits than Python prints"):
+        with_depth(PAPER_CANDIDATES, [10**5000])
 
 
 @pytest.mark.parametrize(
