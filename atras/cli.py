@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -305,7 +305,8 @@ def run(
         ),
     ] = None,
     resume: Annotated[
-        str | None, _option("Execution", "go on with the run in this folder; nothing else is needed", metavar="DIR")
+        str | None,
+        _option("Execution", "go on with the run or search in this folder; nothing else is needed", metavar="DIR"),
     ] = None,
     config: Annotated[
         str | None,
@@ -336,50 +337,46 @@ def run(
     if resume is not None:
         _refuse_beside_resume(settings)
     protocol, execution, plan = combine(_load(config, resume), settings)
-    if search is not None or budget is not None:
-        _search(search, budget, protocol, execution, out, dry_run, quiet)
+    if search is not None or budget is not None or _is_search(resume):
+        results = _search(search, budget, protocol, execution, resume, out, dry_run, quiet)
+    else:
+        results = _run(protocol, execution, plan, resume, out, dry_run, quiet)
+    if results is None or not fail_on_diverged:
         return
+    diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
+    if diverged:
+        raise _Ended(f"diverged: {', '.join(diverged)}", 3)
+
+
+def _run(
+    protocol: Protocol,
+    execution: Execution,
+    plan: dict[str, Any] | None,
+    resume: str | None,
+    out: str | None,
+    dry_run: bool | None,
+    quiet: bool | None,
+) -> Results | None:
     from . import schedule
 
     if dry_run:
         _print(schedule.make_plan(protocol, execution, plan).lines())
-        return
+        return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
     reporter = progress.choose(bool(quiet))
-    with Signals() as signals:
+    with _stoppable(folder / "run.json") as signals:
         common: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if resume is None:
                 results = schedule.run(protocol, execution, out=folder, config_plan=plan, **common)
             else:
                 results = schedule.resume(folder, protocol, execution, **common)
-        except (Interrupted, KeyboardInterrupt):
-            more = f"; go on with --resume {folder}" if (folder / "run.json").exists() else ""
-            raise _Ended(f"interrupted{more}", signals.status) from None
         finally:
             reporter.close()
-    _show(results, folder)
-    diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")] if fail_on_diverged else []
-    if diverged:
-        raise _Ended(f"diverged: {', '.join(diverged)}", 3)
-
-
-def _show(results: Results, folder: Path) -> None:
     from .summary import summary_lines
 
-    try:
-        _print([*summary_lines(results, shutil.get_terminal_size().columns), f"results are in {folder}"])
-    except OSError:
-        # The terminal or pipe is gone, the results are not. Python would try once more when it exits.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _refuse_beside_resume(settings: dict[str, Any]) -> None:
-    for name in ("config", "out", "dry_run", "search"):
-        if name in settings:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"resume and {option} exclude each other: a run goes on where and as it began")
+    _show(summary_lines(results, shutil.get_terminal_size().columns), folder)
+    return results
 
 
 def _search(
@@ -387,29 +384,76 @@ def _search(
     budget: str | None,
     protocol: Protocol,
     execution: Execution,
+    resume: str | None,
     out: str | None,
     dry_run: bool | None,
     quiet: bool | None,
-) -> None:
+) -> Results | None:
+    from . import search as searching
+    from .halving import SUMMARY, round_lines
+
+    most = 0 if resume is not None else _most(method, budget)
+    if dry_run:
+        _print(round_lines(protocol, most))
+        return None
+    folder = Path(resume or out or _default_folder(protocol.dataset))
+    with _stoppable(folder / SUMMARY) as signals:
+        common: Any = {"reporter": lambda: progress.choose(bool(quiet)), "stop": signals.stop}
+        if resume is None:
+            results = searching.search(protocol, execution, most, folder, **common)
+        else:
+            results = searching.resume(folder, protocol, execution, **common)
+    _show(searching.pareto_lines(results), folder)
+    return results
+
+
+def _most(method: str | None, budget: str | None) -> int:
     one_of("search", method, ("halving",))
     if budget is None:
         raise InputError("budget: expected with --search, none came; add --budget N, in candidate-epochs")
-    from .search import pareto_lines, round_lines, search
+    return parse_whole(budget, "budget")
 
-    most = parse_whole(budget, "budget")
-    if dry_run:
-        _print(round_lines(protocol, most))
-        return
-    folder = Path(out) if out else _default_folder(protocol.dataset)
-    results = search(protocol, execution, most, folder, reporter=lambda: progress.choose(bool(quiet)))
-    _print([*pareto_lines(results), f"results are in {folder}"])
+
+def _is_search(resume: str | None) -> bool:
+    if resume is None:
+        return False
+    from .search import is_search
+
+    return is_search(resume)
+
+
+@contextlib.contextmanager
+def _stoppable(record: Path) -> Iterator[Signals]:
+    """Listen to signals, and say at the end by one how to go on: with the folder of `record`, where that is written."""
+    with Signals() as signals:
+        try:
+            yield signals
+        except (Interrupted, KeyboardInterrupt):
+            more = f"; go on with --resume {record.parent}" if record.exists() else ""
+            raise _Ended(f"interrupted{more}", signals.status) from None
+
+
+def _show(lines: Iterable[str], folder: Path) -> None:
+    try:
+        _print([*lines, f"results are in {folder}"])
+    except OSError:
+        # The terminal or pipe is gone, the results are not. Python would try once more when it exits.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse_beside_resume(settings: dict[str, Any]) -> None:
+    for name in ("config", "out", "dry_run", "search", "budget"):
+        if name in settings:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"resume and {option} exclude each other: a run goes on where and as it began")
 
 
 def _load(path: str | None, resume: str | None) -> Loaded:
     if resume is not None:
-        from .schedule import recorded
+        from . import schedule, search
 
-        return recorded(resume)
+        return search.recorded(resume) if search.is_search(resume) else schedule.recorded(resume)
     if path is None:
         return Loaded()
     from .config import load

@@ -110,13 +110,18 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     try:
-        document = _parse(path)
-        return _from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
+        document = parse(path)
+        return from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The content of a file of known size and syntax: JSON where its name ends in `.json`, otherwise TOML.
+
+    Raises:
+        InputError: if it cannot be read or is of another form; the message does not name the file.
+    """
     try:
         document = _json(path) if path.suffix.lower() == ".json" else _toml(path)
     except OSError as error:
@@ -163,7 +168,12 @@ def _no_number(text: str) -> float:
     raise InputError(f"expected numbers, got {text}, which JSON does not have")
 
 
-def _from_run(document: dict[str, Any]) -> Loaded:
+def from_run(document: dict[str, Any]) -> Loaded:
+    """The experiment that a `run.json` records, or a search.json, which has its keys.
+
+    Raises:
+        InputError: as `load`; the message does not name the file.
+    """
     for key, needed in (("protocol", True), ("execution", False), ("plan", False)):
         if not isinstance(document.get(key), dict) and (needed or document.get(key) is not None):
             raise InputError(f"{key}: expected an object; name the run.json of an earlier run")

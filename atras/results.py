@@ -19,9 +19,6 @@ from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 MAX_JSON_BYTES = 2**26
 """Largest run.json that is read."""
 
-_MARK = b'\n  "sha256": "'
-"""Stands once in a run.json: what lies deeper is indented more, and no text holds a line's end."""
-
 _HEADLINES = ("attacked_accuracy_after_adaptive", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
 
@@ -138,16 +135,15 @@ def run_json(run: Mapping[str, Any]) -> bytes:
         InputError: if it holds what JSON has no form for.
     """
     try:
-        text = json.dumps({**run, "sha256": seal.BLANK}, indent=2, allow_nan=False)
+        return seal.sealed_json(run)
     except (TypeError, ValueError) as error:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
-    return b"".join(seal.seal(_MARK, text.encode() + b"\n"))
 
 
 def _read_run(path: Path) -> dict[str, Any]:
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
-        seal.check(_MARK, content)
+        seal.check(seal.JSON_MARK, content)
         run = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise foreign(path, "JSON", error) from error

@@ -128,7 +128,7 @@ def resume(
     """
     start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
     loaded = recorded(folder)
-    _check_same(Protocol(**loaded.protocol_fields), protocol)
+    check_same(Protocol(**loaded.protocol_fields), protocol)
     before = Execution(**loaded.execution_fields)
     protocol, execution = Protocol(**loaded.protocol_fields), execution or before
     found = read(folder, missing=True)
@@ -153,9 +153,28 @@ def recorded(directory: str | Path) -> Loaded:
     path = Path(directory) / "run.json"
     if not path.is_file():
         raise InputError(
-            f"resume (={str(directory)!r}): expected the folder of a run, found no run.json in it; start one with --out"
+            f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
+            "one with --out"
         )
     return config.load(path)
+
+
+def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
+    """Refuse to go on under another protocol.
+
+    Args:
+        recorded: that of what is to be gone on with.
+        given: what was asked for; None for the same.
+        advice: what to do about another one.
+
+    Raises:
+        InputError: if it is another; the fields that differ are named.
+    """
+    if given is None or given == recorded:
+        return
+    old, new = recorded.to_dict(), given.to_dict()
+    shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
+    raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
 def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
@@ -265,17 +284,6 @@ def _plan_again(
         with suppress(InputError):
             return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
     return _plan(protocol, execution, device, data, spec, done)
-
-
-def _check_same(recorded: Protocol, given: Protocol | None) -> None:
-    """Refuse to go on with a run under another protocol."""
-    if given is None or given == recorded:
-        return
-    old, new = recorded.to_dict(), given.to_dict()
-    shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
-    raise InputError(
-        f"resume: expected the recorded protocol, got another {', '.join(shown)}; leave that out, or start a new run"
-    )
 
 
 def _short(value: object) -> str:

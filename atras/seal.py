@@ -7,10 +7,16 @@ format puts in front of that text. It tells accidents, not people: who changes a
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
+from collections.abc import Mapping
+from typing import Any
 
 BLANK = "0" * 64
 """What stands in the place of the digest until the file is sealed."""
+
+JSON_MARK = b'\n  "sha256": "'
+"""Stands once in an indented object: what lies deeper is indented more, and no text holds a line's end."""
 
 
 def seal(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[bytes | memoryview]:
@@ -45,6 +51,16 @@ def check(mark: bytes, content: bytes | mmap.mmap) -> None:
         digest.update(view[end:])
     if digest.hexdigest().encode() != content[start:end]:
         raise ValueError("its checksum is wrong")
+
+
+def sealed_json(document: Mapping[str, Any]) -> bytes:
+    """A document as JSON text whose last key is its checksum; `check` it with JSON_MARK.
+
+    Raises:
+        TypeError, ValueError: if it holds what JSON has no form for.
+    """
+    text = json.dumps({**document, "sha256": BLANK}, indent=2, allow_nan=False)
+    return b"".join(seal(JSON_MARK, text.encode() + b"\n"))
 
 
 def _start(mark: bytes, content: bytes | mmap.mmap) -> int:

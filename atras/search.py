@@ -9,82 +9,21 @@ Every round is an ordinary run in a folder of its own, planned anew, so that gro
 
 from __future__ import annotations
 
-import json
-import math
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from . import files
-from .data import Dataset, load
-from .errors import InputError
+from . import files, schedule
+from .download import is_file
+from .errors import InputError, Interrupted
+from .halving import SUMMARY, Record
+from .held_out import SELECTION, hold_out, restore
+from .options import Loaded
 from .progress import Reporter
-from .protocol import Execution, Protocol, whole
-from .results import Results
-from .schedule import run
+from .protocol import Execution, Protocol
+from .results import Results, read
 from .statistics import pareto, ranking
-
-TRAIN_SHARE = 0.8
-"""Of the training images, those that rounds train on; on the others they are ranked."""
-
-SELECTION = "selection.npz"
-SUMMARY = "search.json"
-
-
-class Round(NamedTuple):
-    """One round: how many candidates, for how long, and what that costs in candidate-epochs."""
-
-    candidates: int
-    epochs: int
-    adversarial_epochs: int
-    cost: int
-
-
-def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
-    """The rounds that a budget buys, each with half the candidates of the one before and an equal share of it.
-
-    A candidate-epoch is one member's pass over the training set; a pass over the doubled set counts two. The last
-    round has the protocol's own epochs; the fewest rounds are taken whose shares suffice.
-
-    Args:
-        protocol: all candidates, seeds, and the epochs of the last round.
-        budget: candidate-epochs, at least 1.
-
-    Returns:
-        At least one round; together they cost at most `budget`.
-
-    Raises:
-        InputError: if the budget does not reach; it names the least that does.
-
-    Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
-    """
-    whole("budget", budget, 1, 10**12)
-    counts = _halved(len(protocol.candidates))
-    least = budget
-    for rounds in range(1, len(counts) + 1):
-        need = rounds * max(_cost(protocol, counts[rounds - 1], protocol.epochs), _cost(protocol, counts[0], 1))
-        if need <= budget:
-            return _rounds(protocol, counts[:rounds], budget // rounds)
-        least = need if rounds == 1 else min(least, need)
-    raise InputError(
-        f"budget (={budget}): {len(protocol.candidates)} candidates need at least {least} candidate-epochs; raise it, "
-        "or lower --epochs"
-    )
-
-
-def round_lines(protocol: Protocol, budget: int) -> list[str]:
-    """The rounds as plain text within 80 columns."""
-    rounds = plan_rounds(protocol, budget)
-    lines = [f"{'round':<6} {'candidates':>10} {'epochs':>7} {'adversarial':>11} {'cost':>9}  ranked on"]
-    for number, part in enumerate(rounds, start=1):
-        data = "test images, in full" if number == len(rounds) else "held-out training images"
-        lines.append(
-            f"{number:<6} {part.candidates:>10} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}  {data}"
-        )
-    spent = sum(part.cost for part in rounds)
-    return [*lines, f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"]
 
 
 def search(
@@ -94,6 +33,7 @@ def search(
     out: str | Path,
     *,
     reporter: Callable[[], Reporter] = Reporter,
+    stop: schedule.Stop | None = None,
 ) -> Results:
     """Successive halving over the protocol's candidates.
 
@@ -103,34 +43,96 @@ def search(
         budget: candidate-epochs, as in `plan_rounds`.
         out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
         reporter: makes the reporter of a round.
+        stop: asked about once a second whether to stop.
 
     Returns:
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `schedule.run`; or if the folder holds a search already.
+        InputError: as `plan_rounds` and `schedule.run`; or if the folder is in use.
+        Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
-    rounds, folder = plan_rounds(protocol, budget), Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"out (={str(out)!r}): expected a new or empty folder for a search; name another")
-    held_out = _hold_out(protocol, execution, folder) if len(rounds) > 1 else None
-    chosen, history = protocol.candidates, []
-    for number, part in enumerate(rounds, start=1):
-        name = f"round-{number}"
-        changes: dict[str, Any] = {"candidates": chosen}
-        if held_out is not None and number < len(rounds):
-            changes |= {"dataset": str(held_out), "train_size": "all", "test_size": "all"}
-            changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
+    folder = Path(out)
+    record = Record.new(folder, protocol, execution, budget)
+    selection = hold_out(record) if len(record.parts) > 1 else None
+    lock = _claim(folder)
+    try:
+        record.write("running")
+        if selection is not None:
+            files.write(folder / SELECTION, [selection])
+        # It is as large as the data set, which every round loads for itself.
+        del selection
+        return _Search(record, execution, reporter, stop).go()
+    except InputError as error:
+        if record.round_folder(1).joinpath("run.json").exists():
+            raise _with_advice(error, folder) from error
+        _forget(record)
+        raise
+    finally:
+        lock.release()
+
+
+def resume(
+    directory: str | Path,
+    protocol: Protocol | None = None,
+    execution: Execution | None = None,
+    *,
+    reporter: Callable[[], Reporter] = Reporter,
+    stop: schedule.Stop | None = None,
+) -> Results:
+    """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
+
+    On the same machine the result is bitwise that of a search that was never interrupted.
+
+    Args:
+        directory: the search's folder.
+        protocol: None for the recorded one; another is refused.
+        execution: None for the recorded one.
+        reporter, stop: as `search`.
+
+    Returns:
+        The last round's results; those of a search that is finished already as they are.
+
+    Raises:
+        InputError: if the folder holds no search, is another's at the moment, or holds a damaged file; if the protocol
+            or the data differ; and as `search`.
+        Interrupted: as `search`.
+    """
+    folder = Path(directory)
+    record = Record.read(folder)
+    schedule.check_same(record.protocol, protocol)
+    if record.content["status"] == "finished":
         teller = reporter()
-        teller.note(f"round {number} of {len(rounds)}: {part.candidates} candidates, {part.epochs} epochs")
-        results = run(protocol.replace(**changes), execution, out=folder / name, reporter=teller)
-        ranked = ranking(results)["hidden_layers"].to_list()
-        if number < len(rounds):
-            best = set(ranked[: rounds[number].candidates])
-            chosen = tuple(candidate for candidate in chosen if candidate.name in best)
-        history.append({"folder": name, **part._asdict(), "ranking": ranked})
-        files.write(folder / SUMMARY, [_summary(protocol, budget, history)])
-    return results
+        teller.note(f"{folder}: this search is finished already")
+        teller.close()
+        return read(record.round_folder(len(record.parts)))
+    lock = files.Lock(folder)
+    try:
+        # Once more: until the lock was taken another process may have been at work.
+        record = Record.read(folder)
+        if len(record.parts) > 1:
+            restore(record, execution or record.execution)
+        record.write("running")
+        return _Search(record, execution or record.execution, reporter, stop).go()
+    except InputError as error:
+        raise _with_advice(error, folder) from error
+    finally:
+        lock.release()
+
+
+def is_search(directory: str | Path) -> bool:
+    """Whether a folder holds a search."""
+    return is_file(Path(directory) / SUMMARY)
+
+
+def recorded(directory: str | Path) -> Loaded:
+    """What a search's folder says it is, for `resume`.
+
+    Raises:
+        InputError: if its search.json is damaged, or of another version of atras.
+    """
+    record = Record.read(Path(directory))
+    return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
 def pareto_lines(results: Results) -> list[str]:
@@ -148,69 +150,96 @@ def pareto_lines(results: Results) -> list[str]:
     return lines
 
 
-def _halved(count: int) -> list[int]:
-    counts = [count]
-    while counts[-1] > 1:
-        counts.append(-(-counts[-1] // 2))
-    return counts
+class _Search:
+    """One process at work on a search."""
+
+    def __init__(
+        self,
+        record: Record,
+        execution: Execution,
+        reporter: Callable[[], Reporter],
+        stop: schedule.Stop | None,
+    ) -> None:
+        self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+
+    def go(self) -> Results:
+        """All rounds that are left."""
+        try:
+            last = len(self.record.parts)
+            for number in range(self.record.begin(), last + 1):
+                results = self.compute(number)
+                self.record.add(number, ranking(results)["hidden_layers"].to_list())
+                self.record.write("finished" if number == last else "running")
+            return results
+        except (Interrupted, KeyboardInterrupt):
+            self.leave("interrupted")
+            raise
+        except BaseException:
+            self.leave("failed")
+            raise
+
+    def compute(self, number: int) -> Results:
+        """A round, from where it stands."""
+        protocol, folder = self.protocol(number), self.record.round_folder(number)
+        parts = self.record.parts
+        part, teller = parts[number - 1], self.reporter()
+        try:
+            teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            if not (folder / "run.json").exists():
+                return schedule.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
+            found = Protocol(**schedule.recorded(folder).protocol_fields)
+            schedule.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
+            return schedule.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
+        finally:
+            teller.close()
+
+    def protocol(self, number: int) -> Protocol:
+        """A round's: the last one's is the search's own, but for its candidates."""
+        record = self.record
+        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        if number < len(record.parts):
+            part = record.parts[number - 1]
+            # A path that is the same wherever a resuming process stands.
+            held_out = str(record.folder.resolve() / SELECTION)
+            changes |= {"dataset": held_out, "train_size": "all", "test_size": "all"}
+            changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
+        return record.protocol.replace(**changes)
+
+    def leave(self, status: str) -> None:
+        """Say in search.json how the search ended, if it can be written."""
+        with contextlib.suppress(InputError):
+            self.record.write(status)
 
 
-def _adversarial(protocol: Protocol, epochs: int) -> int:
-    """Epochs on the doubled set, in the protocol's proportion; at least one where it has any."""
-    return min(1, protocol.adversarial_epochs) and max(1, round(epochs * protocol.adversarial_epochs / protocol.epochs))
+def _with_advice(error: InputError, folder: Path) -> InputError:
+    # What a round says goes on with the round alone.
+    return InputError(f"{error}; the search goes on with --resume {folder}")
 
 
-def _cost(protocol: Protocol, candidates: int, epochs: int) -> int:
-    return candidates * len(protocol.seeds) * (epochs + 2 * _adversarial(protocol, epochs))
-
-
-def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, ...]:
-    rounds = []
-    for count in counts:
-        affordable = [e for e in range(1, protocol.epochs + 1) if _cost(protocol, count, e) <= share]
-        epochs = protocol.epochs if count == counts[-1] else affordable[-1]
-        rounds.append(Round(count, epochs, _adversarial(protocol, epochs), _cost(protocol, count, epochs)))
-    return tuple(rounds)
-
-
-def _hold_out(protocol: Protocol, execution: Execution, folder: Path) -> Path:
-    """Write the training images, split in two, as a data set of its own, so that each round can be repeated."""
-    data = load(
-        protocol.dataset,
-        train_size=protocol.train_size,
-        test_size=protocol.test_size,
-        data_dir=execution.data_dir,
-        download=execution.download,
-    )
-    cut = math.floor(TRAIN_SHARE * len(data.train))
-    if not 0 < cut < len(data.train):
-        raise InputError(f"train_size (={len(data.train)}): expected at least 2 images to hold some out; raise it")
-    path = folder.absolute() / SELECTION
+def _claim(folder: Path) -> files.Lock:
+    """Make the folder if need be, and take it, if it is empty."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **_arrays(data, cut))
+        lock = files.Lock(folder)
+        # What one that was killed at its very start left is taken over.
+        there = sorted(path.name for path in folder.iterdir() if not path.name.startswith((files.LOCK, f".{SUMMARY}")))
     except OSError as error:
         raise InputError(
             f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
         ) from error
-    return path
+    if there:
+        lock.release()
+        more = ", or go on with it by --resume" if SUMMARY in there else ""
+        raise InputError(
+            f"out (={str(folder)!r}): expected a new or empty folder for a search, found {there[0]}; name another{more}"
+        )
+    return lock
 
 
-def _arrays(data: Dataset, cut: int) -> dict[str, Any]:
-    images, labels = data.train.images.permute(0, 2, 3, 1).numpy(), data.train.labels.numpy()
-    parts = {"train": slice(cut), "test": slice(cut, None)}
-    arrays = {f"x_{part}": images[where] for part, where in parts.items()}
-    return arrays | {f"y_{part}": labels[where] for part, where in parts.items()}
-
-
-def _summary(protocol: Protocol, budget: int, history: list[dict[str, Any]]) -> bytes:
-    content = {
-        "search": "halving",
-        "budget": budget,
-        "spent": sum(part["cost"] for part in history),
-        "train_share": TRAIN_SHARE,
-        "protocol": protocol.to_dict(),
-        "protocol_hash": protocol.hash,
-        "rounds": history,
-    }
-    return json.dumps(content, indent=2).encode() + b"\n"
+def _forget(record: Record) -> None:
+    """Leave the folder of a search that could not begin free for the next attempt."""
+    for name in (SUMMARY, SELECTION):
+        with contextlib.suppress(OSError):
+            (record.folder / name).unlink()
+    with contextlib.suppress(OSError):
+        record.round_folder(1).rmdir()

@@ -17,8 +17,8 @@ ORDER = """
 errors reading files seal space protocol options config env formats download data randomness model engine optimizer
 stack loop fused attack gradient_attacks deepfool suite tally evaluate measure train tensor_file weights checkpoint
 schemas frames results writer cost machine plan grouping price calibrate progress cautions groups transfer across
-schedule statistics search paper solo claims compare summary report export commands signals cli batched __main__
-testing made_up
+schedule statistics halving held_out search paper solo claims compare summary report export commands signals cli batched
+__main__ testing made_up
 """.split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
 FILES = {path.stem: [path] for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__"}
 FILES |= {path.parent.name: sorted(path.parent.glob("*.py")) for path in (ROOT / "atras").glob("*/__init__.py")}

@@ -25,7 +25,7 @@ import scipy.io
 import torch
 from hypothesis import strategies as st
 
-from atras import calibrate, config, formats, frames, results, schedule, seal, tensor_file
+from atras import calibrate, config, formats, frames, schedule, seal, tensor_file
 from atras.data import Split, load
 from atras.errors import InputError
 from atras.formats import IDX_FILES
@@ -198,7 +198,7 @@ def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:
 
     def check(content: bytes) -> None:
         with suppress(ValueError):  # the damage is to the checksum's place
-            content = b"".join(seal.seal(results._MARK, content))
+            content = b"".join(seal.seal(seal.JSON_MARK, content))
         (folder / "run.json").write_bytes(content)
         (repr(read(folder)), summary_lines(read(folder)))
 

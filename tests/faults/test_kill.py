@@ -25,6 +25,10 @@ PROTOCOL = {
     "epochs": 1, "batch_size": 64, "evaluate_every": 1, "head_dropout": 0.25,
 }  # fmt: skip
 
+BUDGET = 36
+SEARCHED = PROTOCOL | {"epochs": 4}
+"""Searched within the budget by rounds of four, two and one candidate."""
+
 
 class Server:
     """The process that forks the runs."""
@@ -44,10 +48,19 @@ class Server:
             threading.Thread(target=lambda t=target, s=stream: [t(line) for line in s], daemon=True).start()
         assert self.lines.get(timeout=300) == "ready\n"
 
-    def run(self, directory: Path, engine: str, delay: float | None) -> int:
-        """Start or go on with a run; kill it after a delay; return its exit status."""
+    def run(
+        self,
+        directory: Path,
+        engine: str,
+        delay: float | None,
+        budget: int | None = None,
+        kill: tuple[str, str, int] | None = None,
+    ) -> int:
+        """Start or go on with a run or a search; kill it after a delay or at a call; return its exit status."""
+        resume = (directory / ("run.json" if budget is None else "search.json")).exists()
         request = {
-            "directory": str(directory), "resume": (directory / "run.json").exists(), "protocol": PROTOCOL,
+            "directory": str(directory), "resume": resume, "budget": budget, "kill": kill,
+            "protocol": PROTOCOL if budget is None else SEARCHED,
             "execution": {"engine": engine, "checkpoint_every": "0", "device": "cpu"},
         }  # fmt: skip
         assert self.process.stdin is not None
@@ -100,6 +113,67 @@ def test_a_run_killed_again_and_again_ends_with_the_same_files(
         assert (run["status"], run["finished_groups"]) == ("finished", len(run["plan"]["groups"]))
         assert left(folder) == left(whole)
         shutil.rmtree(folder)
+    count("kills survived", kills)
+
+
+@pytest.fixture(scope="module")
+def searched(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], float]:
+    """A folder that is free again, what an uninterrupted search left in it, and its seconds."""
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    begin = time.perf_counter()
+    assert server.run(folder, "stack", None, BUDGET) == 0, server.errors
+    seconds = time.perf_counter() - begin
+    content = found_by(folder)
+    assert len(content) > len(TABLES) * 2
+    shutil.rmtree(folder)
+    return folder, content, seconds
+
+
+def found_by(folder: Path) -> dict[str, bytes]:
+    """What must be equal however a search came to its end. (In another folder its protocols would differ by a path.)"""
+    paths = [folder / "search.json", folder / "selection.npz", *folder.glob("round-*/*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.name in (*TABLES, *OWN)}
+
+
+OWN = ("search.json", "selection.npz")
+STAGES = {
+    "before search.json is there": ("atras.files", "_write_all", 1),
+    "while selection.npz is written": ("atras.files", "_write_all", 2),
+    "between a round's folder and its run.json": ("atras.files", "_write_all", 3),
+    "after the first round, before search.json says so": ("atras.halving", "Record.add", 1),
+    "between two rounds": ("atras.schedule", "prepare", 2),
+    "after the last round, before search.json says so": ("atras.halving", "Record.add", 3),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_search_killed_at_any_stage_ends_with_the_same_files(
+    stage: str, server: Server, searched: tuple[Path, dict[str, bytes], float], count: Callable[..., None]
+) -> None:
+    folder, whole, _ = searched
+    try:
+        assert server.run(folder, "stack", None, BUDGET, STAGES[stage]) == -signal.SIGKILL, server.errors
+        assert server.run(folder, "stack", None, BUDGET) == 0, server.errors
+        assert found_by(folder) == whole
+        assert not [path for path in folder.rglob(".*") if path.name != ".lock"]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    count("kills survived")
+
+
+def test_a_search_killed_again_and_again_ends_with_the_same_files(
+    long: bool, server: Server, searched: tuple[Path, dict[str, bytes], float], count: Callable[..., None]
+) -> None:
+    folder, whole, seconds = searched
+    kills, draw = 0, random.Random(None if long else 0)  # noqa: S311
+    while kills < (100 if long else 5):
+        try:
+            while server.run(folder, "stack", draw.uniform(0, 1.0) * seconds, BUDGET) == -signal.SIGKILL:
+                kills += 1
+            assert found_by(folder) == whole, server.errors
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     count("kills survived", kills)
 
 
