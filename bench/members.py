@@ -3,7 +3,7 @@
     python bench/members.py --dataset mnist --members 1,2,3,5,8 --json members.json
     python bench/members.py --dataset digits --seeds 0-9
 
-With `--members`, atras and the textbook loops of peers.py train the same few candidates, taken evenly from the preset's
+With `--members`, atras and the loops of textbook.py train the same few candidates, taken evenly from the preset's
 in order of cost; the exit status is 1 if atras is more than 5 % slower than the best loop for any number of them. With
 `--seeds`, atras trains all candidates with one seed and with all of them: what does a member cost? Planning and set-up
 are not counted; contestants take turns, and figures are medians of ratios within a turn.
@@ -19,7 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import peers
+from atras.cost import training_flops
+from atras.errors import InputError
+from atras.options import parse_whole_numbers
+from contest import Contest
+from peers import Parser, make_population
+from population import Population
 
 LOOPS = ("loop_fp32", "loop_fp32_channels_last", "loop_bf16")
 SLOWEST = 0.95
@@ -28,7 +33,7 @@ SLOWEST = 0.95
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = peers.Parser(prog="members.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="members.py", description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("--dataset", default="digits", help="digits, mnist, another name that atras knows, or a path")
     add("--preset", default="paper", help="preset of the protocol")
@@ -46,29 +51,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def population(options: argparse.Namespace, seeds: str) -> peers.Population:
+def population(options: argparse.Namespace, seeds: str) -> Population:
     """The preset's candidates on the named data.
 
     Raises:
         InputError: if atras refuses an option.
     """
     own = vars(options) | {"seeds": seeds, "hidden": None, "precision": None, "engine": "auto", "device": "auto"}
-    return peers.make_population(argparse.Namespace(**own))
+    return make_population(argparse.Namespace(**own))
 
 
-def spread(whole: peers.Population, count: int) -> peers.Population:
+def spread(whole: Population, count: int) -> Population:
     """The population of so many candidates, evenly from the cheapest to the dearest."""
-    from atras.cost import training_flops
-
     order = sorted(whole.protocol.candidates, key=lambda c: training_flops(whole.spec, c.hidden))
     return whole.of([order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)])
 
 
 def against_loops(options: argparse.Namespace, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """A row a number of members: atras, the best loop, and the median of their ratios."""
-    from atras.errors import InputError
-    from atras.options import parse_whole_numbers
-
     whole = population(options, "0")
     counts = parse_whole_numbers(options.members, "members", "1,2,3,8")
     if not all(1 <= count <= len(whole.members) for count in counts):
@@ -76,7 +76,7 @@ def against_loops(options: argparse.Namespace, say: Callable[[str], None]) -> li
     rows = []
     for count in counts:
         say(f"{count} members")
-        contest = peers.Contest(spread(whole, count), LOOPS)
+        contest = Contest(spread(whole, count), LOOPS)
         seconds = contest.times(options.steps, options.rounds, say).seconds
         ratios = {name: statistics.median(map(_ratio, seconds[name], seconds["atras"])) for name in LOOPS}
         best = min(ratios, key=lambda name: ratios[name])
@@ -93,7 +93,7 @@ def cost_a_member(options: argparse.Namespace, say: Callable[[str], None]) -> di
     """Seconds a step and member with the first seed and with all, and the median of their ratios."""
     many = population(options, options.seeds)
     few = population(options, str(many.protocol.seeds[0]))
-    sides = [(peers.Contest(one, ()), len(one.members)) for one in (few, many)]
+    sides = [(Contest(one, ()), len(one.members)) for one in (few, many)]
     seconds: list[list[float]] = [[], []]
     for number in range(options.rounds):
         for side, (contest, members) in enumerate(sides):
@@ -132,8 +132,6 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    from atras.errors import InputError
-
     options = parse(argv)
 
     def say(line: str) -> None:

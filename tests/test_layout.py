@@ -24,6 +24,8 @@ FILES = {path.stem: [path] for path in (ROOT / "atras").glob("*.py") if path.ste
 FILES |= {path.parent.name: sorted(path.parent.glob("*.py")) for path in (ROOT / "atras").glob("*/__init__.py")}
 MODULES = sorted(FILES)
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))
+BASELINES = ("textbook", "stacked")
+"""Modules of bench/ that atras is compared with."""
 
 
 def imported(path: Path) -> list[tuple[int, str]]:
@@ -71,6 +73,30 @@ def test_kernels_stay_below_their_package():
     for path in (ROOT / "kernels").rglob("*.py"):
         depth = len(path.relative_to(ROOT / "kernels").parts)
         assert all(level <= depth for level, _ in imported(path)), path
+
+
+def of_atras(path: Path) -> set[str]:
+    """What a baseline imports that is of atras, or of the modules beside it that may be."""
+    beside = {file.stem for file in (ROOT / "bench").glob("*.py")} - set(BASELINES)
+    return {name for level, name in imported(path) if level or name.split(".")[0] in beside | {"atras", "kernels"}}
+
+
+@pytest.mark.parametrize("module", BASELINES)
+def test_baselines_import_nothing_of_atras(module):
+    assert of_atras(ROOT / "bench" / f"{module}.py") == set()
+
+
+def test_a_baseline_that_imports_of_atras_is_seen(tmp_path):
+    file = tmp_path / "textbook.py"
+    for line, name in {
+        "import atras.model": "atras.model",
+        "from atras import model": "model",
+        "from atras.kernels import adam": "atras.kernels",
+        "from population import Atras": "population",
+        "from .contest import PEERS": "contest",
+    }.items():
+        file.write_text(f"import torch\nfrom textbook import Task\ndef f():\n    {line}\n")
+        assert of_atras(file) == {name}, line
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
+import members
+from contest import Times
+
 FILE = Path(__file__).parents[1] / "bench" / "members.py"
-
-
-@pytest.fixture
-def members(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FILE.parent))
-    return importlib.import_module("members")
 
 
 def test_both_questions_are_answered(tmp_path: Path) -> None:
@@ -43,12 +37,12 @@ def test_both_questions_are_answered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "status"), [(1.0, 0), (1.04, 0), (1.06, 1)])
 def test_more_than_five_per_cent_slower_is_a_failure(
-    members: ModuleType, monkeypatch: pytest.MonkeyPatch, seconds: float, status: int
+    monkeypatch: pytest.MonkeyPatch, seconds: float, status: int
 ) -> None:
-    def times(*_: Any) -> Any:
-        return members.peers.Times({"atras": [seconds], **{name: [1.0] for name in members.LOOPS}}, {})
+    def times(*_: object) -> Times:
+        return Times({"atras": [seconds], **{name: [1.0] for name in members.LOOPS}}, {})
 
-    monkeypatch.setattr(members.peers.Contest, "times", times)
+    monkeypatch.setattr(members.Contest, "times", times)
     assert members.main(["--members", "2"]) == status
 
 
@@ -62,9 +56,7 @@ def test_more_than_five_per_cent_slower_is_a_failure(
         (["--members", "1", "--dataset", "nothing"], "dataset (='nothing')"),
     ],
 )
-def test_bad_options_get_one_line(
-    members: ModuleType, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
+def test_bad_options_get_one_line(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     try:
         status = members.main(options)
     except SystemExit as stop:

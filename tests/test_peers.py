@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+import contest
+import peers
+import population
+import stacked
+import textbook
 from atras.cost import training_flops
 from atras.model import Spec, parameter_shapes
 from atras.space import Candidate, k_complete
@@ -23,24 +27,16 @@ FILE = Path(__file__).parents[1] / "bench" / "peers.py"
 TINY = ["--dataset", "digits", "--hidden", "8", "--hidden", "8,16", "--steps", "2"]
 
 
-@pytest.fixture(scope="module")
-def peers() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("peers", FILE)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["peers"] = module  # dataclasses look their module up there
-    specification.loader.exec_module(module)
-    return module
-
-
-def task(peers: ModuleType, stem: str, image_shape: tuple[int, int, int], hidden: tuple[int, ...]) -> Any:
-    return peers.Task(image_shape, 10, stem, (peers.Member(hidden, {}, 0),), 1e-3, True, torch.device("cpu"))
+def task(stem: str, image_shape: tuple[int, int, int], hidden: tuple[int, ...]) -> Any:
+    return textbook.Task(image_shape, 10, stem, (textbook.Member(hidden, {}, 0),), 1e-3, True, torch.device("cpu"))
 
 
 def test_the_command_checks_the_losses_and_writes_medians_and_ratios(tmp_path):
     file = tmp_path / "out.json"
     command = [sys.executable, str(FILE), *TINY, "--peer", "loop_fp32", "--peer", "vmap_bf16", "--json", str(file)]
     # One thread: a second one that waits for a core costs far more than it brings on networks this small.
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     found = json.loads(file.read_text())
     assert found["losses_equal"] is True
@@ -59,7 +55,7 @@ def test_the_command_checks_the_losses_and_writes_medians_and_ratios(tmp_path):
         assert name in run.stdout
 
 
-def test_two_seeds_train_on_batches_of_their_own(peers, tmp_path):
+def test_two_seeds_train_on_batches_of_their_own(tmp_path):
     file = tmp_path / "out.json"
     names = ["loop_fp32_channels_last", "loop_bf16", "vmap_fp32"]
     options = [part for name in names for part in ("--peer", name)]
@@ -70,9 +66,9 @@ def test_two_seeds_train_on_batches_of_their_own(peers, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["atras", "vmap_fp32", "loop_bf16"])
-def test_one_wrong_weight_ends_the_run(peers, name, tmp_path, monkeypatch, capsys):
+def test_one_wrong_weight_ends_the_run(name, tmp_path, monkeypatch, capsys):
     file = tmp_path / "out.json"
-    right = peers.initial_weights
+    right = population.initial_weights
 
     def wrong(spec: Any, members: Any) -> Any:
         weights = right(spec, members)
@@ -80,19 +76,19 @@ def test_one_wrong_weight_ends_the_run(peers, name, tmp_path, monkeypatch, capsy
         return weights
 
     if name == "atras":  # then it alone has the right weights: it does not start from those given to the peers
-        monkeypatch.setattr(peers, "initial_weights", wrong)
+        monkeypatch.setattr(population, "initial_weights", wrong)
         options = ["--peer", "vmap_fp32"]
     else:
 
-        class Wrong(peers.PEERS[name]):
+        class Wrong(contest.PEERS[name]):
             def __init__(self, task: Any) -> None:
                 members = list(task.members)
                 weights = {key: values.clone() for key, values in members[1].weights.items()}
                 weights["logits.bias"][3] = 0.5
                 members[1] = members[1]._replace(weights=weights)
-                super().__init__(peers.dataclasses.replace(task, members=tuple(members)))
+                super().__init__(dataclasses.replace(task, members=tuple(members)))
 
-        monkeypatch.setitem(peers.PEERS, name, Wrong)
+        monkeypatch.setitem(contest.PEERS, name, Wrong)
         options = ["--peer", name]
     assert peers.main([*TINY, *options, "--json", str(file)]) == 1
     found = json.loads(file.read_text())
@@ -102,32 +98,32 @@ def test_one_wrong_weight_ends_the_run(peers, name, tmp_path, monkeypatch, capsy
     assert f"losses differ from those of loop_fp32: {name};" in capsys.readouterr().err
 
 
-def test_a_wrong_learning_rate_ends_the_run(peers, monkeypatch, capsys):
-    class Slow(peers.Vmap):
+def test_a_wrong_learning_rate_ends_the_run(monkeypatch, capsys):
+    class Slow(stacked.Vmap):
         def __init__(self, task: Any) -> None:
-            super().__init__(peers.dataclasses.replace(task, learning_rate=0.9 * task.learning_rate))
+            super().__init__(dataclasses.replace(task, learning_rate=0.9 * task.learning_rate))
 
-    monkeypatch.setitem(peers.PEERS, "vmap_fp32", Slow)
+    monkeypatch.setitem(contest.PEERS, "vmap_fp32", Slow)
     assert peers.main([*TINY, "--peer", "vmap_fp32"]) == 1
     assert "loop_fp32: vmap_fp32;" in capsys.readouterr().err
 
 
-def test_not_a_number_is_not_equal(peers):
+def test_not_a_number_is_not_equal():
     losses = torch.ones(10, 2)
-    assert peers.Difference.of(losses, losses, "fp32").acceptable
+    assert contest.Difference.of(losses, losses, "fp32").acceptable
     wrong = losses.clone()
     wrong[4, 1] = torch.nan
     for precision in ("fp32", "bf16"):
-        assert not peers.Difference.of(wrong, losses, precision).acceptable
+        assert not contest.Difference.of(wrong, losses, precision).acceptable
 
 
-def test_tolerances_are_those_of_the_precision(peers):
+def test_tolerances_are_those_of_the_precision():
     losses = torch.ones(10, 40, dtype=torch.float64)
 
     def accepted(precision: str, steps: slice, members: slice, difference: float) -> bool:
         other = losses.clone()
         other[steps, members] += difference
-        return peers.Difference.of(other, losses, precision).acceptable
+        return contest.Difference.of(other, losses, precision).acceptable
 
     everything = slice(None)
     assert accepted("fp32", everything, everything, 0.9e-4)
@@ -142,45 +138,32 @@ def test_tolerances_are_those_of_the_precision(peers):
 
 
 @pytest.mark.parametrize(("stem", "image_shape"), [("none", (1, 8, 8)), ("conv2", (1, 28, 28)), ("conv4", (3, 32, 32))])
-def test_textbook_networks_are_those_of_atras(peers, stem, image_shape):
+def test_textbook_networks_are_those_of_atras(stem, image_shape):
     hidden = (24, 192)
-    given = task(peers, stem, image_shape, hidden)
+    given = task(stem, image_shape, hidden)
     spec = Spec(image_shape, 10, stem)
-    network = peers.Network(given, hidden)
+    network = textbook.Network(given, hidden)
     shapes = {name: tuple(values.shape) for name, values in network.layers.state_dict().items()}
     assert shapes == parameter_shapes(spec, hidden)
-    assert peers.training_flops(given, hidden) == training_flops(spec, hidden)
+    assert textbook.training_flops(given, hidden) == training_flops(spec, hidden)
     rates = [module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)]
     assert rates == [layer.rate256 / 256 for layer in spec.convolutions if layer.rate256]
-    assert not any(layer.rate256 for layer in peers.without_dropout(spec).convolutions)
+    assert not any(layer.rate256 for layer in population.without_dropout(spec).convolutions)
 
 
-def test_a_sample_spans_the_depths(peers):
+def test_a_sample_spans_the_depths():
     paper = k_complete()
-    assert peers.every(paper, 1) == list(paper)
+    assert population.every(paper, 1) == list(paper)
     for k in (2, 5, 40):
-        chosen = peers.every(paper, k)
+        chosen = population.every(paper, k)
         assert {candidate.depth for candidate in chosen} == {candidate.depth for candidate in paper}
         assert chosen == [candidate for candidate in paper if candidate in chosen]
-    assert len(peers.every(paper, 40)) == 8
-    assert peers.every([Candidate((8,))], 3) == [Candidate((8,))]
+    assert len(population.every(paper, 40)) == 8
+    assert population.every([Candidate((8,))], 3) == [Candidate((8,))]
 
 
-def test_peers_know_nothing_of_atras():
-    body = ast.parse(FILE.read_text(encoding="utf-8")).body
-    first_of_ours = next(i for i, node in enumerate(body) if isinstance(node, ast.ClassDef) and node.name == "Atras")
-    ours = {node.name for node in body[first_of_ours:] if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    peers = body[:first_of_ours]
-    assert {"Network", "Loop", "Vmap", "JaxVmap"} <= {node.name for node in peers if isinstance(node, ast.ClassDef)}
-    for node in (inner for outer in peers for inner in ast.walk(outer)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["atras" if node.level else str(node.module)]
-        elif isinstance(node, ast.Name):
-            assert node.id not in ours, f"line {node.lineno} uses {node.id}"
-        assert not any(name.split(".")[0] == "atras" for name in names), f"line {node.lineno} imports atras"
+def test_every_peer_is_of_the_textbook():
+    assert {peer.__module__ for peer in contest.PEERS.values()} == {"textbook", "stacked"}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +186,7 @@ def test_peers_know_nothing_of_atras():
         (["--hidden", "8", "--peer", "loop_cuda_graph", "--device", "cpu"], "expected a CUDA device"),
     ],
 )
-def test_bad_options_are_one_line(peers, options, message, capsys):
+def test_bad_options_are_one_line(options, message, capsys):
     try:
         status = peers.main(options)
     except SystemExit as end:
@@ -216,8 +199,8 @@ def test_bad_options_are_one_line(peers, options, message, capsys):
     assert message in err
 
 
-def test_a_missing_jax_is_named(peers, monkeypatch, capsys):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+def test_a_missing_jax_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert peers.main(["--hidden", "8", "--peer", "jax_vmap"]) == 2
     assert (
         capsys.readouterr().err
