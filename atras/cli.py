@@ -357,10 +357,10 @@ def _run(
     dry_run: bool | None,
     quiet: bool | None,
 ) -> Results | None:
-    from . import schedule
+    from . import prepare, schedule
 
     if dry_run:
-        _print(schedule.make_plan(protocol, execution, plan).lines())
+        _print(prepare.make_plan(protocol, execution, plan).lines())
         return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
     reporter = progress.choose(bool(quiet))

@@ -5,25 +5,21 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from . import __version__, config, files
-from .across import defence_source, source_candidate, transfer_rows
-from .calibrate import speed
+from .across import defence_source, transfer_rows
 from .cautions import cautions
-from .data import Dataset, load
-from .engine import DTYPES, Member
-from .env import attack_backend, choose_device, describe, total_memory
+from .env import describe
 from .errors import InputError, Interrupted
-from .fused import has_bf16, why_not, why_slow
-from .grouping import halves, make_groups
+from .fused import why_not
+from .grouping import halves
 from .groups import (
-    ENGINES,
     Common,
     GroupRunner,
     free_memory,
@@ -31,12 +27,10 @@ from .groups import (
     out_of_memory,
     remove_other_checkpoints,
 )
-from .machine import MEMORY_SHARE, Machine, choose_engine, reason_for
 from .measure import Row, Rows
-from .model import Spec, make_spec
 from .options import Loaded
 from .plan import Plan
-from .price import add_source, predict
+from .prepare import Prepared, load_data, plan_again, prepare
 from .progress import Reporter
 from .protocol import Execution, Protocol
 from .results import Results, read
@@ -44,15 +38,6 @@ from .weights import Networks
 from .writer import Writer
 
 Stop = Callable[[], bool]
-
-
-class Prepared(NamedTuple):
-    """What a run needs before its first step."""
-
-    device: torch.device
-    data: Dataset
-    spec: Spec
-    plan: Plan
 
 
 def run(
@@ -177,77 +162,11 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
-def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
-    """What `run` would do with the same arguments, with predicted seconds; nothing is trained.
-
-    Raises:
-        InputError: as `run`.
-    """
-    return prepare(protocol, execution, config_plan).plan
-
-
-def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Prepared:
-    """Choose the device, load the data on it, and plan or take the recorded plan.
-
-    Raises:
-        InputError: as `run`.
-    """
-    device, data, spec = _load(protocol, execution)
-    if config_plan is not None:
-        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
-    return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
-
-
-def _load(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
-    device = choose_device(execution.device)
-    attack_backend(device, DTYPES[protocol.precision])
-    if device.type == "cuda":
-        _exact_arithmetic()
-    data = load(
-        protocol.dataset,
-        train_size=protocol.train_size,
-        test_size=protocol.test_size,
-        data_dir=execution.data_dir,
-        download=execution.download,
-        device=device,
-    )
-    protocol.check_classes(data.classes)
-    return device, data, make_spec(protocol, data.image_shape, data.classes)
-
-
-def _plan(
-    protocol: Protocol,
-    execution: Execution,
-    device: torch.device,
-    data: Dataset,
-    spec: Spec,
-    done: Collection[Member] = (),
-) -> Plan:
-    machine = Machine(
-        kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
-        fused=why_not(device),
-        bf16=has_bf16(device),
-        threads=torch.get_num_threads(),
-        fused_slow=why_slow() if device.type == "cpu" else "",
-    )
-    engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
-    resolved = protocol.replace(precision=precision)
-    sizes = len(data.train.labels), len(data.test.labels)
-    measured = speed(ENGINES[engine], spec, resolved, data.train, anew=execution.recalibrate)
-    groups = make_groups(resolved, spec, *sizes, engine, machine, done)
-    predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
-    if predicted and (source := source_candidate(resolved, spec)) is not None:
-        predicted[0] = add_source(predicted[0], spec, resolved, source.hidden, sizes[0], measured)
-    reason = reason_for(execution.engine, engine, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason)
-
-
 def _reopen(
     folder: Path, lock: files.Lock, protocol: Protocol, execution: Execution, before: Execution
 ) -> tuple[Writer, Prepared]:
     """The run's folder as it was left, with a plan for this machine."""
-    device, data, spec = _load(protocol, execution)
+    device, data, spec = load_data(protocol, execution)
     run = read(folder, missing=True).run
     if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
         raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
@@ -259,7 +178,7 @@ def _reopen(
     writer = Writer.reopen(folder, lock, [(member.candidate.name, member.seed) for member in done], finished)
     moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
     if moved or plan.device != str(device) or (plan.engine == "fused" and why_not(device)):
-        new = _plan_again(protocol, execution, device, data, spec, plan.precision, done)
+        new = plan_again(protocol, execution, device, data, spec, plan.precision, done)
         plan = dataclasses.replace(new, groups=(*plan.groups[:finished], *new.groups))
         hand_on_checkpoints(folder, plan.groups[finished:])
         Networks(folder, spec, protocol.hash).forget_from(finished)
@@ -268,22 +187,6 @@ def _reopen(
     writer.update({"status": "running", "plan": plan.to_dict(), "sessions": sessions})
     remove_other_checkpoints(folder, plan.groups[finished:])
     return writer, prepared
-
-
-def _plan_again(
-    protocol: Protocol,
-    execution: Execution,
-    device: torch.device,
-    data: Dataset,
-    spec: Spec,
-    precision: str,
-    done: Collection[Member],
-) -> Plan:
-    """A plan of what is left, in the precision that the run has, if this machine can do that."""
-    if protocol.precision == "auto":
-        with suppress(InputError):
-            return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
-    return _plan(protocol, execution, device, data, spec, done)
 
 
 def _short(value: object) -> str:
@@ -428,11 +331,3 @@ def _complete(rows: Rows, index: int, constants: Row) -> Rows:
 
 def _never() -> bool:
     return False
-
-
-def _exact_arithmetic() -> None:
-    """Full fp32 and repeatable results on a GPU, where cuDNN's defaults give neither."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

@@ -14,8 +14,8 @@ from atras.engine import Epoch
 from atras.groups import ENGINES
 from atras.model import Spec, initial_parameters
 from atras.plan import members_of
+from atras.prepare import prepare
 from atras.protocol import Execution, Protocol
-from atras.schedule import prepare
 from atras.space import Candidate
 from textbook import Batch, Contestant, Member, Task
 

@@ -22,7 +22,7 @@ from atras import cli
 from atras.protocol import Execution, Protocol
 from atras.space import PAPER_CANDIDATES, Candidate, k_complete, with_depth
 
-HEAVY = {"torch", "polars", "numpy", "atras.config", "atras.schedule", "atras.results"}
+HEAVY = {"torch", "polars", "numpy", "atras.config", "atras.prepare", "atras.schedule", "atras.results"}
 """What `--help` must not import. Pydantic comes with typer itself; `atras.config` is what imports it here."""
 ROOT = Path(atras.__file__).parents[1]
 
@@ -73,7 +73,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 
 class Schedule:
-    """Stands in for `atras.schedule` and remembers what it was asked to do."""
+    """Stands in for `atras.schedule` and `atras.prepare` and remembers what it was asked to do."""
 
     def __init__(self) -> None:
         self.calls: list[SimpleNamespace] = []
@@ -97,6 +97,7 @@ def schedule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Schedule:
     stub = Schedule()
     summary = SimpleNamespace(summary_lines=lambda results, width: [f"table of {results}, {width} wide"])
     monkeypatch.setattr(atras, "schedule", stub, raising=False)
+    monkeypatch.setattr(atras, "prepare", stub, raising=False)
     monkeypatch.setitem(sys.modules, "atras.summary", summary)  # type: ignore[arg-type]
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "91")
@@ -340,7 +341,7 @@ from atras import cli
 def lines():
     {action}
     return ["x"] * 100_000
-atras.schedule = types.SimpleNamespace(make_plan=lambda *_: types.SimpleNamespace(lines=lines))
+atras.schedule = atras.prepare = types.SimpleNamespace(make_plan=lambda *_: types.SimpleNamespace(lines=lines))
 cli.main(["run", "--dry-run"])
 """
 

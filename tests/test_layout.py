@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,8 @@ ORDER = """
 errors reading files seal space protocol options config env formats download data randomness model engine optimizer
 stack loop fused attack gradient_attacks deepfool suite tally evaluate measure train tensor_file weights checkpoint
 schemas frames results writer cost machine plan grouping price calibrate progress cautions groups transfer across
-schedule statistics halving held_out search paper solo claims compare summary report export commands signals cli batched
-__main__ testing made_up
+prepare schedule statistics halving held_out search paper solo claims compare summary report export commands signals cli
+batched __main__ testing made_up
 """.split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
 FILES = {path.stem: [path] for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__"}
 FILES |= {path.parent.name: sorted(path.parent.glob("*.py")) for path in (ROOT / "atras").glob("*/__init__.py")}
@@ -52,6 +53,12 @@ def test_imports_go_one_way(module):
     assert module in ORDER, f"give atras/{module}.py its place in ORDER"
     above = set(ORDER[: ORDER.index(module)])
     assert set().union(*map(siblings, FILES[module])) <= above | {module}
+
+
+def test_contributors_find_every_module_at_its_place():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = [line.partition(":")[0] for line in text.partition("## Where things live")[2].split("\n- ")[1:]]
+    assert re.findall(r"`(\w+)`", " ".join(names)) == ORDER[: ORDER.index("__main__")]
 
 
 def test_an_import_the_wrong_way_is_seen(tmp_path):

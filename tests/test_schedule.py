@@ -13,9 +13,10 @@ import pytest
 
 import atras
 from atras.errors import InputError
+from atras.prepare import make_plan
 from atras.progress import Reporter
 from atras.protocol import Execution, Protocol
-from atras.schedule import make_plan, run
+from atras.schedule import run
 from atras.space import Candidate
 
 SMALL = Protocol(

@@ -15,10 +15,11 @@ from atras.engine import Member
 from atras.fused import why_not
 from atras.loop import LoopEngine
 from atras.model import Spec
+from atras.prepare import make_plan
 from atras.progress import Reporter
 from atras.protocol import Execution, Protocol
 from atras.results import Results, read
-from atras.schedule import make_plan, run
+from atras.schedule import run
 from atras.schemas import SCHEMAS
 from atras.space import Candidate
 from atras.stack import StackEngine

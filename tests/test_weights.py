@@ -12,6 +12,7 @@ from atras.data import pixels
 from atras.engine import Member
 from atras.errors import InputError
 from atras.model import Spec, initial_parameters, logits, parameter_shapes
+from atras.prepare import prepare
 from atras.protocol import Execution
 from atras.space import Candidate
 from atras.testing import SMALL
@@ -57,7 +58,7 @@ def test_a_run_leaves_the_networks_that_its_table_is_of(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     protocol = SMALL.replace(precision="fp32")
     run = schedule.run(protocol, Execution(engine=engine, device="cpu"), out=tmp_path / "run")  # type: ignore[arg-type]
-    test = schedule.prepare(protocol, Execution(device="cpu")).data.test
+    test = prepare(protocol, Execution(device="cpu")).data.test
     for phase, column in (("trained", "test_accuracy"), ("defended", "adversarial_test_accuracy")):
         for candidate, expected in zip(protocol.candidates, run.table[column], strict=True):
             spec, parameters = weights.read_member(tmp_path / "run", candidate, 0, phase)

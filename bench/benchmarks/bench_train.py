@@ -13,8 +13,9 @@ import torch
 from atras.cost import training_flops
 from atras.data import pixels
 from atras.errors import InputError
+from atras.groups import ENGINES
+from atras.prepare import Prepared, prepare
 from atras.protocol import Execution, Protocol
-from atras.schedule import ENGINES, Prepared, prepare
 from atras.space import PAPER_CANDIDATES, Candidate
 
 from .side_by_side import DEVICES, seconds, synchronize

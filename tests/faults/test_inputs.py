@@ -19,9 +19,9 @@ from atras import calibrate, cli, download
 from atras.config import Settings, load
 from atras.options import combine, select_candidates
 from atras.plan import Plan
+from atras.prepare import make_plan
 from atras.price import Speed
 from atras.protocol import Execution, Protocol
-from atras.schedule import make_plan
 from atras.space import Candidate
 from atras.testing import damage
 

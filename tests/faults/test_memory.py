@@ -15,6 +15,7 @@ from atras import schedule, train
 from atras.errors import InputError
 from atras.fused import FusedEngine
 from atras.groups import ENGINES, out_of_memory
+from atras.prepare import make_plan
 from atras.protocol import Execution, Protocol
 from atras.results import Results
 from atras.space import Candidate
@@ -96,7 +97,7 @@ def test_a_divided_group_goes_on_from_its_checkpoint(
         begun.append((len(self.members), phase))
         begin(self, phase)
 
-    schedule.make_plan(PROTOCOL, execution("stack"))  # so that nothing is left to be calibrated
+    make_plan(PROTOCOL, execution("stack"))  # so that nothing is left to be calibrated
     monkeypatch.setattr(ENGINES["stack"], "begin_phase", noted)
     # 8 steps of the first training, and one of the second.
     shortage(monkeypatch, "stack", "epoch", MemoryError(), 3, 9)
@@ -123,7 +124,7 @@ def test_engine_fused_is_divided_too_and_bitwise_the_same(
 def test_one_member_that_does_not_fit_is_an_error_and_can_be_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    schedule.make_plan(PROTOCOL, execution("stack"))  # which measures the machine's speed, if need be
+    make_plan(PROTOCOL, execution("stack"))  # which measures the machine's speed, if need be
     with monkeypatch.context() as patch:
         shortage(patch, "stack", "logits", ERRORS["cpu"], 0, 0)
         with pytest.raises(InputError, match=r"memory: expected room .*--memory .*--batch-size .*--resume") as caught:
