@@ -57,7 +57,7 @@ def read(path: Path) -> Checkpoint:
         if not isinstance(document, dict):
             raise ValueError("no document")
     except tensor_file.ERRORS as error:
-        reason = " ".join(str(error).split())
+        reason = tensor_file.reason(error)
         raise InputError(
             f"{path}: expected a checkpoint of this atras, found a damaged or foreign file ({reason}); "
             "delete it to start its group anew"

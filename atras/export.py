@@ -171,7 +171,7 @@ def load(path: str | Path) -> nn.Module:
         if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
             raise ValueError("its parameters do not fit its architecture")
     except tensor_file.ERRORS as error:
-        reason = " ".join(str(error).split())
+        reason = tensor_file.reason(error)
         raise InputError(
             f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
             "pt2 files are for torch.export.load, onnx files for onnxruntime"

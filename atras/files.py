@@ -76,6 +76,29 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def take(folder: Path) -> Lock:
+    """Make a folder if need be, and lock it.
+
+    Raises:
+        InputError: if its name is not UTF-8 (safetensors opens no others), or as `Lock`.
+    """
+    try:
+        str(folder).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+    except UnicodeEncodeError:
+        raise InputError(f"out (={str(folder)!r}): expected a name in UTF-8; name another folder") from None
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return Lock(folder)
+
+
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """What to say of a folder that cannot be used."""
+    return InputError(
+        f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
+    )
+
+
 class Lock:
     """The right to write to a folder, held until `release`, or until the process ends, however it ends.
 
@@ -95,9 +118,7 @@ class Lock:
         try:
             descriptor = self._take()
         except OSError as error:
-            raise InputError(
-                f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
-            ) from error
+            raise unwritable(folder, error) from error
         # A full disk may refuse this, but not the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)

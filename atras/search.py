@@ -218,15 +218,13 @@ def _with_advice(error: InputError, folder: Path) -> InputError:
 
 def _claim(folder: Path) -> files.Lock:
     """Make the folder if need be, and take it, if it is empty."""
+    lock = files.take(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.Lock(folder)
         # What one that was killed at its very start left is taken over.
         there = sorted(path.name for path in folder.iterdir() if not path.name.startswith((files.LOCK, f".{SUMMARY}")))
     except OSError as error:
-        raise InputError(
-            f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
-        ) from error
+        lock.release()
+        raise files.unwritable(folder, error) from error
     if there:
         lock.release()
         more = ", or go on with it by --resume" if SUMMARY in there else ""

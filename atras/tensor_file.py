@@ -28,6 +28,12 @@ ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.
 """What reading a damaged or foreign file raises."""
 
 
+def reason(error: BaseException) -> str:
+    """What one of ERRORS says, on one line and without the file's name."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or str(error)).split())
+
+
 class Content(NamedTuple):
     """Texts by name, and tensors on the CPU."""
 

@@ -108,7 +108,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
                 continue
             spec = _spec(metadata)
         except tensor_file.ERRORS as error:
-            reason = " ".join(str(error).split())
+            reason = tensor_file.reason(error)
             raise InputError(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None

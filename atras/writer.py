@@ -173,15 +173,8 @@ class Writer:
 
 def _claim(folder: Path) -> files.Lock:
     """Make the folder if need be, and take it, if it holds no run."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.Lock(folder)
-        there = [name for name in _FILES if (folder / name).exists()]
-    except OSError as error:
-        raise InputError(
-            f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
-        ) from error
-    if there:
+    lock = files.take(folder)
+    if there := [name for name in _FILES if (folder / name).exists()]:
         lock.release()
         raise InputError(
             f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "

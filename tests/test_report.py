@@ -390,3 +390,12 @@ def test_each_status_ranks() -> None:
     from atras.report.population import RANK
 
     assert set(RANK) == set(STATUSES)
+
+
+@pytest.mark.parametrize("file_format", ["html", "md", "svg", "png"])
+def test_a_folder_whose_name_is_no_text_has_a_report(file_format: str, tmp_path: Path) -> None:
+    runs = []
+    for name in ("\udcff", "\udcfe"):
+        make_run(tmp_path / "run")
+        runs.append(atras.read((tmp_path / "run").rename(tmp_path / name)))
+    assert report.write(runs, tmp_path / "there", file_format).exists()

@@ -327,6 +327,12 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_folder_whose_name_is_no_text_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^out \(=.*udcff.*expected a name in UTF-8; name another folder"):
+        Writer(tmp_path / "\udcff", run_info())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def small_disk() -> Any:
     """Gives a context that limits the size of files, as a full disk would."""

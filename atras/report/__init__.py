@@ -46,7 +46,7 @@ def write(runs: Results | Sequence[Results], path: str | Path | None = None, for
     target = Path(DEFAULT_PATHS[format] if path is None else path)
     if format in ("html", "md"):
         render = page if format == "html" else markdown
-        _save(target, render(runs).encode())
+        _save(target, _in_utf8(render(runs)).encode())
     else:
         _write_images(runs, target, format)
     return target
@@ -72,7 +72,12 @@ def _write_images(runs: Sequence[Results], folder: Path, format: str) -> None:  
     except OSError as error:
         raise _unwritable(folder, error, "a folder") from error
     for name, figure in images.items():
-        _save(folder / name, convert(figure.svg(standalone=True)))
+        _save(folder / name, convert(_in_utf8(figure.svg(standalone=True))))
+
+
+def _in_utf8(text: str) -> str:
+    """Text in which bytes of a folder's name that are none in UTF-8 are spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _png_converter() -> Callable[[str], bytes]:
