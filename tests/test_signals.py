@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from atras import cli, schedule, signals, train
+from atras import cli, prepare, signals, train
 from atras.fused import FusedEngine
 from atras.testing import tables_of
 
@@ -64,7 +64,7 @@ def test_a_signal_before_there_is_anything_to_keep_stops_at_once(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(schedule, "load", load)
+    monkeypatch.setattr(prepare, "load", load)
     assert cli.execute(cli.app, ["run", *OPTIONS, "--out", str(tmp_path / "run")], "atras") == 143
     assert capsys.readouterr() == ("", "atras: interrupted\n")
 
