@@ -15,6 +15,7 @@ import torch
 from . import __version__, config, files
 from .across import defence_source, transfer_rows
 from .cautions import cautions
+from .download import is_file
 from .env import describe
 from .errors import InputError, Interrupted
 from .fused import why_not
@@ -119,7 +120,8 @@ def resume(
     found = read(folder, missing=True)
     if found.run.get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
-        return found
+        # Nothing will be computed: a file that is lost must not pass for an empty one.
+        return read(folder)
     lock = files.Lock(folder)
     try:
         writer, prepared = _reopen(folder, lock, protocol, execution, before)
@@ -136,7 +138,7 @@ def recorded(directory: str | Path) -> Loaded:
         InputError: if it holds no run, or one of another version of atras.
     """
     path = Path(directory) / "run.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
             "one with --out"

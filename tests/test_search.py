@@ -241,6 +241,15 @@ def test_a_round_that_was_gone_on_with_by_hand_is_taken_as_it_is(
     assert (stopped / "search.json").read_text() == (found[1] / "search.json").read_text()
 
 
+def test_a_finished_round_that_lost_its_table_is_refused(found: tuple[atras.Results, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "round"
+    shutil.copytree(found[1] / "round-1", folder)
+    assert schedule.resume(folder).run["status"] == "finished"
+    (folder / "table.parquet").unlink()
+    with pytest.raises(InputError, match=r"table\.parquet: expected a file of a run: No such file"):
+        schedule.resume(folder)
+
+
 def test_a_finished_search_says_so_and_shows_what_it_found(found: tuple[atras.Results, Path]) -> None:
     results, folder = found
     lines, teller = told()
