@@ -21,6 +21,8 @@ except ImportError:  # not a POSIX system
 LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
 PARTIAL = ".partial"
+SEARCH = "search.json"
+"""The record of a search: where it lies is no place for a run."""
 
 
 def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:

@@ -17,7 +17,7 @@ from .space import Candidate
 TRAIN_SHARE = 0.8
 """Of the training images, those that rounds train on; on the others they are ranked."""
 
-SUMMARY = "search.json"
+SUMMARY = files.SEARCH
 STATUSES = ("running", "interrupted", "failed", "finished")
 
 

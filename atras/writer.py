@@ -174,7 +174,7 @@ class Writer:
 def _claim(folder: Path) -> files.Lock:
     """Make the folder if need be, and take it, if it holds no run."""
     lock = files.take(folder)
-    if there := [name for name in _FILES if (folder / name).exists()]:
+    if there := [name for name in (*_FILES, files.SEARCH) if (folder / name).exists()]:
         lock.release()
         raise InputError(
             f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "

@@ -414,6 +414,14 @@ def test_a_search_that_fails_later_names_its_own_folder(
     assert resume(folder).run["status"] == "finished"
 
 
+def test_a_run_does_not_begin_in_a_searchs_folder(found: tuple[atras.Results, Path]) -> None:
+    _, folder = found
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError, match=r"expected a folder without a run, found search\.json"):
+        schedule.run(Protocol(**schedule.recorded(folder / "round-1").protocol_fields), out=folder)
+    assert sorted(folder.iterdir()) == before
+
+
 def test_a_search_in_the_way_is_named(stopped: Path) -> None:
     with pytest.raises(InputError, match=r"found round-1; name another, or go on with it by --resume"):
         search(PROTOCOL, CPU, 80, stopped)
