@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 
 import torch
 
-from . import files
+from . import files, seal
 from .engine import Member
 from .env import choose_device, describe
 from .errors import InputError
 from .loop import LoopEngine
 from .model import Spec
 from .protocol import Protocol
+from .reading import read_regular
 from .results import Results
 from .space import Candidate
 
 SOLO_STEPS = "solo_steps.json"
 """File of a run's folder that holds measured seconds of a training step, candidate by candidate."""
+
+MAX_BYTES = 2**26
+"""Largest such file that is read."""
 
 
 def solo_steps(results: Results) -> dict[str, float]:
@@ -29,11 +34,13 @@ def solo_steps(results: Results) -> dict[str, float]:
         InputError: if the file is not what it wrote.
     """
     path = results.directory and results.directory / SOLO_STEPS
-    if path is None or not path.exists():
+    if path is None or not os.path.lexists(path):
         return {}
     try:
-        return {str(name): float(value) for name, value in json.loads(path.read_text())["seconds"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = read_regular(path, MAX_BYTES)
+        seal.check(seal.JSON_MARK, content)
+        return {str(name): float(value) for name, value in json.loads(content)["seconds"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: expected measured steps, found something else ({error}); --measure anew") from None
 
 
@@ -67,7 +74,7 @@ def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]
         engine.begin_phase("train")
         seconds[name] = _median_step(engine, images, labels, steps)
     content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}
-    files.write(results.directory / SOLO_STEPS, [json.dumps(content, indent=2).encode() + b"\n"])
+    files.write(results.directory / SOLO_STEPS, [seal.sealed_json(content)])
     return seconds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import atras
-from atras import cli
+from atras import cli, seal
 from atras.claims import ENOUGH_SEEDS, Claim, claims, transfer_effects
 from atras.commands import claims_lines
 from atras.errors import InputError
@@ -187,7 +187,7 @@ def test_another_data_set_has_no_stated_recovery() -> None:
 
 
 def with_seconds(folder: Path, seconds: dict[str, float]) -> Results:
-    (folder / SOLO_STEPS).write_text(json.dumps({"seconds": seconds}))
+    (folder / SOLO_STEPS).write_bytes(seal.sealed_json({"seconds": seconds}))
     return dataclasses.replace(run_of(members({1: 0.5, 2: 0.5, 4: 0.5}, 1)), directory=folder)
 
 
@@ -231,6 +231,25 @@ def test_steps_need_a_folder_and_a_file_that_is_theirs(tmp_path: Path) -> None:
     (tmp_path / SOLO_STEPS).write_text("[]")
     with pytest.raises(InputError, match="expected measured steps, found something else"):
         solo_steps(dataclasses.replace(run_of([]), directory=tmp_path))
+
+
+def test_measured_steps_are_read_without_waiting_and_only_as_they_were_written(tmp_path: Path) -> None:
+    measure_solo_steps(recorded(tmp_path, ("8",)), steps=1)
+    path, results = tmp_path / SOLO_STEPS, atras.read(tmp_path)
+    whole = path.read_text()
+    for content in (whole.replace('"8": ', '"8": 1'), "[" * 100_000, ""):
+        assert content != whole
+        path.write_text(content)
+        with pytest.raises(InputError, match="expected measured steps, found something else"):
+            solo_steps(results)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="no regular file"):
+        solo_steps(results)
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(InputError, match="expected measured steps"):
+        solo_steps(results)
 
 
 # Transfer
