@@ -360,7 +360,7 @@ def _run(
     from . import prepare, schedule
 
     if dry_run:
-        _print(prepare.make_plan(protocol, execution, plan).lines())
+        commands.print_lines(prepare.make_plan(protocol, execution, plan).lines())
         return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
     reporter = progress.choose(bool(quiet))
@@ -394,7 +394,7 @@ def _search(
 
     most = 0 if resume is not None else _most(method, budget)
     if dry_run:
-        _print(round_lines(protocol, most))
+        commands.print_lines(round_lines(protocol, most))
         return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
     with _stoppable(folder / SUMMARY) as signals:
@@ -435,8 +435,8 @@ def _stoppable(record: Path) -> Iterator[Signals]:
 
 def _show(lines: Iterable[str], folder: Path) -> None:
     try:
-        _print([*lines, f"results are in {folder}"])
-    except OSError:
+        commands.print_lines([*lines, f"results are in {folder}"])
+    except (OSError, InputError):
         # The terminal or pipe is gone, the results are not. Python would try once more when it exits.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -466,10 +466,6 @@ def _default_folder(dataset: str) -> Path:
     stem = Path(os.path.abspath(dataset.replace("\0", "_"))).stem  # noqa: PTH100
     harmless = re.sub(r"[^\w.+-]+", "_", stem)[:100]
     return Path("runs") / f"{harmless or 'data'}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _print(lines: Iterable[str]) -> None:
-    typer.echo("\n".join(map(printable, lines)))
 
 
 def _seconds_since_start() -> float:

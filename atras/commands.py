@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, printable
 from .options import parse_whole
 from .space import Candidate
 
@@ -33,7 +36,7 @@ def claims(
     results = read(run)
     if measure:
         measure_solo_steps(results)
-    _print(claims_lines(results))
+    print_lines(claims_lines(results))
 
 
 def compare(
@@ -44,7 +47,7 @@ def compare(
     from .compare import compare_lines
     from .results import read
 
-    _print(compare_lines(read(run_a), read(run_b)))
+    print_lines(compare_lines(read(run_a), read(run_b)))
 
 
 def export(
@@ -87,7 +90,7 @@ def export(
     else:
         candidate = best_robust(results) if hidden is None else Candidate.parse(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
-    _print(f"wrote {path}" for path in written)
+    print_lines(f"wrote {path}" for path in written)
 
 
 def report(
@@ -109,7 +112,7 @@ def report(
     from .report import write
     from .results import read
 
-    _print([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
+    print_lines([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
 
 
 def claims_lines(results: Results) -> list[str]:
@@ -179,5 +182,21 @@ def _short(name: str) -> str:
     return name if len(name) <= 50 else f"...{name[-47:]}"
 
 
-def _print(lines: Iterable[str]) -> None:
-    typer.echo("\n".join(lines))
+def print_lines(lines: Iterable[str]) -> None:
+    """Print text that may hold names of files, which a terminal shows and does not obey.
+
+    Raises:
+        BrokenPipeError: if its reader is gone.
+        InputError: if it cannot be written otherwise.
+    """
+    try:
+        typer.echo("\n".join(map(printable, lines)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try once more when it exits.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(
+            f"standard output: expected to write to it: {error.strerror or error}; make room, or send it elsewhere"
+        ) from error

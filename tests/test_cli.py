@@ -360,6 +360,21 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert child.returncode == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_results_that_cannot_be_printed_are_one_line_and_exit_2() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", STUBBED.format(action="")], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(r"atras: standard output: expected to write to it: No space left on device; .*\n", done.stderr)
+
+
+def test_the_name_of_a_folder_to_resume_may_be_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(f"--resume {'x' * 5000}") == 2
+    assert "found no run.json in it" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_control_c_is_one_line_and_exit_130() -> None:
     action = f"import os, time; os.kill(os.getpid(), {int(signal.SIGINT)}); time.sleep(5)"

@@ -58,7 +58,7 @@ def figures(results: Results) -> dict[str, Figure]:
 
 
 def _write_images(runs: Sequence[Results], folder: Path, format: str) -> None:  # noqa: A002
-    convert = _png_converter() if format == "png" else str.encode
+    convert = _png_converter() if format == "png" else _encoded
     images = {f"{name}.{format}": figure for run in runs[:1] for name, figure in figures(run).items()}
     if len(runs) > 1:
         images = {
