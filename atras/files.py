@@ -38,6 +38,7 @@ def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_special(path)
         with partial.open("wb", buffering=0) as file:
             for part in parts:
                 _write_all(file.fileno(), memoryview(part))
@@ -51,6 +52,14 @@ def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError if a device, a pipe or a folder has this name: renaming a file to it would delete a device."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def remove_partials(*folders: Path) -> None:

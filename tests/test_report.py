@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -17,7 +18,7 @@ import polars as pl
 import pytest
 
 import atras
-from atras import InputError, cli, paper, report
+from atras import InputError, cli, files, paper, report
 from atras.frames import wilson
 from atras.made_up import make_run
 from atras.report import charts, heatmap, intervals, pictures, scales
@@ -400,3 +401,14 @@ def test_a_folder_whose_name_is_no_text_has_a_report(file_format: str, tmp_path:
         make_run(tmp_path / "run")
         runs.append(atras.read((tmp_path / "run").rename(tmp_path / name)))
     assert report.write(runs, tmp_path / "there", file_format).exists()
+
+
+def test_nothing_but_a_file_is_replaced(full: Results, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="expected a file to write to: it is no regular file"):
+        report.write(full, pipe)
+    with pytest.raises(InputError, match="expected to write it: it is no regular file"):
+        files.write(pipe, [b"x"])
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from atras import files
 from atras.errors import InputError
 from atras.results import Results
 
@@ -93,6 +94,7 @@ def _png_converter() -> Callable[[str], bytes]:
 def _save(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
+        files.refuse_special(path)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
