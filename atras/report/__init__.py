@@ -59,7 +59,7 @@ def figures(results: Results) -> dict[str, Figure]:
 
 
 def _write_images(runs: Sequence[Results], folder: Path, format: str) -> None:  # noqa: A002
-    convert = _png_converter() if format == "png" else _encoded
+    convert = _png_converter() if format == "png" else str.encode
     images = {f"{name}.{format}": figure for run in runs[:1] for name, figure in figures(run).items()}
     if len(runs) > 1:
         images = {
