@@ -437,9 +437,7 @@ def _show(lines: Iterable[str], folder: Path) -> None:
     try:
         commands.print_lines([*lines, f"results are in {folder}"])
     except (OSError, InputError):
-        # The terminal or pipe is gone, the results are not. Python would try once more when it exits.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        commands.silence()  # the terminal or pipe is gone, the results are not
 
 
 def _refuse_beside_resume(settings: dict[str, Any]) -> None:

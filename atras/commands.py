@@ -194,9 +194,13 @@ def print_lines(lines: Iterable[str]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # Python would try once more when it exits.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         raise InputError(
             f"standard output: expected to write to it: {error.strerror or error}; make room, or send it elsewhere"
         ) from error
+
+
+def silence() -> None:
+    """Let go of a standard output that cannot be written to: Python would try once more when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from .download import OFFICIAL, files_in, is_file, is_folder, locate, recognise
+from .download import OFFICIAL, files_in, locate, recognise
 from .errors import InputError
 from .formats import ARRAYS, IDX_FILES, Contents, read_cifar, read_idx, read_npz, read_svhn
 from .protocol import Size, whole
+from .reading import is_file, is_folder
 
 DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
 """The names that `load` knows; it also takes a folder of IDX files and an `.npz` file."""

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from .errors import InputError
 from .formats import IDX_FILES
+from .reading import is_file, is_folder
 
 TIMEOUT_SECONDS = 30.0
 """How long a download may stand still before it is given up."""
@@ -190,16 +191,6 @@ def files_in(folder: Path, names: tuple[str, ...], suffixes: tuple[str, ...]) ->
             return None
         found[name] = path
     return found
-
-
-def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; False also where one may not look or the name is no name."""
-    return os.path.isfile(path)  # noqa: PTH113 (the method raises then)
-
-
-def is_folder(path: str | Path) -> bool:
-    """Whether there is such a folder; False also where one may not look or the name is no name."""
-    return os.path.isdir(path)  # noqa: PTH112 (the method raises then)
 
 
 def _search(name: str, roots: list[Path]) -> dict[str, Path] | None:

@@ -12,6 +12,16 @@ MAX_FILE_BYTES = 64 * 2**30
 """Most bytes a file may have, where that is less than half of this machine's memory."""
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; False also where one may not look or the name is no name."""
+    return os.path.isfile(path)  # noqa: PTH113 (the method raises then)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; False also where one may not look or the name is no name."""
+    return os.path.isdir(path)  # noqa: PTH112 (the method raises then)
+
+
 def open_regular(path: Path, limit: int) -> BinaryIO:
     """Open a file that is one: a FIFO would be waited for, a device may never end.
 

@@ -122,7 +122,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
         InputError: if a file is missing, damaged or not of this form.
     """
     folder = Path(directory)
-    run = _read_run(folder / "run.json")
+    run = read_run(folder)
     return Results(
         **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
     )
@@ -140,7 +140,13 @@ def run_json(run: Mapping[str, Any]) -> bytes:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run's run.json says, without its checksum.
+
+    Raises:
+        InputError: if it is missing, damaged or not of this form.
+    """
+    path = folder / "run.json"
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
         seal.check(seal.JSON_MARK, content)

@@ -15,7 +15,6 @@ import torch
 from . import __version__, config, files
 from .across import defence_source, transfer_rows
 from .cautions import cautions
-from .download import is_file
 from .env import describe
 from .errors import InputError, Interrupted
 from .fused import why_not
@@ -34,7 +33,8 @@ from .plan import Plan
 from .prepare import Prepared, load_data, plan_again, prepare
 from .progress import Reporter
 from .protocol import Execution, Protocol
-from .results import Results, read
+from .reading import is_file
+from .results import Results, read, read_run
 from .weights import Networks
 from .writer import Writer
 
@@ -117,8 +117,7 @@ def resume(
     check_same(Protocol(**loaded.protocol_fields), protocol)
     before = Execution(**loaded.execution_fields)
     protocol, execution = Protocol(**loaded.protocol_fields), execution or before
-    found = read(folder, missing=True)
-    if found.run.get("status") == "finished":
+    if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
@@ -169,7 +168,7 @@ def _reopen(
 ) -> tuple[Writer, Prepared]:
     """The run's folder as it was left, with a plan for this machine."""
     device, data, spec = load_data(protocol, execution)
-    run = read(folder, missing=True).run
+    run = read_run(folder)
     if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
         raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
     finished = run.get("finished_groups")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from . import files, schedule
-from .download import is_file
 from .errors import InputError, Interrupted
 from .halving import SUMMARY, Record
 from .held_out import SELECTION, hold_out, restore
 from .options import Loaded
 from .progress import Reporter
 from .protocol import Execution, Protocol
+from .reading import is_file
 from .results import Results, read
 from .statistics import pareto, ranking
 
