@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 # A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate, k_complete
+
 from .errors import InputError, Interrupted
-from .protocol import Execution, Protocol
-from .space import Candidate, k_complete
+from .version import __version__
 
 if TYPE_CHECKING:
-    from .export import load
-    from .results import Results, read
-    from .schedule import resume, run
+    from atras.analysis.export import load
+    from atras.results.results import Results, read
+    from atras.running.orchestrator import resume, run
 
-__version__ = "0.1.0"
 __all__ = [
     "Candidate",
     "Execution",
@@ -26,6 +27,7 @@ __all__ = [
     "Interrupted",
     "Protocol",
     "Results",
+    "__version__",
     "k_complete",
     "load",
     "read",
@@ -46,7 +48,13 @@ class _MissingKernels:
 
 sys.meta_path.append(_MissingKernels)
 
-_LAZY = {"run": "schedule", "resume": "schedule", "read": "results", "Results": "results", "load": "export"}
+_LAZY = {
+    "run": "running.orchestrator",
+    "resume": "running.orchestrator",
+    "read": "results.results",
+    "Results": "results.results",
+    "load": "analysis.export",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 """`python -m atras`: the command `atras`."""
 
-from .cli import main
+from atras.cli.run_command import main
 
 main()

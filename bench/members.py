@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from atras.cost import training_flops
 from atras.errors import InputError
-from atras.options import parse_whole_numbers
+from atras.experiment.options import parse_whole_numbers
+from atras.planning.cost import training_flops
 from contest import Contest
 from peers import Parser, make_population
 from population import Population

@@ -22,10 +22,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from atras.env import describe
+from atras.environment import describe
 from atras.errors import InputError
-from atras.options import parse_seeds, select_candidates
-from atras.protocol import PRESETS, Execution, Protocol
+from atras.experiment.options import parse_seeds, select_candidates
+from atras.experiment.protocol import PRESETS, Execution, Protocol
 from contest import (
     CHECK_STEPS,
     COMPILED,

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atras.data import pixels
-from atras.engine import Epoch
-from atras.groups import ENGINES
-from atras.model import Spec, initial_parameters
-from atras.plan import members_of
-from atras.prepare import prepare
-from atras.protocol import Execution, Protocol
-from atras.space import Candidate
+from atras.data.datasets import pixels
+from atras.engines.engine import Epoch
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate
+from atras.networks.network import Spec, initial_parameters
+from atras.planning.plan import members_of
+from atras.running.prepare import prepare
+from atras.running.task import ENGINES
 from textbook import Batch, Contestant, Member, Task
 
 

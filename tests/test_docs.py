@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from atras.cli import run
-from atras.config import load
-from atras.options import Loaded, combine
-from atras.schemas import describe_schemas
+from atras.cli.run_command import run
+from atras.experiment.config_file import load
+from atras.experiment.options import Loaded, combine
+from atras.results.schemas import describe_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -41,7 +41,7 @@ def commands() -> list[str]:
 
 def results_page(page: str) -> str:
     """The page with the part below its mark generated anew."""
-    head, mark, _ = page.partition("from atras.schemas. -->\n")
+    head, mark, _ = page.partition("from atras.results.schemas. -->\n")
     return f"{head}{mark}\n{describe_schemas()}"
 
 

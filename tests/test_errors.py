@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atras.errors import MAX_MESSAGE, MAX_SHOWN, InputError, printable, shown
-from atras.reading import read_regular
+from atras.storage.bounded_read import read_regular
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# A module imports only modules above it. `testing` and `made_up` may import any of them, and none imports these.
 ORDER = """
-errors reading files seal space protocol options config env formats download data randomness model engine optimizer
-stack loop fused attack gradient_attacks deepfool suite tally evaluate measure train tensor_file weights checkpoint
-schemas frames results writer cost machine plan grouping price calibrate progress cautions groups transfer across
-prepare schedule statistics halving held_out search paper solo claims compare summary report export commands signals cli
-batched __main__ testing made_up
-""".split()  # noqa: SIM905 (a paragraph reads better than forty quoted words)
-FILES = {path.stem: [path] for path in (ROOT / "atras").glob("*.py") if path.stem != "__init__"}
-FILES |= {path.parent.name: sorted(path.parent.glob("*.py")) for path in (ROOT / "atras").glob("*/__init__.py")}
-MODULES = sorted(FILES)
+version errors environment storage networks attacks defences experiment data engines evaluation training planning results
+running analysis search report cli batched __main__ testing
+""".split()  # noqa: SIM905 (a paragraph reads better than quoted words)
+"""Packages and modules of atras: each imports only those above it. `testing` may import any, and none imports it."""
+MODULES = {
+    ".".join(path.relative_to(ROOT / "atras").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "atras").rglob("*.py"))
+    if path != ROOT / "atras" / "__init__.py"
+}
+"""Every module below `atras`, such as `networks.layers`, and its file."""
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/dispatch.py"))
 BASELINES = ("textbook", "stacked")
 """Modules of bench/ that atras is compared with."""
@@ -36,38 +36,96 @@ def imported(path: Path) -> list[tuple[int, str]]:
         if isinstance(node, ast.Import):
             found += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module] if node.module and node.module != "atras" else [alias.name for alias in node.names]
-            found += [(node.level + (node.module == "atras"), name) for name in names]
+            found += [(node.level, f"{node.module or ''}.{alias.name}".strip(".")) for alias in node.names]
     return found
 
 
-def siblings(path: Path) -> set[str]:
-    """The modules of atras that a file imports; those of its own package are its own affair."""
-    own = {file.stem for file in path.parent.glob("*.py")} if path.parent.name in FILES else set()
-    names = {name.removeprefix("atras.") for level, name in imported(path) if level == 1 or name.startswith("atras.")}
-    return {name.split(".")[0] for name in names} & set(MODULES) - own
+def taken(module: str, path: Path, modules: Collection[str] = tuple(MODULES)) -> set[str]:
+    """The modules of atras that a module imports from, such as `networks` or `networks.layers`."""
+    package = module.split(".")
+    base = package if path.stem == "__init__" else package[:-1]
+    names = {
+        ".".join([*base[: len(base) - level + 1], name]) if level else name.removeprefix("atras.")
+        for level, name in imported(path)
+        if level or name.startswith("atras.")
+    }
+    return {found for name in names if (found := _longest(name, modules)) and found != module}
+
+
+def _longest(name: str, modules: Collection[str]) -> str | None:
+    """The module that an imported name is, or stands in."""
+    parts = name.split(".")
+    return next((head for end in range(len(parts), 0, -1) if (head := ".".join(parts[:end])) in modules), None)
+
+
+def room(module: str) -> str:
+    """The package or top-level module that a module belongs to."""
+    return module.partition(".")[0]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_one_way(module):
-    assert module in ORDER, f"give atras/{module}.py its place in ORDER"
-    above = set(ORDER[: ORDER.index(module)])
-    assert set().union(*map(siblings, FILES[module])) <= above | {module}
+    assert room(module) in ORDER, f"give {module} its place in ORDER"
+    above = ORDER[: ORDER.index(room(module)) + 1]
+    assert {other for other in taken(module, MODULES[module]) if room(other) not in above} == set()
 
 
-def test_contributors_find_every_module_at_its_place():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    names = [line.partition(":")[0] for line in text.partition("## Where things live")[2].split("\n- ")[1:]]
-    assert re.findall(r"`(\w+)`", " ".join(names)) == ORDER[: ORDER.index("__main__")]
+@pytest.mark.parametrize("module", MODULES)
+def test_other_packages_are_entered_by_their_front_door(module):
+    """`from atras.networks import Candidate`, never `from atras.networks.candidates import Candidate`."""
+    others = {other for other in taken(module, MODULES[module]) if room(other) != room(module)}
+    assert {other for other in others if "." in other} == set()
 
 
-def test_an_import_the_wrong_way_is_seen(tmp_path):
+def test_there_is_no_circle_of_imports():
+    arrows = {module: taken(module, path) for module, path in MODULES.items()}
+    # A package's front door imports its own rooms; they do not go back out through it.
+    assert circle(arrows) == []
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another round and round; none where imports only go down."""
+    left = dict(arrows)
+    while left:
+        free = [module for module, others in left.items() if not others & left.keys()]
+        if not free:
+            return sorted(left)
+        for module in free:
+            del left[module]
+    return []
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_an_import_is_seen_however_it_is_written(tmp_path):
     file = tmp_path / "errors.py"
-    for line in ("from .space import x", "from atras.space import x", "from . import space", "import atras.space"):
+    modules = {"errors", "networks", "networks.layers", "networks.families"}
+    cases = {
+        "from .networks import x": "networks",
+        "from atras.networks import x": "networks",
+        "from . import networks": "networks",
+        "import atras.networks": "networks",
+        "from atras.networks import layers": "networks.layers",
+        "from atras.networks.layers import x": "networks.layers",
+    }
+    for line, found in cases.items():
         file.write_text(f"def f():\n    {line}\n")
-        assert siblings(file) == {"space"}, line
-    file.write_text("from . import __version__\nimport space\nfrom atras.kernels import fgsm\n")
-    assert siblings(file) == set()
+        assert taken("errors", file, modules) == {found}, line
+    file.write_text("from . import layers\nfrom .layers import x\n")
+    assert taken("networks.families", file, modules) == {"networks.layers"}
+    file.write_text("from . import __version__\nimport networks\nfrom atras.kernels import fgsm\n")
+    assert taken("errors", file, modules) == set()
+
+
+def test_every_package_says_what_lives_there():
+    for path in (ROOT / "atras").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert len(text.split()) >= 12 or path.parent.name == "atras", (
+            f"{path}: say what lives here and what it may know"
+        )
 
 
 def test_kernels_import_nothing_of_atras():
@@ -96,7 +154,7 @@ def test_baselines_import_nothing_of_atras(module):
 def test_a_baseline_that_imports_of_atras_is_seen(tmp_path):
     file = tmp_path / "textbook.py"
     for line, name in {
-        "import atras.model": "atras.model",
+        "import atras.model": "atras.networks.network",
         "from atras import model": "model",
         "from atras.kernels import adam": "atras.kernels",
         "from population import Atras": "population",
@@ -152,7 +210,7 @@ def unsafe(path: Path) -> set[str]:
 
 def test_nothing_that_is_read_becomes_code():
     # The one exception is restricted to plain values and arrays, and sees only files of an official checksum.
-    allowed = {ROOT / "atras" / "formats.py": {"pickle.Unpickler"}}
+    allowed = {ROOT / "atras" / "data" / "formats.py": {"pickle.Unpickler"}}
     for folder in ("atras", "kernels", "bench"):
         for path in (ROOT / folder).rglob("*.py"):
             assert unsafe(path) == allowed.get(path, set()), path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atras.report.charts import Chart
+from atras.report.charts.plots import Chart
 
 TUTORIAL = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
 

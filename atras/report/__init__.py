@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from atras import files
 from atras.errors import InputError
-from atras.results import Results
+from atras.report.sections.comparison import comparison, labels
+from atras.report.sections.contents import sections
+from atras.report.sections.section import Figure
+from atras.results.results import Results
+from atras.storage import atomic_write
 
-from .comparison import comparison, labels
-from .contents import sections
 from .markdown import markdown
 from .page import page
-from .section import Figure
 
 __all__ = ["Format", "figures", "write"]
 
@@ -94,7 +94,7 @@ def _png_converter() -> Callable[[str], bytes]:
 def _save(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
-        files.refuse_special(path)
+        atomic_write.refuse_special(path)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:

@@ -6,12 +6,11 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from atras.results import Results
-
-from .charts import Table
-from .comparison import comparison, labels
-from .contents import sections
-from .section import Section
+from atras.report.charts.plots import Table
+from atras.report.sections.comparison import comparison, labels
+from atras.report.sections.contents import sections
+from atras.report.sections.section import Section
+from atras.results.results import Results
 
 LONGEST = 60
 """Rows of a chart's data that are still worth reading; longer ones are left to the other formats."""

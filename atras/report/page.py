@@ -11,11 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from atras.results import Results
-
-from .comparison import comparison, labels
-from .contents import sections
-from .style import PAGE_CSS
+from atras.report.charts.style import PAGE_CSS
+from atras.report.sections.comparison import comparison, labels
+from atras.report.sections.contents import sections
+from atras.results.results import Results
 
 
 def page(runs: Sequence[Results]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from atras.kernels import adam
-from atras.testing import assert_close, make_adam_inputs
+from atras.testing.inputs import assert_close, make_adam_inputs
 
 from .side_by_side import DEVICES, bytes_to_copy, fastest, synchronize
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from atras import checkpoint
-from atras.engine import Member
-from atras.groups import OVERHEAD
-from atras.loop import LoopEngine
-from atras.model import make_spec
-from atras.protocol import Execution, Protocol
-from atras.space import PAPER_CANDIDATES, with_depth
+from atras.engines.engine import Member
+from atras.engines.loop import LoopEngine
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import PAPER_CANDIDATES, with_depth
+from atras.networks.network import make_spec
+from atras.running.task import OVERHEAD
+from atras.training import checkpoint
 
 
 class Checkpoint:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from atras.kernels import conv_block
-from atras.testing import assert_near, make_conv_block_inputs
+from atras.testing.inputs import assert_near, make_conv_block_inputs
 
 from .side_by_side import DEVICES, fastest, share_of_gemm_peak, synchronize
 

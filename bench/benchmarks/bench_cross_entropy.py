@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from atras.kernels import cross_entropy
-from atras.testing import assert_close, make_cross_entropy_inputs
+from atras.testing.inputs import assert_close, make_cross_entropy_inputs
 
 from .side_by_side import DEVICES, bytes_to_copy, fastest, synchronize
 

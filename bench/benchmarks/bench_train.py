@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atras.cost import training_flops
-from atras.data import pixels
+from atras.data.datasets import pixels
 from atras.errors import InputError
-from atras.groups import ENGINES
-from atras.prepare import Prepared, prepare
-from atras.protocol import Execution, Protocol
-from atras.space import PAPER_CANDIDATES, Candidate
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import PAPER_CANDIDATES, Candidate
+from atras.planning.cost import training_flops
+from atras.running.prepare import Prepared, prepare
+from atras.running.task import ENGINES
 
 from .side_by_side import DEVICES, seconds, synchronize
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from atras import read, report
-from atras.made_up import make_run
-from atras.space import PAPER_CANDIDATES
+from atras.networks.candidates import PAPER_CANDIDATES
+from atras.testing.fake_run import make_run
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VIEWS = {

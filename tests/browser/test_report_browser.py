@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from atras import report
-from atras.made_up import make_run
+from atras.testing.fake_run import make_run
 
 pytestmark = pytest.mark.browser
 ROWS = "#run1-candidates .sortable >> nth=0 >> tbody tr:not([hidden])"

@@ -21,23 +21,25 @@ import sklearn.datasets  # noqa: F401
 import torch._dynamo
 import torch.distributed.tensor  # noqa: F401
 
-from atras import schedule, search, train
-from atras.options import execution_fields, protocol_fields
-from atras.protocol import Execution, Protocol
+from atras.experiment.options import execution_fields, protocol_fields
+from atras.experiment.protocol import Execution, Protocol
+from atras.running import orchestrator
+from atras.search import search
+from atras.training import stages
 
 # A call for each step, so that there are as many moments as can be between which a child dies.
-train.CALL_SECONDS = 0
+stages.CALL_SECONDS = 0
 
 
 def compute(request: dict[str, Any]) -> None:
     if request["resume"]:
-        (search if request["budget"] else schedule).resume(request["directory"])
+        (search if request["budget"] else orchestrator).resume(request["directory"])
         return
     protocol, execution = protocol_fields(request["protocol"]), execution_fields(request["execution"])
     if request["budget"]:
         search.search(Protocol(**protocol), Execution(**execution), request["budget"], request["directory"])
         return
-    schedule.run(Protocol(**protocol), Execution(**execution), out=request["directory"])
+    orchestrator.run(Protocol(**protocol), Execution(**execution), out=request["directory"])
 
 
 def die_at(module: str, name: str, last: int) -> None:

@@ -15,16 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras import checkpoint, schedule, train
-from atras.data import load
-from atras.engine import Engine, Epoch, Member
+from atras.data.datasets import load
+from atras.engines.engine import Engine, Epoch, Member
 from atras.errors import InputError, Interrupted
-from atras.groups import ENGINES
-from atras.model import make_spec
-from atras.protocol import Execution, Protocol
-from atras.randomness import permutation
-from atras.results import read
-from atras.testing import SMALL, tables_of
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.network import make_spec
+from atras.networks.randomness import permutation
+from atras.results.results import read
+from atras.running import orchestrator
+from atras.running.task import ENGINES
+from atras.testing.inputs import SMALL, tables_of
+from atras.training import checkpoint, stages
 
 CPU = torch.device("cpu")
 MEMBERS = [Member(candidate, seed) for candidate in SMALL.candidates[:2] for seed in (0, 3)]
@@ -43,7 +44,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call, and with it a chance to stop, for each step."""
-    monkeypatch.setattr(train, "CALL_SECONDS", 0)
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
 
 
 def stop_after(calls: int) -> Callable[[], bool]:
@@ -165,8 +166,8 @@ def test_results_do_not_depend_on_how_many_steps_a_call_takes(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in (0, 100):
-        monkeypatch.setattr(train, "CALL_SECONDS", seconds)
-        schedule.run(SMALL, execution(engine), out=tmp_path / str(seconds))
+        monkeypatch.setattr(stages, "CALL_SECONDS", seconds)
+        orchestrator.run(SMALL, execution(engine), out=tmp_path / str(seconds))
     assert tables_of(tmp_path / "0") == tables_of(tmp_path / "100")
 
 
@@ -176,16 +177,16 @@ def test_a_run_stopped_at_every_call_ends_with_the_same_tables(
     engine: str, tmp_path: Path, every_step: None, count: Callable[..., None]
 ) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    schedule.run(SMALL, execution(engine), out=whole)
+    orchestrator.run(SMALL, execution(engine), out=whole)
     with pytest.raises(Interrupted):
-        schedule.run(SMALL, execution(engine), out=folder, stop=stop_after(2))
+        orchestrator.run(SMALL, execution(engine), out=folder, stop=stop_after(2))
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     sessions = 1
     while sessions < 200:
         sessions += 1
         try:
             # Some calls come before the first step: the group's start, and images that are attacked again.
-            schedule.resume(folder, stop=stop_after(8))
+            orchestrator.resume(folder, stop=stop_after(8))
             break
         except Interrupted:
             count("interruptions survived")
@@ -200,21 +201,21 @@ def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(schedule, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(orchestrator, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
 
     def killed(*_: object) -> None:
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(schedule.GroupRunner, "forget", killed)
-        patch.setattr(schedule._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
+        patch.setattr(orchestrator.GroupRunner, "forget", killed)
+        patch.setattr(orchestrator._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
         with pytest.raises(Interrupted):
-            schedule.run(SMALL, execution("stack"), out=tmp_path)
+            orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     run = read(tmp_path).run
     assert (run["status"], run["finished_groups"]) == ("running", 1)
     assert run["timings"]["run_seconds"] == 1000
     # From the start of the second session to the end of its only group, and from there to its own end.
-    assert schedule.resume(tmp_path).run["timings"]["run_seconds"] == 1000 + 2000
+    assert orchestrator.resume(tmp_path).run["timings"]["run_seconds"] == 1000 + 2000
 
 
 @pytest.mark.faults
@@ -222,17 +223,17 @@ def test_a_damaged_checkpoint_is_refused_and_once_deleted_its_group_starts_anew(
     tmp_path: Path, every_step: None, count: Callable[..., None]
 ) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    schedule.run(SMALL, execution("stack"), out=whole)
+    orchestrator.run(SMALL, execution("stack"), out=whole)
     with pytest.raises(Interrupted):
-        schedule.run(SMALL, execution("stack"), out=folder, stop=stop_after(5))
+        orchestrator.run(SMALL, execution("stack"), out=folder, stop=stop_after(5))
     (path,) = (folder / "checkpoint").iterdir()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"checksum is wrong\); delete it to start its group anew"):
-        schedule.resume(folder)
+        orchestrator.resume(folder)
     path.unlink()
-    schedule.resume(folder)
+    orchestrator.resume(folder)
     assert tables_of(folder) == tables_of(whole)
     count("flips detected")
 
@@ -240,11 +241,11 @@ def test_a_damaged_checkpoint_is_refused_and_once_deleted_its_group_starts_anew(
 @pytest.mark.faults
 def test_another_protocol_is_refused_and_its_fields_named(tmp_path: Path, every_step: None) -> None:
     with pytest.raises(Interrupted):
-        schedule.run(SMALL, execution("stack"), out=tmp_path, stop=stop_after(5))
+        orchestrator.run(SMALL, execution("stack"), out=tmp_path, stop=stop_after(5))
     with pytest.raises(InputError, match=r"another epochs \(=5, recorded 2\), epsilon \(=0.5, recorded 0.05\); leave"):
-        schedule.resume(tmp_path, SMALL.replace(epochs=5, epsilon=0.5))
+        orchestrator.resume(tmp_path, SMALL.replace(epochs=5, epsilon=0.5))
     with pytest.raises(InputError, match=r"found no run.json in it"):
-        schedule.resume(tmp_path / "nowhere")
+        orchestrator.resume(tmp_path / "nowhere")
 
 
 @pytest.mark.faults
@@ -252,11 +253,11 @@ def test_another_protocol_is_refused_and_its_fields_named(tmp_path: Path, every_
 def test_a_run_goes_on_with_another_engine_and_less_memory(
     old: str, new: str, tmp_path: Path, every_step: None
 ) -> None:
-    expected = schedule.run(SMALL.replace(precision="fp32"), execution(old)).table
+    expected = orchestrator.run(SMALL.replace(precision="fp32"), execution(old)).table
     with pytest.raises(Interrupted):
-        schedule.run(SMALL.replace(precision="fp32"), execution(old), out=tmp_path, stop=stop_after(9))
+        orchestrator.run(SMALL.replace(precision="fp32"), execution(old), out=tmp_path, stop=stop_after(9))
     memory = Execution(engine=new, device="cpu", memory_bytes=2**20)  # type: ignore[arg-type]
-    results = schedule.resume(tmp_path, execution=memory)
+    results = orchestrator.resume(tmp_path, execution=memory)
     assert results.table["hidden_layers"].to_list() == expected["hidden_layers"].to_list()
     assert [session["engine"] for session in results.run["sessions"]] == [old, new]
     # Rounding may turn a few of 30 to 120 images of networks that hardly train.
@@ -266,8 +267,8 @@ def test_a_run_goes_on_with_another_engine_and_less_memory(
 
 @pytest.mark.faults
 def test_a_finished_run_is_told_from_others(tmp_path: Path) -> None:
-    whole = schedule.run(SMALL, execution("stack"), out=tmp_path)
+    whole = orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     before = tables_of(tmp_path)
-    again = schedule.resume(tmp_path)
+    again = orchestrator.resume(tmp_path)
     assert again.run == whole.run
     assert tables_of(tmp_path) == before

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from atras import files, schedule
 from atras.errors import InputError
-from atras.protocol import Execution
-from atras.results import Results, read, run_json
-from atras.testing import SMALL, tables_of
+from atras.experiment.protocol import Execution
+from atras.results.results import Results, read, run_json
+from atras.running import orchestrator
+from atras.storage import atomic_write
+from atras.testing.inputs import SMALL, tables_of
 
 EXECUTION = Execution(engine="stack", device="cpu", checkpoint_every=0)
 CALLS = {"write": os.write, "fsync": os.fsync, "replace": os.replace, "open": os.open}
@@ -27,7 +28,7 @@ CALLS = {"write": os.write, "fsync": os.fsync, "replace": os.replace, "open": os
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    schedule.run(SMALL, EXECUTION, out=folder)
+    orchestrator.run(SMALL, EXECUTION, out=folder)
     return tables_of(folder)
 
 
@@ -60,8 +61,8 @@ class Disk:
 
 def go(folder: Path) -> Results:
     if (folder / "run.json").exists():
-        return schedule.resume(folder, execution=EXECUTION)
-    return schedule.run(SMALL, EXECUTION, out=folder)
+        return orchestrator.resume(folder, execution=EXECUTION)
+    return orchestrator.run(SMALL, EXECUTION, out=folder)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to tell whose a descriptor is")
@@ -81,7 +82,7 @@ def test_a_run_whose_disk_fails_goes_on_when_it_works_again(
     counting = Disk(tmp_path, call, error, None)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, counting)
-        schedule.run(SMALL, EXECUTION, out=tmp_path / "counted")
+        orchestrator.run(SMALL, EXECUTION, out=tmp_path / "counted")
     assert counting.uses > 20
     # The lock's own text is the first write: it is not needed, and its failure is none.
     for first in range(1, counting.uses, 1 if long else counting.uses // 8):
@@ -89,7 +90,7 @@ def test_a_run_whose_disk_fails_goes_on_when_it_works_again(
         with monkeypatch.context() as patch:
             patch.setattr(os, call, Disk(tmp_path, call, error, first))
             with pytest.raises(InputError, match=os.strerror(error)) as caught:
-                schedule.run(SMALL, EXECUTION, out=folder)
+                orchestrator.run(SMALL, EXECUTION, out=folder)
         assert "\n" not in str(caught.value)
         results = go(folder)
         assert results.run["status"] == "finished"
@@ -104,7 +105,7 @@ def test_writes_that_the_system_cuts_short_are_finished(
 ) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, bytes(content)[:1000]))
-    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    orchestrator.run(SMALL, EXECUTION, out=tmp_path)
     assert tables_of(tmp_path) == whole
     count("disk faults handled")
 
@@ -112,17 +113,17 @@ def test_writes_that_the_system_cuts_short_are_finished(
 @pytest.mark.faults
 def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    files.write(path, [b"former"])
+    atomic_write.write(path, [b"former"])
     monkeypatch.setattr(os, "write", lambda *_: 0)
     with pytest.raises(InputError, match="Input/output error"):
-        files.write(path, [b"new"])
+        atomic_write.write(path, [b"new"])
     assert path.read_bytes() == b"former"
 
 
 @pytest.mark.faults
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, whole: dict[str, bytes]) -> None:
     (tmp_path / ".table.parquet.partial").write_bytes(b"half")
-    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    orchestrator.run(SMALL, EXECUTION, out=tmp_path)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -130,21 +131,21 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, whol
 def test_a_second_writer_is_refused_and_the_first_ones_process_named(
     tmp_path: Path, count: Callable[..., None]
 ) -> None:
-    schedule.run(SMALL, EXECUTION, out=tmp_path)
+    orchestrator.run(SMALL, EXECUTION, out=tmp_path)
     run = read(tmp_path).run | {"status": "interrupted"}
     (tmp_path / "run.json").write_bytes(run_json(run))
-    lock = files.Lock(tmp_path)
-    for start in (lambda: schedule.run(SMALL, out=tmp_path), lambda: schedule.resume(tmp_path)):
+    lock = atomic_write.Lock(tmp_path)
+    for start in (lambda: orchestrator.run(SMALL, out=tmp_path), lambda: orchestrator.resume(tmp_path)):
         with pytest.raises(InputError, match=rf"found process {os.getpid()} on {platform.node()} at it; wait"):
             start()
         count("second writers refused")
     lock.release()
-    assert schedule.resume(tmp_path).run["status"] == "finished"
+    assert orchestrator.resume(tmp_path).run["status"] == "finished"
 
 
 HOLD = """
 import pathlib, sys, time
-from atras.files import Lock
+from atras.storage.atomic_write import Lock
 lock = Lock(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -153,17 +154,17 @@ time.sleep(60)
 
 @pytest.mark.faults
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, count: Callable[..., None]) -> None:
-    root = Path(schedule.__file__).parents[1]
+    root = Path(orchestrator.__file__).parents[2]
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=f"process {holder.pid}"):
-            files.Lock(tmp_path)
+            atomic_write.Lock(tmp_path)
         holder.kill()
-    assert (tmp_path / files.LOCK).exists()
-    files.Lock(tmp_path).release()
-    assert not (tmp_path / files.LOCK).exists()
+    assert (tmp_path / atomic_write.LOCK).exists()
+    atomic_write.Lock(tmp_path).release()
+    assert not (tmp_path / atomic_write.LOCK).exists()
     count("stale locks taken over")
 
 
@@ -171,16 +172,16 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, count: Calla
 def test_without_the_systems_locks_the_file_is_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(atomic_write, "fcntl", None)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    path = tmp_path / files.LOCK
+    path = tmp_path / atomic_write.LOCK
     for pid, host in ((os.getpid(), platform.node()), (int(gone.stdout), "elsewhere")):
         path.write_text(json.dumps({"pid": pid, "host": host}))
         with pytest.raises(InputError, match=f"process {pid} on {host}"):
-            files.Lock(tmp_path)
+            atomic_write.Lock(tmp_path)
     for text in (json.dumps({"pid": int(gone.stdout), "host": platform.node()}), "", "{", "[]"):
         path.write_text(text)
-        files.Lock(tmp_path).release()
+        atomic_write.Lock(tmp_path).release()
         assert not path.exists()
         count("stale locks taken over")
 
@@ -189,7 +190,7 @@ def test_without_the_systems_locks_the_file_is_the_lock(
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a folder to write to: Not a directory"):
-        schedule.run(SMALL, EXECUTION, out=tmp_path / "file" / "run")
+        orchestrator.run(SMALL, EXECUTION, out=tmp_path / "file" / "run")
     monkeypatch.setattr(os, "open", Disk(tmp_path, "open", errno.EROFS, 0))
     with pytest.raises(InputError, match="expected a folder to write to: Read-only file system"):
-        schedule.run(SMALL, EXECUTION, out=tmp_path / "run")
+        orchestrator.run(SMALL, EXECUTION, out=tmp_path / "run")

@@ -25,21 +25,26 @@ import scipy.io
 import torch
 from hypothesis import strategies as st
 
-from atras import calibrate, config, formats, frames, schedule, seal, tensor_file
-from atras.data import Split, load
+from atras.analysis.summary_table import summary_lines
+from atras.data import formats
+from atras.data.datasets import Split, load
+from atras.data.formats import IDX_FILES
+from atras.engines.loop import LoopEngine
 from atras.errors import InputError
-from atras.formats import IDX_FILES
-from atras.loop import LoopEngine
-from atras.model import Spec
-from atras.price import Speed
-from atras.protocol import Execution, Protocol
-from atras.results import read
-from atras.schemas import SCHEMAS
-from atras.summary import summary_lines
-from atras.testing import SMALL, damage
-from atras.train import Rows
-from atras.weights import read_member
-from atras.writer import Writer
+from atras.experiment import config_file
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.network import Spec
+from atras.planning import calibration
+from atras.planning.predicted_seconds import Speed
+from atras.results import frames
+from atras.results.results import read
+from atras.results.schemas import SCHEMAS
+from atras.results.writer import Writer
+from atras.running import orchestrator
+from atras.storage import checksum, safetensors_file
+from atras.testing.inputs import SMALL, damage
+from atras.training.stages import Rows
+from atras.training.weights import read_member
 
 Fuzz = Callable[..., None]
 MIB = 2**20
@@ -163,7 +168,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        schedule.run(SMALL, Execution(engine="stack", device="cpu"), out=folder / "run")
+        orchestrator.run(SMALL, Execution(engine="stack", device="cpu"), out=folder / "run")
     return folder / "run"
 
 
@@ -178,7 +183,7 @@ def test_no_damage_to_a_file_of_a_run_goes_unseen(
     def check(content: bytes) -> None:
         (folder / name).write_bytes(content)
         # Two contents may come within one tick of the file system's clock.
-        tensor_file._checked.cache_clear()
+        safetensors_file._checked.cache_clear()
         (read(folder), read_member(folder, SMALL.candidates[0], 0, "trained"))
 
     check(whole)
@@ -194,11 +199,11 @@ def test_no_damage_to_a_file_of_a_run_goes_unseen(
 def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:
     """Damage below the checksum."""
     folder = finished_run(tmp_path / "run")
-    whole = json.dumps(read(folder).run | {"sha256": seal.BLANK}, indent=2).encode()
+    whole = json.dumps(read(folder).run | {"sha256": checksum.BLANK}, indent=2).encode()
 
     def check(content: bytes) -> None:
         with suppress(ValueError):  # the damage is to the checksum's place
-            content = b"".join(seal.seal(seal.JSON_MARK, content))
+            content = b"".join(checksum.seal(checksum.JSON_MARK, content))
         (folder / "run.json").write_bytes(content)
         (repr(read(folder)), summary_lines(read(folder)))
 
@@ -207,11 +212,11 @@ def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:
 
 def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
+    monkeypatch.setattr(calibration, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
     spec, part = Spec((1, 8, 8), 10, stem="none"), Split(torch.rand(4, 1, 8, 8), torch.arange(4))
 
     def asked() -> Speed:
-        return calibrate.speed(LoopEngine, spec, Protocol(), part)
+        return calibration.speed(LoopEngine, spec, Protocol(), part)
 
     asked()
     path = tmp_path / "atras" / "calibration.json"
@@ -228,7 +233,7 @@ def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.Monke
     values = st.lists(st.floats() | st.integers() | st.text() | st.booleans() | st.none(), max_size=3) | st.text()
     fuzz(check, values.map(lambda value: json.dumps({key: value, "other": value}).encode()), examples=80)
     fuzz(check, RANDOMS.map(lambda random: damage(whole, random)), examples=50)
-    for content in (b"[" * 10**5, b"{" * 10**5, b'{"a":' * 10**5, b"\0" * 2 * calibrate.MAX_BYTES):
+    for content in (b"[" * 10**5, b"{" * 10**5, b'{"a":' * 10**5, b"\0" * 2 * calibration.MAX_BYTES):
         check(content)
 
 
@@ -359,7 +364,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
     readers: list[Callable[[Path], object]] = [
-        config.load,
+        config_file.load,
         lambda path: formats.read_idx(path, 3),
         formats.read_npz,
         lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
@@ -380,7 +385,7 @@ def test_a_run_toml_takes_time_in_proportion_to_its_size(tmp_path: Path, count: 
     for text in ("a." * 500_000 + "b = 1", "[" + "a." * 500_000 + "b]", "x = {" + "a." * 500_000 + "b = 1}"):
         (tmp_path / "run.toml").write_text(text)
         with pytest.raises(InputError, match="dots on a line"):
-            config.load(tmp_path / "run.toml")
+            config_file.load(tmp_path / "run.toml")
         count("bombs refused")
     # Measured at 0.01 s; the parser alone takes 15 s for a sixteenth of it.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - start < 2

@@ -15,15 +15,17 @@ import pytest
 import typer
 from hypothesis import strategies as st
 
-from atras import calibrate, cli, download
-from atras.config import Settings, load
-from atras.options import combine, select_candidates
-from atras.plan import Plan
-from atras.prepare import make_plan
-from atras.price import Speed
-from atras.protocol import Execution, Protocol
-from atras.space import Candidate
-from atras.testing import damage
+from atras.cli import run_command
+from atras.data import download
+from atras.experiment.config_file import Settings, load
+from atras.experiment.options import combine, select_candidates
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate
+from atras.planning import calibration
+from atras.planning.plan import Plan
+from atras.planning.predicted_seconds import Speed
+from atras.running.prepare import make_plan
+from atras.testing.inputs import damage
 
 Fuzz = Callable[..., None]
 
@@ -62,7 +64,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setattr(download, "_fetch", lambda name: "no network here")
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
+    monkeypatch.setattr(calibration, "_measure", lambda *_: Speed(1e-3, 1e9, 1e9, 1e9))
 
 
 def small_data(path: Path) -> None:
@@ -106,7 +108,7 @@ def test_the_command_line(fuzz: Fuzz, tmp_path: Path, capfd: pytest.CaptureFixtu
     (tmp_path / "run.toml").write_text("epochs = 1")
     small_data(tmp_path / "x.npz")
     places = ["loop", "fifo", "\x1b[2J\n.toml", "run.toml", "x.npz", "/dev/zero", ".", "", "\udcff", "a" * 300]
-    command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(run_command.app).commands["run"]  # type: ignore[attr-defined]
     options = sorted({name for option in command.params for name in option.opts + option.secondary_opts})
     option = st.tuples(st.sampled_from(options), TEXTS | st.sampled_from(places))
     arguments = st.lists(option | st.tuples(st.sampled_from(options)) | st.tuples(TEXTS), max_size=4)
@@ -114,7 +116,7 @@ def test_the_command_line(fuzz: Fuzz, tmp_path: Path, capfd: pytest.CaptureFixtu
     def check(drawn: list[tuple[str, ...]]) -> None:
         words = [word for group in drawn for word in group]
         # First, as an option that lacks its value would swallow what comes last.
-        status = cli.execute(cli.app, ["run", "--dry-run", "--dataset", "x.npz", *words], "atras")
+        status = run_command.execute(run_command.app, ["run", "--dry-run", "--dataset", "x.npz", *words], "atras")
         out, err = capfd.readouterr()
         assert status in (0, 2), err
         assert bool(err) == (status == 2)

@@ -137,12 +137,12 @@ def found_by(folder: Path) -> dict[str, bytes]:
 
 OWN = ("search.json", "selection.npz")
 STAGES = {
-    "before search.json is there": ("atras.files", "_write_all", 1),
-    "while selection.npz is written": ("atras.files", "_write_all", 2),
-    "between a round's folder and its run.json": ("atras.files", "_write_all", 3),
-    "after the first round, before search.json says so": ("atras.halving", "Record.add", 1),
-    "between two rounds": ("atras.schedule", "prepare", 2),
-    "after the last round, before search.json says so": ("atras.halving", "Record.add", 3),
+    "before search.json is there": ("atras.storage.atomic_write", "_write_all", 1),
+    "while selection.npz is written": ("atras.storage.atomic_write", "_write_all", 2),
+    "between a round's folder and its run.json": ("atras.storage.atomic_write", "_write_all", 3),
+    "after the first round, before search.json says so": ("atras.search.halving", "Record.add", 1),
+    "between two rounds": ("atras.running.orchestrator", "prepare", 2),
+    "after the last round, before search.json says so": ("atras.search.halving", "Record.add", 3),
 }
 
 

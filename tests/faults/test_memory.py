@@ -11,15 +11,16 @@ import polars as pl
 import pytest
 import torch
 
-from atras import schedule, train
+from atras.engines.fused import FusedEngine
 from atras.errors import InputError
-from atras.fused import FusedEngine
-from atras.groups import ENGINES, out_of_memory
-from atras.prepare import make_plan
-from atras.protocol import Execution, Protocol
-from atras.results import Results
-from atras.space import Candidate
-from atras.testing import SMALL
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate
+from atras.results.results import Results
+from atras.running import orchestrator
+from atras.running.prepare import make_plan
+from atras.running.task import ENGINES, out_of_memory
+from atras.testing.inputs import SMALL
+from atras.training import stages
 
 # Five members of one depth, all in one group.
 PROTOCOL = SMALL.replace(candidates=tuple(Candidate((width,)) for width in (8, 12, 16, 20, 24)), precision="fp64")
@@ -66,14 +67,14 @@ def test_a_group_without_memory_goes_on_as_two(
 ) -> None:
     if site == "pour_out" and not out:
         site = "step"  # without a folder nothing is kept
-    monkeypatch.setattr(train, "CALL_SECONDS", 0)
-    expected = accuracies(schedule.run(PROTOCOL, execution("stack")))
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    expected = accuracies(orchestrator.run(PROTOCOL, execution("stack")))
     for index, error in enumerate(ERRORS.values()):
         with monkeypatch.context() as patch:
             # The calibration makes engines too, of four members at the most.
             first = {"build": 0, "begin_phase": index % 2}.get(site, index)
             shortage(patch, "stack", site, error, 4 if index % 2 else 2, first)
-            results = schedule.run(PROTOCOL, execution("stack"), out=tmp_path / str(index) if out else None)
+            results = orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path / str(index) if out else None)
         groups = [[name for name, _ in group["members"]] for group in results.run["plan"]["groups"]]
         assert groups == ([["8", "12"], ["16", "20", "24"]] if index % 2 else [["8", "12"], ["16"], ["20", "24"]])
         assert len(results.run["splits"]) == len(groups) - 1
@@ -89,7 +90,7 @@ def test_a_group_without_memory_goes_on_as_two(
 def test_a_divided_group_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(train, "CALL_SECONDS", 0)
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
     begun: list[tuple[int, str]] = []
     begin = ENGINES["stack"].begin_phase
 
@@ -101,7 +102,7 @@ def test_a_divided_group_goes_on_from_its_checkpoint(
     monkeypatch.setattr(ENGINES["stack"], "begin_phase", noted)
     # 8 steps of the first training, and one of the second.
     shortage(monkeypatch, "stack", "epoch", MemoryError(), 3, 9)
-    results = schedule.run(PROTOCOL, execution("stack"), out=tmp_path)
+    results = orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path)
     assert begun == [(5, "train"), (5, "adversarial"), (2, "adversarial"), (3, "adversarial")]
     assert results.table.null_count().select(pl.col("^.*_accuracy.*$")).row(0) == (0,) * 10
     count("memory shortages survived")
@@ -112,9 +113,9 @@ def test_engine_fused_is_divided_too_and_bitwise_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
     protocol = PROTOCOL.replace(precision="fp32")
-    expected = schedule.run(protocol, execution("fused")).table
+    expected = orchestrator.run(protocol, execution("fused")).table
     shortage(monkeypatch, "fused", "epoch", ERRORS["bad_alloc"], 3, 2)
-    results = schedule.run(protocol, execution("fused"), out=tmp_path)
+    results = orchestrator.run(protocol, execution("fused"), out=tmp_path)
     assert len(results.run["splits"]) == 1
     assert results.table.equals(expected)  # members lie at their natural widths: there is no padding to change
     count("memory shortages survived")
@@ -128,9 +129,9 @@ def test_one_member_that_does_not_fit_is_an_error_and_can_be_gone_on_with(
     with monkeypatch.context() as patch:
         shortage(patch, "stack", "logits", ERRORS["cpu"], 0, 0)
         with pytest.raises(InputError, match=r"memory: expected room .*--memory .*--batch-size .*--resume") as caught:
-            schedule.run(PROTOCOL, execution("stack"), out=tmp_path)
+            orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path)
     assert "\n" not in str(caught.value)
-    results = schedule.resume(tmp_path)
+    results = orchestrator.resume(tmp_path)
     assert results.run["status"] == "finished"
     assert [session["found"] for session in results.run["sessions"]] == ["start", "failed"]
     count("memory shortages survived")
@@ -163,7 +164,7 @@ def test_a_diverged_member_costs_the_others_nothing(
     def table(rate: float) -> pl.DataFrame:
         with monkeypatch.context() as patch:
             learn_at(patch, engine, {"16/0": rate})
-            return schedule.run(PROTOCOL.replace(precision="fp32"), execution(engine)).table
+            return orchestrator.run(PROTOCOL.replace(precision="fp32"), execution(engine)).table
 
     calm, wild = table(PROTOCOL.learning_rate), table(1e38)
     others = pl.col("hidden_layers") != "16"
@@ -183,10 +184,10 @@ def test_a_group_that_diverged_altogether_is_not_trained_any_more(monkeypatch: p
         calls.append(1)
         return epoch(self, work)
 
-    monkeypatch.setattr(train, "CALL_SECONDS", 0)
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
     monkeypatch.setattr(FusedEngine, "epoch", noted)
     learn_at(monkeypatch, "fused", {f"{candidate.name}/0": 1e38 for candidate in PROTOCOL.candidates})
-    results = schedule.run(PROTOCOL.replace(precision="fp32", epochs=3), execution("fused"))
+    results = orchestrator.run(PROTOCOL.replace(precision="fp32", epochs=3), execution("fused"))
     assert results.table["status"].unique().to_list() == ["diverged"]
     assert len(calls) <= 8  # of 12 and 8: the first epoch's, or the second's where its losses were finite yet
     assert results.history.height == 5 * 4
@@ -205,7 +206,7 @@ def resident() -> Callable[[], int]:
 def test_memory_does_not_grow_with_the_steps(
     engine: str, long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: Callable[[], int]
 ) -> None:
-    monkeypatch.setattr(train, "CALL_SECONDS", 0.05)
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0.05)
     seen: list[int] = []
 
     def watch() -> bool:
@@ -217,7 +218,7 @@ def test_memory_does_not_grow_with_the_steps(
         candidates=PROTOCOL.candidates, train_size=64, test_size=16, batch_size=16, precision="fp32",
         epochs=steps // 4, adversarial_epochs=1,
     )  # fmt: skip
-    schedule.run(protocol, Execution(engine=engine, device="cpu", checkpoint_every=1), out=tmp_path, stop=watch)  # type: ignore[arg-type]
+    orchestrator.run(protocol, Execution(engine=engine, device="cpu", checkpoint_every=1), out=tmp_path, stop=watch)  # type: ignore[arg-type]
     assert len(seen) > 10
     # History rows: a few hundred bytes a member and epoch, and as much in the checkpoint that is being written.
     allowed = 8 * 2**20 + 4000 * 5 * protocol.epochs

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from atras.kernels import Step, backends
-from atras.testing import poisoned
+from atras.testing.inputs import poisoned
 
 
 @dataclass(frozen=True)

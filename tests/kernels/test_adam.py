@@ -8,7 +8,7 @@ import torch
 from atras.kernels import adam, backends
 from atras.kernels.adam import reference
 from atras.kernels.adam.dispatch import BACKENDS as BACKENDS
-from atras.testing import assert_close, make_adam_inputs
+from atras.testing.inputs import assert_close, make_adam_inputs
 
 once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
 MISSING = backends.missing("cpu", torch.device("cpu"))

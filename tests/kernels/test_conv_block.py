@@ -12,7 +12,7 @@ from atras.kernels import backends, conv_block, dropout
 from atras.kernels.conv_block import reference
 from atras.kernels.conv_block.dispatch import BACKENDS as BACKENDS
 from atras.kernels.step.reference import ACTIVATIONS
-from atras.testing import assert_close, assert_near, directions, make_conv_block_inputs, slopes
+from atras.testing.inputs import assert_close, assert_near, directions, make_conv_block_inputs, slopes
 
 once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
 MISSING = backends.missing("cpu", torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from atras.kernels import backends, cross_entropy
 from atras.kernels.cross_entropy.dispatch import BACKENDS as BACKENDS
-from atras.testing import assert_close, assert_near, directions, make_cross_entropy_inputs
+from atras.testing.inputs import assert_close, assert_near, directions, make_cross_entropy_inputs
 
 once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
 MISSING = backends.missing("cpu", torch.device("cpu"))

@@ -12,7 +12,7 @@ from atras.kernels import backends, dense
 from atras.kernels.dense import reference
 from atras.kernels.dense.dispatch import BACKENDS as BACKENDS
 from atras.kernels.step.reference import ACTIVATIONS
-from atras.testing import assert_close, assert_near, directions, make_dense_inputs, slopes
+from atras.testing.inputs import assert_close, assert_near, directions, make_dense_inputs, slopes
 
 once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
 MISSING = backends.missing("cpu", torch.device("cpu"))

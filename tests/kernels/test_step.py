@@ -13,7 +13,7 @@ import torch
 
 from atras.kernels import Step, backends
 from atras.kernels.step import reference
-from atras.testing import assert_close, make_step_inputs, make_step_parameters, poisoned
+from atras.testing.inputs import assert_close, make_step_inputs, make_step_parameters, poisoned
 
 MISSING = backends.missing("cpu", torch.device("cpu"))
 pytestmark = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason=MISSING or "about the C++ extension")

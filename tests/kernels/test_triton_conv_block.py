@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from atras.kernels import backends
 from atras.kernels.dropout import reference as dropout
-from atras.testing import assert_close, poisoned
+from atras.testing.inputs import assert_close, poisoned
 
 triton = pytest.importorskip("triton")
 

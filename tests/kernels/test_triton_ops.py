@@ -17,7 +17,7 @@ import torch
 from atras.kernels import adam, backends, conv_block, cross_entropy, dense
 from atras.kernels.adam import reference as adam_reference
 from atras.kernels.conv_block import reference as conv_block_reference
-from atras.testing import (
+from atras.testing.inputs import (
     assert_close,
     assert_near,
     make_adam_inputs,

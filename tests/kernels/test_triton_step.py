@@ -17,7 +17,7 @@ import torch
 from atras.kernels import Step, backends
 from atras.kernels.step import gpu_layout, reference
 from atras.kernels.step.gpu_graph import MOST, Graphs
-from atras.testing import assert_close, make_step_inputs, make_step_parameters
+from atras.testing.inputs import assert_close, make_step_inputs, make_step_parameters
 
 triton = pytest.importorskip("triton")
 
@@ -346,12 +346,12 @@ def test_the_single_ops_agree_with_torch(device):
 
 
 def test_engine_fused_follows_the_loop(device):
-    from atras.engine import Member
-    from atras.fused import FusedEngine, why_not
-    from atras.loop import LoopEngine
-    from atras.model import Spec
-    from atras.protocol import Protocol
-    from atras.space import Candidate
+    from atras.engines.engine import Member
+    from atras.engines.fused import FusedEngine, why_not
+    from atras.engines.loop import LoopEngine
+    from atras.experiment.protocol import Protocol
+    from atras.networks.candidates import Candidate
+    from atras.networks.network import Spec
 
     spec, protocol = Spec((1, 4, 4), 10, "none", head_rate256=64), Protocol(precision="fp32", batch_size=8)
     members = [Member(Candidate((8, 16)), 0), Member(Candidate((5,)), 3)]
@@ -626,8 +626,8 @@ def test_the_digits_table_differs_no_more_than_between_two_seeds():
     import numpy as np
     import polars as pl
 
-    from atras.protocol import Execution, Protocol
-    from atras.schedule import run
+    from atras.experiment.protocol import Execution, Protocol
+    from atras.running.orchestrator import run
 
     def accuracies(table, seed):
         return table.filter(pl.col("seed") == seed).select(pl.col("^.*_accuracy.*$")).to_numpy()

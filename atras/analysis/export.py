@@ -1,0 +1,257 @@
+"""One trained network as a file of its own, and back as a plain torch module that needs nothing of atras."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from atras.errors import InputError
+from atras.networks.candidates import Candidate
+from atras.networks.network import Parameters, Spec, parameter_shapes
+from atras.results.results import Results
+from atras.results.schemas import ACCURACIES
+from atras.storage import atomic_write, safetensors_file
+from atras.training.weights import read_member
+
+from .statistics import pareto, ranking
+
+Format = Literal["safetensors", "pt2", "onnx"]
+FILE_FORMAT = "atras-network-1"
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def build_module(spec: Spec, parameters: Mapping[str, Tensor]) -> nn.Sequential:
+    """A network as plain torch layers: pixels in [0, 1] in, logits out, in evaluation mode.
+
+    Args:
+        spec: shape of stem and head.
+        parameters: as `model.parameter_shapes` names them, which are also the module's own names.
+    """
+    activation = _ACTIVATIONS[spec.activation]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = spec.image_shape[0]
+    for i, layer in enumerate(spec.convolutions, start=1):
+        layers[f"conv{i}"] = nn.Conv2d(channels, layer.channels, 3, padding=layer.padding)
+        layers[f"conv{i}_activation"] = activation()
+        if layer.pool:
+            layers[f"conv{i}_pool"] = nn.MaxPool2d(2)
+        if layer.rate256:
+            layers[f"conv{i}_dropout"] = nn.Dropout(layer.rate256 / 256)
+        channels = layer.channels
+    layers["flatten"] = nn.Flatten()
+    for name in (name.removesuffix(".weight") for name in parameters if name.endswith(".weight")):
+        if name.startswith("conv"):
+            continue
+        outputs, inputs = parameters[f"{name}.weight"].shape
+        layers[name] = nn.Linear(inputs, outputs)
+        if name != "logits":
+            layers[f"{name}_activation"] = activation()
+            if spec.head_rate256:
+                layers[f"{name}_dropout"] = nn.Dropout(spec.head_rate256 / 256)
+    module = nn.Sequential(layers).to(next(iter(parameters.values())).dtype)
+    module.load_state_dict(dict(parameters))
+    return module.eval()
+
+
+def export(
+    results: Results,
+    candidate: Candidate,
+    path: str | Path,
+    *,
+    seed: int | None = None,
+    phase: str = "defended",
+    file_format: Format | None = None,
+) -> Path:
+    """Write one network of a run as a file.
+
+    Args:
+        results: a run in a folder, with its networks.
+        candidate: which.
+        path: of the file, replaced if it is there.
+        seed: which member; None for the first seed with which the candidate trained.
+        phase: `trained` or `defended`.
+        file_format: `safetensors` (read it with `load`), `pt2` (torch.export) or `onnx`; None to go by the name.
+
+    Returns:
+        The path. Every format carries the same metadata: architecture, protocol and accuracies.
+
+    Raises:
+        InputError: if the run lacks the network, the format is unknown or its package is not installed.
+    """
+    path = Path(path)
+    chosen = file_format or path.suffix.removeprefix(".")
+    if chosen not in get_args(Format):
+        raise InputError(f"format (={chosen!r}): expected one of {', '.join(get_args(Format))}; add --format")
+    if results.directory is None:
+        raise InputError("results: expected a run in a folder, got one in memory; run with --out")
+    seed = first_seed(results, candidate) if seed is None else seed
+    spec, parameters = read_member(results.directory, candidate, seed, phase)
+    content = _WRITERS[chosen](spec, parameters, _metadata(results, spec, candidate, seed, phase))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: expected a file to write: {error.strerror or error}; name another") from error
+    atomic_write.write(path, [content])
+    return path
+
+
+def first_seed(results: Results, candidate: Candidate) -> int:
+    """The first seed, in the protocol's order, with which a candidate trained; the first of all where none did.
+
+    Not the best one: picking a seed by its test accuracy would make that accuracy say too much.
+
+    Raises:
+        InputError: if the run has no such candidate.
+    """
+    rows = results.table.filter(hidden_layers=candidate.name)
+    if not len(rows):
+        raise InputError(f"hidden (={candidate.name!r}): the run has no such candidate; see its table for what it has")
+    trained = rows.filter(status="trained")
+    return int((trained if len(trained) else rows)["seed"][0])
+
+
+def best_robust(results: Results) -> Candidate:
+    """The candidate with the highest mean robust accuracy over seeds; among equals the one of fewest parameters.
+
+    Raises:
+        InputError: if the run has no members yet.
+    """
+    return Candidate.parse(_first(results)["hidden_layers"])
+
+
+def export_pareto(
+    results: Results, folder: str | Path, *, seed: int | None = None, phase: str = "defended", file_format: Format
+) -> list[Path]:
+    """Write every network on the front of parameters against robust accuracy into a folder, as `<hidden>.<format>`.
+
+    Raises:
+        InputError: as `export`.
+    """
+    _first(results)
+    names = pareto(results)["hidden_layers"].to_list()
+    return [
+        export(
+            results,
+            Candidate.parse(name),
+            Path(folder) / f"{name}.{file_format}",
+            seed=seed,
+            phase=phase,
+            file_format=file_format,
+        )
+        for name in names
+    ]
+
+
+def load(path: str | Path) -> nn.Module:
+    """Read a network that `export` wrote as safetensors.
+
+    Returns:
+        A plain torch module in evaluation mode: images [B, C, H, W] with pixels in [0, 1] in, logits [B, Y] out. Its
+        attribute `metadata` is a dict of what the file says about it.
+
+    Raises:
+        InputError: if the file cannot be read, or is something else.
+    """
+    path = Path(path)
+    try:
+        texts, tensors = safetensors_file.read(path, json.dumps(FILE_FORMAT))
+        metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}
+        spec = Spec(**(metadata["spec"] | {"image_shape": tuple(metadata["spec"]["image_shape"])}))
+        shapes = parameter_shapes(spec, tuple(metadata["hidden"]))
+        if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
+            raise ValueError("its parameters do not fit its architecture")
+    except safetensors_file.ERRORS as error:
+        reason = safetensors_file.reason(error)
+        raise InputError(
+            f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
+            "pt2 files are for torch.export.load, onnx files for onnxruntime"
+        ) from None
+    module = build_module(spec, {name: tensors[name] for name in shapes})
+    module.metadata = metadata  # type: ignore[assignment]
+    return module
+
+
+def _first(results: Results) -> dict[str, Any]:
+    ranked = ranking(results)
+    if not len(ranked):
+        raise InputError("results: expected a run with members, found none yet; wait for its first group")
+    return ranked.row(0, named=True)
+
+
+def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str) -> dict[str, str]:
+    """What a file says about its network, each value as JSON."""
+    row = results.table.filter(hidden_layers=candidate.name, seed=seed).to_dicts()
+    values = {
+        "format": FILE_FORMAT,
+        "hidden": list(candidate.hidden),
+        "seed": seed,
+        "phase": phase,
+        "spec": dataclasses.asdict(spec),
+        "dataset": results.dataset,
+        "epsilon": results.run["protocol"].get("epsilon"),
+        "protocol_hash": results.run["protocol_hash"],
+        "version": results.run["version"],
+        "status": row[0]["status"] if row else None,
+        "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _safetensors(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+    del spec  # it is in the metadata
+    return b"".join(safetensors_file.pack(metadata, parameters))
+
+
+def _pt2(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+    module, images = build_module(spec, parameters), _example(spec, parameters)
+    buffer = io.BytesIO()
+    with _quiet():
+        program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, buffer, extra_files=dict(metadata))
+    return buffer.getvalue()
+
+
+def _onnx(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"format (='onnx'): needs package {error.name}; pip install '.[export]'") from None
+    module, images = build_module(spec, parameters), _example(spec, parameters)
+    options: dict[str, Any] = {
+        "dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("batch")},),
+        "input_names": ["images"], "output_names": ["logits"],
+    }  # fmt: skip
+    with _quiet():
+        program = torch.onnx.export(module, (images,), **options)
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    program.model.metadata_props.update(metadata)
+    return program.model_proto.SerializeToString()
+
+
+def _example(spec: Spec, parameters: Parameters) -> Tensor:
+    # Two images: torch.export takes a batch of one for a fixed size.
+    return torch.zeros(2, *spec.image_shape, dtype=next(iter(parameters.values())).dtype)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of their own internals, which a user can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_WRITERS = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}

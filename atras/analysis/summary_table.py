@@ -1,0 +1,77 @@
+"""A run's table as text for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atras.errors import printable
+from atras.results.results import Results
+
+from .paper_tables import distance_lines
+
+_SHOWN = (
+    ("train_accuracy", 6),
+    ("test_accuracy", 6),
+    ("attacked_accuracy_before", 6),
+    ("adversarial_train_accuracy", 6),
+    ("adversarial_test_accuracy", 6),
+    ("attacked_accuracy_after_adaptive", 8),
+    ("attacked_accuracy_after_static", 6),
+)
+
+
+def summary_lines(results: Results, width: int = 80) -> list[str]:
+    """The table, the means by depth and the distance from the paper's table, as plain text.
+
+    Args:
+        results: a run's frames.
+        width: columns of the terminal; anything below 80 counts as 80. A name that is too long stands on lines of its
+            own above its figures.
+    """
+    width = max(width, 80)
+    means = results.candidate_means()
+    left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
+    seeds = results.table["seed"].n_unique()
+    lines = _heading("hidden layers", "params", left)
+    lines[0] += " status"
+    for row in means.iter_rows(named=True):
+        first = _left(printable(row["hidden_layers"]), _short(row["parameters"]), left, width)
+        lines += [*first[:-1], f"{first[-1]}{_figures(row)} {printable(row['status'])}"]
+    if seeds > 1:
+        lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
+    lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left)]
+    for row in results.by_depth().iter_rows(named=True):
+        first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
+        lines.append(f"{first[-1]}{_figures(row)}")
+    distance = distance_lines(results)
+    return [*lines, "", *distance] if distance else lines
+
+
+def _heading(left: str, right: str, left_width: int) -> list[str]:
+    return [
+        f"{left}{right:>{left_width - len(left)}}  train   test attack    adv    adv    after  after",
+        " " * left_width + "               before  train   test adaptive static",
+    ]
+
+
+def _left(name: str, figure: str, left_width: int, width: int) -> list[str]:
+    """Name and figure side by side; a name too long for that stands on lines of its own."""
+    if len(name) + 1 + len(figure) <= left_width:
+        return [name + figure.rjust(left_width - len(name))]
+    lines = [name[start : start + width] for start in range(0, len(name), width)]
+    return [*lines, figure.rjust(left_width)]
+
+
+def _figures(row: dict[str, Any]) -> str:
+    cells = ["-" if row[name] is None else f"{row[name]:.4f}" for name, _ in _SHOWN]
+    return "".join(f" {cell:>{cell_width}}" for cell, (_, cell_width) in zip(cells, _SHOWN, strict=True))
+
+
+def _short(count: int) -> str:
+    """At most five characters, three of them digits that count: 8170, 530k, 1.40M."""
+    if count < 100_000:
+        return str(count)
+    size, unit = (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M")
+    if size >= 999.5:
+        size, unit = size / 1e3, "G"
+    return f"{size:#.3g}".rstrip(".") + unit

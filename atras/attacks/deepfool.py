@@ -1,0 +1,131 @@
+"""DeepFool: a small change that crosses a class boundary, found by crossing the nearest linear one again and again.
+
+Engines give gradients of the cross-entropy alone. That at label k is sum_i p_i grad z_i - grad z_k, so the gradient of
+a difference of logits, z_j - z_k, is that at label k less that at label j, exactly: nothing else is needed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atras.engines.engine import Engine
+
+from .attack import Attack, Attacked, Draw, Label
+
+TINY = 1e-4
+"""Added to every distance, as the authors' code does: a point on the boundary itself has not crossed it."""
+
+
+@dataclass(frozen=True)
+class DeepFool(Attack):
+    """Iterated steps to the nearest of the linearised class boundaries; has no bound on the change but the pixels'.
+
+    With label source `predicted` each image leaves the class that the model gives it; with `true`, images that are
+    misclassified already stay as they are.
+
+    Args:
+        epsilon: not used by the attack; what counts as a small enough change in the worst case over attacks.
+        norm: `l2` or `linf`, in which the distance to a boundary is measured.
+        steps: most iterations an image.
+        overshoot: share by which the sum of all steps is lengthened.
+        classes: how many classes of highest logit on the clean image are tried, its own included.
+
+    Source: Moosavi-Dezfooli et al. 2016, algorithm 2 and section 3.3; the overshoot is their section 3.1's.
+    """
+
+    norm: str = "l2"
+    steps: int = 50
+    overshoot: float = 0.02
+    classes: int = 10
+
+    name = "deepfool"
+
+    @property
+    def label(self) -> Label:
+        parameters = f"steps={self.steps} overshoot={self.overshoot:g} classes={self.classes}"
+        return Label(f"deepfool-{self.norm}", parameters, None, self.label_source, "none")
+
+    def __call__(
+        self,
+        engine: Engine,
+        images: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        *,
+        clean_logits: Tensor | None = None,
+        draw: Draw | None = None,  # noqa: ARG002 (nothing is random here)
+    ) -> Attacked:
+        self.check(images, targets)
+        clean_logits = engine.logits(images) if clean_logits is None else clean_logits
+        leave = self.loss_labels(clean_logits, labels, None)
+        order = clean_logits.argsort(-1, descending=True)[..., : self.classes]
+        shape = (*leave.shape, *images.shape[-3:])
+        state = _State(images.expand(shape), torch.zeros(shape, dtype=images.dtype, device=images.device), clean_logits)
+        active = (clean_logits.argmax(-1) == leave) & clean_logits.isfinite().all(-1)
+        for _ in range(self.steps):
+            if not active.any():
+                break
+            self._cross(engine, state, leave, order, active)
+            active &= (state.logits.argmax(-1) == leave) & state.logits.isfinite().all(-1)
+        none = torch.zeros(len(leave), dtype=torch.int64, device=images.device)
+        return Attacked(
+            images=images,
+            clipped=self._moved(state.images, state.change),
+            labels=leave,
+            clean_logits=clean_logits,
+            logits=state.logits,
+            nan_gradients=none,
+            zero_gradients=none,
+            gradients=0,
+        )
+
+    def _moved(self, images: Tensor, change: Tensor) -> Tensor:
+        return (images + (1 + self.overshoot) * change).clamp(*self.bounds)
+
+    def _cross(self, engine: Engine, state: _State, leave: Tensor, order: Tensor, active: Tensor) -> None:
+        """One more step of every active image towards its nearest boundary.
+
+        Members have different numbers of active images: each brings as many as the one with most, and the others'
+        steps are thrown away.
+        """
+        index = active.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(active.sum(1).max())]
+        rows = torch.arange(len(active), device=active.device)[:, None]
+        clean, change, logits = state.images[rows, index], state.change[rows, index], state.logits[rows, index]
+        x, own = self._moved(clean, change), leave[rows, index]
+        step = self._nearest(engine, x, logits, own, order[rows, index])
+        chosen = active[rows, index]
+        active[rows, index] &= step.abs().amax((2, 3, 4)) > 0  # where all gradients vanish it would stay for ever
+        change = torch.where(chosen[..., None, None, None], change + step, change)
+        found = engine.logits(self._moved(clean, change))
+        state.change[rows, index] = change
+        state.logits[rows, index] = torch.where(chosen[..., None], found, logits)
+
+    def _nearest(self, engine: Engine, x: Tensor, logits: Tensor, own: Tensor, order: Tensor) -> Tensor:
+        """The shortest of the steps from x [M, K, C, H, W] to the linearised boundaries with the classes of order."""
+        at_own = engine.gradient(x, own)
+        own_logit = logits.gather(-1, own[..., None])[..., 0]
+        shortest = torch.full_like(own_logit, torch.inf)
+        step = torch.zeros_like(x)
+        for j in range(order.shape[-1]):
+            other = order[..., j]
+            normal = at_own - engine.gradient(x, other)
+            gap = (logits.gather(-1, other[..., None])[..., 0] - own_logit).abs()
+            size = (normal.abs().sum((2, 3, 4)) if self.norm == "linf" else normal.flatten(2).norm(dim=2)) + 1e-8
+            distance = torch.where(other == own, torch.inf, gap / size)
+            direction = normal.sign() if self.norm == "linf" else normal / size[..., None, None, None]
+            nearer = distance < shortest
+            step = torch.where(
+                nearer[..., None, None, None], (distance + TINY)[..., None, None, None] * direction, step
+            )
+            shortest = torch.where(nearer, distance, shortest)
+        return step
+
+
+class _State:
+    """What the iterations change: total change [M, B, C, H, W] of the clean images, and logits [M, B, Y] behind it."""
+
+    def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
+        self.images, self.change, self.logits = images, change, logits.clone()

@@ -1,0 +1,206 @@
+"""The commands that ask something of finished runs. Like `cli`, this imports torch and polars late."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from atras.errors import InputError, printable
+from atras.experiment.options import parse_whole
+from atras.networks.candidates import Candidate
+
+if TYPE_CHECKING:
+    from atras.analysis.claims import Claim
+    from atras.analysis.paper_tables import PaperName
+    from atras.results.results import Results
+
+Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", show_default=False)]
+
+
+def claims(
+    run: Folder,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
+    ] = False,
+) -> None:
+    """Hold the paper's claims against its own tables and against a run."""
+    from atras.analysis.step_timing import measure_solo_steps
+    from atras.results.results import read
+
+    results = read(run)
+    if measure:
+        measure_solo_steps(results)
+    print_lines(claims_lines(results))
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run's folder", show_default=False)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="another one", show_default=False)],
+) -> None:
+    """Show what the members that two runs share gained or lost from one to the other."""
+    from atras.analysis.compare import compare_lines
+    from atras.results.results import read
+
+    print_lines(compare_lines(read(run_a), read(run_b)))
+
+
+def export(
+    run: Folder,
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="FILE", help="file, or folder for --pareto", show_default=False)
+    ],
+    hidden: Annotated[
+        str | None, typer.Option(metavar="24,192", help="the network with these layers", show_default=False)
+    ] = None,
+    best: Annotated[
+        str | None, typer.Option(metavar="robust", help="the most robust on average over seeds", show_default=False)
+    ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="all that nothing smaller beats, into a folder", show_default=False)
+    ] = False,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N", help="of the member; default: first that trained", show_default=False)
+    ] = None,
+    phase: Annotated[str, typer.Option(metavar="trained|defended", help="before or after the defence")] = "defended",
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),
+    ] = None,
+) -> None:
+    """Write a trained network as a file of its own."""
+    if [hidden is not None, best is not None, pareto].count(True) != 1:
+        raise InputError("export: expected one of --hidden, --best and --pareto; name the network in one way")
+    if best not in (None, "robust"):
+        raise InputError(f"best (={best!r}): expected robust")
+    from atras.analysis.export import Format, best_robust, export_pareto
+    from atras.analysis.export import export as write
+    from atras.results.results import read
+
+    results = read(run)
+    chosen = cast(Format | None, file_format)
+    member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
+    if pareto:
+        written = export_pareto(results, out, file_format=chosen or "safetensors", **member)
+    else:
+        candidate = best_robust(results) if hidden is None else Candidate.parse(hidden)
+        written = [write(results, candidate, out, file_format=chosen, **member)]
+    print_lines(f"wrote {path}" for path in written)
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="folders of runs; several are compared", show_default=False)
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", metavar="PATH", help="file (html, md) or folder (png, svg)", show_default=False),
+    ] = None,
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="html|png|svg|md", help="page, images of the charts or Markdown")
+    ] = "html",
+) -> None:
+    """Write the report of a run, or of several side by side.
+
+    The page is one file that needs no network; missing parts say which option of the run records them.
+    """
+    from atras.report import write
+    from atras.results.results import read
+
+    print_lines([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
+
+
+def claims_lines(results: Results) -> list[str]:
+    """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
+    from atras.analysis.claims import claims as evaluate
+    from atras.analysis.paper_tables import PAPER_NAMES, text_against_tables
+
+    tables = zip(*(evaluate(results, dataset) for dataset in PAPER_NAMES), strict=True)
+    lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
+    for claim, of_tables in zip(evaluate(results), tables, strict=True):
+        lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
+    lines += ["the paper's text against its own tables (accuracies in points)"]
+    lines += [f"{'':<37} {'mnist':>20} {'cifar10':>20}", f"{'':<37}" + f" {'text':>10} {'tables':>9}" * 2]
+    for (statement,), part in text_against_tables().group_by("statement", maintain_order=True):
+        scale = 100.0 if "mean" in str(statement) else 1.0
+        cells = [_number(value, scale) for row in part.select("stated", "tables").rows() for value in row]
+        lines.append(f"{statement:<37} {cells[0]:>10} {cells[1]:>9} {cells[2]:>10} {cells[3]:>9}")
+    return [*lines, "", *_row_lines(results)]
+
+
+def _claim_lines(claim: Claim, of_tables: dict[PaperName, Claim]) -> list[str]:
+    """A claim's verdict on the run, below it what the paper states and its own tables say."""
+    ours = "-" if claim.ours is None else f"{claim.ours:+.4f}"
+    if claim.low is not None and claim.high is not None:
+        ours += f" [{claim.low:+.4f}, {claim.high:+.4f}]"
+    lines = [f"{claim.name:<69} {claim.verdict:>10}"]
+    for dataset, other in of_tables.items():
+        if other.paper_figure is not None:
+            lines.append(f"  {dataset}: {other.stated}; by its table: {other.paper_figure:+.4f}, {other.paper_verdict}")
+    lines += [f"  paper: {claim.stated}"] if len(lines) == 1 else []
+    text = textwrap.wrap(claim.text, 78, initial_indent="  ", subsequent_indent="  ")
+    return [*lines, f"  ours: {ours}", *text, ""]
+
+
+def _row_lines(results: Results) -> list[str]:
+    from atras.analysis.paper_tables import row_by_row
+
+    lines = [
+        "row by row: recovery, in points; l lost accuracy, c one class (chance),",
+        "a more accurate on the old adversarial images than on clean ones, d diverged",
+        f"{'':<28} {'paper mnist':>12} {'paper cifar10':>13} {'here static':>13} {'adaptive':>9}",
+    ]
+    for row in row_by_row(results).iter_rows(named=True):
+        name = row["hidden_layers"]
+        cells = [
+            f"{_number(row[column], 100):>{width}} {_marks(row[flags]):<2}"
+            for column, flags, width in (("mnist", "mnist_flags", 9), ("cifar10", "cifar10_flags", 10))
+        ]
+        here = f"{_number(row['recovery_static'], 100):>10} {_marks(row['flags']):<2}"
+        lines += [name] if len(name) > 28 else []
+        shown = name if len(name) <= 28 else ""
+        lines.append(f"{shown:<28} {cells[0]} {cells[1]} {here} {_number(row['recovery_adaptive'], 100):>9}".rstrip())
+    return lines
+
+
+def _number(value: float | None, scale: float) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if scale == 1 else f"{scale * value:+.2f}"
+
+
+def _marks(flags: str | None) -> str:
+    return "".join(flag[0] for flag in (flags or "").split())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 50 else f"...{name[-47:]}"
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print text that may hold names of files, which a terminal shows and does not obey.
+
+    Raises:
+        BrokenPipeError: if its reader is gone.
+        InputError: if it cannot be written otherwise.
+    """
+    try:
+        typer.echo("\n".join(map(printable, lines)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence()
+        raise InputError(
+            f"standard output: expected to write to it: {error.strerror or error}; make room, or send it elsewhere"
+        ) from error
+
+
+def silence() -> None:
+    """Let go of a standard output that cannot be written to: Python would try once more when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

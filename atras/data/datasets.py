@@ -1,0 +1,356 @@
+"""Data sets as tensors resident on the device: named ones, folders of IDX files and `.npz` files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from atras.errors import InputError
+from atras.experiment.protocol import Size, whole
+from atras.storage.bounded_read import is_file, is_folder
+
+from .download import OFFICIAL, files_in, locate, recognise
+from .formats import ARRAYS, IDX_FILES, Contents, read_cifar, read_idx, read_npz, read_svhn
+
+DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
+"""The names that `load` knows; it also takes a folder of IDX files and an `.npz` file."""
+
+DEFAULT_SIZE = 5000
+"""Images taken from the start of each part unless told otherwise, as in the paper."""
+
+MAX_CLASSES = 65_536
+"""Most classes accepted: past it a label is likelier an error than a class."""
+
+Status = Literal["official", "unverified", "bundled"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Args:
+        images: [N, C, H, W], uint8 or float32 in [0, 1], contiguous.
+        labels: [N], int64 in [0, classes).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test part, with where they came from.
+
+    Args:
+        name: for the result; a named data set's name also where the files were given by path but are the official ones.
+        train, test: the images and labels taken.
+        classes: number of classes.
+        source: the path or package that was read.
+        status: `official` if every file has the official checksum, `bundled` if it came with a package.
+        available: images that train and test have in all.
+        sha256: of each whole file, uncompressed, or of each whole array's bytes.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    source: str = "memory"
+    status: Status = "unverified"
+    available: tuple[int, int] | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def provenance(self) -> dict[str, Any]:
+        """What was loaded, as JSON values."""
+        train_available, test_available = self.available or (len(self.train), len(self.test))
+        return {
+            "name": self.name,
+            "source": self.source,
+            "status": self.status,
+            "classes": self.classes,
+            "image_shape": list(self.image_shape),
+            "train_size": len(self.train),
+            "train_available": train_available,
+            "test_size": len(self.test),
+            "test_available": test_available,
+            "sha256": dict(self.sha256),
+        }
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A data set as it was read: arrays by name, images as [N, H, W] or [N, H, W, C]."""
+
+    name: str
+    source: str
+    arrays: dict[str, np.ndarray]
+    sha256: dict[str, str]
+    status: Status = "unverified"
+    classes: int | None = None
+
+
+def load(
+    name: str,
+    *,
+    train_size: Size = "default",
+    test_size: Size = "default",
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    device: str | torch.device = "cpu",
+) -> Dataset:
+    """Load a data set onto a device.
+
+    Args:
+        name: one of `DATASETS`, a folder of IDX files named as MNIST's (plain or `.gz`), or an `.npz` file with
+            x_train, y_train, x_test, y_test (images N H W or N H W C, uint8 or float in [0, 1]; labels whole numbers
+            from 0).
+        train_size, test_size: images from the start of each part: `default` for 5,000 or all where there are fewer, a
+            number for exactly that many, `all`.
+        data_dir: folder to look in for a named data set before the user's cache.
+        download: whether a named data set that is nowhere may be downloaded into the cache.
+        device: where the tensors will be.
+
+    Returns:
+        The data set; images are uint8 where the source is, otherwise float32.
+
+    Raises:
+        InputError: if there is no such data set, its files are malformed or their contents out of range, or it has
+            fewer images than asked for.
+    """
+    name = os.fspath(name)
+    if name == "digits":
+        found = _digits()
+    elif name in OFFICIAL:
+        found = _official(name, data_dir, download)
+    else:
+        found = _from_path(name)
+    classes = _check(found)
+    parts = {}
+    for part, size in (("train", train_size), ("test", test_size)):
+        images, labels = found.arrays[f"x_{part}"], found.arrays[f"y_{part}"]
+        taken = _taken(part, size, len(labels), found.name)
+        parts[part] = Split(_image_tensor(images[:taken]).to(device), _label_tensor(labels[:taken]).to(device))
+    available = (len(found.arrays["y_train"]), len(found.arrays["y_test"]))
+    return Dataset(
+        found.name, parts["train"], parts["test"], classes, found.source, found.status, available, found.sha256
+    )
+
+
+def pixels(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Images as numbers in [0, 1].
+
+    Args:
+        images: of any shape; uint8 from 0 to 255, or floats in [0, 1].
+        dtype: floating-point type of the result.
+
+    Returns:
+        uint8 divided by 255 and correctly rounded; floats as they are, converted to `dtype`.
+    """
+    if images.dtype != torch.uint8:
+        return images.to(dtype)
+    # On a GPU, torch divides by a Python number through its reciprocal, which rounds twice; by a tensor it divides.
+    return images.to(dtype) / torch.full((), 255.0, dtype=dtype, device=images.device)
+
+
+def _digits() -> _Found:
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    images, labels = (bundle.images / 16).astype(np.float32), bundle.target
+    half = len(labels) // 2
+    arrays = {"x_train": images[:half], "y_train": labels[:half], "x_test": images[half:], "y_test": labels[half:]}
+    return _Found("digits", "scikit-learn load_digits", arrays, _array_checksums(arrays), "bundled", 10)
+
+
+def _official(name: str, data_dir: str | Path | None, download: bool) -> _Found:
+    official = OFFICIAL[name]
+    files = locate(name, data_dir, download)
+    if official.kind == "idx":
+        return _idx(name, files, official.classes)
+    if official.kind == "cifar":
+        contents, arrays = _cifar(name, files)
+    else:
+        contents, arrays = _svhn(files)
+    return _Found(
+        name=name,
+        source=_folder_of(files),
+        arrays=arrays,
+        sha256={file: content.sha256 for file, content in contents.items()},
+        status="official" if recognise(_checksums(contents)) == name else "unverified",
+        classes=official.classes,
+    )
+
+
+def _idx(name: str | None, files: dict[str, Path], classes: int | None) -> _Found:
+    """Read the four IDX files of a named data set, or of a folder that a user gave (name None)."""
+    contents = {file: read_idx(path, 3 if "images" in file else 1) for file, path in files.items()}
+    recognised = recognise(_checksums(contents))
+    source = _folder_of(files)
+    if name and recognised not in (None, name):
+        raise InputError(f"{name}: the files in {source} are those of {recognised}; give another data_dir or data set")
+    return _Found(
+        name=name or recognised or Path(source).resolve().name,
+        source=source,
+        arrays={array: contents[file].array for array, file in IDX_FILES.items()},
+        sha256={file: content.sha256 for file, content in contents.items()},
+        status="official" if recognised else "unverified",
+        classes=classes,
+    )
+
+
+def _cifar(name: str, files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.ndarray]]:
+    label_key = "fine_labels" if name == "cifar100" else "labels"
+    batches = {file: read_cifar(path, OFFICIAL[name].files[file], label_key) for file, path in files.items()}
+    *train, (test_contents, test_labels) = batches.values()
+    arrays = {
+        "x_train": np.concatenate([contents.array for contents, _ in train]),
+        "y_train": np.concatenate([labels for _, labels in train]),
+        "x_test": test_contents.array,
+        "y_test": test_labels,
+    }
+    return {file: contents for file, (contents, _) in batches.items()}, arrays
+
+
+def _svhn(files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.ndarray]]:
+    (train, y_train), (test, y_test) = (read_svhn(path) for path in files.values())
+    arrays = {"x_train": train.array, "y_train": y_train, "x_test": test.array, "y_test": y_test}
+    return dict(zip(files, (train, test), strict=True)), arrays
+
+
+def _from_path(name: str) -> _Found:
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (the method raises at an unknown user)
+    if path.suffix == ".npz" and is_file(path):
+        arrays = read_npz(path)
+        return _Found(path.stem, str(path), arrays, _array_checksums(arrays))
+    if name and is_folder(path):
+        return _idx(None, _idx_folder(path), None)
+    advice = "there is none of that name" if path.suffix == ".npz" or "/" in name else "check the spelling"
+    if is_file(path):
+        advice = "this is another file"
+    raise InputError(
+        f"dataset (={name!r}): expected one of {', '.join(DATASETS)}, a folder of IDX files or an .npz file; {advice}"
+    )
+
+
+def _idx_folder(folder: Path) -> dict[str, Path]:
+    """The IDX files of a folder, directly in it or in torchvision's layout below it."""
+    below = ("", "raw", *(official.folder for official in OFFICIAL.values() if official.kind == "idx"))
+    found = {sub: files_in(folder / sub, tuple(IDX_FILES.values()), ("", ".gz")) for sub in below}
+    complete = {sub: files for sub, files in found.items() if files is not None}
+    if len(complete) > 1:
+        choice = ", ".join(str(folder / sub) for sub in complete)
+        raise InputError(
+            f"dataset (={str(folder)!r}): expected one data set in this folder, got several; give one of {choice}"
+        )
+    if not complete:
+        raise InputError(
+            f"dataset (={str(folder)!r}): expected a folder with {', '.join(IDX_FILES.values())} (plain or .gz), "
+            "not all are there; add them, or give a named data set with this folder as data_dir"
+        )
+    return next(iter(complete.values()))
+
+
+def _check(found: _Found) -> int:
+    """Refuse arrays that are not images and labels; returns the number of classes."""
+    where = {name: f"{name} of {found.source}" for name in ARRAYS}
+    for part in ("train", "test"):
+        images, labels = found.arrays[f"x_{part}"], found.arrays[f"y_{part}"]
+        _check_images(where[f"x_{part}"], images)
+        _check_labels(where[f"y_{part}"], labels, len(images), found.classes or MAX_CLASSES)
+    train_shape, test_shape = found.arrays["x_train"].shape[1:], found.arrays["x_test"].shape[1:]
+    if train_shape != test_shape:
+        raise InputError(
+            f"x_test of {found.source}: expected images of the training shape {train_shape}, got {test_shape}; "
+            "make both the same"
+        )
+    highest = max(int(found.arrays[name].max()) for name in ("y_train", "y_test"))
+    if highest < 1:
+        raise InputError(f"labels of {found.source}: expected at least 2 classes, got only label 0; add another class")
+    return found.classes or highest + 1
+
+
+def _check_images(where: str, images: np.ndarray) -> None:
+    shape = images.shape
+    if images.ndim not in (3, 4) or images.size == 0:
+        raise InputError(f"{where}: expected at least one image, [N, H, W] or [N, H, W, C], got {shape}; reshape it")
+    if images.ndim == 4 and shape[1] <= 4 < shape[3]:
+        raise InputError(
+            f"{where}: expected [N, H, W, C], got {shape}, which is [N, C, H, W]; transpose(0, 2, 3, 1) it"
+        )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError(f"{where}: expected uint8, or floats in [0, 1], got {images.dtype.name}; convert it")
+    if images.dtype.kind == "f":
+        low, high = float(images.min()), float(images.max())
+        if np.isnan(low):
+            count = int(np.isnan(images).sum())
+            raise InputError(f"{where}: expected pixels in [0, 1], got {count} that are NaN; replace them")
+        if low < 0 or high > 1:
+            raise InputError(
+                f"{where}: expected pixels in [0, 1], got {low:.9g} to {high:.9g}; scale them, or store uint8"
+            )
+
+
+def _check_labels(where: str, labels: np.ndarray, images: int, classes: int) -> None:
+    if labels.shape not in ((images,), (images, 1)):
+        raise InputError(
+            f"{where}: expected one label for each of {images} images, got {labels.shape}; make them agree"
+        )
+    if labels.dtype.kind not in "ui":
+        raise InputError(f"{where}: expected whole numbers from 0, got {labels.dtype.name}; convert it to int64")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise InputError(f"{where}: expected labels from 0 to {classes - 1}, got {wrong}; number the classes from 0")
+
+
+def _taken(part: str, size: Size, available: int, dataset: str) -> int:
+    """How many images of a part are meant by a size."""
+    if size == "all":
+        return available
+    if size == "default":
+        return min(DEFAULT_SIZE, available)
+    whole(f"{part}_size", size, 1, 10**9)
+    if size > available:
+        raise InputError(
+            f"{part}_size (={size}): {dataset} has {available} {part} images; ask for at most {available}, or for all"
+        )
+    return size
+
+
+def _image_tensor(images: np.ndarray) -> torch.Tensor:
+    """[N, H, W] or [N, H, W, C] to [N, C, H, W], uint8 or float32, in memory of its own."""
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    dtype = np.uint8 if images.dtype == np.uint8 else np.float32
+    return torch.from_numpy(np.array(images, dtype, order="C"))
+
+
+def _label_tensor(labels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(labels.reshape(-1), np.int64))
+
+
+def _checksums(contents: Mapping[str, Contents]) -> dict[str, set[str]]:
+    return {file: {content.sha256} | ({content.md5} if content.md5 else set()) for file, content in contents.items()}
+
+
+def _array_checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
+
+
+def _folder_of(files: Mapping[str, Path]) -> str:
+    return str(next(iter(files.values())).parent)

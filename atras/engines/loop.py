@@ -1,0 +1,115 @@
+"""Engine `loop`: one member at a time in plain torch, with torch's own optimizers. The oracle of every other engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atras.errors import InputError
+from atras.networks.network import Dropout, Parameters, initial_parameters, logits
+from atras.networks.randomness import dropout_key
+
+from .engine import Engine, StepResult
+
+
+class LoopEngine(Engine):
+    """A single member; its tensors still carry the member axis (M = 1) outside. See `Engine`.
+
+    Raises:
+        InputError: if there is not exactly one member.
+    """
+
+    name = "loop"
+
+    def build(self) -> None:
+        if len(self.members) != 1:
+            raise InputError(f"loop: expected one member, got {len(self.members)}; make an engine for each")
+        (self.member,) = self.members
+        self._counter: Tensor
+        initial = initial_parameters(self.spec, self.member.candidate, self.member.seed, self.dtype)
+        self.parameters: Parameters = {
+            name: _fast_layout(values.to(self.device)).requires_grad_() for name, values in initial.items()
+        }
+
+    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+        del index  # there is one member
+        for name, array in values.items():
+            if moment == 0:
+                self.parameters[name].detach().copy_(array)
+            else:
+                self._state_of(name)[self._moment(moment)] = torch.zeros_like(self.parameters[name]).copy_(array)
+
+    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+        del index
+        if moment == 0:
+            return {name: values.detach().clone() for name, values in self.parameters.items()}
+        states = {name: self.optimizer.state[values] for name, values in self.parameters.items()}
+        # SGD without momentum keeps nothing.
+        found = {name: state.get(self._moment(moment)) for name, state in states.items()}
+        return {
+            name: torch.zeros_like(self.parameters[name]).detach() if values is None else values.clone()
+            for name, values in found.items()
+        }
+
+    def _moment(self, moment: int) -> str:
+        return ("exp_avg", "exp_avg_sq")[moment - 1] if self.protocol.optimizer == "adam" else "momentum_buffer"
+
+    def _state_of(self, name: str) -> dict[str, Tensor]:
+        """What torch's optimizer keeps of a parameter; made here, it is taken for its own."""
+        state = self.optimizer.state[self.parameters[name]]
+        if self.protocol.optimizer == "adam":
+            state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device=self.device)
+        return state
+
+    @property
+    def steps(self) -> int:
+        return int(self._counter)
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._counter = torch.full_like(self._counter, count)
+
+    def begin_phase(self, phase: str) -> None:
+        key = dropout_key(self.member.seed, self.member.candidate, phase)
+        self.key = torch.tensor(key, dtype=torch.int64, device=self.device)
+        self._counter = torch.zeros((), dtype=torch.int64, device=self.device)
+        parameters, (rate,) = list(self.parameters.values()), self.learning_rates
+        self.optimizer: torch.optim.Optimizer
+        if self.protocol.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+        else:
+            self.optimizer = torch.optim.SGD(parameters, lr=rate, momentum=self.protocol.momentum)
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        x, y = _only(images, 4), _only(labels, 1)
+        out = logits(self.spec, self.parameters, x, masks=Dropout(self.key, self._counter))
+        loss = F.cross_entropy(out, y)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self._counter = self._counter + 1
+        return StepResult(loss.detach()[None], (out.argmax(-1) == y).sum()[None])
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        return logits(self.spec, self.parameters, _only(images, 4))[None]
+
+    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        x = _only(images, 4).detach().requires_grad_()
+        fixed = {name: values.detach() for name, values in self.parameters.items()}
+        out = logits(self.spec, fixed, x)
+        labels = choose_labels(out.detach()[None]).expand(1, len(x))[0]
+        (gradient,) = torch.autograd.grad(F.cross_entropy(out, labels, reduction="sum"), x)
+        return gradient[None], out.detach()[None]
+
+
+def _only(values: Tensor, ndim: int) -> Tensor:
+    """The values of the one member, in the layout that convolutions are fastest in."""
+    return _fast_layout(values[0] if values.ndim == ndim + 1 else values)
+
+
+def _fast_layout(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values

@@ -1,0 +1,106 @@
+"""Counting over an evaluation: correct predictions, and what an attack did to the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from atras.attacks.attack import Attacked
+from atras.engines.engine import Engine
+
+
+class Score(NamedTuple):
+    """One evaluation of M members: correct predictions, pictures counted, and the attack's side of it."""
+
+    correct: list[int]
+    n: int
+    one_class: list[bool]
+    finite: Tensor
+    zero_gradient_fraction: list[float] | None = None
+    nan_gradients: list[int] | None = None
+    mean_linf: list[float] | None = None
+    mean_l2: list[float] | None = None
+
+    def joined(self, other: Score) -> Score:
+        """The score of both sets of images together, as far as it counts correct predictions."""
+        correct = [a + b for a, b in zip(self.correct, other.correct, strict=True)]
+        return Score(correct, self.n + other.n, self.one_class, self.finite & other.finite)
+
+
+class Tally:
+    """Counts over the chunks of an evaluation, on the device until the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        m, device = len(engine.members), engine.device
+        self.pixels = math.prod(engine.spec.image_shape)
+        self.finite = torch.ones(m, dtype=torch.bool, device=device)
+        self.correct = torch.zeros(m, dtype=torch.int64, device=device)
+        self.predicted = torch.zeros(m, engine.spec.classes, dtype=torch.int64, device=device)
+        self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
+        self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
+        self.n = self.gradients = 0
+        self.attacked = False
+
+    def add(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count one chunk's logits [M, B, Y] against labels [B]; bool [M, B], which are correct.
+
+        Logits that are not finite mark their member as diverged.
+        """
+        self.finite &= logits.isfinite().flatten(1).all(1)
+        predictions = logits.argmax(-1)
+        hits = predictions == labels
+        self.correct += hits.sum(1)
+        self.predicted.scatter_add_(1, predictions, torch.ones_like(predictions))
+        self.n += len(labels)
+        return hits
+
+    def add_change(self, images: Tensor, adversarial: Tensor) -> Tensor:
+        """Measure what became of the clean images; [M, B], the largest change of a pixel."""
+        self.attacked = True
+        change = (adversarial - images).flatten(2)
+        linf = change.abs().amax(2)
+        self.linf += linf.sum(1, dtype=torch.float64)
+        self.l2 += torch.linalg.vector_norm(change, dim=2).sum(1, dtype=torch.float64)
+        return linf
+
+    def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Count one chunk of a fresh attack, whose examples have these logits; what `add` and `add_change` return."""
+        self.gradients += attacked.gradients * attacked.images.shape[-4]
+        self.zero += attacked.zero_gradients
+        self.nan += attacked.nan_gradients
+        return self.add(logits, labels), self.add_change(attacked.images, attacked.clipped)
+
+    def score(self) -> Score:
+        taken = self.gradients * self.pixels
+        return Score(
+            correct=self.correct.tolist(),
+            n=self.n,
+            one_class=(self.predicted.amax(1) == self.n).tolist(),
+            finite=self.finite,
+            zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
+            nan_gradients=self.nan.tolist() if taken else None,
+            mean_linf=(self.linf / self.n).tolist() if self.attacked else None,
+            mean_l2=(self.l2 / self.n).tolist() if self.attacked else None,
+        )
+
+
+class Survivors:
+    """Which images no attack turned: the worst case over attacks, image by image."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.correct = torch.zeros(len(engine.members), dtype=torch.int64, device=engine.device)
+        self.n = 0
+
+    def add(self, survived: Sequence[Tensor]) -> None:
+        """Count one chunk: bool [M, B] of each attack, which images it did not turn."""
+        self.correct += torch.stack(list(survived)).all(0).sum(1)
+        self.n += survived[0].shape[1]
+
+    def score(self, tallies: Sequence[Tally]) -> Score:
+        """The worst case over the attacks of these tallies."""
+        finite = torch.stack([tally.finite for tally in tallies]).all(0)
+        return Score(self.correct.tolist(), self.n, [False] * len(self.correct), finite)

@@ -1,0 +1,222 @@
+"""Experiments from a file: a `run.toml` written by hand, or the `run.json` of an earlier run, which repeats it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atras.errors import InputError, shown
+from atras.networks.candidates import PAPER_CANDIDATES
+from atras.storage.bounded_read import read_regular
+
+from .options import Loaded, execution_fields, preset_fields, protocol_fields
+from .protocol import Execution, Protocol
+
+MAX_BYTES = 16 * 2**20
+"""Largest run.json accepted: a plan of a large population takes some hundred kilobytes."""
+
+MAX_TOML_BYTES = 2**20
+"""Largest run.toml accepted: it is written by hand."""
+
+MAX_TOML_DOTS = 100
+"""Most dots on a line of it: the parser takes time that grows with the square of a key's dots."""
+
+ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory", "attack": "attacks"}
+"""Fields and options that go by two names: either may stand in a file."""
+
+Text = Annotated[str | None, Field(description="text in quotes")]
+Whole = Annotated[int | None, Field(description="a whole number")]
+Number = Annotated[float | None, Field(description="a number")]
+Truth = Annotated[bool | None, Field(description="true or false")]
+SizeText = Annotated[int | str | None, Field(description='a whole number, "all" or "default"')]
+Wholes = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [8, 16] or "8,16"')]
+Seeds = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [0, 3] or "0-4"')]
+Epsilon = Annotated[float | str | None, Field(description='a number or a fraction in quotes, such as 0.05 or "8/255"')]
+Epsilons = Annotated[
+    float | str | list[float | str] | None,
+    Field(description='numbers or fractions in quotes, such as [0, 0.05] or "0,8/255"'),
+]
+Names = Annotated[str | list[str] | None, Field(description='names, such as ["fgsm", "pgd"] or "fgsm,pgd"')]
+Memory = Annotated[int | str | None, Field(description='bytes, or text such as "4GiB"')]
+Hidden = Annotated[
+    str | list[str | list[int]] | None,
+    Field(description='a list of candidates, such as ["40", "24,192"] or [[24, 192]]'),
+]
+
+
+class Settings(BaseModel):
+    """The keys a file may hold and the type of each; ranges are checked where the command line's are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    preset: Text = None
+    dataset: Text = None
+    train_size: SizeText = None
+    test_size: SizeText = None
+    hidden: Hidden = None
+    depth: Wholes = None
+    base_widths: Wholes = None
+    factors: Wholes = None
+    max_width: Whole = None
+    seeds: Seeds = None
+    stem: Text = None
+    activation: Text = None
+    initialisation: Text = None
+    head_dropout: Number = None
+    epochs: Whole = None
+    adversarial_epochs: Whole = None
+    batch_size: Whole = None
+    optimizer: Text = None
+    learning_rate: Number = None
+    momentum: Number = None
+    epsilon: Epsilon = None
+    label_source: Text = None
+    target: Text = None
+    attacks: Names = None
+    attack_steps: Whole = None
+    step_size: Epsilon = None
+    restarts: Whole = None
+    epsilons: Epsilons = None
+    train_attack: Text = None
+    transfer: Truth = None
+    defence_source: Text = None
+    precision: Text = None
+    evaluate_every: Whole = None
+    engine: Text = None
+    device: Text = None
+    memory: Memory = None
+    data_dir: Text = None
+    download: Truth = None
+    recalibrate: Truth = None
+    checkpoint_every: Number = None
+
+
+def load(path: str | Path) -> Loaded:
+    """Read an experiment from a file.
+
+    Args:
+        path: a TOML file whose keys are named like the options (dashes or underscores), or, where the name ends in
+            `.json`, the `run.json` of an earlier run.
+
+    Returns:
+        The fields it sets, and the recorded plan of a `run.json`.
+
+    Raises:
+        InputError: if the file cannot be read, a key is unknown, or a value has another type or range than its field.
+    """
+    path = Path(path)
+    try:
+        document = parse(path)
+        return from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The content of a file of known size and syntax: JSON where its name ends in `.json`, otherwise TOML.
+
+    Raises:
+        InputError: if it cannot be read or is of another form; the message does not name the file.
+    """
+    try:
+        document = _json(path) if path.suffix.lower() == ".json" else _toml(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror}); name a run.toml or the run.json of an earlier run"
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(
+            "expected UTF-8 text, got other bytes; name a run.toml or the run.json of an earlier run"
+        ) from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+        raise InputError(f"expected {kind}, got something else: {error}") from None
+    if not isinstance(document, dict):
+        raise InputError("expected an object with the key protocol; name the run.json of an earlier run")
+    return document
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    text = read_regular(path, MAX_TOML_BYTES).decode("utf-8")
+    if max(line.count(".") for line in text.split("\n")) > MAX_TOML_DOTS:
+        raise InputError(f"expected at most {MAX_TOML_DOTS} dots on a line, got more; is it a configuration file?")
+    return tomllib.loads(text)
+
+
+def _json(path: Path) -> Any:
+    text = read_regular(path, MAX_BYTES).decode("utf-8")
+    return json.loads(text, object_pairs_hook=_distinct_keys, parse_constant=_no_number)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two, JSON's reader would take the last without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InputError(f"key {shown(twice)} came twice; give it once")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise InputError(f"expected numbers, got {text}, which JSON does not have")
+
+
+def from_run(document: dict[str, Any]) -> Loaded:
+    """The experiment that a `run.json` records, or a search.json, which has its keys.
+
+    Raises:
+        InputError: as `load`; the message does not name the file.
+    """
+    for key, needed in (("protocol", True), ("execution", False), ("plan", False)):
+        if not isinstance(document.get(key), dict) and (needed or document.get(key) is not None):
+            raise InputError(f"{key}: expected an object; name the run.json of an earlier run")
+    # A repetition takes the recorded plan, so there is nothing to measure anew.
+    execution = {key: value for key, value in (document.get("execution") or {}).items() if key != "recalibrate"}
+    loaded = _from_settings(document["protocol"] | execution, plan=document.get("plan"))
+    recorded, actual = document.get("protocol_hash"), Protocol(**loaded.protocol_fields).hash
+    if recorded not in (None, actual):
+        raise InputError(
+            f"protocol_hash (={shown(recorded)}): the protocol in this file has {actual}: it was edited, or "
+            "atras changed since; remove protocol_hash and plan to run it as a new experiment"
+        )
+    return loaded
+
+
+def _from_settings(document: dict[str, Any], plan: dict[str, Any] | None = None) -> Loaded:
+    settings = _validated(document)
+    preset = settings.get("preset")
+    fields = protocol_fields(settings, preset_fields(preset).get("candidates", PAPER_CANDIDATES))
+    places = execution_fields(settings)
+    # The optimizer that gives momentum its meaning may still come from the command line.
+    Protocol(**({"optimizer": "sgd"} | fields))
+    Execution(**places)
+    return Loaded(fields, places, plan, preset)
+
+
+def _validated(document: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a file under their canonical names; keys with nothing in them are dropped."""
+    settings: dict[str, Any] = {}
+    for key, value in document.items():
+        name = ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name[:100], [*Settings.model_fields, *ALIASES], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(Settings.model_fields)}"
+            raise InputError(f"unknown key {shown(key)}; {hint}")
+        if name in settings:
+            raise InputError(f"{key}: {name} came twice; give it once")
+        settings[name] = value
+    try:
+        Settings.model_validate(settings)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        expected = Settings.model_fields[name].description
+        raise InputError(f"{name} (={shown(settings[name])}): expected {expected}") from None
+    return {name: value for name, value in settings.items() if value is not None}

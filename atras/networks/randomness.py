@@ -1,0 +1,101 @@
+"""The only source of randomness: every draw is counted by what it is for, never taken from shared state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .candidates import Candidate
+
+
+def stable_key(*parts: int | str) -> int:
+    """A signed 64-bit number that depends on the parts alone: the same on every machine, Python and day."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """A CPU generator keyed by the parts."""
+    return torch.Generator().manual_seed(stable_key(*parts))
+
+
+def initial_weights(seed: int, candidate: Candidate) -> torch.Generator:
+    """The generator that draws a candidate's initial weights, at its natural widths."""
+    return generator(seed, candidate.name, "init")
+
+
+def permutation(seed: int, phase: str, epoch: int, n: int) -> Tensor:
+    """Order of the images in one epoch, shared by all candidates of a seed.
+
+    Args:
+        seed: the member's seed.
+        phase: `train` or `adversarial`.
+        epoch: from 1.
+        n: number of images.
+
+    Returns:
+        int64 [n] on the CPU.
+    """
+    return torch.randperm(n, generator=generator(seed, phase, epoch, "order"))
+
+
+def dropout_key(seed: int, candidate: Candidate, phase: str) -> int:
+    """The 64-bit key of a member's dropout masks in one phase; step and layer are counted inside the kernel."""
+    return stable_key(seed, candidate.name, phase, "dropout")
+
+
+def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tensor:
+    """A class other than the true one for every image, the same for all candidates of a seed.
+
+    Args:
+        seed: the member's seed.
+        split: `train` or `test`.
+        labels: int64 [N], the true classes.
+        classes: how many there are, at least 2.
+
+    Returns:
+        int64 [N] on the device of `labels`.
+    """
+    shift = torch.randint(1, classes, labels.shape, generator=generator(seed, split, "target"))
+    return (labels + shift.to(labels.device)) % classes
+
+
+def random_starts(
+    seed: int, split: str, attack: str, restart: int, first: int, count: int, shape: Sequence[int]
+) -> Tensor:
+    """Where an attack with random starts begins on some images, the same for all candidates of a seed.
+
+    Args:
+        seed: the member's seed.
+        split: `train` or `test`.
+        attack: its name.
+        restart: number of the restart, from 0.
+        first, count: numbers of the images; each has a generator of its own, so any division into chunks agrees.
+        shape: (C, H, W).
+
+    Returns:
+        float32 [count, C, H, W] on the CPU, uniform in [-1, 1).
+    """
+    keys = ((seed, split, attack, restart, image, "start") for image in range(first, first + count))
+    draws = [2 * torch.rand(*shape, generator=generator(*key)) - 1 for key in keys]
+    return torch.stack(draws) if draws else torch.empty(0, *shape)
+
+
+def batch_starts(
+    seed: int, epoch: int, batch: int, attack: str, restart: int, size: int, shape: Sequence[int]
+) -> Tensor:
+    """Where an attack with random starts begins in a batch of adversarial training.
+
+    Args:
+        seed, attack, restart, shape: as in `random_starts`.
+        epoch, batch: of the adversarial phase, from 1, and of the epoch, from 0.
+        size: images of the batch, clean ones included.
+
+    Returns:
+        float32 [size, C, H, W] on the CPU, uniform in [-1, 1).
+    """
+    draw = generator(seed, "adversarial", epoch, batch, attack, restart, "start")
+    return 2 * torch.rand(size, *shape, generator=draw) - 1

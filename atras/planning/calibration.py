@@ -1,0 +1,134 @@
+"""How fast an engine is on this machine, measured once and kept: what the plan's seconds are predicted from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from atras.data.datasets import Split, pixels
+from atras.data.download import cache_dir
+from atras.engines.engine import Engine, Member
+from atras.environment import machine_key
+from atras.errors import InputError
+from atras.experiment.protocol import Protocol
+from atras.networks.candidates import Candidate
+from atras.networks.network import Spec
+from atras.storage.bounded_read import read_regular
+
+from .cost import forward_flops, padded, training_flops
+from .predicted_seconds import Speed
+
+MAX_BYTES = 2**20
+"""Largest cache that is read: an entry takes some hundred bytes."""
+
+SMALL = (Candidate((8, 16)),)
+LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
+
+
+def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, anew: bool = False) -> Speed:
+    """The engine's speed on networks and images like these, from the cache or measured now (a second or two).
+
+    Args:
+        engine: class of the engine.
+        spec, protocol: stem, image shape, data set, precision and batch size.
+        part: images, on the device where it runs: kernels that pass over zeros are faster on dark ones.
+        anew: measure even where the cache has figures.
+    """
+    shape = "x".join(map(str, spec.image_shape))
+    key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem}|{shape}|{protocol.precision}"
+    key += f"|{protocol.batch_size}|{protocol.dataset}"
+    known = _read()
+    if not anew and key in known:
+        return known[key]
+    measured = _measure(engine, spec, protocol, part)
+    _write(known | {key: measured})
+    return measured
+
+
+def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
+    large = LARGE[:1] if engine.name == "loop" else LARGE
+    batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
+    times, flops = [], []
+    for candidates, batch in zip((SMALL, large), batches, strict=True):
+        times.append(_call_seconds(engine, candidates, spec, protocol, part, batch))
+        widths = padded([candidate.hidden for candidate in candidates])
+        flops.append(len(candidates) * training_flops(spec, widths) * batch)
+    (small_step, *_), (step, logits, gradient) = times
+    rate = (flops[1] - flops[0]) / max(step - small_step, 0.1 * step)
+    step_seconds = max(small_step - flops[0] / rate, 0.0)
+    forward = len(large) * forward_flops(spec, padded([candidate.hidden for candidate in large])) * batches[1]
+
+    def per_second(work: float, seconds: float) -> float:
+        return work / max(seconds - step_seconds, 0.1 * seconds)
+
+    return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
+
+
+def _call_seconds(
+    engine: type[Engine],
+    candidates: Sequence[Candidate],
+    spec: Spec,
+    protocol: Protocol,
+    part: Split,
+    batch: int,
+) -> tuple[float, float, float]:
+    """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up."""
+    group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
+    group.begin_phase("train")
+    chosen = torch.arange(batch, device=part.images.device) % len(part)
+    images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
+    own = images.expand(len(candidates), *images.shape).contiguous()
+    return (
+        _median(lambda: group.step(images, labels).losses),
+        _median(lambda: group.logits(own).sum()),
+        _median(lambda: group.gradient(own, labels).sum()),
+    )
+
+
+def _median(call: Callable[[], Tensor]) -> float:
+    taken = []
+    for _ in range(7):
+        start = time.perf_counter()
+        call().tolist()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken[2:])[2]
+
+
+def _path() -> Path:
+    return cache_dir() / "calibration.json"
+
+
+def _read() -> dict[str, Speed]:
+    """What the cache holds that can be a speed: it may be damaged, or nobody's."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        values = json.loads(read_regular(_path(), MAX_BYTES))
+        if isinstance(values, dict):
+            return {key: Speed(*map(float, value)) for key, value in values.items() if _is_speed(value)}
+    return {}
+
+
+def _is_speed(value: object) -> bool:
+    """Whether these are seconds of a step and FLOPs a second that a machine can have."""
+    count = len(dataclasses.fields(Speed))
+    if not isinstance(value, list) or len(value) != count or not all(type(item) in (int, float) for item in value):
+        return False
+    return bool(0 <= value[0] <= 3600 and all(1 <= rate <= 1e18 for rate in value[1:]))
+
+
+def _write(speeds: dict[str, Speed]) -> None:
+    """Replace the cache in one step; a cache that cannot be written is only measured again."""
+    values = {key: dataclasses.astuple(found) for key, found in speeds.items()}
+    with contextlib.suppress(OSError, InputError):
+        _path().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="calibration-", dir=_path().parent) as folder:
+            written = Path(folder) / _path().name
+            written.write_text(json.dumps(values, indent=1))
+            written.replace(_path())

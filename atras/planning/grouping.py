@@ -1,0 +1,218 @@
+"""How members become groups: what padding costs against launches, what threads need, what memory holds.
+
+The groups are a pure function of protocol, data shape, machine and memory cap. Measured speed only predicts seconds; it
+decides nothing, so equal machines plan alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from atras.engines.engine import DTYPES, Member
+from atras.errors import InputError
+from atras.experiment.protocol import Protocol
+from atras.networks.candidates import Candidate
+from atras.networks.network import Spec, parameter_count
+
+from .cost import (
+    Hidden,
+    activation_values,
+    copies_kept,
+    fused_bytes,
+    fused_device_bytes,
+    member_bytes,
+    padded,
+    training_flops,
+)
+from .machine import Machine
+from .plan import SECONDS, Group, members_of
+
+STEP_COST = {"cpu": 1e8, "cuda": 1e10}
+"""FLOPs that a device could have done while one training step's operations are launched: what padding must save."""
+
+FUSED_MEMBERS_A_THREAD = 4
+"""Least members a thread in a fused group: threads take whole members, and the last one should not wait for long."""
+
+EVALUATION_BATCH = 250
+EVALUATION_BYTES = 2**28
+
+
+def make_groups(
+    protocol: Protocol,
+    spec: Spec,
+    train_size: int,
+    test_size: int,
+    engine: str,
+    machine: Machine,
+    done: Collection[Member] = (),
+) -> tuple[Group, ...]:
+    """Depth groups, each cut into width groups where padding would cost more than launches, and by memory.
+
+    In engine fused depths are joined: until threads have enough members on a CPU, and all of them on a GPU.
+
+    Args:
+        protocol: candidates, seeds, batch size, precision.
+        spec: shared shape of the networks.
+        train_size, test_size: images.
+        engine: `loop`, `stack` or `fused`.
+        machine: kind, memory cap, threads.
+        done: members to leave out.
+
+    Raises:
+        InputError: if a single member needs more than the cap.
+    """
+    sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
+    left = dict.fromkeys(member for member in members_of(protocol) if member not in set(done))
+    candidates = list(dict.fromkeys(member.candidate for member in left))
+    depths = sorted({candidate.depth for candidate in candidates})
+    runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
+    if engine == "stack":
+        runs = [run for same in runs for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
+    if engine == "fused":
+        enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
+        runs = _joined(runs, enough, len(protocol.seeds))
+    groups: list[Group] = []
+    for run in runs:
+        groups += sizer.fit([m for m in (Member(c, seed) for c in run for seed in protocol.seeds) if m in left])
+    return tuple(groups)
+
+
+def halves(
+    group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, kind: str
+) -> tuple[Group, Group]:
+    """A group of at least two members as two groups, for a machine of a kind that turned out to have less memory."""
+    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine(kind, 0))
+    middle = len(group.members) // 2
+    first, second = (
+        dataclasses.replace(
+            sizer.group(part, len(part)),
+            evaluation_batch=max(16, group.evaluation_batch // 2),
+            **_scaled_seconds(group, len(part) / len(group.members)),
+        )
+        for part in (group.members[:middle], group.members[middle:])
+    )
+    return first, second
+
+
+def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
+    found = {name: getattr(group, name) for name in SECONDS}
+    return {name: seconds and seconds * share for name, seconds in found.items()}
+
+
+def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list[list[Candidate]]:
+    """Runs of neighbouring depths joined until each has enough members for threads to share them evenly."""
+    joined: list[list[Candidate]] = []
+    for run in runs:
+        if joined and len(joined[-1]) * seeds < members:
+            joined[-1] = [*joined[-1], *run]
+        else:
+            joined.append(run)
+    if len(joined) > 1 and len(joined[-1]) * seeds < members:
+        joined[-2:] = [joined[-2] + joined[-1]]
+    return joined
+
+
+def width_groups(candidates: Sequence[Candidate], step_flops: Any, step_cost: float) -> list[list[Candidate]]:
+    """Cut candidates of one depth into runs, in order of width, that cost least in padding and launches together.
+
+    Args:
+        candidates: all of one depth.
+        step_flops: from hidden widths to the FLOPs of one candidate's training step, all its seeds included.
+        step_cost: FLOPs that a further group's launches are worth.
+    """
+    order = sorted(candidates, key=lambda candidate: (step_flops(candidate.hidden), candidate.hidden))
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(order) + 1):
+        choices = []
+        for start in range(end):
+            widths = padded([candidate.hidden for candidate in order[start:end]])
+            choices.append((best[start][0] + step_cost + (end - start) * step_flops(widths), start))
+        best.append(min(choices))
+    runs: list[list[Candidate]] = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        runs.insert(0, order[start:end])
+        end = start
+    return runs
+
+
+class _Sizer:
+    """Turns members into groups that fit the memory cap, with their counted cost."""
+
+    def __init__(
+        self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+    ) -> None:
+        self.protocol, self.spec, self.engine, self.machine = protocol, spec, engine, machine
+        self.images = train_size + test_size
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * 2 * train_size
+        self.itemsize = DTYPES[protocol.precision].itemsize
+
+    def step_flops(self, hidden: Hidden) -> int:
+        return training_flops(self.spec, hidden) * self.protocol.batch_size * len(self.protocol.seeds)
+
+    def fit(self, members: Sequence[Member]) -> Iterator[Group]:
+        """One group, or as many of equal size as the cap asks for."""
+        at_once = 1 if self.engine == "loop" else len(members)
+        while at_once > 1 and self._bytes(members, at_once) > self.machine.memory_bytes:
+            at_once = -(-at_once // 2)
+        need = self._bytes(members, at_once)
+        if need > self.machine.memory_bytes:
+            raise InputError(
+                f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
+                f"{need / 2**20:.0f} MiB; raise --memory or lower --batch-size or --train-size"
+            )
+        size = len(members) if self.engine == "loop" else at_once
+        for start in range(0, len(members), size):
+            yield self.group(members[start : start + size], at_once)
+
+    def group(self, members: Sequence[Member], at_once: int) -> Group:
+        hiddens = [member.candidate.hidden for member in members]
+        useful = sum(training_flops(self.spec, hidden) for hidden in hiddens)
+        stacked = self.engine == "stack"
+        computed = len(members) * training_flops(self.spec, padded(hiddens)) if stacked else useful
+        return Group(
+            engine=self.engine,
+            members=tuple(members),
+            evaluation_batch=self._evaluation_batch(hiddens, at_once),
+            parameters=sum(parameter_count(self.spec, hidden) for hidden in hiddens),
+            flops=useful * self.samples,
+            padding_share=1 - useful / computed,
+            predicted_bytes=self._bytes(members, at_once),
+        )
+
+    def _bytes(self, members: Sequence[Member], at_once: int) -> int:
+        hiddens = [member.candidate.hidden for member in members][:at_once]
+        evaluation_batch = self._evaluation_batch(hiddens, at_once)
+        if self.engine == "fused":
+            sizes = {
+                "evaluation_batch": evaluation_batch,
+                "batch": self.protocol.batch_size,
+                "images": self.images,
+            }
+            if self.machine.kind == "cuda":
+                return fused_device_bytes(self.spec, hiddens, precision=self.protocol.precision, **sizes)
+            copies = copies_kept(self.protocol)
+            return fused_bytes(self.spec, hiddens, threads=self.machine.threads, copies=copies, **sizes)
+        each = member_bytes(
+            self.spec,
+            padded(hiddens),
+            itemsize=self.itemsize,
+            batch=self.protocol.batch_size,
+            evaluation_batch=evaluation_batch,
+            images=self.images,
+        )
+        return each * at_once
+
+    def _evaluation_batch(self, hiddens: Sequence[Hidden], at_once: int) -> int:
+        """As many images as fit the budget with all that is kept of them at once."""
+        fused = self.engine == "fused"
+        kept = (
+            copies_kept(self.protocol) * math.prod(self.spec.image_shape)
+            if fused
+            else activation_values(self.spec, padded(hiddens))
+        )
+        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * at_once)))

@@ -1,0 +1,81 @@
+"""What a machine can do, as far as a plan depends on it, and the engine and precision that follow from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atras.errors import InputError
+from atras.networks.network import Spec
+
+MEMORY_SHARE = 0.6
+"""Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan may depend on.
+
+    Args:
+        kind: `cpu` or `cuda`.
+        memory_bytes: most that a group may be predicted to need.
+        fused: why engine fused cannot run here; empty where it can.
+        fused_slow: why it is slower here than plain torch, though it can run; empty where it is not.
+        bf16: whether engine fused has bf16 here; a GPU has tf32 then too.
+        threads: that compute.
+    """
+
+    kind: str
+    memory_bytes: int
+    fused: str = ""
+    bf16: bool = False
+    threads: int = 1
+    fused_slow: str = ""
+
+
+def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> tuple[str, str]:
+    """What `auto` means for engine and precision; both come from what can be done, not from what was measured.
+
+    That is `fused`. Where its kernels are missing or slow, or fp64 is asked for, it is `stack`; but on a CPU, where a
+    stack of convolutions is slower than a loop, `loop` for those.
+
+    Raises:
+        InputError: if the two do not go together, or the machine cannot do what was asked.
+    """
+    if engine == "auto":
+        slow = machine.fused_slow and precision != "bf16"  # which no other engine has
+        if not machine.fused and not slow and precision != "fp64":
+            engine = "fused"
+        else:
+            engine = "loop" if machine.kind == "cpu" and spec.convolutions else "stack"
+    if engine == "fused":
+        if machine.fused:
+            raise InputError(f"engine (=fused): {machine.fused}")
+        if precision == "fp64":
+            raise InputError("precision (=fp64): engine fused computes in fp32 or less; use --engine loop or stack")
+        if reason := _lacks(precision, machine):
+            raise InputError(f"precision (={precision}): {reason}; use --precision fp32")
+        return engine, ("bf16" if machine.bf16 else "fp32") if precision == "auto" else precision
+    if precision in ("tf32", "bf16"):
+        missing = f", which cannot run here: {machine.fused}" if machine.fused else ""
+        raise InputError(
+            f"precision (={precision}): engine {engine} computes in fp32 or fp64; use --engine fused{missing}"
+        )
+    return engine, "fp32" if precision == "auto" else precision
+
+
+def reason_for(asked: str, engine: str, machine: Machine) -> str:
+    """Why `auto` did not take engine fused: a line for people; empty where it did or was not asked."""
+    why = machine.fused or machine.fused_slow
+    if asked != "auto" or engine == "fused" or not why:
+        return ""
+    return f"engine fused is not taken: {why}"
+
+
+def _lacks(precision: str, machine: Machine) -> str:
+    """Why engine fused has no such precision here; empty where it has."""
+    if precision == "tf32" and machine.kind == "cpu":
+        return "only GPUs have it"
+    if precision in ("tf32", "bf16") and not machine.bf16:
+        cpu = machine.kind == "cpu"
+        return "this processor has neither AVX512-BF16 nor AMX" if cpu else "this GPU's capability is below 8.0"
+    return ""

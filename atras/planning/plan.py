@@ -1,0 +1,153 @@
+"""A plan: which members are computed together, by which engine, and what that will take."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atras.engines.engine import Member
+from atras.errors import InputError
+from atras.experiment.protocol import Protocol, number, one_of, whole
+from atras.networks.candidates import Candidate
+
+SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
+"""What a group's predicted times are called."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members computed together.
+
+    Args:
+        engine: `loop`, `stack` or `fused`.
+        members: (candidate, seed) pairs.
+        evaluation_batch: images of a forward pass in evaluation and attack.
+        parameters: of all members, padding left out.
+        flops: useful FLOPs of all training steps.
+        padding_share: share of the computed FLOPs that padding adds, in [0, 1).
+        predicted_bytes: most memory at once.
+        predicted_seconds: of all; None where speed was not measured.
+        predicted_attack_seconds, predicted_transfer_seconds: the parts of it for evaluation and attacks, and transfer.
+    """
+
+    engine: str
+    members: tuple[Member, ...]
+    evaluation_batch: int
+    parameters: int
+    flops: int
+    padding_share: float
+    predicted_bytes: int
+    predicted_seconds: float | None = None
+    predicted_attack_seconds: float | None = None
+    predicted_transfer_seconds: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Depth and first and last candidate, such as `depth 2: 8-128 .. 64-1024`."""
+        names = [member.candidate.name for member in self.members]
+        depths = sorted({member.candidate.depth for member in self.members})
+        if len(depths) > 1:
+            return f"depth {depths[0]} to {depths[-1]}: {len(set(names))} candidates"
+        span = names[0] if len(set(names)) == 1 else f"{_short(names[0])} .. {_short(names[-1])}"
+        return f"depth {depths[0]}: {span}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups in the order they are computed; `reason` says why the engine is not the one that is best elsewhere."""
+
+    device: str
+    engine: str
+    precision: str
+    groups: tuple[Group, ...]
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `run.json`."""
+        groups = []
+        for group in self.groups:
+            values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
+            groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
+        head = {"device": self.device, "engine": self.engine, "precision": self.precision, "reason": self.reason}
+        return head | {"groups": groups}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
+        """The plan that an earlier run recorded.
+
+        Raises:
+            InputError: if it is not a plan for this protocol.
+        """
+        try:
+            groups = tuple(_group(group) for group in values["groups"])
+            device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
+            plan = cls(device, engine, precision, groups, str(values.get("reason", "")))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
+        one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
+        if any(group.engine != plan.engine for group in groups):
+            raise InputError(f"plan: expected groups of its engine {plan.engine}; plan anew")
+        if plan.precision in (("fp64",) if plan.engine == "fused" else ("tf32", "bf16")):
+            raise InputError(f"plan: engine {plan.engine} does not compute in {plan.precision}; plan anew")
+        planned = [member for group in plan.groups for member in group.members]
+        if sorted(planned) != sorted(members_of(protocol)):
+            raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
+        return plan
+
+    def lines(self) -> list[str]:
+        """The plan as text, at most 80 columns wide."""
+        head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
+        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
+        lines += [*textwrap.wrap(self.reason, 80), head]
+        lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
+        attacks = [group.predicted_attack_seconds for group in self.groups]
+        transfers = [group.predicted_transfer_seconds for group in self.groups]
+        if None not in attacks:
+            parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
+            parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
+            lines.append(f"seconds of these: {parts}")
+        return lines
+
+
+def members_of(protocol: Protocol) -> tuple[Member, ...]:
+    """Every (candidate, seed) pair, in the order of the result table."""
+    return tuple(Member(candidate, seed) for candidate in protocol.candidates for seed in protocol.seeds)
+
+
+def _line(label: str, groups: Sequence[Group]) -> str:
+    flops = sum(group.flops for group in groups)
+    computed = sum(group.flops / (1 - group.padding_share) for group in groups)
+    seconds = [group.predicted_seconds for group in groups]
+    shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
+    return (
+        f"{label:<38} {sum(len(group.members) for group in groups):>7} {1 - flops / computed:>7.0%} "
+        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
+    )
+
+
+def _group(values: dict[str, Any]) -> Group:
+    """A group of a recorded plan; ValueError or TypeError where it is none."""
+    members = tuple(Member(Candidate.parse(name), seed) for name, seed in values["members"])
+    for member in members:
+        whole("seed", member.seed, 0, 2**63 - 1)
+    group = Group(**(values | {"members": members}))
+    one_of("engine", group.engine, ("loop", "stack", "fused"))
+    whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
+    for name in ("parameters", "flops", "predicted_bytes"):
+        whole(name, getattr(group, name), 0, 10**30)
+    number("padding_share", group.padding_share, 0.0, 0.999999)
+    for name in SECONDS:
+        if getattr(group, name) is not None:
+            number(name, getattr(group, name), 0.0, 1e15)
+    depths = {member.candidate.depth for member in members}
+    if not members or (group.engine == "stack" and len(depths) > 1):
+        raise InputError("members: expected at least one, and one depth in a stack")
+    return group
+
+
+def _short(name: str) -> str:
+    parts = name.split("-")
+    return name if len(parts) <= 3 else f"{parts[0]}-..-{parts[-1]}"

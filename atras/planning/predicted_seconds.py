@@ -1,0 +1,61 @@
+"""What a plan will take: measured speed and counted FLOPs as seconds. They decide nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from atras.experiment.protocol import Protocol
+from atras.networks.network import Spec
+from atras.training.stages import steps_of
+
+from .cost import Hidden, Passes, evaluation_passes, forward_flops, training_flops, transfer_passes
+from .plan import Group
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured speed of an engine: seconds of a step = step_seconds + FLOPs / flops_per_second.
+
+    Args:
+        step_seconds: what a call takes besides.
+        flops_per_second: of training.
+        forward_flops_per_second, gradient_flops_per_second: of evaluation and of gradients of the images, on images of
+            each member's own; neither is ever in bf16.
+    """
+
+    step_seconds: float
+    flops_per_second: float
+    forward_flops_per_second: float
+    gradient_flops_per_second: float
+
+
+def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
+    """The group with its predicted seconds: training, evaluation, attacks, and its share of the transfer."""
+    rounds = len(group.members) if group.engine == "loop" else 1
+    forward = sum(forward_flops(spec, member.candidate.hidden) for member in group.members) / (1 - group.padding_share)
+
+    def seconds(passes: Passes) -> float:
+        calls = rounds * (passes.forward + passes.gradient) / group.evaluation_batch
+        work = passes.forward / speed.forward_flops_per_second + 2 * passes.gradient / speed.gradient_flops_per_second
+        return calls * speed.step_seconds + forward * work
+
+    training = rounds * steps_of(protocol, train_size) * speed.step_seconds
+    training += group.flops / (1 - group.padding_share) / speed.flops_per_second
+    attacks = seconds(evaluation_passes(protocol, train_size, test_size))
+    transfer = seconds(transfer_passes(protocol, test_size))
+    return dataclasses.replace(
+        group,
+        predicted_seconds=training + attacks + transfer,
+        predicted_attack_seconds=attacks,
+        predicted_transfer_seconds=transfer,
+    )
+
+
+def add_source(group: Group, spec: Spec, protocol: Protocol, hidden: Hidden, train_size: int, speed: Speed) -> Group:
+    """The group that comes first, with the seconds of training and attacking the defence's source added."""
+    images, seeds = train_size * protocol.epochs, len(protocol.seeds)
+    steps = protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if group.engine == "loop" else 1)
+    training = steps * speed.step_seconds + seeds * images * training_flops(spec, hidden) / speed.flops_per_second
+    attack = 3 * seeds * train_size * forward_flops(spec, hidden) / speed.gradient_flops_per_second
+    return dataclasses.replace(group, predicted_seconds=(group.predicted_seconds or 0.0) + training + attack)

@@ -1,0 +1,97 @@
+"""Heat maps: accuracies in a square, as SVG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from .plots import TOP, Table, element
+from .scales import number
+from .style import BINS
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A square of accuracies.
+
+    Args:
+        name, title, summary: as of a chart.
+        names: of rows (sources, downwards) and columns (targets).
+        layers: values [row][column] by their label, the one drawn first; hovering shows all.
+    """
+
+    name: str
+    title: str
+    summary: str
+    names: tuple[str, ...]
+    layers: dict[str, tuple[tuple[float | None, ...], ...]]
+
+    @property
+    def table(self) -> Table:
+        """The values that are drawn, a row a source."""
+        values = next(iter(self.layers.values()))
+        rows = [(name, *map(number, row)) for name, row in zip(self.names, values, strict=True)]
+        return Table("Data", ("source \\ target", *self.names), tuple(rows))
+
+    def svg(self, *, standalone: bool = False) -> Markup:
+        """The map as an `svg` element; a standalone one carries its style and is a file of its own."""
+        cell = max(12, min(36, 520 // max(len(self.names), 1)))
+        label = 12 + round(5.6 * max(map(len, self.names)))
+        size = cell * len(self.names)
+        body = [*_cells(self, cell, label), *_names(self.names, cell, label), _scale(label + size + 16, TOP)]
+        grid = {"x": label, "y": TOP, "cell": cell, "names": self.names, "layers": _tenthousandths(self.layers)}
+        attributes = "" if standalone else Markup(' data-grid="{}"').format(json.dumps(grid, separators=(",", ":")))
+        extent = (label + size + 86, TOP + size + label + 22)
+        return element(self.title, self.summary, extent, body, attributes=attributes, standalone=standalone)
+
+    def _repr_svg_(self) -> str:
+        return self.svg(standalone=True)
+
+
+def _cells(figure: HeatMap, cell: int, left: int) -> Iterable[Markup]:
+    """One path for each colour: a rectangle a cell would be five times the size."""
+    values = next(iter(figure.layers.values()))
+    paths: dict[str, str] = {}
+    for i_row, row in enumerate(values):
+        for i_column, value in enumerate(row):
+            colour = "none" if value is None else str(min(int(value * BINS), BINS - 1))
+            step = f"M{left + i_column * cell} {TOP + i_row * cell}h{cell}v{cell}h-{cell}z"
+            paths[colour] = paths.get(colour, "") + step
+    return [
+        Markup('<path class="h{}" shape-rendering="crispEdges" d="{}"/>').format(colour, path)
+        for colour, path in sorted(paths.items())
+    ]
+
+
+def _names(names: Sequence[str], cell: int, left: int) -> Iterable[Markup]:
+    bottom = TOP + cell * len(names)
+    for index, name in enumerate(names):
+        middle = cell * index + cell / 2 + 3.5
+        yield Markup('<text class="end small" x="{}" y="{:.1f}">{}</text>').format(left - 5, TOP + middle, name)
+        turned = Markup('<text class="end small" transform="translate({:.1f} {})rotate(-90)">{}</text>')
+        yield turned.format(left + middle, bottom + 5, name)
+    size = cell * len(names)
+    yield Markup('<text class="mid label" x="{:.1f}" y="{}">target</text>').format(left + size / 2, bottom + left + 10)
+    yield Markup('<text class="label" x="2" y="{}">source</text>').format(TOP - 2)
+
+
+def _scale(left: int, top: int) -> Markup:
+    step = 200 // BINS
+    parts = [
+        Markup('<path class="h{}" d="M{} {}h14v{}h-14z"/>').format(bin_, left, top + 8 + (BINS - 1 - bin_) * step, step)
+        for bin_ in range(BINS)
+    ]
+    for share in (0.0, 0.5, 1.0):
+        y = top + 8 + (1 - share) * BINS * step + 4
+        parts.append(Markup('<text x="{}" y="{:.1f}">{:g}</text>').format(left + 19, y, share))
+    return Markup("").join(parts)
+
+
+def _tenthousandths(layers: dict[str, tuple[tuple[float | None, ...], ...]]) -> dict[str, list[int | None]]:
+    return {
+        label: [None if value is None else round(value * 10_000) for row in values for value in row]
+        for label, values in layers.items()
+    }

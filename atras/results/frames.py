@@ -1,0 +1,180 @@
+"""The frames of a run as files: Parquet that carries its own checksum, and CSV."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from atras.errors import InputError
+from atras.storage import checksum
+from atras.storage.bounded_read import read_regular
+
+from .schemas import COMPUTED, OPTIONAL, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
+
+MAX_PARQUET_BYTES = 2**30
+"""Largest frame that is read."""
+
+MAX_ROWS = 10_000_000
+"""Most rows of a frame that is read: a small file can declare any number of equal ones."""
+
+_KEY = "atras.sha256"
+_MARK = _KEY.encode() + b"\x18@"
+"""The key as Parquet's footer has it: then the type of the value, a text of 64 bytes."""
+
+_NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n")
+
+
+def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | tuple[None, None]:
+    """Wilson's score interval of a share.
+
+    Args:
+        correct: successes, in [0, n].
+        n: trials, at least 0.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        (low, high), with 0 <= low <= correct / n <= high <= 1; (None, None) where there were no trials.
+
+    Raises:
+        InputError: if correct is not in [0, n].
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    if not 0 <= correct <= n:
+        raise InputError(f"correct (={correct}): expected a count from 0 to n (={n})")
+    if n == 0:
+        return None, None
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # The ends are exact at 0 and n; rounding must not push them past the share.
+    low = 0.0 if correct == 0 else min((centre - spread) / scale, share)
+    high = 1.0 if correct == n else max((centre + spread) / scale, share)
+    return low, high
+
+
+def empty(name: str) -> pl.DataFrame:
+    """A frame of SCHEMAS without rows."""
+    return pl.DataFrame(schema=dtypes(name))
+
+
+def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
+    """A frame of SCHEMAS from its rows, with accuracy and interval added where it has them.
+
+    Raises:
+        InputError: if a row does not fit.
+    """
+    schema = SCHEMAS[name]
+    computed = COMPUTED if COMPUTED[-1] in schema else ()
+    given = [column for column in schema if column not in computed]
+    for row in rows:
+        if set(row) != set(given):
+            odd = ", ".join(sorted(set(row) ^ set(given)))
+            raise InputError(
+                f"{name}: expected rows with exactly the columns of SCHEMAS, missing or unknown: {odd}; give these"
+            )
+        for column in given:
+            _check_value(name, column, row[column])
+    if computed:
+        rows = [{**row, **_interval(row)} for row in rows]
+    return pl.DataFrame(rows, schema=dtypes(name))
+
+
+def _check_value(frame: str, column: str, value: object) -> None:
+    dtype = SCHEMAS[frame][column].dtype
+    # Polars would cast 0.5 to 0 and True to 1 without a word.
+    if value is not None and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[dtype])):
+        raise InputError(f"{frame}: {column} (={value!r}): expected {dtype.__name__} or None; convert it first")
+
+
+def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
+    correct, n = row["correct"], row["n"]
+    if not isinstance(correct, int) or not isinstance(n, int) or n == 0:
+        return dict.fromkeys(COMPUTED)
+    return dict(zip(COMPUTED, (correct / n, *wilson(correct, n)), strict=True))
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    """A frame as a Parquet file, with its checksum among its metadata."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, metadata={_KEY: checksum.BLANK})
+    return b"".join(checksum.seal(_MARK, buffer.getvalue()))
+
+
+def csv(frame: pl.DataFrame) -> bytes:
+    """A frame as CSV, in which no text is a formula."""
+    # A path may begin with a sign that a spreadsheet takes for a formula. Numbers keep their minus.
+    harmless = pl.col(pl.String).str.replace(r"^([=+\-@\t\r\n])", "'${1}")
+    return frame.with_columns(harmless).write_csv().encode()
+
+
+def read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
+    """Read a frame.
+
+    Args:
+        path: the file.
+        name: in SCHEMAS.
+        missing: take a file that is not there for an empty frame; those of OPTIONAL always are.
+
+    Raises:
+        InputError: if the file is missing, damaged or not of this form.
+    """
+    if (missing or name in OPTIONAL) and not path.exists():
+        return empty(name)
+    content = read_bytes(path, MAX_PARQUET_BYTES)
+    try:
+        checksum.check(_MARK, content)
+    except ValueError as error:
+        raise foreign(path, "Parquet", error) from error
+    # Only now: of a damaged file polars may abort the process.
+    frame = _parsed(path, name, content)
+    holes = [column for column in _NEVER_NULL if column in frame.columns and frame[column].null_count()]
+    if holes:
+        raise InputError(f"{path}: expected a value in every row of {holes[0]}, found none in some; it is damaged")
+    if "status" in frame.columns and not frame["status"].is_in(STATUSES).all():
+        raise InputError(f"{path}: expected a status of {', '.join(STATUSES)}, found another one; it is damaged")
+    return frame
+
+
+def _parsed(path: Path, name: str, content: bytes) -> pl.DataFrame:
+    # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
+    try:
+        lazy = pl.scan_parquet(io.BytesIO(content))
+        if lazy.collect_schema() != pl.Schema(dtypes(name)):
+            raise InputError(
+                f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
+            )
+        rows = lazy.select(pl.len()).collect().item()
+        if rows > MAX_ROWS:
+            raise InputError(f"{path}: expected at most {MAX_ROWS} rows, found {rows}; point to the folder of a run")
+        return lazy.collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise foreign(path, "Parquet", error) from error
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a file of a run, of at most so many bytes.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return read_regular(path, limit)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run"
+        ) from error
+
+
+def foreign(path: Path, kind: str, error: BaseException) -> InputError:
+    """What to say of a file that is not what a run wrote."""
+    reason = str(error).partition("\n")[0]
+    return InputError(
+        f"{path}: expected {kind} as a run wrote it, found a damaged or foreign file ({reason}); restore it, or point "
+        "to the folder of another run"
+    )

@@ -1,0 +1,188 @@
+"""A run's results: its frames and what is made of them, and the record in its run.json."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from atras.errors import InputError, printable
+from atras.storage import checksum
+
+from .frames import empty, foreign, read_bytes, read_frame
+from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
+
+MAX_JSON_BYTES = 2**26
+"""Largest run.json that is read."""
+
+_HEADLINES = ("attacked_accuracy_after_adaptive", "attacked_accuracy_after_static", "adversarial_test_accuracy")
+"""Accuracies that a notebook shows."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Results:
+    """The frames of a run.
+
+    Args:
+        table, metrics, history, timings: frames with the columns of `SCHEMAS`.
+        run: content of run.json: protocol, protocol_hash, version, status, and what the orchestrator added.
+        directory: where they lie; None for a run that was kept in memory.
+        transfer, examples: frames likewise; empty where they were not asked for.
+    """
+
+    table: pl.DataFrame
+    metrics: pl.DataFrame
+    history: pl.DataFrame
+    timings: pl.DataFrame
+    run: dict[str, Any]
+    directory: Path | None = None
+    transfer: pl.DataFrame = field(default_factory=lambda: empty("transfer"))
+    examples: pl.DataFrame = field(default_factory=lambda: empty("examples"))
+
+    @property
+    def dataset(self) -> str:
+        """Name or path of the data set, as the protocol has it."""
+        return str(self.run["protocol"]["dataset"])
+
+    def candidate_means(self, *, trained_only: bool = False) -> pl.DataFrame:
+        """A row a candidate: its accuracies averaged over seeds, in the order of the table.
+
+        Args:
+            trained_only: leave out members that died or diverged, and candidates of which none trained. Otherwise
+                the mean is over all seeds that have a figure, and the status is that of the worst seed.
+
+        Returns:
+            Columns hidden_layers, depth, parameters, status, then every accuracy of the table.
+        """
+        table = self.table.filter(pl.col("status") == "trained") if trained_only else self.table
+        status = pl.col("status")
+        worst = (
+            pl.when((status == "diverged").any())
+            .then(pl.lit("diverged"))
+            .when((status == "dead").any())
+            .then(pl.lit("dead"))
+            .otherwise(pl.lit("trained"))
+        )
+        first = [pl.col("depth").first(), pl.col("parameters").first(), worst.alias("status")]
+        return table.group_by("hidden_layers", maintain_order=True).agg(*first, pl.col(ACCURACIES).mean())
+
+    def paper_table(self) -> pl.DataFrame:
+        """The run under the paper's column names, a row a candidate, averaged over seeds.
+
+        Returns:
+            The paper's seven columns in its order (attacked_accuracy_after is the static one), then
+            attacked_accuracy_after_adaptive and status.
+        """
+        columns = [pl.col(ours).alias(paper) for paper, ours in PAPER_COLUMNS.items()]
+        return self.candidate_means().select(*columns, "hidden_layers", "attacked_accuracy_after_adaptive", "status")
+
+    def by_depth(self) -> pl.DataFrame:
+        """A row a depth: every accuracy averaged over the members that trained.
+
+        Returns:
+            Columns depth, members, trained (how many of them did), then every accuracy of the table.
+        """
+        trained = pl.col("status") == "trained"
+        counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
+        return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
+
+    def members(self, status: str) -> list[tuple[str, int]]:
+        """Hidden layers and seed of every member with a status, in the order of the table."""
+        return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
+
+    def __repr__(self) -> str:
+        statuses = self.table["status"].to_list()
+        counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
+        members = ", ".join(counts) or "no members yet"
+        where = f", directory={str(self.directory)!r}" if self.directory else ""
+        return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of `repr` and a row a candidate, the most robust first."""
+        shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
+        means = self.candidate_means().sort(_HEADLINES[0], descending=True, nulls_last=True).select(shown)
+        with pl.Config(
+            tbl_rows=20, tbl_cols=-1, float_precision=4, fmt_str_lengths=60, tbl_hide_column_data_types=True
+        ):
+            return f"<p>{html.escape(repr(self))}</p>{means._repr_html_()}"
+
+
+def read(directory: str | Path, *, missing: bool = False) -> Results:
+    """Read a run's folder, finished or not.
+
+    Args:
+        directory: the folder.
+        missing: take frames that are not there for empty ones.
+
+    Raises:
+        InputError: if a file is missing, damaged or not of this form.
+    """
+    folder = Path(directory)
+    run = read_run(folder)
+    return Results(
+        **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
+    )
+
+
+def run_json(run: Mapping[str, Any]) -> bytes:
+    """The content of run.json, with its checksum.
+
+    Raises:
+        InputError: if it holds what JSON has no form for.
+    """
+    try:
+        return checksum.sealed_json(run)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run's run.json says, without its checksum.
+
+    Raises:
+        InputError: if it is missing, damaged or not of this form.
+    """
+    path = folder / "run.json"
+    content = read_bytes(path, MAX_JSON_BYTES)
+    try:
+        checksum.check(checksum.JSON_MARK, content)
+        run = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise foreign(path, "JSON", error) from error
+    check_run(run, str(path))
+    run.pop("sha256", None)
+    return run
+
+
+def check_run(run: object, where: str) -> None:
+    """Refuse what is not the content of run.json, as far as this module needs it."""
+    content = _object(run)
+    protocol = _object(content.get("protocol"))
+    fits = {
+        "protocol_hash": isinstance(content.get("protocol_hash"), str),
+        "version": isinstance(content.get("version"), str),
+        "protocol.dataset": isinstance(protocol.get("dataset"), str),
+        "protocol.candidates": _is_list(protocol.get("candidates"), str),
+        "protocol.seeds": _is_list(protocol.get("seeds"), int),
+    }
+    wrong = [name for name, fit in fits.items() if not fit]
+    if wrong:
+        raise InputError(f"{where}: expected {', '.join(wrong)} as a run writes it; point to the folder of a run")
+    try:
+        protocol["dataset"].encode()
+    except UnicodeEncodeError as error:
+        # Polars takes only UTF-8; better now than after the first group has trained.
+        raise InputError(f"dataset (={protocol['dataset']!r}): expected a name in UTF-8; rename the file") from error
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)

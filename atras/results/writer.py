@@ -1,0 +1,187 @@
+"""A run's folder while it is written: locked, and whole at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from atras.errors import InputError
+from atras.storage import atomic_write
+
+from .frames import csv, empty, frame_of, parquet
+from .results import Results, check_run, read, run_json
+from .schemas import OPTIONAL, SCHEMAS
+
+_FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
+
+
+class Rows(typing.Protocol):
+    """Rows of one group, by frame: each row a dict from column to value."""
+
+    table: list[dict[str, object]]
+    metrics: list[dict[str, object]]
+    history: list[dict[str, object]]
+    timings: list[dict[str, object]]
+    transfer: list[dict[str, object]]
+    examples: list[dict[str, object]]
+
+
+class Writer:
+    """Collects a run's rows and keeps its files whole, in a folder that is locked until `close`.
+
+    Args:
+        directory: folder for the files, made if need be; None keeps the frames in memory only.
+        run_info: JSON values for run.json: at least protocol (with dataset, candidates, seeds), protocol_hash, version.
+
+    Raises:
+        InputError: if the folder holds a run already, is another's, or cannot be written.
+    """
+
+    _lock: atomic_write.Lock | None
+
+    def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
+        self._begin(None if directory is None else Path(directory), {**run_info, "status": "running"}, None)
+        content = run_json(self.run)
+        if self.directory is None:
+            return
+        self._lock = _claim(self.directory)
+        try:
+            self._write_run(content)
+            self._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
+        except BaseException:
+            # Nothing was here before: leave the folder free for the next attempt.
+            for name in _FILES:
+                with contextlib.suppress(OSError):
+                    (self.directory / name).unlink()
+            self.close()
+            raise
+
+    @classmethod
+    def reopen(
+        cls, directory: Path, lock: atomic_write.Lock, members: Collection[tuple[str, int]], groups: int
+    ) -> Writer:
+        """Go on with a run's folder.
+
+        Args:
+            directory: with a run.json.
+            lock: on it.
+            members: hidden layers and seed of those that are finished: rows of others are dropped.
+            groups: how many are finished.
+
+        Raises:
+            InputError: if a file is damaged.
+        """
+        atomic_write.remove_partials(directory, *(path for path in directory.iterdir() if path.is_dir()))
+        # Killed at its very start, a run has no frames yet.
+        found = read(directory, missing=not groups)
+        writer = cls.__new__(cls)
+        writer._begin(directory, found.run, lock)
+        done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
+        for name in SCHEMAS:
+            frame = getattr(found, name)
+            if "hidden_layers" in frame.columns:
+                frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
+            writer._frames[name] = frame.filter(pl.col("group") < groups) if name == "timings" else frame
+        # It is made of all members at the very end.
+        writer._frames["transfer"] = empty("transfer")
+        writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
+        return writer
+
+    def _begin(self, directory: Path | None, run: dict[str, Any], lock: atomic_write.Lock | None) -> None:
+        self.directory, self.run = directory, run
+        self._lock = lock
+        check_run(run, "run_info")
+        protocol = run["protocol"]
+        self._order = {
+            "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
+            "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
+        }
+        self._frames = {name: empty(name) for name in SCHEMAS}
+
+    def table(self) -> list[dict[str, object]]:
+        """Rows of the table so far."""
+        return self._frames["table"].to_dicts()
+
+    def append(self, rows: Rows) -> None:
+        """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
+
+        Raises:
+            InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
+        """
+        new = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in new.items()}
+        self._write_frames(name for name, frame in new.items() if len(frame))
+
+    def update(self, run_info: Mapping[str, Any]) -> None:
+        """Write run.json with values that replace or join those it has.
+
+        Raises:
+            InputError: if run.json cannot be written.
+        """
+        self.run |= run_info
+        self._write_run(run_json(self.run))
+
+    def close(self) -> None:
+        """Let others write to the folder; may be called twice."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def finish(self, run_info: Mapping[str, Any]) -> Results:
+        """Write run.json for the last time, with status "finished", and let go of the folder.
+
+        Args:
+            run_info: JSON values that replace or join those given at the start, such as timings.
+
+        Raises:
+            InputError: if run.json cannot be written.
+        """
+        self.run |= {**run_info, "status": "finished"}
+        self._write_run(run_json(self.run))
+        self.close()
+        # As it will be read back: tuples have become lists.
+        return Results(**self._frames, run=json.loads(json.dumps(self.run)), directory=self.directory)
+
+    def _ordered(self, frame: pl.DataFrame) -> pl.DataFrame:
+        # Groups finish in an order of their own; the files must not depend on it.
+        if "hidden_layers" not in frame.columns:
+            return frame.rechunk()
+        keys = []
+        for column, order in self._order.items():
+            strange = set(frame[column].unique()) - order.keys()
+            if strange:
+                raise InputError(
+                    f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
+                )
+            keys.append(pl.col(column).replace_strict(order, return_dtype=pl.Int64))
+        return frame.sort(keys, maintain_order=True).rechunk()
+
+    def _write_frames(self, names: typing.Iterable[str]) -> None:
+        if self.directory is None:
+            return
+        for name in names:
+            atomic_write.write(self.directory / f"{name}.parquet", [parquet(self._frames[name])])
+            if name == "table":
+                atomic_write.write(self.directory / "table.csv", [csv(self._frames[name])])
+
+    def _write_run(self, content: bytes) -> None:
+        if self.directory is not None:
+            atomic_write.write(self.directory / "run.json", [content])
+
+
+def _claim(folder: Path) -> atomic_write.Lock:
+    """Make the folder if need be, and take it, if it holds no run."""
+    lock = atomic_write.take(folder)
+    if there := [name for name in (*_FILES, atomic_write.SEARCH) if (folder / name).exists()]:
+        lock.release()
+        raise InputError(
+            f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "
+            "with it by --resume"
+        )
+    atomic_write.remove_partials(folder)
+    return lock

@@ -1,0 +1,215 @@
+"""The rounds of successive halving: which a budget buys, and the record of them in search.json.
+
+The search itself is in `search`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from atras.errors import InputError, shown
+from atras.experiment import config_file
+from atras.experiment.protocol import Execution, Protocol, one_of, text, whole
+from atras.networks.candidates import Candidate
+from atras.storage import atomic_write, checksum
+from atras.storage.bounded_read import read_regular
+from atras.version import __version__
+
+TRAIN_SHARE = 0.8
+"""Of the training images, those that rounds train on; on the others they are ranked."""
+
+SUMMARY = atomic_write.SEARCH
+STATUSES = ("running", "interrupted", "failed", "finished")
+
+
+class Round(NamedTuple):
+    """One round: how many candidates, for how long, and what that costs in candidate-epochs."""
+
+    candidates: int
+    epochs: int
+    adversarial_epochs: int
+    cost: int
+
+
+def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
+    """The rounds that a budget buys, each with half the candidates of the one before and an equal share of it.
+
+    A candidate-epoch is one member's pass over the training set; a pass over the doubled set counts two. The last
+    round has the protocol's own epochs; the fewest rounds are taken whose shares suffice.
+
+    Args:
+        protocol: all candidates, seeds, and the epochs of the last round.
+        budget: candidate-epochs, at least 1.
+
+    Returns:
+        At least one round; together they cost at most `budget`.
+
+    Raises:
+        InputError: if the budget does not reach; it names the least that does.
+
+    Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
+    """
+    whole("budget", budget, 1, 10**12)
+    counts = _halved(len(protocol.candidates))
+    least = budget
+    for rounds in range(1, len(counts) + 1):
+        need = rounds * max(_cost(protocol, counts[rounds - 1], protocol.epochs), _cost(protocol, counts[0], 1))
+        if need <= budget:
+            return _rounds(protocol, counts[:rounds], budget // rounds)
+        least = need if rounds == 1 else min(least, need)
+    raise InputError(
+        f"budget (={budget}): {len(protocol.candidates)} candidates need at least {least} candidate-epochs; raise it, "
+        "or lower --epochs"
+    )
+
+
+def round_lines(protocol: Protocol, budget: int) -> list[str]:
+    """The rounds as plain text within 80 columns."""
+    rounds = plan_rounds(protocol, budget)
+    lines = [f"{'round':<6} {'candidates':>10} {'epochs':>7} {'adversarial':>11} {'cost':>9}  ranked on"]
+    for number, part in enumerate(rounds, start=1):
+        data = "test images, in full" if number == len(rounds) else "held-out training images"
+        lines.append(
+            f"{number:<6} {part.candidates:>10} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}  {data}"
+        )
+    spent = sum(part.cost for part in rounds)
+    return [*lines, f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"]
+
+
+def _halved(count: int) -> list[int]:
+    counts = [count]
+    while counts[-1] > 1:
+        counts.append(-(-counts[-1] // 2))
+    return counts
+
+
+def _adversarial(protocol: Protocol, epochs: int) -> int:
+    """Epochs on the doubled set, in the protocol's proportion; at least one where it has any."""
+    return min(1, protocol.adversarial_epochs) and max(1, round(epochs * protocol.adversarial_epochs / protocol.epochs))
+
+
+def _cost(protocol: Protocol, candidates: int, epochs: int) -> int:
+    return candidates * len(protocol.seeds) * (epochs + 2 * _adversarial(protocol, epochs))
+
+
+def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, ...]:
+    rounds = []
+    for count in counts:
+        affordable = [e for e in range(1, protocol.epochs + 1) if _cost(protocol, count, e) <= share]
+        epochs = protocol.epochs if count == counts[-1] else affordable[-1]
+        rounds.append(Round(count, epochs, _adversarial(protocol, epochs), _cost(protocol, count, epochs)))
+    return tuple(rounds)
+
+
+class Record:
+    """What search.json says: what is searched, by which rounds, and how those that are done ended.
+
+    Args:
+        folder: where it lies.
+        protocol, execution: what it says of them.
+        content: all that it says.
+
+    Raises:
+        InputError: as `plan_rounds`.
+    """
+
+    def __init__(self, folder: Path, protocol: Protocol, execution: Execution, content: dict[str, Any]) -> None:
+        self.folder, self.protocol, self.execution, self.content = folder, protocol, execution, content
+        self.parts = plan_rounds(protocol, content.get("budget", 0))
+
+    @classmethod
+    def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
+        """That of a search that begins; nothing is written yet."""
+        return cls(folder, protocol, execution, {
+            "search": "halving", "status": "running", "version": __version__, "budget": budget, "spent": 0,
+            "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
+            "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
+        })  # fmt: skip
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """That of a search that began.
+
+        Raises:
+            InputError: if search.json is damaged, another program's, or of another version of atras.
+        """
+        path = folder / SUMMARY
+        try:
+            content = _intact(path)
+            one_of("search", content.get("search"), ("halving",))
+            one_of("status", content.get("status"), STATUSES)
+            text("protocol_hash", content.get("protocol_hash"))
+            loaded = config_file.from_run(content)
+            record = cls(folder, Protocol(**loaded.protocol_fields), Execution(**loaded.execution_fields), content)
+            record._check_rounds()
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        return record
+
+    def _check_rounds(self) -> None:
+        found = self.content.get("rounds")
+        if not isinstance(found, list) or len(found) > len(self.parts):
+            raise InputError(f"rounds (={shown(found)}): expected a list of at most {len(self.parts)}; restore it")
+        for number, entry in enumerate(found, start=1):
+            names = {candidate.name for candidate in self.candidates(number)}
+            ranked = entry.get("ranking") if isinstance(entry, dict) else None
+            if not _is_order(ranked, names) or entry != self._entry(number, ranked):
+                raise InputError(
+                    f"rounds (={shown(entry)}): expected round {number} and a ranking of its {len(names)} candidates; "
+                    "restore it"
+                )
+
+    def round_folder(self, number: int) -> Path:
+        """Of round `number`, from 1."""
+        return self.folder / f"round-{number}"
+
+    def candidates(self, number: int) -> tuple[Candidate, ...]:
+        """Those of a round, in the protocol's order; the one before it is done."""
+        if number == 1:
+            return self.protocol.candidates
+        best = set(self.content["rounds"][number - 2]["ranking"][: self.parts[number - 1].candidates])
+        return tuple(candidate for candidate in self.protocol.candidates if candidate.name in best)
+
+    def begin(self) -> int:
+        """Take back the last round, if it is done: its results are asked for once more; return which is to be next."""
+        del self.content["rounds"][len(self.parts) - 1 :]
+        return len(self.content["rounds"]) + 1
+
+    def add(self, number: int, ranked: list[str]) -> None:
+        """Note that a round is done, and the names of its candidates from best to worst."""
+        self.content["rounds"].append(self._entry(number, ranked))
+        self.content["spent"] = sum(part.cost for part in self.parts[:number])
+
+    def write(self, status: str) -> None:
+        """Replace search.json.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        self.content["status"] = status
+        atomic_write.write(self.folder / SUMMARY, [checksum.sealed_json(self.content)])
+
+    def _entry(self, number: int, ranked: object) -> dict[str, Any]:
+        return {"folder": self.round_folder(number).name, **self.parts[number - 1]._asdict(), "ranking": ranked}
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """What a file says that is as it was written."""
+    content = config_file.parse(path)
+    try:
+        checksum.check(checksum.JSON_MARK, read_regular(path, config_file.MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected the record of a search, found a damaged or foreign file ({error})") from None
+    content.pop("sha256", None)
+    return content
+
+
+def _is_order(ranked: object, names: set[str]) -> bool:
+    """Whether something lists these names, each once."""
+    return (
+        isinstance(ranked, list)
+        and len(ranked) == len(names)
+        and all(isinstance(name, str) and name in names for name in ranked)
+        and len(set(ranked)) == len(names)
+    )

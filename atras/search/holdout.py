@@ -1,0 +1,96 @@
+"""The images that a search ranks its candidates on: split off the training set, and kept as a data set of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from atras.data.datasets import Dataset, load
+from atras.errors import InputError
+from atras.experiment.protocol import Execution, Protocol
+from atras.storage import atomic_write
+from atras.storage.bounded_read import memory_limit, open_regular
+
+from .halving import TRAIN_SHARE, Record
+
+SELECTION = "selection.npz"
+
+
+def hold_out(record: Record) -> bytes:
+    """The training images of a search that begins, split in two; the record takes their checksum and the data's.
+
+    Returns:
+        What is to be written to SELECTION.
+
+    Raises:
+        InputError: if the data cannot be loaded, or are too few.
+    """
+    data = _load(record.protocol, record.execution)
+    selection = _selection(data)
+    checksum = hashlib.sha256(selection).hexdigest()
+    record.content |= {"data": data.provenance()["sha256"], "selection_sha256": checksum}
+    return selection
+
+
+def restore(record: Record, execution: Execution) -> None:
+    """Refuse other data than those that a search began with, and write SELECTION if it is not there.
+
+    Args:
+        record: as `hold_out` left it.
+        execution: where the data are.
+
+    Raises:
+        InputError: if the data or the file are others, or cannot be read.
+    """
+    data, path = _load(record.protocol, execution), record.folder / SELECTION
+    if data.provenance()["sha256"] != record.content.get("data"):
+        raise InputError(
+            f"{record.protocol.dataset}: expected the data that the search began with, found others; restore them"
+        )
+    # Killed at its very start, a search has none yet.
+    selection = None if path.exists() else _selection(data)
+    checksum = _checksum(path) if selection is None else hashlib.sha256(selection).hexdigest()
+    if checksum != record.content.get("selection_sha256"):
+        raise InputError(
+            f"{path}: expected the images that the search held out, found others; restore it, or delete it to have it "
+            "made anew"
+        )
+    if selection is not None:
+        atomic_write.write(path, [selection])
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with open_regular(path, memory_limit()) as file:
+            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore it, or delete it") from error
+
+
+def _selection(data: Dataset) -> bytes:
+    """The training images, split in two, as an .npz file: equal data, equal bytes."""
+    cut = math.floor(TRAIN_SHARE * len(data.train))
+    if not 0 < cut < len(data.train):
+        raise InputError(f"train_size (={len(data.train)}): expected at least 2 images to hold some out; raise it")
+    images, labels = data.train.images.permute(0, 2, 3, 1).numpy(), data.train.labels.numpy()
+    arrays: dict[str, Any] = {}
+    for part, where in {"train": slice(cut), "test": slice(cut, None)}.items():
+        arrays |= {f"x_{part}": images[where], f"y_{part}": labels[where]}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def _load(protocol: Protocol, execution: Execution) -> Dataset:
+    return load(
+        protocol.dataset,
+        train_size=protocol.train_size,
+        test_size=protocol.test_size,
+        data_dir=execution.data_dir,
+        download=execution.download,
+    )

@@ -1,0 +1,247 @@
+"""Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full.
+
+What is dropped is decided on images held out of the training set, never on the test set: each round but the last trains
+on the first 80 % of the training images and is attacked on the rest. The last round is the protocol itself, on all
+training images and the test set, so its figures are as honest as those of any run.
+
+Every round is an ordinary run in a folder of its own, planned anew, so that groups are full whatever was dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from atras.analysis.statistics import pareto, ranking
+from atras.errors import InputError, Interrupted
+from atras.experiment.options import Loaded
+from atras.experiment.protocol import Execution, Protocol
+from atras.results.results import Results, read
+from atras.running import orchestrator
+from atras.running.progress import Reporter
+from atras.storage import atomic_write
+from atras.storage.bounded_read import is_file
+
+from .halving import SUMMARY, Record
+from .holdout import SELECTION, hold_out, restore
+
+
+def search(
+    protocol: Protocol,
+    execution: Execution,
+    budget: int,
+    out: str | Path,
+    *,
+    reporter: Callable[[], Reporter] = Reporter,
+    stop: orchestrator.Stop | None = None,
+) -> Results:
+    """Successive halving over the protocol's candidates.
+
+    Args:
+        protocol: the whole space, and how the last round trains.
+        execution: where and how.
+        budget: candidate-epochs, as in `plan_rounds`.
+        out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
+        reporter: makes the reporter of a round.
+        stop: asked about once a second whether to stop.
+
+    Returns:
+        The last round's results.
+
+    Raises:
+        InputError: as `plan_rounds` and `orchestrator.run`; or if the folder is in use.
+        Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
+    """
+    folder = Path(out)
+    record = Record.new(folder, protocol, execution, budget)
+    selection = hold_out(record) if len(record.parts) > 1 else None
+    lock = _claim(folder)
+    try:
+        record.write("running")
+        if selection is not None:
+            atomic_write.write(folder / SELECTION, [selection])
+        # It is as large as the data set, which every round loads for itself.
+        del selection
+        return _Search(record, execution, reporter, stop).go()
+    except InputError as error:
+        if record.round_folder(1).joinpath("run.json").exists():
+            raise _with_advice(error, folder) from error
+        _forget(record)
+        raise
+    finally:
+        lock.release()
+
+
+def resume(
+    directory: str | Path,
+    protocol: Protocol | None = None,
+    execution: Execution | None = None,
+    *,
+    reporter: Callable[[], Reporter] = Reporter,
+    stop: orchestrator.Stop | None = None,
+) -> Results:
+    """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
+
+    On the same machine the result is bitwise that of a search that was never interrupted.
+
+    Args:
+        directory: the search's folder.
+        protocol: None for the recorded one; another is refused.
+        execution: None for the recorded one.
+        reporter, stop: as `search`.
+
+    Returns:
+        The last round's results; those of a search that is finished already as they are.
+
+    Raises:
+        InputError: if the folder holds no search, is another's at the moment, or holds a damaged file; if the protocol
+            or the data differ; and as `search`.
+        Interrupted: as `search`.
+    """
+    folder = Path(directory)
+    record = Record.read(folder)
+    orchestrator.check_same(record.protocol, protocol)
+    if record.content["status"] == "finished":
+        teller = reporter()
+        teller.note(f"{folder}: this search is finished already")
+        teller.close()
+        return read(record.round_folder(len(record.parts)))
+    lock = atomic_write.Lock(folder)
+    try:
+        # Once more: until the lock was taken another process may have been at work.
+        record = Record.read(folder)
+        if len(record.parts) > 1:
+            restore(record, execution or record.execution)
+        record.write("running")
+        return _Search(record, execution or record.execution, reporter, stop).go()
+    except InputError as error:
+        raise _with_advice(error, folder) from error
+    finally:
+        lock.release()
+
+
+def is_search(directory: str | Path) -> bool:
+    """Whether a folder holds a search."""
+    return is_file(Path(directory) / SUMMARY)
+
+
+def recorded(directory: str | Path) -> Loaded:
+    """What a search's folder says it is, for `resume`.
+
+    Raises:
+        InputError: if its search.json is damaged, or of another version of atras.
+    """
+    record = Record.read(Path(directory))
+    return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
+
+
+def pareto_lines(results: Results) -> list[str]:
+    """The Pareto front of a run as plain text within 80 columns."""
+    front = pareto(results)
+    lines = [
+        "Pareto front: parameters against robust accuracy, with 95 % intervals",
+        f"{'hidden layers':<40} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7}",
+    ]
+    for row in front.iter_rows(named=True):
+        name = row["hidden_layers"]
+        lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 40 else []
+        figures = " ".join(f"{row[figure]:>7.4f}" for figure in ("mean", "low", "high"))
+        lines.append(f"{name if len(name) <= 40 else '':<40} {row['parameters']:>11} {figures}")
+    return lines
+
+
+class _Search:
+    """One process at work on a search."""
+
+    def __init__(
+        self,
+        record: Record,
+        execution: Execution,
+        reporter: Callable[[], Reporter],
+        stop: orchestrator.Stop | None,
+    ) -> None:
+        self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+
+    def go(self) -> Results:
+        """All rounds that are left."""
+        try:
+            last = len(self.record.parts)
+            for number in range(self.record.begin(), last + 1):
+                results = self.compute(number)
+                self.record.add(number, ranking(results)["hidden_layers"].to_list())
+                self.record.write("finished" if number == last else "running")
+            return results
+        except (Interrupted, KeyboardInterrupt):
+            self.leave("interrupted")
+            raise
+        except BaseException:
+            self.leave("failed")
+            raise
+
+    def compute(self, number: int) -> Results:
+        """A round, from where it stands."""
+        protocol, folder = self.protocol(number), self.record.round_folder(number)
+        parts = self.record.parts
+        part, teller = parts[number - 1], self.reporter()
+        try:
+            teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            if not (folder / "run.json").exists():
+                return orchestrator.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
+            found = Protocol(**orchestrator.recorded(folder).protocol_fields)
+            orchestrator.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
+            return orchestrator.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
+        finally:
+            teller.close()
+
+    def protocol(self, number: int) -> Protocol:
+        """A round's: the last one's is the search's own, but for its candidates."""
+        record = self.record
+        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        if number < len(record.parts):
+            part = record.parts[number - 1]
+            # A path that is the same wherever a resuming process stands.
+            held_out = str(record.folder.resolve() / SELECTION)
+            changes |= {"dataset": held_out, "train_size": "all", "test_size": "all"}
+            changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
+        return record.protocol.replace(**changes)
+
+    def leave(self, status: str) -> None:
+        """Say in search.json how the search ended, if it can be written."""
+        with contextlib.suppress(InputError):
+            self.record.write(status)
+
+
+def _with_advice(error: InputError, folder: Path) -> InputError:
+    # What a round says goes on with the round alone.
+    return InputError(f"{error}; the search goes on with --resume {folder}")
+
+
+def _claim(folder: Path) -> atomic_write.Lock:
+    """Make the folder if need be, and take it, if it is empty."""
+    lock = atomic_write.take(folder)
+    try:
+        # What one that was killed at its very start left is taken over.
+        there = sorted(
+            path.name for path in folder.iterdir() if not path.name.startswith((atomic_write.LOCK, f".{SUMMARY}"))
+        )
+    except OSError as error:
+        lock.release()
+        raise atomic_write.unwritable(folder, error) from error
+    if there:
+        lock.release()
+        more = ", or go on with it by --resume" if SUMMARY in there else ""
+        raise InputError(
+            f"out (={str(folder)!r}): expected a new or empty folder for a search, found {there[0]}; name another{more}"
+        )
+    return lock
+
+
+def _forget(record: Record) -> None:
+    """Leave the folder of a search that could not begin free for the next attempt."""
+    for name in (SUMMARY, SELECTION):
+        with contextlib.suppress(OSError):
+            (record.folder / name).unlink()
+    with contextlib.suppress(OSError):
+        record.round_folder(1).rmdir()

@@ -1,0 +1,202 @@
+"""Files that are whole at every moment, in a folder that one process writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+from atras.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
+PARTIAL = ".partial"
+SEARCH = "search.json"
+"""The record of a search: where it lies is no place for a run."""
+
+
+def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Replace a file in one step: a reader, or a crash, finds the former content or the new one.
+
+    Args:
+        path: the file; its folder is made if need be.
+        parts: the content, one after the other.
+
+    Raises:
+        InputError: if it cannot be written; the former content stays.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_special(path)
+        with partial.open("wb", buffering=0) as file:
+            for part in parts:
+                _write_all(file.fileno(), memoryview(part))
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected to write it: {error.strerror or error}; make room or name another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError if a device, a pipe or a folder has this name: renaming a file to it would delete a device."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def remove_partials(*folders: Path) -> None:
+    """Delete what a killed process left half written."""
+    for folder in folders:
+        for path in folder.glob(f".*{PARTIAL}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _write_all(descriptor: int, content: memoryview) -> None:
+    # The system may take a part of it, and says so only in what it returns.
+    while content:
+        taken = os.write(descriptor, content)
+        if taken == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        content = content[taken:]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take(folder: Path) -> Lock:
+    """Make a folder if need be, and lock it.
+
+    Raises:
+        InputError: if its name is not UTF-8 (safetensors opens no others), or as `Lock`.
+    """
+    try:
+        str(folder).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+    except UnicodeEncodeError:
+        raise InputError(f"out (={str(folder)!r}): expected a name in UTF-8; name another folder") from None
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return Lock(folder)
+
+
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """What to say of a folder that cannot be used."""
+    return InputError(
+        f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
+    )
+
+
+class Lock:
+    """The right to write to a folder, held until `release`, or until the process ends, however it ends.
+
+    The system's own lock (flock) is what counts: it goes with its process, so none is ever stale. What the file says
+    is for the message only. Where the file system has no such locks, the file itself is the lock, and that of a
+    process that is gone is taken over.
+
+    Args:
+        folder: there already.
+
+    Raises:
+        InputError: if another process (or another run of this one) holds it, or the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        try:
+            descriptor = self._take()
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        # A full disk may refuse this, but not the lock.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+        self.release = weakref.finalize(self, _release, self.path, descriptor, os.getpid())
+
+    def _take(self) -> int:
+        for _ in range(100):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if self._locked(descriptor) and _same(descriptor, self.path):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Its former holder removed the file between our opening and our locking it.
+            os.close(descriptor)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    def _locked(self, descriptor: int) -> bool:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in BUSY or self._alive(descriptor):
+                raise self._refusal(descriptor) from None
+        return True
+
+    def _alive(self, descriptor: int) -> bool:
+        """Whether the process that the file names may still run."""
+        pid, host = _holder(descriptor)
+        if pid is None:
+            return False
+        if host != platform.node():
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            return True
+        return False
+
+    def _refusal(self, descriptor: int) -> InputError:
+        pid, host = _holder(descriptor)
+        who = "another process" if pid is None else f"process {pid} on {host}"
+        return InputError(
+            f"out (={str(self.path.parent)!r}): expected a folder that no other run writes to, found {who} at it; "
+            f"wait for it, or name another folder"
+        )
+
+
+def _release(path: Path, descriptor: int, owner: int) -> None:
+    # A child that was forked has the descriptor too, and must not remove its parent's lock.
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    os.close(descriptor)
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _holder(descriptor: int) -> tuple[int, str] | tuple[None, None]:
+    try:
+        found = json.loads(os.pread(descriptor, 1000, 0))
+        return int(found["pid"]), str(found["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None

@@ -1,0 +1,118 @@
+"""Tensors and texts as one safetensors file that carries its own checksum; no pickle.
+
+Written here and not by safetensors, which puts texts in another order every time: equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from . import checksum
+from .bounded_read import memory_limit, open_regular, read_regular
+
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+MARK = b'"sha256":"'
+"""Stands once in a header: inside of other texts the quotation marks are escaped."""
+
+ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError)
+"""What reading a damaged or foreign file raises."""
+
+
+def reason(error: BaseException) -> str:
+    """What one of ERRORS says, on one line and without the file's name."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or str(error)).split())
+
+
+class Content(NamedTuple):
+    """Texts by name, and tensors on the CPU."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+
+
+def pack(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+    """The content of a file, in parts.
+
+    Args:
+        metadata: texts; the name sha256 is taken.
+        tensors: float32, float64 or int64, on any device.
+    """
+    # In one order: that of tensors which safetensors has read differs from time to time.
+    values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    return checksum.seal(MARK, _header(metadata, values), *map(_view, values.values()))
+
+
+def read(path: Path, file_format: str) -> Content:
+    """The whole of a file.
+
+    Args:
+        path: the file.
+        file_format: what its metadata must name as `format`.
+
+    Raises:
+        One of ERRORS: if it cannot be read, is damaged, or is something else.
+    """
+    content = read_regular(path, memory_limit())
+    checksum.check(MARK, content)
+    metadata = _metadata(content, file_format)
+    return Content(metadata, safetensors.torch.load(content))
+
+
+def read_some(path: Path, file_format: str, prefix: str) -> Content:
+    """Those tensors of a file whose names begin with a prefix, under the rest of their names.
+
+    Args:
+        path: the file. It is checked once in a process, as long as nobody replaces it.
+        file_format, Raises: as `read`.
+        prefix: of names.
+    """
+    found = path.stat()
+    metadata = _checked(path, file_format, found.st_ino, found.st_size, found.st_mtime_ns)
+    with safetensors.safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
+        return Content(metadata, {name.removeprefix(prefix): file.get_tensor(name) for name in names})
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked(path: Path, file_format: str, *_identity: int) -> dict[str, str]:
+    with (
+        open_regular(path, memory_limit()) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        checksum.check(MARK, content)
+        return _metadata(content, file_format)
+
+
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {**metadata, "sha256": checksum.BLANK}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    content = json.dumps(entries, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)  # tensors begin at a multiple of 8
+    return len(content).to_bytes(8, "little") + content
+
+
+def _metadata(content: bytes | mmap.mmap, file_format: str) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    if metadata["format"] != file_format:
+        raise ValueError(f"format {metadata['format']!r}")
+    return metadata
+
+
+def _view(tensor: Tensor) -> memoryview:
+    values: Any = tensor.reshape(-1).view(torch.uint8).numpy()  # numpy's stubs hide that it is a buffer
+    return memoryview(values)

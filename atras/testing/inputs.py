@@ -1,0 +1,366 @@
+"""What tests and benchmarks share: comparison, poisoned memory and inputs that reach an op's corners."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atras.experiment.protocol import Protocol
+from atras.networks.candidates import Candidate
+
+SMALL = Protocol(
+    candidates=(Candidate((8,)), Candidate((12,)), Candidate((6, 8))),
+    train_size=60,
+    test_size=30,
+    epochs=2,
+    adversarial_epochs=1,
+    batch_size=16,
+    head_dropout=0.25,
+)
+"""A run of a fraction of a second, in engines stack and loop of two groups."""
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    """The files of a run that must be equal, bit for bit, however it came to its end."""
+    names = ("table.parquet", "table.csv", "metrics.parquet", "history.parquet")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def assert_close(found: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
+    """Fail unless two tensors agree in shape, dtype and values; exactly, unless a tolerance is given. NaN equals NaN.
+
+    Args:
+        found: what is tested.
+        expected: what it should be.
+        atol, rtol: absolute and relative tolerance.
+    """
+    torch.testing.assert_close(found.cpu(), expected.cpu(), atol=atol, rtol=rtol, equal_nan=True)
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Fill memory that torch hands out uninitialised with NaN, or the largest integer, so that no gap goes unseen."""
+    setting: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), setting.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    setting.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        setting.fill_uninitialized_memory = fill
+
+
+def make_fgsm_inputs(
+    members: int,
+    shape: tuple[int, int, int, int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    image_dtype: torch.dtype | None = None,
+    shared: bool = True,
+    corners: bool = True,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Images and gradients for op fgsm.
+
+    Args:
+        members: M.
+        shape: [B, C, H, W].
+        dtype: of the gradients.
+        image_dtype: uint8 or floating point; None for the gradients' dtype.
+        shared: whether all members have the same images.
+        corners: whether gradients have NaN, zeros of both signs, infinities and denormals, and float images a NaN.
+        device: of both.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [B, C, H, W] if shared, else [M, B, C, H, W], in [0, 1] or 0..255; gradients [M, B, C, H, W].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(members, *shape, dtype=torch.float64, generator=generator)
+    if corners:
+        values = torch.tensor([torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 1e-45, -1e-45], dtype=torch.float64)
+        drawn = torch.randint(0, 8 * len(values), gradients.shape, generator=generator)
+        gradients = torch.where(drawn < len(values), values[drawn % len(values)], gradients)
+    image_shape = shape if shared else (members, *shape)
+    image_dtype = image_dtype or dtype
+    if image_dtype == torch.uint8:
+        images = torch.randint(0, 256, image_shape, dtype=torch.uint8, generator=generator)
+    else:
+        images = torch.rand(image_shape, dtype=torch.float64, generator=generator).to(image_dtype)
+        if corners and images.numel():
+            images.view(-1)[images.numel() // 2] = torch.nan
+    return images.to(device), gradients.to(dtype).to(device)
+
+
+def make_dropout_inputs(
+    members: int,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    padded: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Activations, keys and widths for op dropout under vmap.
+
+    Args:
+        members: M.
+        shape: [B, F] or [B, C, H, W].
+        dtype: of the activations.
+        padded: whether members have widths of their own: all, half and none of F in turn.
+        device: of all three.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        x [M, *shape]; key int64 [M], any 64 bits; width int64 [M], or None.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(members, *shape, dtype=torch.float64, generator=generator).to(dtype)
+    key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
+    width = torch.tensor([(shape[1], shape[1] // 2, 0)[m % 3] for m in range(members)]) if padded else None
+    return x.to(device), key.to(device), None if width is None else width.to(device)
+
+
+def make_step_inputs(
+    count: int, image_shape: tuple[int, int, int], *, classes: int = 10, dtype: torch.dtype = torch.uint8, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Images of op step that can be learned, and their labels: a pattern for each class, under noise.
+
+    Args:
+        count: N.
+        image_shape: (C, H, W).
+        classes: Y.
+        dtype: of the images, uint8 or floating point.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [N, C, H, W], 0..255 or in [0, 1]; labels int64 [N].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    patterns = torch.rand(classes, *image_shape, generator=generator)
+    images = 200 * patterns[labels] + 55 * torch.rand(count, *image_shape, generator=generator)
+    return images.to(dtype) if dtype == torch.uint8 else (images / 255).to(dtype), labels
+
+
+def make_step_parameters(shapes: list[tuple[int, ...]], *, seed: int = 0) -> list[Tensor]:
+    """A network's parameters for op step: weights as Glorot draws them for dense layers, biases that are not zero.
+
+    Args:
+        shapes: weight and bias of each layer.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        float32 tensors of these shapes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    limits = [
+        (6 / (shape[0] + shape[1:].numel())) ** 0.5 if len(shape) > 1 else 0.1 for shape in map(torch.Size, shapes)
+    ]
+    return [(2 * torch.rand(s, generator=generator) - 1) * limit for s, limit in zip(shapes, limits, strict=True)]
+
+
+def make_conv_block_inputs(
+    members: int,
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    *,
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, weights, biases and dropout keys for op conv_block under vmap.
+
+    Args:
+        members: M.
+        shape: [B, C, H, W].
+        outputs: O.
+        shared: whether all members have the same images.
+        dtype: of all but the keys.
+        device: of all four.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        x [B, C, H, W] if shared, else [M, B, C, H, W]; weight [M, O, C, 3, 3], so scaled that results have x's size;
+        bias [M, O]; key int64 [M], any 64 bits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    channels = shape[1]
+    x = torch.randn(*(shape if shared else (members, *shape)), dtype=torch.float64, generator=generator)
+    weight = torch.randn(members, outputs, channels, 3, 3, dtype=torch.float64, generator=generator)
+    bias = torch.randn(members, outputs, dtype=torch.float64, generator=generator)
+    key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
+    scaled = (x, weight / (9 * channels) ** 0.5, bias / 2)
+    x, weight, bias = (tensor.to(dtype).to(device) for tensor in scaled)
+    return x, weight, bias, key.to(device)
+
+
+def make_dense_inputs(
+    members: int,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    *,
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, weights and biases for op dense under vmap.
+
+    Args:
+        members: M.
+        rows, inputs, outputs: B, F and O.
+        shared: whether all members have the same rows.
+        dtype, device: of all three.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        x [B, F] if shared, else [M, B, F]; weight [M, O, F], so scaled that results have x's size; bias [M, O].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x_shape = (rows, inputs) if shared else (members, rows, inputs)
+    x = torch.randn(x_shape, dtype=torch.float64, generator=generator)
+    weight = torch.randn(members, outputs, inputs, dtype=torch.float64, generator=generator) / inputs**0.5
+    bias = torch.randn(members, outputs, dtype=torch.float64, generator=generator) / 2
+    x, weight, bias = (tensor.to(dtype).to(device) for tensor in (x, weight, bias))
+    return x, weight, bias
+
+
+def make_cross_entropy_inputs(
+    members: int,
+    rows: int,
+    classes: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Logits and labels for op cross_entropy under vmap.
+
+    Args:
+        members: M.
+        rows, classes: B and Y.
+        dtype: of the logits.
+        device: of both.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Logits [M, B, Y], some of which make one class certain; labels int64 [M, B].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(members, rows, classes, dtype=torch.float64, generator=generator)
+    sharp = torch.randint(0, 4, (members, rows, 1), generator=generator) == 0
+    labels = torch.randint(0, classes, (members, rows), generator=generator)
+    return torch.where(sharp, 100 * logits, 3 * logits).to(dtype).to(device), labels.to(device)
+
+
+def make_adam_inputs(
+    sizes: list[int], *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Flat buffers and members' numbers for op adam.
+
+    Args:
+        sizes: number of parameters of each member.
+        dtype: of the buffers.
+        device: of all tensors.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Parameters, gradients, first and second moments [P], the gradients of very different sizes, some zero; and
+        offsets int64 [M + 1], steps int64 [M] (0, 1, 2, ...) and learning_rates float64 [M] by name.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total, members = sum(sizes), len(sizes)
+    parameters, gradients, first, second = torch.randn(4, total, dtype=torch.float64, generator=generator)
+    gradients = gradients * 10.0 ** torch.randint(-9, 3, (total,), generator=generator)
+    gradients[torch.randint(0, 8, (total,), generator=generator) == 0] = 0.0
+    steps = torch.arange(members)
+    fresh = torch.cat([torch.full((size,), not m) for m, size in enumerate(sizes)]) if sizes else torch.zeros(0).bool()
+    buffers = [parameters, gradients, torch.where(fresh, 0, first), torch.where(fresh, 0, second.square())]
+    numbers = {
+        "offsets": torch.tensor([0, *sizes]).cumsum(0),
+        "steps": steps,
+        "learning_rates": torch.logspace(-4, -1, members, dtype=torch.float64),
+    }
+    moved = {name: tensor.to(device) for name, tensor in numbers.items()}
+    return [buffer.to(dtype).to(device) for buffer in buffers], moved
+
+
+def assert_near(found: Tensor, expected: Tensor, distance: float) -> None:
+    """Fail unless two tensors agree in shape and the norm of their difference is small beside the expected one's.
+
+    Args:
+        found: what is tested, any floating dtype.
+        expected: what it should be.
+        distance: largest norm of the difference, relative.
+    """
+    if found.shape != expected.shape:
+        raise AssertionError(f"expected shape {tuple(expected.shape)}, got {tuple(found.shape)}")
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    off, size = float((found - expected).norm()), float(expected.norm())
+    if not off <= distance * size + 1e-30:
+        raise AssertionError(f"off by {off:.3g} of {size:.3g}, allowed {distance:.3g} of it")
+
+
+def slopes(function: Callable[..., Tensor], tensors: Sequence[Tensor], distance: float, seed: int = 0) -> list[float]:
+    """Slopes of a function's sum of squares along a random direction of each tensor, by central differences.
+
+    Args:
+        function: of the tensors.
+        tensors: where.
+        distance: step to either side, relative to the tensor's size.
+        seed: of the generator the directions are drawn from; `directions` with it gives them.
+    """
+    found = []
+    for i, direction in enumerate(directions(tensors, seed)):
+
+        def total(step: float, i: int = i, direction: Tensor = direction) -> float:
+            moved = [tensor + step * direction if j == i else tensor for j, tensor in enumerate(tensors)]
+            return float(function(*moved).double().square().sum())
+
+        found.append((total(distance) - total(-distance)) / (2 * distance))
+    return found
+
+
+def directions(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+    """A random direction for each tensor, of its root mean square."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in tensors]
+    return [tensor.square().mean().sqrt() * direction for tensor, direction in zip(tensors, drawn, strict=True)]
+
+
+def damage(content: bytes, random: Random) -> bytes:
+    """Content as accidents and enemies leave it: bytes changed, lost, repeated or slipped in, sizes out of all bounds.
+
+    Args:
+        content: what was whole.
+        random: decides where and how; `hypothesis.strategies.randoms()` makes one whose choices shrink.
+    """
+    damaged = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        at = random.randrange(len(damaged) + 1)
+        length = random.choice((1, 2, 4, 8, 64))
+        kind = random.randrange(6)
+        if kind == 0:
+            damaged[at : at + 1] = bytes([random.randrange(256)])
+        elif kind == 1:
+            damaged[at : at + length] = random.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
+        elif kind == 2:
+            del damaged[at : at + length]
+        elif kind == 3:
+            damaged[at:at] = damaged[at : at + length]
+        elif kind == 4:
+            damaged[at:at] = random.randbytes(length)
+        else:
+            del damaged[at:]
+    return bytes(damaged)

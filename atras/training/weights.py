@@ -1,0 +1,130 @@
+"""Parameters of trained networks as files: one safetensors file a group and phase, no pickle.
+
+A tensor is named `<hidden layers>/<seed>/<parameter>`, such as `24-192/0/dense1.weight`, at its natural width. The
+file's metadata holds the shared spec of the networks and the protocol's hash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from atras.engines.engine import Member
+from atras.errors import InputError
+from atras.networks.candidates import Candidate
+from atras.networks.network import Parameters, Spec, parameter_shapes
+from atras.storage import atomic_write, safetensors_file
+
+FOLDER = "weights"
+FORMAT = "atras-weights-1"
+PHASES = ("trained", "defended")
+
+
+def file_name(phase: str, group: int, part: int | None = None) -> str:
+    """Where a group's networks lie below the run's folder; where its members train one by one, those of one of them."""
+    return f"{FOLDER}/{phase}-{group:03d}{'' if part is None else f'-{part:03d}'}.safetensors"
+
+
+class Networks:
+    """The networks of a run: in its folder, or in memory where it has none.
+
+    Args:
+        folder: the run's.
+        spec, protocol_hash: of all networks.
+        in_memory: whether to keep them without a folder; where there is neither, they are let go.
+    """
+
+    def __init__(self, folder: Path | None, spec: Spec, protocol_hash: str, in_memory: bool = False) -> None:
+        self._folder, self._spec, self._hash = folder, spec, protocol_hash
+        self._held: dict[tuple[str, Member], Parameters] = {}
+        self.wanted = in_memory or folder is not None
+
+    def put(self, phase: str, group: int, part: int | None, networks: Mapping[Member, Parameters]) -> None:
+        """Keep a group's networks, or those of a part of it.
+
+        Raises:
+            InputError: if the file cannot be written.
+        """
+        if self._folder is not None:
+            atomic_write.write(self._folder / file_name(phase, group, part), self._packed(networks))
+        elif self.wanted:
+            self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
+
+    def _packed(self, networks: Mapping[Member, Parameters]) -> list[bytes | memoryview]:
+        spec = json.dumps(dataclasses.asdict(self._spec))
+        tensors = {
+            f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
+        }
+        return safetensors_file.pack({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
+
+    def get(self, phase: str, member: Member) -> Parameters:
+        """One network, on the CPU.
+
+        Raises:
+            InputError: if it is not there, or its file is damaged.
+        """
+        if self._folder is not None:
+            return read_member(self._folder, member.candidate, member.seed, phase)[1]
+        if (phase, member) not in self._held:
+            raise InputError(
+                f"networks: expected the {phase} network {member.name}, found none; ask the run to keep it"
+            )
+        return self._held[phase, member]
+
+    def forget_from(self, group: int) -> None:
+        """Delete files of groups from this number on: they are about to be made anew."""
+        if self._folder is None:
+            return
+        for path in (self._folder / FOLDER).glob("*.safetensors"):
+            number = path.stem.partition("-")[2].partition("-")[0]
+            if number.isdigit() and int(number) >= group:
+                path.unlink()
+
+
+def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:
+    """One network of a run.
+
+    Args:
+        folder: the run's.
+        candidate, seed: which member.
+        phase: `trained` or `defended`.
+
+    Returns:
+        The spec, and the parameters as `model.parameter_shapes` names them.
+
+    Raises:
+        InputError: if the run has no such network, or a file is damaged.
+    """
+    if phase not in PHASES:
+        raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
+    prefix = f"{candidate.name}/{seed}/"
+    for path in sorted((Path(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
+        try:
+            metadata, parameters = safetensors_file.read_some(path, FORMAT, prefix)
+            if not parameters:
+                continue
+            spec = _spec(metadata)
+        except safetensors_file.ERRORS as error:
+            reason = safetensors_file.reason(error)
+            raise InputError(
+                f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
+            ) from None
+        return spec, _checked(path, spec, candidate, parameters)
+    raise InputError(
+        f"{folder}: expected the {phase} network {candidate.name} of seed {seed}, found none; name a member of the run"
+    )
+
+
+def _spec(metadata: dict[str, str]) -> Spec:
+    values: dict[str, Any] = json.loads(metadata["spec"])
+    return Spec(**(values | {"image_shape": tuple(values["image_shape"])}))
+
+
+def _checked(path: Path, spec: Spec, candidate: Candidate, parameters: Parameters) -> Parameters:
+    shapes = parameter_shapes(spec, candidate.hidden)
+    if {name: tuple(values.shape) for name, values in parameters.items()} != shapes:
+        raise InputError(f"{path}: expected the parameters of {candidate.name}, found others; the file is damaged")
+    return {name: parameters[name] for name in shapes}

@@ -1,0 +1,58 @@
+"""Figures that need a second look are named, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from atras.evaluation.cautions import cautions
+from atras.evaluation.recorder import Row, Rows
+
+FINE = {
+    "hidden_layers": "40", "seed": 0, "status": "trained", "test_accuracy": 0.9, "attacked_accuracy_before_true": 0.5,
+    "adversarial_test_accuracy": 0.9, "attacked_accuracy_after_adaptive": 0.6,
+}  # fmt: skip
+
+
+def metric(attack: str, correct: int, **changes: object) -> Row:
+    row: Row = {
+        "hidden_layers": "40", "seed": 0, "phase": "trained", "epoch": None, "split": "test", "attack": attack,
+        "epsilon": 0.05, "label_source": "true", "mode": "adaptive", "n": 1000, "correct": correct,
+        "zero_gradient_fraction": 0.1,
+    }  # fmt: skip
+    return row | changes
+
+
+EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
+
+
+@pytest.mark.parametrize(
+    ("table", "metrics", "expected"),
+    [
+        ({}, [metric("fgsm", 500), metric("pgd", 400)], None),
+        ({"status": "dead"}, [], "dead, predicts one class"),
+        ({"status": "diverged", "attacked_accuracy_after_adaptive": None}, [], "diverged, a loss"),
+        ({"attacked_accuracy_before_true": 0.91}, [], "more accurate under attack"),
+        ({"attacked_accuracy_after_adaptive": 0.91}, [], "more accurate under attack"),
+        ({}, [metric("fgsm", 500), metric("pgd", 511)], "FGSM turns more images than PGD"),
+        ({}, [metric("fgsm", 500), metric("pgd", 509)], None),
+        ({}, [metric("fgsm", 500), metric("pgd", 600, phase="defended")], None),
+        ({}, [metric("fgsm", 500), metric("fgsm", 201, epsilon=0.5)], "more than twice chance at epsilon 0.5"),
+        ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.5), metric("fgsm", 100, epsilon=1.0)], None),
+        ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.4)], None),
+        ({}, [metric("fgsm", 500, zero_gradient_fraction=0.91)], "more than 90% of the gradients are zero"),
+        ({}, [metric("fgsm", 90, **EPOCH), metric("pgd", 69, **EPOCH)], "robust to FGSM but not to PGD"),
+        ({}, [metric("fgsm", 90, **EPOCH), metric("pgd", 71, **EPOCH)], None),
+    ],
+)
+def test_each_caution_names_its_member(table: Row, metrics: list[Row], expected: str | None) -> None:
+    found = cautions(Rows(table=[FINE | table], metrics=metrics), 10)
+    assert len(found) == (expected is not None)
+    if expected:
+        assert found[0].startswith(expected)
+        assert found[0].endswith(": 40 (seed 0)")
+
+
+def test_many_members_share_a_line() -> None:
+    rows = Rows(table=[FINE | {"status": "dead", "seed": seed} for seed in range(12)])
+    (line,) = cautions(rows, 10)
+    assert line.endswith("40 (seed 4) and 7 more")

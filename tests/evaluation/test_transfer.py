@@ -1,0 +1,224 @@
+"""Transfer between candidates: its diagonal, its order, and its figures by hand; attacks and defences side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from atras.attacks.attack import FGSM
+from atras.data.datasets import load, pixels
+from atras.engines.engine import Member
+from atras.engines.fused import why_not
+from atras.engines.loop import LoopEngine
+from atras.engines.stack import StackEngine
+from atras.evaluation.transfer import Part, transfer
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate
+from atras.networks.network import Spec
+from atras.results.results import Results, read
+from atras.results.schemas import SCHEMAS
+from atras.running.orchestrator import run
+from atras.running.prepare import make_plan
+from atras.running.progress import Reporter
+
+CPU = torch.device("cpu")
+SMALL = Protocol(
+    candidates=(Candidate((16,)), Candidate((12, 8)), Candidate((8,))), epochs=12, adversarial_epochs=3, seeds=(4, 0),
+    batch_size=32, learning_rate=0.01, transfer=True, attacks=("fgsm", "pgd", "deepfool-l2", "deepfool-linf"),
+    attack_steps=3, epsilons=(0.0, 0.05, 0.2, 0.5), precision="fp32", train_size=300, test_size=200,
+)  # fmt: skip
+ENGINES = [
+    "loop",
+    "stack",
+    pytest.param("fused", marks=pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")),
+]
+HONEST = {"attack": "fgsm", "mode": "adaptive", "label_source": "true", "epsilon": 0.05}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run(SMALL, Execution(engine="stack"), out=tmp_path_factory.mktemp("run"))
+
+
+def where(frame: pl.DataFrame, **values: object) -> pl.DataFrame:
+    return frame.filter(*[pl.col(name) == value for name, value in values.items()])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_diagonal_is_the_adaptive_figure_exactly(engine: Any, results: Results) -> None:
+    short = SMALL.replace(attacks=("fgsm",), epsilons=())
+    found = results if engine == "stack" else run(short, Execution(engine=engine))
+    diagonal = found.transfer.filter(pl.col("source_hidden_layers") == pl.col("target_hidden_layers"))
+    own = where(found.metrics, **HONEST).select(
+        "phase", "seed", "correct", "n", pl.col("hidden_layers").alias("source_hidden_layers")
+    )
+    keys = ["phase", "seed", "source_hidden_layers"]
+    both = diagonal.join(own, on=keys, suffix="_own")
+    assert both.height == diagonal.height == 2 * 3 * 2
+    assert both["correct"].equals(both["correct_own"], check_names=False)
+    assert both["n"].equals(both["n_own"], check_names=False)
+    others = found.transfer.filter(pl.col("source_hidden_layers") != pl.col("target_hidden_layers"))
+    assert others["accuracy"].mean() > diagonal["accuracy"].mean()  # type: ignore[operator]
+
+
+def test_a_run_with_everything_is_read_back(results: Results) -> None:
+    assert results.directory is not None
+    found = read(results.directory)
+    for name in SCHEMAS:
+        assert getattr(found, name).equals(getattr(results, name))
+        assert len(getattr(found, name))
+
+
+def test_all_pairs_stand_in_the_order_of_phases_candidates_and_seeds(results: Results) -> None:
+    names = ["16", "12-8", "8"]
+    expected = [
+        (phase, source, target, seed)
+        for phase in ("trained", "defended") for source in names for target in names for seed in (4, 0)
+    ]  # fmt: skip
+    keys = results.transfer.select("phase", "source_hidden_layers", "target_hidden_layers", "seed").rows()
+    assert keys == expected
+    assert results.transfer.select("attack", "epsilon", "label_source", "n").unique().rows() == [
+        ("fgsm", 0.05, "true", 200)
+    ]
+    assert where(results.timings, phase="transfer")["group"].to_list() == [None]
+
+
+def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> None:
+    spec = Spec((1, 8, 8), 10)
+    protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), seeds=(0, 1), epsilon=0.1, test_size=90)
+    data = load("digits", test_size=90)
+    members = [Member(c, s) for c in protocol.candidates for s in protocol.seeds]
+    engines = {member: LoopEngine(spec, [member], protocol, CPU) for member in members}
+    parts = [
+        Part(StackEngine(spec, [members[0], members[3], members[1]], protocol, CPU), 40),
+        Part(StackEngine(spec, [members[2]], protocol, CPU), 25),
+    ]
+    lost = ("defended", members[3])
+    rows = transfer(parts, lambda p, m: None if (p, m) == lost else engines[m].parameters_of(0), data, protocol)
+    images, labels = pixels(data.test.images, torch.float32), data.test.labels
+    for row in rows:
+        source, target = (
+            engines[Member(Candidate.parse(row[f"{side}_hidden_layers"]), row["seed"])]  # type: ignore[arg-type]
+            for side in ("source", "target")
+        )
+        adversarial = FGSM(0.1)(source, images, labels).clipped
+        assert row["correct"] == (target.logits(adversarial)[0].argmax(-1) == labels).sum().item()
+    assert len([row for row in rows if row["phase"] == "trained"]) == 8
+    assert [(row["source_hidden_layers"], row["target_hidden_layers"], row["seed"]) for row in rows[8:]] == [
+        ("6", "6", 0), ("6", "6", 1), ("6", "9", 0), ("9", "6", 0), ("9", "9", 0),
+    ]  # fmt: skip
+
+
+def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
+    for phase, column in (("trained", "before"), ("defended", "after")):
+        fresh = where(results.metrics, phase=phase, mode="adaptive", label_source="true")
+        worst = where(fresh, attack="worst")
+        assert worst["attack_parameters"].unique().to_list() == ["fgsm pgd deepfool-l2 deepfool-linf"]
+        assert worst["accuracy"].equals(results.table[f"worst_case_accuracy_{column}"], check_names=False)
+        least = [where(fresh, attack=name, epsilon=0.05)["correct"] for name in ("fgsm", "pgd")]
+        assert all((worst["correct"] <= other).all() for other in least)
+        assert (worst["correct"] < least[0]).any()
+        deepfool = where(fresh, attack="deepfool-linf")
+        assert (deepfool["correct"] < worst["correct"]).all()  # it changes pixels by more than epsilon
+        assert deepfool["epsilon"].to_list() == [None] * 6
+
+
+def test_deepfool_counts_where_its_change_is_within_epsilon() -> None:
+    wide = SMALL.replace(epsilon=1.0, transfer=False, epsilons=(), attacks=("deepfool-l2",), epochs=4, seeds=(0,))
+    table = run(wide, Execution(engine="stack")).table
+    assert table["worst_case_accuracy_after"].to_list() == [0.0] * 3  # within 1 is every image that DeepFool turns
+
+
+def test_fgsm_alone_is_its_own_worst_case_and_says_nothing_twice() -> None:
+    plain = SMALL.replace(attacks=("fgsm",), transfer=False, epsilons=())
+    found = run(plain, Execution(engine="stack"))
+    assert "worst" not in found.metrics["attack"]
+    for column, own in (("before", "before_true"), ("after", "after_adaptive")):
+        assert found.table[f"worst_case_accuracy_{column}"].equals(
+            found.table[f"attacked_accuracy_{own}"], check_names=False
+        )
+    assert found.transfer.height == 0
+
+
+def test_the_epsilon_curve_has_a_row_a_strength_and_begins_at_the_clean_accuracy(results: Results) -> None:
+    for phase in ("trained", "defended"):
+        curve = where(results.metrics, phase=phase, attack="fgsm", mode="adaptive", label_source="true", seed=0)
+        points = where(curve, hidden_layers="16").sort("epsilon")
+        assert points["epsilon"].to_list() == [0.0, 0.05, 0.2, 0.5]
+        clean = where(results.metrics, phase=phase, mode="clean", split="test", seed=0, hidden_layers="16")
+        assert points["correct"][0] == clean["correct"][0]
+        assert points["mean_linf"].to_list() == pytest.approx(points["epsilon"].to_list(), rel=1e-6)
+        assert points["correct"].is_sorted(descending=True)
+        assert points["zero_gradient_fraction"].n_unique() == 1
+
+
+def test_examples_show_the_first_images_of_the_first_seed(results: Results) -> None:
+    shown = results.examples
+    assert shown["seed"].unique().to_list() == [4]
+    assert shown["image"].to_list() == list(range(8)) * 2 * 3
+    data = load("digits", test_size=200)
+    for row in shown.iter_rows(named=True):
+        assert row["label"] == data.test.labels[row["image"]].item()
+        picture = (pixels(data.test.images[row["image"]], torch.float64) * 255).round().to(torch.uint8)
+        assert row["pixels"] == picture.numpy().tobytes()
+        assert set(row["signs"]) <= {0, 1, 255}
+    again = where(results.metrics, phase="trained", hidden_layers="16", seed=4, **HONEST)
+    assert where(shown, hidden_layers="16", phase="trained")["clean_prediction"].n_unique() > 1
+    assert again.height == 1
+
+
+def test_a_defence_learned_on_another_candidate() -> None:
+    own = run(SMALL.replace(transfer=False, attacks=("fgsm",)), Execution(engine="loop")).table
+    smallest = SMALL.replace(transfer=False, attacks=("fgsm",), defence_source="smallest")
+    found = run(smallest, Execution(engine="loop"))
+    before = ["test_accuracy", "attacked_accuracy_before", "attacked_accuracy_before_true"]
+    assert found.table.select("hidden_layers", "seed", *before).equals(own.select("hidden_layers", "seed", *before))
+    after = pl.col("^.*after.*$")
+    source, others = pl.col("hidden_layers") == "8", pl.col("hidden_layers") != "8"
+    # The source itself trains on its own copies, and is what it always was.
+    assert found.table.filter(source).select(after).equals(own.filter(source).select(after))
+    assert not found.table.filter(others).select(after).equals(own.filter(others).select(after))
+    copies = where(found.metrics, split="train", mode="static")
+    assert copies["attack_parameters"].unique().to_list() == ["source=8"]
+    assert where(found.metrics, split="test", mode="static")["attack_parameters"].unique().to_list() == [None]
+    named = run(smallest.replace(defence_source="8"), Execution(engine="loop"))
+    assert named.table.equals(found.table)
+
+
+def test_cautions_are_told_and_kept() -> None:
+    class Listener(Reporter):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.heard.append(message)
+
+    listener = Listener()
+    shallow = SMALL.replace(transfer=False, attacks=("fgsm",), epochs=1, adversarial_epochs=0, optimizer="sgd")
+    found = run(shallow.replace(learning_rate=1e9), Execution(engine="stack"), reporter=listener)
+    assert any(line.startswith(("dead", "diverged")) for line in found.run["warnings"])
+    assert listener.heard == found.run["warnings"]
+
+
+def test_the_plan_prices_attacks_transfer_and_the_source(tmp_path: Path) -> None:
+    plain_protocol = SMALL.replace(transfer=False, attacks=("fgsm",), epsilons=())
+
+    def seconds(**changes: object) -> float:
+        plan = make_plan(plain_protocol.replace(**changes), Execution())
+        return sum(group.predicted_seconds or 0.0 for group in plan.groups)
+
+    plain = seconds()
+    assert seconds(transfer=True) > plain
+    assert seconds(defence_source="smallest") > plain
+    assert seconds(train_attack="pgd-batch") > plain

@@ -1,0 +1,138 @@
+"""Protocols: what they refuse, and when their hash changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from atras.errors import InputError
+from atras.experiment.protocol import Execution, Protocol
+from atras.networks.candidates import Candidate
+
+OTHER_VALUES: dict[str, Any] = {
+    "dataset": "mnist",
+    "train_size": 100,
+    "test_size": "all",
+    "candidates": (Candidate((8,)),),
+    "seeds": (1, 2),
+    "stem": "conv2",
+    "activation": "tanh",
+    "initialisation": "he",
+    "head_dropout": 0.5,
+    "epochs": 3,
+    "adversarial_epochs": 0,
+    "batch_size": 64,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "epsilon": 8 / 255,
+    "label_source": "true",
+    "target": "class:3",
+    "attacks": ("fgsm", "pgd"),
+    "attack_steps": 7,
+    "step_size": 0.01,
+    "restarts": 2,
+    "epsilons": (0.0, 0.1),
+    "train_attack": "pgd-batch",
+    "transfer": True,
+    "defence_source": "smallest",
+    "precision": "fp64",
+    "evaluate_every": 5,
+}
+
+
+def test_every_field_changes_the_hash() -> None:
+    changed = {name: Protocol(**{name: value}).hash for name, value in OTHER_VALUES.items()}
+    changed["momentum"] = Protocol(optimizer="sgd", momentum=0.9).hash
+    assert changed.keys() == {field.name for field in dataclasses.fields(Protocol)}
+    assert len({*changed.values(), Protocol().hash}) == len(changed) + 1
+
+
+def test_the_hash_does_not_depend_on_the_process() -> None:
+    program = "import atras; print(atras.Protocol().hash)"
+    command = [sys.executable, "-c", program]
+    hashes = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert hashes == {Protocol().hash + "\n"}
+
+
+def test_a_protocol_is_json() -> None:
+    values = Protocol().to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["candidates"][-1] == "64"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stem", "conv3"), ("activation", "swish"), ("initialisation", "zero"), ("optimizer", "lion"),
+        ("label_source", "wrong"), ("precision", "fp16"), ("train_size", 0), ("test_size", "some"), ("epochs", 0),
+        ("epochs", True), ("adversarial_epochs", -1), ("batch_size", 0), ("epsilon", -0.1), ("epsilon", 1.5),
+        ("epsilon", float("nan")), ("learning_rate", float("inf")), ("head_dropout", 1.0), ("target", "class:x"),
+        ("candidates", ()), ("candidates", (Candidate((8,)), Candidate((8,)))), ("seeds", (1, 1)), ("seeds", (-1,)),
+        ("evaluate_every", 0.5), ("attacks", ()), ("attacks", ("fgsm", "fgsm")), ("attacks", ("cw",)),
+        ("attack_steps", 0), ("step_size", -0.1), ("restarts", 0), ("epsilons", (0.1, 2.0)), ("epsilons", (0.1, 0.1)),
+        ("train_attack", "pgd"), ("transfer", 1), ("defence_source", "largest"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_in_one_line_that_names_them(field: str, value: object) -> None:
+    with pytest.raises(InputError) as caught:
+        Protocol(**{field: value})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith((field, field.removesuffix("s")))
+    assert "\n" not in message
+
+
+def test_a_fixed_set_of_another_attack_is_refused_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"only fgsm has a fixed set.* take the one that ends in -batch"):
+        Protocol(train_attack="pgd")  # type: ignore[arg-type]
+
+
+def test_copies_made_in_every_batch_have_no_other_source() -> None:
+    with pytest.raises(InputError, match=r"defence_source .*: pgd-batch makes its copies on each candidate itself"):
+        Protocol(train_attack="pgd-batch", defence_source="smallest")
+
+
+def test_momentum_belongs_to_sgd() -> None:
+    with pytest.raises(InputError, match="only optimizer sgd"):
+        Protocol(momentum=0.9)
+
+
+def test_a_target_past_the_last_class_is_refused() -> None:
+    Protocol(target="class:9").check_classes(10)
+    with pytest.raises(InputError, match="from 0 to 9"):
+        Protocol(target="class:10").check_classes(10)
+
+
+@pytest.mark.parametrize("fields", [{"engine": "fast"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}])
+def test_impossible_executions_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        Execution(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": 5}, "dataset .=5.: expected text"),
+        ({"target": None}, "target .=None.: expected text"),
+        ({"epochs": 10**5000}, "epochs .=more digits than Python prints.: expected a whole number"),
+        ({"learning_rate": 10**5000}, "learning_rate .=more digits than Python prints.: expected a number"),
+        ({"epsilon": float("nan")}, "epsilon .=nan.: expected a number"),
+        ({"candidates": ("40",)}, "candidates .='40'.: expected a tuple of Candidate"),
+        ({"candidates": ([],)}, "expected a tuple of Candidate"),
+        ({"seeds": ([1],)}, "seed .=.1..: expected a whole number"),
+        ({"seeds": tuple(range(100_001)), "candidates": (Candidate((8,)),)}, "expected at most 100000; split them"),
+    ],
+)
+def test_fields_of_other_types_and_populations_past_all_bounds_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        Protocol(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"device": 5}, {"data_dir": 5}, {"download": 1}, {"recalibrate": None}])
+def test_an_execution_takes_its_own_types_alone(fields):
+    with pytest.raises(InputError, match=f"{next(iter(fields))} .=.*: expected"):
+        Execution(**fields)

@@ -1,0 +1,47 @@
+"""Counted FLOPs and bytes against counts made by others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from atras.engines.engine import Member
+from atras.engines.loop import LoopEngine
+from atras.experiment.protocol import Protocol
+from atras.networks.candidates import Candidate
+from atras.networks.network import Spec
+from atras.planning.cost import forward_flops, member_bytes, padded, training_flops
+
+SPECS = [Spec((1, 8, 8), 10), Spec((1, 28, 28), 10, "conv2"), Spec((3, 32, 32), 10, "conv4")]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.stem)
+def test_flops_are_those_that_torch_counts(spec: Spec) -> None:
+    engine = LoopEngine(spec, [Member(Candidate((24, 192)), 0)], Protocol(), torch.device("cpu"))
+    engine.begin_phase("train")
+    images, labels = torch.rand(4, *spec.image_shape), torch.zeros(4, dtype=torch.int64)
+    with FlopCounterMode(display=False) as forward:
+        engine.logits(images)
+    with FlopCounterMode(display=False) as step:
+        engine.step(images, labels)
+    assert forward_flops(spec, (24, 192)) * 4 == forward.get_total_flops()
+    assert training_flops(spec, (24, 192)) * 4 == step.get_total_flops()
+
+
+def test_the_papers_stems_cost_what_the_floor_is_computed_from() -> None:
+    assert forward_flops(SPECS[1], (40,)) / 1e6 == pytest.approx(4.98, abs=0.005)
+    assert forward_flops(SPECS[2], (40,)) / 1e6 == pytest.approx(39.3, abs=0.05)
+
+
+def test_bytes_grow_with_everything_that_is_kept() -> None:
+    def need(**changes: int) -> int:
+        sizes = {"itemsize": 4, "batch": 128, "evaluation_batch": 128, "images": 100} | changes
+        return member_bytes(SPECS[0], (24, 192), **sizes)
+
+    assert need(itemsize=8) > need() < need(batch=256)
+    assert need(evaluation_batch=256) > need() < need(images=200)
+
+
+def test_padding_takes_the_widest_of_each_layer() -> None:
+    assert padded([(8, 64, 3), (16, 2, 3)]) == (16, 64, 3)

@@ -1,0 +1,179 @@
+"""What a run tells while it runs."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import atras
+from atras.running import progress
+from atras.running.progress import LiveReporter, PlainReporter, Reporter, choose
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def tell(reporter: Reporter) -> None:
+    reporter.plan(["device cpu", "group  members"])
+    reporter.note("stem [none] for 8x8")
+    reporter.group_started(0, 2, "depth 1: 40 .. 64", 4, 200)
+    reporter.progress(0, "train", 100, 0.5, 0.75)
+    reporter.group_finished(0, 61.2)
+    reporter.group_started(1, 2, "depth 2: 8-128", 1, 100)
+    reporter.progress(1, "adversarial", 100, None, None)
+    reporter.group_finished(1, 1.25)
+    reporter.close()
+    reporter.close()
+
+
+def test_plain_output_is_a_line_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    tell(PlainReporter(stream))
+    assert stream.getvalue().splitlines() == [
+        "device cpu",
+        "group  members",
+        "stem [none] for 8x8",
+        "group 1/2, depth 1: 40 .. 64, 4 members, 200 steps",
+        "group 1/2, depth 1: 40 .. 64, 50 % train loss 0.500 acc 0.750",
+        "group 1/2, depth 1: 40 .. 64, finished in 1 min 1 s",
+        "group 2/2, depth 2: 8-128, 1 member, 100 steps",
+        "group 2/2, depth 2: 8-128, 100 % adversarial",
+        "group 2/2, depth 2: 8-128, finished in 1.2 s",
+    ]
+
+
+def test_plain_progress_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 1000)
+    for step in range(1000):
+        now = step * 0.02
+        reporter.progress(0, "train", step, 0.1, 0.9)
+    percents = re.findall(r"(\d+) %", stream.getvalue())
+    assert percents == ["25", "50", "75"]
+
+
+def test_live_output_shows_a_bar_a_group_on_one_line_of_80_columns() -> None:
+    stream = Terminal()
+    reporter = LiveReporter(Console(file=stream, width=80, height=24, force_terminal=True, color_system=None))
+    reporter.group_started(15, 16, "depth 5: 8-..-128 .. 64-..-1024", 18, 1000)
+    reporter.progress(15, "train", 370, 0.1234, 0.9)
+    reporter._progress.refresh()
+    reporter.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    frames = [frame.strip() for frame in re.split(r"[\r\n]", text) if "37%" in frame]
+    assert frames
+    assert re.fullmatch(
+        r"16/16 depth 5: 8-\.\.-128 \.\. 64-\.\.-1024 x18 \S+ +37% loss 0\.123 acc 0\.900 \S+", frames[-1]
+    )
+    assert len(frames[-1]) <= 80
+
+
+def test_live_output_keeps_a_line_and_no_bar_of_each_finished_group() -> None:
+    stream = Terminal()
+    reporter = LiveReporter(Console(file=stream, width=80, height=24, force_terminal=True, color_system=None))
+    tell(reporter)
+    assert reporter._progress.tasks == []
+    text = stream.getvalue()
+    assert "stem [none] for 8x8" in text
+    assert "1/2 depth 1: 40 .. 64 x4, finished in 1 min 1 s" in text
+    assert "2/2 depth 2: 8-128 x1, finished in 1.2 s" in text
+
+
+def test_the_stream_decides_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert type(choose(stream=Terminal())) is LiveReporter
+    assert type(choose(stream=io.StringIO())) is PlainReporter
+    assert type(choose(quiet=True, stream=Terminal())) is Reporter
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(choose(stream=Terminal())) is PlainReporter
+
+
+def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(choose())
+    assert capsys.readouterr().out == ""
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(choose(quiet=True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_reporters_import_without_rich() -> None:
+    code = (
+        "import sys, atras.progress as p; p.choose(True); p.choose(stream=sys.stdout); sys.exit('rich' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(atras.__file__).parents[1], capture_output=True, check=False
+    )
+    assert done.returncode == 0
+
+
+HOSTILE = "[bold]data\x1b[2J\u202e\udcff[/bold]"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_names_are_shown_and_not_obeyed(live: bool) -> None:
+    stream = Terminal()
+    # rich would hide a bare surrogate's failure to be encoded only on a stream without an encoding.
+    reporter = LiveReporter(Console(file=stream, width=100)) if live else PlainReporter(stream)
+    reporter.note(HOSTILE)
+    reporter.close()
+    assert r"[bold]data\x1b[2J\u202e\udcff[/bold]" in stream.getvalue()
+
+
+def test_a_resumed_group_tells_what_it_had_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 200)
+    reporter.group_resumed(0, 150)
+    reporter.progress(0, "train", 160, None, None)
+    assert stream.getvalue().splitlines()[1:] == [
+        "group 1/1, depth 1, goes on from 75 %",
+        "group 1/1, depth 1, 80 % train",
+    ]
+    console = Console(file=Terminal(), force_terminal=True, width=80)
+    live = LiveReporter(console)
+    live.group_started(0, 1, "depth 1", 2, 200)
+    live.group_resumed(0, 150)
+    (task,) = live._progress.tasks
+    assert (task.completed, task.speed) == (150, None)
+    live.close()
+
+
+def test_a_log_has_a_line_a_percent_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 100_000)
+    for step in range(0, 100_000, 10):
+        reporter.progress(0, "train", step, 0.5, 0.5)
+    assert len(stream.getvalue().splitlines()) == 1 + 100
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "Input/output error"), ValueError("closed")])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stream_that_is_gone_stops_no_run(terminal: bool, error: Exception) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+        def isatty(self) -> bool:
+            return terminal
+
+    tell(choose(stream=Gone()))
