@@ -25,4 +25,4 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     assert isinstance(charts["parameters-robust"], Chart)
     winner = names["winner"]
     assert isinstance(winner, dict)
-    assert winner["attacked_accuracy_after_adaptive"] > 0.5
+    assert winner["attacked_accuracy_after_white_box"] > 0.5

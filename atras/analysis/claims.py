@@ -23,7 +23,7 @@ ENOUGH_SEEDS = 5
 TRANSFER_SHARE = 0.5
 """Share of its white-box effect that an attack must keep on another network to be said to transfer. Our choice."""
 
-STATIC, ADAPTIVE = "recovery_static", "recovery_adaptive"
+STATIC, WHITE_BOX = "recovery_static", "recovery_white_box"
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def claims(results: Results, dataset: PaperName | None = None) -> list[Claim]:
         _two_layers(run, paper, dataset),
         _larger(run, paper, dataset),
         _smallest("recovery (static) is largest on small networks", small, run, paper, STATIC),
-        _smallest("recovery (adaptive) is largest on small networks", small, run, None, ADAPTIVE),
+        _smallest("recovery (white-box) is largest on small networks", small, run, None, WHITE_BOX),
         _smallest("small networks are most robust (static)", small, run, paper, "attacked_accuracy_after_static"),
-        _smallest("small networks are most robust (adaptive)", small, run, None, honest),
+        _smallest("small networks are most robust (white-box)", small, run, None, honest),
         _smallest("post-defence accuracy is best on small", small, run, paper, "adversarial_test_accuracy"),
         _faster(results),
         _transfers(results),

@@ -10,7 +10,7 @@ from atras.results.schemas import ACCURACIES
 
 from .statistics import bootstrap_mean, holm, sign_flip_test
 
-COLUMNS = (*ACCURACIES, "recovery_static", "recovery_adaptive")
+COLUMNS = (*ACCURACIES, "recovery_static", "recovery_white_box")
 
 
 def compare(a: Results, b: Results) -> pl.DataFrame:

@@ -229,17 +229,17 @@ def row_by_row(results: Results) -> pl.DataFrame:
 
     Returns:
         Columns hidden_layers, mnist, mnist_flags, cifar10, cifar10_flags (the paper's; null where it has no such
-        candidate), recovery_static, recovery_adaptive, flags (null where the run has none); the paper's order, then
+        candidate), recovery_static, recovery_white_box, flags (null where the run has none); the paper's order, then
         the run's.
     """
     frame = results.candidate_means()
     ours = frame.join(
-        results.table.group_by("hidden_layers").agg(pl.col("recovery_static", "recovery_adaptive").mean()),
+        results.table.group_by("hidden_layers").agg(pl.col("recovery_static", "recovery_white_box").mean()),
         on="hidden_layers",
         maintain_order="left",
     )
     ours = ours.select(
-        "hidden_layers", "recovery_static", "recovery_adaptive", flags=_flags(pl.col("status") == "dead")
+        "hidden_layers", "recovery_static", "recovery_white_box", flags=_flags(pl.col("status") == "dead")
     )
     mnist, cifar10 = (_paper_row_by_row(dataset) for dataset in PAPER_NAMES)
     joined = mnist.join(cifar10, on="hidden_layers", maintain_order="left")

@@ -126,9 +126,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def robust_column(results: Results) -> str:
-    """The table's most honest column: the worst case over attacks, or the adaptive accuracy where that is missing."""
+    """The table's most honest column: the worst case over attacks, or the white-box accuracy where that is missing."""
     worst = "worst_case_accuracy_after"
-    return worst if results.table[worst].count() else "attacked_accuracy_after_adaptive"
+    return worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
 
 
 def ranking(results: Results, column: str | None = None) -> pl.DataFrame:

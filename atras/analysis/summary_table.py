@@ -15,7 +15,7 @@ _SHOWN = (
     ("attacked_accuracy_before", 6),
     ("adversarial_train_accuracy", 6),
     ("adversarial_test_accuracy", 6),
-    ("attacked_accuracy_after_adaptive", 8),
+    ("attacked_accuracy_after_white_box", 8),
     ("attacked_accuracy_after_static", 6),
 )
 
@@ -50,7 +50,7 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
 def _heading(left: str, right: str, left_width: int) -> list[str]:
     return [
         f"{left}{right:>{left_width - len(left)}}  train   test attack    adv    adv    after  after",
-        " " * left_width + "               before  train   test adaptive static",
+        " " * left_width + "               before  train   test whitebox static",
     ]
 
 

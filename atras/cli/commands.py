@@ -153,7 +153,7 @@ def _row_lines(results: Results) -> list[str]:
     lines = [
         "row by row: recovery, in points; l lost accuracy, c one class (chance),",
         "a more accurate on the old adversarial images than on clean ones, d diverged",
-        f"{'':<28} {'paper mnist':>12} {'paper cifar10':>13} {'here static':>13} {'adaptive':>9}",
+        f"{'':<28} {'paper mnist':>12} {'paper cifar10':>13} {'here static':>13} {'white-box':>9}",
     ]
     for row in row_by_row(results).iter_rows(named=True):
         name = row["hidden_layers"]
@@ -164,7 +164,7 @@ def _row_lines(results: Results) -> list[str]:
         here = f"{_number(row['recovery_static'], 100):>10} {_marks(row['flags']):<2}"
         lines += [name] if len(name) > 28 else []
         shown = name if len(name) <= 28 else ""
-        lines.append(f"{shown:<28} {cells[0]} {cells[1]} {here} {_number(row['recovery_adaptive'], 100):>9}".rstrip())
+        lines.append(f"{shown:<28} {cells[0]} {cells[1]} {here} {_number(row['recovery_white_box'], 100):>9}".rstrip())
     return lines
 
 

@@ -54,7 +54,7 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
             yield meanings[str(row["status"])], row
         for clean, attacked in (
             ("test_accuracy", "attacked_accuracy_before_true"),
-            ("adversarial_test_accuracy", "attacked_accuracy_after_adaptive"),
+            ("adversarial_test_accuracy", "attacked_accuracy_after_white_box"),
         ):
             if _number(row[attacked]) > _number(row[clean]):
                 yield "more accurate under attack than without, weak gradients?", row
@@ -62,7 +62,7 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
-    fresh = [row for row in metrics if row["mode"] == "adaptive" and row["epoch"] is None and row["split"] == "test"]
+    fresh = [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
     fgsm = [row for row in fresh if row["attack"] == "fgsm" and row["label_source"] == "true"]
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in fresh:

@@ -129,7 +129,7 @@ class Population(Evaluation):
             self.record("test_accuracy", "test", found.clean)
             self.note_dead(found.clean)
             before = found.attacks[self.attack]
-            self.record("attacked_accuracy_before", "test", before, self.attack.label, "adaptive")
+            self.record("attacked_accuracy_before", "test", before, self.attack.label, "white-box")
             if self.attack == self.honest_attack:
                 self._copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
             self.record_attacks(found, "attacked_accuracy_before_true", "worst_case_accuracy_before")
@@ -154,12 +154,12 @@ class Population(Evaluation):
             self.record("adversarial_test_accuracy", "test", found.clean)
             self.note_dead(found.clean)
             self.record("attacked_accuracy_after_static", "test", static, old, "static")
-            self.record_attacks(found, "attacked_accuracy_after_adaptive", "worst_case_accuracy_after")
+            self.record_attacks(found, "attacked_accuracy_after_white_box", "worst_case_accuracy_after")
 
     def measure_gap(self, epoch: int) -> None:
         """Compare FGSM and PGD after an epoch: where they part, the model has learned FGSM alone."""
         for attack, score in self.gap().items():
-            self.record(None, "train", score, attack.label, "adaptive", epoch)
+            self.record(None, "train", score, attack.label, "white-box", epoch)
 
     def record_attacks(self, found: Figures, column: str, worst_column: str) -> None:
         """Record FGSM at the true label, its epsilon curve, the stronger attacks and the worst case over them.
@@ -169,15 +169,15 @@ class Population(Evaluation):
             column, worst_column: of FGSM and of the worst case, in the table.
         """
         if column not in self.accuracies[0]:
-            self.record(column, "test", found.attacks[self.honest_attack], self.honest_attack.label, "adaptive")
+            self.record(column, "test", found.attacks[self.honest_attack], self.honest_attack.label, "white-box")
         for epsilon, score in found.curve.items():
-            self.record(None, "test", score, replace(self.honest_attack, epsilon=epsilon).label, "adaptive")
+            self.record(None, "test", score, replace(self.honest_attack, epsilon=epsilon).label, "white-box")
         for attack in self.stronger:
-            self.record(None, "test", found.attacks[attack], attack.label, "adaptive")
+            self.record(None, "test", found.attacks[attack], attack.label, "white-box")
         if self.stronger:
             names = " ".join(attack.label.name for attack in (self.honest_attack, *self.stronger))
             worst = Label("worst", names, self.protocol.epsilon, "true", "none")
-            self.record(worst_column, "test", found.worst, worst, "adaptive")
+            self.record(worst_column, "test", found.worst, worst, "white-box")
         else:
             self._copy_column(column, worst_column)
 
@@ -243,8 +243,8 @@ class Population(Evaluation):
             }  # fmt: skip
             row.update(self.accuracies[i])
             row["recovery_static"] = self._difference(i, "attacked_accuracy_after_static", "attacked_accuracy_before")
-            row["recovery_adaptive"] = self._difference(
-                i, "attacked_accuracy_after_adaptive", "attacked_accuracy_before_true"
+            row["recovery_white_box"] = self._difference(
+                i, "attacked_accuracy_after_white_box", "attacked_accuracy_before_true"
             )
             self.rows.table.append(row)
         return self.rows

@@ -20,7 +20,7 @@ from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 MAX_JSON_BYTES = 2**26
 """Largest run.json that is read."""
 
-_HEADLINES = ("attacked_accuracy_after_adaptive", "attacked_accuracy_after_static", "adversarial_test_accuracy")
+_HEADLINES = ("attacked_accuracy_after_white_box", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
 
 
@@ -76,10 +76,10 @@ class Results:
 
         Returns:
             The paper's seven columns in its order (attacked_accuracy_after is the static one), then
-            attacked_accuracy_after_adaptive and status.
+            attacked_accuracy_after_white_box and status.
         """
         columns = [pl.col(ours).alias(paper) for paper, ours in PAPER_COLUMNS.items()]
-        return self.candidate_means().select(*columns, "hidden_layers", "attacked_accuracy_after_adaptive", "status")
+        return self.candidate_means().select(*columns, "hidden_layers", "attacked_accuracy_after_white_box", "status")
 
     def by_depth(self) -> pl.DataFrame:
         """A row a depth: every accuracy averaged over the members that trained.

@@ -39,7 +39,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "attacked_accuracy_after_static": Column(
             pl.Float64, "defended model, the very images of attacked_accuracy_before"
         ),
-        "attacked_accuracy_after_adaptive": Column(
+        "attacked_accuracy_after_white_box": Column(
             pl.Float64, "defended model, test images attacked anew, at the true label"
         ),
         "worst_case_accuracy_before": Column(
@@ -47,7 +47,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "worst_case_accuracy_after": Column(pl.Float64, "defended model, likewise"),
         "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
-        "recovery_adaptive": Column(pl.Float64, "attacked_accuracy_after_adaptive - attacked_accuracy_before_true"),
+        "recovery_white_box": Column(pl.Float64, "attacked_accuracy_after_white_box - attacked_accuracy_before_true"),
     },
     "metrics": {
         "dataset": _DATASET,
@@ -73,7 +73,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
         "mode": Column(
             pl.String,
-            "`clean`; `static`: attack made on the model before its defence; `adaptive`: made on the model evaluated",
+            "`clean`; `static`: attack made on the model before its defence; `white-box`: made on the model evaluated",
         ),
         "n": Column(pl.Int64, "images evaluated"),
         "correct": Column(pl.Int64, "images classified correctly; a diverged model has no rows"),

@@ -18,7 +18,7 @@ from atras.training.stages import Watcher, attack_source
 
 from .task import ENGINES, Common, parts_of
 
-MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_adaptive"}
+MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_white_box"}
 """By phase, the column of the table that is null where the network had diverged."""
 
 

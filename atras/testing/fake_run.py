@@ -86,7 +86,7 @@ class _MadeUp:
             "attacked_accuracy_before_true": before,
             "adversarial_test_accuracy": found.get(("none", "defended"), 0.1),
             "attacked_accuracy_after_static": None if after is None else after + 0.08,
-            "attacked_accuracy_after_adaptive": after,
+            "attacked_accuracy_after_white_box": after,
             "worst_case_accuracy_after": found.get(("worst", "defended")),
         }
         gain = None if after is None or before is None else after - before
@@ -94,7 +94,7 @@ class _MadeUp:
             where
             | {"depth": len(widths), "parameters": size, "status": "dead" if dead else "trained"}
             | figures
-            | {"recovery_static": None if gain is None else gain + 0.08, "recovery_adaptive": gain}
+            | {"recovery_static": None if gain is None else gain + 0.08, "recovery_white_box": gain}
         )
         for phase, start in (("train", 2.0), ("adversarial", 1.0)):
             for epoch in (1, 2, 3):
@@ -132,7 +132,7 @@ class _MadeUp:
             "epsilon": epsilon,
             "label_source": None if clean else "true",
             "target": None if clean else "none",
-            "mode": "clean" if clean else "adaptive",
+            "mode": "clean" if clean else "white-box",
             "n": 899,
             "correct": correct,
             "protocol_hash": self.hash,

@@ -40,9 +40,9 @@ ORDER = [
     "two-hidden-layer networks lose accuracy",
     "networks of 4 and more hidden layers recover little",
     "recovery (static) is largest on small networks",
-    "recovery (adaptive) is largest on small networks",
+    "recovery (white-box) is largest on small networks",
     "small networks are most robust (static)",
-    "small networks are most robust (adaptive)",
+    "small networks are most robust (white-box)",
     "post-defence accuracy is best on small",
     "smaller networks are faster",
     "attacks made on small networks transfer to larger ones",
@@ -58,7 +58,7 @@ def members(by_depth: dict[int, float], seeds: int, names: tuple[str, ...] = NAM
             figure = by_depth.get(depth, 0.0) + 1e-4 * ((7 * index + 3 * seed) % 5 - 2)
             parameters = 100 * (index + 1)
             row = {"hidden_layers": name, "depth": depth, "seed": seed, "status": "trained", "parameters": parameters}
-            figures = dict.fromkeys([*ACCURACIES, "recovery_static", "recovery_adaptive"], figure)
+            figures = dict.fromkeys([*ACCURACIES, "recovery_static", "recovery_white_box"], figure)
             rows.append(row | figures)
     return rows
 

@@ -101,7 +101,7 @@ def test_the_file_says_what_it_holds(finished: Results, tmp_path: Path) -> None:
     assert metadata["protocol_hash"] == PROTOCOL.hash
     assert metadata["spec"]["head_rate256"] == 64
     row = finished.table.filter(hidden_layers="12-16", seed=0).to_dicts()[0]
-    assert metadata["accuracies"]["attacked_accuracy_after_adaptive"] == row["attacked_accuracy_after_adaptive"]
+    assert metadata["accuracies"]["attacked_accuracy_after_white_box"] == row["attacked_accuracy_after_white_box"]
 
 
 def test_a_loaded_network_outlives_atras(finished: Results, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def with_foolbox(module: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
 @pytest.mark.parametrize("attack", [with_art, with_foolbox])
 @pytest.mark.parametrize(
     ("phase", "column"),
-    [("trained", "attacked_accuracy_before_true"), ("defended", "attacked_accuracy_after_adaptive")],
+    [("trained", "attacked_accuracy_before_true"), ("defended", "attacked_accuracy_after_white_box")],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_attacked_by_others_it_scores_what_the_table_says(
@@ -205,8 +205,8 @@ def test_attacked_by_others_it_scores_what_the_table_says(
 
 
 def test_the_best_is_the_best_mean_and_its_first_trained_seed(finished: Results) -> None:
-    means = finished.table.group_by("hidden_layers").agg(pl.col("attacked_accuracy_after_adaptive").mean())
-    best = means.sort("attacked_accuracy_after_adaptive", descending=True)["hidden_layers"][0]
+    means = finished.table.group_by("hidden_layers").agg(pl.col("attacked_accuracy_after_white_box").mean())
+    best = means.sort("attacked_accuracy_after_white_box", descending=True)["hidden_layers"][0]
     assert best_robust(finished).name == best
     assert first_seed(finished, SMALL) == 3
     dead = pl.when(pl.col("seed") == 3).then(pl.lit("dead")).otherwise(pl.col("status")).alias("status")

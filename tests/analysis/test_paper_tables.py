@@ -127,7 +127,7 @@ def test_after_the_defence_the_static_column_is_compared() -> None:
     names = ["40", "48", "56", "64"]
     printed = dict(paper_table("mnist").select("hidden_layers", "attacked_accuracy_after").iter_rows())
     rows = [
-        row(name, attacked_accuracy_after_static=printed[name], attacked_accuracy_after_adaptive=0.5) for name in names
+        row(name, attacked_accuracy_after_static=printed[name], attacked_accuracy_after_white_box=0.5) for name in names
     ]
     found = distance(run_of(rows))
     assert found is not None

@@ -29,7 +29,7 @@ from atras.results.frames import wilson
 from atras.results.results import Results
 from atras.results.schemas import SCHEMAS, dtypes
 
-ROBUST = "attacked_accuracy_after_adaptive"
+ROBUST = "attacked_accuracy_after_white_box"
 
 
 def run_of(rows: list[dict[str, Any]], images: int = 0) -> Results:
@@ -178,7 +178,7 @@ def test_members_that_failed_are_not_passed_over() -> None:
     assert dict(found.select("hidden_layers", "trained").iter_rows()) == {"24": 1, "8": 1, "16": 1}
 
 
-def test_the_worst_case_outranks_the_adaptive_figure() -> None:
+def test_the_worst_case_outranks_the_white_box_figure() -> None:
     rows = [{**row("8", 0.9), "worst_case_accuracy_after": 0.2}, {**row("16", 0.8), "worst_case_accuracy_after": 0.3}]
     assert ranking(run_of(rows))["hidden_layers"].to_list() == ["16", "8"]
     assert robust_column(run_of([row("8", 0.9)])) == ROBUST

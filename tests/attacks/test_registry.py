@@ -125,7 +125,7 @@ def test_the_whole_experiment_runs_and_tells_the_gap_after_every_epoch(variant: 
         (1, "fgsm"), (1, "pgd"), (2, "fgsm"), (2, "pgd"),
     ]  # fmt: skip
     assert {(row["split"], row["n"], row["phase"], row["mode"]) for row in sample} == {
-        ("train", 30, "defended", "adaptive")
+        ("train", 30, "defended", "white-box")
     }
     assert {row["steps"] for row in rows.history if row["phase"] == "adversarial"} == {8}
 

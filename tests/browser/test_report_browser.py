@@ -60,8 +60,8 @@ def figures(page: Any, column: int) -> list[float]:
 
 
 def test_a_click_sorts_and_a_second_one_turns_the_order(page: Any) -> None:
-    button = page.locator("#run1-candidates thead button", has_text="robust, adaptive").first
-    head = page.locator("#run1-candidates thead th", has_text="robust, adaptive").first
+    button = page.locator("#run1-candidates thead button", has_text="robust, white-box").first
+    head = page.locator("#run1-candidates thead th", has_text="robust, white-box").first
     before = first_cells(page)
     button.click()
     assert head.get_attribute("aria-sort") == "ascending"

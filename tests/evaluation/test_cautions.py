@@ -9,14 +9,14 @@ from atras.evaluation.recorder import Row, Rows
 
 FINE = {
     "hidden_layers": "40", "seed": 0, "status": "trained", "test_accuracy": 0.9, "attacked_accuracy_before_true": 0.5,
-    "adversarial_test_accuracy": 0.9, "attacked_accuracy_after_adaptive": 0.6,
+    "adversarial_test_accuracy": 0.9, "attacked_accuracy_after_white_box": 0.6,
 }  # fmt: skip
 
 
 def metric(attack: str, correct: int, **changes: object) -> Row:
     row: Row = {
         "hidden_layers": "40", "seed": 0, "phase": "trained", "epoch": None, "split": "test", "attack": attack,
-        "epsilon": 0.05, "label_source": "true", "mode": "adaptive", "n": 1000, "correct": correct,
+        "epsilon": 0.05, "label_source": "true", "mode": "white-box", "n": 1000, "correct": correct,
         "zero_gradient_fraction": 0.1,
     }  # fmt: skip
     return row | changes
@@ -30,9 +30,9 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
     [
         ({}, [metric("fgsm", 500), metric("pgd", 400)], None),
         ({"status": "dead"}, [], "dead, predicts one class"),
-        ({"status": "diverged", "attacked_accuracy_after_adaptive": None}, [], "diverged, a loss"),
+        ({"status": "diverged", "attacked_accuracy_after_white_box": None}, [], "diverged, a loss"),
         ({"attacked_accuracy_before_true": 0.91}, [], "more accurate under attack"),
-        ({"attacked_accuracy_after_adaptive": 0.91}, [], "more accurate under attack"),
+        ({"attacked_accuracy_after_white_box": 0.91}, [], "more accurate under attack"),
         ({}, [metric("fgsm", 500), metric("pgd", 511)], "FGSM turns more images than PGD"),
         ({}, [metric("fgsm", 500), metric("pgd", 509)], None),
         ({}, [metric("fgsm", 500), metric("pgd", 600, phase="defended")], None),

@@ -36,7 +36,7 @@ ENGINES = [
     "stack",
     pytest.param("fused", marks=pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")),
 ]
-HONEST = {"attack": "fgsm", "mode": "adaptive", "label_source": "true", "epsilon": 0.05}
+HONEST = {"attack": "fgsm", "mode": "white-box", "label_source": "true", "epsilon": 0.05}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +56,7 @@ def where(frame: pl.DataFrame, **values: object) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_diagonal_is_the_adaptive_figure_exactly(engine: Any, results: Results) -> None:
+def test_the_diagonal_is_the_white_box_figure_exactly(engine: Any, results: Results) -> None:
     short = SMALL.replace(attacks=("fgsm",), epsilons=())
     found = results if engine == "stack" else run(short, Execution(engine=engine))
     diagonal = found.transfer.filter(pl.col("source_hidden_layers") == pl.col("target_hidden_layers"))
@@ -122,7 +122,7 @@ def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> N
 
 def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
     for phase, column in (("trained", "before"), ("defended", "after")):
-        fresh = where(results.metrics, phase=phase, mode="adaptive", label_source="true")
+        fresh = where(results.metrics, phase=phase, mode="white-box", label_source="true")
         worst = where(fresh, attack="worst")
         assert worst["attack_parameters"].unique().to_list() == ["fgsm pgd deepfool-l2 deepfool-linf"]
         assert worst["accuracy"].equals(results.table[f"worst_case_accuracy_{column}"], check_names=False)
@@ -144,7 +144,7 @@ def test_fgsm_alone_is_its_own_worst_case_and_says_nothing_twice() -> None:
     plain = SMALL.replace(attacks=("fgsm",), transfer=False, epsilons=())
     found = run(plain, Execution(engine="stack"))
     assert "worst" not in found.metrics["attack"]
-    for column, own in (("before", "before_true"), ("after", "after_adaptive")):
+    for column, own in (("before", "before_true"), ("after", "after_white_box")):
         assert found.table[f"worst_case_accuracy_{column}"].equals(
             found.table[f"attacked_accuracy_{own}"], check_names=False
         )
@@ -153,7 +153,7 @@ def test_fgsm_alone_is_its_own_worst_case_and_says_nothing_twice() -> None:
 
 def test_the_epsilon_curve_has_a_row_a_strength_and_begins_at_the_clean_accuracy(results: Results) -> None:
     for phase in ("trained", "defended"):
-        curve = where(results.metrics, phase=phase, attack="fgsm", mode="adaptive", label_source="true", seed=0)
+        curve = where(results.metrics, phase=phase, attack="fgsm", mode="white-box", label_source="true", seed=0)
         points = where(curve, hidden_layers="16").sort("epsilon")
         assert points["epsilon"].to_list() == [0.0, 0.05, 0.2, 0.5]
         clean = where(results.metrics, phase=phase, mode="clean", split="test", seed=0, hidden_layers="16")

@@ -171,7 +171,7 @@ def test_a_diverged_member_costs_the_others_nothing(
     assert wild.filter(others).equals(calm.filter(others))
     (row,) = wild.filter(~others).rows(named=True)
     assert row["status"] == "diverged"
-    assert row["attacked_accuracy_after_adaptive"] is None
+    assert row["attacked_accuracy_after_white_box"] is None
     count("diverged members isolated")
 
 

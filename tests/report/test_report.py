@@ -166,15 +166,15 @@ def test_a_run_that_has_not_finished_says_so(full: Results) -> None:
     assert "has not finished" not in text_of(full, "experiment")
 
 
-def test_the_headline_is_the_adaptive_figure_and_the_table_agrees_with_the_run(full: Results) -> None:
+def test_the_headline_is_the_white_box_figure_and_the_table_agrees_with_the_run(full: Results) -> None:
     means = full.candidate_means(trained_only=True)
-    column = "attacked_accuracy_after_adaptive"
+    column = "attacked_accuracy_after_white_box"
     best = means.sort(column, descending=True).row(0, named=True)
-    headline = f"Highest adaptive robust accuracy: {best['hidden_layers']} with {best[column]:.4f} ("
+    headline = f"Highest white-box robust accuracy: {best['hidden_layers']} with {best[column]:.4f} ("
     assert text_of(full, "candidates").startswith(headline)
     (candidates,) = [section for section in sections(full) if section.key == "candidates"]
     table = candidates.tables[0]
-    assert table.columns[:5] == ("hidden layers", "robust, adaptive", "depth", "parameters", "robust, static")
+    assert table.columns[:5] == ("hidden layers", "robust, white-box", "depth", "parameters", "robust, static")
     shown = {row[0]: row[1].split(" ")[0] for row in table.rows}
     expected = {row["hidden_layers"]: f"{row[column]:.4f}" for row in means.iter_rows(named=True)}
     assert {name: figure for name, figure in shown.items() if figure != "-"} == expected
@@ -197,7 +197,7 @@ def test_every_member_has_a_row_where_there_are_several_seeds(full: Results) -> 
 def test_recovery_stands_beside_the_papers() -> None:
     chart = report.figures(make_run(dataset="mnist"))["recovery"]
     assert isinstance(chart, plots.Chart)
-    assert [series.label for series in chart.series] == ["adaptive", "static", "paper (static)"]
+    assert [series.label for series in chart.series] == ["white-box", "static", "paper (static)"]
     rows = paper_tables.trained_rows("mnist").filter(~pl.col("hidden_layers").str.contains("-"))
     expected = rows.select(pl.col("attacked_accuracy_after") - pl.col("attacked_accuracy_before")).to_series().mean()
     # The mean of four figures in another order of summation.
@@ -240,7 +240,7 @@ def test_several_runs_are_compared_and_each_keeps_its_own_part(full: Results) ->
     other = make_run(dataset="mnist", seeds=(0,))
     parsed = Page(page([full, other]))
     assert [article["id"] for article in parsed.all("article")] == ["run1", "run2"]
-    assert any("Adaptive robust accuracy by depth" in text for text in parsed.texts)
+    assert any("White-box robust accuracy by depth" in text for text in parsed.texts)
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
 

@@ -59,7 +59,7 @@ def table_row(name: str, seed: int = 0, accuracy: float | None = 0.9, **changes:
         "status": "trained",
         **dict.fromkeys(ACCURACIES, accuracy),
         "recovery_static": -0.25,
-        "recovery_adaptive": 0.0,
+        "recovery_white_box": 0.0,
     }
     return row | changes
 
@@ -486,15 +486,15 @@ def test_a_foreign_run_json_is_refused(finished: Path, content: bytes) -> None:
 # Views
 
 
-def test_paper_table_has_the_papers_columns_and_the_adaptive_one() -> None:
+def test_paper_table_has_the_papers_columns_and_the_white_box_one() -> None:
     figures: dict[str, Any] = {name: 0.1 * (index + 1) for index, name in enumerate(ACCURACIES)}
     found = results_of([table_row("24-192", **figures), table_row("40", status="dead")]).paper_table()
     paper = Path(results.__file__).with_name("tables") / "mnist.csv"
     header = paper.read_text().splitlines()[0].split(",")
-    assert found.columns == [*header, "attacked_accuracy_after_adaptive", "status"]
+    assert found.columns == [*header, "attacked_accuracy_after_white_box", "status"]
     first = found.row(0, named=True)
     assert first["attacked_accuracy_after"] == figures["attacked_accuracy_after_static"]
-    assert first["attacked_accuracy_after_adaptive"] == figures["attacked_accuracy_after_adaptive"]
+    assert first["attacked_accuracy_after_white_box"] == figures["attacked_accuracy_after_white_box"]
     assert first["test_accuracy"] == figures["test_accuracy"]
     assert found["hidden_layers"].to_list() == ["24-192", "40"]
     assert found["status"].to_list() == ["trained", "dead"]
@@ -563,18 +563,18 @@ def test_summary_fits_the_width_and_names_every_candidate(width: int) -> None:
     assert {candidate.name for candidate in PAPER_CANDIDATES} <= first_words
 
 
-def test_figures_stand_under_their_headings_adaptive_before_static() -> None:
+def test_figures_stand_under_their_headings_white_box_before_static() -> None:
     figures: dict[str, Any] = {name: 0.1 * (index + 1) for index, name in enumerate(ACCURACIES)}
     lines = summary_lines(results_of([table_row("16-64-256-1024", parameters=1_401_234, **figures)]))
     assert lines[:3] == [
         "hidden layers params  train   test attack    adv    adv    after  after status",
-        "                                   before  train   test adaptive static",
+        "                                   before  train   test whitebox static",
         "16-64-256-1024 1.40M 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000 trained",
     ]
     assert lines[4:] == [
         "means by depth, over the members that trained",
         "depth        trained  train   test attack    adv    adv    after  after",
-        "                                   before  train   test adaptive static",
+        "                                   before  train   test whitebox static",
         "4                1/1 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000",
     ]
 

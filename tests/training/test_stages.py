@@ -77,7 +77,7 @@ def textbook(member: Member) -> dict[str, float]:
     found["adversarial_train_accuracy"] = accuracy(*doubled)
     found["adversarial_test_accuracy"] = accuracy(x_test, y_test)
     found["attacked_accuracy_after_static"] = accuracy(old_attack, y_test)
-    found["attacked_accuracy_after_adaptive"] = accuracy(attack(x_test, y_test), y_test)
+    found["attacked_accuracy_after_white_box"] = accuracy(attack(x_test, y_test), y_test)
     return found
 
 
@@ -89,8 +89,8 @@ def test_every_accuracy_is_the_textbook_scripts(together: bool) -> None:
         expected = textbook(member)
         assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-12)
         static = expected["attacked_accuracy_after_static"] - expected["attacked_accuracy_before"]
-        adaptive = expected["attacked_accuracy_after_adaptive"] - expected["attacked_accuracy_before_true"]
-        assert (row["recovery_static"], row["recovery_adaptive"]) == pytest.approx((static, adaptive), abs=1e-12)
+        white_box = expected["attacked_accuracy_after_white_box"] - expected["attacked_accuracy_before_true"]
+        assert (row["recovery_static"], row["recovery_white_box"]) == pytest.approx((static, white_box), abs=1e-12)
         assert (row["hidden_layers"], row["seed"]) == (member.candidate.name, member.seed)
         assert row["status"] == "trained"
 
@@ -122,7 +122,7 @@ def test_metrics_carry_the_attack_and_its_traces() -> None:
     assert len(rows) == len(MEMBERS) * 10
     clean = [row for row in rows if row["mode"] == "clean"]
     static = [row for row in rows if row["mode"] == "static"]
-    fresh = [row for row in rows if row["mode"] == "adaptive"]
+    fresh = [row for row in rows if row["mode"] == "white-box"]
     assert all(row["mean_linf"] is None and row["epsilon"] == 0.0 and row["attack"] == "none" for row in clean)
     assert all(row["zero_gradient_fraction"] is None for row in clean + static)
     assert all(row["mean_linf"] == pytest.approx(0.1) for row in fresh)
@@ -178,7 +178,7 @@ def test_a_member_that_diverges_under_attack_training_keeps_its_first_accuracies
     assert row["status"] == "diverged"
     assert row["attacked_accuracy_before_true"] is not None
     assert row["adversarial_test_accuracy"] is None
-    assert row["recovery_adaptive"] is None
+    assert row["recovery_white_box"] is None
 
 
 def test_a_member_that_predicts_one_class_is_dead() -> None:
@@ -193,4 +193,4 @@ def test_a_member_that_predicts_one_class_is_dead() -> None:
 def test_a_targeted_protocol_keeps_the_true_label_figures_untargeted() -> None:
     rows = run(StackEngine, MEMBERS, PROTOCOL.replace(target="random"))
     modes = {(row["mode"], row["target"], row["label_source"]) for row in rows.metrics if row["attack"] == "fgsm"}
-    assert modes == {("static", "random", None), ("adaptive", "random", None), ("adaptive", "none", "true")}
+    assert modes == {("static", "random", None), ("white-box", "random", None), ("white-box", "none", "true")}

@@ -14,23 +14,23 @@ from atras.results.results import Results
 from atras.results.schemas import ACCURACIES
 
 from . import population as pop
-from .population import ADAPTIVE, BEFORE, CLEAN_AFTER, CLEAN_BEFORE, STATIC, WORST, Entry
+from .population import WHITE_BOX, BEFORE, CLEAN_AFTER, CLEAN_BEFORE, STATIC, WORST, Entry
 from .section import Section, depth_chart
 
 
 def candidates(results: Results, rows: list[Entry]) -> Section:
     winner = pop.best(rows)
     text = [
-        "Robust accuracy is the share of attacked test images that are still classified correctly. Adaptive: attacked "
+        "Robust accuracy is the share of attacked test images that are still classified correctly. White-box: attacked "
         "anew, knowing the defended network. Static: the old attack, made before the defence, as in the paper."
     ]
     several = any(row.seeds > 1 for row in rows)
     if winner is None:
         text.append("No candidate trained.")
     else:
-        found = winner.figures[ADAPTIVE]
+        found = winner.figures[WHITE_BOX]
         text.insert(
-            0, f"Highest adaptive robust accuracy: {winner.name} with {_with_interval(found)}.{_ties(winner, rows)}"
+            0, f"Highest white-box robust accuracy: {winner.name} with {_with_interval(found)}.{_ties(winner, rows)}"
         )
     text.append(
         "Figures are means over the seeds that trained, with 95 % bootstrap intervals; the status is the worst seed's."
@@ -45,14 +45,14 @@ def candidates(results: Results, rows: list[Entry]) -> Section:
 
 def _ties(winner: Entry, rows: list[Entry]) -> str:
     """How many others the winner cannot be told from by its interval."""
-    low = winner.figures[ADAPTIVE].low
-    highs = [row.figures[ADAPTIVE].high for row in rows if row.trained and row is not winner]
+    low = winner.figures[WHITE_BOX].low
+    highs = [row.figures[WHITE_BOX].high for row in rows if row.trained and row is not winner]
     near = 0 if low is None else sum(high is not None and high >= low for high in highs)
     return f" The intervals of {near} others overlap its own." if near > 1 else ""
 
 
 _SHOWN = (
-    (ADAPTIVE, "robust, adaptive"),
+    (WHITE_BOX, "robust, white-box"),
     (STATIC, "robust, static"),
     (WORST, "worst case"),
     (BEFORE, "robust before"),
@@ -62,8 +62,8 @@ _SHOWN = (
 
 
 def _candidate_table(rows: list[Entry], several: bool) -> Table:
-    # With one attack the worst case is the adaptive figure over again.
-    same = all(row.figures[WORST] in (row.figures[ADAPTIVE], Estimate(None)) for row in rows)
+    # With one attack the worst case is the white-box figure over again.
+    same = all(row.figures[WORST] in (row.figures[WHITE_BOX], Estimate(None)) for row in rows)
     first, *others = [(key, label) for key, label in _SHOWN if key != WORST or not same]
     columns = ("hidden layers", first[1], "depth", "parameters", *(label for _, label in others), "status")
     cells = [
@@ -98,7 +98,7 @@ def _with_interval(figure: Any) -> str:
 
 def scatter(rows: list[Entry]) -> Section:
     title = "Clean and robust accuracy"
-    good = [row for row in rows if row.trained and row.figures[ADAPTIVE].mean is not None]
+    good = [row for row in rows if row.trained and row.figures[WHITE_BOX].mean is not None]
     if not good:
         return Section("scatter", title, ("No candidate trained and was attacked after its defence.",))
     biggest = max(row.parameters for row in good)
@@ -109,9 +109,9 @@ def scatter(rows: list[Entry]) -> Section:
     def against_size(row: Entry) -> Point | None:
         return _point(row, row.parameters, clean=False)
 
-    robust = [end for row in good for end in row.figures[ADAPTIVE] if end is not None]
+    robust = [end for row in good for end in row.figures[WHITE_BOX] if end is not None]
     clean = [end for row in good for end in row.figures[CLEAN_AFTER] if end is not None]
-    y = linear("adaptive robust accuracy", robust, 0, 1)
+    y = linear("white-box robust accuracy", robust, 0, 1)
     summary = _range_summary(good)
     figures = [
         Chart(
@@ -137,7 +137,7 @@ def scatter(rows: list[Entry]) -> Section:
 
 
 def _point(row: Entry, x: float | None, *, radius: float = 4.5, clean: bool = True) -> Point | None:
-    y = row.figures[ADAPTIVE]
+    y = row.figures[WHITE_BOX]
     if x is None or y.mean is None:
         return None
     sides = row.figures[CLEAN_AFTER] if clean else None
@@ -146,18 +146,18 @@ def _point(row: Entry, x: float | None, *, radius: float = 4.5, clean: bool = Tr
 
 
 def _range_summary(rows: list[Entry]) -> str:
-    ordered = sorted(rows, key=lambda row: row.figures[ADAPTIVE].mean or 0.0)
+    ordered = sorted(rows, key=lambda row: row.figures[WHITE_BOX].mean or 0.0)
     low, high = ordered[0], ordered[-1]
     return (
-        f"{len(rows)} candidates; adaptive robust accuracy from {number(low.figures[ADAPTIVE].mean)} ({low.name}) "
-        f"to {number(high.figures[ADAPTIVE].mean)} ({high.name})."
+        f"{len(rows)} candidates; white-box robust accuracy from {number(low.figures[WHITE_BOX].mean)} ({low.name}) "
+        f"to {number(high.figures[WHITE_BOX].mean)} ({high.name})."
     )
 
 
 def recovery(results: Results) -> Section:
     trained = results.table.filter(pl.col("status") == "trained")
     found = {
-        "adaptive": pop.depth_means(trained, "recovery_adaptive"),
+        "white-box": pop.depth_means(trained, "recovery_white_box"),
         "static": pop.depth_means(trained, "recovery_static"),
     }
     text = ["Recovery is robust accuracy after the defence minus robust accuracy before it, averaged over members."]

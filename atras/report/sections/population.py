@@ -12,7 +12,7 @@ from atras.report.charts.intervals import Estimate, bootstrap_mean, estimate
 from atras.report.charts.plots import Point, Series
 from atras.results.results import Results
 
-ADAPTIVE = "attacked_accuracy_after_adaptive"
+WHITE_BOX = "attacked_accuracy_after_white_box"
 STATIC = "attacked_accuracy_after_static"
 BEFORE = "attacked_accuracy_before_true"
 CLEAN_BEFORE = "test_accuracy"
@@ -50,7 +50,7 @@ def _entry(rows: pl.DataFrame, n: int | None) -> Entry:
     first = rows.row(0, named=True)
     statuses = rows["status"].to_list()
     good = rows.filter(pl.col("status") == "trained")
-    columns = (ADAPTIVE, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, "recovery_adaptive", "recovery_static")
+    columns = (WHITE_BOX, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, "recovery_white_box", "recovery_static")
     chosen = good if len(good) else rows
     return Entry(
         first["hidden_layers"],
@@ -64,9 +64,9 @@ def _entry(rows: pl.DataFrame, n: int | None) -> Entry:
 
 
 def best(rows: list[Entry]) -> Entry | None:
-    """The candidate with the highest adaptive robust accuracy among those that trained."""
-    known = [row for row in rows if row.trained and row.figures[ADAPTIVE].mean is not None]
-    return max(known, key=lambda row: row.figures[ADAPTIVE].mean or 0.0, default=None)
+    """The candidate with the highest white-box robust accuracy among those that trained."""
+    known = [row for row in rows if row.trained and row.figures[WHITE_BOX].mean is not None]
+    return max(known, key=lambda row: row.figures[WHITE_BOX].mean or 0.0, default=None)
 
 
 def by_depth(rows: list[Entry], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:
