@@ -1,33 +1,73 @@
-"""Attacks on a whole group of members at once. An attack object is its parameters; the call makes the examples."""
+"""Attacks on a whole population at once. An attack is its parameters; the call makes the adversarial examples."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-import torch
-from torch import Tensor
+from atras.checks import number, one_of
+from atras.errors import InputError, shown
+from atras.registry import UNSPELLED, changed, spell
 
-from atras.engines.engine import Engine
-from atras.errors import InputError
-from atras.kernels import apply_signs, fgsm
-from atras.networks.randomness import random_starts
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import Classifier
 
 Bounds = tuple[float, float]
-Draw = Callable[[int], Tensor]
-"""From the number of a restart to starting points, uniform in [-1, 1], for [B, C, H, W] or [M, B, C, H, W] images."""
+Draw = Callable[[int], "Tensor"]
+"""From the number of a restart to starting points, uniform in [-1, 1), for [B, C, H, W] or [M, B, C, H, W] images."""
+
+OWN_COLUMNS = ("epsilon", "label_source", "target")
+"""Options that have columns of their own in the frames."""
 
 
-class Label(NamedTuple):
-    """How an attack is called in the frames; a bound or label source that it does not have is None."""
+class AttackSpec(NamedTuple):
+    """How the frames name an attack; what it does not have is None.
 
-    name: str
-    parameters: str | None
+    Args:
+        attack: its spelling without what follows.
+        epsilon: largest change; None for an attack without a bound.
+        label_source: `true` or `predicted`; None for a targeted attack.
+        target: `none`, or what a targeted attack moves towards.
+        source: candidate whose network the images were made on, where that is not the evaluated one.
+    """
+
+    attack: str
     epsilon: float | None
     label_source: str | None
     target: str | None
+    source: str | None = None
+
+
+class Passes(NamedTuple):
+    """Passes of images through a network: forward ones, and gradients of the images, which take two forward ones."""
+
+    forward: float = 0
+    gradient: float = 0
+
+    def plus(self, other: Passes, times: float = 1) -> Passes:
+        """These and the others so many times."""
+        return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an attack on some images begins.
+
+    Args:
+        clean_logits: [M, B, Y] of the images, where they are known already.
+        draw: random starts; None for those of the first test images.
+        targets: int64 [B] or [M, B]; only for target `random`.
+    """
+
+    clean_logits: Tensor | None = None
+    draw: Draw | None = None
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,56 +93,80 @@ class Attacked:
     zero_gradients: Tensor
     gradients: int = 1
 
-    def logits_of(self, engine: Engine) -> Tensor:
+    def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
-        return engine.logits(self.clipped) if self.logits is None else self.logits
+        return networks.logits(self.clipped) if self.logits is None else self.logits
 
-    def success(self, engine: Engine, labels: Tensor) -> Tensor:
+    def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
-        return self.logits_of(engine).argmax(-1) != labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signed(Attacked):
-    """Examples of an attack whose change is epsilon times a sign.
-
-    Args:
-        signs: int8 [M, B, C, H, W], the direction each pixel moves.
-        epsilon, bounds: of the attack.
-    """
-
-    clean_logits: Tensor
-    signs: Tensor
-    epsilon: float
-    bounds: Bounds
-
-    @property
-    def raw(self) -> Tensor:
-        """[M, B, C, H, W], moved by epsilon wherever that leads."""
-        return self.images + self.epsilon * self.signs
-
-    def moved_by(self, epsilon: float) -> Tensor:
-        """[M, B, C, H, W], the adversarial images of another epsilon."""
-        return apply_signs(self.images, self.signs, epsilon, bounds=self.bounds, dtype=self.images.dtype)
+        return self.logits_of(networks).argmax(-1) != labels
 
 
 @dataclass(frozen=True)
 class Attack(ABC):
     """What all attacks share.
 
+    A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
+    the frames, and the first line of its docstring is its line in `--help`.
+
     Args:
-        epsilon: largest change of a pixel, in pixels of [0, 1]; 0 is the identity.
+        epsilon: largest change of a pixel, in pixels of [0, 1]; 0 is the identity. None for the run's.
         label_source: label of the untargeted attack: `true`, or the attacked model's own `predicted` one.
         target: `none`; `class:N`, `random` (given to the call) or `least-likely` for the targeted attack.
         bounds: pixels are clipped to this range.
+
+    Raises:
+        InputError: if a value is out of its range.
     """
 
-    epsilon: float
+    epsilon: float | None = None
     label_source: str = "true"
     target: str = "none"
-    bounds: Bounds = (0.0, 1.0)
+    bounds: Bounds = field(default=(0.0, 1.0), metadata=UNSPELLED)
 
     name: ClassVar[str]
+    bounded: ClassVar[bool] = True
+    """Whether the change stays within epsilon."""
+    uses_gradients: ClassVar[bool] = True
+    """Whether it follows gradients of the networks."""
+    kept_copies: ClassVar[int] = 12
+    """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None:
+            number("epsilon", self.epsilon, 0.0, 1.0)
+        one_of("label_source", self.label_source, ("predicted", "true"))
+        if not isinstance(self.target, str) or not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", self.target):
+            raise InputError(
+                f"target (={shown(self.target)}): expected none, random, least-likely or class:N, such as class:3"
+            )
+
+    def __str__(self) -> str:
+        return spell(self)
+
+    def __repr__(self) -> str:
+        options = changed(self) | ({} if self.bounds == (0.0, 1.0) else {"bounds": self.bounds})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
+    @property
+    def norm(self) -> str:
+        """The norm that the change is measured in: `linf` or `l2`."""
+        return "linf"
+
+    @property
+    def strength(self) -> float:
+        """The epsilon, once it is a definite one.
+
+        Raises:
+            InputError: if it is still to be the run's.
+        """
+        if self.epsilon is None:
+            raise InputError(f"{self}: expected an epsilon, got none; write for example {self.name}(epsilon=0.05)")
+        return self.epsilon
+
+    def at(self, epsilon: float) -> Self:
+        """The attack with this epsilon where it has none of its own."""
+        return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
 
     @property
     def direction(self) -> Literal[1, -1]:
@@ -110,42 +174,31 @@ class Attack(ABC):
         return 1 if self.target == "none" else -1
 
     @property
-    def parameters(self) -> str | None:
-        """What else the attack was given, for the frames."""
-        return None
-
-    @property
-    def label(self) -> Label:
-        """How the attack is called in the frames."""
+    def spec(self) -> AttackSpec:
+        """How the frames name it."""
         source = self.label_source if self.target == "none" else None
-        return Label(self.name, self.parameters, self.epsilon, source, self.target)
+        epsilon = self.strength if self.bounded else None
+        return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target)
 
     @abstractmethod
-    def __call__(
-        self,
-        engine: Engine,
-        images: Tensor,
-        labels: Tensor,
-        targets: Tensor | None = None,
-        *,
-        clean_logits: Tensor | None = None,
-        draw: Draw | None = None,
-    ) -> Attacked:
+    def cost(self, classes: int) -> Passes:
+        """Passes that the attack, and the evaluation of its examples, take for an image whose clean logits are known."""
+
+    @abstractmethod
+    def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         """Attack every member.
 
         Args:
-            engine: the members.
+            networks: the members.
             images: [B, C, H, W], shared, or [M, B, C, H, W], float, within the bounds.
             labels: int64 [B] or [M, B], the true classes.
-            targets: int64 [B] or [M, B]; only for target `random`.
-            clean_logits: [M, B, Y] of the images, where they are known already.
-            draw: random starts; None for those of the first test images.
+            start: what is known of the images, random starts and random targets.
 
         Raises:
             InputError: if the images are out of bounds, or `random` comes without targets.
         """
 
-    def check(self, images: Tensor, targets: Tensor | None) -> None:
+    def check(self, images: Tensor, start: Start) -> None:
         """Refuse images out of bounds, and a random target without targets."""
         low, high = self.bounds
         if images.numel() and not (images.amin() >= low and images.amax() <= high):
@@ -153,9 +206,9 @@ class Attack(ABC):
                 f"{type(self).__name__}: expected pixels from {low:g} to {high:g}; normalise inside the model, not "
                 "before it"
             )
-        if self.target == "random" and targets is None:
+        if self.target == "random" and start.targets is None:
             raise InputError(
-                f"{type(self).__name__}: expected targets for target 'random', got none; pass randomness.random_targets"
+                f"{type(self).__name__}: expected targets for target 'random', got none; pass networks.random_targets"
             )
 
     @property
@@ -173,68 +226,3 @@ class Attack(ABC):
         elif self.needs_logits and logits is not None:
             chosen = logits.argmin(-1) if self.target == "least-likely" else logits.argmax(-1)
         return chosen if logits is None else chosen.expand(logits.shape[:2])
-
-
-@dataclass(frozen=True)
-class FGSM(Attack):
-    """The fast gradient sign method: one step of epsilon along the sign of the loss gradient.
-
-    Untargeted, the image ascends the loss of its label; targeted, it descends the loss of the target. See `Attack`.
-
-    Source: Goodfellow et al. 2015, section 4 (untargeted); Kurakin et al. 2017, section 2.3 (least likely class).
-    """
-
-    name = "fgsm"
-
-    def __call__(
-        self,
-        engine: Engine,
-        images: Tensor,
-        labels: Tensor,
-        targets: Tensor | None = None,
-        *,
-        clean_logits: Tensor | None = None,
-        draw: Draw | None = None,  # noqa: ARG002 (nothing is random here)
-    ) -> Signed:
-        self.check(images, targets)
-        if clean_logits is None:
-            gradients, clean_logits = engine.input_gradient(images, lambda z: self.loss_labels(z, labels, targets))
-            chosen = self.loss_labels(clean_logits, labels, targets)
-        else:
-            chosen = self.loss_labels(clean_logits, labels, targets)
-            gradients = engine.gradient(images, chosen)
-        signs, nan_count, zero_count = fgsm(
-            images, gradients, self.epsilon, bounds=self.bounds, direction=self.direction, output="signs"
-        )
-        return Signed(
-            images=images,
-            clipped=apply_signs(images, signs, self.epsilon, bounds=self.bounds, dtype=images.dtype),
-            labels=chosen,
-            clean_logits=clean_logits,
-            nan_gradients=nan_count,
-            zero_gradients=zero_count,
-            signs=signs,
-            epsilon=self.epsilon,
-            bounds=self.bounds,
-        )
-
-
-def starts(engine: Engine, images: Tensor, name: str, split: str = "test", first: int = 0) -> Draw:
-    """The random starts of an attack on images `first`, `first` + 1, ... of a split: the same for all of a seed.
-
-    Args:
-        engine: the members, whose seeds count the draws.
-        images: as the attack takes them.
-        name: of the attack.
-        split: `train` or `test`.
-        first: number of the first image.
-    """
-
-    def draw(restart: int) -> Tensor:
-        count, *shape = images.shape[-4:]
-        seeds = list(dict.fromkeys(member.seed for member in engine.members))
-        own = torch.stack([random_starts(seed, split, name, restart, first, count, shape) for seed in seeds])
-        rows = [seeds.index(member.seed) for member in engine.members]
-        return (own[0] if len(seeds) == 1 else own[rows]).to(images)
-
-    return draw

@@ -7,21 +7,27 @@ a difference of logits, z_j - z_k, is that at label k less that at label j, exac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from atras.checks import number, one_of, whole
 
-from atras.engines.engine import Engine
+from .attack import Attack, Attacked, Passes, Start
 
-from .attack import Attack, Attacked, Draw, Label
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import Classifier
+
+USUAL_STEPS = 4
+"""Steps that it is taken to need, for a plan: two to three an image are usual, and a chunk waits for its slowest."""
 
 TINY = 1e-4
 """Added to every distance, as the authors' code does: a point on the boundary itself has not crossed it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeepFool(Attack):
-    """Iterated steps to the nearest of the linearised class boundaries; has no bound on the change but the pixels'.
+    """The smallest change it can find that crosses a class boundary, by steps to the nearest linearised one.
 
     With label source `predicted` each image leaves the class that the model gives it; with `true`, images that are
     misclassified already stay as they are.
@@ -31,7 +37,7 @@ class DeepFool(Attack):
         norm: `l2` or `linf`, in which the distance to a boundary is measured.
         steps: most iterations an image.
         overshoot: share by which the sum of all steps is lengthened.
-        classes: how many classes of highest logit on the clean image are tried, its own included.
+        classes: how many classes of highest logit on the clean image are tried, its own included; at least 2.
 
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2 and section 3.3; the overshoot is their section 3.1's.
     """
@@ -42,24 +48,23 @@ class DeepFool(Attack):
     classes: int = 10
 
     name = "deepfool"
+    bounded = False
 
-    @property
-    def label(self) -> Label:
-        parameters = f"steps={self.steps} overshoot={self.overshoot:g} classes={self.classes}"
-        return Label(f"deepfool-{self.norm}", parameters, None, self.label_source, "none")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("norm", self.norm, ("l2", "linf"))
+        whole("steps", self.steps, 1, 10**6)
+        number("overshoot", self.overshoot, 0.0, 10.0)
+        whole("classes", self.classes, 2, 10**6)
 
-    def __call__(
-        self,
-        engine: Engine,
-        images: Tensor,
-        labels: Tensor,
-        targets: Tensor | None = None,
-        *,
-        clean_logits: Tensor | None = None,
-        draw: Draw | None = None,  # noqa: ARG002 (nothing is random here)
-    ) -> Attacked:
-        self.check(images, targets)
-        clean_logits = engine.logits(images) if clean_logits is None else clean_logits
+    def cost(self, classes: int) -> Passes:
+        return Passes(USUAL_STEPS, USUAL_STEPS * min(self.classes, classes))
+
+    def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
+        import torch
+
+        self.check(images, start)
+        clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
         leave = self.loss_labels(clean_logits, labels, None)
         order = clean_logits.argsort(-1, descending=True)[..., : self.classes]
         shape = (*leave.shape, *images.shape[-3:])
@@ -68,7 +73,7 @@ class DeepFool(Attack):
         for _ in range(self.steps):
             if not active.any():
                 break
-            self._cross(engine, state, leave, order, active)
+            self._cross(networks, state, leave, order, active)
             active &= (state.logits.argmax(-1) == leave) & state.logits.isfinite().all(-1)
         none = torch.zeros(len(leave), dtype=torch.int64, device=images.device)
         return Attacked(
@@ -85,33 +90,37 @@ class DeepFool(Attack):
     def _moved(self, images: Tensor, change: Tensor) -> Tensor:
         return (images + (1 + self.overshoot) * change).clamp(*self.bounds)
 
-    def _cross(self, engine: Engine, state: _State, leave: Tensor, order: Tensor, active: Tensor) -> None:
+    def _cross(self, networks: Classifier, state: _State, leave: Tensor, order: Tensor, active: Tensor) -> None:
         """One more step of every active image towards its nearest boundary.
 
         Members have different numbers of active images: each brings as many as the one with most, and the others'
         steps are thrown away.
         """
+        import torch
+
         index = active.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(active.sum(1).max())]
         rows = torch.arange(len(active), device=active.device)[:, None]
         clean, change, logits = state.images[rows, index], state.change[rows, index], state.logits[rows, index]
         x, own = self._moved(clean, change), leave[rows, index]
-        step = self._nearest(engine, x, logits, own, order[rows, index])
+        step = self._nearest(networks, x, logits, own, order[rows, index])
         chosen = active[rows, index]
         active[rows, index] &= step.abs().amax((2, 3, 4)) > 0  # where all gradients vanish it would stay for ever
         change = torch.where(chosen[..., None, None, None], change + step, change)
-        found = engine.logits(self._moved(clean, change))
+        reached = networks.logits(self._moved(clean, change))
         state.change[rows, index] = change
-        state.logits[rows, index] = torch.where(chosen[..., None], found, logits)
+        state.logits[rows, index] = torch.where(chosen[..., None], reached, logits)
 
-    def _nearest(self, engine: Engine, x: Tensor, logits: Tensor, own: Tensor, order: Tensor) -> Tensor:
+    def _nearest(self, networks: Classifier, x: Tensor, logits: Tensor, own: Tensor, order: Tensor) -> Tensor:
         """The shortest of the steps from x [M, K, C, H, W] to the linearised boundaries with the classes of order."""
-        at_own = engine.gradient(x, own)
+        import torch
+
+        at_own, _ = networks.gradient(x, own)
         own_logit = logits.gather(-1, own[..., None])[..., 0]
         shortest = torch.full_like(own_logit, torch.inf)
         step = torch.zeros_like(x)
         for j in range(order.shape[-1]):
             other = order[..., j]
-            normal = at_own - engine.gradient(x, other)
+            normal = at_own - networks.gradient(x, other)[0]
             gap = (logits.gather(-1, other[..., None])[..., 0] - own_logit).abs()
             size = (normal.abs().sum((2, 3, 4)) if self.norm == "linf" else normal.flatten(2).norm(dim=2)) + 1e-8
             distance = torch.where(other == own, torch.inf, gap / size)

@@ -1,4 +1,4 @@
-"""What an engine is: a few members that are stepped, evaluated and attacked together."""
+"""What an engine is: a classifier of a few members that also trains them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from atras.data.datasets import pixels
-from atras.experiment.protocol import Protocol
+from atras.data import pixels
+from atras.experiment import Protocol
 from atras.kernels import apply_signs
-from atras.networks.candidates import Candidate
-from atras.networks.network import Parameters, Spec, parameter_shapes
+from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult
+from atras.torch_state import fixed_state
 
 DTYPES = {
     "auto": torch.float32, "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64,
@@ -21,31 +21,11 @@ DTYPES = {
 """Type of images, parameters, gradients and logits by precision; tf32 and bf16 are inside training's products alone."""
 
 KINDS = ("parameters", "first", "second")
-"""What a member has for each parameter: its values and the optimizer's moments."""
+"""Tensors that a member has for each parameter: its values and the optimizer's moments."""
 
-
-class Member(NamedTuple):
-    """One trained network: a candidate and the seed of its weights, batches and masks."""
-
-    candidate: Candidate
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Hidden layers and seed, such as `24-192/0`; tensors in files are named by it."""
-        return f"{self.candidate.name}/{self.seed}"
-
-
-class StepResult(NamedTuple):
-    """What a training step reports: mean loss and correct predictions of its own batch, each [M]."""
-
-    losses: Tensor
-    correct: Tensor
-
-
-Craft = Callable[["Engine", Tensor, Tensor, Tensor, int], Tensor]
+BatchStep = Callable[["Engine", Tensor, Tensor, Tensor, int], StepResult]
 """From an engine, a batch's images and labels, which of them are copies (bool [B] or [M, B]), and the batch's number in
-its epoch, to the images to train on: those with the copies attacked."""
+the work, to what its training step reported."""
 
 
 class Epoch(NamedTuple):
@@ -58,7 +38,7 @@ class Epoch(NamedTuple):
         order_of: int64 [M], the row of `orders` that each member follows.
         signs: int8 [M, N, C, H, W], which make each member's own copies; None where there are none.
         epsilon: attack strength of the copies.
-        craft: makes the copies of every batch anew; None where the signs make them, or there are none.
+        batch_step: trains on each batch; None for the engine's own step on the images and their copies by signs.
     """
 
     images: Tensor
@@ -67,38 +47,47 @@ class Epoch(NamedTuple):
     order_of: Tensor
     signs: Tensor | None
     epsilon: float
-    craft: Craft | None = None
+    batch_step: BatchStep | None = None
 
-    def batches(self, size: int, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels step by step: shared by all members where nothing tells them apart, else one set each."""
-        dtype = engine.dtype
-        for number, index in enumerate(torch.split(self.orders, size, dim=1)):
+    def batches(self, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and which are copies, step by step: shared by all members where nothing tells them apart."""
+        for index in torch.split(self.orders, size, dim=1):
             index = index[0] if len(self.orders) == 1 else index[self.order_of]
-            base = index % len(self.labels)
+            base, copied = index % len(self.labels), index >= len(self.labels)
             images, labels = pixels(self.images[base], dtype), self.labels[base]
             if self.signs is not None:
                 members = torch.arange(len(self.signs), device=base.device)[:, None]
-                copied = (index >= len(self.labels)).to(torch.int8)[..., None, None, None]
-                images = apply_signs(images, self.signs[members, base] * copied, self.epsilon, dtype=dtype)
-            if self.craft is not None:
-                images = self.craft(engine, images, labels, index >= len(self.labels), number)
-            yield images, labels
+                kept = copied.to(torch.int8)[..., None, None, None]
+                images = apply_signs(images, self.signs[members, base] * kept, self.epsilon, dtype=dtype)
+            yield images, labels, copied
 
 
 class Engine(ABC):
-    """M members on one device.
+    """M members on one device: a `networks.Trainable`, with what a run needs besides.
 
-    Images are [B, C, H, W], shared by all members, or [M, B, C, H, W]; labels are [B] or [M, B].
+    Images are [B, C, H, W], shared by all members, or [M, B, C, H, W]; labels are [B] or [M, B]. No result depends on
+    torch's ambient state, and none of it is changed.
 
     Args:
         spec: what the networks share.
-        members: (candidate, seed) pairs, all of one depth.
+        members: (candidate, seed) pairs that `refusal` has nothing against.
         protocol: precision, optimizer and learning rate.
         device: where the parameters live.
         learning_rates: one a member, in place of the protocol's.
+
+    Raises:
+        InputError: if the engine cannot compute these members together.
     """
 
     name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp64")
+    """The arithmetics of training that it has, where the machine has them."""
+    one_by_one: ClassVar[bool] = False
+    """Whether an engine takes a single member, so that a group needs one each."""
+    pads: ClassVar[bool] = False
+    """Whether members must be of one structure, and narrower ones are padded to the widest."""
+    any_depths: ClassVar[bool] = False
+    """Whether members of different depths share a group, each at its natural widths."""
 
     def __init__(
         self,
@@ -110,19 +99,28 @@ class Engine(ABC):
     ) -> None:
         self.spec = spec
         self.members = tuple(members)
+        self.networks = tuple(Network(spec, member.candidate) for member in self.members)
         self.protocol = protocol
         self.device = device
         self.dtype = DTYPES[protocol.precision]
         self.learning_rates = tuple(learning_rates or [protocol.learning_rate] * len(self.members))
-        self.build()
+        with fixed_state(device):
+            self._build()
 
-    @abstractmethod
-    def build(self) -> None:
-        """Make the parameters at their initial values, or refuse members that cannot be computed together."""
+    @classmethod
+    def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:  # noqa: ARG003 (most take all)
+        """Why the engine cannot compute such networks, whatever the grouping; empty where it can."""
+        return ""
 
-    @abstractmethod
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return self.spec.classes
+
     def begin_phase(self, phase: str) -> None:
         """Forget the optimizer's state, and count steps and dropout masks of this phase (`train`, `adversarial`)."""
+        with fixed_state(self.device):
+            self._begin_phase(phase)
 
     @property
     @abstractmethod
@@ -133,9 +131,17 @@ class Engine(ABC):
     @abstractmethod
     def steps(self, count: int) -> None: ...
 
-    @abstractmethod
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Train every member on its batch once; the loss is the mean over the batch."""
+    def step(self, images: Tensor, labels: Tensor, cotangent: Cotangent = None) -> StepResult:
+        """Train every member on its batch once.
+
+        Args:
+            images: [B, C, H, W] or [M, B, C, H, W].
+            labels: int64 [B] or [M, B]; loss and correct predictions are told at them, whatever is trained for.
+            cotangent: None for the mean cross-entropy at the labels; else d(objective) / d(logits) [M, B, Y], or a
+                function from the step's own logits [M, B, Y] (with its dropout masks) to that.
+        """
+        with fixed_state(self.device):
+            return self._step(_usable(images), _usable(labels), cotangent)
 
     def epoch(self, work: Epoch) -> StepResult:
         """Train every member on a whole pass, or on a part of it that is a number of whole batches.
@@ -144,41 +150,36 @@ class Engine(ABC):
             losses float64 [M, S] and correct predictions int64 [M, S], those of each of the S batches as they were
             trained on. They do not depend on how a pass is divided into calls.
         """
-        results = [self.step(*batch) for batch in work.batches(self.protocol.batch_size, self)]
-        losses = torch.stack([result.losses.double() for result in results], 1)
-        return StepResult(losses, torch.stack([result.correct for result in results], 1))
+        with fixed_state(self.device):
+            return self._epoch(work)
 
-    @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
         """[M, B, Y] in evaluation mode."""
+        with fixed_state(self.device):
+            return self._logits(_usable(images))
 
-    @abstractmethod
-    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Gradient of each image's own cross-entropy, in evaluation mode.
+    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        """Gradient of an objective with respect to the images, in evaluation mode.
 
         Args:
             images: [B, C, H, W] or [M, B, C, H, W], float.
-            choose_labels: from logits [M, B, Y] to the labels [M, B] (or [B]) of the loss.
+            cotangent: the objective; see `networks.Cotangent`.
 
         Returns:
-            gradient [M, B, C, H, W] and logits [M, B, Y].
+            The gradient [M, B, C, H, W] of the sum of cotangent times logits, and the logits [M, B, Y] it came from.
         """
+        with fixed_state(self.device):
+            return self._gradient(_usable(images), cotangent)
 
-    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The gradient that `input_gradient` returns, for labels [B] or [M, B] that are known beforehand."""
-        return self.input_gradient(images, lambda _: labels)[0]
-
-    @abstractmethod
-    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+    def set_parameters(self, index: int, values: Parameters, moment: int = 0) -> None:
         """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths."""
+        with fixed_state(self.device):
+            self._set_parameters(index, values, moment)
 
-    @abstractmethod
-    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+    def get_parameters(self, index: int, moment: int = 0) -> Parameters:
         """A copy of one member's parameters or moments at their natural widths, named as the parameters."""
-
-    def parameters_of(self, index: int) -> Parameters:
-        """A copy of one member's parameters at their natural widths."""
-        return self.pour_out(index)
+        with fixed_state(self.device):
+            return self._get_parameters(index, moment)
 
     def state(self, *, optimizer: bool = True) -> dict[str, Tensor]:
         """All that training goes on from, on the CPU: it fits any engine, grouping and padding.
@@ -192,23 +193,67 @@ class Engine(ABC):
         """
         steps = self.steps if optimizer else 0
         moments = 0 if steps == 0 else 2 if self.protocol.optimizer == "adam" else 1
-        found = {"steps": torch.tensor(steps)}
+        state = {"steps": torch.tensor(steps, dtype=torch.int64, device="cpu")}
         for moment, kind in enumerate(KINDS[: 1 + moments]):
             for index, member in enumerate(self.members):
-                for name, values in self.pour_out(index, moment).items():
-                    found[f"{kind}/{member.name}/{name}"] = values.cpu().contiguous()
-        return found
+                for name, values in self.get_parameters(index, moment).items():
+                    state[f"{kind}/{member.name}/{name}"] = values.cpu().contiguous()
+        return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state; the phase that it is of must have begun. What it holds of other members is passed over.
+        """Go on from a state; the phase that it is of must have begun. Tensors of other members are passed over.
 
         On the machine, engine and grouping that it came from, all that follows is bitwise the same.
         """
         self.steps = int(state["steps"])
         for moment, kind in enumerate(KINDS if self.steps else KINDS[:1]):
-            for index, member in enumerate(self.members):
-                names = parameter_shapes(self.spec, member.candidate.hidden)
-                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in names}
+            for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
+                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in network.parameter_shapes}
                 values = {name: tensor for name, tensor in own.items() if tensor is not None}
                 if values:
-                    self.pour_in(index, values, moment)
+                    self.set_parameters(index, values, moment)
+
+    # What an engine provides. It is called inside `fixed_state`, with arguments as of the method above of its name.
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make the parameters at their initial values, or refuse members that cannot be computed together."""
+
+    @abstractmethod
+    def _begin_phase(self, phase: str) -> None: ...
+
+    @abstractmethod
+    def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult: ...
+
+    def _epoch(self, work: Epoch) -> StepResult:
+        results = []
+        for number, (images, labels, copied) in enumerate(work.batches(self.protocol.batch_size, self.dtype)):
+            if work.batch_step is None:
+                results.append(self._step(images, labels, None))
+            else:
+                results.append(work.batch_step(self, images, labels, copied, number))
+        losses = torch.stack([result.losses.double() for result in results], 1)
+        return StepResult(losses, torch.stack([result.correct for result in results], 1))
+
+    @abstractmethod
+    def _logits(self, images: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _set_parameters(self, index: int, values: Parameters, moment: int) -> None: ...
+
+    @abstractmethod
+    def _get_parameters(self, index: int, moment: int) -> Parameters: ...
+
+
+def _usable(values: Tensor) -> Tensor:
+    """The values as a tensor that may be part of a gradient: one made in inference mode may not."""
+    return values.clone() if values.is_inference() else values
+
+
+def definite(cotangent: Cotangent, logits: Tensor) -> Tensor:
+    """The objective of some logits [M, B, Y]: int64 labels [M, B], or d(objective) / d(logits) [M, B, Y]."""
+    value = logits.argmax(-1) if cotangent is None else cotangent(logits) if callable(cotangent) else cotangent
+    return value if value.is_floating_point() else value.expand(logits.shape[:2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,9 @@ from torch import Tensor
 from atras.errors import InputError
 from atras.kernels import Step, backends
 from atras.kernels.step.dispatch import backend_of
-from atras.networks.network import Parameters, initial_parameters, parameter_shapes
-from atras.networks.randomness import dropout_key
+from atras.networks import STEMS, Candidate, Cotangent, Dense, Parameters, Spec, StepResult, dropout_key
 
-from .engine import Engine, Epoch, StepResult
+from .engine import Engine, Epoch, definite
 
 CPU = torch.device("cpu")
 
@@ -43,8 +42,22 @@ class FusedEngine(Engine):
     """
 
     name = "fused"
+    any_depths = True
+    precisions = ("fp32", "tf32", "bf16")
 
-    def build(self) -> None:
+    @classmethod
+    def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:
+        if spec.stem_name not in STEMS:
+            return f"it has stems {', '.join(STEMS)}, not {spec.stem_name}"
+        for candidate in candidates:
+            for layer in candidate.layers:
+                if type(layer) is not Dense:
+                    return f"after the stem it has dense layers alone, not {layer}"
+        return ""
+
+    def _build(self) -> None:
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+            raise InputError(f"engine (=fused): {refused}; use --engine loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
@@ -55,28 +68,26 @@ class FusedEngine(Engine):
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
-            [member.candidate.hidden for member in self.members],
-            stem=self.spec.stem,
+            [member.candidate.widths for member in self.members],
+            stem=self.spec.stem_name,
             activation=self.spec.activation,
             batch=self.protocol.batch_size,
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,
-            stem_rate256=max((layer.rate256 for layer in self.spec.convolutions), default=0),
+            stem_rate256=max((layer.rate256 for layer in self.spec.stem_layers), default=0),
             head_rate256=self.spec.head_rate256,
             precision=best if self.protocol.precision == "auto" else self.protocol.precision,
             device=self.device,
         )
-        for index, member in enumerate(self.members):
-            self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
+        for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
+            self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
-    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
-        """Replace one member's parameters, all of them."""
+    def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         self._op.pour_in(index, list(values.values()), moment)
 
-    def pour_out(self, index: int, moment: int = 0) -> Parameters:
-        names = parameter_shapes(self.spec, self.members[index].candidate.hidden)
-        return dict(zip(names, self._op.pour_out(index, moment), strict=True))
+    def _get_parameters(self, index: int, moment: int) -> Parameters:
+        return dict(zip(self.networks[index].parameter_shapes, self._op.pour_out(index, moment), strict=True))
 
     @property
     def steps(self) -> int:
@@ -87,14 +98,14 @@ class FusedEngine(Engine):
         self._steps = count
         self._op.set_steps([count] * len(self.members))
 
-    def begin_phase(self, phase: str) -> None:
-        keys = [dropout_key(member.seed, member.candidate, phase) for member in self.members]
+    def _begin_phase(self, phase: str) -> None:
+        keys = [dropout_key(member.seed, member.candidate.name, phase) for member in self.members]
         self._keys = torch.tensor(keys, dtype=torch.int64)
         self._rates = torch.tensor(self.learning_rates, dtype=torch.float64)
         self._steps = 0
         self._op.reset_optimizer()
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         members, size = len(self.members), labels.shape[-1]
         own = images.ndim == 5 or labels.ndim == 2
         if own:  # one long list of images, of which each member's order names its own
@@ -102,38 +113,39 @@ class FusedEngine(Engine):
             labels = labels.expand(members, size).flatten()
         orders = torch.arange(len(labels), device=self.device).view(-1, size)
         rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
-        losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0))
+        losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0), cotangent)
         return StepResult(losses[:, 0], correct[:, 0])
 
-    def epoch(self, work: Epoch) -> StepResult:
-        if work.craft is not None:  # copies come from the network of that very step
-            return super().epoch(work)
+    def _epoch(self, work: Epoch) -> StepResult:
+        if work.batch_step is not None:  # what it trains on comes from the network of that very step
+            return super()._epoch(work)
         return StepResult(*self._train(work))
 
-    def _train(self, work: Epoch) -> tuple[Tensor, Tensor]:
+    def _train(self, work: Epoch, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
         """Losses float64 and correct predictions int64, [M, steps]."""
-        losses, correct = self._op.train(
-            work.images.contiguous(),
-            work.labels.contiguous(),
-            work.orders.contiguous(),
-            order_of=work.order_of,
-            signs=work.signs,
-            epsilon=work.epsilon,
-            learning_rates=self._rates,
-            keys=self._keys,
-            first_step=self._steps,
-        )
+        batch = (work.images.contiguous(), work.labels.contiguous(), work.orders.contiguous())
+        shared = {
+            "order_of": work.order_of, "signs": work.signs, "epsilon": work.epsilon, "keys": self._keys,
+            "first_step": self._steps,
+        }  # fmt: skip
+        cotangents = None
+        if cotangent is not None:
+            cotangents = definite(cotangent, self._op.training_logits(*batch, **shared)).contiguous()
+        losses, correct = self._op.train(*batch, learning_rates=self._rates, cotangents=cotangents, **shared)
         self._steps += losses.shape[1]
         return losses, correct
 
-    def logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Tensor:
         return self._op.logits(images.contiguous())
 
-    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        out = self.logits(images)
-        labels = choose_labels(out).expand(out.shape[:2]).contiguous()
-        return self._op.input_gradient(images.contiguous(), labels)[0], out
-
-    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        labels = labels.expand(len(self.members), images.shape[-4]).contiguous()
-        return self._op.input_gradient(images.contiguous(), labels)[0]
+    def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        images = images.contiguous()
+        if callable(cotangent):
+            cotangent = definite(cotangent, self._op.logits(images))
+        if cotangent is not None and cotangent.is_floating_point():
+            result = self._op.input_gradient(images, cotangents=cotangent.contiguous())
+        else:
+            shape = (len(self.members), images.shape[-4])
+            labels = None if cotangent is None else cotangent.expand(shape).contiguous()
+            result = self._op.input_gradient(images, labels)
+        return result.gradient, result.logits

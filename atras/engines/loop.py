@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
-from atras.networks.network import Dropout, Parameters, initial_parameters, logits
-from atras.networks.randomness import dropout_key
+from atras.networks import Cotangent, Dropout, Parameters, StepResult, dropout_key
 
-from .engine import Engine, StepResult
+from .engine import Engine, definite
 
 
 class LoopEngine(Engine):
@@ -23,18 +20,19 @@ class LoopEngine(Engine):
     """
 
     name = "loop"
+    one_by_one = True
 
-    def build(self) -> None:
+    def _build(self) -> None:
         if len(self.members) != 1:
             raise InputError(f"loop: expected one member, got {len(self.members)}; make an engine for each")
-        (self.member,) = self.members
+        (self.member,), (self.network,) = self.members, self.networks
         self._counter: Tensor
-        initial = initial_parameters(self.spec, self.member.candidate, self.member.seed, self.dtype)
+        initial = self.network.initial_parameters(self.member.seed, self.dtype)
         self.parameters: Parameters = {
             name: _fast_layout(values.to(self.device)).requires_grad_() for name, values in initial.items()
         }
 
-    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+    def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         del index  # there is one member
         for name, array in values.items():
             if moment == 0:
@@ -42,16 +40,16 @@ class LoopEngine(Engine):
             else:
                 self._state_of(name)[self._moment(moment)] = torch.zeros_like(self.parameters[name]).copy_(array)
 
-    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+    def _get_parameters(self, index: int, moment: int) -> Parameters:
         del index
         if moment == 0:
             return {name: values.detach().clone() for name, values in self.parameters.items()}
         states = {name: self.optimizer.state[values] for name, values in self.parameters.items()}
         # SGD without momentum keeps nothing.
-        found = {name: state.get(self._moment(moment)) for name, state in states.items()}
+        kept = {name: state.get(self._moment(moment)) for name, state in states.items()}
         return {
             name: torch.zeros_like(self.parameters[name]).detach() if values is None else values.clone()
-            for name, values in found.items()
+            for name, values in kept.items()
         }
 
     def _moment(self, moment: int) -> str:
@@ -72,8 +70,8 @@ class LoopEngine(Engine):
     def steps(self, count: int) -> None:
         self._counter = torch.full_like(self._counter, count)
 
-    def begin_phase(self, phase: str) -> None:
-        key = dropout_key(self.member.seed, self.member.candidate, phase)
+    def _begin_phase(self, phase: str) -> None:
+        key = dropout_key(self.member.seed, self.member.candidate.name, phase)
         self.key = torch.tensor(key, dtype=torch.int64, device=self.device)
         self._counter = torch.zeros((), dtype=torch.int64, device=self.device)
         parameters, (rate,) = list(self.parameters.values()), self.learning_rates
@@ -83,26 +81,32 @@ class LoopEngine(Engine):
         else:
             self.optimizer = torch.optim.SGD(parameters, lr=rate, momentum=self.protocol.momentum)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         x, y = _only(images, 4), _only(labels, 1)
-        out = logits(self.spec, self.parameters, x, masks=Dropout(self.key, self._counter))
+        out = self.network.logits(self.parameters, x, masks=Dropout(self.key, self._counter))
         loss = F.cross_entropy(out, y)
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        if cotangent is None:
+            torch.autograd.backward(loss)
+        else:
+            torch.autograd.backward(out, definite(cotangent, out.detach()[None])[0])
         self.optimizer.step()
         self._counter = self._counter + 1
         return StepResult(loss.detach()[None], (out.argmax(-1) == y).sum()[None])
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        return logits(self.spec, self.parameters, _only(images, 4))[None]
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.network.logits(self.parameters, _only(images, 4))[None]
 
-    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         x = _only(images, 4).detach().requires_grad_()
         fixed = {name: values.detach() for name, values in self.parameters.items()}
-        out = logits(self.spec, fixed, x)
-        labels = choose_labels(out.detach()[None]).expand(1, len(x))[0]
-        (gradient,) = torch.autograd.grad(F.cross_entropy(out, labels, reduction="sum"), x)
+        out = self.network.logits(fixed, x)
+        objective = definite(cotangent, out.detach()[None])[0]
+        if objective.is_floating_point():
+            (gradient,) = torch.autograd.grad(out, x, objective)
+        else:
+            (gradient,) = torch.autograd.grad(F.cross_entropy(out, objective, reduction="sum"), x)
         return gradient[None], out.detach()[None]
 
 

@@ -1,23 +1,20 @@
-"""Engine `stack`: M members as [M, ...] tensors, run by the code of one candidate under vmap.
+"""Engine `stack`: M members as [M, ...] tensors, run by the code of one network under vmap.
 
-Members of one depth and different widths share a stack: narrower layers are padded with zeros, and stay zero. A padded
-unit has zero weights in and out and a zero activation (`model.logits` masks the one activation that is not 0 at 0), so
-its gradients are exactly zero, and Adam moves a zero gradient's parameter by exactly zero.
+Members of one structure and different widths share a stack: narrower layers are padded with zeros, and stay zero. A
+padded unit has zero weights in and out and a zero activation (`Network.logits` masks the one activation that is not 0 at
+0), so its gradients are exactly zero, and Adam moves a zero gradient's parameter by exactly zero.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
-from atras.networks.network import Dropout, Parameters, initial_parameters, logits, parameter_shapes
-from atras.networks.randomness import dropout_key
+from atras.networks import Cotangent, Dropout, Network, Parameters, StepResult, dropout_key, widest
 
-from .engine import Engine, StepResult
+from .engine import Engine, definite
 from .stacked_optimizer import StackedOptimizer
 
 
@@ -29,39 +26,52 @@ class StackEngine(Engine):
     """
 
     name = "stack"
+    pads = True
 
-    def build(self) -> None:
-        depths = {member.candidate.depth for member in self.members}
+    def _build(self) -> None:
+        candidates = [member.candidate for member in self.members]
+        depths = {candidate.depth for candidate in candidates}
         if len(depths) != 1:
             raise InputError(f"stack: expected members of one depth, got depths {sorted(depths)}; group them by depth")
-        hidden = torch.tensor([member.candidate.hidden for member in self.members], dtype=torch.int32)
-        self.widths = hidden.to(self.device)
-        padded = tuple(hidden.amax(0).tolist())
+        if len({candidate.structure for candidate in candidates}) != 1:
+            names = ", ".join(sorted({candidate.name for candidate in candidates})[:3])
+            raise InputError(f"stack: expected members that differ in widths alone, got {names}; group them by structure")
+        self.network = Network(self.spec, widest(candidates))
+        self._refuse_padded_dropout()
+        self.widths = torch.tensor([c.widths for c in candidates], dtype=torch.int32, device=self.device)
         self.parameters: Parameters = {
             name: torch.zeros(len(self.members), *shape, dtype=self.dtype, device=self.device)
-            for name, shape in parameter_shapes(self.spec, padded).items()
+            for name, shape in self.network.parameter_shapes.items()
         }
-        for index, member in enumerate(self.members):
-            self.pour_in(index, initial_parameters(self.spec, member.candidate, member.seed, self.dtype))
+        for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
+            self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
-    def pour_in(self, index: int, values: Parameters, moment: int = 0) -> None:
+    def _refuse_padded_dropout(self) -> None:
+        """Channels that are padded would shift the masks of those that are not."""
+        for place, *own in zip(self.network.hidden, *(network.hidden for network in self.networks), strict=True):
+            if place.rate256 and len(place.outputs) == 3 and any(other.outputs != place.outputs for other in own):
+                raise InputError(
+                    f"stack: expected equal filters in {place.name}, which has dropout, got several; use engine loop"
+                )
+
+    def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         """Put one member's parameters, at their natural widths, into its slot; the padding is left alone."""
         for name, array in values.items():
             self._slot(index, name, moment).copy_(array)
 
-    def pour_out(self, index: int, moment: int = 0) -> Parameters:
+    def _get_parameters(self, index: int, moment: int) -> Parameters:
         return {name: self._slot(index, name, moment).clone() for name in self.parameters}
 
     def _slot(self, index: int, name: str, moment: int) -> Tensor:
-        natural = parameter_shapes(self.spec, self.members[index].candidate.hidden)[name]
+        natural = self.networks[index].parameter_shapes[name]
         corner: tuple[int | slice, ...] = (index, *(slice(size) for size in natural))
         if moment == 0:
             return self.parameters[name].detach()[corner]
         moments = self.optimizer.first if moment == 1 else self.optimizer.second
         return moments[list(self.parameters).index(name)][corner]
 
-    def begin_phase(self, phase: str) -> None:
-        keys = [dropout_key(member.seed, member.candidate, phase) for member in self.members]
+    def _begin_phase(self, phase: str) -> None:
+        keys = [dropout_key(member.seed, member.candidate.name, phase) for member in self.members]
         self.keys = torch.tensor(keys, dtype=torch.int64, device=self.device)
         self._counter = torch.zeros((), dtype=torch.int64, device=self.device)
         self.optimizer = StackedOptimizer(
@@ -77,35 +87,41 @@ class StackEngine(Engine):
         self.optimizer.steps = count
         self._counter = torch.full_like(self._counter, count)
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         parameters = {name: values.detach().requires_grad_() for name, values in self.parameters.items()}
 
-        def one(p: Parameters, widths: Tensor, key: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            out = logits(self.spec, p, x, widths=widths, masks=Dropout(key, self._counter))
-            return F.cross_entropy(out, y), (out.argmax(-1) == y).sum()
+        def one(p: Parameters, widths: Tensor, key: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            out = self.network.logits(p, x, widths=widths, masks=Dropout(key, self._counter))
+            return F.cross_entropy(out, y), (out.argmax(-1) == y).sum(), out
 
         in_dims = (0, 0, 0, _member_axis(images, 4), _member_axis(labels, 1))
-        losses, correct = torch.vmap(one, in_dims=in_dims)(parameters, self.widths, self.keys, images, labels)
-        gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
+        losses, correct, out = torch.vmap(one, in_dims=in_dims)(parameters, self.widths, self.keys, images, labels)
+        if cotangent is None:
+            gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
+        else:
+            gradients = torch.autograd.grad(out, list(parameters.values()), definite(cotangent, out.detach()))
         self.optimizer.step(gradients)
         self._counter = self._counter + 1
         return StepResult(losses.detach(), correct)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Tensor:
         return self._forward(images)
 
-    def input_gradient(self, images: Tensor, choose_labels: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         own = images.expand(len(self.members), *images.shape[-4:]).detach().requires_grad_()
         out = self._forward(own)
-        labels = choose_labels(out.detach()).expand(out.shape[:2])
-        loss = F.cross_entropy(out.flatten(0, 1), labels.flatten(), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, own)
+        objective = definite(cotangent, out.detach())
+        if objective.is_floating_point():
+            (gradient,) = torch.autograd.grad(out, own, objective)
+        else:
+            loss = F.cross_entropy(out.flatten(0, 1), objective.flatten(), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, own)
         return gradient, out.detach()
 
     def _forward(self, images: Tensor) -> Tensor:
         def one(p: Parameters, widths: Tensor, x: Tensor) -> Tensor:
-            return logits(self.spec, p, x, widths=widths)
+            return self.network.logits(p, x, widths=widths)
 
         return torch.vmap(one, in_dims=(0, 0, _member_axis(images, 4)))(self.parameters, self.widths, images)
 

@@ -1,1 +1,30 @@
-"""evaluation"""
+"""Evaluating and attacking a population: scores, the rows that record them, transfer between members, and cautions about
+figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of training."""
+
+from .cautions import cautions
+from .counters import Counter, Score, Survivors
+from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
+from .measurement import Measurement, Source
+from .recorder import EXAMPLES, Recorder, Row, Rows
+from .transfer import PHASES, Part, transfer
+
+__all__ = [
+    "EXAMPLES",
+    "GAP_IMAGES",
+    "GAP_STEPS",
+    "PHASES",
+    "Counter",
+    "Evaluator",
+    "Figures",
+    "Measurement",
+    "OnExamples",
+    "Part",
+    "Recorder",
+    "Row",
+    "Rows",
+    "Score",
+    "Source",
+    "Survivors",
+    "cautions",
+    "transfer",
+]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from atras.registry import name_of
+
 from .recorder import Row, Rows
 
 NOISE = 0.01
@@ -27,16 +29,16 @@ NAMED = 5
 
 
 def cautions(rows: Rows, classes: int) -> list[str]:
-    """What to tell of a group's figures, a line each.
+    """Cautions about a group's figures, a line each.
 
     Args:
         rows: the group's, complete.
         classes: of the data set.
     """
-    found: dict[str, dict[str, None]] = {}
+    members: dict[str, dict[str, None]] = {}
     for meaning, row in (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics)):
-        found.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
-    return [f"{meaning}: {_listed(list(names))}" for meaning, names in found.items()]
+        members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
+    return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -67,7 +69,7 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in fresh:
         rival = weaker.get((_who(row), row["epsilon"]))
-        if row["attack"] == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
+        if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
     widest: dict[object, Row] = {}
     for row in fgsm:
@@ -86,7 +88,7 @@ def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     fgsm = {(_who(row), row["epoch"]): row for row in sample if row["attack"] == "fgsm"}
     for row in sample:
         rival = fgsm.get((_who(row), row["epoch"]))
-        if row["attack"] == "pgd" and rival is not None and _accuracy(rival) - _accuracy(row) > OVERFITTED:
+        if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(rival) - _accuracy(row) > OVERFITTED:
             yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", row
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atras.attacks.attack import Attacked
-from atras.engines.engine import Engine
+from atras.attacks import Attacked
+from atras.networks import Classifier
 
 
 class Score(NamedTuple):
@@ -31,15 +31,15 @@ class Score(NamedTuple):
         return Score(correct, self.n + other.n, self.one_class, self.finite & other.finite)
 
 
-class Tally:
+class Counter:
     """Counts over the chunks of an evaluation, on the device until the end."""
 
-    def __init__(self, engine: Engine) -> None:
-        m, device = len(engine.members), engine.device
-        self.pixels = math.prod(engine.spec.image_shape)
+    def __init__(self, networks: Classifier) -> None:
+        m, device = len(networks.members), networks.device
+        self.pixels = 0
         self.finite = torch.ones(m, dtype=torch.bool, device=device)
         self.correct = torch.zeros(m, dtype=torch.int64, device=device)
-        self.predicted = torch.zeros(m, engine.spec.classes, dtype=torch.int64, device=device)
+        self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
         self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
         self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
         self.n = self.gradients = 0
@@ -70,6 +70,7 @@ class Tally:
     def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Count one chunk of a fresh attack, whose examples have these logits; what `add` and `add_change` return."""
         self.gradients += attacked.gradients * attacked.images.shape[-4]
+        self.pixels = math.prod(attacked.images.shape[-3:])
         self.zero += attacked.zero_gradients
         self.nan += attacked.nan_gradients
         return self.add(logits, labels), self.add_change(attacked.images, attacked.clipped)
@@ -91,8 +92,8 @@ class Tally:
 class Survivors:
     """Which images no attack turned: the worst case over attacks, image by image."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.correct = torch.zeros(len(engine.members), dtype=torch.int64, device=engine.device)
+    def __init__(self, networks: Classifier) -> None:
+        self.correct = torch.zeros(len(networks.members), dtype=torch.int64, device=networks.device)
         self.n = 0
 
     def add(self, survived: Sequence[Tensor]) -> None:
@@ -100,7 +101,7 @@ class Survivors:
         self.correct += torch.stack(list(survived)).all(0).sum(1)
         self.n += survived[0].shape[1]
 
-    def score(self, tallies: Sequence[Tally]) -> Score:
-        """The worst case over the attacks of these tallies."""
-        finite = torch.stack([tally.finite for tally in tallies]).all(0)
+    def score(self, counters: Sequence[Counter]) -> Score:
+        """The worst case over the attacks of these counters."""
+        finite = torch.stack([counter.finite for counter in counters]).all(0)
         return Score(self.correct.tolist(), self.n, [False] * len(self.correct), finite)

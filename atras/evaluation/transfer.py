@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from atras.attacks.attack import FGSM
-from atras.data.datasets import Dataset
-from atras.engines.engine import Engine, Member
+from atras.data import Dataset
 from atras.errors import Interrupted
-from atras.experiment.protocol import Protocol
-from atras.networks.network import Parameters
+from atras.experiment import Protocol
+from atras.networks import Classifier, Member
 
-from .evaluator import Evaluation
+from .evaluator import Evaluator
 from .recorder import Row
 
 PHASES = ("trained", "defended")
+"""The networks of a run: after the first and after the second training."""
 
-Networks = Callable[[str, Member], Parameters | None]
-"""From a phase and a member to its parameters; None for one that diverged."""
+SetPhase = Callable[[str], Iterable[Member]]
+"""Gives the classifiers the parameters of a phase, and tells which members have any: those that did not diverge."""
 
 
 class Part(NamedTuple):
     """Members that are computed together, and how many images they take at once."""
 
-    engine: Engine
+    networks: Classifier
     evaluation_batch: int
 
 
 def transfer(
-    parts: Sequence[Part], networks: Networks, data: Dataset, protocol: Protocol, stop: Callable[[], bool] | None = None
+    parts: Sequence[Part],
+    set_phase: SetPhase,
+    data: Dataset,
+    protocol: Protocol,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """Give the adversarial test images of every member to all members of its seed, in both phases.
 
@@ -42,7 +45,7 @@ def transfer(
 
     Args:
         parts: every member of the protocol once.
-        networks: their parameters.
+        set_phase: gives them the parameters of a phase.
         data: on the parts' device.
         protocol: candidates, seeds, epsilon.
         stop: asked between parts whether to stop.
@@ -54,29 +57,23 @@ def transfer(
         Interrupted: if `stop` said so.
     """
     rows: list[Row] = []
+    attack = protocol.true_label_attack
     for phase in PHASES:
         counts = _Counts(parts, data, protocol)
-        fine = {member: _pour(part.engine, i, networks(phase, member)) for part, i, member in counts.members}
+        fine = set(set_phase(phase))
         for part in parts:
-            if stop is not None and stop():
+            if stop():
                 raise Interrupted
             counts.attack_from(part)
         for source, target, seed in itertools.product(protocol.candidates, protocol.candidates, protocol.seeds):
-            if fine[Member(source, seed)] and fine[Member(target, seed)]:
+            if {Member(source, seed), Member(target, seed)} <= fine:
                 rows.append({
-                    "dataset": data.name, "phase": phase, "source_hidden_layers": source.name,
-                    "target_hidden_layers": target.name, "seed": seed, "attack": "fgsm",
-                    "epsilon": protocol.epsilon, "label_source": "true", "n": len(data.test.labels),
-                    "correct": counts.correct[source.name, Member(target, seed)], "protocol_hash": protocol.hash,
+                    "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
+                    "seed": seed, "attack": attack.spec.attack, "epsilon": attack.epsilon,
+                    "label_source": attack.label_source, "n": len(data.test.labels),
+                    "correct": counts.correct[source.name, Member(target, seed)],
                 })  # fmt: skip
     return rows
-
-
-def _pour(engine: Engine, index: int, parameters: Parameters | None) -> bool:
-    if parameters is None:
-        return False
-    engine.pour_in(index, parameters)
-    return True
 
 
 class _Counts:
@@ -84,32 +81,30 @@ class _Counts:
 
     def __init__(self, parts: Sequence[Part], data: Dataset, protocol: Protocol) -> None:
         self.parts, self.data, self.protocol = parts, data, protocol
-        self.members = [(part, i, member) for part in parts for i, member in enumerate(part.engine.members)]
         self.correct: dict[tuple[str, Member], int] = {}
 
     def attack_from(self, source: Part) -> None:
         """Attack the members of a part, and try the images on all parts."""
-        candidates = dict.fromkeys(member.candidate for member in source.engine.members)
-        hits = {(c, j): torch.zeros(len(part.engine.members), dtype=torch.int64, device=part.engine.device)
+        candidates = dict.fromkeys(member.candidate for member in source.networks.members)
+        hits = {(c, j): torch.zeros(len(part.networks.members), dtype=torch.int64, device=part.networks.device)
                 for c in candidates for j, part in enumerate(self.parts)}  # fmt: skip
-        evaluation = Evaluation(source.engine, self.data, self.protocol, source.evaluation_batch)
-        attack = FGSM(self.protocol.epsilon)
-        for _, images, labels in evaluation.chunks("test"):
-            adversarial = attack(source.engine, images, labels).clipped
+        evaluator = Evaluator(source.networks, self.data, self.protocol, source.evaluation_batch)
+        for _, images, labels in evaluator.chunks("test"):
+            adversarial = self.protocol.true_label_attack(source.networks, images, labels).clipped
             for c, j in hits:
                 rows = self._rows(source, c.name, self.parts[j])
                 hits[c, j] += _hits(self.parts[j], adversarial[rows], labels)
         for (c, j), counts in hits.items():
-            seeds = {member.seed for member in source.engine.members if member.candidate == c}
-            for member, count in zip(self.parts[j].engine.members, counts.tolist(), strict=True):
+            seeds = {member.seed for member in source.networks.members if member.candidate == c}
+            for member, count in zip(self.parts[j].networks.members, counts.tolist(), strict=True):
                 if member.seed in seeds:
                     self.correct[c.name, member] = count
 
     def _rows(self, source: Part, candidate: str, target: Part) -> list[int]:
         """For each target the source member of its seed; any where this part has none, as another part has it."""
-        own = {m.seed: i for i, m in enumerate(source.engine.members) if m.candidate.name == candidate}
+        own = {m.seed: i for i, m in enumerate(source.networks.members) if m.candidate.name == candidate}
         anyone = next(iter(own.values()))
-        return [own.get(member.seed, anyone) for member in target.engine.members]
+        return [own.get(member.seed, anyone) for member in target.networks.members]
 
 
 def _hits(part: Part, images: Tensor, labels: Tensor) -> Tensor:
@@ -117,5 +112,5 @@ def _hits(part: Part, images: Tensor, labels: Tensor) -> Tensor:
     correct = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     for start in range(0, len(labels), part.evaluation_batch):
         piece = slice(start, start + part.evaluation_batch)
-        correct += (part.engine.logits(images[:, piece]).argmax(-1) == labels[piece]).sum(1)
+        correct += (part.networks.logits(images[:, piece]).argmax(-1) == labels[piece]).sum(1)
     return correct

@@ -11,28 +11,28 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from atras.attacks import ATTACKS, FGSM, Attack
+from atras.checks import distinct, number, one_of, text, truth, whole
+from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks.candidates import PAPER_CANDIDATES, Candidate
+from atras.networks import PAPER_CANDIDATES, Candidate, parse_stem
+
+from .choices import ENGINES, EXECUTORS
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
-StemName = Literal["auto", "none", "conv2", "conv4"]
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initialisation = Literal["glorot", "he"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
-EngineName = Literal["auto", "loop", "stack", "fused"]
-AttackName = Literal["fgsm", "random-fgsm", "pgd", "deepfool-l2", "deepfool-linf"]
-TrainAttackName = Literal["fgsm", "fgsm-batch", "random-fgsm-batch", "pgd-batch"]
 Size = int | Literal["default", "all"]
 
 
@@ -46,7 +46,8 @@ class Protocol:
             all where the part has fewer; `all` is all.
         candidates: the architectures, in the order of the result table.
         seeds: each (candidate, seed) pair is one member of the population.
-        stem: convolutions in front of the hidden layers; `auto` goes by image shape (see `networks.choose_stem`).
+        stem: layers in front of the hidden ones: `none`, `conv2`, `conv4`, or spelled, such as `c32p2-c64p2`; `auto`
+            goes by image shape (see `networks.choose_stem`).
         activation: of every hidden unit, the stem's included.
         initialisation: of all weights; biases start at zero.
         head_dropout: share of each hidden layer's units dropped in training, rounded to 1/256.
@@ -58,16 +59,11 @@ class Protocol:
         label_source: whose label the attack moves away from: the attacked model's own prediction, or the true one.
         target: `none` for the untargeted attack; `random`, `least-likely` or `class:3` for a targeted one, which
             moves towards that class and makes `label_source` irrelevant to the direction.
-        attacks: what both models are also attacked with, made on each at the true label; FGSM always is.
-        attack_steps, step_size, restarts: of PGD; the step size None is 2.5 epsilon / steps. Training with `pgd-batch`
-            takes the same steps and one start.
+        attacks: what both models are also attacked with, made on each; FGSM at the true label always is. An attack
+            without an epsilon of its own takes the run's. Texts such as `pgd(steps=40)` are read.
         epsilons: further strengths at which FGSM at the true label is evaluated.
-        train_attack: what makes the adversarial copies of the second training. `fgsm`: the attack above, on the trained
-            model, once. `fgsm-batch`, `random-fgsm-batch`, `pgd-batch`: untargeted, at the true label, on the model as
-            it is, anew in every batch.
+        defence: how the second training makes the networks robust; a text such as `batch(pgd(steps=7))` is read.
         transfer: whether each candidate is evaluated on the adversarial test images of every other one of its seed.
-        defence_source: whose adversarial copies each candidate trains on: its `own`; those of the `smallest` candidate
-            (by parameters), or of the one named, such as `24-192`, with the same seed.
         precision: arithmetic of training. `bf16` (and `tf32`, on a GPU) is for matrix products in training alone:
             weights, attacks and evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto`
             is bf16 where the engine and the processor have it, otherwise fp32: what can be done decides, never a
@@ -85,7 +81,7 @@ class Protocol:
     test_size: Size = "default"
     candidates: tuple[Candidate, ...] = PAPER_CANDIDATES
     seeds: tuple[int, ...] = (0,)
-    stem: StemName = "auto"
+    stem: str = "auto"
     activation: Activation = "relu"
     initialisation: Initialisation = "glorot"
     head_dropout: float = 0.0
@@ -98,20 +94,19 @@ class Protocol:
     epsilon: float = 0.05
     label_source: LabelSource = "predicted"
     target: str = "none"
-    attacks: tuple[AttackName, ...] = ("fgsm",)
-    attack_steps: int = 20
-    step_size: float | None = None
-    restarts: int = 1
+    attacks: tuple[Attack, ...] = (FGSM(),)
     epsilons: tuple[float, ...] = ()
-    train_attack: TrainAttackName = "fgsm"
+    defence: Defence = Copies()
     transfer: bool = False
-    defence_source: str = "own"
     precision: Precision = "auto"
     evaluate_every: int = 0
 
     def __post_init__(self) -> None:
         text("dataset", self.dataset)
         text("target", self.target)
+        text("stem", self.stem)
+        if self.stem != "auto":
+            parse_stem(self.stem)
         for name, allowed in _CHOICES.items():
             one_of(name, getattr(self, name), allowed)
         for name in ("train_size", "test_size"):
@@ -133,8 +128,8 @@ class Protocol:
             raise InputError(
                 f"target (={shown(self.target)}): expected none, random, least-likely or class:N, such as class:3"
             )
-        _distinct("candidates", self.candidates, _candidate)
-        _distinct("seeds", self.seeds, lambda seed: whole("seed", seed, 0, 2**63 - 1))
+        distinct("candidates", self.candidates, _candidate)
+        distinct("seeds", self.seeds, lambda seed: whole("seed", seed, 0, 2**63 - 1))
         members = len(self.candidates) * len(self.seeds)
         if members > MAX_MEMBERS:
             raise InputError(
@@ -143,32 +138,33 @@ class Protocol:
         self._check_attacks()
 
     def _check_attacks(self) -> None:
-        _distinct("attack", self.attacks, lambda name: one_of("attack", name, get_args(AttackName)))
-        if self.train_attack not in get_args(TrainAttackName):
-            known = ", ".join(get_args(TrainAttackName))
-            raise InputError(
-                f"train_attack (={shown(self.train_attack)}): expected one of {known}; only fgsm has a fixed "
-                "set, which is kept as signs: for other attacks take the one that ends in -batch"
-            )
-        whole("attack_steps", self.attack_steps, 1, 10**6)
-        whole("restarts", self.restarts, 1, 10**6)
-        if self.step_size is not None:
-            number("step_size", self.step_size, 0.0, 1.0)
+        if isinstance(self.attacks, tuple | list):
+            read = tuple(ATTACKS.parse(each) if isinstance(each, str) else each for each in self.attacks)
+            object.__setattr__(self, "attacks", read)
+        distinct("attack", self.attacks, _attack)
         if self.epsilons != ():
-            _distinct("epsilons", self.epsilons, lambda epsilon: number("epsilons", epsilon, 0.0, 1.0))
-        if not isinstance(self.transfer, bool):
-            raise InputError(f"transfer (={shown(self.transfer)}): expected True or False")
-        if not isinstance(self.defence_source, str) or not re.fullmatch(
-            r"own|smallest|\d{1,6}(-\d{1,6})*", self.defence_source
-        ):
-            raise InputError(
-                f"defence_source (={shown(self.defence_source)}): expected own, smallest or a candidate such as 24-192"
-            )
-        if self.defence_source != "own" and self.train_attack != "fgsm":
-            raise InputError(
-                f"defence_source (={self.defence_source!r}): {self.train_attack} makes its copies on each candidate "
-                "itself; use --train-attack fgsm or leave one of them out"
-            )
+            distinct("epsilons", self.epsilons, lambda epsilon: number("epsilons", epsilon, 0.0, 1.0))
+        truth("transfer", self.transfer)
+        if isinstance(self.defence, str):
+            object.__setattr__(self, "defence", DEFENCES.parse(self.defence))
+        if not isinstance(self.defence, Defence):
+            raise InputError(f"defence (={shown(self.defence)}): expected one of {', '.join(DEFENCES)}")
+
+    @property
+    def attack(self) -> FGSM:
+        """The paper's attack: FGSM at the protocol's label source or target."""
+        return FGSM(self.epsilon, self.label_source, self.target)
+
+    @property
+    def true_label_attack(self) -> FGSM:
+        """FGSM away from the true label: the white-box attack that both models are always attacked with."""
+        return FGSM(self.epsilon, "true")
+
+    @property
+    def stronger_attacks(self) -> tuple[Attack, ...]:
+        """The attacks besides that one."""
+        resolved = (attack.at(self.epsilon) for attack in self.attacks)
+        return tuple(attack for attack in resolved if attack != self.true_label_attack)
 
     @property
     def hash(self) -> str:
@@ -180,7 +176,8 @@ class Protocol:
         """The fields as JSON values; candidates by their names."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return values | lists | {"candidates": [c.name for c in self.candidates]}
+        names = {"candidates": [c.name for c in self.candidates], "attacks": [str(attack) for attack in self.attacks]}
+        return values | lists | names | {"defence": str(self.defence)}
 
     def check_classes(self, classes: int) -> None:
         """Refuse a target class that the data set does not have.
@@ -207,6 +204,7 @@ class Execution:
     Args:
         engine: `loop` trains one member at a time in plain torch, `stack` a whole group under vmap, `fused` a whole
             group in C++ on the CPU, or in Triton on a GPU; `auto` takes the fastest that can do it.
+        executor: who computes the groups of the plan; `local` is this process.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         memory_bytes: most memory a group may be predicted to need; None for what the device has free.
         data_dir: folder to look in for data sets before the user's cache; None for `ATRAS_DATA`, then the cache.
@@ -219,7 +217,8 @@ class Execution:
         InputError: if a value is out of its range.
     """
 
-    engine: EngineName = "auto"
+    engine: str = "auto"
+    executor: str = "local"
     device: str = "auto"
     memory_bytes: int | None = None
     data_dir: str | None = field(default_factory=lambda: os.environ.get("ATRAS_DATA") or None)
@@ -228,13 +227,13 @@ class Execution:
     checkpoint_every: float = 30.0
 
     def __post_init__(self) -> None:
-        one_of("engine", self.engine, get_args(EngineName))
+        one_of("engine", self.engine, ("auto", *ENGINES))
+        one_of("executor", self.executor, EXECUTORS)
         text("device", self.device)
         if self.data_dir is not None:
             text("data_dir", self.data_dir)
         for name in ("download", "recalibrate"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} (={shown(getattr(self, name))}): expected True or False")
+            truth(name, getattr(self, name))
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
             raise InputError(f"device (={shown(self.device)}): expected auto, cpu, cuda or cuda:N")
         if self.memory_bytes is not None:
@@ -247,7 +246,6 @@ class Execution:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "stem": get_args(StemName),
     "activation": get_args(Activation),
     "initialisation": get_args(Initialisation),
     "optimizer": get_args(OptimizerName),
@@ -256,44 +254,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the allowed ones."""
-    if value not in allowed:
-        raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(allowed)}")
-
-
-def whole(name: str, value: object, low: int, high: int) -> None:
-    """Refuse anything but a whole number from low to high."""
-    if type(value) is not int or not low <= value <= high:
-        raise InputError(f"{name} (={shown(value)}): expected a whole number from {low} to {high}")
-
-
-def number(name: str, value: object, low: float, high: float) -> None:
-    """Refuse anything but a finite number from low to high."""
-    # NaN is in no range, and a comparison, unlike a conversion, takes whole numbers of any size.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{name} (={shown(value)}): expected a number from {low:g} to {high:g}")
-
-
-def text(name: str, value: object) -> None:
-    """Refuse anything but text."""
-    if not isinstance(value, str):
-        raise InputError(f"{name} (={shown(value)}): expected text")
+def _attack(value: object) -> None:
+    if not isinstance(value, Attack):
+        raise InputError(f"attack (={shown(value)}): expected an attack, such as PGD(steps=40) or 'pgd(steps=40)'")
 
 
 def _candidate(value: object) -> None:
     if not isinstance(value, Candidate):
         raise InputError(f"candidates (={shown(value)}): expected a tuple of Candidate, such as Candidate((24, 192))")
-
-
-def _distinct(name: str, values: object, check: Callable[[object], None]) -> None:
-    """Refuse anything but a tuple of different values that all pass a check."""
-    if not isinstance(values, tuple) or not values:
-        raise InputError(f"{name} (={shown(values)}): expected a tuple of at least one; name one")
-    seen: set[object] = set()
-    for value in values:
-        check(value)
-        if value in seen:
-            twice = value.name if isinstance(value, Candidate) else value
-            raise InputError(f"{name}: {twice} came twice; name each once")
-        seen.add(value)

@@ -1,1 +1,73 @@
-"""networks"""
+"""Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial parameters and
+forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels and errors alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atras.lazy import lazy_exports
+
+from .candidates import Candidate, Member, members_of, widest, with_depth
+from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
+from .layers import LAYERS, Activate, Conv, Dense, Layer, Shape, parse_layers, register_layer, spell_layers
+from .stems import STEMS, choose_stem, parse_stem
+
+if TYPE_CHECKING:
+    from .classifier import Classifier, Cotangent, StepResult, Trainable
+    from .network import (
+        ACTIVATIONS,
+        Dropout,
+        Network,
+        Parameters,
+        Place,
+        Spec,
+    )
+    from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
+
+__getattr__ = lazy_exports(
+    __name__,
+    classifier="Classifier Cotangent StepResult Trainable",
+    network="ACTIVATIONS Dropout Network Parameters Place Spec",
+    randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "LAYERS",
+    "PAPER_BASE_WIDTHS",
+    "PAPER_CANDIDATES",
+    "PAPER_FACTORS",
+    "PAPER_MAX_WIDTH",
+    "STEMS",
+    "Activate",
+    "Candidate",
+    "Classifier",
+    "Conv",
+    "Cotangent",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "Member",
+    "Network",
+    "Parameters",
+    "Place",
+    "Shape",
+    "Spec",
+    "StepResult",
+    "Trainable",
+    "batch_starts",
+    "choose_stem",
+    "dropout_key",
+    "k_complete",
+    "members_of",
+    "parse_layers",
+    "parse_stem",
+    "permutation",
+    "random_starts",
+    "random_targets",
+    "register_layer",
+    "spell_layers",
+    "stable_key",
+    "widest",
+    "with_depth",
+]

@@ -1,64 +1,42 @@
-"""One candidate network, written once: its layers, initial weights and forward pass.
+"""One network, written once: its layers in place, its initial parameters and its forward pass.
 
 Engine `loop` runs this code member by member, engine `stack` runs the same code under vmap on padded parameters.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
 from atras.kernels import dropout
 
 from .candidates import Candidate
+from .layers import Dense, Layer, Shape
 from .randomness import initial_weights
+from .stems import parse_stem, stem_name
 
 Parameters = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A 3x3 convolution of a stem, its activation, and what may follow.
-
-    Args:
-        channels: output channels.
-        padding: 1 keeps the image size ("same"), 0 shrinks it by 2 ("valid").
-        pool: whether a 2x2 max-pool follows; odd rows and columns are dropped.
-        rate256: dropout rate after that, in 1/256.
-    """
-
-    channels: int
-    padding: int = 0
-    pool: bool = False
-    rate256: int = 0
-
-
-STEMS: dict[str, tuple[Convolution, ...]] = {
-    "none": (),
-    "conv2": (Convolution(32, pool=True), Convolution(64, pool=True)),
-    "conv4": (
-        Convolution(32, padding=1),
-        Convolution(32, pool=True, rate256=64),
-        Convolution(64, padding=1),
-        Convolution(64, pool=True, rate256=64),
-    ),
-}
-"""The layers in front of the hidden ones. Source: docs/protocol.md, "Open in the paper"."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "gelu": F.gelu,
+}
+_ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
 }
 
 
@@ -69,10 +47,10 @@ class Spec:
     Args:
         image_shape: (channels, height, width).
         classes: number of logits.
-        stem: a key of `STEMS`.
+        stem: layers in front of those of each candidate; also a name of `stems.STEMS`, or their spelling.
         activation: a key of `ACTIVATIONS`.
         initialisation: `glorot` or `he`, uniform.
-        head_rate256: dropout rate after every hidden layer, in 1/256.
+        head_rate256: dropout rate after every layer of a candidate, in 1/256.
 
     Raises:
         InputError: if the stem does not fit the images.
@@ -80,99 +58,34 @@ class Spec:
 
     image_shape: tuple[int, int, int]
     classes: int
-    stem: str = "none"
+    stem: tuple[Layer, ...] | str = ()
     activation: str = "relu"
     initialisation: str = "glorot"
     head_rate256: int = 0
 
     def __post_init__(self) -> None:
-        if self.stem_shapes[-1][1] < 1 or self.stem_shapes[-1][2] < 1:
-            side = "x".join(map(str, self.image_shape[1:]))
-            raise InputError(f"stem (={self.stem!r}): expected images of at least 10x10, got {side}; use stem none")
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "stem", parse_stem(self.stem) if isinstance(self.stem, str) else tuple(self.stem))
+        shape: Shape = self.image_shape
+        try:
+            for layer in self.stem_layers:
+                shape = layer.output_shape(shape)
+        except InputError as error:
+            raise InputError(f"stem (={self.stem_name!r}): {error}; or use stem none") from None
 
     @property
-    def convolutions(self) -> tuple[Convolution, ...]:
+    def stem_layers(self) -> tuple[Layer, ...]:
         """The stem's layers."""
-        return STEMS[self.stem]
+        return self.stem  # type: ignore[return-value]  # a text has become layers
 
     @property
-    def stem_shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """(channels, height, width) of the image, then after each convolution and its pool."""
-        shapes = [self.image_shape]
-        for layer in self.convolutions:
-            height, width = (side - 2 + 2 * layer.padding for side in shapes[-1][1:])
-            shapes.append((layer.channels, *((height // 2, width // 2) if layer.pool else (height, width))))
-        return tuple(shapes)
+    def stem_name(self) -> str:
+        """The stem's key in `STEMS`, or the spelling of its layers."""
+        return stem_name(self.stem_layers)
 
-    @property
-    def features(self) -> int:
-        """Inputs of the first hidden layer."""
-        return math.prod(self.stem_shapes[-1])
-
-
-def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: int) -> Spec:
-    """What the networks of a protocol share on images of this shape.
-
-    Raises:
-        InputError: if the stem does not fit the images.
-    """
-    return Spec(
-        image_shape=image_shape,
-        classes=classes,
-        stem=choose_stem(image_shape) if protocol.stem == "auto" else protocol.stem,
-        activation=protocol.activation,
-        initialisation=protocol.initialisation,
-        head_rate256=round(protocol.head_dropout * 256),
-    )
-
-
-def choose_stem(image_shape: tuple[int, int, int]) -> str:
-    """The stem for images of this shape: none below 16x16, `conv2` for one channel, `conv4` for several."""
-    channels, height, width = image_shape
-    if min(height, width) < 16:
-        return "none"
-    return "conv2" if channels == 1 else "conv4"
-
-
-def parameter_shapes(spec: Spec, hidden: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of a network with these hidden widths, in the order of the layers.
-
-    Returns:
-        `convI.weight` [out, in, 3, 3], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out].
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i, layer in enumerate(spec.convolutions):
-        shapes[f"conv{i + 1}.weight"] = (layer.channels, spec.stem_shapes[i][0], 3, 3)
-        shapes[f"conv{i + 1}.bias"] = (layer.channels,)
-    widths = (spec.features, *hidden, spec.classes)
-    names = [f"dense{i + 1}" for i in range(len(hidden))] + ["logits"]
-    for name, (inputs, outputs) in zip(names, pairwise(widths), strict=True):
-        shapes[f"{name}.weight"] = (outputs, inputs)
-        shapes[f"{name}.bias"] = (outputs,)
-    return shapes
-
-
-def parameter_count(spec: Spec, hidden: tuple[int, ...]) -> int:
-    """Number of trainable parameters."""
-    return sum(math.prod(shape) for shape in parameter_shapes(spec, hidden).values())
-
-
-def initial_parameters(spec: Spec, candidate: Candidate, seed: int, dtype: torch.dtype) -> Parameters:
-    """A candidate's initial parameters: uniform weights, zero biases, drawn in double precision on the CPU.
-
-    Source: Glorot and Bengio 2010, eq. 16 (`glorot`); He et al. 2015, eq. 10, uniform (`he`).
-    """
-    draw = initial_weights(seed, candidate)
-    parameters: Parameters = {}
-    for name, shape in parameter_shapes(spec, candidate.hidden).items():
-        values = torch.zeros(shape, dtype=torch.float64)
-        if name.endswith("weight"):
-            window = math.prod(shape[2:])
-            fan_out, fan_in = shape[0] * window, shape[1] * window
-            limit = math.sqrt(6 / (fan_in + fan_out if spec.initialisation == "glorot" else fan_in))
-            values.uniform_(-limit, limit, generator=draw)
-        parameters[name] = values.to(dtype)
-    return parameters
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, from which `Spec(**values)` makes an equal one."""
+        return {**vars(self), "image_shape": list(self.image_shape), "stem": self.stem_name}
 
 
 class Dropout(NamedTuple):
@@ -182,41 +95,159 @@ class Dropout(NamedTuple):
     step: Tensor
 
 
-def logits(
-    spec: Spec, parameters: Parameters, images: Tensor, *, widths: Tensor | None = None, masks: Dropout | None = None
-) -> Tensor:
-    """One network's forward pass.
+class Place(NamedTuple):
+    """A layer at its place in a network.
 
     Args:
-        spec: the shared shape of the networks.
-        parameters: as named by `parameter_shapes`; hidden layers may be padded with zeros.
-        images: [B, C, H, W], float, pixels in [0, 1].
-        widths: int32 [depth], the natural widths where hidden layers are padded; None where they are not.
-        masks: dropout masks of this training step; None for evaluation.
-
-    Returns:
-        [B, Y] unnormalised log-probabilities.
+        name: of its parameters: the layer's kind, numbered (`conv1`), or `logits`.
+        layer: what computes.
+        inputs, outputs: shape of one image's values before and after it.
+        rate256: of the dropout behind it, in 1/256.
     """
-    activate = ACTIVATIONS[spec.activation]
-    x = images
-    for i, layer in enumerate(spec.convolutions):
-        x = F.conv2d(x, parameters[f"conv{i + 1}.weight"], parameters[f"conv{i + 1}.bias"], padding=layer.padding)
-        x = activate(x)
-        if layer.pool:
-            x = F.max_pool2d(x, 2)
-        if masks is not None and layer.rate256:
-            x = dropout(x, masks.key, masks.step, layer=i, rate256=layer.rate256)
-    x = x.flatten(1)
-    for i, name in enumerate(_hidden_layers(parameters)):
-        x = activate(F.linear(x, parameters[f"{name}.weight"], parameters[f"{name}.bias"]))
-        width = None if widths is None else widths[i]
-        if width is not None and spec.activation == "sigmoid":
-            x = x * (torch.arange(x.shape[-1], device=x.device) < width)  # sigmoid(0) is not 0: padding must be
-        if masks is not None and spec.head_rate256:
-            layer_index = len(spec.convolutions) + i
-            x = dropout(x, masks.key, masks.step, layer=layer_index, rate256=spec.head_rate256, width=width)
-    return F.linear(x, parameters["logits.weight"], parameters["logits.bias"])
+
+    name: str
+    layer: Layer
+    inputs: Shape
+    outputs: Shape
+    rate256: int
 
 
-def _hidden_layers(parameters: Parameters) -> Iterator[str]:
-    return (name.removesuffix(".weight") for name in parameters if name.startswith("dense") and name.endswith("weight"))
+@dataclass(frozen=True)
+class Network:
+    """One network: the stem of a run, a candidate's layers, and a dense layer to the logits.
+
+    Args:
+        spec: what it shares with the others of its run.
+        candidate: what is its own.
+
+    Raises:
+        InputError: once its shapes are asked for, if a layer does not fit what comes before it.
+    """
+
+    spec: Spec
+    candidate: Candidate
+
+    @functools.cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Every layer, the last one being that of the logits."""
+        return _places(self.spec, self.candidate)
+
+    @property
+    def hidden(self) -> tuple[Place, ...]:
+        """The layers of the stem and of the candidate."""
+        return self.places[:-1]
+
+    @functools.cached_property
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Name and shape of every parameter, in the order of the layers.
+
+        Returns:
+            `convI.weight` [out, in, K, K], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out].
+        """
+        return {
+            f"{place.name}.{name}": shape
+            for place in self.places
+            for name, shape in place.layer.parameter_shapes(place.inputs).items()
+        }
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes.values())
+
+    def initial_parameters(self, seed: int, dtype: torch.dtype) -> Parameters:
+        """Parameters at their initial values, drawn in double precision on the CPU, keyed by seed and candidate."""
+        draw = initial_weights(seed, self.candidate.name)
+        parameters: Parameters = {}
+        for place in self.places:
+            for name, shape in place.layer.parameter_shapes(place.inputs).items():
+                values = torch.zeros(shape, dtype=torch.float64, device="cpu")
+                place.layer.initialise(name, values, draw, self.spec.initialisation)
+                parameters[f"{place.name}.{name}"] = values.to(dtype)
+        return parameters
+
+    def logits(
+        self,
+        parameters: Mapping[str, Tensor],
+        images: Tensor,
+        *,
+        widths: Tensor | None = None,
+        masks: Dropout | None = None,
+    ) -> Tensor:
+        """The forward pass.
+
+        Args:
+            parameters: as named by `parameter_shapes`.
+            images: [B, C, H, W], float, pixels in [0, 1].
+            widths: int32 [depth], the natural widths where the candidate's layers are padded; None where they are not.
+            masks: dropout masks of this training step; None for evaluation.
+
+        Returns:
+            [B, Y] unnormalised log-probabilities.
+        """
+        activate = ACTIVATIONS[self.spec.activation]
+        first = len(self.spec.stem_layers)
+        x = images
+        for index, place in enumerate(self.hidden):
+            x = place.layer.forward(_own(parameters, place), x, activate)
+            width = None if widths is None or index < first else widths[index - first]
+            if width is not None and self.spec.activation == "sigmoid" and place.layer.width is not None:
+                x = x * _inside(x, width)  # sigmoid(0) is not 0: padding must be
+            if masks is not None and place.rate256:
+                true_width = width if x.ndim == 2 and place.layer.width is not None else None
+                x = dropout(x, masks.key, masks.step, layer=index, rate256=place.rate256, width=true_width)
+        last = self.places[-1]
+        return last.layer.forward(_own(parameters, last), x, _identity)
+
+    def module(self, parameters: Mapping[str, Tensor]) -> nn.Sequential:
+        """The network as plain torch layers in evaluation mode: pixels in [0, 1] in, logits out.
+
+        Args:
+            parameters: as named by `parameter_shapes`, which are also the module's own names.
+        """
+        activation = _ACTIVATION_MODULES[self.spec.activation]
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for place in self.places:
+            if len(place.inputs) == 3 and isinstance(place.layer, Dense):
+                layers["flatten"] = nn.Flatten()
+            for suffix, module in place.layer.modules(place.inputs, activation)[: 1 if place.name == "logits" else None]:
+                layers[f"{place.name}{suffix}"] = module
+            if place.rate256:
+                layers[f"{place.name}_dropout"] = nn.Dropout(place.rate256 / 256)
+        module = nn.Sequential(layers).to(next(iter(parameters.values())).dtype)
+        module.load_state_dict(dict(parameters))
+        return module.eval()
+
+
+@functools.lru_cache(maxsize=4096)
+def _places(spec: Spec, candidate: Candidate) -> tuple[Place, ...]:
+    shape: Shape = spec.image_shape
+    places: list[Place] = []
+    counts: dict[str, int] = {}
+    for index, layer in enumerate((*spec.stem_layers, *candidate.layers)):
+        own = index >= len(spec.stem_layers)
+        counts[layer.kind] = counts.get(layer.kind, 0) + 1
+        try:
+            outputs = layer.output_shape(shape)
+        except InputError as error:
+            raise InputError(f"hidden (={candidate.name!r}): {error}") from None
+        rate256 = layer.rate256 or (spec.head_rate256 if own else 0)
+        places.append(Place(f"{layer.kind}{counts[layer.kind]}", layer, shape, outputs, rate256))
+        shape = outputs
+    logits = Dense(spec.classes)
+    return (*places, Place("logits", logits, shape, logits.output_shape(shape), 0))
+
+
+def _own(parameters: Mapping[str, Tensor], place: Place) -> dict[str, Tensor]:
+    """A layer's parameters under the names that it knows them by."""
+    return {name: parameters[f"{place.name}.{name}"] for name in place.layer.parameter_shapes(place.inputs)}
+
+
+def _inside(x: Tensor, width: Tensor) -> Tensor:
+    """bool, shaped to multiply x [B, F] or [B, C, H, W]: which units or channels are no padding."""
+    inside = torch.arange(x.shape[1], device=x.device) < width
+    return inside.view(-1, *[1] * (x.ndim - 2))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x

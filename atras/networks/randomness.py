@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .candidates import Candidate
 
 
 def stable_key(*parts: int | str) -> int:
@@ -19,12 +18,12 @@ def stable_key(*parts: int | str) -> int:
 
 def generator(*parts: int | str) -> torch.Generator:
     """A CPU generator keyed by the parts."""
-    return torch.Generator().manual_seed(stable_key(*parts))
+    return torch.Generator(device="cpu").manual_seed(stable_key(*parts))
 
 
-def initial_weights(seed: int, candidate: Candidate) -> torch.Generator:
-    """The generator that draws a candidate's initial weights, at its natural widths."""
-    return generator(seed, candidate.name, "init")
+def initial_weights(seed: int, candidate: str) -> torch.Generator:
+    """The generator that draws the initial weights of the candidate of this name, at its natural widths."""
+    return generator(seed, candidate, "init")
 
 
 def permutation(seed: int, phase: str, epoch: int, n: int) -> Tensor:
@@ -39,12 +38,12 @@ def permutation(seed: int, phase: str, epoch: int, n: int) -> Tensor:
     Returns:
         int64 [n] on the CPU.
     """
-    return torch.randperm(n, generator=generator(seed, phase, epoch, "order"))
+    return torch.randperm(n, generator=generator(seed, phase, epoch, "order"), dtype=torch.int64, device="cpu")
 
 
-def dropout_key(seed: int, candidate: Candidate, phase: str) -> int:
+def dropout_key(seed: int, candidate: str, phase: str) -> int:
     """The 64-bit key of a member's dropout masks in one phase; step and layer are counted inside the kernel."""
-    return stable_key(seed, candidate.name, phase, "dropout")
+    return stable_key(seed, candidate, phase, "dropout")
 
 
 def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tensor:
@@ -59,7 +58,8 @@ def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tenso
     Returns:
         int64 [N] on the device of `labels`.
     """
-    shift = torch.randint(1, classes, labels.shape, generator=generator(seed, split, "target"))
+    draw = generator(seed, split, "target")
+    shift = torch.randint(1, classes, labels.shape, generator=draw, dtype=torch.int64, device="cpu")
     return (labels + shift.to(labels.device)) % classes
 
 
@@ -80,8 +80,8 @@ def random_starts(
         float32 [count, C, H, W] on the CPU, uniform in [-1, 1).
     """
     keys = ((seed, split, attack, restart, image, "start") for image in range(first, first + count))
-    draws = [2 * torch.rand(*shape, generator=generator(*key)) - 1 for key in keys]
-    return torch.stack(draws) if draws else torch.empty(0, *shape)
+    draws = [_uniform(shape, generator(*key)) for key in keys]
+    return torch.stack(draws) if draws else torch.empty(0, *shape, dtype=torch.float32, device="cpu")
 
 
 def batch_starts(
@@ -98,4 +98,9 @@ def batch_starts(
         float32 [size, C, H, W] on the CPU, uniform in [-1, 1).
     """
     draw = generator(seed, "adversarial", epoch, batch, attack, restart, "start")
-    return 2 * torch.rand(size, *shape, generator=draw) - 1
+    return _uniform((size, *shape), draw)
+
+
+def _uniform(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """float32 on the CPU, uniform in [-1, 1)."""
+    return 2 * torch.rand(*shape, generator=draw, dtype=torch.float32, device="cpu") - 1

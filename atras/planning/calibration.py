@@ -13,17 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atras.data.datasets import Split, pixels
-from atras.data.download import cache_dir
-from atras.engines.engine import Engine, Member
+from atras.data import Split, cache_dir, pixels
+from atras.engines import Engine
 from atras.environment import machine_key
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
-from atras.storage.bounded_read import read_regular
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Network, Spec, widest
+from atras.storage import read_regular
 
-from .cost import forward_flops, padded, training_flops
+from .cost import forward_flops, training_flops
 from .predicted_seconds import Speed
 
 MAX_BYTES = 2**20
@@ -43,7 +41,7 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
         anew: measure even where the cache has figures.
     """
     shape = "x".join(map(str, spec.image_shape))
-    key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem}|{shape}|{protocol.precision}"
+    key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
     key += f"|{protocol.batch_size}|{protocol.dataset}"
     known = _read()
     if not anew and key in known:
@@ -54,17 +52,16 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
 
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
-    large = LARGE[:1] if engine.name == "loop" else LARGE
+    large = LARGE[:1] if engine.one_by_one else LARGE
     batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
     times, flops = [], []
     for candidates, batch in zip((SMALL, large), batches, strict=True):
         times.append(_call_seconds(engine, candidates, spec, protocol, part, batch))
-        widths = padded([candidate.hidden for candidate in candidates])
-        flops.append(len(candidates) * training_flops(spec, widths) * batch)
+        flops.append(len(candidates) * training_flops(Network(spec, widest(candidates))) * batch)
     (small_step, *_), (step, logits, gradient) = times
     rate = (flops[1] - flops[0]) / max(step - small_step, 0.1 * step)
     step_seconds = max(small_step - flops[0] / rate, 0.0)
-    forward = len(large) * forward_flops(spec, padded([candidate.hidden for candidate in large])) * batches[1]
+    forward = len(large) * forward_flops(Network(spec, widest(large))) * batches[1]
 
     def per_second(work: float, seconds: float) -> float:
         return work / max(seconds - step_seconds, 0.1 * seconds)
@@ -89,7 +86,7 @@ def _call_seconds(
     return (
         _median(lambda: group.step(images, labels).losses),
         _median(lambda: group.logits(own).sum()),
-        _median(lambda: group.gradient(own, labels).sum()),
+        _median(lambda: group.gradient(own, labels)[0].sum()),
     )
 
 
@@ -107,7 +104,7 @@ def _path() -> Path:
 
 
 def _read() -> dict[str, Speed]:
-    """What the cache holds that can be a speed: it may be damaged, or nobody's."""
+    """The speeds in the cache: it may be damaged, or nobody's."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         values = json.loads(read_regular(_path(), MAX_BYTES))
         if isinstance(values, dict):

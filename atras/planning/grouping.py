@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from atras.engines.engine import DTYPES, Member
+from atras.engines import DTYPES, ENGINES, Engine
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec, parameter_count
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Network, Spec, members_of, widest
 
-from .cost import (
-    Hidden,
-    activation_values,
-    copies_kept,
-    fused_bytes,
-    fused_device_bytes,
-    member_bytes,
-    padded,
-    training_flops,
-)
+from .cost import activation_values, copies_kept, fused_bytes, fused_device_bytes, member_bytes, training_flops
 from .machine import Machine
-from .plan import SECONDS, Group, members_of
+from .plan import SECONDS, Group
 
 STEP_COST = {"cpu": 1e8, "cuda": 1e10}
 """FLOPs that a device could have done while one training step's operations are launched: what padding must save."""
@@ -65,13 +55,14 @@ def make_groups(
         InputError: if a single member needs more than the cap.
     """
     sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
-    left = dict.fromkeys(member for member in members_of(protocol) if member not in set(done))
+    left = dict.fromkeys(member for member in members_of(protocol.candidates, protocol.seeds) if member not in set(done))
     candidates = list(dict.fromkeys(member.candidate for member in left))
     depths = sorted({candidate.depth for candidate in candidates})
     runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
-    if engine == "stack":
-        runs = [run for same in runs for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
-    if engine == "fused":
+    if sizer.engine.pads:
+        alike = [same for run in runs for same in _by_structure(run)]
+        runs = [run for same in alike for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
+    if sizer.engine.any_depths:
         enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
         runs = _joined(runs, enough, len(protocol.seeds))
     groups: list[Group] = []
@@ -98,8 +89,16 @@ def halves(
 
 
 def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
-    found = {name: getattr(group, name) for name in SECONDS}
-    return {name: seconds and seconds * share for name, seconds in found.items()}
+    predicted = {name: getattr(group, name) for name in SECONDS}
+    return {name: seconds and seconds * share for name, seconds in predicted.items()}
+
+
+def _by_structure(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Candidates that can share a stack, together; in the order in which their structures come."""
+    alike: dict[object, list[Candidate]] = {}
+    for candidate in candidates:
+        alike.setdefault(candidate.structure, []).append(candidate)
+    return list(alike.values())
 
 
 def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list[list[Candidate]]:
@@ -115,21 +114,23 @@ def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list
     return joined
 
 
-def width_groups(candidates: Sequence[Candidate], step_flops: Any, step_cost: float) -> list[list[Candidate]]:
-    """Cut candidates of one depth into runs, in order of width, that cost least in padding and launches together.
+def width_groups(
+    candidates: Sequence[Candidate], step_flops: Callable[[Candidate], float], step_cost: float
+) -> list[list[Candidate]]:
+    """Cut candidates of one structure into runs, in order of width, that cost least in padding and launches together.
 
     Args:
-        candidates: all of one depth.
-        step_flops: from hidden widths to the FLOPs of one candidate's training step, all its seeds included.
+        candidates: all of one structure.
+        step_flops: from a candidate to the FLOPs of its training step, all its seeds included.
         step_cost: FLOPs that a further group's launches are worth.
     """
-    order = sorted(candidates, key=lambda candidate: (step_flops(candidate.hidden), candidate.hidden))
+    order = sorted(candidates, key=lambda candidate: (step_flops(candidate), candidate.widths))
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(order) + 1):
         choices = []
         for start in range(end):
-            widths = padded([candidate.hidden for candidate in order[start:end]])
-            choices.append((best[start][0] + step_cost + (end - start) * step_flops(widths), start))
+            flops = step_flops(widest(order[start:end]))
+            choices.append((best[start][0] + step_cost + (end - start) * flops, start))
         best.append(min(choices))
     runs: list[list[Candidate]] = []
     end = len(order)
@@ -146,17 +147,20 @@ class _Sizer:
     def __init__(
         self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
     ) -> None:
-        self.protocol, self.spec, self.engine, self.machine = protocol, spec, engine, machine
+        self.protocol, self.spec, self.machine = protocol, spec, machine
+        self.engine: type[Engine] = ENGINES.get(engine)
         self.images = train_size + test_size
-        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * 2 * train_size
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(train_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
-    def step_flops(self, hidden: Hidden) -> int:
-        return training_flops(self.spec, hidden) * self.protocol.batch_size * len(self.protocol.seeds)
+    def step_flops(self, candidate: Candidate) -> int:
+        """Of a candidate's training step, all its seeds included."""
+        flops = training_flops(Network(self.spec, candidate))
+        return flops * self.protocol.batch_size * len(self.protocol.seeds)
 
     def fit(self, members: Sequence[Member]) -> Iterator[Group]:
         """One group, or as many of equal size as the cap asks for."""
-        at_once = 1 if self.engine == "loop" else len(members)
+        at_once = 1 if self.engine.one_by_one else len(members)
         while at_once > 1 and self._bytes(members, at_once) > self.machine.memory_bytes:
             at_once = -(-at_once // 2)
         need = self._bytes(members, at_once)
@@ -165,54 +169,46 @@ class _Sizer:
                 f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
                 f"{need / 2**20:.0f} MiB; raise --memory or lower --batch-size or --train-size"
             )
-        size = len(members) if self.engine == "loop" else at_once
+        size = len(members) if self.engine.one_by_one else at_once
         for start in range(0, len(members), size):
             yield self.group(members[start : start + size], at_once)
 
     def group(self, members: Sequence[Member], at_once: int) -> Group:
-        hiddens = [member.candidate.hidden for member in members]
-        useful = sum(training_flops(self.spec, hidden) for hidden in hiddens)
-        stacked = self.engine == "stack"
-        computed = len(members) * training_flops(self.spec, padded(hiddens)) if stacked else useful
+        networks = [Network(self.spec, member.candidate) for member in members]
+        useful = sum(map(training_flops, networks))
+        computed = len(members) * training_flops(self._widest(networks)) if self.engine.pads else useful
         return Group(
-            engine=self.engine,
+            engine=self.engine.name,
             members=tuple(members),
-            evaluation_batch=self._evaluation_batch(hiddens, at_once),
-            parameters=sum(parameter_count(self.spec, hidden) for hidden in hiddens),
+            evaluation_batch=self._evaluation_batch(networks[:at_once]),
+            parameters=sum(network.parameter_count for network in networks),
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
             predicted_bytes=self._bytes(members, at_once),
         )
 
     def _bytes(self, members: Sequence[Member], at_once: int) -> int:
-        hiddens = [member.candidate.hidden for member in members][:at_once]
-        evaluation_batch = self._evaluation_batch(hiddens, at_once)
-        if self.engine == "fused":
-            sizes = {
-                "evaluation_batch": evaluation_batch,
-                "batch": self.protocol.batch_size,
-                "images": self.images,
-            }
-            if self.machine.kind == "cuda":
-                return fused_device_bytes(self.spec, hiddens, precision=self.protocol.precision, **sizes)
+        networks = [Network(self.spec, member.candidate) for member in members][:at_once]
+        batches = {
+            "batch": self.protocol.batch_size,
+            "evaluation_batch": self._evaluation_batch(networks),
+            "images": self.images,
+        }
+        if self.engine.any_depths and self.machine.kind == "cuda":
+            return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
+        if self.engine.any_depths:
             copies = copies_kept(self.protocol)
-            return fused_bytes(self.spec, hiddens, threads=self.machine.threads, copies=copies, **sizes)
-        each = member_bytes(
-            self.spec,
-            padded(hiddens),
-            itemsize=self.itemsize,
-            batch=self.protocol.batch_size,
-            evaluation_batch=evaluation_batch,
-            images=self.images,
-        )
-        return each * at_once
+            return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
+        stored = [self._widest(networks)] * at_once if self.engine.pads else networks
+        return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 
-    def _evaluation_batch(self, hiddens: Sequence[Hidden], at_once: int) -> int:
+    def _widest(self, networks: Sequence[Network]) -> Network:
+        return Network(self.spec, widest([network.candidate for network in networks]))
+
+    def _evaluation_batch(self, networks: Sequence[Network]) -> int:
         """As many images as fit the budget with all that is kept of them at once."""
-        fused = self.engine == "fused"
-        kept = (
-            copies_kept(self.protocol) * math.prod(self.spec.image_shape)
-            if fused
-            else activation_values(self.spec, padded(hiddens))
-        )
-        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * at_once)))
+        if self.engine.any_depths:
+            kept = copies_kept(self.protocol) * math.prod(self.spec.image_shape)
+        else:
+            kept = max(map(activation_values, [self._widest(networks)] if self.engine.pads else networks))
+        return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * len(networks))))

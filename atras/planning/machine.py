@@ -1,11 +1,11 @@
-"""What a machine can do, as far as a plan depends on it, and the engine and precision that follow from that."""
+"""The abilities of a machine, as far as a plan depends on them, and the engine and precision that follow from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atras.engines import ENGINES
 from atras.errors import InputError
-from atras.networks.network import Spec
 
 MEMORY_SHARE = 0.6
 """Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
@@ -13,12 +13,12 @@ MEMORY_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan may depend on.
+    """The abilities of a machine.
 
     Args:
         kind: `cpu` or `cuda`.
         memory_bytes: most that a group may be predicted to need.
-        fused: why engine fused cannot run here; empty where it can.
+        fused: why engine fused cannot compute the run here; empty where it can.
         fused_slow: why it is slower here than plain torch, though it can run; empty where it is not.
         bf16: whether engine fused has bf16 here; a GPU has tf32 then too.
         threads: that compute.
@@ -32,11 +32,16 @@ class Machine:
     fused_slow: str = ""
 
 
-def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> tuple[str, str]:
-    """What `auto` means for engine and precision; both come from what can be done, not from what was measured.
+def choose_engine(engine: str, precision: str, convolutions: bool, machine: Machine) -> tuple[str, str]:
+    """The engine and precision that `auto` means; both come from what can be done, not from what was measured.
 
-    That is `fused`. Where its kernels are missing or slow, or fp64 is asked for, it is `stack`; but on a CPU, where a
-    stack of convolutions is slower than a loop, `loop` for those.
+    That is `fused`. Where it cannot compute the run or is slow, or fp64 is asked for, it is `stack`; but on a CPU, where
+    a stack of convolutions is slower than a loop, `loop` for those.
+
+    Args:
+        engine, precision: as asked for.
+        convolutions: whether the networks have any.
+        machine: what it can do.
 
     Raises:
         InputError: if the two do not go together, or the machine cannot do what was asked.
@@ -46,7 +51,7 @@ def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> 
         if not machine.fused and not slow and precision != "fp64":
             engine = "fused"
         else:
-            engine = "loop" if machine.kind == "cpu" and spec.convolutions else "stack"
+            engine = "loop" if machine.kind == "cpu" and convolutions else "stack"
     if engine == "fused":
         if machine.fused:
             raise InputError(f"engine (=fused): {machine.fused}")
@@ -55,7 +60,7 @@ def choose_engine(engine: str, precision: str, spec: Spec, machine: Machine) -> 
         if reason := _lacks(precision, machine):
             raise InputError(f"precision (={precision}): {reason}; use --precision fp32")
         return engine, ("bf16" if machine.bf16 else "fp32") if precision == "auto" else precision
-    if precision in ("tf32", "bf16"):
+    if precision != "auto" and precision not in ENGINES.get(engine).precisions:
         missing = f", which cannot run here: {machine.fused}" if machine.fused else ""
         raise InputError(
             f"precision (={precision}): engine {engine} computes in fp32 or fp64; use --engine fused{missing}"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atras.engines.engine import Member
+from atras.checks import number, one_of, whole
+from atras.engines import ENGINES
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol, number, one_of, whole
-from atras.networks.candidates import Candidate
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, members_of
 
 SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
-"""What a group's predicted times are called."""
+"""The names of a group's predicted times."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Group:
     """Members computed together.
 
     Args:
-        engine: `loop`, `stack` or `fused`.
+        engine: name of the engine that computes them.
         members: (candidate, seed) pairs.
         evaluation_batch: images of a forward pass in evaluation and attack.
         parameters: of all members, padding left out.
@@ -90,10 +92,10 @@ class Plan:
         one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
         if any(group.engine != plan.engine for group in groups):
             raise InputError(f"plan: expected groups of its engine {plan.engine}; plan anew")
-        if plan.precision in (("fp64",) if plan.engine == "fused" else ("tf32", "bf16")):
+        if plan.precision not in ENGINES.get(plan.engine).precisions:
             raise InputError(f"plan: engine {plan.engine} does not compute in {plan.precision}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
-        if sorted(planned) != sorted(members_of(protocol)):
+        if Counter(planned) != Counter(members_of(protocol.candidates, protocol.seeds)):
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
         return plan
 
@@ -110,11 +112,6 @@ class Plan:
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
             lines.append(f"seconds of these: {parts}")
         return lines
-
-
-def members_of(protocol: Protocol) -> tuple[Member, ...]:
-    """Every (candidate, seed) pair, in the order of the result table."""
-    return tuple(Member(candidate, seed) for candidate in protocol.candidates for seed in protocol.seeds)
 
 
 def _line(label: str, groups: Sequence[Group]) -> str:
@@ -134,7 +131,7 @@ def _group(values: dict[str, Any]) -> Group:
     for member in members:
         whole("seed", member.seed, 0, 2**63 - 1)
     group = Group(**(values | {"members": members}))
-    one_of("engine", group.engine, ("loop", "stack", "fused"))
+    one_of("engine", group.engine, ENGINES)
     whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
     for name in ("parameters", "flops", "predicted_bytes"):
         whole(name, getattr(group, name), 0, 10**30)
@@ -142,8 +139,8 @@ def _group(values: dict[str, Any]) -> Group:
     for name in SECONDS:
         if getattr(group, name) is not None:
             number(name, getattr(group, name), 0.0, 1e15)
-    depths = {member.candidate.depth for member in members}
-    if not members or (group.engine == "stack" and len(depths) > 1):
+    structures = {member.candidate.structure for member in members}
+    if not members or (ENGINES.get(group.engine).pads and len(structures) > 1):
         raise InputError("members: expected at least one, and one depth in a stack")
     return group
 

@@ -1,15 +1,17 @@
-"""What a plan will take: measured speed and counted FLOPs as seconds. They decide nothing."""
+"""Predicted seconds of a plan, from measured speed and counted FLOPs. They decide nothing."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
-from atras.experiment.protocol import Protocol
-from atras.networks.network import Spec
-from atras.training.stages import steps_of
+from atras.attacks import Passes
+from atras.engines import ENGINES
+from atras.experiment import Protocol
+from atras.networks import Network, Spec
+from atras.training import steps_of
 
-from .cost import Hidden, Passes, evaluation_passes, forward_flops, training_flops, transfer_passes
+from .cost import evaluation_passes, forward_flops, training_flops, transfer_passes
 from .plan import Group
 
 
@@ -32,8 +34,9 @@ class Speed:
 
 def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
     """The group with its predicted seconds: training, evaluation, attacks, and its share of the transfer."""
-    rounds = len(group.members) if group.engine == "loop" else 1
-    forward = sum(forward_flops(spec, member.candidate.hidden) for member in group.members) / (1 - group.padding_share)
+    rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
+    networks = [Network(spec, member.candidate) for member in group.members]
+    forward = sum(map(forward_flops, networks)) / (1 - group.padding_share)
 
     def seconds(passes: Passes) -> float:
         calls = rounds * (passes.forward + passes.gradient) / group.evaluation_batch
@@ -42,7 +45,7 @@ def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_
 
     training = rounds * steps_of(protocol, train_size) * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    attacks = seconds(evaluation_passes(protocol, train_size, test_size))
+    attacks = seconds(evaluation_passes(protocol, spec.classes, train_size, test_size))
     transfer = seconds(transfer_passes(protocol, test_size))
     return dataclasses.replace(
         group,
@@ -52,10 +55,10 @@ def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_
     )
 
 
-def add_source(group: Group, spec: Spec, protocol: Protocol, hidden: Hidden, train_size: int, speed: Speed) -> Group:
+def add_source(group: Group, source: Network, protocol: Protocol, train_size: int, speed: Speed) -> Group:
     """The group that comes first, with the seconds of training and attacking the defence's source added."""
     images, seeds = train_size * protocol.epochs, len(protocol.seeds)
-    steps = protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if group.engine == "loop" else 1)
-    training = steps * speed.step_seconds + seeds * images * training_flops(spec, hidden) / speed.flops_per_second
-    attack = 3 * seeds * train_size * forward_flops(spec, hidden) / speed.gradient_flops_per_second
+    steps = protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if ENGINES.get(group.engine).one_by_one else 1)
+    training = steps * speed.step_seconds + seeds * images * training_flops(source) / speed.flops_per_second
+    attack = 3 * seeds * train_size * forward_flops(source) / speed.gradient_flops_per_second
     return dataclasses.replace(group, predicted_seconds=(group.predicted_seconds or 0.0) + training + attack)

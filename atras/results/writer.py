@@ -72,7 +72,7 @@ class Writer:
             directory: with a run.json.
             lock: on it.
             members: hidden layers and seed of those that are finished: rows of others are dropped.
-            groups: how many are finished.
+            groups: the numbers of the finished ones so far, and from now on.
 
         Raises:
             InputError: if a file is damaged.
@@ -87,7 +87,7 @@ class Writer:
             frame = getattr(found, name)
             if "hidden_layers" in frame.columns:
                 frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
-            writer._frames[name] = frame.filter(pl.col("group") < groups) if name == "timings" else frame
+            writer._frames[name] = _renumbered(frame, groups) if name == "timings" else frame
         # It is made of all members at the very end.
         writer._frames["transfer"] = empty("transfer")
         writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
@@ -172,6 +172,12 @@ class Writer:
     def _write_run(self, content: bytes) -> None:
         if self.directory is not None:
             atomic_write.write(self.directory / "run.json", [content])
+
+
+def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:
+    """The rows of some groups, under new numbers."""
+    own = timings.filter(pl.col("group").is_in(list(groups)))
+    return own.with_columns(pl.col("group").replace(groups)) if groups else own
 
 
 def _claim(folder: Path) -> atomic_write.Lock:

@@ -1,38 +1,39 @@
-"""The orchestrator: loads the data, plans, computes group after group, and hands the rows to the results."""
+"""The orchestrator: loads the data, plans, has the groups computed, and hands the rows to the results."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atras.engines.fused import why_not
+from atras.checks import distinct, whole
+from atras.data import Dataset
+from atras.engines import ENGINES, why_not
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation.cautions import cautions
-from atras.evaluation.recorder import Row, Rows
-from atras.experiment import config_file
-from atras.experiment.options import Loaded
-from atras.experiment.protocol import Execution, Protocol
-from atras.planning.grouping import halves
-from atras.planning.plan import Plan
-from atras.results.results import Results, read, read_run
-from atras.results.writer import Writer
-from atras.storage import atomic_write
-from atras.storage.bounded_read import is_file
-from atras.training.weights import Networks
+from atras.evaluation import Row, cautions
+from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
+from atras.networks import Spec
+from atras.planning import Group, Plan, halves
+from atras.results import Results, Writer, read, read_run
+from atras.storage import Lock, is_file
+from atras.torch_state import fixed_state
+from atras.training import Networks
 from atras.version import __version__
 
-from .defence_source import defence_source, transfer_rows
+from .all_pairs import transfer_rows
+from .defence_source import defence_source
+from .divided import hand_on_checkpoints, remove_other_checkpoints
+from .executors import Executor, Outcome
 from .prepare import Prepared, load_data, plan_again, prepare
 from .progress import Reporter
-from .task import Common, GroupRunner, free_memory, hand_on_checkpoints, out_of_memory, remove_other_checkpoints
+from .task import DataPlace, GroupTask, Surroundings
 
 Stop = Callable[[], bool]
 
@@ -73,7 +74,7 @@ def run(
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
-        "model": dataclasses.asdict(spec), "plan": plan.to_dict(), "splits": [], "finished_groups": 0,
+        "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
         "warnings": [],
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
@@ -117,7 +118,7 @@ def resume(
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
-    lock = atomic_write.Lock(folder)
+    lock = Lock(folder)
     try:
         writer, prepared = _reopen(folder, lock, protocol, execution, before)
     except BaseException:
@@ -138,7 +139,7 @@ def recorded(directory: str | Path) -> Loaded:
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
             "one with --out"
         )
-    return config_file.load(path)
+    return load_config(path)
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
@@ -160,30 +161,49 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
 
 
 def _reopen(
-    folder: Path, lock: atomic_write.Lock, protocol: Protocol, execution: Execution, before: Execution
+    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution
 ) -> tuple[Writer, Prepared]:
     """The run's folder as it was left, with a plan for this machine."""
     device, data, spec = load_data(protocol, execution)
     run = read_run(folder)
     if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
         raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
-    finished = run.get("finished_groups")
     plan = Plan.from_dict(dict(run.get("plan") or {}), protocol)
-    if type(finished) is not int or not 0 <= finished <= len(plan.groups):
-        raise InputError(f"{folder / 'run.json'}: finished_groups (={finished!r}): expected a number of groups")
-    done = [member for group in plan.groups[:finished] for member in group.members]
-    writer = Writer.reopen(folder, lock, [(member.candidate.name, member.seed) for member in done], finished)
+    finished = _finished(run, plan, folder)
     moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
+    numbers = {old: new for new, old in enumerate(finished)}
+    done = [plan.groups[index] for index in finished]
     if moved or plan.device != str(device) or (plan.engine == "fused" and why_not(device)):
-        new = plan_again(protocol, execution, device, data, spec, plan.precision, done)
-        plan = dataclasses.replace(new, groups=(*plan.groups[:finished], *new.groups))
-        hand_on_checkpoints(folder, plan.groups[finished:])
-        Networks(folder, spec, protocol.hash).forget_from(finished)
+        members = [member for group in done for member in group.members]
+        new = plan_again(protocol, execution, device, data, spec, plan.precision, members)
+        left = new.groups
+        hand_on_checkpoints(folder, left)
+    else:
+        new, left = plan, tuple(group for group in plan.groups if group not in done)
+    writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
+    # Finished groups come first, so that a plan made anew leaves their numbers alone.
+    plan = dataclasses.replace(new, groups=(*done, *left))
+    Networks(folder, spec, protocol.hash).forget_others(group.members for group in done)
     prepared = Prepared(device, data, spec, plan)
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
-    writer.update({"status": "running", "plan": plan.to_dict(), "sessions": sessions})
-    remove_other_checkpoints(folder, plan.groups[finished:])
+    writer.update({
+        "status": "running", "plan": plan.to_dict(), "finished_groups": list(range(len(done))), "sessions": sessions,
+    })  # fmt: skip
+    remove_other_checkpoints(folder, left)
     return writer, prepared
+
+
+def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
+    """The numbers of a run's finished groups, in the order of the plan."""
+    numbers = run.get("finished_groups")
+    try:
+        if numbers:
+            distinct("finished_groups", tuple(numbers), lambda each: whole("group", each, 0, len(plan.groups) - 1))
+        return sorted(numbers)
+    except (InputError, TypeError):
+        raise InputError(
+            f"{folder / 'run.json'}: finished_groups (={numbers!r}): expected numbers of groups of its plan; restore it"
+        ) from None
 
 
 def _short(value: object) -> str:
@@ -215,39 +235,27 @@ class _Run:
         stop: Stop | None,
         start: float,
     ) -> None:
-        _, self.data, self.spec, self.plan = prepared
+        self.device, self.data, self.spec, self.plan = prepared
+        self.protocol, self.execution = protocol, execution
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
-        self.constants: Row = {
-            "dataset": self.data.name, "precision": self.plan.precision, "version": __version__,
-            "protocol_hash": protocol.hash,
-        }  # fmt: skip
-        self.common = Common(
-            spec=self.spec,
-            data=self.data,
-            protocol=protocol.replace(precision=self.plan.precision),
-            device=prepared.device,
-            folder=writer.directory,
-            checkpoint_every=execution.checkpoint_every,
-            networks=Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer),
-            source=None,
-            reporter=reporter,
-            stop=stop or _never,
-        )
+        networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
+        self.executor: Executor = EXECUTORS.get(execution.executor)()
+
+    @property
+    def finished(self) -> list[int]:
+        """Numbers of the groups whose rows are in the results."""
+        return list(self.writer.run["finished_groups"])
 
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
             self.reporter.plan(self.plan.lines())
-            index = self.writer.run["finished_groups"]
-            if index < len(self.plan.groups):
-                self.common = dataclasses.replace(self.common, source=defence_source(self.common, self.plan))
-            while index < len(self.plan.groups):
-                if self.common.stop():
-                    raise Interrupted
-                index += self.compute(index)
-            if self.common.protocol.transfer:
-                self.writer.append(transfer_rows(self.common, self.plan, self.writer.table()))
+            self.compute_all()
+            if self.protocol.transfer:
+                rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table())
+                self.writer.append(rows)
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
@@ -264,48 +272,81 @@ class _Run:
             self.reporter.close()
             self.writer.close()
 
-    def compute(self, index: int) -> int:
-        """A group, and how many are finished by it: one, or none where it had to be divided."""
-        runner = GroupRunner(self.common, index, len(self.plan.groups), self.plan.groups[index])
-        try:
-            rows = runner.run()
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-        else:
-            found = cautions(rows, self.data.classes)
-            for line in found:
-                self.reporter.note(line)
-            self.writer.append(_complete(rows, index, self.constants))
-            warnings = [*self.writer.run.get("warnings", ()), *found]
-            self.writer.update({"finished_groups": index + 1, "warnings": warnings, "timings": self.timings()})
-            runner.forget()
-            return 1
-        # Out of the handler: it holds what the group had allocated.
-        del runner
-        free_memory()
-        self.divide(index, reason)
-        return 0
+    def compute_all(self) -> None:
+        """Have every group computed that is not finished; those that were divided come in a further round."""
+        while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
+            tasks = [self.task(index) for index in left]
+            if self.place.source is None:
+                with fixed_state(self.device):
+                    source = defence_source(tasks[0], self.place)
+                self.place = dataclasses.replace(self.place, source=source)
+            for outcome in self.executor.map(tasks, self.place):
+                if outcome.rows is None:
+                    self.divide(outcome)
+                else:
+                    self.take(outcome)
 
-    def divide(self, index: int, reason: str) -> None:
-        """Put two halves in the place of a group that memory does not suffice for."""
-        groups, group = self.plan.groups, self.plan.groups[index]
-        if len(group.members) == 1 or group.engine == "loop":
+    def task(self, index: int) -> GroupTask:
+        """The task of a group of the plan."""
+        asked, execution = self.protocol, self.execution
+        return GroupTask(
+            protocol=asked.replace(precision=self.plan.precision),
+            spec=self.spec,
+            group=self.plan.groups[index],
+            index=index,
+            total=len(self.plan.groups),
+            device=self.device,
+            data=DataPlace(
+                asked.dataset, asked.train_size, asked.test_size, execution.data_dir, execution.download
+            ),
+            folder=self.writer.directory,
+            checkpoint_every=execution.checkpoint_every,
+            run_hash=asked.hash,
+            shared={
+                "dataset": self.data.name, "defence": str(asked.defence), "precision": self.plan.precision,
+                "version": __version__, "protocol_hash": asked.hash,
+            },
+        )  # fmt: skip
+
+    def take(self, outcome: Outcome) -> None:
+        """Write a finished group's rows."""
+        rows = outcome.rows
+        if rows is None:
+            return
+        told = cautions(rows, self.data.classes)
+        for line in told:
+            self.reporter.note(line)
+        self.writer.append(rows)
+        self.writer.update({
+            "finished_groups": sorted([*self.finished, outcome.task.index]),
+            "warnings": [*self.writer.run.get("warnings", ()), *told], "timings": self.timings(),
+        })  # fmt: skip
+        outcome.task.forget()
+
+    def divide(self, outcome: Outcome) -> None:
+        """Put two halves in the place of a group that memory does not suffice for: one there, one at the end."""
+        index, group, reason = outcome.task.index, outcome.task.group, outcome.reason
+        if len(group.members) == 1 or ENGINES.get(group.engine).one_by_one:
             raise InputError(
                 f"memory: expected room for {group.label} one member at a time, found none ({reason}); free some "
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
         sizes = len(self.data.train), len(self.data.test)
-        two = halves(group, self.common.protocol, self.spec, *sizes, self.common.device.type)
+        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
-        self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], *two, *groups[index + 1 :]))
-        if self.writer.directory is not None:
-            hand_on_checkpoints(self.writer.directory, two)
+        groups = self.plan.groups
+        self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], first, *groups[index + 1 :], second))
+        folder = self.writer.directory
+        if folder is not None:
+            hand_on_checkpoints(folder, (first, second))
         splits = [*self.writer.run.get("splits", ()), {"group": index, "members": len(group.members), "reason": reason}]
         self.writer.update({"plan": self.plan.to_dict(), "splits": splits})
-        if self.writer.directory is not None:
-            remove_other_checkpoints(self.writer.directory, self.plan.groups[index:])
+        if folder is not None:
+            remove_other_checkpoints(folder, self.unfinished())
+
+    def unfinished(self) -> Collection[Group]:
+        """The groups whose rows are still to come."""
+        return [group for index, group in enumerate(self.plan.groups) if index not in self.finished]
 
     def leave(self, status: str) -> None:
         """Say in run.json how the run ended, if it can be written."""
@@ -313,17 +354,8 @@ class _Run:
             self.writer.update({"status": status, "timings": self.timings()})
 
     def timings(self) -> dict[str, float]:
+        """Seconds of the run so far, over all sessions."""
         return {"run_seconds": self.seconds_before + time.perf_counter() - self.start}
-
-
-def _complete(rows: Rows, index: int, constants: Row) -> Rows:
-    """Add what every row of the run shares, and the group's number to its timings."""
-    for row in rows.metrics:
-        row.update(constants)
-    for row in (*rows.history, *rows.examples):
-        row["dataset"] = constants["dataset"]
-    rows.timings = [{"group": index, **row} for row in rows.timings]
-    return rows
 
 
 def _never() -> bool:

@@ -1,4 +1,4 @@
-"""What comes before the first step: the device, the data on it, and the plan."""
+"""The preparation of a run: the device, the data on it, and the plan."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from atras.data.datasets import Dataset, load
-from atras.engines.engine import DTYPES, Member
-from atras.engines.fused import has_bf16, why_not, why_slow
+from atras.data import Dataset, load
+from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.network import Spec, make_spec
-from atras.planning.calibration import speed
-from atras.planning.grouping import make_groups
-from atras.planning.machine import MEMORY_SHARE, Machine, choose_engine, reason_for
-from atras.planning.plan import Plan
-from atras.planning.predicted_seconds import add_source, predict
+from atras.experiment import Execution, Protocol
+from atras.networks import Member, Network, Spec, choose_stem
+from atras.planning import (
+    MEMORY_SHARE,
+    Machine,
+    Plan,
+    add_source,
+    choose_engine,
+    make_groups,
+    predict,
+    reason_for,
+    speed,
+)
 
 from .defence_source import source_candidate
-from .task import ENGINES
 
 
 class Prepared(NamedTuple):
-    """What a run needs before its first step."""
+    """Device, data, shape of the networks and plan: all before a run's first step."""
 
     device: torch.device
     data: Dataset
@@ -35,10 +39,10 @@ class Prepared(NamedTuple):
 
 
 def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
-    """What `run` would do with the same arguments, with predicted seconds; nothing is trained.
+    """The plan of a `run` with the same arguments, with predicted seconds; nothing is trained.
 
     Raises:
-        InputError: as `schedule.run`.
+        InputError: as `run`.
     """
     return prepare(protocol, execution, config_plan).plan
 
@@ -47,7 +51,7 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     """Choose the device, load the data on it, and plan or take the recorded plan.
 
     Raises:
-        InputError: as `schedule.run`.
+        InputError: as `run`.
     """
     device, data, spec = load_data(protocol, execution)
     if config_plan is not None:
@@ -59,12 +63,10 @@ def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, D
     """Choose the device, load the data on it, and see what networks they take.
 
     Raises:
-        InputError: as `schedule.run`.
+        InputError: as `run`.
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    if device.type == "cuda":
-        _exact_arithmetic()
     data = load(
         protocol.dataset,
         train_size=protocol.train_size,
@@ -75,6 +77,25 @@ def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, D
     )
     protocol.check_classes(data.classes)
     return device, data, make_spec(protocol, data.image_shape, data.classes)
+
+
+def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: int) -> Spec:
+    """What the networks of a protocol share on images of this shape.
+
+    Raises:
+        InputError: if the stem or a candidate does not fit the images.
+    """
+    spec = Spec(
+        image_shape=image_shape,
+        classes=classes,
+        stem=choose_stem(image_shape) if protocol.stem == "auto" else protocol.stem,
+        activation=protocol.activation,
+        initialisation=protocol.initialisation,
+        head_rate256=round(protocol.head_dropout * 256),
+    )
+    for candidate in protocol.candidates:
+        Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)
+    return spec
 
 
 def _plan(
@@ -88,21 +109,27 @@ def _plan(
     machine = Machine(
         kind=device.type,
         memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
-        fused=why_not(device),
+        fused=why_not(device) or FusedEngine.refusal(spec, protocol.candidates),
         bf16=has_bf16(device),
         threads=torch.get_num_threads(),
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
-    engine, precision = choose_engine(execution.engine, protocol.precision, spec, machine)
+    engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
     resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)
-    measured = speed(ENGINES[engine], spec, resolved, data.train, anew=execution.recalibrate)
+    measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
     predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
-        predicted[0] = add_source(predicted[0], spec, resolved, source.hidden, sizes[0], measured)
+        predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     reason = reason_for(execution.engine, engine, machine)
     return Plan(str(device), engine, precision, tuple(predicted), reason)
+
+
+def has_convolutions(protocol: Protocol, spec: Spec) -> bool:
+    """Whether any network of a run computes on images behind its first layer."""
+    networks = (Network(spec, candidate) for candidate in protocol.candidates)
+    return any(len(place.outputs) == 3 for network in networks for place in network.hidden)
 
 
 def plan_again(
@@ -119,11 +146,3 @@ def plan_again(
         with suppress(InputError):
             return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
     return _plan(protocol, execution, device, data, spec, done)
-
-
-def _exact_arithmetic() -> None:
-    """Full fp32 and repeatable results on a GPU, where cuDNN's defaults give neither."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

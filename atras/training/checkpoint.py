@@ -6,6 +6,7 @@ A checkpoint is named after the members it is of, so that another division into 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from atras.engines.engine import Member
 from atras.errors import InputError
+from atras.networks import Member
 from atras.storage import atomic_write, safetensors_file
 
 FOLDER = "checkpoint"
@@ -31,8 +32,19 @@ class Checkpoint(NamedTuple):
 
 def path_of(folder: Path, members: Sequence[Member]) -> Path:
     """Where a group's checkpoint lies below the run's folder."""
+    return folder / FOLDER / f"group-{key_of(members)}.safetensors"
+
+
+def key_of(members: Sequence[Member]) -> str:
+    """Sixteen hexadecimal digits that name a group by its members, however the run is divided."""
     names = " ".join(member.name for member in members)
-    return folder / FOLDER / f"group-{hashlib.blake2b(names.encode(), digest_size=8).hexdigest()}.safetensors"
+    return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+
+
+def remove_folder_if_empty(folder: Path) -> None:
+    """Delete the folder of checkpoints once it holds none."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write(path: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

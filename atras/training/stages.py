@@ -1,24 +1,26 @@
-"""The experiment on one group of members: train, attack, adversarially train, attack again."""
+"""The stages of a group of members: train, attack, adversarially train, attack again."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atras.attacks.registry import BatchAttack
-from atras.data.datasets import Dataset
-from atras.engines.engine import KINDS, Engine, Epoch, StepResult
+from atras.data import Dataset
+from atras.defences import Batch
+from atras.engines import KINDS, BatchStep, Engine, Epoch
+from atras.environment import attack_backend
 from atras.errors import Interrupted
-from atras.evaluation.recorder import Population, Rows, Source
-from atras.experiment.protocol import Protocol
-from atras.networks.randomness import permutation
+from atras.evaluation import Evaluator, Measurement, Recorder, Rows, Source
+from atras.experiment import Protocol
+from atras.networks import StepResult, permutation
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
-"""What is done with a group, in this order."""
+"""The stages of a group, in their order."""
 
 DONE = "done"
 """The stage of a group that has nothing left to do."""
@@ -54,7 +56,7 @@ class Snapshot:
 
 
 class Watcher:
-    """What a run of a group tells and asks between its calls; this one hears nothing, keeps nothing and never stops."""
+    """Told of a group's progress and asked between its calls; this one hears nothing, keeps nothing and never stops."""
 
     keeps = False
     """Whether `keep` is to be called."""
@@ -121,10 +123,10 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    group = _GroupRun(Population(engine, data, protocol, evaluation_batch, source), watcher or Watcher())
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source)
     if snapshot is not None:
-        group.restore(snapshot)
-    return group.run()
+        stages.restore(snapshot)
+    return stages.run()
 
 
 def attack_source(
@@ -143,26 +145,38 @@ def attack_source(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    group = _GroupRun(Population(engine, data, protocol, evaluation_batch), watcher or Watcher())
-    group.train(protocol.epochs, None)
-    group.enter("measure_trained")
-    return group.population.signs_of("train")[0]
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher())
+    stages.train(protocol.epochs, len(data.train))
+    stages.enter("measure_trained")
+    return stages.evaluator.signs_of("train")[0]
 
 
-class _GroupRun:
-    def __init__(self, population: Population, watcher: Watcher) -> None:
-        self.population, self.watcher = population, watcher
-        self.engine, self.protocol = population.engine, population.protocol
+class _Stages:
+    def __init__(
+        self,
+        engine: Engine,
+        data: Dataset,
+        protocol: Protocol,
+        evaluation_batch: int,
+        watcher: Watcher,
+        source: Source | None = None,
+    ) -> None:
+        self.engine, self.protocol, self.watcher = engine, protocol, watcher
+        self.defence = protocol.defence.at(protocol.epsilon)
+        self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
+        backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
+        self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0])
+        self.measurement = Measurement(self.evaluator, self.recorder, source)
         self.trained: dict[str, Tensor] = {}
         self.chunk = 1
         self.enter(STAGES[0])
 
     def run(self) -> Rows:
         work = {
-            "train": lambda: self.train(self.protocol.epochs, None),
+            "train": lambda: self.train(self.protocol.epochs, self.train_size),
             "measure_trained": self.measure_trained,
-            "adversarial": lambda: self.train(self.protocol.adversarial_epochs, self.population.train_signs),
-            "measure_defended": self.population.measure_defended,
+            "adversarial": self.train_adversarially,
+            "measure_defended": self.measurement.defended,
         }
         for stage, after in zip(STAGES, (*STAGES[1:], DONE), strict=True):
             if stage == self.stage:
@@ -171,58 +185,90 @@ class _GroupRun:
                 self.keep()
                 if after != DONE:
                     self.stop_if_asked()
-        return self.population.finish()
+        return self.recorder.finish()
+
+    @property
+    def train_size(self) -> int:
+        """Training images."""
+        return len(self.evaluator.data.train)
 
     def enter(self, stage: str) -> None:
         self.stage, self.epoch, self.start = stage, 0, time.perf_counter()
         self.begun = False
-        self.population.pause = self.stop_if_asked
+        self.evaluator.pause = self.stop_if_asked
         self.losses = torch.zeros(len(self.engine.members), 0, dtype=torch.float64)
         self.correct = torch.zeros(len(self.engine.members), 0, dtype=torch.int64)
 
     def measure_trained(self) -> None:
-        self.population.measure_trained()
+        self.measurement.trained()
         if self.watcher.keeps:
             state = self.engine.state(optimizer=False)
             self.trained = {
                 f"{TRAINED}/{name.partition('/')[2]}": values for name, values in state.items() if "/" in name
             }
-        self.population.phase = "defended"
+        self.recorder.phase = "defended"
 
-    def train(self, epochs: int, signs: Tensor | None) -> None:
-        """Epochs over the clean set, or over the doubled set that the signs make."""
-        population, part = self.population, self.population.data.train
-        n = len(part) * (1 if signs is None else 2)
-        crafted = signs is not None and self.protocol.train_attack != "fgsm"
+    def train_adversarially(self) -> None:
+        """The second training, as the defence has it."""
+        defence, images = self.defence, self.defence.epoch_images(self.train_size)
+        if defence.from_signs:
+            self.train(self.protocol.adversarial_epochs, images, self.measurement.train_signs)
+        else:
+            self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defence_steps)
+
+    def defence_steps(self, epoch: int, first: int) -> BatchStep:
+        """How the defence trains on the batches of an epoch, of which `first` are done."""
+
+        def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
+            return self.defence.step(engine, Batch(images, labels, copied, epoch, first + number))
+
+        return step
+
+    def train(
+        self,
+        epochs: int,
+        n: int,
+        signs: Tensor | None = None,
+        batch_steps: Callable[[int, int], BatchStep] | None = None,
+    ) -> None:
+        """Epochs over n images: the clean ones, and from the size of the training set on their adversarial copies.
+
+        Args:
+            epochs: in all, those done before included.
+            n: images of an epoch.
+            signs: which make the copies; None where there are none, or `batch_steps` makes them.
+            batch_steps: from an epoch, and its batches done before, to what trains on each batch.
+        """
+        part, evaluator = self.evaluator.data.train, self.evaluator
         if not self.begun:
             self.engine.begin_phase(self.stage)
         # An evaluation between epochs is not stopped: the last snapshot may be old.
-        population.pause = lambda: None
+        evaluator.pause = lambda: None
         for epoch in range(self.epoch + 1, epochs + 1):
-            orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in population.seeds])
+            orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             orders = orders.to(self.engine.device)
-            work = Epoch(part.images, part.labels, orders, population.seed_of, signs, self.protocol.epsilon)
-            self.train_epoch(work, epoch, crafted)
+            work = Epoch(part.images, part.labels, orders, evaluator.seed_of, signs, self.protocol.epsilon)
+            self.train_epoch(work, epoch, batch_steps)
             self.note_epoch(epoch, self.batch_sizes(n))
-            if crafted:
-                population.measure_gap(epoch)
+            if batch_steps is not None:
+                self.measurement.gap(epoch)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
         steps = epochs * -(-n // self.protocol.batch_size)
-        population.note_time(self.stage, time.perf_counter() - self.start, steps)
+        self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
 
-    def train_epoch(self, work: Epoch, epoch: int, crafted: bool) -> None:
-        """What is left of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
+    def train_epoch(self, work: Epoch, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
+        """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
         n, size = work.orders.shape[1], self.protocol.batch_size
         sizes = self.batch_sizes(n)
-        alive = bool(self.population.finite.any())
+        alive = bool(self.recorder.finite.any())
         while (first := self.losses.shape[1]) < len(sizes):
             last = min(first + self.chunk, len(sizes))
             begin = time.perf_counter()
             part = work._replace(orders=work.orders[:, first * size : last * size])
-            if crafted:
-                part = part._replace(signs=None, craft=BatchAttack.of(self.protocol, epoch, first))
+            if batch_steps is not None:
+                part = part._replace(batch_step=batch_steps(epoch, first))
             result = self.engine.epoch(part) if alive else self.frozen(last - first)
             self.losses = torch.cat([self.losses, result.losses.cpu()], 1)
             self.correct = torch.cat([self.correct, result.correct.cpu()], 1)
@@ -242,26 +288,19 @@ class _GroupRun:
         return StepResult(losses, torch.zeros_like(losses, dtype=torch.int64))
 
     def tell(self, steps: int, sizes: Tensor) -> None:
-        finite = self.population.finite.cpu()
+        finite = self.recorder.finite.cpu()
         losses, correct = ((self.losses * sizes).sum(1)[finite], self.correct.sum(1)[finite])
         n = sizes.sum()
         self.watcher.progress(self.stage, steps, (losses.mean() / n).item(), (correct.double().mean() / n).item())
 
     def note_epoch(self, epoch: int, sizes: Tensor) -> None:
         """History rows of an epoch, and the test accuracy where that is asked for."""
-        population, n = self.population, sizes.sum()
+        n = sizes.sum()
         losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / n
-        population.finite &= losses.isfinite().to(self.engine.device)
-        fine = population.finite.tolist()
-        for i, member in enumerate(self.engine.members):
-            population.rows.history.append({
-                "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.stage, "epoch": epoch,
-                "steps": len(sizes), "mean_loss": losses[i].item() if fine[i] else float("nan"),
-                "running_accuracy": accuracies[i].item() if fine[i] else None,
-            })  # fmt: skip
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes))
         every = self.protocol.evaluate_every
         if every and epoch % every == 0:
-            population.record(None, "test", population.score("test"), epoch=epoch)
+            self.recorder.record(None, "test", self.evaluator.score("test"), epoch=epoch)
 
     def pause(self) -> None:
         """Between two calls: keep a snapshot when one is due, stop when asked."""
@@ -282,7 +321,7 @@ class _GroupRun:
         tensors = self.engine.state(optimizer=self.stage in ("train", "adversarial") and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
         seconds = time.perf_counter() - self.start
-        self.watcher.keep(Snapshot(self.stage, self.epoch, seconds, self.population.to_dict(), tensors))
+        self.watcher.keep(Snapshot(self.stage, self.epoch, seconds, self.recorder.to_dict(), tensors))
 
     def begins(self) -> bool:
         return self.epoch == 0 and self.losses.shape[1] == 0
@@ -298,8 +337,8 @@ class _GroupRun:
         if self.trained and snapshot.stage != DONE:
             before = {f"{KINDS[0]}/{name.removeprefix(prefix)}": values for name, values in self.trained.items()}
             self.engine.load_state({"steps": torch.tensor(0), **before})
-            self.population.make_signs()
-        self.population.restore(snapshot.record)
+            self.measurement.make_signs()
+        self.recorder.restore(snapshot.record)
         self.engine.load_state(snapshot.tensors)
         self.begun = True
 
@@ -310,5 +349,7 @@ def next_chunk(steps: int, seconds: float) -> int:
 
 
 def _epoch_steps(protocol: Protocol, train_size: int) -> tuple[int, int]:
-    clean, doubled = (-(-n // protocol.batch_size) for n in (train_size, 2 * train_size))
-    return clean, doubled
+    """Training steps of an epoch of the first and of the second training."""
+    images = (train_size, protocol.defence.epoch_images(train_size))
+    clean, adversarial = (-(-n // protocol.batch_size) for n in images)
+    return clean, adversarial

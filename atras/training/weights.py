@@ -6,26 +6,24 @@ file's metadata holds the shared spec of the networks and the protocol's hash.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from atras.engines.engine import Member
 from atras.errors import InputError
-from atras.networks.candidates import Candidate
-from atras.networks.network import Parameters, Spec, parameter_shapes
+from atras.evaluation import PHASES
+from atras.networks import Candidate, Member, Network, Parameters, Spec
 from atras.storage import atomic_write, safetensors_file
+
+from .checkpoint import key_of
 
 FOLDER = "weights"
 FORMAT = "atras-weights-1"
-PHASES = ("trained", "defended")
 
 
-def file_name(phase: str, group: int, part: int | None = None) -> str:
+def file_name(phase: str, members: Sequence[Member], part: int | None = None) -> str:
     """Where a group's networks lie below the run's folder; where its members train one by one, those of one of them."""
-    return f"{FOLDER}/{phase}-{group:03d}{'' if part is None else f'-{part:03d}'}.safetensors"
+    return f"{FOLDER}/{phase}-{key_of(members)}{'' if part is None else f'-{part:03d}'}.safetensors"
 
 
 class Networks:
@@ -42,19 +40,21 @@ class Networks:
         self._held: dict[tuple[str, Member], Parameters] = {}
         self.wanted = in_memory or folder is not None
 
-    def put(self, phase: str, group: int, part: int | None, networks: Mapping[Member, Parameters]) -> None:
-        """Keep a group's networks, or those of a part of it.
+    def put(
+        self, phase: str, members: Sequence[Member], part: int | None, networks: Mapping[Member, Parameters]
+    ) -> None:
+        """Keep the networks of a group of members, or those of a part of it.
 
         Raises:
             InputError: if the file cannot be written.
         """
         if self._folder is not None:
-            atomic_write.write(self._folder / file_name(phase, group, part), self._packed(networks))
+            atomic_write.write(self._folder / file_name(phase, members, part), self._packed(networks))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
 
     def _packed(self, networks: Mapping[Member, Parameters]) -> list[bytes | memoryview]:
-        spec = json.dumps(dataclasses.asdict(self._spec))
+        spec = json.dumps(self._spec.to_dict())
         tensors = {
             f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
         }
@@ -74,13 +74,13 @@ class Networks:
             )
         return self._held[phase, member]
 
-    def forget_from(self, group: int) -> None:
-        """Delete files of groups from this number on: they are about to be made anew."""
+    def forget_others(self, groups: Iterable[Sequence[Member]]) -> None:
+        """Delete the files of all but these groups: the others are about to be made anew."""
         if self._folder is None:
             return
+        kept = {key_of(members) for members in groups}
         for path in (self._folder / FOLDER).glob("*.safetensors"):
-            number = path.stem.partition("-")[2].partition("-")[0]
-            if number.isdigit() and int(number) >= group:
+            if path.stem.split("-")[1] not in kept:
                 path.unlink()
 
 
@@ -93,7 +93,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
         phase: `trained` or `defended`.
 
     Returns:
-        The spec, and the parameters as `model.parameter_shapes` names them.
+        The spec, and the parameters as `Network.parameter_shapes` names them.
 
     Raises:
         InputError: if the run has no such network, or a file is damaged.
@@ -119,12 +119,11 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
 
 
 def _spec(metadata: dict[str, str]) -> Spec:
-    values: dict[str, Any] = json.loads(metadata["spec"])
-    return Spec(**(values | {"image_shape": tuple(values["image_shape"])}))
+    return Spec(**json.loads(metadata["spec"]))
 
 
 def _checked(path: Path, spec: Spec, candidate: Candidate, parameters: Parameters) -> Parameters:
-    shapes = parameter_shapes(spec, candidate.hidden)
+    shapes = Network(spec, candidate).parameter_shapes
     if {name: tuple(values.shape) for name, values in parameters.items()} != shapes:
         raise InputError(f"{path}: expected the parameters of {candidate.name}, found others; the file is damaged")
     return {name: parameters[name] for name in shapes}

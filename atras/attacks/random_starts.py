@@ -1,0 +1,37 @@
+"""Random starting points of attacks, keyed by seed and image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .attack import Draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import Classifier
+
+
+def starts(networks: Classifier, images: Tensor, name: str, split: str = "test", first: int = 0) -> Draw:
+    """The random starts of an attack on images `first`, `first` + 1, ... of a split: the same for all of a seed.
+
+    Args:
+        networks: the members, whose seeds count the draws.
+        images: as the attack takes them.
+        name: of the attack.
+        split: `train` or `test`.
+        first: number of the first image.
+    """
+
+    def draw(restart: int) -> Tensor:
+        import torch
+
+        from atras.networks import random_starts
+
+        count, *shape = images.shape[-4:]
+        seeds = list(dict.fromkeys(member.seed for member in networks.members))
+        own = torch.stack([random_starts(seed, split, name, restart, first, count, shape) for seed in seeds])
+        rows = [seeds.index(member.seed) for member in networks.members]
+        return (own[0] if len(seeds) == 1 else own[rows]).to(images)
+
+    return draw

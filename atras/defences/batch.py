@@ -1,0 +1,87 @@
+"""Adversarial copies that are made anew in every batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from atras.attacks import FGSM, Attack, Draw, Passes, Start
+from atras.errors import InputError
+
+from .defence import Batch, Defence, place_all, seeds_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import StepResult, Trainable
+
+
+@dataclass(frozen=True, repr=False)
+class BatchCopies(Defence):
+    """Training goes on with an adversarial copy of every image, made anew in every batch on the network as it is.
+
+    Args:
+        attack: untargeted, at the true label.
+
+    Raises:
+        InputError: if the attack is targeted, or takes its label from the network.
+
+    Source: Goodfellow et al. 2015, section 6 (with `fgsm`); Wong, Rice, Kolter 2020 (with `random-fgsm`).
+    """
+
+    attack: Attack = FGSM()
+
+    name = "batch"
+
+    def __post_init__(self) -> None:
+        if self.attack.target != "none" or self.attack.label_source != "true":
+            raise InputError(
+                f"batch: attack (={self.attack}): expected an untargeted attack at the true label; leave target and "
+                "label_source out"
+            )
+
+    def at(self, epsilon: float) -> Self:
+        return dataclasses.replace(self, attack=self.attack.at(epsilon))
+
+    def cost(self, classes: int) -> Passes:
+        # Its examples are not evaluated, but FGSM's gradient comes with logits of the clean image.
+        made = self.attack.cost(classes)
+        return made if isinstance(self.attack, FGSM) else Passes(made.forward - 1, made.gradient)
+
+    def step(self, networks: Trainable, batch: Batch) -> StepResult:
+        return networks.step(self._attacked(networks, batch), batch.labels)
+
+    def _attacked(self, networks: Trainable, batch: Batch) -> Tensor:
+        """[M, B, C, H, W], the batch with its copies attacked; its images themselves where there are no copies."""
+        import torch
+
+        images, labels, copied, epoch, number = batch
+        count = int(copied.sum(-1).max())
+        if not count:
+            return images
+        # Members of different seeds have different copies: each brings as many images as the one with most copies.
+        chosen = copied.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :count]
+        members = torch.arange(len(networks.members), device=images.device)[:, None]
+        own = () if copied.ndim == 1 else (members,)
+        start = Start(draw=self._draw(networks, images, chosen, epoch, number))
+        made = self.attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
+        return place_all(images, chosen, made, copied[*own, chosen])
+
+    def _draw(self, networks: Trainable, images: Tensor, chosen: Tensor, epoch: int, number: int) -> Draw:
+        """Random starts by seed, epoch, batch and place in it."""
+        size, *shape = images.shape[-4:]
+
+        def draw(restart: int) -> Tensor:
+            import torch
+
+            from atras.networks import batch_starts
+
+            seeds, place = seeds_of(networks)
+            keys = (epoch, number, self.attack.name, restart, size, shape)
+            all_starts = torch.stack([batch_starts(seed, *keys) for seed in seeds]).to(images)
+            if chosen.ndim == 1:
+                return all_starts[0, chosen]
+            return all_starts[torch.tensor(place, device=images.device)[:, None], chosen]
+
+        return draw

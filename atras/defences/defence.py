@@ -1,0 +1,114 @@
+"""Defences: how the second training makes networks robust. A defence is its parameters; it trains batch by batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+from atras.attacks import Passes
+from atras.registry import changed, spell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import StepResult, Trainable
+
+
+class Batch(NamedTuple):
+    """One batch of the second training.
+
+    Args:
+        images: [B, C, H, W], shared by all members, or [M, B, C, H, W]; float, clean.
+        labels: int64 [B] or [M, B].
+        copied: bool, shaped like `labels`: which positions stand for the adversarial copy of their image.
+        epoch: from 1.
+        number: of the batch in its epoch, from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    copied: Tensor
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Defence(ABC):
+    """What all defences share.
+
+    A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
+    the frames, and the first line of its docstring is its line in `--help`.
+
+    An epoch goes over every training image and, where `copies` says so, over as many adversarial copies, in an order
+    drawn for each seed.
+    """
+
+    name: ClassVar[str]
+    copies: ClassVar[bool] = True
+    """Whether an epoch has an adversarial copy of every image beside the image."""
+    from_signs: ClassVar[bool] = False
+    """Whether the copies are made once, as signs, before the second training; `step` is not called then."""
+
+    def __str__(self) -> str:
+        return spell(self)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in changed(self).items())
+        return f"{type(self).__name__}({options})"
+
+    @property
+    def source(self) -> str:
+        """Whose copies each member is trained on: `own`, `smallest`, or the name of a candidate."""
+        return "own"
+
+    def at(self, epsilon: float) -> Self:  # noqa: ARG002 (a defence without an attack stays as it is)
+        """The defence with this epsilon where its attack has none of its own."""
+        return self
+
+    def epoch_images(self, train_size: int) -> int:
+        """Images of an epoch of the second training."""
+        return train_size * (2 if self.copies else 1)
+
+    @abstractmethod
+    def cost(self, classes: int) -> Passes:
+        """Passes that making the adversarial images of an epoch takes for each training image."""
+
+    @abstractmethod
+    def step(self, networks: Trainable, batch: Batch) -> StepResult:
+        """Train every member on one batch, once.
+
+        Args:
+            networks: the members, as they are.
+            batch: clean images, and which of them are to be adversarial.
+
+        Returns:
+            What `networks.step` returns.
+        """
+
+
+def place_all(images: Tensor, index: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
+    """Images of every member with some of them replaced.
+
+    Args:
+        images: [B, C, H, W] or [M, B, C, H, W].
+        index: int64 [K] or [M, K], the positions to replace.
+        values: [M, K, C, H, W], what to put there.
+        wanted: bool [K] or [M, K], which of them really.
+
+    Returns:
+        [M, B, C, H, W], a copy.
+    """
+    import torch
+
+    members = torch.arange(len(values), device=images.device)[:, None]
+    result = images.expand(len(values), *images.shape[-4:]).clone()
+    result[members, index] = torch.where(wanted[..., None, None, None], values, result[members, index])
+    return result
+
+
+def seeds_of(networks: Trainable) -> tuple[Sequence[int], list[int]]:
+    """The different seeds of the members, and for each member the place of its own among them."""
+    seeds = list(dict.fromkeys(member.seed for member in networks.members))
+    return seeds, [seeds.index(member.seed) for member in networks.members]

@@ -1,0 +1,120 @@
+"""Measuring a population before and after its defence: what is evaluated, and under which name it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from atras.attacks import AttackSpec
+
+from .evaluator import Evaluator, Figures
+from .recorder import Recorder
+
+
+class Source(NamedTuple):
+    """Where every candidate of a run takes the adversarial training images from.
+
+    Args:
+        name: of the candidate that was attacked.
+        signs: int8 [S, N, C, H, W], those of its training images for each seed.
+        seeds: the members of S.
+    """
+
+    name: str
+    signs: Tensor
+    seeds: tuple[int, ...]
+
+    def signs_for(self, evaluator: Evaluator) -> Tensor:
+        """int8 [M, N, C, H, W], each member's by its seed."""
+        rows = [self.seeds.index(member.seed) for member in evaluator.networks.members]
+        return self.signs[rows]
+
+
+class Measurement:
+    """A population under measurement.
+
+    Args:
+        evaluator: what evaluates and attacks it.
+        recorder: what keeps the figures.
+        source: whose adversarial images the members are trained on; None for their own.
+    """
+
+    def __init__(self, evaluator: Evaluator, recorder: Recorder, source: Source | None = None) -> None:
+        self.evaluator, self.recorder, self.source = evaluator, recorder, source
+        self.protocol = evaluator.protocol
+        self.train_signs: Tensor
+        self.test_signs: Tensor
+
+    def trained(self) -> None:
+        """Evaluate and attack the first model, and keep the signs of its adversarial images.
+
+        The clean figures come from the forward passes of the attacks.
+        """
+        recorder, attack = self.recorder, self.protocol.attack
+        with recorder.timed("attack"):
+            if self.source is None:
+                self.train_signs, clean = self.evaluator.signs_of("train")
+            else:
+                self.train_signs, clean = self.source.signs_for(self.evaluator), self.evaluator.score("train")
+            recorder.record("train_accuracy", "train", clean)
+            figures, self.test_signs = self.evaluator.attack_test(attack, recorder.show)
+            recorder.record("test_accuracy", "test", figures.clean)
+            recorder.note_dead(figures.clean)
+            recorder.record("attacked_accuracy_before", "test", figures.attacks[attack], attack.spec, "white-box")
+            own = attack == self.protocol.true_label_attack
+            if own:
+                recorder.copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
+            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before", recorded=own)
+
+    def make_signs(self) -> None:
+        """Attack the model as it is with the protocol's attack, and keep the signs."""
+        own = self.source is None
+        self.train_signs = self.evaluator.signs_of("train")[0] if own else self.source.signs_for(self.evaluator)
+        self.test_signs, _ = self.evaluator.signs_of("test")
+
+    def defended(self) -> None:
+        """Evaluate the second model on clean images, on the kept ones, and on new attacks."""
+        recorder, old = self.recorder, self.protocol.attack.spec
+        copies_of = old if self.source is None else old._replace(source=self.source.name)
+        with recorder.timed("evaluate"):
+            clean, copies = self.evaluator.score("train"), self.evaluator.score("train", self.train_signs)
+            recorder.record(None, "train", clean)
+            recorder.record(None, "train", copies, copies_of, "static")
+            both = clean.joined(copies)
+            recorder.record("adversarial_train_accuracy", "train+adversarial", both, copies_of, "static")
+            static = self.evaluator.score("test", self.test_signs)
+        with recorder.timed("attack"):
+            figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
+            recorder.record("adversarial_test_accuracy", "test", figures.clean)
+            recorder.note_dead(figures.clean)
+            recorder.record("attacked_accuracy_after_static", "test", static, old, "static")
+            self._record_attacks(figures, "attacked_accuracy_after_white_box", "worst_case_accuracy_after")
+
+    def gap(self, epoch: int) -> None:
+        """Compare FGSM and PGD after an epoch: where they part, the model has learned FGSM alone."""
+        for attack, score in self.evaluator.gap().items():
+            self.recorder.record(None, "train", score, attack.spec, "white-box", epoch)
+
+    def _record_attacks(self, figures: Figures, column: str, worst_column: str, recorded: bool = False) -> None:
+        """Record FGSM at the true label, its epsilon curve, the stronger attacks and the worst case over them.
+
+        Args:
+            figures: of the model as it is.
+            column, worst_column: of FGSM and of the worst case, in the table.
+            recorded: whether FGSM's own figure is there already.
+        """
+        recorder, stronger, white_box = self.recorder, self.protocol.stronger_attacks, self.protocol.true_label_attack
+        if not recorded:
+            recorder.record(column, "test", figures.attacks[white_box], white_box.spec, "white-box")
+        for epsilon, score in figures.curve.items():
+            recorder.record(None, "test", score, replace(white_box, epsilon=epsilon).spec, "white-box")
+        for attack in stronger:
+            recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
+        if stronger:
+            names = ", ".join(attack.spec.attack for attack in (white_box, *stronger))
+            worst = AttackSpec(f"worst({names})", self.protocol.epsilon, "true", "none")
+            recorder.record(worst_column, "test", figures.worst, worst, "white-box")
+        else:
+            recorder.copy_column(column, worst_column)

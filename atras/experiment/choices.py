@@ -1,0 +1,23 @@
+"""Engines and executors by name, as far as an `Execution` needs them: the classes are in `engines` and `running`.
+
+A new one is a file there and a line here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atras.registry import Registry
+
+ENGINES: Registry[Any] = Registry(
+    "engine",
+    {
+        "loop": ("atras.engines.loop:LoopEngine", "one member after the other in plain torch; any layers"),
+        "stack": ("atras.engines.stack:StackEngine", "members of one structure as one vmap program; any layers"),
+        "fused": ("atras.engines.fused:FusedEngine", "whole groups in C++ on a CPU, in Triton on a GPU"),
+    },
+)
+
+EXECUTORS: Registry[Any] = Registry(
+    "executor", {"local": ("atras.running.executors.local:LocalExecutor", "group after group in this process")}
+)

@@ -1,0 +1,81 @@
+"""The type Classifier: all that an attack or an evaluation needs to know of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .candidates import Member
+
+Cotangent = Tensor | Callable[[Tensor], Tensor] | None
+"""An objective, as the input of a gradient.
+
+- int64 [B] or [M, B]: labels; the objective is each image's own cross-entropy at them.
+- None: the cross-entropy at each member's own predictions.
+- floating point [M, B, Y]: d(objective) / d(logits) of any other objective.
+- a function from logits [M, B, Y] to one of the first or third kind.
+"""
+
+
+class Classifier(Protocol):
+    """M networks in evaluation mode: an engine, or modules that a user brings.
+
+    Images are [B, C, H, W], shared by all members, or [M, B, C, H, W]; float, pixels in [0, 1].
+    """
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The networks, in the order of axis M."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are expected."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of images, gradients and logits."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits Y."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """[M, B, Y]."""
+
+    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        """Gradient of an objective with respect to the images.
+
+        Args:
+            images: [B, C, H, W] or [M, B, C, H, W].
+            cotangent: the objective; see `Cotangent`.
+
+        Returns:
+            The gradient [M, B, C, H, W] of the sum of cotangent times logits, and the logits [M, B, Y] it came from.
+        """
+
+
+class StepResult(NamedTuple):
+    """Mean cross-entropy and correct predictions of a training step's own batch, each [M]."""
+
+    losses: Tensor
+    correct: Tensor
+
+
+class Trainable(Classifier, Protocol):
+    """A classifier that trains: all that a defence needs to know of an engine."""
+
+    def step(self, images: Tensor, labels: Tensor, cotangent: Cotangent = None) -> StepResult:
+        """Train every member on its batch once.
+
+        Args:
+            images: [B, C, H, W] or [M, B, C, H, W].
+            labels: int64 [B] or [M, B]; loss and correct predictions are told at them, whatever is trained for.
+            cotangent: None for the mean cross-entropy at the labels; else d(objective) / d(logits) [M, B, Y], or a
+                function from the step's own logits [M, B, Y] (with its dropout masks) to that.
+
+        Returns:
+            Mean cross-entropy and correct predictions before the update.
+        """

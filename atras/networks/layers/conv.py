@@ -1,0 +1,134 @@
+"""The convolution, with its max-pool and dropout."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from atras.checks import whole
+from atras.errors import InputError, shown
+
+from .layer import MAX_UNITS, Activate, Layer, Shape, register_layer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_SPELLING = re.compile(
+    r"c(?P<filters>\d{1,9})(k(?P<kernel>\d{1,9}))?(s(?P<stride>\d{1,9}))?(z(?P<padding>\d{1,9}|same))?(p(?P<pool>\d{1,9}))?"
+    r"(d(?P<dropout>0\.\d{1,9}))?",
+    flags=re.ASCII,
+)
+
+
+@register_layer
+@dataclass(frozen=True)
+class Conv(Layer):
+    """A convolution of images, its activation, then a max-pool and dropout where there are any.
+
+    Spelled `c32k5s2z1p2d0.25`: filters, kernel, stride, zero padding, pool, dropout; what is as by default is left out.
+
+    Args:
+        filters: output channels, at least 1.
+        kernel: rows and columns of the window, at least 1.
+        stride: pixels from one window to the next, at least 1.
+        padding: rows and columns of zeros on each side; `same` keeps the image's size, with stride 1.
+        pool: side of the max-pool's window, which is also its stride; odd rows and columns left over are dropped.
+            0 for none.
+        dropout: share of the outputs dropped in training, rounded to 1/256.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    filters: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | Literal["same"] = 0
+    pool: int = 0
+    dropout: float = 0.0
+
+    kind = "conv"
+
+    def __post_init__(self) -> None:
+        for name in ("filters", "kernel", "stride"):
+            whole(name, getattr(self, name), 1, MAX_UNITS)
+        whole("pool", self.pool, 0, MAX_UNITS)
+        if self.padding != "same":
+            whole("padding", self.padding, 0, self.kernel - 1)
+        elif self.stride != 1:
+            raise InputError(f"stride (={self.stride}): expected 1 with padding same; give the padding as a number")
+        if not 0 <= self.dropout <= 0.99:
+            raise InputError(f"dropout (={shown(self.dropout)}): expected a number from 0 to 0.99")
+
+    def __str__(self) -> str:
+        parts = {"k": "kernel", "s": "stride", "z": "padding", "p": "pool", "d": "dropout"}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = [(letter, name, getattr(self, name)) for letter, name in parts.items()]
+        return f"c{self.filters}" + "".join(f"{letter}{v}" for letter, name, v in values if v != defaults[name])
+
+    @classmethod
+    def parse(cls, text: str) -> Conv | None:
+        match = _SPELLING.fullmatch(text)
+        if match is None:
+            return None
+        given = {name: value for name, value in match.groupdict().items() if value is not None}
+        dropout = float(given.pop("dropout", "0"))
+        same = {"padding": "same"} if given.get("padding") == "same" else {}
+        numbers = {name: int(value) for name, value in given.items() if value != "same"}
+        return cls(**numbers, **same, dropout=dropout)  # type: ignore[arg-type]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise InputError(f"{self}: expected an image, got {shape[0]} features; put convolutions before dense layers")
+        height, width = self._convolved(shape)
+        if self.pool:
+            height, width = height // self.pool, width // self.pool
+        if height < 1 or width < 1:
+            raise InputError(f"{self}: expected a larger image, got {shape[1]}x{shape[2]}; leave out layers before it")
+        return (self.filters, height, width)
+
+    def _convolved(self, shape: Shape) -> tuple[int, int]:
+        """Height and width behind the convolution, before its pool."""
+        if self.padding == "same":
+            return shape[1], shape[2]
+        grow = 2 * self.padding - self.kernel
+        return (shape[1] + grow) // self.stride + 1, (shape[2] + grow) // self.stride + 1
+
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": (self.filters, shape[0], self.kernel, self.kernel), "bias": (self.filters,)}
+
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor, activate: Activate) -> Tensor:
+        import torch.nn.functional as F
+
+        x = F.conv2d(x, parameters["weight"], parameters["bias"], stride=self.stride, padding=self.padding)
+        x = activate(x)
+        return F.max_pool2d(x, self.pool) if self.pool else x
+
+    def modules(self, shape: Shape, activation: Callable[[], nn.Module]) -> Sequence[tuple[str, nn.Module]]:
+        from torch import nn
+
+        convolution = nn.Conv2d(shape[0], self.filters, self.kernel, stride=self.stride, padding=self.padding)
+        pools = [("_pool", nn.MaxPool2d(self.pool))] if self.pool else []
+        return [("", convolution), ("_activation", activation()), *pools]
+
+    def multiplications(self, shape: Shape) -> int:
+        return self.kernel**2 * shape[0] * self.filters * math.prod(self._convolved(shape))
+
+    def kept_values(self, shape: Shape) -> int:
+        pooled = 2 * math.prod(self.output_shape(shape)) if self.pool else 0
+        return 2 * self.filters * math.prod(self._convolved(shape)) + pooled
+
+    @property
+    def width(self) -> int:
+        return self.filters
+
+    def with_width(self, width: int) -> Conv:
+        return dataclasses.replace(self, filters=width)
+
+    @property
+    def rate256(self) -> int:
+        return round(self.dropout * 256)

@@ -1,0 +1,166 @@
+"""What every layer is, and the register of layers by kind."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+
+from atras.errors import InputError, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+"""(C, H, W) of an image, (F,) of features; the batch is left out."""
+
+Activate = Callable[["Tensor"], "Tensor"]
+
+MAX_UNITS = 65_536
+"""Most units or filters accepted: past it a typing error is likelier than a wish."""
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """One layer of a network, its activation included.
+
+    A subclass is a frozen dataclass: its fields are its options.
+    """
+
+    kind: ClassVar[str]
+    """Names the layer's parameters, numbered: `conv1.weight`."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The layer's spelling in a candidate's name, which `parse` reads."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> Self | None:
+        """The layer that a text spells; None where it spells another kind.
+
+        Raises:
+            InputError: if it spells this kind with a value out of range.
+        """
+
+    @abstractmethod
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape that comes of an input of a shape.
+
+        Raises:
+            InputError: if the layer does not fit such an input; it names both.
+        """
+
+    @abstractmethod
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """Name and shape of each trained parameter, for inputs of a shape."""
+
+    @abstractmethod
+    def forward(self, parameters: Mapping[str, Tensor], x: Tensor, activate: Activate) -> Tensor:
+        """Compute the layer.
+
+        Args:
+            parameters: as named by `parameter_shapes`.
+            x: [B, ...], with the input's shape.
+            activate: the network's activation.
+
+        Returns:
+            [B, ...], with the output's shape.
+        """
+
+    @abstractmethod
+    def modules(self, shape: Shape, activation: Callable[[], nn.Module]) -> Sequence[tuple[str, nn.Module]]:
+        """The layer as torch modules; the first carries the parameters under their names.
+
+        Returns:
+            (what follows the layer's name, module) pairs, such as ("", Linear), ("_activation", ReLU).
+        """
+
+    @abstractmethod
+    def multiplications(self, shape: Shape) -> int:
+        """Multiply-adds of one image."""
+
+    @abstractmethod
+    def kept_values(self, shape: Shape) -> int:
+        """Numbers that one image's forward pass keeps for its backward pass."""
+
+    def initialise(self, name: str, values: Tensor, draw: torch.Generator, initialisation: str) -> None:
+        """Fill a parameter with its initial values: uniform for what is named weight, zero for the rest.
+
+        Args:
+            name: of the parameter.
+            values: float64 on the CPU, zero.
+            draw: keyed by the member.
+            initialisation: `glorot` or `he`.
+
+        Source: Glorot and Bengio 2010, eq. 16 (`glorot`); He et al. 2015, eq. 10, uniform (`he`).
+        """
+        if name != "weight":
+            return
+        window = math.prod(values.shape[2:])
+        fan_out, fan_in = values.shape[0] * window, values.shape[1] * window
+        limit = math.sqrt(6 / (fan_in + fan_out if initialisation == "glorot" else fan_in))
+        values.uniform_(-limit, limit, generator=draw)
+
+    @property
+    def width(self) -> int | None:
+        """Units or filters, which a stack may pad with zeros; None for a layer that must be alike in a stack."""
+        return None
+
+    def with_width(self, width: int) -> Layer:  # noqa: ARG002 (a layer without a width stays as it is)
+        """The layer with another width; itself where it has none."""
+        return self
+
+    @property
+    def rate256(self) -> int:
+        """Rate of the dropout behind the layer, in 1/256."""
+        return 0
+
+
+LAYERS: dict[str, type[Layer]] = {}
+"""The layers by kind. A new one is a class and a call of `register_layer`."""
+
+_AnyLayer = TypeVar("_AnyLayer", bound=type[Layer])
+
+
+def register_layer(layer: _AnyLayer) -> _AnyLayer:
+    """Make a layer known, so that candidates can be spelled with it; also as a class decorator.
+
+    Raises:
+        InputError: if there is another layer of its kind.
+    """
+    if LAYERS.setdefault(layer.kind, layer) is not layer:
+        raise InputError(f"layer kind (={layer.kind!r}): expected a new one, there are {', '.join(LAYERS)}; rename it")
+    return layer
+
+
+def parse_layer(text: str, name: str = "hidden") -> Layer:
+    """Read one layer, such as `24` or `c32k5p2`.
+
+    Raises:
+        InputError: if no layer is spelled so; `name` names the option.
+    """
+    for layer in LAYERS.values():
+        if (parsed := layer.parse(text.strip())) is not None:
+            return parsed
+    raise InputError(
+        f"{name} (={shown(text)}): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"
+    )
+
+
+def parse_layers(text: str, name: str = "hidden") -> tuple[Layer, ...]:
+    """Read layers with commas or hyphens between them.
+
+    Raises:
+        InputError: as `parse_layer`.
+    """
+    return tuple(parse_layer(part, name) for part in re.split("[,-]", text))
+
+
+def spell_layers(layers: Iterable[Layer]) -> str:
+    """Layers as text, such as `24-192`, that `parse_layers` reads."""
+    return "-".join(map(str, layers))

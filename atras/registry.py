@@ -1,0 +1,247 @@
+"""Choices that go by a name: a register of classes, and how an object is spelled.
+
+A choice is a frozen dataclass: its fields are its options, so `PGD(steps=40)` in Python is `pgd(steps=40)` in text, and
+the first line of its docstring is its line in `--help`. A class is imported when it is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from .errors import InputError, shown
+
+Choice = TypeVar("Choice")
+ChoiceClass = TypeVar("ChoiceClass", bound=type)
+
+MAX_TEXT = 1000
+"""Most characters of a spelling: past it a mistake is likelier than a wish."""
+
+UNSPELLED = {"spelled": False}
+"""Metadata of a field that is for Python alone and has no spelling."""
+
+
+_REGISTERS: dict[type, Registry[Any]] = {}
+"""By the class of its choices, each register that reads options of that type."""
+
+
+class Registry(Generic[Choice]):
+    """The choices of one kind, by name.
+
+    Args:
+        kind: what they are, for messages: `attack`.
+        known: by name, where the class is (`atras.attacks.pgd:PGD`) and its line for `--help`.
+        base: class of all of them: an option of this type is read by this register.
+        group: entry points by which installed packages add to them; None for none.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        known: Mapping[str, tuple[str, str]],
+        *,
+        base: type[Choice] | None = None,
+        group: str | None = None,
+    ) -> None:
+        self.kind, self.group = kind, group
+        if base is not None:
+            _REGISTERS[base] = self
+        self._known: dict[str, tuple[str | type[Choice], str]] = dict(known)
+        self._asked_packages = group is None
+
+    def register(self, choice: ChoiceClass) -> ChoiceClass:
+        """Add a class under its `name`; also as a class decorator.
+
+        Raises:
+            InputError: if the name is taken.
+        """
+        name = choice.name  # type: ignore[attr-defined]
+        if name in self.texts():
+            raise InputError(f"{self.kind} (={name!r}): expected a new name, there are {', '.join(self)}; rename it")
+        self._known[name] = (choice, _first_line(choice))
+        return choice
+
+    def unregister(self, name: str) -> None:
+        """Take a class out again."""
+        del self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts())
+
+    def texts(self) -> dict[str, str]:
+        """Names and their lines for `--help`; nothing is imported for it."""
+        self._ask_packages()
+        return {name: line for name, (_, line) in self._known.items()}
+
+    def get(self, name: str) -> type[Choice]:
+        """The class of a name.
+
+        Raises:
+            InputError: if there is none; it names those there are.
+        """
+        self._ask_packages()
+        if name not in self._known:
+            near = difflib.get_close_matches(name[:100], self._known, n=1)
+            hint = f"did you mean {near[0]}? There are" if near else "expected one of"
+            raise InputError(f"{self.kind} (={shown(name)}): {hint} {', '.join(self._known)}")
+        where, line = self._known[name]
+        if isinstance(where, str):
+            where = self._imported(name, where)
+            self._known[name] = (where, line)
+        return where
+
+    def parse(self, text: str) -> Choice:
+        """The object that a text such as `pgd(steps=40, restarts=5)` spells.
+
+        Raises:
+            InputError: if the name or an option is unknown, or a value is out of range.
+        """
+        name, arguments = self._split(text)
+        choice = self.get(name)
+        options: dict[str, Any] = {}
+        fields = spelled_fields(choice)
+        for place, argument in enumerate(arguments):
+            key, equals, value = argument.partition("=") if re.match(r"[a-z_]+\s*=", argument) else ("", "", argument)
+            key = key.strip() if equals else (list(fields)[place] if place < len(fields) else "")
+            if key not in fields or key in options:
+                known = ", ".join(fields) or "none"
+                what = f"option {key} twice" if key in options else f"unknown option {shown(argument)}"
+                raise InputError(f"{self.kind} (={shown(text)}): {what}; options of {name}: {known}")
+            options[key] = _value(f"{name}: {key}", value.strip(), fields[key])
+        return choice(**options)
+
+    def _split(self, text: object) -> tuple[str, list[str]]:
+        """Name and arguments of a spelling, split at the commas that are in no inner brackets."""
+        example = next(iter(self._known), "name")
+        match = re.fullmatch(r"\s*([a-z][\w-]*)\s*(?:\((.*)\))?\s*", text, re.DOTALL) if isinstance(text, str) else None
+        if match is None or len(match[0]) > MAX_TEXT:
+            raise InputError(
+                f"{self.kind} (={shown(text)}): expected a name, such as {example}, or {example}(option=1)"
+            )
+        arguments, depth = [""], 0
+        for character in match[2] or "":
+            depth += (character == "(") - (character == ")")
+            if depth < 0:
+                break
+            if character == "," and depth == 0:
+                arguments.append("")
+            else:
+                arguments[-1] += character
+        if depth != 0:
+            raise InputError(f"{self.kind} (={shown(text)}): expected as many closing brackets as opening ones")
+        return match[1], [argument.strip() for argument in arguments if argument.strip()]
+
+    def _ask_packages(self) -> None:
+        """Add what installed packages declare, once; names that are taken stay ours."""
+        if self._asked_packages or self.group is None:
+            return
+        self._asked_packages = True
+        for entry in importlib.metadata.entry_points(group=self.group):
+            package = entry.dist.name if entry.dist is not None else entry.module
+            self._known.setdefault(entry.name, (entry.value, f"from the package {package}"))
+
+    def _imported(self, name: str, where: str) -> type[Choice]:
+        module, _, attribute = where.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"{self.kind} (={name!r}): expected to import {where}, got an error ({error}); install its package anew"
+            ) from error
+
+
+def spelled_fields(choice: type) -> dict[str, Any]:
+    """Name and type of each option of a class."""
+    hints = typing.get_type_hints(choice)
+    fields = dataclasses.fields(choice) if dataclasses.is_dataclass(choice) else ()
+    return {field.name: hints[field.name] for field in fields if field.metadata.get("spelled", True)}
+
+
+def spell(choice: Any, leave_out: tuple[str, ...] = ()) -> str:
+    """An object as text that `Registry.parse` reads: its name, and the options that are not as by default.
+
+    Args:
+        choice: an object with a `name`.
+        leave_out: options not to be shown.
+    """
+    options = [f"{name}={spell_value(value)}" for name, value in changed(choice).items() if name not in leave_out]
+    return f"{choice.name}({', '.join(options)})" if options else str(choice.name)
+
+
+def name_of(spelling: str) -> str:
+    """The name in a spelling: `pgd` of `pgd(steps=40)`."""
+    return spelling.partition("(")[0]
+
+
+def changed(choice: Any) -> dict[str, Any]:
+    """The options of an object that are not as by default."""
+    defaults = {field.name: _default(field) for field in dataclasses.fields(choice)}
+    values = {name: getattr(choice, name) for name in spelled_fields(type(choice))}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def spell_value(value: object) -> str:
+    """A value of an option as text."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else str(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    """A text as a value of an option's type."""
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    if type(None) in kinds and text == "none":
+        return None
+    readers: dict[Any, Callable[[str, str], Any]] = {bool: _truth, int: _whole, float: read_fraction}
+    for each in kinds:
+        if each in _REGISTERS:
+            return _REGISTERS[each].parse(text)
+        if each in readers:
+            return readers[each](name, text)
+    return text  # a choice among words: the class checks it
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InputError(f"{name} (={shown(text)}): expected true or false")
+    return text == "true"
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,19}", text, flags=re.ASCII):
+        raise InputError(f"{name} (={shown(text)}): expected a whole number; write for example 10")
+    return int(text)
+
+
+def read_fraction(name: str, value: str | float) -> float:
+    """A number, or a fraction such as `8/255`.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    try:
+        top, slash, bottom = str(value).partition("/")
+        result = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        result = math.nan
+    if isinstance(value, bool) or not math.isfinite(result):
+        raise InputError(f"{name} (={shown(value)}): expected a number or a fraction; write for example 0.05 or 8/255")
+    return result
+
+
+def _first_line(choice: type) -> str:
+    return (choice.__doc__ or "").strip().partition("\n")[0].rstrip(".") or choice.__name__

@@ -1,0 +1,57 @@
+"""Torch's ambient state: what atras computes neither depends on it nor changes it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+@contextlib.contextmanager
+def fixed_state(device: torch.device) -> Iterator[None]:
+    """A context in which torch computes as in a fresh process, whatever its caller has set; afterwards all is as it was.
+
+    Default dtype float32, default device the CPU, gradients on, no inference mode, no autocast, no demand for
+    deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where the defaults give neither.
+
+    Args:
+        device: where is computed.
+    """
+    dtype = torch.get_default_dtype()
+    demanded = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        if demanded[0]:
+            stack.callback(torch.use_deterministic_algorithms, demanded[0], warn_only=demanded[1])
+            torch.use_deterministic_algorithms(False)
+        stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(_exact_arithmetic())
+        yield
+
+
+@contextlib.contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Full float32 and repeatable results on a GPU."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    # Since torch 2.9 the older switch warns, and the two must not be mixed.
+    if hasattr(matmul, "fp32_precision"):
+        settings += [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
+    else:
+        settings += [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+    try:
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
