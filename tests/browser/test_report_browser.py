@@ -103,7 +103,7 @@ def test_filters_narrow_and_count(page: Any) -> None:
 
 
 def test_hovering_a_mark_tells_its_values(page: Any) -> None:
-    mark = page.locator("#run1-scatter svg .m .f").first
+    mark = page.locator("#run1-clean_and_robust svg .m .f").first
     mark.scroll_into_view_if_needed()
     mark.hover()
     tip = page.locator("#tip")
@@ -128,7 +128,7 @@ def test_hovering_the_transfer_map_tells_both_phases(page: Any) -> None:
 
 def test_arrow_keys_walk_through_charts(page: Any) -> None:
     tip = page.locator("#tip")
-    page.locator("#run1-scatter svg").first.focus()
+    page.locator("#run1-clean_and_robust svg").first.focus()
     page.keyboard.press("ArrowRight")
     first = tip.inner_text()
     page.keyboard.press("ArrowRight")
@@ -201,7 +201,7 @@ def test_nothing_moves_for_those_who_ask(page: Any) -> None:
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
 def test_without_scripts_everything_is_there(page: Any) -> None:
     assert page.locator("article:visible").count() == 2
-    assert page.locator("#run1-scatter svg .m title").count() > 0
+    assert page.locator("#run1-clean_and_robust svg .m title").count() > 0
 
 
 def test_accessible_names_and_order(page: Any) -> None:

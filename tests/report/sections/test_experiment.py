@@ -1,0 +1,27 @@
+"""The section that tells what was run."""
+
+from __future__ import annotations
+
+import pytest
+
+from atras.report.sections.experiment import experiment
+from atras.results.results import Results
+from atras.testing.fake_run import make_run
+
+
+def test_a_run_that_has_not_finished_says_so(full: Results) -> None:
+    begun = Results(full.table, full.metrics, full.history, full.timings, {**full.run, "status": "running"})
+    assert "has not finished" in " ".join(experiment(begun).text)
+    assert "has not finished" not in " ".join(experiment(full).text)
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "words"),
+    [
+        (("40",), (3,), "1 candidate network of 1 hidden layer, with seed 3, on digits"),
+        (("40", "64"), (0, 1), "2 candidate networks of 1 hidden layer, each with 2 seeds, on digits"),
+        (("40", "8-16"), (0,), "2 candidate networks of 1 to 2 hidden layers, each with seed 0, on digits"),
+    ],
+)
+def test_numbers_agree_with_their_nouns(names: tuple[str, ...], seeds: tuple[int, ...], words: str) -> None:
+    assert experiment(make_run(names=names, seeds=seeds)).text[0].startswith(words)
