@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -14,6 +15,8 @@ from .style import STANDALONE_CSS, STYLES
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 152, 14, 48
+LINE, CHARACTER = 14, 6.4
+"""Height of a line of a label, and the width that a character takes."""
 
 
 class Table(NamedTuple):
@@ -99,10 +102,13 @@ class Chart:
     def svg(self, *, standalone: bool = False) -> Markup:
         """The chart as an `svg` element; a standalone one carries its style and is a file of its own."""
         right = WIDTH - (RIGHT if len(self.series) > 1 else 16)
-        body = [*_axes(self, right), *(_series(series, self, right) for series in self.series)]
+        labels = _tick_labels(self.x, right)
+        height = HEIGHT + LINE * (max(map(len, labels), default=1) - 1)
+        body = [*_y_axis(self, right), *_x_axis(self, right, labels, height)]
+        body += [_series(series, self, right) for series in self.series]
         if len(self.series) > 1:
             body.append(_legend(self.series, right + 14))
-        return element(self.title, self.summary, (WIDTH, HEIGHT), body, standalone=standalone)
+        return element(self.title, self.summary, (WIDTH, height), body, standalone=standalone)
 
     def _repr_svg_(self) -> str:
         return self.svg(standalone=True)
@@ -135,21 +141,36 @@ def element(
     ).format(box.format(-30, width, height, width, height, label), STANDALONE_CSS, width, height, title, inside)
 
 
-def _axes(chart: Chart, right: int) -> list[Markup]:
-    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+def _tick_labels(axis: Axis, right: int) -> list[list[str]]:
+    """Lines of the label below each tick; a name that is wider than its share of the axis takes several."""
+    if not axis.names:
+        return [[text] for _, text in axis.ticks]
+    room = max(4, int((right - LEFT) / len(axis.names) / CHARACTER) - 1)
+    return [wrap(text, room, break_on_hyphens=False, max_lines=3, placeholder="…") or [""] for _, text in axis.ticks]
+
+
+def _y_axis(chart: Chart, right: int) -> list[Markup]:
     parts = []
     for value, text in chart.y.ticks:
         y = _y(chart, value)
         css = "zero" if chart.y_zero and value == 0 else "grid"
         parts.append(Markup('<path class="{}" d="M{} {:.1f}H{}"/>').format(css, LEFT, y, right))
         parts.append(Markup('<text class="end" x="{}" y="{:.1f}">{}</text>').format(LEFT - 8, y + 4, text))
-    for value, text in chart.x.ticks:
+    return parts
+
+
+def _x_axis(chart: Chart, right: int, labels: Sequence[Sequence[str]], height: int) -> list[Markup]:
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    parts = []
+    for (value, _), lines in zip(chart.x.ticks, labels, strict=True):
         x = _x(chart, value, right)
         parts.append(Markup('<path class="tick" d="M{:.1f} {}v5"/>').format(x, bottom))
-        parts.append(Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 18, text))
+        for index, line in enumerate(lines):
+            y = bottom + 18 + LINE * index
+            parts.append(Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(x, y, line))
     parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(LEFT, TOP, bottom, right))
     label = Markup('<text class="mid label" x="{:.1f}" y="{}">{}</text>')
-    parts.append(label.format((LEFT + right) / 2, HEIGHT - 8, chart.x.label))
+    parts.append(label.format((LEFT + right) / 2, height - 8, chart.x.label))
     turned = Markup('<text class="mid label" transform="translate(14 {:.1f})rotate(-90)">{}</text>')
     return [*parts, turned.format(middle, chart.y.label)]
 
