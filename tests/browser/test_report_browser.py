@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from atras import report
+from atras.report.charts import Table
+from atras.report.registry import fresh_sections, register_section
+from atras.report.section import Section
 from atras.testing.fake_run import make_run
 
 pytestmark = pytest.mark.browser
@@ -19,7 +22,12 @@ ROWS = "#run1-candidates .sortable >> nth=0 >> tbody tr:not([hidden])"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    return report.write([make_run(), make_run(dataset="mnist", seeds=(0,))], folder / "report.html").as_uri()
+    # A section from elsewhere, whose table has no depth and no status to filter by.
+    toys = Table("Toys", ("toy", "price"), (("doll", "12"), ("ball", "3"), ("kite", "-")), sortable=True)
+    with fresh_sections():
+        register_section("toys", lambda results: Section("toys", "Toys", tables=(toys,)))
+        runs = [make_run(), make_run(dataset="mnist", seeds=(0,))]
+        return report.write(runs, folder / "report.html").as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +94,15 @@ def test_the_keyboard_sorts(page: Any) -> None:
 def test_names_sort_by_their_numbers(page: Any) -> None:
     page.locator("#run1-candidates thead button", has_text="hidden layers").first.click()
     assert first_cells(page) == ["8-16-32", "24-192", "40", "64", "64-512"]
+
+
+def test_a_registered_section_is_sorted_and_searched_like_the_others(page: Any) -> None:
+    box = page.locator("#run1-toys .sortable")
+    box.locator("thead button", has_text="price").click()
+    assert box.locator("tbody th").all_inner_texts() == ["ball", "doll", "kite"]
+    box.get_by_label("Search").fill("doll")
+    assert box.locator("tbody tr:not([hidden]) th").all_inner_texts() == ["doll"]
+    assert box.locator("select").count() == 0
 
 
 def test_filters_narrow_and_count(page: Any) -> None:
