@@ -109,8 +109,8 @@ def make_section(key: str, results: Results) -> Section:
     _known(sections, "key", key)
     section = _maker(key, sections[key])(results)
     if not isinstance(section, Section) or section.key != key:
-        found = f"one with the key {section.key!r}" if isinstance(section, Section) else shown(section)
-        raise InputError(f"section {key!r}: expected its function to return a Section with this key, got {found}")
+        returned = f"one with the key {section.key!r}" if isinstance(section, Section) else shown(section)
+        raise InputError(f"section {key!r}: expected its function to return a Section with this key, got {returned}")
     return section
 
 

@@ -62,7 +62,7 @@ def lines_by_depth(means: pl.DataFrame, x: str, y: str) -> tuple[Series, ...]:
     """A line for each depth.
 
     Args:
-        means: a row a point, with a column depth, sorted as they are to be joined.
+        means: a row for each point, with a column depth, sorted as they are to be joined.
         x, y: columns of the points.
 
     Returns:

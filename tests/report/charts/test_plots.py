@@ -43,3 +43,9 @@ def test_a_name_that_is_longer_than_its_place_is_cut() -> None:
     svg = chart(["x" * 30 + f" {index} " + "y" * 200 for index in range(12)]).svg()
     assert "…</text>" in svg
     assert chart([""]).svg().startswith("<svg")
+
+
+def test_a_word_too_long_for_a_line_breaks_after_its_parenthesis() -> None:
+    names = ["deepfool(norm=linf)", "worst(fgsm, deepfool(norm=linf))", *"abcde"]
+    lines = re.findall(r'<text class="mid" x="[\d.]+" y="\d+">([^<]+)</text>', chart(names).svg())
+    assert lines == ["deepfool(", "norm=linf)", "worst(fgsm,", "deepfool(", "norm=linf))", *"abcde"]
