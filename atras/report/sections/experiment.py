@@ -44,11 +44,14 @@ def _population(results: Results) -> str:
 
 def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
     target, source = protocol.get("target"), protocol.get("label_source")
-    towards = f"towards {target}" if target not in (None, "none") else f"away from the {source} label"
+    towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
     stem = model.get("stem", protocol.get("stem"))
+    more, made = protocol.get("adversarial_epochs"), protocol.get("train_attack", "fgsm")
+    images = "clean and adversarial images" if made == "fgsm" else f"clean images and adversarial ones of {made}"
+    defence = f"trained for {more} more on {images}, and attacked again" if more else "and not defended"
     return (
         f"Each was trained for {counted(protocol['epochs'], 'epoch')} ({protocol.get('optimizer')}, learning rate "
         f"{protocol.get('learning_rate')}, batches of {protocol.get('batch_size')}, stem {stem}, "
         f"{protocol.get('activation')}), attacked with FGSM at epsilon {protocol.get('epsilon')}, {towards}, "
-        f"trained for {protocol.get('adversarial_epochs')} more on clean and adversarial images, and attacked again."
+        f"{defence}."
     )

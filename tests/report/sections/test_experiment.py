@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from atras.report.sections.experiment import experiment
@@ -25,3 +27,20 @@ def test_a_run_that_has_not_finished_says_so(full: Results) -> None:
 )
 def test_numbers_agree_with_their_nouns(names: tuple[str, ...], seeds: tuple[int, ...], words: str) -> None:
     assert experiment(make_run(names=names, seeds=seeds)).text[0].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, "trained for 3 more on clean and adversarial images, and attacked again."),
+        ({"train_attack": "pgd-batch"}, "on clean images and adversarial ones of pgd-batch, and attacked again."),
+        ({"adversarial_epochs": 0}, "away from the predicted label, and not defended."),
+        (
+            {"target": "random", "adversarial_epochs": 0},
+            "towards the target random, and not defended.",
+        ),
+    ],
+)
+def test_the_procedure_is_that_of_the_protocol(full: Results, changes: dict[str, object], end: str) -> None:
+    run = {**full.run, "protocol": {**full.run["protocol"], **changes}}
+    assert experiment(dataclasses.replace(full, run=run)).text[1].endswith(end)
