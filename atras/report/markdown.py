@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from atras.report.charts.plots import Table
-from atras.report.sections.comparison import comparison, labels
-from atras.report.sections.contents import sections
-from atras.report.sections.section import Section
-from atras.results.results import Results
+from atras.report.charts import Table
+from atras.report.contents import Contents
+from atras.report.section import Section
 
 LONGEST = 60
-"""Rows of a chart's data that are still worth reading; longer ones are left to the other formats."""
+"""Most rows of a chart's data that are written out; longer data are left to the other formats."""
 
 
-def markdown(runs: Sequence[Results]) -> str:
-    """The text, with a table for every table and for every chart that is not too long for one."""
-    names = labels(runs)
-    lines = [f"# atras: {text(', '.join(names))}", ""]
-    if len(runs) > 1:
-        lines += _section(comparison(runs, names), "##")
-    for run, name in zip(runs, names, strict=True):
-        lines += [f"## {text(name)}", ""] if len(runs) > 1 else []
-        for section in sections(run):
-            lines += _section(section, "###" if len(runs) > 1 else "##")
+def markdown(report: Contents) -> str:
+    """The report as text, with a table for every table and for every chart that is not too long for one.
+
+    Args:
+        report: the sections of the runs.
+
+    Returns:
+        The text of the Markdown file.
+    """
+    several = report.comparison is not None
+    lines = [f"# atras: {text(', '.join(report.names))}", ""]
+    if report.comparison is not None:
+        lines += _section(report.comparison, "##")
+    for name, sections in zip(report.names, report.runs, strict=True):
+        lines += [f"## {text(name)}", ""] if several else []
+        for section in sections:
+            lines += _section(section, "###" if several else "##")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def text(value: str) -> str:
-    """A text in which nothing is taken for markup."""
+    """A text in which nothing is taken for markup.
+
+    Args:
+        value: any text.
+
+    Returns:
+        The same, escaped, on one line.
+    """
     return re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", html.escape(" ".join(value.split()), quote=False))
 
 

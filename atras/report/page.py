@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from atras.report.charts.style import PAGE_CSS
-from atras.report.sections.comparison import comparison, labels
-from atras.report.sections.contents import sections
-from atras.results.results import Results
+from atras.report.charts import PAGE_CSS
+from atras.report.contents import Contents
 
 
-def page(runs: Sequence[Results]) -> str:
-    """The page, with style and script in it; everything that comes from a run is escaped."""
-    names = labels(runs)
+def page(report: Contents) -> str:
+    """The page, with style and script in it; everything that comes from a run is escaped.
+
+    Args:
+        report: the sections of the runs.
+
+    Returns:
+        The text of the HTML file.
+    """
     # Nothing is trusted: autoescape on, and a name that the template misspells is an error.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     script = _asset("page.js")
     return environment.from_string(_asset("page.html")).render(
-        title=", ".join(names),
+        title=", ".join(report.names),
         css=Markup(_asset("page.css") + PAGE_CSS),  # noqa: S704 (our own files)
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        comparison=comparison(runs, names) if len(runs) > 1 else None,
-        runs=[(name, sections(run)) for name, run in zip(names, runs, strict=True)],
+        comparison=report.comparison,
+        runs=list(zip(report.names, report.runs, strict=True)),
     )
 
 

@@ -18,7 +18,7 @@ from atras.testing.fake_run import make_run
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VIEWS = {
     "light": ({"width": 960, "height": 860}, "light", "candidates"),
-    "charts": ({"width": 960, "height": 1160}, "light", "scatter"),
+    "charts": ({"width": 960, "height": 1160}, "light", "clean_and_robust"),
     "dark": ({"width": 960, "height": 1040}, "dark", "transfer"),
     "phone": ({"width": 360, "height": 780}, "light", "candidates"),
 }

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from atras import report
+from atras.report.charts import Table
+from atras.report.registry import fresh_sections, register_section
+from atras.report.section import Section
 from atras.testing.fake_run import make_run
 
 pytestmark = pytest.mark.browser
@@ -19,7 +22,12 @@ ROWS = "#run1-candidates .sortable >> nth=0 >> tbody tr:not([hidden])"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    return report.write([make_run(), make_run(dataset="mnist", seeds=(0,))], folder / "report.html").as_uri()
+    # A section from elsewhere, whose table has no depth and no status to filter by.
+    toys = Table("Toys", ("toy", "price"), (("doll", "12"), ("ball", "3"), ("kite", "-")), sortable=True)
+    with fresh_sections():
+        register_section("toys", lambda results: Section("toys", "Toys", tables=(toys,)))
+        runs = [make_run(), make_run(dataset="mnist", seeds=(0,))]
+        return report.write(runs, folder / "report.html").as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +96,15 @@ def test_names_sort_by_their_numbers(page: Any) -> None:
     assert first_cells(page) == ["8-16-32", "24-192", "40", "64", "64-512"]
 
 
+def test_a_registered_section_is_sorted_and_searched_like_the_others(page: Any) -> None:
+    box = page.locator("#run1-toys .sortable")
+    box.locator("thead button", has_text="price").click()
+    assert box.locator("tbody th").all_inner_texts() == ["ball", "doll", "kite"]
+    box.get_by_label("Search").fill("doll")
+    assert box.locator("tbody tr:not([hidden]) th").all_inner_texts() == ["doll"]
+    assert box.locator("select").count() == 0
+
+
 def test_filters_narrow_and_count(page: Any) -> None:
     box = page.locator("#run1-candidates .sortable").first
     count = box.locator(".count")
@@ -103,7 +120,7 @@ def test_filters_narrow_and_count(page: Any) -> None:
 
 
 def test_hovering_a_mark_tells_its_values(page: Any) -> None:
-    mark = page.locator("#run1-scatter svg .m .f").first
+    mark = page.locator("#run1-clean_and_robust svg .m .f").first
     mark.scroll_into_view_if_needed()
     mark.hover()
     tip = page.locator("#tip")
@@ -128,7 +145,7 @@ def test_hovering_the_transfer_map_tells_both_phases(page: Any) -> None:
 
 def test_arrow_keys_walk_through_charts(page: Any) -> None:
     tip = page.locator("#tip")
-    page.locator("#run1-scatter svg").first.focus()
+    page.locator("#run1-clean_and_robust svg").first.focus()
     page.keyboard.press("ArrowRight")
     first = tip.inner_text()
     page.keyboard.press("ArrowRight")
@@ -201,7 +218,7 @@ def test_nothing_moves_for_those_who_ask(page: Any) -> None:
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
 def test_without_scripts_everything_is_there(page: Any) -> None:
     assert page.locator("article:visible").count() == 2
-    assert page.locator("#run1-scatter svg .m title").count() > 0
+    assert page.locator("#run1-clean_and_robust svg .m title").count() > 0
 
 
 def test_accessible_names_and_order(page: Any) -> None:

@@ -31,13 +31,20 @@ class HeatMap:
 
     @property
     def table(self) -> Table:
-        """The values that are drawn, a row a source."""
+        """The values that are drawn, a row for each source."""
         values = next(iter(self.layers.values()))
         rows = [(name, *map(number, row)) for name, row in zip(self.names, values, strict=True)]
         return Table("Data", ("source \\ target", *self.names), tuple(rows))
 
     def svg(self, *, standalone: bool = False) -> Markup:
-        """The map as an `svg` element; a standalone one carries its style and is a file of its own."""
+        """The map as an `svg` element.
+
+        Args:
+            standalone: with its style and title in it, as a file of its own.
+
+        Returns:
+            The markup.
+        """
         cell = max(12, min(36, 520 // max(len(self.names), 1)))
         label = 12 + round(5.6 * max(map(len, self.names)))
         size = cell * len(self.names)
@@ -52,7 +59,7 @@ class HeatMap:
 
 
 def _cells(figure: HeatMap, cell: int, left: int) -> Iterable[Markup]:
-    """One path for each colour: a rectangle a cell would be five times the size."""
+    """One path for each colour; one for each cell would be five times the size."""
     values = next(iter(figure.layers.values()))
     paths: dict[str, str] = {}
     for i_row, row in enumerate(values):
@@ -81,8 +88,10 @@ def _names(names: Sequence[str], cell: int, left: int) -> Iterable[Markup]:
 def _scale(left: int, top: int) -> Markup:
     step = 200 // BINS
     parts = [
-        Markup('<path class="h{}" d="M{} {}h14v{}h-14z"/>').format(bin_, left, top + 8 + (BINS - 1 - bin_) * step, step)
-        for bin_ in range(BINS)
+        Markup('<path class="h{}" d="M{} {}h14v{}h-14z"/>').format(
+            level, left, top + 8 + (BINS - 1 - level) * step, step
+        )
+        for level in range(BINS)
     ]
     for share in (0.0, 0.5, 1.0):
         y = top + 8 + (1 - share) * BINS * step + 4

@@ -1,4 +1,4 @@
-"""How well a figure is known."""
+"""Means with their intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from atras.results.frames import wilson
 
 
 class Estimate(NamedTuple):
-    """A mean and its 95 % interval; None where there is nothing to take it from."""
+    """A mean and its 95 % interval; None where there are too few values.
+
+    Args:
+        mean: the mean.
+        low, high: ends of the interval.
+    """
 
     mean: float | None
     low: float | None = None
@@ -18,16 +23,26 @@ class Estimate(NamedTuple):
 
 
 def bootstrap_mean(values: Sequence[float]) -> Estimate:
-    """Mean and bootstrap interval of at least one value; no interval of a single one."""
+    """Mean and bootstrap interval.
+
+    Args:
+        values: at least one.
+
+    Returns:
+        The estimate; without an interval for a single value.
+    """
     return Estimate(*statistics.bootstrap_mean(values))
 
 
 def estimate(accuracies: Sequence[float | None], n: int | None) -> Estimate:
-    """Accuracy of a candidate: over seeds the bootstrap's interval, of a single member Wilson's.
+    """Accuracy of a candidate: over seeds with the bootstrap's interval, of a single member with Wilson's.
 
     Args:
-        accuracies: one a seed; those that are None are left out.
-        n: images each was measured on; None where that is not known.
+        accuracies: that of each seed; those that are None are left out.
+        n: images on which each was measured; None where that is not known.
+
+    Returns:
+        The estimate.
     """
     known = [value for value in accuracies if value is not None]
     if not known:

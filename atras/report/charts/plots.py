@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import NamedTuple
 
 from markupsafe import Markup
 
+from .markers import marker
 from .scales import Axis, interval, number
 from .style import STANDALONE_CSS, STYLES
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 152, 14, 48
+LINE, CHARACTER = 14, 6.4
+"""Height of a line of a label, and the width that a character takes."""
 
 
 class Table(NamedTuple):
-    """A table of texts; `sortable` ones are given buttons and filters on the page."""
+    """A table of texts.
+
+    Args:
+        title: its heading.
+        columns: names of the columns.
+        rows: cells of each row.
+        sortable: with buttons to sort and fields to filter it on the page.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -26,7 +36,14 @@ class Table(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A mark: place, interval on either axis (None without one), what it is, and the radius of its marker."""
+    """A mark of a chart.
+
+    Args:
+        x, y: its place.
+        y_low, y_high, x_low, x_high: interval on either axis; None without one.
+        name: the candidate or whatever else it stands for.
+        radius: of its marker.
+    """
 
     x: float
     y: float
@@ -80,7 +97,7 @@ class Chart:
 
     @property
     def table(self) -> Table:
-        """Every mark as a row."""
+        """The data of the chart, a row for each mark."""
         named = any(point.name for series in self.series for point in series.points)
         columns = ("series", *(("candidate",) if named else ()), self.x.label, self.y.label, "95 % interval")
         rows = [
@@ -97,12 +114,22 @@ class Chart:
         return Table("Data", columns, tuple(rows))
 
     def svg(self, *, standalone: bool = False) -> Markup:
-        """The chart as an `svg` element; a standalone one carries its style and is a file of its own."""
+        """The chart as an `svg` element.
+
+        Args:
+            standalone: with its style and title in it, as a file of its own.
+
+        Returns:
+            The markup.
+        """
         right = WIDTH - (RIGHT if len(self.series) > 1 else 16)
-        body = [*_axes(self, right), *(_series(series, self, right) for series in self.series)]
+        labels = _tick_labels(self.x, right)
+        height = HEIGHT + LINE * (max(map(len, labels), default=1) - 1)
+        body = [*_y_axis(self, right), *_x_axis(self, right, labels, height)]
+        body += [_series(series, self, right) for series in self.series]
         if len(self.series) > 1:
             body.append(_legend(self.series, right + 14))
-        return element(self.title, self.summary, (WIDTH, HEIGHT), body, standalone=standalone)
+        return element(self.title, self.summary, (WIDTH, height), body, standalone=standalone)
 
     def _repr_svg_(self) -> str:
         return self.svg(standalone=True)
@@ -117,7 +144,18 @@ def element(
     attributes: str = "",
     standalone: bool,
 ) -> Markup:
-    """An `svg` element of width and height `size`; a standalone one carries style, title and paper."""
+    """An `svg` element.
+
+    Args:
+        title, summary: of what it shows; together its text alternative.
+        size: width and height.
+        body: what is in it.
+        attributes: more attributes of the element, as markup.
+        standalone: with style, title and paper in it, as a file of its own.
+
+    Returns:
+        The markup.
+    """
     inside, (width, height) = Markup("").join(body), size
     label = f"{title}. {summary}"
     box = Markup('viewBox="0 {} {} {}" width="{}" height="{}" role="img" aria-label="{}"')
@@ -135,21 +173,44 @@ def element(
     ).format(box.format(-30, width, height, width, height, label), STANDALONE_CSS, width, height, title, inside)
 
 
-def _axes(chart: Chart, right: int) -> list[Markup]:
-    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+def _tick_labels(axis: Axis, right: int) -> list[list[str]]:
+    """Lines of the label below each tick; a name that is wider than its share of the axis takes several."""
+    if not axis.names:
+        return [[text] for _, text in axis.ticks]
+    room = max(4, int((right - LEFT) / len(axis.names) / CHARACTER) - 1)
+    return [_wrapped(text, room) for _, text in axis.ticks]
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Lines of at most that many characters, three at most; a longer word breaks after its parentheses."""
+    if max(map(len, text.split()), default=0) > room:
+        text = text.replace("(", "( ")
+    lines = wrap(text, room, break_on_hyphens=False, max_lines=3, placeholder="…")
+    return [line.replace("( ", "(") for line in lines] or [""]
+
+
+def _y_axis(chart: Chart, right: int) -> list[Markup]:
     parts = []
     for value, text in chart.y.ticks:
         y = _y(chart, value)
         css = "zero" if chart.y_zero and value == 0 else "grid"
         parts.append(Markup('<path class="{}" d="M{} {:.1f}H{}"/>').format(css, LEFT, y, right))
         parts.append(Markup('<text class="end" x="{}" y="{:.1f}">{}</text>').format(LEFT - 8, y + 4, text))
-    for value, text in chart.x.ticks:
+    return parts
+
+
+def _x_axis(chart: Chart, right: int, labels: Sequence[Sequence[str]], height: int) -> list[Markup]:
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    parts = []
+    for (value, _), lines in zip(chart.x.ticks, labels, strict=True):
         x = _x(chart, value, right)
         parts.append(Markup('<path class="tick" d="M{:.1f} {}v5"/>').format(x, bottom))
-        parts.append(Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 18, text))
+        for index, line in enumerate(lines):
+            y = bottom + 18 + LINE * index
+            parts.append(Markup('<text class="mid" x="{:.1f}" y="{}">{}</text>').format(x, y, line))
     parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(LEFT, TOP, bottom, right))
     label = Markup('<text class="mid label" x="{:.1f}" y="{}">{}</text>')
-    parts.append(label.format((LEFT + right) / 2, HEIGHT - 8, chart.x.label))
+    parts.append(label.format((LEFT + right) / 2, height - 8, chart.x.label))
     turned = Markup('<text class="mid label" transform="translate(14 {:.1f})rotate(-90)">{}</text>')
     return [*parts, turned.format(middle, chart.y.label)]
 
@@ -198,39 +259,6 @@ def _bars(point: Point, chart: Chart, right: int, x: float, y: float, style: int
     if point.x_low is not None and point.x_high is not None:
         path += f"M{_x(chart, point.x_low, right):.1f} {y:.1f}H{_x(chart, point.x_high, right):.1f}"
     return Markup('<path class="b c{}" d="{}"/>').format(style, path) if path else Markup("")
-
-
-def _polygon(corners: int, turn: float, inner: float = 1.0) -> tuple[tuple[float, float], ...]:
-    count = corners if inner == 1.0 else 2 * corners
-    angles = [turn + 2 * math.pi * index / count for index in range(count)]
-    radii = [inner if inner != 1.0 and index % 2 else 1.0 for index in range(count)]
-    return tuple(
-        (radius * math.sin(angle), -radius * math.cos(angle)) for angle, radius in zip(angles, radii, strict=True)
-    )
-
-
-_SHAPES = (
-    (),
-    _polygon(4, math.pi / 4),
-    _polygon(3, 0.0),
-    _polygon(4, 0.0),
-    _polygon(3, math.pi),
-    _polygon(4, math.pi / 4, 0.45),
-    _polygon(5, 0.0, 0.45),
-    _polygon(6, math.pi / 6),
-)
-"""Unit outlines, one a style; none for a circle."""
-
-
-def marker(style: int, x: float, y: float, radius: float) -> Markup:
-    """The shape of a style at a place."""
-    outline = _SHAPES[style % STYLES]
-    if not outline:
-        return Markup('<circle class="f c{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(style, x, y, radius)
-    # Corners reach further than a circle of equal area.
-    radius *= 1.25
-    corners = "L".join(f"{x + radius * dx:.1f} {y + radius * dy:.1f}" for dx, dy in outline)
-    return Markup('<path class="f c{}" d="M{}z"/>').format(style % STYLES, corners)
 
 
 def _legend(series: Sequence[Series], left: int) -> Markup:

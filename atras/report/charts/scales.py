@@ -11,7 +11,15 @@ MAX_TICKS = 7
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale with its ticks (value, text). Build one with `linear`, `logarithmic` or `categories`."""
+    """A scale; `linear`, `logarithmic` and `categories` build one.
+
+    Args:
+        label: its name.
+        low, high: its ends.
+        ticks: value and text of each tick.
+        log: whether it is logarithmic.
+        names: those of a scale of names, the first at 0.
+    """
 
     label: str
     low: float
@@ -21,19 +29,42 @@ class Axis:
     names: tuple[str, ...] = ()
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at the low end and 1 at the high one."""
+        """The place of a value on the scale.
+
+        Args:
+            value: positive on a logarithmic scale.
+
+        Returns:
+            0 at the low end and 1 at the high one.
+        """
         low, high = self.low, self.high
         if self.log:
             value, low, high = math.log(value), math.log(low), math.log(high)
         return (value - low) / (high - low)
 
     def text(self, value: float) -> str:
-        """A value as the data table shows it."""
+        """A value as the data table shows it.
+
+        Args:
+            value: any; on a scale of names the nearest one counts.
+
+        Returns:
+            The text.
+        """
         return self.names[round(value)] if self.names else number(value)
 
 
 def linear(label: str, values: Iterable[float | None], least: float | None = None, most: float | None = None) -> Axis:
-    """A linear scale around the values with ticks at round numbers; it stays within least and most."""
+    """A linear scale with ticks at round numbers.
+
+    Args:
+        label: its name.
+        values: those it has to hold; None is left out.
+        least, most: bounds that it does not pass.
+
+    Returns:
+        The scale.
+    """
     known = [value for value in values if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     step = _step(low, high)
@@ -48,7 +79,15 @@ def linear(label: str, values: Iterable[float | None], least: float | None = Non
 
 
 def logarithmic(label: str, values: Sequence[float]) -> Axis:
-    """A logarithmic scale around positive values with ticks at 1, 2 and 5 times powers of ten."""
+    """A logarithmic scale with ticks at 1, 2 and 5 times powers of ten.
+
+    Args:
+        label: its name.
+        values: those it has to hold, at least one, all positive.
+
+    Returns:
+        The scale.
+    """
     low, high = min(values) / 1.25, max(values) * 1.25
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [tick for power in exponents for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)]
@@ -59,25 +98,54 @@ def logarithmic(label: str, values: Sequence[float]) -> Axis:
 
 
 def categories(label: str, names: Sequence[str]) -> Axis:
-    """A scale of names, the first at 0."""
+    """A scale of names, the first at 0.
+
+    Args:
+        label: its name.
+        names: in their order.
+
+    Returns:
+        The scale.
+    """
     ticks = tuple((float(index), name) for index, name in enumerate(names))
     return Axis(label, -0.5, len(names) - 0.5, ticks, names=tuple(names))
 
 
 def number(value: float | None) -> str:
-    """A figure as tables show it; a dash where there is none."""
+    """A figure as tables show it.
+
+    Args:
+        value: the figure, or None.
+
+    Returns:
+        Four decimals, or none for a whole number from 2 on; a dash where there is no finite figure.
+    """
     if value is None or not math.isfinite(value):
         return "-"
     return str(int(value)) if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """An interval as tables show it; a dash where there is none."""
+    """An interval as tables show it.
+
+    Args:
+        low, high: its ends, or None.
+
+    Returns:
+        Such as `0.5 to 0.6`, with the decimals of `number`; a dash where there is none.
+    """
     return "-" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def short(count: float) -> str:
-    """A count in few characters: 8170, 50k, 1.4M."""
+    """A count in few characters.
+
+    Args:
+        count: a positive number.
+
+    Returns:
+        Such as 8170, 50k or 1.4M.
+    """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 10 * size or (count >= size and count % size == 0) or (unit == "M" and count >= size):
             return f"{count / size:.3g}{unit}"

@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""The section that compares several runs; it stands before those of each run."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from atras.report.charts.plots import Table
-from atras.report.charts.scales import number
+from atras.report.charts import Table, number
+from atras.report.section import Section
 from atras.results.results import Results
 
-from . import population as pop
-from .population import WHITE_BOX, CLEAN_AFTER
-from .section import Section, depth_chart
-
-
-def labels(runs: Sequence[Results]) -> list[str]:
-    """What the runs are called: their folder's name, else their data set; numbered where there are several."""
-    names = [run.directory.resolve().name if run.directory else run.dataset for run in runs]
-    return names if len(names) == 1 else [f"{index}. {name}" for index, name in enumerate(names, 1)]
+from .depth_charts import depth_chart, depth_means
+from .population import CLEAN_AFTER, WHITE_BOX, entries, most_robust
 
 
 def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
-    """A row a run, and white-box robust accuracy by depth beside one another."""
-    columns = (
-        "run", "data set", "candidates", "seeds", "epsilon", "clean", "robust, white-box", "most robust", "protocol hash"
-    )  # fmt: skip
+    """A row for each run, and white-box robust accuracy by depth beside one another.
+
+    Args:
+        runs: the runs.
+        names: of each, all different.
+
+    Returns:
+        The section.
+    """
+    columns = ("run", "data set", "candidates", "seeds", "epsilon", "clean", "robust, white-box")
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
-    found = {name: pop.depth_means(frame, WHITE_BOX) for name, frame in zip(names, trained, strict=True)}
-    found = {name: means for name, means in found.items() if means}
+    estimates = {name: depth_means(frame, WHITE_BOX) for name, frame in zip(names, trained, strict=True)}
+    estimates = {name: means for name, means in estimates.items() if means}
     title, label = "White-box robust accuracy by depth", "white-box robust accuracy"
-    figures = (depth_chart("comparison", title, label, found, most=1),) if found else ()
+    figures = (depth_chart("comparison", title, label, estimates, most=1),) if estimates else ()
     text = "Means are over the members that trained. Each run's own report follows."
-    return Section("comparison", "Runs compared", (text,), figures, (Table("Runs", columns, rows),))
+    table = Table("Runs", (*columns, "most robust", "protocol hash"), rows)
+    return Section("comparison", "Runs compared", (text,), figures, (table,))
 
 
 def _row(run: Results, name: str) -> tuple[str, ...]:
     trained = run.table.filter(pl.col("status") == "trained")
-    winner = pop.best(pop.entries(run))
+    winner = most_robust(entries(run))
     best = f"{winner.name} ({number(winner.figures[WHITE_BOX].mean)})" if winner else "-"
     means = [number(trained.select(pl.col(column).mean()).item()) for column in (CLEAN_AFTER, WHITE_BOX)]
     protocol = run.run["protocol"]

@@ -1,16 +1,19 @@
-"""The figures of a run as the report shows them: a row a candidate, a row a depth, with intervals."""
+"""The candidates and members of a run as the sections show them: estimates over seeds, and their final test metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import polars as pl
 
-from atras.report.charts.intervals import Estimate, bootstrap_mean, estimate
-from atras.report.charts.plots import Point, Series
+from atras.report.charts import Estimate, estimate
 from atras.results.results import Results
+
+T = TypeVar("T")
 
 WHITE_BOX = "attacked_accuracy_after_white_box"
 STATIC = "attacked_accuracy_after_static"
@@ -19,11 +22,20 @@ CLEAN_BEFORE = "test_accuracy"
 CLEAN_AFTER = "adversarial_test_accuracy"
 WORST = "worst_case_accuracy_after"
 RANK = ("trained", "dead", "diverged")
+"""Statuses of members, the worst last."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate: its figures over the seeds that trained, or over all where none did."""
+    """A candidate: its estimates over the seeds that trained, or over all where none did.
+
+    Args:
+        name: its hidden layers.
+        depth, parameters: its size.
+        status: that of its worst seed.
+        trained, seeds: how many seeds trained, and how many there are.
+        figures: estimate of each accuracy and recovery, by column of the table.
+    """
 
     name: str
     depth: int
@@ -34,14 +46,49 @@ class Entry:
     figures: dict[str, Estimate]
 
 
-def entries(results: Results) -> list[Entry]:
-    """Every candidate, in the order of the table."""
+def once_per_run(compute: Callable[[Results], T]) -> Callable[[Results], T]:
+    """A function of a run that computes its value once, and keeps it for as long as somebody keeps the run.
+
+    Args:
+        compute: its value must not hold the run itself, nor be changed by who gets it.
+
+    Returns:
+        The function.
+    """
+    values: WeakKeyDictionary[Results, T] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def look_up(results: Results) -> T:
+        if results not in values:
+            values[results] = compute(results)
+        return values[results]
+
+    return look_up
+
+
+@once_per_run
+def entries(results: Results) -> tuple[Entry, ...]:
+    """Every candidate of a run.
+
+    Args:
+        results: the run.
+
+    Returns:
+        The candidates in the order of the table.
+    """
     n = images(results)
-    return [_entry(rows, n) for _, rows in results.table.group_by("hidden_layers", maintain_order=True)]
+    return tuple(_entry(rows, n) for _, rows in results.table.group_by("hidden_layers", maintain_order=True))
 
 
 def images(results: Results) -> int | None:
-    """Test images that every accuracy of the table is measured on; None for a run that does not tell."""
+    """Number of test images on which every accuracy of the table is measured.
+
+    Args:
+        results: the run.
+
+    Returns:
+        The number; None for a run that does not tell.
+    """
     counts = results.metrics.filter(pl.col("split") == "test")["n"]
     return results.run.get("data", {}).get("test_size") or (int(str(counts.max())) if len(counts) else None)
 
@@ -63,52 +110,73 @@ def _entry(rows: pl.DataFrame, n: int | None) -> Entry:
     )
 
 
-def best(rows: list[Entry]) -> Entry | None:
-    """The candidate with the highest white-box robust accuracy among those that trained."""
+def most_robust(rows: Iterable[Entry]) -> Entry | None:
+    """The candidate with the highest white-box robust accuracy among those that trained.
+
+    Args:
+        rows: candidates.
+
+    Returns:
+        The first of the highest; None where none has a figure.
+    """
     known = [row for row in rows if row.trained and row.figures[WHITE_BOX].mean is not None]
     return max(known, key=lambda row: row.figures[WHITE_BOX].mean or 0.0, default=None)
 
 
-def by_depth(rows: list[Entry], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:
-    """A series a depth with the candidates' points; those without a point are left out."""
-    series = []
-    for depth in depths(rows):
-        points = [make(row) for row in rows if row.depth == depth and row.trained]
-        kept = tuple(point for point in points if point is not None)
-        if kept:
-            series.append(Series(depth_label(depth), depth - 1, kept, **options))
-    return tuple(series)
-
-
-def depths(rows: list[Entry]) -> list[int]:
-    """The depths there are, in ascending order."""
-    return sorted({row.depth for row in rows})
-
-
-def depth_label(depth: int) -> str:
-    """How a legend names a depth."""
-    return f"{depth} layer{'s' if depth > 1 else ''}"
-
-
-def depth_means(frame: pl.DataFrame, value: str) -> dict[int, Estimate]:
-    """Mean of a column with its bootstrap interval, for each depth that has figures."""
-    groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
-    return {int(str(depth)): bootstrap_mean(rows[value].to_list()) for (depth,), rows in groups}
-
-
 def trained_members(results: Results) -> pl.DataFrame:
-    """The members that trained: columns hidden_layers, seed, depth, parameters."""
+    """The members of a run that trained.
+
+    Args:
+        results: the run.
+
+    Returns:
+        Columns hidden_layers, seed, depth, parameters.
+    """
     return results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed", "depth", "parameters")
 
 
+@once_per_run
 def last_test_metrics(results: Results) -> pl.DataFrame:
-    """Final test metrics of the members that trained, each with its depth; attacks at the true label where there are.
+    """The final test metrics of the members that trained, each with its depth, without static ones.
 
-    Static figures are not among them.
+    Args:
+        results: the run.
+
+    Returns:
+        Rows of the frame metrics with depth and parameters. Of an attack that was made at the predicted and at the
+        true label, those at the true label.
     """
     frame = results.metrics.filter(
         (pl.col("split") == "test") & pl.col("epoch").is_null() & (pl.col("mode") != "static")
     )
-    honest = frame.filter(pl.col("label_source") == "true")["attack"].unique().to_list()
-    frame = frame.filter(~pl.col("attack").is_in(honest) | (pl.col("label_source") == "true"))
+    at_true_label = frame.filter(pl.col("label_source") == "true")["attack"].unique().to_list()
+    frame = frame.filter(~pl.col("attack").is_in(at_true_label) | (pl.col("label_source") == "true"))
     return frame.join(trained_members(results), on=["hidden_layers", "seed"], how="inner", maintain_order="left")
+
+
+def evenly_chosen(names: Sequence[str], most: int) -> list[str]:
+    """Names at even distances, the first and the last among them.
+
+    Args:
+        names: any number.
+        most: how many to take, at least two.
+
+    Returns:
+        All names where they are not more.
+    """
+    if len(names) <= most:
+        return list(names)
+    return [names[index * (len(names) - 1) // (most - 1)] for index in range(most)]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    Args:
+        count: the number.
+        noun: in the singular, with a plural in s.
+
+    Returns:
+        Such as `1 seed` or `2 seeds`.
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,113 @@
+"""Figures by depth: their means, and the charts and lines that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from atras.report.charts import Chart, Estimate, Point, Series, bootstrap_mean, categories, linear, number
+
+from .population import Entry, counted
+
+
+def depth_label(depth: int) -> str:
+    """The name of a depth in a legend.
+
+    Args:
+        depth: number of hidden layers.
+
+    Returns:
+        Such as `2 layers`.
+    """
+    return counted(depth, "layer")
+
+
+def depth_means(frame: pl.DataFrame, value: str) -> dict[int, Estimate]:
+    """Mean of a column with its bootstrap interval, for each depth that has figures.
+
+    Args:
+        frame: has a column depth.
+        value: name of the column.
+
+    Returns:
+        The estimates by depth.
+    """
+    groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
+    return {int(str(depth)): bootstrap_mean(rows[value].to_list()) for (depth,), rows in groups}
+
+
+def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:
+    """A series of points for each depth.
+
+    Args:
+        rows: candidates; those that did not train are left out.
+        make: the point of a candidate, or None to leave it out.
+        options: of each `Series`.
+
+    Returns:
+        The series in ascending order of depth.
+    """
+    series = []
+    for depth in sorted({row.depth for row in rows}):
+        points = [make(row) for row in rows if row.depth == depth and row.trained]
+        kept = tuple(point for point in points if point is not None)
+        if kept:
+            series.append(Series(depth_label(depth), depth - 1, kept, **options))
+    return tuple(series)
+
+
+def lines_by_depth(means: pl.DataFrame, x: str, y: str) -> tuple[Series, ...]:
+    """A line for each depth.
+
+    Args:
+        means: a row for each point, with a column depth, sorted as they are to be joined.
+        x, y: columns of the points.
+
+    Returns:
+        The lines in the order of the frame.
+    """
+    return tuple(
+        Series(
+            depth_label(int(str(depth))),
+            int(str(depth)) - 1,
+            tuple(Point(*p) for p in part.select(x, y).iter_rows()),
+            line=True,
+        )
+        for (depth,), part in means.group_by("depth", maintain_order=True)
+    )
+
+
+def depth_chart(
+    name: str, title: str, label: str, estimates: dict[str, dict[int, Estimate]], most: float | None = None
+) -> Chart:
+    """Means with intervals by depth, one series beside the other.
+
+    Args:
+        name, title: of the chart.
+        label: of its vertical axis.
+        estimates: by depth, for each entry of the legend.
+        most: upper end of the vertical axis, whose lower end is then 0.
+
+    Returns:
+        The chart.
+    """
+    depths = sorted({depth for means in estimates.values() for depth in means})
+    series = []
+    for index, (entry, means) in enumerate(estimates.items()):
+        shift = 0.16 * (index - (len(estimates) - 1) / 2)
+        points = tuple(
+            Point(depths.index(depth) + shift, mean, low, high)
+            for depth, (mean, low, high) in sorted(means.items())
+            if mean is not None
+        )
+        series.append(Series(entry, index, points))
+    ends = [end for means in estimates.values() for estimate in means.values() for end in estimate]
+    parts = [
+        f"{entry}: " + ", ".join(f"{number(m[d].mean)} at depth {d}" for d in sorted(m))
+        for entry, m in estimates.items()
+    ]
+    x = categories("hidden layers", [str(depth) for depth in depths])
+    y = linear(label, [*ends, 0.0] if most is None else ends, None if most is None else 0, most)
+    return Chart(name, title, f"Means with 95 % intervals. {'; '.join(parts)}.", x, y, tuple(series), y_zero=True)

@@ -1,0 +1,57 @@
+"""The section that tells what was run, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atras.report.section import Section
+from atras.results.results import Results
+
+from .population import counted
+
+
+def experiment(results: Results) -> Section:
+    """Data, candidates, seeds and procedure of a run.
+
+    Args:
+        results: the run.
+
+    Returns:
+        The section.
+    """
+    data = results.run.get("data", {})
+    there = "train_size" in data
+    sizes = f", {data['train_size']} training and {data['test_size']} test images" if there else ""
+    text = [f"{_population(results)}, on {results.dataset}{sizes}."]
+    if "epochs" in results.run["protocol"]:
+        text.append(_procedure(results.run["protocol"], results.run.get("model", {})))
+    if results.run.get("status") != "finished":
+        text.append("This run has not finished: what follows is what it had written so far.")
+    return Section("experiment", "What was run", tuple(text))
+
+
+def _population(results: Results) -> str:
+    candidates, seeds = (results.run["protocol"][name] for name in ("candidates", "seeds"))
+    depths = sorted(set(results.table["depth"]))
+    span = ""
+    if depths:
+        low, high = depths[0], depths[-1]
+        span = f" of {counted(high, 'hidden layer')}" if low == high else f" of {low} to {high} hidden layers"
+    with_seeds = f"with {len(seeds)} seeds" if len(seeds) > 1 else f"with seed {seeds[0]}" if seeds else "with no seed"
+    each = "each " if len(candidates) > 1 and seeds else ""
+    return f"{counted(len(candidates), 'candidate network')}{span}, {each}{with_seeds}"
+
+
+def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
+    target, source = protocol.get("target"), protocol.get("label_source")
+    towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
+    stem = model.get("stem", protocol.get("stem"))
+    more, made = protocol.get("adversarial_epochs"), protocol.get("train_attack", "fgsm")
+    images = "clean and adversarial images" if made == "fgsm" else f"clean images and adversarial ones of {made}"
+    defence = f"trained for {more} more on {images}, and attacked again" if more else "and not defended"
+    return (
+        f"Each was trained for {counted(protocol['epochs'], 'epoch')} ({protocol.get('optimizer')}, learning rate "
+        f"{protocol.get('learning_rate')}, batches of {protocol.get('batch_size')}, stem {stem}, "
+        f"{protocol.get('activation')}), attacked with FGSM at epsilon {protocol.get('epsilon')}, {towards}, "
+        f"{defence}."
+    )
