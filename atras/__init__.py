@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 # A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate, k_complete
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate, k_complete
 
 from .errors import InputError, Interrupted
 from .version import __version__
 
 if TYPE_CHECKING:
-    from atras.analysis.export import load
-    from atras.results.results import Results, read
-    from atras.running.orchestrator import resume, run
+    from atras.analysis import load
+    from atras.results import Results, read
+    from atras.running import resume, run
 
 __all__ = [
     "Candidate",
@@ -49,11 +49,11 @@ class _MissingKernels:
 sys.meta_path.append(_MissingKernels)
 
 _LAZY = {
-    "run": "running.orchestrator",
-    "resume": "running.orchestrator",
-    "read": "results.results",
-    "Results": "results.results",
-    "load": "analysis.export",
+    "run": "running",
+    "resume": "running",
+    "read": "results",
+    "Results": "results",
+    "load": "analysis",
 }
 
 

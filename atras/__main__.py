@@ -1,5 +1,5 @@
 """`python -m atras`: the command `atras`."""
 
-from atras.cli.run_command import main
+from atras.cli import main
 
 main()

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from atras.cli.run_command import execute, run
+from atras.cli import execute, run
 
 if __name__ == "__main__":
     program = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

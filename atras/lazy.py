@@ -20,7 +20,8 @@ def lazy_exports(package: str, **files: str) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+        module = importlib.import_module(f"{package}.{where[name]}")
+        value = getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -126,18 +126,7 @@ class Registry(Generic[Choice]):
             raise InputError(
                 f"{self.kind} (={shown(text)}): expected a name, such as {example}, or {example}(option=1)"
             )
-        arguments, depth = [""], 0
-        for character in match[2] or "":
-            depth += (character == "(") - (character == ")")
-            if depth < 0:
-                break
-            if character == "," and depth == 0:
-                arguments.append("")
-            else:
-                arguments[-1] += character
-        if depth != 0:
-            raise InputError(f"{self.kind} (={shown(text)}): expected as many closing brackets as opening ones")
-        return match[1], [argument.strip() for argument in arguments if argument.strip()]
+        return match[1], [argument for argument in split_outside(match[2] or "") if argument]
 
     def _ask_packages(self) -> None:
         """Add what installed packages declare, once; names that are taken stay ours."""
@@ -156,6 +145,26 @@ class Registry(Generic[Choice]):
             raise InputError(
                 f"{self.kind} (={name!r}): expected to import {where}, got an error ({error}); install its package anew"
             ) from error
+
+
+def split_outside(text: str) -> list[str]:
+    """A text cut at the commas that stand in no brackets, without blanks around the parts.
+
+    Raises:
+        InputError: if brackets do not match.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth != 0:
+        raise InputError(f"{shown(text)}: expected as many closing brackets as opening ones")
+    return [part.strip() for part in parts]
 
 
 def spelled_fields(choice: type) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def fixed_state(device: torch.device) -> Iterator[None]:
 @contextlib.contextmanager
 def _exact_arithmetic() -> Iterator[None]:
     """Full float32 and repeatable results on a GPU."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
     settings: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
     # Since torch 2.9 the older switch warns, and the two must not be mixed.
     if hasattr(matmul, "fp32_precision"):

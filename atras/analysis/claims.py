@@ -9,11 +9,11 @@ from typing import Literal
 
 import polars as pl
 
-from atras.results.results import Results
+from atras.results import Results
 
 from .paper_tables import LARGE, STATED_RECOVERY, PaperName, own_table, paper_members, rank_correlation
 from .statistics import Interval, bootstrap_mean, depth_means, mean_difference, robust_column
-from .step_timing import solo_steps
+from .step_timing import measured_steps
 
 Verdict = Literal["holds", "fails", "unresolved"]
 
@@ -178,9 +178,9 @@ def _candidate_means(run: pl.DataFrame, depths: Sequence[int], column: str, trai
 def _faster(results: Results) -> Claim:
     name, stated = "smaller networks are faster", "faster"
     sizes = dict(results.table.select("hidden_layers", "parameters").iter_rows())
-    seconds = {key: value for key, value in solo_steps(results).items() if key in sizes}
+    seconds = {key: value for key, value in measured_steps(results).items() if key in sizes}
     if not seconds:
-        text = "the run has no solo_step_seconds; `atras claims RUN --measure` takes them"
+        text = "the run has no step_seconds; `atras claims RUN --measure` takes them"
         return _claim(name, stated, None, None, text, sign=1)
     frame = pl.DataFrame({"parameters": [sizes[key] for key in seconds], "seconds": list(seconds.values())})
     correlation = rank_correlation(frame["parameters"], frame["seconds"])

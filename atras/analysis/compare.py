@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from atras.errors import InputError
-from atras.results.results import Results
-from atras.results.schemas import ACCURACIES
+from atras.results import ACCURACIES, Results
 
 from .statistics import bootstrap_mean, holm, sign_flip_test
 

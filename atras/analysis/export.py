@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,52 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.networks.candidates import Candidate
-from atras.networks.network import Parameters, Spec, parameter_shapes
-from atras.results.results import Results
-from atras.results.schemas import ACCURACIES
-from atras.storage import atomic_write, safetensors_file
-from atras.training.weights import read_member
+from atras.networks import Candidate, Network, Parameters, Spec
+from atras.results import ACCURACIES, Results
+from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
+from atras.training import read_member
 
 from .statistics import pareto, ranking
 
 Format = Literal["safetensors", "pt2", "onnx"]
 FILE_FORMAT = "atras-network-1"
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
-
-
-def build_module(spec: Spec, parameters: Mapping[str, Tensor]) -> nn.Sequential:
-    """A network as plain torch layers: pixels in [0, 1] in, logits out, in evaluation mode.
-
-    Args:
-        spec: shape of stem and head.
-        parameters: as `model.parameter_shapes` names them, which are also the module's own names.
-    """
-    activation = _ACTIVATIONS[spec.activation]
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = spec.image_shape[0]
-    for i, layer in enumerate(spec.convolutions, start=1):
-        layers[f"conv{i}"] = nn.Conv2d(channels, layer.channels, 3, padding=layer.padding)
-        layers[f"conv{i}_activation"] = activation()
-        if layer.pool:
-            layers[f"conv{i}_pool"] = nn.MaxPool2d(2)
-        if layer.rate256:
-            layers[f"conv{i}_dropout"] = nn.Dropout(layer.rate256 / 256)
-        channels = layer.channels
-    layers["flatten"] = nn.Flatten()
-    for name in (name.removesuffix(".weight") for name in parameters if name.endswith(".weight")):
-        if name.startswith("conv"):
-            continue
-        outputs, inputs = parameters[f"{name}.weight"].shape
-        layers[name] = nn.Linear(inputs, outputs)
-        if name != "logits":
-            layers[f"{name}_activation"] = activation()
-            if spec.head_rate256:
-                layers[f"{name}_dropout"] = nn.Dropout(spec.head_rate256 / 256)
-    module = nn.Sequential(layers).to(next(iter(parameters.values())).dtype)
-    module.load_state_dict(dict(parameters))
-    return module.eval()
 
 
 def export(
@@ -97,12 +58,13 @@ def export(
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
     spec, parameters = read_member(results.directory, candidate, seed, phase)
-    content = _WRITERS[chosen](spec, parameters, _metadata(results, spec, candidate, seed, phase))
+    metadata = _metadata(results, spec, candidate, seed, phase)
+    content = _WRITERS[chosen](Network(spec, candidate), parameters, metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: expected a file to write: {error.strerror or error}; name another") from error
-    atomic_write.write(path, [content])
+    write_file(path, [content])
     return path
 
 
@@ -165,19 +127,19 @@ def load(path: str | Path) -> nn.Module:
     """
     path = Path(path)
     try:
-        texts, tensors = safetensors_file.read(path, json.dumps(FILE_FORMAT))
+        texts, tensors = read_tensors(path, json.dumps(FILE_FORMAT))
         metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}
-        spec = Spec(**(metadata["spec"] | {"image_shape": tuple(metadata["spec"]["image_shape"])}))
-        shapes = parameter_shapes(spec, tuple(metadata["hidden"]))
+        network = Network(Spec(**metadata["spec"]), Candidate.parse(metadata["hidden"]))
+        shapes = network.parameter_shapes
         if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
             raise ValueError("its parameters do not fit its architecture")
-    except safetensors_file.ERRORS as error:
-        reason = safetensors_file.reason(error)
+    except TENSOR_ERRORS as error:
+        reason = reason_of(error)
         raise InputError(
             f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
             "pt2 files are for torch.export.load, onnx files for onnxruntime"
         ) from None
-    module = build_module(spec, {name: tensors[name] for name in shapes})
+    module = network.module({name: tensors[name] for name in shapes})
     module.metadata = metadata  # type: ignore[assignment]
     return module
 
@@ -194,10 +156,10 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
     row = results.table.filter(hidden_layers=candidate.name, seed=seed).to_dicts()
     values = {
         "format": FILE_FORMAT,
-        "hidden": list(candidate.hidden),
+        "hidden": candidate.name,
         "seed": seed,
         "phase": phase,
-        "spec": dataclasses.asdict(spec),
+        "spec": spec.to_dict(),
         "dataset": results.dataset,
         "epsilon": results.run["protocol"].get("epsilon"),
         "protocol_hash": results.run["protocol_hash"],
@@ -208,13 +170,13 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _safetensors(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
-    del spec  # it is in the metadata
-    return b"".join(safetensors_file.pack(metadata, parameters))
+def _safetensors(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+    del network  # it is in the metadata
+    return b"".join(pack_tensors(metadata, parameters))
 
 
-def _pt2(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
-    module, images = build_module(spec, parameters), _example(spec, parameters)
+def _pt2(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+    module, images = network.module(parameters), _example(network, parameters)
     buffer = io.BytesIO()
     with _quiet():
         program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -222,13 +184,13 @@ def _pt2(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _onnx(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes:
+def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"format (='onnx'): needs package {error.name}; pip install '.[export]'") from None
-    module, images = build_module(spec, parameters), _example(spec, parameters)
+    module, images = network.module(parameters), _example(network, parameters)
     options: dict[str, Any] = {
         "dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("batch")},),
         "input_names": ["images"], "output_names": ["logits"],
@@ -241,9 +203,9 @@ def _onnx(spec: Spec, parameters: Parameters, metadata: dict[str, str]) -> bytes
     return program.model_proto.SerializeToString()
 
 
-def _example(spec: Spec, parameters: Parameters) -> Tensor:
+def _example(network: Network, parameters: Parameters) -> Tensor:
     # Two images: torch.export takes a batch of one for a fixed size.
-    return torch.zeros(2, *spec.image_shape, dtype=next(iter(parameters.values())).dtype)
+    return torch.zeros(2, *network.spec.image_shape, dtype=next(iter(parameters.values())).dtype)
 
 
 @contextlib.contextmanager

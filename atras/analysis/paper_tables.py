@@ -8,8 +8,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from atras.errors import InputError
-from atras.results.results import Results
-from atras.results.schemas import PAPER_COLUMNS
+from atras.results import PAPER_COLUMNS, Results
 
 PaperName = Literal["mnist", "cifar10"]
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)

@@ -11,8 +11,7 @@ import polars as pl
 from scipy import special
 
 from atras.errors import InputError
-from atras.results.frames import wilson
-from atras.results.results import Results
+from atras.results import Results, wilson
 
 EXACT = 14
 """Most differences whose sign patterns are all counted (16,384); past it they are drawn."""

@@ -9,42 +9,39 @@ import time
 
 import torch
 
-from atras.engines.engine import Member
-from atras.engines.loop import LoopEngine
+from atras.engines import LoopEngine
 from atras.environment import choose_device, describe
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
-from atras.results.results import Results
-from atras.storage import atomic_write, checksum
-from atras.storage.bounded_read import read_regular
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Spec
+from atras.results import Results
+from atras.storage import JSON_MARK, check_checksum, json_with_checksum, read_regular, write_file
 
-SOLO_STEPS = "solo_steps.json"
+STEP_TIMES = "step_times.json"
 """File of a run's folder that holds measured seconds of a training step, candidate by candidate."""
 
 MAX_BYTES = 2**26
 """Largest such file that is read."""
 
 
-def solo_steps(results: Results) -> dict[str, float]:
-    """Seconds of a training step by candidate, as `measure_solo_steps` left them; none where it did not run.
+def measured_steps(results: Results) -> dict[str, float]:
+    """Seconds of a training step by candidate, as `measure_steps` left them; none where it did not run.
 
     Raises:
         InputError: if the file is not what it wrote.
     """
-    path = results.directory and results.directory / SOLO_STEPS
+    path = results.directory and results.directory / STEP_TIMES
     if path is None or not os.path.lexists(path):
         return {}
     try:
         content = read_regular(path, MAX_BYTES)
-        checksum.check(checksum.JSON_MARK, content)
+        check_checksum(JSON_MARK, content)
         return {str(name): float(value) for name, value in json.loads(content)["seconds"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: expected measured steps, found something else ({error}); --measure anew") from None
 
 
-def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
+def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
     """Time a training step of every candidate, one network at a time in the loop engine, and keep it with the run.
 
     Images are noise of the run's shape and batch size: a step's time does not depend on what they show.
@@ -62,7 +59,7 @@ def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]
     if results.directory is None:
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     device = choose_device("auto")
-    spec = Spec(**(results.run["model"] | {"image_shape": tuple(results.run["model"]["image_shape"])}))
+    spec = Spec(**results.run["model"])
     kept = {name: results.run["protocol"][name] for name in ("batch_size", "optimizer", "learning_rate", "momentum")}
     protocol = Protocol(precision="fp32", **kept)
     noise = torch.Generator().manual_seed(0)
@@ -74,7 +71,7 @@ def measure_solo_steps(results: Results, *, steps: int = 20) -> dict[str, float]
         engine.begin_phase("train")
         seconds[name] = _median_step(engine, images, labels, steps)
     content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}
-    atomic_write.write(results.directory / SOLO_STEPS, [checksum.sealed_json(content)])
+    write_file(results.directory / STEP_TIMES, [json_with_checksum(content)])
     return seconds
 
 

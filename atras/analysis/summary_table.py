@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atras.errors import printable
-from atras.results.results import Results
+from atras.results import Results
 
 from .paper_tables import distance_lines
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from atras.errors import InputError, printable
-from atras.experiment.options import parse_whole
-from atras.networks.candidates import Candidate
+from atras.experiment import parse_whole
+from atras.networks import Candidate
 
 if TYPE_CHECKING:
-    from atras.analysis.claims import Claim
-    from atras.analysis.paper_tables import PaperName
-    from atras.results.results import Results
+    from atras.analysis import Claim, PaperName
+    from atras.results import Results
 
 Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", show_default=False)]
 
@@ -30,12 +29,12 @@ def claims(
     ] = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis.step_timing import measure_solo_steps
-    from atras.results.results import read
+    from atras.analysis import measure_steps
+    from atras.results import read
 
     results = read(run)
     if measure:
-        measure_solo_steps(results)
+        measure_steps(results)
     print_lines(claims_lines(results))
 
 
@@ -44,8 +43,8 @@ def compare(
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="another one", show_default=False)],
 ) -> None:
     """Show what the members that two runs share gained or lost from one to the other."""
-    from atras.analysis.compare import compare_lines
-    from atras.results.results import read
+    from atras.analysis import compare_lines
+    from atras.results import read
 
     print_lines(compare_lines(read(run_a), read(run_b)))
 
@@ -78,9 +77,9 @@ def export(
         raise InputError("export: expected one of --hidden, --best and --pareto; name the network in one way")
     if best not in (None, "robust"):
         raise InputError(f"best (={best!r}): expected robust")
-    from atras.analysis.export import Format, best_robust, export_pareto
-    from atras.analysis.export import export as write
-    from atras.results.results import read
+    from atras.analysis import Format, best_robust, export_pareto
+    from atras.analysis import export as write
+    from atras.results import read
 
     results = read(run)
     chosen = cast(Format | None, file_format)
@@ -110,15 +109,15 @@ def report(
     The page is one file that needs no network; missing parts say which option of the run records them.
     """
     from atras.report import write
-    from atras.results.results import read
+    from atras.results import read
 
     print_lines([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
 
 
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis.claims import claims as evaluate
-    from atras.analysis.paper_tables import PAPER_NAMES, text_against_tables
+    from atras.analysis import PAPER_NAMES, text_against_tables
+    from atras.analysis import claims as evaluate
 
     tables = zip(*(evaluate(results, dataset) for dataset in PAPER_NAMES), strict=True)
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
@@ -148,7 +147,7 @@ def _claim_lines(claim: Claim, of_tables: dict[PaperName, Claim]) -> list[str]:
 
 
 def _row_lines(results: Results) -> list[str]:
-    from atras.analysis.paper_tables import row_by_row
+    from atras.analysis import row_by_row
 
     lines = [
         "row by row: recovery, in points; l lost accuracy, c one class (chance),",

@@ -18,31 +18,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from atras.attacks import ATTACKS
+from atras.checks import one_of
+from atras.defences import DEFENCES
 from atras.errors import InputError, Interrupted, printable
-from atras.experiment.options import Loaded, combine, parse_whole
-from atras.experiment.protocol import (
-    PRESETS,
-    Activation,
-    AttackName,
-    EngineName,
-    Execution,
-    Initialisation,
-    LabelSource,
-    OptimizerName,
-    Precision,
-    Protocol,
-    StemName,
-    TrainAttackName,
-    one_of,
-)
-from atras.running import progress
-from atras.running.signals import Signals
+from atras.experiment import ENGINES, EXECUTORS, PRESETS, Execution, Loaded, Protocol, combine, parse_whole
+from atras.experiment.protocol import Activation, Initialisation, LabelSource, OptimizerName, Precision
+from atras.running import Signals, choose_reporter
 from atras.version import __version__
 
 from . import commands
 
 if TYPE_CHECKING:
-    from atras.results.results import Results
+    from atras.results import Results
 
 _IMPORTED = time.perf_counter()
 # typer carries click under a name that changes between versions; the class above BadParameter is click's UsageError.
@@ -211,7 +199,10 @@ def run(
     stem: Annotated[
         str | None,
         _option(
-            "Model", "convolutions before the hidden layers", f"{Protocol.stem}, by image", metavar=_choice(StemName)
+            "Model",
+            "convolutions before the hidden layers",
+            f"{Protocol.stem}, by image",
+            metavar="auto|none|conv2|conv4",
         ),
     ] = None,
     activation: Annotated[
@@ -259,40 +250,26 @@ def run(
             "also evaluate this one, at the true label; may be repeated",
             "fgsm",
             "--attack",
-            metavar=_choice(AttackName),
+            metavar="|".join(ATTACKS),
         ),
-    ] = None,
-    attack_steps: Annotated[str | None, _option("Attack", "of pgd", Protocol.attack_steps, metavar="N")] = None,
-    step_size: Annotated[str | None, _option("Attack", "of a step of pgd", "2.5 epsilon / steps", metavar="X")] = None,
-    restarts: Annotated[
-        str | None, _option("Attack", "random starts of pgd; each image's best counts", Protocol.restarts, metavar="N")
     ] = None,
     epsilons: Annotated[
         str | None, _option("Attack", "also evaluate fgsm at these strengths", "none", metavar="0,0.02,8/255")
     ] = None,
-    train_attack: Annotated[
-        str | None,
-        _option(
-            "Attack",
-            "what the second training trains on; -batch: made anew in every batch",
-            Protocol.train_attack,
-            metavar=_choice(TrainAttackName),
-        ),
+    defence: Annotated[
+        str | None, _option("Attack", "how the second training defends", Protocol.defence, metavar="|".join(DEFENCES))
     ] = None,
     transfer: Annotated[
         bool | None, _option("Attack", "evaluate every candidate on every other one's attack", None, "--transfer")
-    ] = None,
-    defence_source: Annotated[
-        str | None,
-        _option(
-            "Attack", "train every candidate on this one's attack", Protocol.defence_source, metavar="smallest|24,192"
-        ),
     ] = None,
     precision: Annotated[
         str | None, _option("Execution", "of training", Protocol.precision, metavar=_choice(Precision))
     ] = None,
     engine: Annotated[
-        str | None, _option("Execution", "how members are computed", "auto", metavar=_choice(EngineName))
+        str | None, _option("Execution", "how members are computed", "auto", metavar="|".join(["auto", *ENGINES]))
+    ] = None,
+    executor: Annotated[
+        str | None, _option("Execution", "who computes the groups", "local", metavar="|".join(EXECUTORS))
     ] = None,
     device: Annotated[str | None, _option("Execution", "auto, cpu, cuda or cuda:N", "auto", metavar="NAME")] = None,
     memory: Annotated[
@@ -360,23 +337,25 @@ def _run(
     dry_run: bool | None,
     quiet: bool | None,
 ) -> Results | None:
-    from atras.running import orchestrator, prepare
+    from atras.running import make_plan
+    from atras.running import resume as go_on
+    from atras.running import run as begin
 
     if dry_run:
-        commands.print_lines(prepare.make_plan(protocol, execution, plan).lines())
+        commands.print_lines(make_plan(protocol, execution, plan).lines())
         return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
-    reporter = progress.choose(bool(quiet))
+    reporter = choose_reporter(bool(quiet))
     with _stoppable(folder / "run.json") as signals:
         common: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if resume is None:
-                results = orchestrator.run(protocol, execution, out=folder, config_plan=plan, **common)
+                results = begin(protocol, execution, out=folder, config_plan=plan, **common)
             else:
-                results = orchestrator.resume(folder, protocol, execution, **common)
+                results = go_on(folder, protocol, execution, **common)
         finally:
             reporter.close()
-    from atras.analysis.summary_table import summary_lines
+    from atras.analysis import summary_lines
 
     _show(summary_lines(results, shutil.get_terminal_size().columns), folder)
     return results
@@ -392,8 +371,9 @@ def _search(
     dry_run: bool | None,
     quiet: bool | None,
 ) -> Results | None:
-    from atras.search import search as searching
-    from atras.search.halving import SUMMARY, round_lines
+    from atras.search import SUMMARY, pareto_lines, round_lines
+    from atras.search import resume as go_on
+    from atras.search import search as begin
 
     most = 0 if resume is not None else _most(method, budget)
     if dry_run:
@@ -401,12 +381,12 @@ def _search(
         return None
     folder = Path(resume or out or _default_folder(protocol.dataset))
     with _stoppable(folder / SUMMARY) as signals:
-        common: Any = {"reporter": lambda: progress.choose(bool(quiet)), "stop": signals.stop}
+        common: Any = {"reporter": lambda: choose_reporter(bool(quiet)), "stop": signals.stop}
         if resume is None:
-            results = searching.search(protocol, execution, most, folder, **common)
+            results = begin(protocol, execution, most, folder, **common)
         else:
-            results = searching.resume(folder, protocol, execution, **common)
-    _show(searching.pareto_lines(results), folder)
+            results = go_on(folder, protocol, execution, **common)
+    _show(pareto_lines(results), folder)
     return results
 
 
@@ -420,7 +400,7 @@ def _most(method: str | None, budget: str | None) -> int:
 def _is_search(resume: str | None) -> bool:
     if resume is None:
         return False
-    from atras.search.search import is_search
+    from atras.search import is_search
 
     return is_search(resume)
 
@@ -452,15 +432,16 @@ def _refuse_beside_resume(settings: dict[str, Any]) -> None:
 
 def _load(path: str | None, resume: str | None) -> Loaded:
     if resume is not None:
-        from atras.running import orchestrator
-        from atras.search import search
+        from atras.running import recorded as run_recorded
+        from atras.search import is_search
+        from atras.search import recorded as search_recorded
 
-        return search.recorded(resume) if search.is_search(resume) else orchestrator.recorded(resume)
+        return search_recorded(resume) if is_search(resume) else run_recorded(resume)
     if path is None:
         return Loaded()
-    from atras.experiment.config_file import load
+    from atras.experiment import load_config
 
-    return load(path)
+    return load_config(path)
 
 
 def _default_folder(dataset: str) -> Path:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from atras.errors import InputError
-from atras.experiment.protocol import Size, whole
-from atras.storage.bounded_read import is_file, is_folder
+from atras.experiment import Size, whole
+from atras.storage import is_file, is_folder
 
 from .download import OFFICIAL, files_in, locate, recognise
 from .formats import ARRAYS, IDX_FILES, Contents, read_cifar, read_idx, read_npz, read_svhn

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atras.errors import InputError
-from atras.storage.bounded_read import is_file, is_folder
+from atras.storage import is_file, is_folder
 
 from .formats import IDX_FILES
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from atras.errors import InputError
-from atras.storage.bounded_read import memory_limit, open_regular, read_regular
+from atras.storage import memory_limit, open_regular, read_regular
 
 MAX_UNPACKED_BYTES = 2 * 2**30
 """Most bytes a compressed file may unpack to, unless the file itself is larger."""

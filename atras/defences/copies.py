@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ class Copies(Defence):
     """
 
     attack: Attack = FGSM()
-    source: str = "own"  # type: ignore[assignment]  # a field in place of the base's property
+    source: str = "own"
 
     name = "copies"
     from_signs = True

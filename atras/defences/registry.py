@@ -9,7 +9,10 @@ from .defence import Defence
 DEFENCES: Registry[Defence] = Registry(
     "defence",
     {
-        "copies": ("atras.defences.copies:Copies", "the paper's: a copy of every image, made once; copies(source=smallest)"),
+        "copies": (
+            "atras.defences.copies:Copies",
+            "the paper's: a copy of every image, made once; copies(source=smallest)",
+        ),
         "batch": ("atras.defences.batch:BatchCopies", "copies made anew in every batch: batch(pgd(steps=7))"),
     },
     base=Defence,

@@ -35,7 +35,9 @@ class StackEngine(Engine):
             raise InputError(f"stack: expected members of one depth, got depths {sorted(depths)}; group them by depth")
         if len({candidate.structure for candidate in candidates}) != 1:
             names = ", ".join(sorted({candidate.name for candidate in candidates})[:3])
-            raise InputError(f"stack: expected members that differ in widths alone, got {names}; group them by structure")
+            raise InputError(
+                f"stack: expected members that differ in widths alone, got {names}; group them by structure"
+            )
         self.network = Network(self.spec, widest(candidates))
         self._refuse_padded_dropout()
         self.widths = torch.tensor([c.widths for c in candidates], dtype=torch.int32, device=self.device)

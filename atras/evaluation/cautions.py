@@ -88,7 +88,11 @@ def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     fgsm = {(_who(row), row["epoch"]): row for row in sample if row["attack"] == "fgsm"}
     for row in sample:
         rival = fgsm.get((_who(row), row["epoch"]))
-        if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(rival) - _accuracy(row) > OVERFITTED:
+        if (
+            name_of(str(row["attack"])) == "pgd"
+            and rival is not None
+            and _accuracy(rival) - _accuracy(row) > OVERFITTED
+        ):
             yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", row
 
 

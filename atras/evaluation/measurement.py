@@ -70,8 +70,10 @@ class Measurement:
 
     def make_signs(self) -> None:
         """Attack the model as it is with the protocol's attack, and keep the signs."""
-        own = self.source is None
-        self.train_signs = self.evaluator.signs_of("train")[0] if own else self.source.signs_for(self.evaluator)
+        if self.source is None:
+            self.train_signs, _ = self.evaluator.signs_of("train")
+        else:
+            self.train_signs = self.source.signs_for(self.evaluator)
         self.test_signs, _ = self.evaluator.signs_of("test")
 
     def defended(self) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atras.errors import InputError, shown
-from atras.networks.candidates import PAPER_CANDIDATES
-from atras.storage.bounded_read import read_regular
+from atras.networks import PAPER_CANDIDATES
+from atras.storage import read_regular
 
 from .options import Loaded, execution_fields, preset_fields, protocol_fields
 from .protocol import Execution, Protocol
@@ -78,16 +78,13 @@ class Settings(BaseModel):
     label_source: Text = None
     target: Text = None
     attacks: Names = None
-    attack_steps: Whole = None
-    step_size: Epsilon = None
-    restarts: Whole = None
     epsilons: Epsilons = None
-    train_attack: Text = None
     transfer: Truth = None
-    defence_source: Text = None
+    defence: Text = None
     precision: Text = None
     evaluate_every: Whole = None
     engine: Text = None
+    executor: Text = None
     device: Text = None
     memory: Memory = None
     data_dir: Text = None
@@ -96,7 +93,7 @@ class Settings(BaseModel):
     checkpoint_every: Number = None
 
 
-def load(path: str | Path) -> Loaded:
+def load_config(path: str | Path) -> Loaded:
     """Read an experiment from a file.
 
     Args:
@@ -111,13 +108,13 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     try:
-        document = parse(path)
+        document = parse_file(path)
         return from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def parse(path: Path) -> dict[str, Any]:
+def parse_file(path: Path) -> dict[str, Any]:
     """The content of a file of known size and syntax: JSON where its name ends in `.json`, otherwise TOML.
 
     Raises:

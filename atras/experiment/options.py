@@ -7,14 +7,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from atras.attacks import ATTACKS, Attack
+from atras.defences import DEFENCES, Defence
 from atras.errors import InputError, shown
-from atras.networks.candidates import (
+from atras.networks import (
     PAPER_BASE_WIDTHS,
     PAPER_CANDIDATES,
     PAPER_FACTORS,
@@ -23,6 +24,7 @@ from atras.networks.candidates import (
     k_complete,
     with_depth,
 )
+from atras.registry import read_fraction, split_outside
 
 from .protocol import PRESETS, Execution, Protocol, Size
 
@@ -123,14 +125,7 @@ def parse_epsilon(value: str | float, name: str = "epsilon") -> float:
     Raises:
         InputError: if it is neither; the range is left to `Protocol`.
     """
-    try:
-        top, slash, bottom = str(value).partition("/")
-        result = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        result = math.nan
-    if isinstance(value, bool) or not math.isfinite(result):
-        raise InputError(f"{name} (={shown(value)}): expected a number or a fraction; write for example 0.05 or 8/255")
-    return result
+    return read_fraction(name, value)
 
 
 def parse_epsilons(value: str | float | Sequence[str | float], name: str = "epsilons") -> tuple[float, ...]:
@@ -140,22 +135,18 @@ def parse_epsilons(value: str | float | Sequence[str | float], name: str = "epsi
     return tuple(parse_epsilon(part, name) for part in parts)
 
 
-def parse_names(value: str | Sequence[str], name: str = "attack") -> tuple[str, ...]:
-    """Read names: with commas, or a list; an InputError if it is anything else."""
+def parse_attacks(value: str | Sequence[str], name: str = "attack") -> tuple[Attack, ...]:
+    """Read attacks: their spellings with commas between them, or a list; an InputError if it is anything else."""
     items = [value] if isinstance(value, str) else value
     if not all(isinstance(item, str) for item in items):
-        raise InputError(f"{name} (={value!r}): expected names; write for example fgsm,pgd")
-    return tuple(part.strip() for item in items for part in item.split(","))
+        raise InputError(f"{name} (={value!r}): expected names; write for example fgsm,pgd(steps=40)")
+    return tuple(ATTACKS.parse(part) for item in items for part in split_outside(item))
 
 
-def parse_source(value: str, name: str) -> str:
-    """Read a defence source: `own`, `smallest`, or a candidate's hidden layers, returned as its name."""
-    try:
-        return value if value in ("own", "smallest") else Candidate.parse(value).name
-    except InputError:
-        raise InputError(
-            f"{name} (={value!r}): expected own, smallest or a candidate's hidden layers; write for example 24,192"
-        ) from None
+def parse_defence(value: str, name: str = "defence") -> Defence:
+    """Read a defence by its spelling; an InputError if it is anything else."""
+    del name  # the register names it
+    return DEFENCES.parse(value)
 
 
 def parse_seeds(value: str | int | Sequence[str | int], name: str = "seeds") -> tuple[int, ...]:
@@ -283,13 +274,10 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "test_size": parse_size,
     "seeds": parse_seeds,
     "epsilon": parse_epsilon,
-    "attacks": parse_names,
-    "step_size": parse_epsilon,
+    "attacks": parse_attacks,
+    "defence": parse_defence,
     "epsilons": parse_epsilons,
-    "defence_source": parse_source,
-    **dict.fromkeys(
-        ("epochs", "adversarial_epochs", "batch_size", "evaluate_every", "attack_steps", "restarts"), parse_whole
-    ),
+    **dict.fromkeys(("epochs", "adversarial_epochs", "batch_size", "evaluate_every"), parse_whole),
     **dict.fromkeys(("head_dropout", "learning_rate", "momentum"), parse_number),
 }
 """How the settings that are not plain text are read."""

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
         Spec,
     )
     from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
-
-__getattr__ = lazy_exports(
-    __name__,
-    classifier="Classifier Cotangent StepResult Trainable",
-    network="ACTIVATIONS Dropout Network Parameters Place Spec",
-    randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
-)
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        classifier="Classifier Cotangent StepResult Trainable",
+        network="ACTIVATIONS Dropout Network Parameters Place Spec",
+        randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
+    )
 
 __all__ = [
     "ACTIVATIONS",

@@ -210,7 +210,9 @@ class Network:
         for place in self.places:
             if len(place.inputs) == 3 and isinstance(place.layer, Dense):
                 layers["flatten"] = nn.Flatten()
-            for suffix, module in place.layer.modules(place.inputs, activation)[: 1 if place.name == "logits" else None]:
+            for suffix, module in place.layer.modules(place.inputs, activation)[
+                : 1 if place.name == "logits" else None
+            ]:
                 layers[f"{place.name}{suffix}"] = module
             if place.rate256:
                 layers[f"{place.name}_dropout"] = nn.Dropout(place.rate256 / 256)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 
-
 def stable_key(*parts: int | str) -> int:
     """A signed 64-bit number that depends on the parts alone: the same on every machine, Python and day."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)

@@ -55,7 +55,9 @@ def make_groups(
         InputError: if a single member needs more than the cap.
     """
     sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
-    left = dict.fromkeys(member for member in members_of(protocol.candidates, protocol.seeds) if member not in set(done))
+    left = dict.fromkeys(
+        member for member in members_of(protocol.candidates, protocol.seeds) if member not in set(done)
+    )
     candidates = list(dict.fromkeys(member.candidate for member in left))
     depths = sorted({candidate.depth for candidate in candidates})
     runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
@@ -150,7 +152,9 @@ class _Sizer:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
         self.images = train_size + test_size
-        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(train_size)
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
+            train_size
+        )
         self.itemsize = DTYPES[protocol.precision].itemsize
 
     def step_flops(self, candidate: Candidate) -> int:

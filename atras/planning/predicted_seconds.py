@@ -58,7 +58,9 @@ def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_
 def add_source(group: Group, source: Network, protocol: Protocol, train_size: int, speed: Speed) -> Group:
     """The group that comes first, with the seconds of training and attacking the defence's source added."""
     images, seeds = train_size * protocol.epochs, len(protocol.seeds)
-    steps = protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if ENGINES.get(group.engine).one_by_one else 1)
+    steps = (
+        protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if ENGINES.get(group.engine).one_by_one else 1)
+    )
     training = steps * speed.step_seconds + seeds * images * training_flops(source) / speed.flops_per_second
     attack = 3 * seeds * train_size * forward_flops(source) / speed.gradient_flops_per_second
     return dataclasses.replace(group, predicted_seconds=(group.predicted_seconds or 0.0) + training + attack)

@@ -9,7 +9,7 @@ from atras.errors import InputError
 from atras.report.registry import make_sections
 from atras.report.section import Figure, Section
 from atras.report.sections.comparison import comparison
-from atras.results.results import Results
+from atras.results import Results
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from atras.report.contents import Contents, contents, named_figures
 from atras.report.markdown import markdown
 from atras.report.page import page
 from atras.report.section import Figure
-from atras.results.results import Results
-from atras.storage import atomic_write
+from atras.results import Results
+from atras.storage import refuse_special
 
 Format = Literal["html", "png", "svg", "md"]
 DEFAULT_PATHS: dict[str, str] = {"html": "report.html", "md": "report.md", "png": "report", "svg": "report"}
@@ -94,7 +94,7 @@ def _png_converter() -> Callable[[str], bytes]:
 def _save(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
-        atomic_write.refuse_special(path)
+        refuse_special(path)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:

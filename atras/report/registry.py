@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 
 from atras.errors import InputError, shown
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 MakeSection = Callable[[Results], Section]
 

@@ -1,1 +1,23 @@
-"""results"""
+"""A run's figures: the schema of every frame, frames as files with checksums, `Results` as they are read, and the writer of
+a run's folder. Knows storage; nothing of how the figures were computed."""
+
+from .frames import empty, wilson
+from .results import Results, read, read_run
+from .schemas import ACCURACIES, COMPUTED, FRAMES, PAPER_COLUMNS, SCHEMAS, STATUSES, dtypes
+from .writer import Writer
+
+__all__ = [
+    "ACCURACIES",
+    "COMPUTED",
+    "FRAMES",
+    "PAPER_COLUMNS",
+    "SCHEMAS",
+    "STATUSES",
+    "Results",
+    "Writer",
+    "dtypes",
+    "empty",
+    "read",
+    "read_run",
+    "wilson",
+]

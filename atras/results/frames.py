@@ -10,8 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import checksum
-from atras.storage.bounded_read import read_regular
+from atras.storage import BLANK, check_checksum, read_regular, with_checksum
 
 from .schemas import COMPUTED, OPTIONAL, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
@@ -102,8 +101,8 @@ def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
 def parquet(frame: pl.DataFrame) -> bytes:
     """A frame as a Parquet file, with its checksum among its metadata."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, metadata={_KEY: checksum.BLANK})
-    return b"".join(checksum.seal(_MARK, buffer.getvalue()))
+    frame.write_parquet(buffer, metadata={_KEY: BLANK})
+    return b"".join(with_checksum(_MARK, buffer.getvalue()))
 
 
 def csv(frame: pl.DataFrame) -> bytes:
@@ -128,7 +127,7 @@ def read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
         return empty(name)
     content = read_bytes(path, MAX_PARQUET_BYTES)
     try:
-        checksum.check(_MARK, content)
+        check_checksum(_MARK, content)
     except ValueError as error:
         raise foreign(path, "Parquet", error) from error
     # Only now: of a damaged file polars may abort the process.

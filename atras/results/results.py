@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError, printable
-from atras.storage import checksum
+from atras.storage import JSON_MARK, check_checksum, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
@@ -136,7 +136,7 @@ def run_json(run: Mapping[str, Any]) -> bytes:
         InputError: if it holds what JSON has no form for.
     """
     try:
-        return checksum.sealed_json(run)
+        return json_with_checksum(run)
     except (TypeError, ValueError) as error:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
 
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
-        checksum.check(checksum.JSON_MARK, content)
+        check_checksum(JSON_MARK, content)
         run = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise foreign(path, "JSON", error) from error

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import atomic_write
+from atras.storage import SEARCH, Lock, remove_partials, take_folder, write_file
 
 from .frames import csv, empty, frame_of, parquet
 from .results import Results, check_run, read, run_json
@@ -43,7 +43,7 @@ class Writer:
         InputError: if the folder holds a run already, is another's, or cannot be written.
     """
 
-    _lock: atomic_write.Lock | None
+    _lock: Lock | None
 
     def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
         self._begin(None if directory is None else Path(directory), {**run_info, "status": "running"}, None)
@@ -64,7 +64,7 @@ class Writer:
 
     @classmethod
     def reopen(
-        cls, directory: Path, lock: atomic_write.Lock, members: Collection[tuple[str, int]], groups: int
+        cls, directory: Path, lock: Lock, members: Collection[tuple[str, int]], groups: Mapping[int, int]
     ) -> Writer:
         """Go on with a run's folder.
 
@@ -77,7 +77,7 @@ class Writer:
         Raises:
             InputError: if a file is damaged.
         """
-        atomic_write.remove_partials(directory, *(path for path in directory.iterdir() if path.is_dir()))
+        remove_partials(directory, *(path for path in directory.iterdir() if path.is_dir()))
         # Killed at its very start, a run has no frames yet.
         found = read(directory, missing=not groups)
         writer = cls.__new__(cls)
@@ -93,7 +93,7 @@ class Writer:
         writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
         return writer
 
-    def _begin(self, directory: Path | None, run: dict[str, Any], lock: atomic_write.Lock | None) -> None:
+    def _begin(self, directory: Path | None, run: dict[str, Any], lock: Lock | None) -> None:
         self.directory, self.run = directory, run
         self._lock = lock
         check_run(run, "run_info")
@@ -165,13 +165,13 @@ class Writer:
         if self.directory is None:
             return
         for name in names:
-            atomic_write.write(self.directory / f"{name}.parquet", [parquet(self._frames[name])])
+            write_file(self.directory / f"{name}.parquet", [parquet(self._frames[name])])
             if name == "table":
-                atomic_write.write(self.directory / "table.csv", [csv(self._frames[name])])
+                write_file(self.directory / "table.csv", [csv(self._frames[name])])
 
     def _write_run(self, content: bytes) -> None:
         if self.directory is not None:
-            atomic_write.write(self.directory / "run.json", [content])
+            write_file(self.directory / "run.json", [content])
 
 
 def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:
@@ -180,14 +180,14 @@ def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFram
     return own.with_columns(pl.col("group").replace(groups)) if groups else own
 
 
-def _claim(folder: Path) -> atomic_write.Lock:
+def _claim(folder: Path) -> Lock:
     """Make the folder if need be, and take it, if it holds no run."""
-    lock = atomic_write.take(folder)
-    if there := [name for name in (*_FILES, atomic_write.SEARCH) if (folder / name).exists()]:
+    lock = take_folder(folder)
+    if there := [name for name in (*_FILES, SEARCH) if (folder / name).exists()]:
         lock.release()
         raise InputError(
             f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "
             "with it by --resume"
         )
-    atomic_write.remove_partials(folder)
+    remove_partials(folder)
     return lock

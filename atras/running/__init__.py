@@ -1,1 +1,45 @@
-"""running"""
+"""A run: its preparation, its groups as tasks, the executors that compute them, the orchestrator that collects their rows and
+goes on after an interruption, and what is told meanwhile. Knows planning, training and results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atras.lazy import lazy_exports
+
+from .progress import Reporter, choose_reporter
+from .signals import Signals
+
+if TYPE_CHECKING:
+    from .executors import Executor, LocalExecutor, Outcome
+    from .orchestrator import Stop, check_same, recorded, resume, run
+    from .prepare import load_data, make_plan, make_spec
+    from .task import DataPlace, GroupTask, Surroundings
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        executors="Executor LocalExecutor Outcome",
+        orchestrator="Stop check_same recorded resume run",
+        prepare="load_data make_plan make_spec",
+        task="DataPlace GroupTask Surroundings",
+    )
+
+__all__ = [
+    "DataPlace",
+    "Executor",
+    "GroupTask",
+    "LocalExecutor",
+    "Outcome",
+    "Reporter",
+    "Signals",
+    "Stop",
+    "Surroundings",
+    "check_same",
+    "choose_reporter",
+    "load_data",
+    "make_plan",
+    "make_spec",
+    "recorded",
+    "resume",
+    "run",
+]

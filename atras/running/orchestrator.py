@@ -12,14 +12,11 @@ from typing import Any
 
 import torch
 
-from atras.checks import distinct, whole
-from atras.data import Dataset
 from atras.engines import ENGINES, why_not
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions
+from atras.evaluation import cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
-from atras.networks import Spec
 from atras.planning import Group, Plan, halves
 from atras.results import Results, Writer, read, read_run
 from atras.storage import Lock, is_file
@@ -196,14 +193,13 @@ def _reopen(
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
     """The numbers of a run's finished groups, in the order of the plan."""
     numbers = run.get("finished_groups")
-    try:
-        if numbers:
-            distinct("finished_groups", tuple(numbers), lambda each: whole("group", each, 0, len(plan.groups) - 1))
-        return sorted(numbers)
-    except (InputError, TypeError):
-        raise InputError(
-            f"{folder / 'run.json'}: finished_groups (={numbers!r}): expected numbers of groups of its plan; restore it"
-        ) from None
+    known = range(len(plan.groups))
+    if isinstance(numbers, list) and len(set(map(repr, numbers))) == len(numbers):
+        if all(type(number) is int and number in known for number in numbers):
+            return sorted(numbers)
+    raise InputError(
+        f"{folder / 'run.json'}: finished_groups (={numbers!r}): expected numbers of groups of its plan; restore it"
+    )
 
 
 def _short(value: object) -> str:
@@ -212,7 +208,7 @@ def _short(value: object) -> str:
 
 
 def _session(prepared: Prepared, execution: Execution, found: object) -> dict[str, Any]:
-    """What one process that worked on a run brings to it. Its times stay out of the tables."""
+    """The record of one process that worked on a run. Its times stay out of the tables."""
     plan = prepared.plan
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": found,

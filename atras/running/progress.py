@@ -187,7 +187,7 @@ class LiveReporter(Reporter):
         self._progress.stop()
 
 
-def choose(quiet: bool = False, stream: TextIO | None = None) -> Reporter:
+def choose_reporter(quiet: bool = False, stream: TextIO | None = None) -> Reporter:
     """The reporter that suits a stream: nothing when quiet, live bars on a terminal, plain lines elsewhere.
 
     Args:

@@ -15,7 +15,7 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Protocol
+from atras.experiment import Protocol, Size
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group
 from atras.torch_state import fixed_state
@@ -42,8 +42,8 @@ class DataPlace:
     """Where the images of a run are, for a process that has not loaded them yet; see `data.load`."""
 
     dataset: str
-    train_size: int | str
-    test_size: int | str
+    train_size: Size
+    test_size: Size
     data_dir: str | None
     download: bool
 

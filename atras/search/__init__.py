@@ -1,1 +1,7 @@
-"""search"""
+"""Searches that drop candidates round by round: successive halving, its record, and the images that it holds out. Each round
+is an ordinary run; the ranking comes from `analysis`."""
+
+from .halving import SUMMARY, plan_rounds, round_lines
+from .search import is_search, pareto_lines, recorded, resume, search
+
+__all__ = ["SUMMARY", "is_search", "pareto_lines", "plan_rounds", "recorded", "resume", "round_lines", "search"]

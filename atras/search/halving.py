@@ -8,18 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown
-from atras.experiment import config_file
-from atras.experiment.protocol import Execution, Protocol, one_of, text, whole
-from atras.networks.candidates import Candidate
-from atras.storage import atomic_write, checksum
-from atras.storage.bounded_read import read_regular
+from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file
+from atras.networks import Candidate
+from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
 from atras.version import __version__
 
 TRAIN_SHARE = 0.8
 """Of the training images, those that rounds train on; on the others they are ranked."""
 
-SUMMARY = atomic_write.SEARCH
+SUMMARY = SEARCH
 STATUSES = ("running", "interrupted", "failed", "finished")
 
 
@@ -140,7 +139,7 @@ class Record:
             one_of("search", content.get("search"), ("halving",))
             one_of("status", content.get("status"), STATUSES)
             text("protocol_hash", content.get("protocol_hash"))
-            loaded = config_file.from_run(content)
+            loaded = from_run(content)
             record = cls(folder, Protocol(**loaded.protocol_fields), Execution(**loaded.execution_fields), content)
             record._check_rounds()
         except InputError as error:
@@ -188,7 +187,7 @@ class Record:
             InputError: if it cannot be written.
         """
         self.content["status"] = status
-        atomic_write.write(self.folder / SUMMARY, [checksum.sealed_json(self.content)])
+        write_file(self.folder / SUMMARY, [json_with_checksum(self.content)])
 
     def _entry(self, number: int, ranked: object) -> dict[str, Any]:
         return {"folder": self.round_folder(number).name, **self.parts[number - 1]._asdict(), "ranking": ranked}
@@ -196,9 +195,9 @@ class Record:
 
 def _intact(path: Path) -> dict[str, Any]:
     """What a file says that is as it was written."""
-    content = config_file.parse(path)
+    content = parse_file(path)
     try:
-        checksum.check(checksum.JSON_MARK, read_regular(path, config_file.MAX_BYTES))
+        check_checksum(JSON_MARK, read_regular(path, MAX_BYTES))
     except (OSError, ValueError) as error:
         raise InputError(f"expected the record of a search, found a damaged or foreign file ({error})") from None
     content.pop("sha256", None)

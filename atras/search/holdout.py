@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from atras.data.datasets import Dataset, load
+from atras.data import Dataset, load
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.storage import atomic_write
-from atras.storage.bounded_read import memory_limit, open_regular
+from atras.experiment import Execution, Protocol
+from atras.storage import memory_limit, open_regular, write_file
 
 from .halving import TRAIN_SHARE, Record
 
@@ -61,7 +60,7 @@ def restore(record: Record, execution: Execution) -> None:
             "made anew"
         )
     if selection is not None:
-        atomic_write.write(path, [selection])
+        write_file(path, [selection])
 
 
 def _checksum(path: Path) -> str:

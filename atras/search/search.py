@@ -14,15 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atras.analysis.statistics import pareto, ranking
+from atras.analysis import pareto, ranking
 from atras.errors import InputError, Interrupted
-from atras.experiment.options import Loaded
-from atras.experiment.protocol import Execution, Protocol
-from atras.results.results import Results, read
-from atras.running import orchestrator
-from atras.running.progress import Reporter
-from atras.storage import atomic_write
-from atras.storage.bounded_read import is_file
+from atras.experiment import Execution, Loaded, Protocol
+from atras.results import Results, read
+from atras.running import Reporter, orchestrator
+from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
 from .holdout import SELECTION, hold_out, restore
@@ -61,7 +58,7 @@ def search(
     try:
         record.write("running")
         if selection is not None:
-            atomic_write.write(folder / SELECTION, [selection])
+            write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
         return _Search(record, execution, reporter, stop).go()
@@ -108,7 +105,7 @@ def resume(
         teller.note(f"{folder}: this search is finished already")
         teller.close()
         return read(record.round_folder(len(record.parts)))
-    lock = atomic_write.Lock(folder)
+    lock = Lock(folder)
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
@@ -218,17 +215,15 @@ def _with_advice(error: InputError, folder: Path) -> InputError:
     return InputError(f"{error}; the search goes on with --resume {folder}")
 
 
-def _claim(folder: Path) -> atomic_write.Lock:
+def _claim(folder: Path) -> Lock:
     """Make the folder if need be, and take it, if it is empty."""
-    lock = atomic_write.take(folder)
+    lock = take_folder(folder)
     try:
         # What one that was killed at its very start left is taken over.
-        there = sorted(
-            path.name for path in folder.iterdir() if not path.name.startswith((atomic_write.LOCK, f".{SUMMARY}"))
-        )
+        there = sorted(path.name for path in folder.iterdir() if not path.name.startswith((LOCK, f".{SUMMARY}")))
     except OSError as error:
         lock.release()
-        raise atomic_write.unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     if there:
         lock.release()
         more = ", or go on with it by --resume" if SUMMARY in there else ""

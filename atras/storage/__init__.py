@@ -1,1 +1,46 @@
-"""storage"""
+"""Files that can be trusted: reads that are bounded, writes that are whole at every moment, a folder's lock, checksums inside
+files, tensors as safetensors. Knows nothing of what the files mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atras.lazy import lazy_exports
+
+from .atomic_write import LOCK, SEARCH, Lock, refuse_special, remove_partials, take_folder, unwritable, write_file
+from .bounded_read import is_file, is_folder, memory_limit, open_regular, read_regular
+from .checksum import BLANK, JSON_MARK, check_checksum, json_with_checksum, with_checksum
+
+if TYPE_CHECKING:
+    from .safetensors_file import TENSOR_ERRORS, Content, pack_tensors, read_some_tensors, read_tensors, reason_of
+else:
+    __getattr__ = lazy_exports(
+        __name__, safetensors_file="TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
+    )
+
+__all__ = [
+    "BLANK",
+    "JSON_MARK",
+    "LOCK",
+    "SEARCH",
+    "TENSOR_ERRORS",
+    "Content",
+    "Lock",
+    "check_checksum",
+    "is_file",
+    "is_folder",
+    "json_with_checksum",
+    "memory_limit",
+    "open_regular",
+    "pack_tensors",
+    "read_regular",
+    "read_some_tensors",
+    "read_tensors",
+    "reason_of",
+    "refuse_special",
+    "remove_partials",
+    "take_folder",
+    "unwritable",
+    "with_checksum",
+    "write_file",
+]

@@ -25,7 +25,7 @@ SEARCH = "search.json"
 """The record of a search: where it lies is no place for a run."""
 
 
-def write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Replace a file in one step: a reader, or a crash, finds the former content or the new one.
 
     Args:
@@ -87,7 +87,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def take(folder: Path) -> Lock:
+def take_folder(folder: Path) -> Lock:
     """Make a folder if need be, and lock it.
 
     Raises:

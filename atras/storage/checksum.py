@@ -19,7 +19,7 @@ JSON_MARK = b'\n  "sha256": "'
 """Stands once in an indented object: what lies deeper is indented more, and no text holds a line's end."""
 
 
-def seal(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[bytes | memoryview]:
+def with_checksum(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[bytes | memoryview]:
     """Put its digest into a file's content.
 
     Args:
@@ -41,7 +41,7 @@ def seal(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[bytes | m
     return [first[:start] + digest.hexdigest().encode() + first[start + len(BLANK) :], *rest]
 
 
-def check(mark: bytes, content: bytes | mmap.mmap) -> None:
+def check_checksum(mark: bytes, content: bytes | mmap.mmap) -> None:
     """Raise ValueError unless the content is what was sealed, to the last bit."""
     start = _start(mark, content)
     end = start + len(BLANK)
@@ -53,14 +53,14 @@ def check(mark: bytes, content: bytes | mmap.mmap) -> None:
         raise ValueError("its checksum is wrong")
 
 
-def sealed_json(document: Mapping[str, Any]) -> bytes:
+def json_with_checksum(document: Mapping[str, Any]) -> bytes:
     """A document as JSON text whose last key is its checksum; `check` it with JSON_MARK.
 
     Raises:
         TypeError, ValueError: if it holds what JSON has no form for.
     """
     text = json.dumps({**document, "sha256": BLANK}, indent=2, allow_nan=False)
-    return b"".join(seal(JSON_MARK, text.encode() + b"\n"))
+    return b"".join(with_checksum(JSON_MARK, text.encode() + b"\n"))
 
 
 def _start(mark: bytes, content: bytes | mmap.mmap) -> int:

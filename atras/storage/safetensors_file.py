@@ -17,19 +17,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from . import checksum
 from .bounded_read import memory_limit, open_regular, read_regular
+from .checksum import BLANK, check_checksum, with_checksum
 
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 MARK = b'"sha256":"'
 """Stands once in a header: inside of other texts the quotation marks are escaped."""
 
-ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError)
+TENSOR_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError)
 """What reading a damaged or foreign file raises."""
 
 
-def reason(error: BaseException) -> str:
-    """What one of ERRORS says, on one line and without the file's name."""
+def reason_of(error: BaseException) -> str:
+    """What one of TENSOR_ERRORS says, on one line and without the file's name."""
     text = error.strerror if isinstance(error, OSError) else None
     return " ".join((text or str(error)).split())
 
@@ -41,7 +41,7 @@ class Content(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def pack(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+def pack_tensors(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
     """The content of a file, in parts.
 
     Args:
@@ -50,10 +50,10 @@ def pack(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[byt
     """
     # In one order: that of tensors which safetensors has read differs from time to time.
     values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return checksum.seal(MARK, _header(metadata, values), *map(_view, values.values()))
+    return with_checksum(MARK, _header(metadata, values), *map(_view, values.values()))
 
 
-def read(path: Path, file_format: str) -> Content:
+def read_tensors(path: Path, file_format: str) -> Content:
     """The whole of a file.
 
     Args:
@@ -61,15 +61,15 @@ def read(path: Path, file_format: str) -> Content:
         file_format: what its metadata must name as `format`.
 
     Raises:
-        One of ERRORS: if it cannot be read, is damaged, or is something else.
+        One of TENSOR_ERRORS: if it cannot be read, is damaged, or is something else.
     """
     content = read_regular(path, memory_limit())
-    checksum.check(MARK, content)
+    check_checksum(MARK, content)
     metadata = _metadata(content, file_format)
     return Content(metadata, safetensors.torch.load(content))
 
 
-def read_some(path: Path, file_format: str, prefix: str) -> Content:
+def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
     """Those tensors of a file whose names begin with a prefix, under the rest of their names.
 
     Args:
@@ -90,12 +90,12 @@ def _checked(path: Path, file_format: str, *_identity: int) -> dict[str, str]:
         open_regular(path, memory_limit()) as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        checksum.check(MARK, content)
+        check_checksum(MARK, content)
         return _metadata(content, file_format)
 
 
 def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {**metadata, "sha256": checksum.BLANK}}
+    entries: dict[str, Any] = {"__metadata__": {**metadata, "sha256": BLANK}}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes

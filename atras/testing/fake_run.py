@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from atras.evaluation.recorder import Row, Rows
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.results.results import Results
-from atras.results.schemas import ACCURACIES, COMPUTED, SCHEMAS
-from atras.results.writer import Writer
+from atras.evaluation import Row, Rows
+from atras.experiment import Protocol
+from atras.networks import Candidate
+from atras.results import ACCURACIES, COMPUTED, SCHEMAS, Results, Writer
 
 
 def make_run(

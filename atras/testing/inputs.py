@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
+from atras.experiment import Protocol
+from atras.networks import Candidate
 
 SMALL = Protocol(
     candidates=(Candidate((8,)), Candidate((12,)), Candidate((6, 8))),

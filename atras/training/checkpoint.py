@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atras.errors import InputError
 from atras.networks import Member
-from atras.storage import atomic_write, safetensors_file
+from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
 
 FOLDER = "checkpoint"
 FORMAT = "atras-checkpoint-1"
@@ -54,7 +54,7 @@ def write(path: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]
         InputError: if it cannot be written; the former one stays.
     """
     text = json.dumps(document, default=_without_bytes)
-    atomic_write.write(path, safetensors_file.pack({"format": FORMAT, "document": text}, tensors))
+    write_file(path, pack_tensors({"format": FORMAT, "document": text}, tensors))
 
 
 def read(path: Path) -> Checkpoint:
@@ -64,12 +64,12 @@ def read(path: Path) -> Checkpoint:
         InputError: if the file cannot be read, is damaged, or is something else.
     """
     try:
-        metadata, tensors = safetensors_file.read(path, FORMAT)
+        metadata, tensors = read_tensors(path, FORMAT)
         document = json.loads(metadata["document"], object_hook=_with_bytes)
         if not isinstance(document, dict):
             raise ValueError("no document")
-    except safetensors_file.ERRORS as error:
-        reason = safetensors_file.reason(error)
+    except TENSOR_ERRORS as error:
+        reason = reason_of(error)
         raise InputError(
             f"{path}: expected a checkpoint of this atras, found a damaged or foreign file ({reason}); "
             "delete it to start its group anew"

@@ -13,7 +13,7 @@ from pathlib import Path
 from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.networks import Candidate, Member, Network, Parameters, Spec
-from atras.storage import atomic_write, safetensors_file
+from atras.storage import TENSOR_ERRORS, pack_tensors, read_some_tensors, reason_of, write_file
 
 from .checkpoint import key_of
 
@@ -49,7 +49,7 @@ class Networks:
             InputError: if the file cannot be written.
         """
         if self._folder is not None:
-            atomic_write.write(self._folder / file_name(phase, members, part), self._packed(networks))
+            write_file(self._folder / file_name(phase, members, part), self._packed(networks))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
 
@@ -58,7 +58,7 @@ class Networks:
         tensors = {
             f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
         }
-        return safetensors_file.pack({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
+        return pack_tensors({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
 
     def get(self, phase: str, member: Member) -> Parameters:
         """One network, on the CPU.
@@ -103,12 +103,12 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     prefix = f"{candidate.name}/{seed}/"
     for path in sorted((Path(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
-            metadata, parameters = safetensors_file.read_some(path, FORMAT, prefix)
+            metadata, parameters = read_some_tensors(path, FORMAT, prefix)
             if not parameters:
                 continue
             spec = _spec(metadata)
-        except safetensors_file.ERRORS as error:
-            reason = safetensors_file.reason(error)
+        except TENSOR_ERRORS as error:
+            reason = reason_of(error)
             raise InputError(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None

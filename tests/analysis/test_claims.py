@@ -22,7 +22,7 @@ from atras.analysis.paper_tables import (
     text_against_tables,
     trained_rows,
 )
-from atras.analysis.step_timing import SOLO_STEPS, measure_solo_steps, solo_steps
+from atras.analysis.step_timing import STEP_TIMES, measure_steps, measured_steps
 from atras.cli import run_command
 from atras.cli.commands import claims_lines
 from atras.errors import InputError
@@ -188,7 +188,7 @@ def test_another_data_set_has_no_stated_recovery() -> None:
 
 
 def with_seconds(folder: Path, seconds: dict[str, float]) -> Results:
-    (folder / SOLO_STEPS).write_bytes(checksum.sealed_json({"seconds": seconds}))
+    (folder / STEP_TIMES).write_bytes(checksum.json_with_checksum({"seconds": seconds}))
     return dataclasses.replace(run_of(members({1: 0.5, 2: 0.5, 4: 0.5}, 1)), directory=folder)
 
 
@@ -220,37 +220,37 @@ def recorded(folder: Path, names: tuple[str, ...]) -> Results:
 
 
 def test_steps_are_measured_once_for_each_candidate_and_kept(tmp_path: Path) -> None:
-    measured = measure_solo_steps(recorded(tmp_path, ("8", "512-512")), steps=5)
+    measured = measure_steps(recorded(tmp_path, ("8", "512-512")), steps=5)
     assert list(measured) == ["8", "512-512"]
     assert 0 < measured["8"] < measured["512-512"]  # 610 against 300 thousand parameters
-    assert solo_steps(atras.read(tmp_path)) == measured
+    assert measured_steps(atras.read(tmp_path)) == measured
 
 
 def test_steps_need_a_folder_and_a_file_that_is_theirs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a run in a folder, got one in memory"):
-        measure_solo_steps(run_of(members({1: 0.5}, 1)))
-    (tmp_path / SOLO_STEPS).write_text("[]")
+        measure_steps(run_of(members({1: 0.5}, 1)))
+    (tmp_path / STEP_TIMES).write_text("[]")
     with pytest.raises(InputError, match="expected measured steps, found something else"):
-        solo_steps(dataclasses.replace(run_of([]), directory=tmp_path))
+        measured_steps(dataclasses.replace(run_of([]), directory=tmp_path))
 
 
 def test_measured_steps_are_read_without_waiting_and_only_as_they_were_written(tmp_path: Path) -> None:
-    measure_solo_steps(recorded(tmp_path, ("8",)), steps=1)
-    path, results = tmp_path / SOLO_STEPS, atras.read(tmp_path)
+    measure_steps(recorded(tmp_path, ("8",)), steps=1)
+    path, results = tmp_path / STEP_TIMES, atras.read(tmp_path)
     whole = path.read_text()
     for content in (whole.replace('"8": ', '"8": 1'), "[" * 100_000, ""):
         assert content != whole
         path.write_text(content)
         with pytest.raises(InputError, match="expected measured steps, found something else"):
-            solo_steps(results)
+            measured_steps(results)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(InputError, match="no regular file"):
-        solo_steps(results)
+        measured_steps(results)
     path.unlink()
     path.symlink_to(path.name)
     with pytest.raises(InputError, match="expected measured steps"):
-        solo_steps(results)
+        measured_steps(results)
 
 
 # Transfer

@@ -113,10 +113,10 @@ def test_writes_that_the_system_cuts_short_are_finished(
 @pytest.mark.faults
 def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    atomic_write.write(path, [b"former"])
+    atomic_write.write_file(path, [b"former"])
     monkeypatch.setattr(os, "write", lambda *_: 0)
     with pytest.raises(InputError, match="Input/output error"):
-        atomic_write.write(path, [b"new"])
+        atomic_write.write_file(path, [b"new"])
     assert path.read_bytes() == b"former"
 
 

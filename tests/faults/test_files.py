@@ -203,7 +203,7 @@ def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:
 
     def check(content: bytes) -> None:
         with suppress(ValueError):  # the damage is to the checksum's place
-            content = b"".join(checksum.seal(checksum.JSON_MARK, content))
+            content = b"".join(checksum.with_checksum(checksum.JSON_MARK, content))
         (folder / "run.json").write_bytes(content)
         (repr(read(folder)), summary_lines(read(folder)))
 

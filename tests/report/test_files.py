@@ -102,6 +102,6 @@ def test_nothing_but_a_file_is_replaced(full: Results, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file to write to: it is no regular file"):
         report.write(full, pipe)
     with pytest.raises(InputError, match="expected to write it: it is no regular file"):
-        atomic_write.write(pipe, [b"x"])
+        atomic_write.write_file(pipe, [b"x"])
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
     assert pipe.is_fifo()

@@ -214,7 +214,7 @@ def stopped(once_stopped: Path, tmp_path: Path) -> Path:
 
 def change(folder: Path, **values: Any) -> None:
     path = folder / "search.json"
-    path.write_bytes(checksum.sealed_json(json.loads(path.read_text()) | values))
+    path.write_bytes(checksum.json_with_checksum(json.loads(path.read_text()) | values))
 
 
 def test_a_search_goes_on_where_it_ended(stopped: Path, found: tuple[atras.Results, Path]) -> None:
@@ -384,7 +384,7 @@ def test_a_search_that_cannot_begin_leaves_the_folder_free(tmp_path: Path) -> No
 def test_a_disk_that_is_full_at_the_start_leaves_the_folder_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = atomic_write.write
+    write = atomic_write.write_file
 
     def full(path: Path, parts: Any) -> None:
         if path.name == "selection.npz":
@@ -401,7 +401,7 @@ def test_a_disk_that_is_full_at_the_start_leaves_the_folder_free(
 def test_a_search_that_fails_later_names_its_own_folder(
     start: Any, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = atomic_write.write
+    write = atomic_write.write_file
 
     def full(path: Path, parts: Any) -> None:
         if path.parent.name == "round-2":

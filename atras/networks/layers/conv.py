@@ -83,7 +83,9 @@ class Conv(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
-            raise InputError(f"{self}: expected an image, got {shape[0]} features; put convolutions before dense layers")
+            raise InputError(
+                f"{self}: expected an image, got {shape[0]} features; put convolutions before dense layers"
+            )
         height, width = self._convolved(shape)
         if self.pool:
             height, width = height // self.pool, width // self.pool

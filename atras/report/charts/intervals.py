@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atras.analysis import statistics
-from atras.results.frames import wilson
+from atras.results import wilson
 
 
 class Estimate(NamedTuple):

@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.report.charts import Chart, Point, Series, bootstrap_mean, categories, linear, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .attack_names import attack_name, name_of
 from .population import last_test_metrics

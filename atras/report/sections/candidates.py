@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from atras.report.charts import Estimate, Table, number
 from atras.report.section import Section
-from atras.results.results import Results
-from atras.results.schemas import ACCURACIES
+from atras.results import ACCURACIES, Results
 
 from .population import BEFORE, CLEAN_AFTER, CLEAN_BEFORE, STATIC, WHITE_BOX, WORST, Entry, entries, most_robust
 

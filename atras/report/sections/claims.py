@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atras.analysis.claims import Claim
-from atras.analysis.claims import claims as check_claims
+from atras.analysis import Claim
+from atras.analysis import claims as check_claims
 from atras.report.charts import Table, interval, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 
 def claims(results: Results) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atras.report.charts import Chart, Point, linear, logarithmic, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .depth_charts import by_depth
 from .population import CLEAN_AFTER, WHITE_BOX, Entry, counted, entries

@@ -8,7 +8,7 @@ import polars as pl
 
 from atras.report.charts import Table, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
 from .population import CLEAN_AFTER, WHITE_BOX, entries, most_robust

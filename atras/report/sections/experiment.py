@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .population import counted
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from atras.report.charts import Gallery, Picture, data_uri
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .population import evenly_chosen
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from atras.report.charts import Estimate, estimate
-from atras.results.results import Results
+from atras.results import Results
 
 T = TypeVar("T")
 

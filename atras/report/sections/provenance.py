@@ -8,7 +8,7 @@ import polars as pl
 
 from atras.report.charts import Table, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 
 def provenance(results: Results) -> Section:

@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.analysis import paper_tables
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
 

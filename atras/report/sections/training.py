@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.report.charts import Axis, Chart, linear, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .depth_charts import lines_by_depth
 from .population import trained_members

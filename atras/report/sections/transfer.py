@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.report.charts import HeatMap, number
 from atras.report.section import Section
-from atras.results.results import Results
+from atras.results import Results
 
 from .attack_names import file_part
 from .population import entries, evenly_chosen
