@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from atras.kernels import Step, backends
-from atras.kernels.step.dispatch import backend_of
 
 from .engine import Engine, Epoch, StepResult
 from .errors import InputError
@@ -20,7 +19,7 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backend_of(device), device)
+    return backends.missing(backends.compiled(device), device)
 
 
 def why_slow() -> str:

@@ -1,7 +1,9 @@
-// Class Step for Python: addresses and sizes in; dispatch.py checks shapes and owns the memory.
+// Class Step for Python: addresses and sizes in; cpu.py owns the memory, and dispatch.py has checked shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+
+#include <stdexcept>
 
 #include "engine.h"
 
@@ -27,6 +29,12 @@ Images make_images(Address images, bool bytes, std::int64_t count, Address signs
   return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), float(epsilon), own};
 }
 
+Instructions wanted(const std::string& name) {
+  if (const InstructionSet* set = find_instructions(name.c_str())) return set->id;
+  throw std::invalid_argument("step: instructions (=" + name +
+                              "): expected amx, avx512_bf16, avx512, avx2 or portable, and one that this CPU has");
+}
+
 }  // namespace
 
 void bind(nb::module_& m) {
@@ -35,14 +43,11 @@ void bind(nb::module_& m) {
   nb::class_<Images>(m, "Images");
   m.def("make_spec", &make_spec);
   m.def("make_images", &make_images);
-  m.def("step_instructions", [] { return best_kernels("").name; });
-  m.def("step_has_bf16", [] { return best_kernels("").bf16; });
   nb::class_<Step>(m, "Step")
       .def("__init__",
            [](Step* self, const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads,
-              const std::string& instructions) { new (self) Step(spec, hidden, threads, instructions.c_str()); })
-      .def("instructions", [](const Step& s) { return s.kernels().name; })
-      .def("has_bf16", [](const Step& s) { return s.kernels().bf16; })
+              const std::string& instructions) { new (self) Step(spec, hidden, threads, wanted(instructions)); })
+      .def("instructions", [](const Step& s) { return set_of(s.kernels().instructions).name; })
       .def("bytes", &Step::bytes)
       .def("pour", [](Step& s, int member, int array, int moment, Address values, bool in) {
         s.pour(member, array, moment, at<float>(values), in);

@@ -1,20 +1,16 @@
 #include "engine.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <numeric>
 #include <stdexcept>
 
-#include "../threads.h"
+#include "../native/threads.h"
 
 namespace atras::step {
 namespace {
 
-constexpr std::size_t kPage = 2 << 20;
 constexpr double kSerialWork = 4e6;  // multiply-adds of a step below which waking threads costs more than it saves
 
 template <class F>
@@ -36,24 +32,6 @@ struct Arena {
 };
 
 }  // namespace
-
-Buffer::Buffer(std::size_t bytes) : bytes_((bytes + kPage - 1) / kPage * kPage) {
-  if (bytes_ == 0) return;
-  void* at = mmap(nullptr, bytes_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) throw std::bad_alloc();
-  char* first = static_cast<char*>(at);
-  char* aligned = first + (kPage - reinterpret_cast<std::uintptr_t>(first) % kPage) % kPage;
-  if (aligned > first) munmap(first, aligned - first);
-  if (aligned - first < std::ptrdiff_t(kPage)) munmap(aligned + bytes_, kPage - (aligned - first));
-#ifdef MADV_HUGEPAGE
-  madvise(aligned, bytes_, MADV_HUGEPAGE);
-#endif
-  data_ = aligned;
-}
-
-Buffer::~Buffer() {
-  if (data_) munmap(data_, bytes_);
-}
 
 // Scratch for one member's step, and for the threads that work on it.
 struct Step::Slot {
@@ -161,8 +139,8 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   }
 }
 
-Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions)
-    : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&best_kernels(instructions)) {
+Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions)
+    : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&kernels_of(instructions)) {
   std::size_t offset = 0;
   for (const auto& widths : hidden) {
     members_.push_back(make_member(spec_, stem_, widths, offset));

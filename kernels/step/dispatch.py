@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,16 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import checks, native, reference
+from . import checks, cpu, reference
 
 BACKENDS = ("cpu", "triton")
 CPU = torch.device("cpu")
 PIXELS = (torch.uint8, torch.float32)
-
-
-def backend_of(device: torch.device) -> str:
-    """What computes on a device: `triton` on CUDA, or where ATRAS_BACKEND asks for it; else `cpu`."""
-    return "triton" if device.type == "cuda" or os.environ.get("ATRAS_BACKEND") == "triton" else "cpu"
 
 
 class Step:
@@ -84,9 +78,7 @@ class Step:
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
             checks.whole(name, rate, 0, 255)
         checks.number("momentum", momentum)
-        backend = backend_of(device)
-        if reason := backends.missing(backend, device):
-            raise ValueError(f"step: {reason}")
+        backend = backends.require("step", device)
         if precision == "tf32" and backend == "cpu":
             raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")
         self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
@@ -103,11 +95,11 @@ class Step:
     @staticmethod
     def precisions(device: torch.device = CPU) -> tuple[str, ...]:
         """What this processor or GPU computes fast; empty where the kernels for it are missing."""
-        backend = backend_of(device)
+        backend = backends.compiled(device)
         if backends.missing(backend, device):
             return ()
         if backend == "cpu":
-            return ("fp32", "bf16") if backends.cpu_extension().step_has_bf16() else ("fp32",)
+            return ("fp32", "bf16") if backends.cpu_extension().has_bf16() else ("fp32",)
         recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return ("fp32", "tf32", "bf16") if recent else ("fp32",)
 
@@ -118,7 +110,7 @@ class Step:
         Raises:
             ValueError: if the C++ extension is not built.
         """
-        return backends.cpu_extension().step_instructions()
+        return str(backends.cpu_extension().instruction_sets()[0])
 
     @property
     def instructions(self) -> str:
@@ -314,7 +306,7 @@ class Step:
 def _population(backend: str) -> Any:
     """The class that computes; Triton is imported where it is used."""
     if backend == "cpu":
-        return native.Population
+        return cpu.Population
     from . import gpu_triton
 
     return gpu_triton.Population

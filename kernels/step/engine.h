@@ -4,29 +4,10 @@
 #include <memory>
 #include <vector>
 
+#include "../native/buffer.h"
 #include "run.h"
 
 namespace atras::step {
-
-// Zeroed memory in large pages where the system gives them.
-class Buffer {
- public:
-  explicit Buffer(std::size_t bytes = 0);
-  ~Buffer();
-  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  char* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  char* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
 
 struct Images {
   const void* images;
@@ -63,7 +44,7 @@ struct AttackCall {
 
 class Step {
  public:
-  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions);
+  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions);
   ~Step();
 
   const Kernels& kernels() const { return *kernels_; }

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..adam import gpu_triton as adam
 from ..fgsm import gpu_triton as fgsm
-from . import gpu_batch, gpu_gather, gpu_layout
+from . import gpu_batch, gpu_gather, gpu_layout, gpu_optimizer
 from .gpu_graph import Graphs
 
 
@@ -62,7 +61,7 @@ class Population:
         self.steps, self.keys, self.row_of = torch.zeros(3, members, dtype=torch.int64, device=self.device)
         self.rates = torch.zeros(members, dtype=torch.float64, device=self.device)
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
-        self.tiles = adam.tiles(self.layout.segments).to(self.device)
+        self.tiles = gpu_optimizer.tiles(self.layout.segments).to(self.device)
         self.memory = torch.empty(self._scratch_bytes(), dtype=torch.uint8, device=self.device)
         self.losses = torch.empty(0, members, dtype=torch.float64, device=self.device)
         self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
@@ -202,9 +201,9 @@ class Population:
         batch.weight_gradients(weights, self.gradients)
         common = (self.tiles, self.parameters, self.gradients, self.moments[0])
         if self.optimizer == "adam":
-            adam.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
         else:
-            adam.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
         gpu_gather.launch_bump(self.counters, self.steps)
 
     def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
