@@ -3,8 +3,10 @@
 from .dropout.dispatch import dropout
 from .fgsm.dispatch import Perturbed, apply_signs, fgsm
 from .step.dispatch import Step
+from .step.reference import InputGradient
 
 __all__ = [
+    "InputGradient",
     "Perturbed",
     "Step",
     "apply_signs",

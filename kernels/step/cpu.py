@@ -80,7 +80,7 @@ class Population:
 
     def pour_out(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
         """Copies of what `pour_in` sets."""
-        arrays = [torch.empty(shape) for shape in shapes]
+        arrays = [_empty(*shape) for shape in shapes]
         for i, array in enumerate(arrays):
             self._step.pour(member, i, moment, array.data_ptr(), False)
         return arrays
@@ -96,41 +96,73 @@ class Population:
         learning_rates: Tensor,
         keys: Tensor,
         first_step: int,
+        cotangents: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """As `Step.train`; order [K, n], order_of [M]."""
-        n, rows = order.shape[1], order_of.to(torch.int32)
-        rates = learning_rates.to(torch.float64)
-        losses = torch.empty(self.members, -(-n // self.batch), dtype=torch.float64)
-        correct = torch.empty(losses.shape, dtype=torch.int64)
-        source = _source(images, signs, epsilon)
-        orders = (order.data_ptr(), rows.data_ptr(), n)
-        outputs = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
-        self._step.train(source, labels.data_ptr(), *orders, keys.data_ptr(), first_step, *outputs)
+        rows, rates = order_of.to(torch.int32), learning_rates.to(torch.float64)
+        losses = _empty(self.members, -(-order.shape[1] // self.batch), dtype=torch.float64)
+        correct = _empty(*losses.shape, dtype=torch.int64)
+        source, orders = _source(images, signs, epsilon), _orders(order, rows, keys, first_step)
+        numbers = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
+        self._step.train(source, labels.data_ptr(), orders, *numbers, _address(cotangents))
         return losses, correct
+
+    def training_logits(
+        self,
+        images: Tensor,
+        order: Tensor,
+        order_of: Tensor,
+        signs: Tensor | None,
+        epsilon: float,
+        keys: Tensor,
+        first_step: int,
+    ) -> Tensor:
+        """As `Step.training_logits`; order [K, n], order_of [M]."""
+        rows = order_of.to(torch.int32)
+        values = _empty(self.members, order.shape[1], self.classes)
+        orders = _orders(order, rows, keys, first_step)
+        self._step.training_logits(_source(images, signs, epsilon), orders, values.data_ptr())
+        return values
 
     def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
         """As `Step.logits`."""
-        values = torch.empty(self.members, images.shape[-4], self.classes)
+        values = _empty(self.members, images.shape[-4], self.classes)
         self._step.logits(_source(images, signs, epsilon), values.data_ptr())
         return values
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None, signs: bool, direction: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, images: Tensor, labels: Tensor | None, cotangents: Tensor | None, signs: bool, direction: int
+    ) -> reference.InputGradient:
         """As `Step.input_gradient`."""
         count = images.shape[-4]
-        out = torch.empty(self.members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
-        zero, nan = torch.empty(2, self.members, dtype=torch.int64)
-        targets = (0, 0) if labels is None else (labels.data_ptr(), count if labels.ndim == 2 else 0)
-        outputs = (0, out.data_ptr()) if signs else (out.data_ptr(), 0)
+        out = _empty(self.members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
+        logits = _empty(self.members, count, self.classes)
+        zero, nan = _empty(2, self.members, dtype=torch.int64)
+        targets = (_address(labels), count if labels is not None and labels.ndim == 2 else 0)
+        outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
         counts = (zero.data_ptr(), nan.data_ptr())
-        self._step.attack(_source(images, None, 0.0), *targets, *outputs, direction, *counts)
-        return out, zero, nan
+        source = _source(images, None, 0.0)
+        self._step.attack(source, *targets, _address(cotangents), *outputs, direction, *counts)
+        return reference.InputGradient(out, logits, zero, nan)
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a result, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int) -> object:
+    """The extension's view of an order and its dropout: pointers, which the caller keeps alive."""
+    make = backends.cpu_extension().make_orders
+    return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step)
 
 
 def _source(images: Tensor, signs: Tensor | None, epsilon: float) -> object:
     """The extension's view of images: pointers, which the caller keeps alive."""
-    pointer = 0 if signs is None else signs.data_ptr()
     kind = images.dtype == torch.uint8
     make = backends.cpu_extension().make_images
-    return make(images.data_ptr(), kind, images.shape[-4], pointer, epsilon, images.ndim == 5)
+    return make(images.data_ptr(), kind, images.shape[-4], _address(signs), epsilon, images.ndim == 5)

@@ -55,6 +55,7 @@ struct Run {
   float* logits;                     // [rows padded][row_stride(classes)]
   double loss;
   std::int64_t correct;
+  const float* cotangents;           // d(objective)/d(logits) [rows][classes] in place of the loss's, or null
   // Attack.
   const std::int64_t* attack_labels; // [rows] or null for the predicted ones
   float* image_gradient;             // [rows][C][H][W] or null

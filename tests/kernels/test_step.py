@@ -88,7 +88,7 @@ def assert_evaluates_as_defined(case, dtype=torch.uint8, **options):
     # float32 against float64, as for training but without updates.
     assert_close(step.logits(images).double(), definition.logits(images), rtol=1e-4, atol=1e-5)
     for given in (labels, None):
-        found, zero, nan = step.input_gradient(images, given)
+        found, _, zero, nan = step.input_gradient(images, given)
         expected, *_ = definition.input_gradient(images, given)
         for a, b in zip(found.double(), expected, strict=True):
             assert (a - b).norm() <= 1e-5 * b.norm()
@@ -121,10 +121,10 @@ def test_float_images_are_taken_as_they_are(case):
 def test_signs_are_those_of_the_gradient(case):
     images, labels, _ = work(case)
     step, both = make(case), labels.repeat(len(case.hidden), 1)
-    gradient, *counts = step.input_gradient(images, labels)
+    gradient, *rest = step.input_gradient(images, labels)
     for direction in (1, -1):
         found = step.input_gradient(images, both, signs=True, direction=direction)
-        assert_same(found, (direction * gradient.sign().to(torch.int8), *counts))
+        assert_same(found, (direction * gradient.sign().to(torch.int8), *rest))
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
@@ -247,7 +247,7 @@ def test_a_network_of_nan_gives_nan_and_counts_it(case):
     step.pour_in(0, [torch.full_like(array, torch.nan) for array in parameters(case, 0)])
     images, labels, _ = work(case)
     assert step.logits(images)[0].isnan().all()
-    gradient, zero, nan = step.input_gradient(images, labels)
+    gradient, _, zero, nan = step.input_gradient(images, labels)
     # Zeros of the gradient are skipped, so a pixel that won no pool has a zero where a dense product has 0 * NaN.
     assert gradient[0, :, :, 1, 1].isnan().all()
     assert_same((zero, nan), ((gradient == 0).flatten(1).sum(1), gradient.isnan().flatten(1).sum(1)))

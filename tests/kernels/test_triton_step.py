@@ -86,13 +86,13 @@ def test_evaluates_as_defined(case, device):
     # float32 against float64, as for training but without updates.
     assert_close(step.logits(images.to(device)).double(), definition.logits(images), rtol=1e-4, atol=1e-5)
     for given in (labels, None):
-        found, zero, nan = step.input_gradient(images.to(device), None if given is None else given.to(device))
+        found, _, zero, nan = step.input_gradient(images.to(device), None if given is None else given.to(device))
         expected, *_ = definition.input_gradient(images, given)
         for a, b in zip(found.cpu().double(), expected, strict=True):
             assert (a - b).norm() <= 1e-5 * b.norm()
         assert_same(zero, (found == 0).flatten(1).sum(1))
         assert not nan.any()
-    signs, *counts = step.input_gradient(images.to(device), signs=True, direction=-1)
+    signs, _, *counts = step.input_gradient(images.to(device), signs=True, direction=-1)
     assert_same(signs, -found.sign().to(torch.int8))
     assert_same(counts, (zero, nan))
 
