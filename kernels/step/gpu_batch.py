@@ -100,11 +100,14 @@ class Batch:
         mean: bool = True,
     ) -> None:
         """Losses, correct predictions and the gradient of the logits; arguments as of `gpu_loss.launch`."""
-        layout, places = self.network.layout, self.places
-        gradients = self._gradients[places.logits :][: self.logits.numel()].view(self.logits.shape)
-        gpu_loss.launch(
-            self.logits, labels, losses, correct, gradients, classes=layout.classes, counter=counter, mean=mean
-        )
+        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, mean=mean)
+
+    def take_cotangents(self, cotangents: Tensor) -> None:
+        """Another objective's gradient of the logits, float32 [M, rows, Y], in place of the loss's."""
+        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        gradients[..., classes:].zero_()
+        gradients[..., :classes].copy_(cotangents)
 
     def backward_dense(self, parameters: Tensor, *, dropped: bool) -> None:
         """From the gradient of the logits to those before each hidden layer's activation, and of what the heads see."""
@@ -151,6 +154,10 @@ class Batch:
         if self._stem:
             return found.view(members, self.rows, height, width, channels).movedim(-1, 2)
         return found[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
+
+    def _logit_gradients(self) -> Tensor:
+        """[M, rows, stored classes]."""
+        return self._gradients[self.places.logits :][: self.logits.numel()].view(self.logits.shape)
 
     def _inputs(self, index: int) -> Tensor:
         if index:
