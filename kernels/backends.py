@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 CHOICES = ("auto", "reference", "cpu", "triton")
-INSTRUCTIONS = ""
-"""Instruction set of the ops made of op step's C++; empty for the best of this CPU. Tests try the others."""
+NATURAL = {"cpu": "cpu", "cuda": "triton"}
+"""The compiled backend of a type of device."""
 _log = logging.getLogger("atras.kernels")
 
 
@@ -43,9 +43,22 @@ def cpu_extension() -> Any:
     return _cpu
 
 
+def instruction_sets() -> list[str]:
+    """The instruction sets of the C++ that this CPU runs, from the one that all ops use; empty without the extension.
+
+    The last one, `amx_emulated`, is for tests alone.
+    """
+    return [] if _cpu is None else list(_cpu.instruction_sets())
+
+
 def interpreting() -> bool:
     """Whether Triton kernels run in its interpreter, which needs no GPU."""
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def compiled(device: torch.device) -> str:
+    """The compiled backend for a device: `triton` on CUDA, or where ATRAS_BACKEND asks for it; else `cpu`."""
+    return "triton" if os.environ.get("ATRAS_BACKEND") == "triton" else NATURAL.get(device.type, "cpu")
 
 
 def missing(backend: str, device: torch.device) -> str:
@@ -66,7 +79,19 @@ def missing(backend: str, device: torch.device) -> str:
     return ""
 
 
-def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.dtype, *, wide: bool = True) -> str:
+def require(op: str, device: torch.device) -> str:
+    """The backend of an op that has none in plain torch: the compiled one for the device.
+
+    Raises:
+        ValueError: if it cannot run here.
+    """
+    backend = compiled(device)
+    if reason := missing(backend, device):
+        raise ValueError(f"{op}: {reason}")
+    return backend
+
+
+def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.dtype) -> str:
     """The backend an op runs on, as ATRAS_BACKEND (auto, reference, cpu, triton) asks.
 
     `auto` takes `triton` on CUDA devices and `cpu` on the CPU where they are there and know the dtype, else
@@ -76,8 +101,7 @@ def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.
         op: name of the op, for messages.
         backends: the ones the op has beside `reference`.
         device: of the tensors.
-        dtype: of the op's floating-point tensors.
-        wide: whether the op's kernels know more than float32: the C++ float64, Triton every dtype.
+        dtype: of the op's floating-point tensors; the C++ knows float32 and float64, Triton every dtype.
 
     Returns:
         `reference`, `cpu` or `triton`.
@@ -90,11 +114,11 @@ def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.
         raise ValueError(f"ATRAS_BACKEND (={asked!r}): expected one of {', '.join(CHOICES)}")
     if asked == "reference":
         return asked
-    backend = {"cuda": "triton", "cpu": "cpu"}.get(device.type) if asked == "auto" else asked
+    backend = NATURAL.get(device.type) if asked == "auto" else asked
     if backend is None or backend not in backends:
         reason = f"there is no backend for device {device.type}"
     else:
-        reason = missing(backend, device) or _wrong_dtype(backend, dtype, wide)
+        reason = missing(backend, device) or _wrong_dtype(backend, dtype)
     if not reason:
         return str(backend)
     if asked != "auto":
@@ -109,7 +133,7 @@ def report() -> dict[str, Any]:
     if _cpu is None:
         cpu["reason"] = _cpu_missing
     else:
-        cpu |= {"instructions": _cpu.instructions(), "threads": torch.get_num_threads()}
+        cpu |= {"instructions": instruction_sets()[0], "threads": torch.get_num_threads()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reason = missing("triton", device)
     triton: dict[str, Any] = {"available": not reason, "version": _triton_version()}
@@ -118,11 +142,10 @@ def report() -> dict[str, Any]:
     return {"asked": os.environ.get("ATRAS_BACKEND", "") or "auto", "cpu": cpu, "triton": triton}
 
 
-def _wrong_dtype(backend: str, dtype: torch.dtype, wide: bool) -> str:
-    known = (torch.float32, torch.float64)[: 1 + wide]
-    if dtype not in known and not (wide and backend == "triton"):
-        names = " or ".join(str(each).removeprefix("torch.") for each in known)
-        return f"backend {backend} computes in {names}, got {str(dtype).removeprefix('torch.')}; convert first"
+def _wrong_dtype(backend: str, dtype: torch.dtype) -> str:
+    if backend == "cpu" and dtype not in (torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        return f"backend cpu computes in float32 or float64, got {name}; convert first"
     return ""
 
 

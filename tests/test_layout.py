@@ -156,7 +156,7 @@ def test_a_baseline_that_imports_of_atras_is_seen(tmp_path):
     for line, name in {
         "import atras.model": "atras.networks.network",
         "from atras import model": "model",
-        "from atras.kernels import adam": "atras.kernels",
+        "from atras.kernels import fgsm": "atras.kernels",
         "from population import Atras": "population",
         "from .contest import PEERS": "contest",
     }.items():
@@ -164,15 +164,42 @@ def test_a_baseline_that_imports_of_atras_is_seen(tmp_path):
         assert of_atras(file) == {name}, line
 
 
+ALWAYS = {"__init__.py", "reference.py", "dispatch.py"}
+BY_BACKEND = {"cpu": {"cpu.py", "cpu.cpp"}, "triton": {"gpu_triton.py"}}
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_an_ops_files_agree_with_its_backends(op):
     folder = ROOT / "kernels" / op
+    files = {path.name for path in folder.glob("*.*")}
     there = set(importlib.import_module(f"atras.kernels.{op}.dispatch").BACKENDS)
-    files = {"cpu": "cpu.cpp", "triton": "gpu_triton.py"}
-    assert there == {name for name, file in files.items() if (folder / file).exists()}
-    assert (folder / "__init__.py").exists()
-    assert (folder / "reference.py").exists()
+    assert files >= ALWAYS
+    for backend, own in BY_BACKEND.items():
+        assert files & own == (own if backend in there else set()), backend
+    assert bool([name for name in files if name.startswith("gpu_kernels")]) == ("triton" in there)
     assert (f"kernels/{op}/cpu.cpp" in (ROOT / "CMakeLists.txt").read_text()) == ("cpu" in there)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_ops_launchers_kernels_and_choice_are_files_of_their_own(op):
+    for path in (ROOT / "kernels" / op).glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert path.stem != "triton", "it would hide the package"
+        assert ("@triton.jit" in text) == path.stem.startswith("gpu_kernels"), path
+        if path.stem in ("dispatch", "reference"):
+            assert "data_ptr" not in text, path
+        imports = {name for level, name in imported(path) if level == 1}
+        assert path.stem == "dispatch" or "dispatch" not in imports, f"{path} would import what imports it"
+
+
+def test_native_code_that_ops_share_is_in_one_folder():
+    assert not [path for path in (ROOT / "kernels").glob("*.*") if path.suffix in (".h", ".cpp")]
+    build = (ROOT / "CMakeLists.txt").read_text()
+    for path in (ROOT / "kernels").rglob("*.cpp"):
+        assert str(path.relative_to(ROOT)) in build, path
+    own = [path for path in (ROOT / "kernels").rglob("*.cpp") if "__builtin_cpu_supports" in path.read_text()]
+    own += [path for path in (ROOT / "kernels").rglob("*.h") if "__builtin_cpu_supports" in path.read_text()]
+    assert own == [ROOT / "kernels" / "native" / "instructions.cpp"], "one query of what the CPU runs"
 
 
 @pytest.mark.parametrize("op", OPS)

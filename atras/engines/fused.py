@@ -9,7 +9,6 @@ from torch import Tensor
 
 from atras.errors import InputError
 from atras.kernels import Step, backends
-from atras.kernels.step.dispatch import backend_of
 from atras.networks import STEMS, Candidate, Cotangent, Dense, Parameters, Spec, StepResult, dropout_key
 
 from .engine import Engine, Epoch, definite
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backend_of(device), device)
+    return backends.missing(backends.compiled(device), device)
 
 
 def why_slow() -> str:

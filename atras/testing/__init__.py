@@ -1,1 +1,32 @@
-"""Inputs, assertions and made-up runs for tests and benchmarks alone; nothing else in atras imports this package."""
+"""Inputs, assertions, damage and made-up runs for tests and benchmarks alone; nothing else in atras imports this package, and
+it may import any other."""
+
+from .inputs import (
+    SMALL,
+    assert_close,
+    assert_near,
+    damage,
+    directions,
+    make_dropout_inputs,
+    make_fgsm_inputs,
+    make_step_inputs,
+    make_step_parameters,
+    poisoned,
+    slopes,
+    tables_of,
+)
+
+__all__ = [
+    "SMALL",
+    "assert_close",
+    "assert_near",
+    "damage",
+    "directions",
+    "make_dropout_inputs",
+    "make_fgsm_inputs",
+    "make_step_inputs",
+    "make_step_parameters",
+    "poisoned",
+    "slopes",
+    "tables_of",
+]

@@ -6,7 +6,7 @@ import torch
 
 from atras.kernels import dropout
 from atras.kernels.dropout import reference
-from atras.testing.inputs import assert_close, make_dropout_inputs
+from atras.testing import assert_close, make_dropout_inputs
 
 from .side_by_side import DEVICES, synchronize
 

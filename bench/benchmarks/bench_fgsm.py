@@ -6,7 +6,7 @@ import torch
 
 from atras.kernels import apply_signs, fgsm
 from atras.kernels.fgsm import reference
-from atras.testing.inputs import assert_close, make_fgsm_inputs
+from atras.testing import assert_close, make_fgsm_inputs
 
 from .side_by_side import DEVICES, bytes_to_copy, fastest, synchronize
 

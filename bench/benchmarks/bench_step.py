@@ -9,7 +9,7 @@ from torch import nn
 
 from atras.kernels import Step
 from atras.kernels.step import reference
-from atras.testing.inputs import assert_close, make_step_inputs
+from atras.testing import assert_close, make_step_inputs
 
 from .side_by_side import DEVICES, fastest
 

@@ -1,9 +1,9 @@
 // Counter-based dropout: random bytes are drawn a tile at a time into cache and used at once.
 #include <vector>
 
-#include "../ops.h"
-#include "../philox.h"
-#include "../threads.h"
+#include "../native/ops.h"
+#include "../native/philox.h"
+#include "../native/threads.h"
 
 namespace atras {
 namespace {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import reference
+from . import cpu, reference
 
 BACKENDS = ("cpu", "triton")
 
@@ -57,7 +57,7 @@ class _Dropout(torch.autograd.Function):
     def forward(x: Tensor, key: Tensor, step: Tensor, width: Tensor | None, layer: int, rate256: int) -> Tensor:
         backend = backends.choose("dropout", BACKENDS, x.device, x.dtype)
         if backend == "cpu":
-            return _dropout_cpu(x, key, step, width, layer, rate256)
+            return cpu.dropout(x, key, step, width, layer, rate256)
         if backend == "triton":
             from . import gpu_triton
 
@@ -80,37 +80,6 @@ class _Dropout(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
         tensors = [_members(info.batch_size, dim, tensor) for dim, tensor in zip(in_dims[:4], inputs[:4], strict=True)]
         return _Dropout.apply(*tensors, *inputs[4:]).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _dropout_cpu(x: Tensor, key: Tensor, step: Tensor, width: Tensor | None, layer: int, rate256: int) -> Tensor:
-    x, planar = dense(x)
-    y = torch.empty_like(x)
-    key, step, width = key.contiguous(), step.contiguous(), None if width is None else width.contiguous()
-    pointers = (x.data_ptr(), y.data_ptr(), key.data_ptr(), step.data_ptr(), 0 if width is None else width.data_ptr())
-    kind = (x.dtype == torch.float64, planar)
-    sizes = (len(x), *positions(x))
-    backends.cpu_extension().dropout(*pointers, *kind, *sizes, layer, rate256, torch.get_num_threads())
-    return y
-
-
-def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x, copied only if its memory has gaps or another order, and whether its channels are planes (not innermost).
-
-    Args:
-        x: [M, B, F] or [M, B, C, H, W].
-    """
-    if x.ndim == 5 and x.movedim(2, -1).is_contiguous():
-        return x, False
-    return x.contiguous(), x.ndim == 5
-
-
-def positions(x: Tensor) -> tuple[int, int, int]:
-    """Rows, spots in a row and channels of a spot, in the order in which positions count.
-
-    Args:
-        x: [M, B, F] or [M, B, C, H, W].
-    """
-    return (x.shape[1], 1, x.shape[2]) if x.ndim == 3 else (x.shape[1], x.shape[3] * x.shape[4], x.shape[2])
 
 
 def _members(size: int, dim: int | None, tensor: Tensor | None) -> Tensor | None:

@@ -43,11 +43,11 @@ def random_bytes(key: Tensor, step: Tensor, layer: int, count: int) -> Tensor:
         layer: in [0, 2**32).
         count: number of positions.
     """
-    blocks = torch.arange(-(-count // 16), device=key.device)
+    blocks = torch.arange(-(-count // 16), dtype=torch.int64, device=key.device)
     zero = torch.zeros_like(blocks)
     counter = (blocks & _MASK, zero + (step & _MASK), zero + layer, zero)
     words = torch.stack(philox(counter, (key & _MASK, key >> 32 & _MASK)), 1)
-    shifts = torch.arange(0, 32, 8, device=key.device)
+    shifts = torch.arange(0, 32, 8, dtype=torch.int64, device=key.device)
     return (words[:, :, None] >> shifts & 0xFF).flatten()[:count]
 
 
@@ -55,12 +55,12 @@ def dropout(x: Tensor, key: Tensor, step: Tensor, layer: int, rate256: int, widt
     """One member's dropout; see `atras.kernels.dropout`, whose arguments these are."""
     features = x.flatten(1) if x.ndim == 2 else x.movedim(1, -1).flatten(1)
     rows, columns = features.shape
-    position = torch.arange(rows * columns, device=x.device).view(rows, columns)
+    position = torch.arange(rows * columns, dtype=torch.int64, device=x.device).view(rows, columns)
     real = None
     if width is not None:
-        row, column = torch.arange(rows, device=x.device)[:, None], torch.arange(columns, device=x.device)
+        row, column = (torch.arange(count, dtype=torch.int64, device=x.device) for count in (rows, columns))
         real = column < width
-        position = torch.where(real, row * width + column, 0)
+        position = torch.where(real, row[:, None] * width + column, 0)
     drawn = random_bytes(key, step, layer, rows * columns).gather(0, position.flatten()).view(rows, columns)
     keep = drawn >= rate256 if real is None else (drawn >= rate256) & real
     if x.ndim == 4:

@@ -2,9 +2,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "../ops.h"
-#include "../simd.h"
-#include "../threads.h"
+#include "../native/ops.h"
+#include "../native/simd.h"
+#include "../native/threads.h"
 
 namespace atras {
 namespace {

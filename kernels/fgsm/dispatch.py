@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import reference
+from . import cpu, reference
 
 BACKENDS = ("cpu", "triton")
 GRADIENT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -119,7 +119,7 @@ class _Fgsm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         backend = backends.choose("fgsm", BACKENDS, gradients.device, dtype or torch.float32)
         if backend == "cpu":
-            return _fgsm_cpu(images, gradients, epsilon, low, high, direction, dtype)
+            return cpu.fgsm(images, gradients, epsilon, low, high, direction, dtype)
         if backend == "triton":
             from . import gpu_triton
 
@@ -146,7 +146,7 @@ class _ApplySigns(torch.autograd.Function):
     def forward(images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype) -> Tensor:
         backend = backends.choose("apply_signs", BACKENDS, signs.device, dtype)
         if backend == "cpu":
-            return _apply_signs_cpu(images, signs, epsilon, low, high, dtype)
+            return cpu.apply_signs(images, signs, epsilon, low, high, dtype)
         if backend == "triton":
             from . import gpu_triton
 
@@ -161,45 +161,6 @@ class _ApplySigns(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], images: Tensor, signs: Tensor, *rest: Any) -> Any:
         images, signs = _flatten(info.batch_size, in_dims, images, signs)
         return _ApplySigns.apply(images, signs, *rest).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _fgsm_cpu(
-    images: Tensor,
-    gradients: Tensor,
-    epsilon: float,
-    low: float,
-    high: float,
-    direction: int,
-    dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if gradients.dtype not in VALUE_DTYPES:
-        gradients = gradients.float()
-    images, gradients = images.contiguous(), gradients.contiguous()
-    members, pixels = len(gradients), gradients[0].numel() if len(gradients) else 0
-    values = torch.empty(gradients.shape, dtype=dtype or torch.int8)
-    nan_count, zero_count = torch.zeros(2, members, dtype=torch.int64)
-    outputs = (values.data_ptr(), nan_count.data_ptr(), zero_count.data_ptr())
-    wide, threads, cpu = gradients.dtype == torch.float64, torch.get_num_threads(), backends.cpu_extension()
-    if dtype is None:
-        cpu.fgsm_signs(gradients.data_ptr(), *outputs, wide, members, pixels, direction, threads)
-    else:
-        kind = (len(images) == 1, images.dtype == torch.uint8, wide)
-        numbers = (epsilon, direction, low, high, threads)
-        cpu.fgsm(images.data_ptr(), gradients.data_ptr(), *outputs, *kind, members, pixels, *numbers)
-    return values, nan_count, zero_count
-
-
-def _apply_signs_cpu(
-    images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype
-) -> Tensor:
-    images, signs = images.contiguous(), signs.contiguous()
-    members, pixels = len(signs), signs[0].numel() if len(signs) else 0
-    values = torch.empty(signs.shape, dtype=dtype)
-    kind = (len(images) == 1, images.dtype == torch.uint8, dtype == torch.float64)
-    pointers = (images.data_ptr(), signs.data_ptr(), values.data_ptr())
-    threads = torch.get_num_threads()
-    backends.cpu_extension().apply_signs(*pointers, *kind, members, pixels, epsilon, low, high, threads)
-    return values
 
 
 def _with_member_axis(images: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
-// Class Step for Python: addresses and sizes in; dispatch.py checks shapes and owns the memory.
+// Class Step for Python: addresses and sizes in; cpu.py owns the memory, and dispatch.py has checked shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+
+#include <stdexcept>
 
 #include "engine.h"
 
@@ -27,22 +29,50 @@ Images make_images(Address images, bool bytes, std::int64_t count, Address signs
   return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), float(epsilon), own};
 }
 
+// Which images a call takes, in what order, and its dropout.
+struct Orders {
+  Address order, order_of;
+  std::int64_t rows;
+  Address keys;
+  std::uint32_t first_step;
+
+  TrainCall call(const Images& images) const {
+    TrainCall call{};
+    call.images = images;
+    call.order = at<const std::int64_t>(order);
+    call.order_of = at<const std::int32_t>(order_of);
+    call.rows = rows;
+    call.keys = at<const std::uint64_t>(keys);
+    call.first_step = first_step;
+    return call;
+  }
+};
+
+Orders make_orders(Address order, Address order_of, std::int64_t rows, Address keys, std::uint32_t first_step) {
+  return {order, order_of, rows, keys, first_step};
+}
+
+Instructions wanted(const std::string& name) {
+  if (const InstructionSet* set = find_instructions(name.c_str())) return set->id;
+  throw std::invalid_argument("step: instructions (=" + name +
+                              "): expected amx, avx512_bf16, avx512, avx2 or portable, and one that this CPU has");
+}
+
 }  // namespace
 
 void bind(nb::module_& m) {
   using release = nb::call_guard<nb::gil_scoped_release>;
   nb::class_<Spec>(m, "Spec");
   nb::class_<Images>(m, "Images");
+  nb::class_<Orders>(m, "Orders");
   m.def("make_spec", &make_spec);
   m.def("make_images", &make_images);
-  m.def("step_instructions", [] { return best_kernels("").name; });
-  m.def("step_has_bf16", [] { return best_kernels("").bf16; });
+  m.def("make_orders", &make_orders);
   nb::class_<Step>(m, "Step")
       .def("__init__",
            [](Step* self, const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads,
-              const std::string& instructions) { new (self) Step(spec, hidden, threads, instructions.c_str()); })
-      .def("instructions", [](const Step& s) { return s.kernels().name; })
-      .def("has_bf16", [](const Step& s) { return s.kernels().bf16; })
+              const std::string& instructions) { new (self) Step(spec, hidden, threads, wanted(instructions)); })
+      .def("instructions", [](const Step& s) { return set_of(s.kernels().instructions).name; })
       .def("bytes", &Step::bytes)
       .def("pour", [](Step& s, int member, int array, int moment, Address values, bool in) {
         s.pour(member, array, moment, at<float>(values), in);
@@ -53,11 +83,21 @@ void bind(nb::module_& m) {
       .def("poison", &Step::poison)
       .def(
           "train",
-          [](Step& s, const Images& images, Address labels, Address order, Address order_of, std::int64_t rows,
-             Address keys, std::uint32_t first_step, Address rates, Address losses, Address correct) {
-            s.train({images, at<const std::int64_t>(labels), at<const std::int64_t>(order),
-                     at<const std::int32_t>(order_of), rows, at<const std::uint64_t>(keys), first_step,
-                     at<const double>(rates), at<double>(losses), at<std::int64_t>(correct)});
+          [](Step& s, const Images& images, Address labels, const Orders& orders, Address rates, Address losses,
+             Address correct, Address cotangents) {
+            TrainCall call = orders.call(images);
+            call.labels = at<const std::int64_t>(labels);
+            call.learning_rates = at<const double>(rates);
+            call.losses = at<double>(losses);
+            call.correct = at<std::int64_t>(correct);
+            call.cotangents = at<const float>(cotangents);
+            s.train(call);
+          },
+          release())
+      .def(
+          "training_logits",
+          [](Step& s, const Images& images, const Orders& orders, Address values) {
+            s.training_logits(orders.call(images), at<float>(values));
           },
           release())
       .def(
@@ -65,10 +105,11 @@ void bind(nb::module_& m) {
           release())
       .def(
           "attack",
-          [](Step& s, const Images& images, Address labels, std::int64_t label_stride, Address gradients, Address signs,
-             int direction, Address zero, Address nan) {
-            s.attack({images, at<const std::int64_t>(labels), label_stride, at<float>(gradients),
-                      at<std::int8_t>(signs), direction, at<std::int64_t>(zero), at<std::int64_t>(nan)});
+          [](Step& s, const Images& images, Address labels, std::int64_t label_stride, Address cotangents,
+             Address logits, Address gradients, Address signs, int direction, Address zero, Address nan) {
+            s.attack({images, at<const std::int64_t>(labels), label_stride, at<const float>(cotangents),
+                      at<float>(logits), at<float>(gradients), at<std::int8_t>(signs), direction,
+                      at<std::int64_t>(zero), at<std::int64_t>(nan)});
           },
           release());
 }

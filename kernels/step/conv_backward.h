@@ -1,11 +1,10 @@
 // Gradients of a 3x3 convolution by lists of what is not zero: past a pool and relu that is a quarter or less.
 #pragma once
 
-#include "vector.h"
+#include "activation.h"
 
 namespace atras::step::ATRAS_ISA {
 
-constexpr int kPatch = 9 * kBlock;                    // floats of one output channel's weights for one input block
 constexpr int kRowVectors = 3 * kBlock / V;           // vectors of a patch row
 constexpr int kPatchRows = V == 16 ? 3 : 1;           // patch rows held in registers at once
 constexpr int kListLength = 64;                       // positions of a strip

@@ -1,7 +1,7 @@
 // 3x3 convolution with bias, activation and max-pool, by register tiles.
 #pragma once
 
-#include "vector.h"
+#include "activation.h"
 
 namespace atras::step::ATRAS_ISA {
 

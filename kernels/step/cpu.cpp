@@ -1,20 +1,16 @@
 #include "engine.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <numeric>
 #include <stdexcept>
 
-#include "../threads.h"
+#include "../native/threads.h"
 
 namespace atras::step {
 namespace {
 
-constexpr std::size_t kPage = 2 << 20;
 constexpr double kSerialWork = 4e6;  // multiply-adds of a step below which waking threads costs more than it saves
 
 template <class F>
@@ -35,25 +31,21 @@ struct Arena {
   }
 };
 
+void copy_logits(const Run& run, float* to) {
+  const int classes = run.spec->classes, stride = row_stride(classes);
+  for (std::ptrdiff_t b = 0; b < run.batch.rows; ++b)
+    std::memcpy(to + b * classes, run.logits + b * stride, classes * sizeof(float));
+}
+
+// The gradient of the logits as the caller has it, in place of the loss's.
+void take_cotangents(const Run& run) {
+  const int classes = run.spec->classes, stride = row_stride(classes);
+  std::memset(run.gradient, 0, std::size_t(run.rows_padded()) * stride * sizeof(float));
+  for (std::ptrdiff_t b = 0; b < run.batch.rows; ++b)
+    std::memcpy(run.gradient + b * stride, run.cotangents + b * classes, classes * sizeof(float));
+}
+
 }  // namespace
-
-Buffer::Buffer(std::size_t bytes) : bytes_((bytes + kPage - 1) / kPage * kPage) {
-  if (bytes_ == 0) return;
-  void* at = mmap(nullptr, bytes_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) throw std::bad_alloc();
-  char* first = static_cast<char*>(at);
-  char* aligned = first + (kPage - reinterpret_cast<std::uintptr_t>(first) % kPage) % kPage;
-  if (aligned > first) munmap(first, aligned - first);
-  if (aligned - first < std::ptrdiff_t(kPage)) munmap(aligned + bytes_, kPage - (aligned - first));
-#ifdef MADV_HUGEPAGE
-  madvise(aligned, bytes_, MADV_HUGEPAGE);
-#endif
-  data_ = aligned;
-}
-
-Buffer::~Buffer() {
-  if (data_) munmap(data_, bytes_);
-}
 
 // Scratch for one member's step, and for the threads that work on it.
 struct Step::Slot {
@@ -161,8 +153,8 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   }
 }
 
-Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions)
-    : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&best_kernels(instructions)) {
+Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions)
+    : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&kernels_of(instructions)) {
   std::size_t offset = 0;
   for (const auto& widths : hidden) {
     members_.push_back(make_member(spec_, stem_, widths, offset));
@@ -187,50 +179,6 @@ std::size_t Step::bytes() const {
 
 void Step::poison() {
   for (const auto& slot : slots_) std::memset(slot->memory.data(), 0xff, slot->memory.bytes());
-}
-
-void Step::reset_optimizer() {
-  std::memset(first_.data(), 0, first_.bytes());
-  if (second_.data()) std::memset(second_.data(), 0, second_.bytes());
-  std::fill(steps_.begin(), steps_.end(), 0);
-}
-
-void Step::pour(int member, int array, int moment, float* values, bool in) {
-  const Member& m = members_[member];
-  const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
-  float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
-  const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
-  const int layer = array / 2, convs = int(stem_.convs.size());
-  if (layer < convs) {
-    const Conv& c = stem_.convs[layer];
-    if (array % 2) {
-      for (int o = 0; o < c.out_channels; ++o) copy(base[c.bias + o], values[o]);
-      return;
-    }
-    const bool first = c.in_channels < kBlock;
-    for (int o = 0; o < c.out_channels; ++o)
-      for (int i = 0; i < c.in_channels; ++i)
-        for (int k = 0; k < 9; ++k) {
-          const std::size_t at = first ? std::size_t(k * c.in_channels + i) * c.out_channels + o
-                                       : ((std::size_t(i / kBlock) * c.out_channels + o) * 9 + k) * kBlock + i % kBlock;
-          copy(base[c.weight + at], values[(std::size_t(o) * c.in_channels + i) * 9 + k]);
-        }
-    return;
-  }
-  const Dense& d = m.dense[layer - convs];
-  if (array % 2) {
-    for (int o = 0; o < d.out; ++o) copy(base[d.bias + o], values[o]);
-    return;
-  }
-  const bool after_stem = layer == convs && convs > 0;
-  const int pixels = after_stem ? stem_.convs.back().result_h * stem_.convs.back().result_w : 1;
-  for (int o = 0; o < d.out; ++o)
-    for (int i = 0; i < d.in; ++i) {
-      // torch flattens [C][H][W]; ours is [C/32][H][W][32].
-      const int channel = i / pixels, pixel = i % pixels;
-      const int at = after_stem ? (channel / kBlock * pixels + pixel) * kBlock + channel % kBlock : i;
-      copy(base[d.weight + std::size_t(o) * d.stride + at], values[std::size_t(o) * d.in + i]);
-    }
 }
 
 Step::Slot* Step::take() {
@@ -285,52 +233,82 @@ void Step::train_step(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
   forward(run, slot, threads);
   k.cross_entropy(run, true);
+  if (run.cotangents) take_cotangents(run);
   head_backward(run, slot, threads);
   if (stem_.convs.empty()) return;
   spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_backward(run, group, w); });
   each(threads, int((stem_.size + kUpdateChunk - 1) / kUpdateChunk), [&](int item) { k.stem_update(run, item); });
 }
 
-void Step::train_member(int member, const TrainCall& call, int threads) {
-  Slot* slot = threads > 1 ? slots_[0].get() : take();
-  Run run = start(*slot, member);
-  const std::int64_t steps = (call.rows + spec_.batch - 1) / spec_.batch;
+Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {
+  Run run = start(slot, member);
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
-  const std::int64_t* order = call.order + call.order_of[member] * call.rows;
   const Images& in = call.images;
   run.training = true;
   run.bf16 = spec_.bf16;
   run.key = call.keys[member];
+  run.cotangents = call.cotangents ? call.cotangents + member * call.rows * spec_.classes : nullptr;
   run.batch = {in.images, in.bytes, in.count, in.signs ? in.signs + member * in.count * image : nullptr, in.epsilon,
                nullptr,   0,        call.labels, 0};
+  return run;
+}
+
+void Step::set_batch(Run& run, int member, const TrainCall& call, std::int64_t step) const {
+  run.batch.index = call.order + call.order_of[member] * call.rows + step * spec_.batch;
+  run.batch.rows = int(std::min<std::int64_t>(spec_.batch, call.rows - step * spec_.batch));
+  run.step = call.first_step + std::uint32_t(step);
+}
+
+void Step::train_member(int member, const TrainCall& call, Slot& slot, int threads) {
+  Run run = start_training(slot, member, call);
+  const std::int64_t steps = (call.rows + spec_.batch - 1) / spec_.batch;
   for (std::int64_t s = 0; s < steps; ++s) {
-    run.batch.index = order + s * spec_.batch;
-    run.batch.rows = int(std::min<std::int64_t>(spec_.batch, call.rows - s * spec_.batch));
-    run.step = call.first_step + std::uint32_t(s);
+    set_batch(run, member, call, s);
     const double t = double(++steps_[member]), rate = call.learning_rates[member];
     run.update.adam = spec_.adam;
     run.update.momentum = spec_.momentum;
     const double root = std::sqrt(1.0 - std::pow(0.999, t));
     run.update.learning_rate = float(spec_.adam ? rate * root / (1.0 - std::pow(0.9, t)) : rate);
     run.update.floor = float(1e-8 * root);
-    train_step(run, *slot, threads);
+    train_step(run, slot, threads);
     call.losses[member * steps + s] = run.loss;
     call.correct[member * steps + s] = run.correct;
   }
-  if (threads == 1) give(slot);
 }
 
-void Step::train(const TrainCall& call) {
+// Calls work(member, slot, threads) for every member, for steps of at most so many rows.
+template <class Work>
+void Step::over_members(std::int64_t rows, const Work& work) {
   std::vector<int> order(members_.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return members_[a].cost > members_[b].cost; });
+  const auto one = [&](int member, int threads) {
+    Slot* slot = threads > 1 ? slots_[0].get() : take();
+    work(member, *slot, threads);
+    if (threads == 1) give(slot);
+  };
   // As many members as divide evenly go one to a thread, without any join between steps; the rest share all threads.
   const int alone = members() / threads_ * threads_;
-  each(threads_, alone, [&](int i) { train_member(order[i], call, 1); });
+  each(threads_, alone, [&](int i) { one(order[i], 1); });
   for (int i = alone; i < members(); ++i) {
-    const double work = members_[order[i]].cost * std::min<double>(spec_.batch, call.rows);
-    train_member(order[i], call, work < kSerialWork ? 1 : threads_);
+    const double cost = members_[order[i]].cost * std::min<double>(spec_.batch, rows);
+    one(order[i], cost < kSerialWork ? 1 : threads_);
   }
+}
+
+void Step::train(const TrainCall& call) {
+  over_members(call.rows,
+               [&](int member, Slot& slot, int threads) { train_member(member, call, slot, threads); });
+}
+
+void Step::training_logits(const TrainCall& call, float* values) {
+  if (call.rows == 0) return;
+  over_members(call.rows, [&](int member, Slot& slot, int threads) {
+    Run run = start_training(slot, member, call);
+    set_batch(run, member, call, 0);
+    forward(run, slot, threads);
+    copy_logits(run, values + member * call.rows * spec_.classes);
+  });
 }
 
 template <class Work>
@@ -358,11 +336,8 @@ void Step::over_chunks(const Images& images, const Work& work) {
 }
 
 void Step::logits(const Images& images, float* values) {
-  const int classes = spec_.classes;
   over_chunks(images, [&](Run& run, Slot&, int member, std::int64_t first) {
-    for (int b = 0; b < run.batch.rows; ++b)
-      std::memcpy(values + (member * images.count + first + b) * classes,
-                  run.logits + std::ptrdiff_t(b) * row_stride(classes), classes * sizeof(float));
+    copy_logits(run, values + (member * images.count + first) * spec_.classes);
   });
 }
 
@@ -371,12 +346,16 @@ void Step::attack(const AttackCall& call) {
   for (int m = 0; m < members(); ++m) call.zero_gradients[m] = call.nan_gradients[m] = 0;
   over_chunks(call.images, [&](Run& run, Slot& slot, int member, std::int64_t first) {
     const std::size_t at = (member * call.images.count + first) * image;
+    const std::size_t at_logits = (member * call.images.count + first) * spec_.classes;
+    copy_logits(run, call.logits + at_logits);
+    run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;
     run.attack_labels = call.labels ? call.labels + member * call.label_stride + first : nullptr;
     run.image_gradient = call.gradients ? call.gradients + at : nullptr;
     run.image_signs = call.signs ? call.signs + at : nullptr;
     run.direction = call.direction;
     run.zero_gradients = run.nan_gradients = 0;
-    kernels_->cross_entropy(run, false);
+    if (run.cotangents) take_cotangents(run);
+    else kernels_->cross_entropy(run, false);
     head_backward(run, slot, 1);
     for (int group = 0; group < run.groups(); ++group)
       slot.with_workspace([&](const Workspace& w) { kernels_->stem_backward(run, group, w); });

@@ -1,8 +1,8 @@
 // Matrix products of the dense layers by register tiles, and the optimizer's update of what they yield.
 #pragma once
 
+#include "activation.h"
 #include "run.h"
-#include "vector.h"
 
 namespace atras::step::ATRAS_ISA {
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,16 +9,12 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import checks, native, reference
+from . import checks, cpu, reference
+from .reference import InputGradient
 
 BACKENDS = ("cpu", "triton")
 CPU = torch.device("cpu")
 PIXELS = (torch.uint8, torch.float32)
-
-
-def backend_of(device: torch.device) -> str:
-    """What computes on a device: `triton` on CUDA, or where ATRAS_BACKEND asks for it; else `cpu`."""
-    return "triton" if device.type == "cuda" or os.environ.get("ATRAS_BACKEND") == "triton" else "cpu"
 
 
 class Step:
@@ -84,9 +79,7 @@ class Step:
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
             checks.whole(name, rate, 0, 255)
         checks.number("momentum", momentum)
-        backend = backend_of(device)
-        if reason := backends.missing(backend, device):
-            raise ValueError(f"step: {reason}")
+        backend = backends.require("step", device)
         if precision == "tf32" and backend == "cpu":
             raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")
         self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
@@ -103,11 +96,11 @@ class Step:
     @staticmethod
     def precisions(device: torch.device = CPU) -> tuple[str, ...]:
         """What this processor or GPU computes fast; empty where the kernels for it are missing."""
-        backend = backend_of(device)
+        backend = backends.compiled(device)
         if backends.missing(backend, device):
             return ()
         if backend == "cpu":
-            return ("fp32", "bf16") if backends.cpu_extension().step_has_bf16() else ("fp32",)
+            return ("fp32", "bf16") if backends.cpu_extension().has_bf16() else ("fp32",)
         recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return ("fp32", "tf32", "bf16") if recent else ("fp32",)
 
@@ -118,7 +111,7 @@ class Step:
         Raises:
             ValueError: if the C++ extension is not built.
         """
-        return backends.cpu_extension().step_instructions()
+        return str(backends.cpu_extension().instruction_sets()[0])
 
     @property
     def instructions(self) -> str:
@@ -202,6 +195,7 @@ class Step:
         epsilon: float = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
+        cotangents: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One optimizer step of every member for each `batch` images of its order; the last batch may be smaller.
 
@@ -216,10 +210,14 @@ class Step:
             epsilon: attack strength, at least 0.
             keys: int64 [M], each member's dropout key; None for 0.
             first_step: step of the dropout counter at the call's first batch, at least 0, modulo 2**32.
+            cotangents: float32 [M, n, Y], contiguous, for a call of one batch: d(objective)/d(logits) of an objective
+                to be minimised in place of the mean cross-entropy, at the logits that `training_logits` gives with the
+                same arguments. It includes whatever the objective divides by, such as the batch: the mean
+                cross-entropy's own would be (softmax - one at the label) / n. None for the cross-entropy.
 
         Returns:
             Mean cross-entropy float64 [M, S] and number of correct predictions int64 [M, S] of the S batches, before
-            each batch's update. A member that diverges has NaN losses.
+            each batch's update, whatever the objective. A member that diverges has NaN losses.
 
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
@@ -228,12 +226,43 @@ class Step:
         self._check_images(images, signs, epsilon, own=False)
         self._check_labels(labels, (len(images),))
         order, order_of = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
-        keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys
-        self._check_anywhere("keys", keys, (torch.int64,), (members,))
+        keys = self._check_keys(keys, first_step)
         self._check_anywhere("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
-        checks.whole("first_step", first_step, 0, 2**63 - 1)
-        orders = (order, order_of)
-        return self._step.train(images, labels, *orders, signs, epsilon, learning_rates, keys, first_step % 2**32)
+        if cotangents is not None:
+            self._check_one_batch(order, "cotangents of the logits of")
+            self._check_cotangents(cotangents, order.shape[1])
+        source, numbers = (images, labels, order, order_of, signs, epsilon), (learning_rates, keys, first_step % 2**32)
+        return self._step.train(*source, *numbers, cotangents)
+
+    def training_logits(
+        self,
+        images: Tensor,
+        order: Tensor,
+        *,
+        order_of: Tensor | None = None,
+        signs: Tensor | None = None,
+        epsilon: float = 0.0,
+        keys: Tensor | None = None,
+        first_step: int = 0,
+    ) -> Tensor:
+        """Logits of a batch as `train` computes them in its step: with its dropout masks and in its precision.
+
+        Nothing changes. From these logits a caller computes the `cotangents` of `train`.
+
+        Args:
+            images, order, order_of, signs, epsilon, keys, first_step: as of `train`; n at most `batch`.
+
+        Returns:
+            float32 [M, n, Y].
+
+        Raises:
+            ValueError: if a shape, dtype, device or number is out of range.
+        """
+        self._check_images(images, signs, epsilon, own=False)
+        order, order_of = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
+        self._check_one_batch(order, "the training logits of")
+        keys = self._check_keys(keys, first_step)
+        return self._step.training_logits(images, order, order_of, signs, epsilon, keys, first_step % 2**32)
 
     def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
         """Logits in evaluation mode of the images, or of their adversarial copies.
@@ -253,9 +282,15 @@ class Step:
         return self._step.logits(images, signs, epsilon)
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None = None, *, signs: bool = False, direction: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of the summed cross-entropy in evaluation mode with respect to the images.
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        cotangents: Tensor | None = None,
+        signs: bool = False,
+        direction: int = 1,
+    ) -> InputGradient:
+        """Gradient of the summed cross-entropy, or of another objective, in evaluation mode by the images.
 
         Where a gradient inside a convolutional stem is zero nothing is multiplied, so weights that are NaN or infinite
         may leave a zero where the definition has NaN.
@@ -263,11 +298,15 @@ class Step:
         Args:
             images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`.
             labels: int64 [N] or [M, N], from 0 to Y - 1; None for each member's own predictions.
+            cotangents: float32 [M, N, Y], contiguous, in place of labels: d(objective)/d(logits) of any objective, at
+                the logits that `logits` gives.
             signs: whether to return the sign times `direction` as int8 (0 where it is NaN) instead of the gradient.
             direction: 1 ascends (untargeted), -1 descends (targeted).
 
         Returns:
-            float32 or int8 [M, N, C, H, W]; how many of the gradients are zero, and how many NaN, int64 [M] each.
+            InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
+            [M, N, Y], on a CPU bit for bit those of `logits`; how many of the gradients are zero, and how many NaN,
+            int64 [M] each.
 
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
@@ -276,9 +315,13 @@ class Step:
         members, count = len(self.hidden), images.shape[-4]
         if labels is not None:
             self._check_labels(labels, (count,), (members, count))
+        if cotangents is not None:
+            if labels is not None:
+                raise ValueError("step: expected labels or cotangents, got both; leave one out")
+            self._check_cotangents(cotangents, count)
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
-        return self._step.input_gradient(images, labels, signs, direction)
+        return self._step.input_gradient(images, labels, cotangents, signs, direction)
 
     def _check_images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> None:
         members = len(self.hidden)
@@ -301,11 +344,29 @@ class Step:
         checks.tensor("labels", labels, (torch.int64,), *shapes, devices=(self.device.type,))
         checks.within("labels", labels, self.classes, "give Step the number of classes")
 
+    def _check_cotangents(self, cotangents: Tensor, count: int) -> None:
+        shape = (len(self.hidden), count, self.classes)
+        checks.tensor("cotangents", cotangents, (torch.float32,), shape, devices=(self.device.type,))
+
+    def _check_one_batch(self, order: Tensor, what: str) -> None:
+        if order.shape[1] > self.batch:
+            raise ValueError(
+                f"step: expected {what} one batch, at most {self.batch} images, got an order of {order.shape[1]}; "
+                "make a call for each batch"
+            )
+
+    def _check_keys(self, keys: Tensor | None, first_step: int) -> Tensor:
+        checks.whole("first_step", first_step, 0, 2**63 - 1)
+        members = len(self.hidden)
+        keys = torch.zeros(members, dtype=torch.int64, device="cpu") if keys is None else keys
+        self._check_anywhere("keys", keys, (torch.int64,), (members,))
+        return keys
+
     def _check_order(self, order: Tensor, order_of: Tensor | None, images: int) -> tuple[Tensor, Tensor]:
         self._check_anywhere("order", order, (torch.int64,), ("n",), ("K", "n"))
         checks.within("order", order, images, "an index past the images needs signs")
         members, orders = len(self.hidden), len(order) if order.ndim == 2 else 1
-        order_of = torch.zeros(members, dtype=torch.int64) if order_of is None else order_of
+        order_of = torch.zeros(members, dtype=torch.int64, device="cpu") if order_of is None else order_of
         self._check_anywhere("order_of", order_of, (torch.int64, torch.int32), (members,))
         checks.within("order_of", order_of, orders, "give order a row for each")
         return order if order.ndim == 2 else order[None], order_of
@@ -314,7 +375,7 @@ class Step:
 def _population(backend: str) -> Any:
     """The class that computes; Triton is imported where it is used."""
     if backend == "cpu":
-        return native.Population
+        return cpu.Population
     from . import gpu_triton
 
     return gpu_triton.Population

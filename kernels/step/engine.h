@@ -4,29 +4,10 @@
 #include <memory>
 #include <vector>
 
+#include "../native/buffer.h"
 #include "run.h"
 
 namespace atras::step {
-
-// Zeroed memory in large pages where the system gives them.
-class Buffer {
- public:
-  explicit Buffer(std::size_t bytes = 0);
-  ~Buffer();
-  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  char* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  char* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
 
 struct Images {
   const void* images;
@@ -48,12 +29,15 @@ struct TrainCall {
   const double* learning_rates;     // [members]
   double* losses;                   // [members][steps]
   std::int64_t* correct;            // [members][steps]
+  const float* cotangents;          // of a single step [members][rows][classes], or null for those of the loss
 };
 
 struct AttackCall {
   Images images;
   const std::int64_t* labels;       // null for the predicted ones
   std::int64_t label_stride;        // 0 where all members share them, else count
+  const float* cotangents;          // [members][count][classes] in place of the labels', or null
+  float* logits;                    // [members][count][classes]
   float* gradients;                 // [members][count][C][H][W] or null
   std::int8_t* signs;               // the same, or null
   int direction;
@@ -63,7 +47,7 @@ struct AttackCall {
 
 class Step {
  public:
-  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, const char* instructions);
+  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions);
   ~Step();
 
   const Kernels& kernels() const { return *kernels_; }
@@ -77,6 +61,7 @@ class Step {
   void reset_optimizer();
   void poison();                               // fills all scratch with NaN
   void train(const TrainCall& call);
+  void training_logits(const TrainCall& call, float* values);  // [members][rows][classes] of a single step to be made
   void logits(const Images& images, float* values);  // [members][count][classes]
   void attack(const AttackCall& call);
 
@@ -86,12 +71,16 @@ class Step {
   Slot* take();
   void give(Slot* slot);
   Run start(Slot& slot, int member) const;
-  void train_member(int member, const TrainCall& call, int threads);
+  Run start_training(Slot& slot, int member, const TrainCall& call) const;
+  void set_batch(Run& run, int member, const TrainCall& call, std::int64_t step) const;
+  void train_member(int member, const TrainCall& call, Slot& slot, int threads);
   void train_step(Run& run, Slot& slot, int threads);
   void forward(Run& run, Slot& slot, int threads);
   void head_backward(Run& run, Slot& slot, int threads);
   template <class F>
   void spread(int threads, int items, Slot& slot, const F& f);
+  template <class Work>
+  void over_members(std::int64_t rows, const Work& work);
   template <class Work>
   void over_chunks(const Images& images, const Work& work);
 

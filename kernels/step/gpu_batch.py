@@ -8,10 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..conv_block import gpu_triton as conv_block
-from ..cross_entropy import gpu_triton as cross_entropy
-from ..dense import gpu_triton as dense
-from . import gpu_gather, gpu_layout
+from . import gpu_convolution, gpu_dense, gpu_gather, gpu_layout, gpu_loss
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # of operands, by precision
 Masks = tuple[Tensor, Tensor]
@@ -79,16 +76,16 @@ class Batch:
             weight, bias = layout.stacked(parameters, i)[0], layout.stacked(biases, i)[1]
             y, saved, slopes = self._outputs(self.values, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
             keys, step = masks or (None, None)
-            conv_block.forward(
+            gpu_convolution.forward(
                 layer, self._inputs(i), weight, bias, y, saved, slopes, keys=keys, step=step, precision=self.precision
             )
         for table in self._hidden:
-            dense.launch_forward(
+            gpu_dense.launch_forward(
                 table, self.values, parameters, biases, self.values, self.rows,
                 activation=self.network.activation, slopes=self._slopes, masks=masks, rate256=rate,
                 precision=self.precision,
             )  # fmt: skip
-        dense.launch_forward(
+        gpu_dense.launch_forward(
             self._last, self.values, parameters, biases, self.logits, self.rows, precision=self.precision
         )
         return self.logits
@@ -102,31 +99,34 @@ class Batch:
         counter: Tensor | None = None,
         mean: bool = True,
     ) -> None:
-        """Losses, correct predictions and the gradient of the logits; arguments as of `cross_entropy.launch`."""
-        layout, places = self.network.layout, self.places
-        gradients = self._gradients[places.logits :][: self.logits.numel()].view(self.logits.shape)
-        cross_entropy.launch(
-            self.logits, labels, losses, correct, gradients, classes=layout.classes, counter=counter, mean=mean
-        )
+        """Losses, correct predictions and the gradient of the logits; arguments as of `gpu_loss.launch`."""
+        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, mean=mean)
+
+    def take_cotangents(self, cotangents: Tensor) -> None:
+        """Another objective's gradient of the logits, float32 [M, rows, Y], in place of the loss's."""
+        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        gradients[..., classes:].zero_()
+        gradients[..., :classes].copy_(cotangents)
 
     def backward_dense(self, parameters: Tensor, *, dropped: bool) -> None:
         """From the gradient of the logits to those before each hidden layer's activation, and of what the heads see."""
         relu = self.network.activation == "relu"
         for table in self._back:
-            dense.launch_input_gradient(
+            gpu_dense.launch_input_gradient(
                 table, self._gradients, parameters, self._gradients, self.rows,
                 x=self.values if relu else None, slopes=self._slopes,
                 rate256=self.network.head_rate256 if dropped else 0, precision=self.precision,
             )  # fmt: skip
         if self._first is not None:
-            dense.launch_input_gradient(
+            gpu_dense.launch_input_gradient(
                 self._first, self._gradients, parameters, self._gradients, self.rows, precision=self.precision
             )
 
     def weight_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
         """Gradients of all parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
         layout = self.network.layout
-        dense.launch_weight_gradient(
+        gpu_dense.launch_weight_gradient(
             self._weights, self._gradients, self.values, gradients, gradients, self.rows, precision=self.precision
         )
         for i in reversed(range(len(self._stem))):
@@ -134,11 +134,11 @@ class Batch:
             shared = (self._stem[i], dy, saved, slopes)
             scratch = self._buffers["scratch"]
             dweight, dbias = layout.stacked(gradients, i)
-            conv_block.weight_gradient(*shared, self._inputs(i), dweight, dbias, scratch, precision=self.precision)
+            gpu_convolution.weight_gradient(*shared, self._inputs(i), dweight, dbias, scratch, precision=self.precision)
             if i:
                 dx = self._outputs(self._gradients, i - 1)
                 weight = layout.stacked(parameters, i)[0]
-                conv_block.input_gradient(*shared, weight, dx, precision=self.precision)
+                gpu_convolution.input_gradient(*shared, weight, dx, precision=self.precision)
 
     def image_gradients(self, parameters: Tensor) -> Tensor:
         """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
@@ -150,10 +150,14 @@ class Batch:
             weight = layout.stacked(parameters, i)[0]
             shape = (members, self.rows, height, width, channels)
             dx = self._outputs(self._gradients, i - 1) if i else found.view(shape)
-            conv_block.input_gradient(self._stem[i], dy, saved, slopes, weight, dx, precision=self.precision)
+            gpu_convolution.input_gradient(self._stem[i], dy, saved, slopes, weight, dx, precision=self.precision)
         if self._stem:
             return found.view(members, self.rows, height, width, channels).movedim(-1, 2)
         return found[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
+
+    def _logit_gradients(self) -> Tensor:
+        """[M, rows, stored classes]."""
+        return self._gradients[self.places.logits :][: self.logits.numel()].view(self.logits.shape)
 
     def _inputs(self, index: int) -> Tensor:
         if index:
@@ -186,15 +190,15 @@ class Batch:
             everything = [(m, j) for m, head in enumerate(heads) for j in range(len(head))]
             self._weights = self._table(everything, "weights", device)
 
-    def _table(self, pairs: Iterable[tuple[int, int]], kind: str, device: torch.device) -> dense.Tables:
+    def _table(self, pairs: Iterable[tuple[int, int]], kind: str, device: torch.device) -> gpu_dense.Tables:
         layers = [self._layer(member, level) for member, level in pairs]
         if kind == "weights":
-            tiles = dense.weight_tiles(layers)
+            tiles = gpu_dense.weight_tiles(layers)
         else:
-            tiles = (dense.output_tiles if kind == "outputs" else dense.input_tiles)(layers, self.rows)
-        return dense.tables(layers, tiles, device)
+            tiles = (gpu_dense.output_tiles if kind == "outputs" else gpu_dense.input_tiles)(layers, self.rows)
+        return gpu_dense.tables(layers, tiles, device)
 
-    def _layer(self, member: int, level: int) -> dense.Layer:
+    def _layer(self, member: int, level: int) -> gpu_dense.Layer:
         """Member's dense layer of a level, as a row of the table."""
         layout, places, rows = self.network.layout, self.places, self.rows
         head, hidden = layout.heads[member], places.hidden[member]
@@ -207,7 +211,7 @@ class Batch:
             x, dx = places.images + (seen if places.sets > 1 else 0), places.image_gradients + seen
         logits = member * rows * places.logits_stride
         y, dz = (hidden[level],) * 2 if level < len(hidden) else (logits, places.logits + logits)
-        return dense.Layer(
+        return gpu_dense.Layer(
             x=x, weight=layer.weight, bias=layer.bias, y=y, dx=dx, dz=dz,
             x_stride=layer.stored_inputs, weight_stride=layer.stored_inputs, y_stride=layer.stored_outputs,
             inputs=layer.stored_inputs, outputs=layer.outputs, stored=layer.stored_outputs,
@@ -219,16 +223,16 @@ def shapes(network: Network, *, rows: int, own: bool, precision: str, backward: 
     """The buffers of such a batch; arguments as of `Batch`."""
     layout = network.layout
     places = gpu_layout.Places(layout, rows, layout.members if own else 1)
-    sizes = [conv_block.scratch_size(layer, layout.members, rows) for layer in stem_layers(network)]
+    sizes = [gpu_convolution.scratch_size(layer, layout.members, rows) for layer in stem_layers(network)]
     kind = {"slopes": network.activation != "relu" and backward != "none", "backward": backward}
     scratch = max(sizes, default=0) if backward == "weights" else 0
     return places.shapes(layout, DTYPES[precision], scratch=scratch, **kind)  # type: ignore[arg-type]
 
 
-def stem_layers(network: Network) -> list[conv_block.Layer]:
-    """The stem as op conv_block's kernels want it described."""
+def stem_layers(network: Network) -> list[gpu_convolution.Layer]:
+    """The stem as its kernels want it described."""
     return [
-        conv_block.Layer(
+        gpu_convolution.Layer(
             layer.height, layer.width, layer.channels, layer.filters, layer.padding, layer.pool, network.activation,
             network.stem_rate256 if layer.drops else 0, i,
         )

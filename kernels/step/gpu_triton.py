@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ..adam import gpu_triton as adam
 from ..fgsm import gpu_triton as fgsm
-from . import gpu_batch, gpu_gather, gpu_layout
+from . import gpu_batch, gpu_gather, gpu_layout, gpu_optimizer, reference
 from .gpu_graph import Graphs
 
 
@@ -52,21 +52,23 @@ class Population:
         with self._here():
             self._allocate()
 
+    @torch.inference_mode(False)  # what is kept must be writable outside it too
     def _allocate(self) -> None:
         members, size = self.layout.members, self.layout.size
         moments = 2 if self.optimizer == "adam" else 1
-        self.parameters, self.gradients = torch.zeros(2, size, device=self.device)
-        self.moments = torch.zeros(moments, size, device=self.device)
+        self.parameters, self.gradients = torch.zeros(2, size, dtype=torch.float32, device=self.device)
+        self.moments = torch.zeros(moments, size, dtype=torch.float32, device=self.device)
         dtype = gpu_batch.DTYPES[self.precision]
         self.copy = None if dtype == torch.float32 else torch.zeros(size, dtype=dtype, device=self.device)
         self.steps, self.keys, self.row_of = torch.zeros(3, members, dtype=torch.int64, device=self.device)
         self.rates = torch.zeros(members, dtype=torch.float64, device=self.device)
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
-        self.tiles = adam.tiles(self.layout.segments).to(self.device)
+        self.tiles = gpu_optimizer.tiles(self.layout.segments).to(self.device)
         self.memory = torch.empty(self._scratch_bytes(), dtype=torch.uint8, device=self.device)
         self.losses = torch.empty(0, members, dtype=torch.float64, device=self.device)
         self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
+        self.cotangents: Tensor | None = None
 
     def _scratch_bytes(self) -> int:
         sizes = [(self.batch, self.precision, "weights"), (gpu_layout.EVALUATION_ROWS, "fp32", "images")]
@@ -81,7 +83,8 @@ class Population:
     def bytes(self) -> int:
         """Of all buffers, tables of tiles aside; the longest order and call so far count."""
         buffers = (self.parameters, self.gradients, self.moments, self.memory, self.order, self.losses, self.correct)
-        return sum(buffer.nbytes for buffer in buffers) + (0 if self.copy is None else self.copy.nbytes)
+        optional = [buffer for buffer in (self.copy, self.cotangents) if buffer is not None]
+        return sum(buffer.nbytes for buffer in (*buffers, *optional))
 
     @property
     def instructions(self) -> str:
@@ -96,7 +99,7 @@ class Population:
 
     def set_steps(self, steps: Sequence[int]) -> None:
         """Restore them."""
-        self.steps.copy_(torch.tensor(steps, dtype=torch.int64))
+        self.steps.copy_(torch.tensor(steps, dtype=torch.int64, device="cpu"))
 
     def reset_optimizer(self) -> None:
         """Forget moments and step counts."""
@@ -137,25 +140,54 @@ class Population:
         learning_rates: Tensor,
         keys: Tensor,
         first_step: int,
+        cotangents: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """As `Step.train`; order [K, n], order_of [M]."""
-        n, own = order.shape[1], signs is not None or bool((order_of != order_of[0]).any())
-        steps = -(-n // self.batch)
+        n, steps = order.shape[1], -(-order.shape[1] // self.batch)
         with self._here():
-            self._reserve(steps, order.numel())
-            self.order[: order.numel()].copy_(order.reshape(-1))
-            self.counters.copy_(torch.tensor([0, first_step, n]))
-            for buffer, values in ((self.row_of, order_of), (self.rates, learning_rates), (self.keys, keys)):
-                buffer.copy_(values)
+            own = self._begin(order, order_of, signs, keys, first_step)
+            self.rates.copy_(learning_rates)
+            if cotangents is not None:
+                self._given(n).copy_(cotangents)
             source = gpu_gather.Source(images, signs, epsilon, labels)
             for at in range(0, n, self.batch):
-                self._step(source, min(self.batch, n - at), own)
+                self._step(source, min(self.batch, n - at), own, cotangents is not None)
             return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
+
+    def training_logits(
+        self,
+        images: Tensor,
+        order: Tensor,
+        order_of: Tensor,
+        signs: Tensor | None,
+        epsilon: float,
+        keys: Tensor,
+        first_step: int,
+    ) -> Tensor:
+        """As `Step.training_logits`; order [K, n], order_of [M]."""
+        rows = order.shape[1]
+        if rows == 0:
+            return self._new(self.layout.members, 0, self.layout.classes)
+        with self._here():
+            own = self._begin(order, order_of, signs, keys, first_step)
+            batch = self._batch(rows, own, self.precision, "weights")
+            self._forward(batch, gpu_gather.Source(images, signs, epsilon))
+            return batch.logits[..., : self.layout.classes].clone(memory_format=torch.contiguous_format)
+
+    def _begin(self, order: Tensor, order_of: Tensor, signs: Tensor | None, keys: Tensor, first_step: int) -> bool:
+        """Put where the launches read it what a call trains on; whether members have images of their own."""
+        n = order.shape[1]
+        self._reserve(-(-n // self.batch), order.numel())
+        self.order[: order.numel()].copy_(order.reshape(-1))
+        self.counters.copy_(torch.tensor([0, first_step, n], dtype=torch.int64, device="cpu"))
+        self.row_of.copy_(order_of)
+        self.keys.copy_(keys)
+        return signs is not None or bool((order_of != order_of[0]).any())
 
     def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
         """As `Step.logits`."""
         count = images.shape[-4]
-        values = torch.empty(self.layout.members, count, self.layout.classes, device=self.device)
+        values = self._new(self.layout.members, count, self.layout.classes)
         source = gpu_gather.Source(images, signs, epsilon)
         with self._here():
             for batch, part in self._chunks(source, count, "none"):
@@ -163,48 +195,58 @@ class Population:
         return values
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None, signs: bool, direction: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, images: Tensor, labels: Tensor | None, cotangents: Tensor | None, signs: bool, direction: int
+    ) -> reference.InputGradient:
         """As `Step.input_gradient`."""
         members, count = self.layout.members, images.shape[-4]
-        dtype = torch.int8 if signs else torch.float32
-        out = torch.empty(members, count, *self.layout.image_shape, dtype=dtype, device=self.device)
+        out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
+        logits = self._new(members, count, self.layout.classes)
         zero, nan, ignored = torch.zeros(3, members, dtype=torch.int64, device=self.device)
-        losses = torch.empty(members, device=self.device)
+        losses = self._new(members)
         with self._here():
             for batch, part in self._chunks(gpu_gather.Source(images), count, "images"):
-                batch.forward(self.parameters, self.parameters)
-                own = None if labels is None else labels[..., part].contiguous()
-                batch.loss(own, losses, ignored, mean=False)
+                logits[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
+                if cotangents is None:
+                    own = None if labels is None else labels[..., part].contiguous()
+                    batch.loss(own, losses, ignored, mean=False)
+                else:
+                    batch.take_cotangents(cotangents[:, part])
                 batch.backward_dense(self.parameters, dropped=False)
                 gradients = batch.image_gradients(self.parameters).contiguous()
                 directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)
                 out[:, part] = directions if signs else gradients
                 nan += nans
                 zero += zeros
-        return out, zero, nan
+        return reference.InputGradient(out, logits, zero, nan)
 
-    def _step(self, source: gpu_gather.Source, rows: int, own: bool) -> None:
+    def _step(self, source: gpu_gather.Source, rows: int, own: bool, given: bool) -> None:
         batch = self._batch(rows, own, self.precision, "weights")
         addresses = [tensor.data_ptr() if tensor is not None else 0 for tensor in (source[0], source[1], source[3])]
-        key = (rows, own, *addresses, source.images.shape, source.images.dtype, source.epsilon)
-        self.graphs.run(key, lambda: self._launch(batch, source))
+        key = (rows, own, given, *addresses, source.images.shape, source.images.dtype, source.epsilon)
+        self.graphs.run(key, lambda: self._launch(batch, source, given))
 
-    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source) -> None:
-        """One training step: nothing here allocates, synchronizes or depends on a number that changes."""
+    def _forward(self, batch: gpu_batch.Batch, source: gpu_gather.Source) -> Tensor:
+        """A training step's logits; the weights that it multiplies by are returned."""
         weights = self.parameters if self.copy is None else self.copy
         order = gpu_gather.Order(self.order, self.row_of, self.counters)
         batch.gather(source, order=order, batch=self.batch)
         batch.forward(weights, self.parameters, (self.keys, self.counters[1:2]))
+        return weights
+
+    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source, given: bool = False) -> None:
+        """One training step: nothing here allocates, synchronizes or depends on a number that changes."""
+        weights = self._forward(batch, source)
         labels = batch.labels if batch.places.sets == self.layout.members else batch.labels[0]
         batch.loss(labels, self.losses, self.correct, counter=self.counters)
+        if given:
+            batch.take_cotangents(self._given(batch.rows))
         batch.backward_dense(weights, dropped=True)
         batch.weight_gradients(weights, self.gradients)
         common = (self.tiles, self.parameters, self.gradients, self.moments[0])
         if self.optimizer == "adam":
-            adam.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
         else:
-            adam.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
         gpu_gather.launch_bump(self.counters, self.steps)
 
     def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
@@ -216,6 +258,7 @@ class Population:
             batch.gather(source, start=start)
             yield batch, slice(start, start + rows)
 
+    @torch.inference_mode(False)
     def _batch(self, rows: int, own: bool, precision: str, backward: str) -> gpu_batch.Batch:
         key = (rows, own, precision, backward)
         if key not in self._batches:
@@ -224,6 +267,7 @@ class Population:
             )
         return self._batches[key]
 
+    @torch.inference_mode(False)
     def _reserve(self, steps: int, order: int) -> None:
         """Room for a call's order and results; recordings know addresses, so they go when it grows."""
         if len(self.losses) < steps:
@@ -234,6 +278,18 @@ class Population:
         if len(self.order) < order:
             self.order = torch.empty(order, dtype=torch.int64, device=self.device)
             self.graphs.forget()
+
+    @torch.inference_mode(False)
+    def _given(self, rows: int) -> Tensor:
+        """Where the launches find the cotangents of a batch, [M, rows, Y]: taken when a call first has any."""
+        shape = (self.layout.members, rows, self.layout.classes)
+        if self.cotangents is None:
+            self.cotangents = self._new(self.layout.members * self.batch * self.layout.classes)
+        return self.cotangents[: math.prod(shape)].view(shape)
+
+    def _new(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory for a result, whatever torch's default dtype and device are."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def _here(self) -> contextlib.AbstractContextManager[object]:
         """Launches go to the current device: make it this one."""

@@ -6,13 +6,14 @@
 #include <string>
 #include <vector>
 
-#include "../simd.h"
+#include "../native/simd.h"
 
 namespace atras::step {
 
 constexpr int kBlock = 32;      // channels that lie side by side in an activation: [C/32][H][W][32]
 constexpr int kLane = 16;       // rows of dense weights are padded to a multiple of this
 constexpr int kPanel = 64;      // columns of a packed panel
+constexpr int kPatch = 9 * kBlock;  // floats of one output channel's weights for one input block
 
 enum class Activation { relu, sigmoid, tanh, gelu };
 

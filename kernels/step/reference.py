@@ -13,6 +13,15 @@ from ..dropout import reference as dropout
 from ..fgsm import reference as fgsm
 
 
+class InputGradient(NamedTuple):
+    """What `Step.input_gradient` returns: gradients (or signs), the logits on the way, and counts of zeros and NaN."""
+
+    gradient: Tensor
+    logits: Tensor
+    zero: Tensor
+    nan: Tensor
+
+
 class Convolution(NamedTuple):
     """A 3x3 convolution and its activation, and whether a 2x2 max-pool and dropout follow."""
 
@@ -83,7 +92,9 @@ class Step:
         self.rates = [stem_rate256 if layer.drops else 0 for layer in self.stem]
         self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
         shapes = [parameter_shapes(image_shape, classes, stem, widths) for widths in hidden]
-        self.parameters = [[torch.zeros(shape, dtype=dtype, requires_grad=True) for shape in each] for each in shapes]
+        self.parameters = [
+            [torch.zeros(shape, dtype=dtype, device="cpu", requires_grad=True) for shape in each] for each in shapes
+        ]
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
@@ -117,25 +128,40 @@ class Step:
         epsilon: float = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
+        cotangents: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One optimizer step of every member for each batch of its order: mean losses and correct predictions."""
-        members, orders = len(self.parameters), order.reshape(-1, order.shape[-1])
-        keys = torch.zeros(members, dtype=torch.int64) if keys is None else keys
         losses, correct = [], []
-        for m in range(members):
+        for m in range(len(self.parameters)):
             for group in self.optimizers[m].param_groups:
                 group["lr"] = float(learning_rates[m])
-            source, targets = self._pixels(images, None, 0.0), labels
-            if signs is not None:
-                source = torch.cat([source, self._pixels(images, signs[m], epsilon)])
-                targets = labels.repeat(2)
-            batches = torch.split(orders[0 if order_of is None else int(order_of[m])], self.batch)
+            source, index = self._source(m, images, signs, epsilon), self._order(m, order, order_of)
+            own = None if cotangents is None else cotangents[m].to(self.dtype)
             steps = [
-                self._step(m, source[index], targets[index], keys[m], first_step + s) for s, index in enumerate(batches)
+                self._step(m, source[i], labels[i % len(labels)], self._masks(keys, m, first_step + s), own)
+                for s, i in enumerate(torch.split(index, self.batch))
             ]
-            losses.append(torch.tensor([loss for loss, _ in steps], dtype=torch.float64))
-            correct.append(torch.tensor([count for _, count in steps], dtype=torch.int64))
+            losses.append(torch.tensor([loss for loss, _ in steps], dtype=torch.float64, device="cpu"))
+            correct.append(torch.tensor([count for _, count in steps], dtype=torch.int64, device="cpu"))
         return torch.stack(losses), torch.stack(correct)
+
+    def training_logits(
+        self,
+        images: Tensor,
+        order: Tensor,
+        *,
+        order_of: Tensor | None = None,
+        signs: Tensor | None = None,
+        epsilon: float = 0.0,
+        keys: Tensor | None = None,
+        first_step: int = 0,
+    ) -> Tensor:
+        """Logits [M, n, Y] of a batch with the dropout masks that a training step of it draws."""
+        found = []
+        for m in range(len(self.parameters)):
+            x = self._source(m, images, signs, epsilon)[self._order(m, order, order_of)]
+            found.append(self._forward(m, x, self._masks(keys, m, first_step)))
+        return torch.stack(found).detach()
 
     def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
         """Evaluation-mode logits [M, N, Y]."""
@@ -146,28 +172,58 @@ class Step:
         return torch.stack(found).detach()
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None = None, *, signs: bool = False, direction: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients (or signs times direction) [M, N, C, H, W], and how many of them are zero and NaN, [M]."""
-        gradients = []
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        cotangents: Tensor | None = None,
+        signs: bool = False,
+        direction: int = 1,
+    ) -> InputGradient:
+        """Gradients of the summed cross-entropy, or of the objective whose gradient by the logits is `cotangents`."""
+        gradients, logits = [], []
         for m in range(len(self.parameters)):
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
             z = self._forward(m, x)
             targets = z.argmax(1) if labels is None else labels[m] if labels.ndim == 2 else labels
-            (gradient,) = torch.autograd.grad(F.cross_entropy(z, targets, reduction="sum"), x)
+            if cotangents is None:
+                (gradient,) = torch.autograd.grad(F.cross_entropy(z, targets, reduction="sum"), x)
+            else:
+                (gradient,) = torch.autograd.grad(z, x, cotangents[m].to(self.dtype))
             gradients.append(gradient)
+            logits.append(z.detach())
         found = torch.stack(gradients)
         nan, zero = fgsm.counts(found)
-        return fgsm.signs(found, direction) if signs else found, zero, nan
+        return InputGradient(fgsm.signs(found, direction) if signs else found, torch.stack(logits), zero, nan)
 
-    def _step(self, member: int, x: Tensor, labels: Tensor, key: Tensor, step: int) -> tuple[float, int]:
-        z = self._forward(member, x, (key, torch.tensor(step)))
+    def _step(
+        self, member: int, x: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor], cotangents: Tensor | None
+    ) -> tuple[float, int]:
+        z = self._forward(member, x, masks)
         loss = F.cross_entropy(z, labels)
-        gradients = torch.autograd.grad(loss, self.parameters[member])
+        if cotangents is None:
+            gradients = torch.autograd.grad(loss, self.parameters[member])
+        else:
+            gradients = torch.autograd.grad(z, self.parameters[member], cotangents)
         for parameter, gradient in zip(self.parameters[member], gradients, strict=True):
             parameter.grad = gradient
         self.optimizers[member].step()
         return loss.item(), int((z.argmax(1) == labels).sum())
+
+    def _source(self, member: int, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+        """The images as pixels and, where there are signs, the member's adversarial copies behind them."""
+        source = self._pixels(images, None, 0.0)
+        if signs is None:
+            return source
+        return torch.cat([source, self._pixels(images, signs[member], epsilon)])
+
+    def _order(self, member: int, order: Tensor, order_of: Tensor | None) -> Tensor:
+        return order.reshape(-1, order.shape[-1])[0 if order_of is None else int(order_of[member])]
+
+    def _masks(self, keys: Tensor | None, member: int, step: int) -> tuple[Tensor, Tensor]:
+        """Key and step of a member's dropout."""
+        step_tensor = torch.tensor(step, dtype=torch.int64, device="cpu")
+        return torch.zeros_like(step_tensor) if keys is None else keys[member], step_tensor
 
     def _pixels(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
         if signs is None:

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "layout.h"
-#include "single.h"
 
 namespace atras::step {
 
@@ -56,6 +55,7 @@ struct Run {
   float* logits;                     // [rows padded][row_stride(classes)]
   double loss;
   std::int64_t correct;
+  const float* cotangents;           // d(objective)/d(logits) [rows][classes] in place of the loss's, or null
   // Attack.
   const std::int64_t* attack_labels; // [rows] or null for the predicted ones
   float* image_gradient;             // [rows][C][H][W] or null
@@ -79,9 +79,9 @@ struct Workspace {
   float *left, *right;   // operands of a dense product as pairs of bf16
 };
 
+// Op step as one instruction set's file compiles it; where the set has no bf16, that is emulated.
 struct Kernels {
-  const char* name;
-  bool bf16;
+  Instructions instructions;
   void (*pack)(const Run&, int conv);
   void (*stem_forward)(const Run&, int group, const Workspace&);
   void (*pack_panel)(const Run&, int layer, int panel, const Workspace&);
@@ -92,10 +92,9 @@ struct Kernels {
   void (*dense_update)(const Run&, int layer, int item, const Workspace&);
   void (*stem_backward)(Run&, int group, const Workspace&);
   void (*stem_update)(const Run&, int item);
-  SingleOps single;
 };
 
-// The widest set of this CPU, or the one that is wanted. bf16 arithmetic is emulated where the set lacks it.
-const Kernels& best_kernels(const char* wanted);
+// The functions of an instruction set, which must run here.
+const Kernels& kernels_of(Instructions id);
 
 }  // namespace atras::step

@@ -24,7 +24,7 @@ from atras.networks.randomness import permutation
 from atras.results.results import read
 from atras.running import orchestrator
 from atras.running.task import ENGINES
-from atras.testing.inputs import SMALL, tables_of
+from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages
 
 CPU = torch.device("cpu")

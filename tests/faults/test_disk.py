@@ -19,7 +19,7 @@ from atras.experiment.protocol import Execution
 from atras.results.results import Results, read, run_json
 from atras.running import orchestrator
 from atras.storage import atomic_write
-from atras.testing.inputs import SMALL, tables_of
+from atras.testing import SMALL, tables_of
 
 EXECUTION = Execution(engine="stack", device="cpu", checkpoint_every=0)
 CALLS = {"write": os.write, "fsync": os.fsync, "replace": os.replace, "open": os.open}

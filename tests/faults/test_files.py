@@ -42,7 +42,7 @@ from atras.results.schemas import SCHEMAS
 from atras.results.writer import Writer
 from atras.running import orchestrator
 from atras.storage import checksum, safetensors_file
-from atras.testing.inputs import SMALL, damage
+from atras.testing import SMALL, damage
 from atras.training.stages import Rows
 from atras.training.weights import read_member
 

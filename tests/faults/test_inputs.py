@@ -25,7 +25,7 @@ from atras.planning import calibration
 from atras.planning.plan import Plan
 from atras.planning.predicted_seconds import Speed
 from atras.running.prepare import make_plan
-from atras.testing.inputs import damage
+from atras.testing import damage
 
 Fuzz = Callable[..., None]
 

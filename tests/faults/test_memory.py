@@ -19,7 +19,7 @@ from atras.results.results import Results
 from atras.running import orchestrator
 from atras.running.prepare import make_plan
 from atras.running.task import ENGINES, out_of_memory
-from atras.testing.inputs import SMALL
+from atras.testing import SMALL
 from atras.training import stages
 
 # Five members of one depth, all in one group.

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from atras.kernels import Step, backends
-from atras.testing.inputs import poisoned
+from atras.kernels import backends
+from atras.testing import poisoned
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,9 @@ def _under_test() -> list[object]:
     ]
 
 
-def other_instructions() -> list[str]:
-    """Instruction sets this CPU has beside its best, for the ops made of op step's C++."""
-    if backends.missing("cpu", torch.device("cpu")):
-        return []
-    found = []
-    for name in ("amx", "avx512_bf16", "avx512", "avx2", "portable"):
-        try:
-            found.append(Step((1, 2, 2), 2, [[1]], instructions=name).instructions)
-        except ValueError:
-            continue
-    return [name for name in found if name != Step.best_instructions()]
-
-
-@pytest.fixture(params=other_instructions())
-def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each instruction set but the best in turn, under backend cpu."""
-    monkeypatch.setenv("ATRAS_BACKEND", "cpu")
-    monkeypatch.setattr(backends, "INSTRUCTIONS", request.param)
-    return str(request.param)
-
-
 @pytest.fixture(params=_under_test())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """Each backend in turn, chosen by ATRAS_BACKEND, with poisoned memory; of the module's BACKENDS, if it has any."""
-    if request.param.name not in ("reference", *getattr(request.module, "BACKENDS", ("cpu", "triton"))):
-        pytest.skip(f"the op has no backend {request.param.name}")
+    """Each backend in turn, chosen by ATRAS_BACKEND, with poisoned memory."""
     monkeypatch.setenv("ATRAS_BACKEND", request.param.name)
     with poisoned():
         yield request.param

@@ -8,10 +8,12 @@ import logging
 import pytest
 import torch
 
-from atras.kernels import backends, fgsm
+from atras.kernels import Step, backends, fgsm
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 BOTH = ("cpu", "triton")
+MISSING = backends.missing("cpu", CPU)
+extension = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +50,6 @@ def test_a_dtype_the_backend_lacks_falls_back(monkeypatch):
     assert choose(CUDA, torch.float16) == "triton"
 
 
-def test_an_op_that_knows_float32_alone_computes_the_others_in_plain_torch(monkeypatch, caplog):
-    monkeypatch.setattr(backends, "missing", lambda backend, device: "")
-    assert backends.choose("dense", BOTH, CUDA, torch.float32, wide=False) == "triton"
-    with caplog.at_level(logging.WARNING, logger="atras.kernels"):
-        for dtype in (torch.float64, torch.bfloat16, torch.float64):
-            assert backends.choose("dense", BOTH, CUDA, dtype, wide=False) == "reference"
-    assert [record.message for record in caplog.records] == [
-        f"dense: plain torch is used: backend triton computes in float32, got {name}; convert first"
-        for name in ("float64", "bfloat16")
-    ]
-
-
 def test_asking_for_a_missing_backend_is_an_error_that_names_the_remedy(monkeypatch):
     monkeypatch.setenv("ATRAS_BACKEND", "cpu")
     monkeypatch.setattr(backends, "_cpu_missing", "the C++ extension is not built; install a C++ compiler")
@@ -88,6 +78,25 @@ def test_an_unknown_backend_lists_the_known_ones(monkeypatch):
         choose()
 
 
+def test_an_op_without_plain_torch_goes_by_device(monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda backend, device: "")
+    for asked in ("", "auto", "reference", "cpu"):
+        monkeypatch.setenv("ATRAS_BACKEND", asked)
+        assert (backends.compiled(CPU), backends.compiled(CUDA)) == ("cpu", "triton")
+        assert backends.require("step", CPU) == "cpu"
+    monkeypatch.setenv("ATRAS_BACKEND", "triton")
+    assert backends.compiled(CPU) == backends.require("step", CPU) == "triton"
+
+
+def test_an_op_without_plain_torch_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(backends, "_cpu_missing", "the C++ extension is not built; install a C++ compiler")
+    with pytest.raises(ValueError, match=r"^step: the C\+\+ extension is not built; install a C\+\+ compiler$"):
+        backends.require("step", CPU)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^step: triton is not installed; run pip install triton \(Linux\)$"):
+        backends.require("step", CUDA)
+
+
 def test_reference_is_taken_when_asked_for(monkeypatch):
     monkeypatch.setenv("ATRAS_BACKEND", "reference")
     assert choose() == choose(CUDA) == "reference"
@@ -104,9 +113,10 @@ def test_the_report_is_json_and_gives_reasons(monkeypatch):
     there = json.loads(json.dumps(backends.report()))
     assert there["asked"] == "auto"
     if there["cpu"]["available"]:
-        assert there["cpu"]["instructions"] in ("portable", "avx2", "avx512")
+        assert there["cpu"]["instructions"] == backends.instruction_sets()[0]
         assert there["cpu"]["threads"] == torch.get_num_threads()
     monkeypatch.setattr(backends, "_cpu", None)
+    assert backends.instruction_sets() == []
     monkeypatch.setattr(backends, "_cpu_missing", "the C++ extension is not built")
     monkeypatch.setattr(backends, "_triton_version", lambda: None)
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
@@ -117,3 +127,35 @@ def test_the_report_is_json_and_gives_reasons(monkeypatch):
         "version": None,
         "reason": "triton is not installed; run pip install triton (Linux)",
     }
+
+
+@extension
+def test_the_instruction_sets_are_those_that_a_step_takes():
+    sets = backends.instruction_sets()
+    assert sets[-2:] == ["portable", "amx_emulated"]
+    for name in sets:
+        assert Step((1, 2, 2), 2, [[1]], instructions=name).instructions == name
+    for name in {"amx", "avx512_bf16", "avx512", "avx2"} - set(sets):
+        with pytest.raises(ValueError, match=rf"^step: instructions \(={name}\): expected"):
+            Step((1, 2, 2), 2, [[1]], instructions=name)
+    assert Step.best_instructions() == Step((1, 2, 2), 2, [[1]]).instructions == sets[0]
+    assert ("bf16" in Step.precisions()) == (sets[0] in ("amx", "avx512_bf16"))
+
+
+@extension
+def test_a_run_records_the_instructions_that_its_steps_use(monkeypatch, tmp_path):
+    from atras.experiment import Execution
+    from atras.running import run
+    from atras.testing import SMALL
+
+    used = set()
+
+    class Watched(Step):
+        def train(self, *arguments, **options):
+            used.add(self.instructions)
+            return super().train(*arguments, **options)
+
+    monkeypatch.setattr("atras.fused.Step", Watched)
+    run(SMALL.replace(epochs=1), Execution(engine="fused", device="cpu"), out=tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["environment"]["kernels"]
+    assert used == {record["cpu"]["instructions"]}

@@ -9,7 +9,7 @@ import torch
 
 from atras.kernels import backends, dropout
 from atras.kernels.dropout import reference
-from atras.testing.inputs import assert_close, make_dropout_inputs
+from atras.testing import assert_close, make_dropout_inputs
 
 once = pytest.mark.skipif(backends.interpreting(), reason="not about a backend; the parent process runs it")
 MISSING = backends.missing("cpu", torch.device("cpu"))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from atras.kernels import Perturbed, apply_signs, backends, fgsm
-from atras.testing.inputs import assert_close, make_fgsm_inputs
+from atras.testing import assert_close, make_fgsm_inputs
 
 EPSILON = 8 / 255
 # Odd, single, empty, and (last) more than one tile or program for a member.

@@ -6,36 +6,30 @@ import resource
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 
 from atras.kernels import Step, backends
-from atras.kernels.step import reference
-from atras.testing.inputs import assert_close, make_step_inputs, make_step_parameters, poisoned
+from atras.testing import assert_close, make_step_inputs, poisoned
+from populations import (
+    Case,
+    assert_near_the_definition,
+    assert_same,
+    define,
+    make,
+    parameters,
+    plan,
+    pour_all,
+    train,
+    work,
+)
 
 MISSING = backends.missing("cpu", torch.device("cpu"))
 pytestmark = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason=MISSING or "about the C++ extension")
-IMAGES = 60
-FIRST_STEP = 3
+# The sets that this CPU has beside its best, and the emulation of one.
+OTHERS = backends.instruction_sets()[1:]
 GCC, NM = shutil.which("g++"), shutil.which("nm")
-
-
-class Case(NamedTuple):
-    """A population and how it is trained."""
-
-    stem: str
-    image_shape: tuple[int, int, int]
-    activation: str
-    hidden: list[list[int]]
-    batch: int
-    images: int  # of a call; not a multiple of the batch, so that the last one is partial
-    head_rate256: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.stem}-{'x'.join(map(str, self.image_shape))}-{self.activation}-{self.batch}"
-
 
 # Widths around the vectors' (1, 7, 8, 9, 63, 1024), odd sides (a pool's remainder is dropped), batches of 1 and past
 # the panels' 64 and chunks' 96 rows.
@@ -64,75 +58,6 @@ CASES = [*DENSE, *STEMS, *(pytest.param(case, marks=pytest.mark.slow) for case i
 FEW = [DENSE[3], STEMS[0], STEMS[3], STEMS[4]]
 
 
-def other_instructions() -> list[str]:
-    """What this CPU has beside its best."""
-    if MISSING:
-        return []
-    found = []
-    for name in ("amx", "avx512_bf16", "avx512", "avx2", "portable", "amx_emulated"):
-        try:
-            found.append(Step((1, 2, 2), 2, [[1]], instructions=name).instructions)
-        except ValueError:
-            continue
-    return [name for name in found if name != Step.best_instructions()]
-
-
-def parameters(case, member):
-    shapes = reference.parameter_shapes(case.image_shape, 10, case.stem, case.hidden[member])
-    return make_step_parameters(shapes, seed=member + 5)
-
-
-def make(case, threads=1, **options):
-    """The op on poisoned scratch, with the case's parameters."""
-    common = {"stem": case.stem, "activation": case.activation, "head_rate256": case.head_rate256}
-    step = Step(case.image_shape, 10, case.hidden, batch=case.batch, threads=threads, **common, **options)
-    step.poison()
-    for m in range(len(case.hidden)):
-        step.pour_in(m, parameters(case, m))
-    return step
-
-
-def define(case, **options):
-    """The definition in float64, with the same parameters."""
-    common = {"stem": case.stem, "activation": case.activation, "head_rate256": case.head_rate256, **options}
-    step = reference.Step(case.image_shape, 10, case.hidden, batch=case.batch, dtype=torch.float64, **common)
-    for m in range(len(case.hidden)):
-        step.pour_in(m, parameters(case, m))
-    return step
-
-
-def work(case, dtype=torch.uint8):
-    """Images, labels and an order: whole epochs, each of them shuffled."""
-    images, labels = make_step_inputs(IMAGES, case.image_shape, dtype=dtype)
-    generator = torch.Generator().manual_seed(1)
-    epochs = [torch.randperm(IMAGES, generator=generator) for _ in range(-(-case.images // IMAGES))]
-    return images, labels, torch.cat(epochs)[: case.images]
-
-
-def plan(case, rate=1e-3):
-    """The other arguments of a call; keys use all 64 bits."""
-    members = len(case.hidden)
-    keys = torch.arange(members) * 2**40 - 77
-    return {"learning_rates": torch.full((members,), rate).double(), "keys": keys, "first_step": FIRST_STEP}
-
-
-def train(step, case, dtype=torch.uint8, rate=1e-3):
-    return step.train(*work(case, dtype), **plan(case, rate))
-
-
-def pour_all(step, case):
-    return [step.pour_out(m) for m in range(len(case.hidden))]
-
-
-def assert_same(found, expected):
-    """Bit for bit, in tuples and lists too."""
-    if isinstance(found, torch.Tensor):
-        assert_close(found, expected)
-        return
-    for a, b in zip(found, expected, strict=True):
-        assert_same(a, b)
-
-
 def assert_trains_as_defined(case, optimizer, **options):
     rate, momentum, distance = {"adam": (1e-3, 0.0, 2e-2), "sgd": (0.05, 0.5, 1e-3)}[optimizer]
     step, definition = (
@@ -142,11 +67,7 @@ def assert_trains_as_defined(case, optimizer, **options):
     # float32 against float64: sums of up to 9 * 64 products round by some 1e-6, which a few updates amplify.
     assert_close(losses, expected, rtol=2e-5, atol=2e-6)
     assert_same(correct, expected_correct)
-    for m, (found, defined) in enumerate(zip(pour_all(step, case), pour_all(definition, case), strict=True)):
-        for a, b, start in zip(found, defined, parameters(case, m), strict=True):
-            # How far each array is off, against how far it moved. Adam moves a parameter whose gradient is but rounding
-            # by its full rate, so a few of them may differ.
-            assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)
+    assert_near_the_definition(step, definition, case, distance)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -155,7 +76,7 @@ def test_trains_as_defined(case, optimizer):
     assert_trains_as_defined(case, optimizer)
 
 
-@pytest.mark.parametrize("instructions", other_instructions())
+@pytest.mark.parametrize("instructions", OTHERS)
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_every_instruction_set_trains_as_defined(case, instructions):
     assert_trains_as_defined(case, "adam", instructions=instructions)
@@ -167,7 +88,7 @@ def assert_evaluates_as_defined(case, dtype=torch.uint8, **options):
     # float32 against float64, as for training but without updates.
     assert_close(step.logits(images).double(), definition.logits(images), rtol=1e-4, atol=1e-5)
     for given in (labels, None):
-        found, zero, nan = step.input_gradient(images, given)
+        found, _, zero, nan = step.input_gradient(images, given)
         expected, *_ = definition.input_gradient(images, given)
         for a, b in zip(found.double(), expected, strict=True):
             assert (a - b).norm() <= 1e-5 * b.norm()
@@ -180,7 +101,7 @@ def test_evaluates_and_differentiates_as_defined(case):
     assert_evaluates_as_defined(case)
 
 
-@pytest.mark.parametrize("instructions", other_instructions())
+@pytest.mark.parametrize("instructions", OTHERS)
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_every_instruction_set_evaluates_as_defined(case, instructions):
     assert_evaluates_as_defined(case, instructions=instructions)
@@ -200,10 +121,10 @@ def test_float_images_are_taken_as_they_are(case):
 def test_signs_are_those_of_the_gradient(case):
     images, labels, _ = work(case)
     step, both = make(case), labels.repeat(len(case.hidden), 1)
-    gradient, *counts = step.input_gradient(images, labels)
+    gradient, *rest = step.input_gradient(images, labels)
     for direction in (1, -1):
         found = step.input_gradient(images, both, signs=True, direction=direction)
-        assert_same(found, (direction * gradient.sign().to(torch.int8), *counts))
+        assert_same(found, (direction * gradient.sign().to(torch.int8), *rest))
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
@@ -216,7 +137,7 @@ def test_input_gradient_is_the_slope_of_the_loss(case):
 
     def losses(distance):
         z = step.logits((images + distance * direction).contiguous()).double().log_softmax(-1)
-        return -z[:, torch.arange(IMAGES), labels].sum(1)
+        return -z[:, torch.arange(len(labels)), labels].sum(1)
 
     slope = (losses(1e-3) - losses(-1e-3)) / 2e-3
     expected = (gradient.double() * direction.double()).flatten(1).sum(1)
@@ -241,7 +162,7 @@ def test_adversarial_copies_and_orders_of_its_own(case):
     members, generator = len(case.hidden), torch.Generator().manual_seed(4)
     images, labels, _ = work(case)
     signs = torch.randint(-1, 2, (members, *images.shape), generator=generator, dtype=torch.int8)
-    orders = torch.stack([torch.randperm(2 * IMAGES, generator=generator)[:50] for _ in range(3)])
+    orders = torch.stack([torch.randperm(2 * len(images), generator=generator)[:50] for _ in range(3)])
     arguments = {
         "order_of": torch.tensor([2, 0, 1])[:members],
         "learning_rates": torch.tensor([1e-3, 1e-2, 1e-4]).double()[:members],
@@ -268,14 +189,14 @@ def bf16_distances(case, instructions):
     return (found - expected).abs() / expected
 
 
-@pytest.mark.parametrize("instructions", ["", *other_instructions()])
+@pytest.mark.parametrize("instructions", ["", *OTHERS])
 @pytest.mark.parametrize("case", [DENSE[1], *FEW[:3]], ids=str)
 def test_bf16_losses_stay_close(case, instructions):
     # A factor rounds by 2**-9 of itself, and ten updates amplify that.
     assert bf16_distances(case, instructions).max() < 2e-2
 
 
-@pytest.mark.parametrize("instructions", ["", *other_instructions()])
+@pytest.mark.parametrize("instructions", ["", *OTHERS])
 def test_bf16_losses_of_a_deep_stem_stay_close(instructions):
     # Four convolutions and Adam amplify more: of 24 members one or two in ten leave 2e-2 within ten steps, with torch's
     # autocast (median 8e-3) as with this op (7e-3). So most must stay, and all at first, before any update.
@@ -326,7 +247,7 @@ def test_a_network_of_nan_gives_nan_and_counts_it(case):
     step.pour_in(0, [torch.full_like(array, torch.nan) for array in parameters(case, 0)])
     images, labels, _ = work(case)
     assert step.logits(images)[0].isnan().all()
-    gradient, zero, nan = step.input_gradient(images, labels)
+    gradient, _, zero, nan = step.input_gradient(images, labels)
     # Zeros of the gradient are skipped, so a pixel that won no pool has a zero where a dense product has 0 * NaN.
     assert gradient[0, :, :, 1, 1].isnan().all()
     assert_same((zero, nan), ((gradient == 0).flatten(1).sum(1), gradient.isnan().flatten(1).sum(1)))
@@ -396,109 +317,14 @@ def test_memory_does_not_grow_over_a_thousand_steps():
 def test_the_best_instructions_are_taken_and_named():
     assert make(DENSE[0]).instructions == Step.best_instructions()
     assert Step.precisions()[0] == "fp32"
-    for name in other_instructions():
+    for name in OTHERS:
         assert make(DENSE[0], instructions=name).instructions == name
-
-
-OPTION_ERRORS = [
-    ({"stem": "conv3"}, "stem (='conv3'): expected one of none, conv2, conv4"),
-    ({"activation": "elu"}, "activation (='elu'): expected one of relu, sigmoid, tanh, gelu"),
-    ({"optimizer": "lion"}, "optimizer (='lion'): expected one of adam, sgd"),
-    ({"precision": "fp64"}, "precision (='fp64'): expected one of fp32, tf32, bf16"),
-    ({"instructions": "mmx"}, "instructions (=mmx): expected amx, avx512_bf16, avx512, avx2 or portable"),
-    ({"image_shape": (1, 0, 8)}, "image_shape (=(1, 0, 8)): expected (C, H, W)"),
-    ({"stem": "conv2"}, "stem (='conv2'): expected images of at least 10x10, got 8x8; use stem none"),
-    ({"stem": "conv4", "image_shape": (32, 12, 12)}, "expected images of at most 31 channels, got 32"),
-    ({"hidden": []}, "hidden (=[]): expected the hidden widths of at least one member"),
-    ({"hidden": [[8, 0]]}, "hidden width (=0): expected a whole number from 1"),
-    ({"classes": 0}, "classes (=0): expected a whole number from 1"),
-    ({"batch": 0}, "batch (=0): expected a whole number from 1"),
-    ({"threads": 0}, "threads (=0): expected a whole number from 1"),
-    ({"head_rate256": 256}, "head_rate256 (=256): expected a whole number from 0 to 255"),
-    ({"stem_rate256": -1}, "stem_rate256 (=-1): expected a whole number from 0 to 255"),
-    ({"momentum": -1.0}, "momentum (=-1.0): expected a finite number of at least 0"),
-]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), OPTION_ERRORS, ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_a_wrong_option_is_named(options, message):
-    with pytest.raises(ValueError) as error:
-        Step(**{"image_shape": (1, 8, 8), "classes": 10, "hidden": [[8]], **options})
-    assert str(error.value).startswith("step: ")
-    assert message in str(error.value)
-
-
-IMAGES_OF_8 = torch.zeros(4, 1, 8, 8)
-CALL_ERRORS = [
-    ({"images": [0.0]}, "expected images as a torch tensor, got list"),
-    ({"images": torch.zeros(4, 1, 8, 7)}, "expected images [N, 1, 8, 8], got (4, 1, 8, 7); reshape before the call"),
-    ({"images": IMAGES_OF_8.expand(2, 4, 1, 8, 8).contiguous()}, "expected images [N, 1, 8, 8], got (2, 4, 1, 8, 8)"),
-    ({"images": IMAGES_OF_8.double()}, "expected images of dtype uint8 or float32, got float64; convert them"),
-    ({"images": IMAGES_OF_8.to("meta")}, "expected images on the CPU, got meta; move it before the call"),
-    ({"images": IMAGES_OF_8.mT}, "expected images contiguous, got strides (64, 64, 1, 8); call .contiguous() first"),
-    ({"labels": torch.zeros(3, dtype=torch.int64)}, "expected labels [4], got (3,)"),
-    ({"labels": torch.zeros(4, dtype=torch.int32)}, "expected labels of dtype int64, got int32"),
-    (
-        {"labels": torch.tensor([0, 1, 2, 10])},
-        "expected labels from 0 to 9, got 0 to 10; give Step the number of classes",
-    ),
-    ({"labels": torch.tensor([0, 1, -1, 3])}, "expected labels from 0 to 9, got -1 to 3"),
-    ({"order": torch.tensor([4])}, "expected order from 0 to 3, got 4 to 4; an index past the images needs signs"),
-    ({"order": torch.tensor([0.0])}, "expected order of dtype int64, got float32"),
-    ({"order_of": torch.tensor([0, 1])}, "expected order_of from 0 to 0, got 0 to 1; give order a row for each"),
-    ({"order_of": torch.tensor([0])}, "expected order_of [2], got (1,)"),
-    ({"signs": torch.zeros(4, 1, 8, 8, dtype=torch.int8)}, "expected signs [2, 4, 1, 8, 8], got (4, 1, 8, 8)"),
-    ({"signs": torch.zeros(2, 4, 1, 8, 8)}, "expected signs of dtype int8, got float32"),
-    ({"epsilon": float("nan")}, "epsilon (=nan): expected a finite number of at least 0"),
-    ({"learning_rates": torch.zeros(3)}, "expected learning_rates [2], got (3,)"),
-    ({"keys": torch.zeros(1, dtype=torch.int64)}, "expected keys [2], got (1,)"),
-    ({"first_step": -1}, "first_step (=-1): expected a whole number from 0"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), CALL_ERRORS, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_wrong_argument_is_named(change, message):
-    call = {
-        "images": IMAGES_OF_8,
-        "labels": torch.arange(4),
-        "order": torch.arange(4),
-        "learning_rates": torch.zeros(2),
-    }
-    with pytest.raises(ValueError) as error:
-        Step((1, 8, 8), 10, [[8], [9]]).train(**{**call, **change})
-    assert str(error.value).startswith("step: ")
-    assert message in str(error.value)
-
-
-def test_wrong_arguments_of_the_other_calls_are_named():
-    step = Step((1, 8, 8), 10, [[8], [9]], optimizer="sgd")
-    calls = [
-        (lambda: step.pour_in(2, []), "member (=2): expected a whole number from 0 to 1"),
-        (lambda: step.pour_out(0, 2), "moment (=2): expected a whole number from 0 to 1"),
-        (lambda: step.pour_in(0, []), "expected 4 arrays for member 0, got 0"),
-        (lambda: step.pour_in(0, step.pour_out(1)), "expected array 0 of member 0 [8, 64], got (9, 64)"),
-        (lambda: step.set_steps([1]), "expected steps of 2 members, got 1"),
-        (lambda: step.set_steps([1, -1]), "steps (=-1): expected a whole number from 0"),
-        (lambda: step.logits(IMAGES_OF_8.expand(3, 4, 1, 8, 8)), "expected images [N, 1, 8, 8] or [2, N, 1, 8, 8]"),
-        (
-            lambda: step.input_gradient(IMAGES_OF_8, torch.zeros(2, 3).long()),
-            "expected labels [4] or [2, 4], got (2, 3)",
-        ),
-        (lambda: step.input_gradient(IMAGES_OF_8, direction=0), "direction (=0): expected 1 (ascend) or -1 (descend)"),
-    ]
-    for call, message in calls:
-        with pytest.raises(ValueError) as error:
-            call()
-        assert str(error.value).startswith("step: ")
-        assert message in str(error.value)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (GCC and NM), reason="needs g++ and nm")
 def test_code_of_an_instruction_set_is_used_by_that_set_alone(tmp_path):
-    folder = Path(__file__).parents[2] / "kernels" / "step"
+    folder = Path(__file__).parents[2] / "kernels" / "native"
     for name, flag in (("isa_avx2", "-mavx2"), ("isa_avx512", "-mavx512f")):
         flags = ["-std=c++17", "-O3", "-fPIC", "-Wno-psabi", "-mfma", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
         flags = [*flags[: 5 if name == "isa_avx2" else None], flag]

@@ -24,10 +24,10 @@ HERE = Path(__file__).parent
 def test_interpreted_kernels_agree_with_the_definitions():
     """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    files = [HERE / "test_fgsm.py", HERE / "test_dropout.py"]
+    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ambient_state")]
     run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 90, run.stdout
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 120, run.stdout
 
 
 FGSM = {

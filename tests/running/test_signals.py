@@ -16,7 +16,7 @@ import pytest
 from atras.cli import run_command
 from atras.engines.fused import FusedEngine
 from atras.running import prepare, signals
-from atras.testing.inputs import tables_of
+from atras.testing import tables_of
 from atras.training import stages
 
 ROOT = Path(run_command.__file__).parents[2]

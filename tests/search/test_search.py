@@ -28,7 +28,7 @@ from atras.running.progress import Reporter
 from atras.search.halving import plan_rounds, round_lines
 from atras.search.search import pareto_lines, resume, search
 from atras.storage import atomic_write, checksum
-from atras.testing.inputs import tables_of
+from atras.testing import tables_of
 from atras.training import stages
 
 SPACE = tuple(Candidate((width,)) for width in (4, 6, 8, 10, 12, 14))

@@ -76,7 +76,9 @@ def test_a_file_that_is_replaced_is_checked_anew(path: Path) -> None:
         safetensors_file.read_some_tensors(path, "mine", "")
 
 
-@pytest.mark.parametrize("read", [safetensors_file.read_tensors, lambda path, name: safetensors_file.read_some_tensors(path, name, "")])
+@pytest.mark.parametrize(
+    "read", [safetensors_file.read_tensors, lambda path, name: safetensors_file.read_some_tensors(path, name, "")]
+)
 def test_other_files_are_refused(path: Path, read: object) -> None:
     assert callable(read)
     with pytest.raises(ValueError, match="format 'mine'"):
@@ -92,7 +94,9 @@ def test_other_files_are_refused(path: Path, read: object) -> None:
 
 
 def test_a_seal_covers_every_bit_and_has_one_place() -> None:
-    parts = checksum.with_checksum(b"sum:", b"head sum:" + checksum.BLANK.encode() + b" tail", b"more", memoryview(b"and more"))
+    parts = checksum.with_checksum(
+        b"sum:", b"head sum:" + checksum.BLANK.encode() + b" tail", b"more", memoryview(b"and more")
+    )
     whole = b"".join(parts)
     checksum.check_checksum(b"sum:", whole)
     for place in range(len(whole)):

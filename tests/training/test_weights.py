@@ -15,7 +15,7 @@ from atras.networks.candidates import Candidate
 from atras.networks.network import Spec, initial_parameters, logits, parameter_shapes
 from atras.running import orchestrator
 from atras.running.prepare import prepare
-from atras.testing.inputs import SMALL
+from atras.testing import SMALL
 from atras.training import weights
 
 SPEC = Spec((1, 4, 4), 3)

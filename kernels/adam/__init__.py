@@ -1,1 +1,0 @@
-"""Op adam: one optimizer step of every member over one flat buffer."""

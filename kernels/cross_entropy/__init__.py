@@ -1,1 +1,0 @@
-"""Op cross_entropy: the mean loss of a batch and its gradient in one pass."""

@@ -1,1 +1,0 @@
-"""Op dense: a dense layer and its activation, for one candidate or, under vmap, for all at once."""

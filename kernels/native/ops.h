@@ -1,0 +1,30 @@
+// The ops of _cpu that are plain functions, over raw pointers.
+#pragma once
+
+#include <cstdint>
+
+namespace atras {
+
+using Address = std::uintptr_t;
+
+// values[m, i] = clamp(pixel + epsilon * direction * sign(gradients[m, i]), low, high); counts of NaN and zero gradients.
+// images: [members or 1, pixels], uint8 or the gradients' type; gradients, values: float or (wide) double.
+void fgsm(Address images, Address gradients, Address values, Address nan_counts, Address zero_counts, bool shared,
+          bool bytes, bool wide, std::int64_t members, std::int64_t pixels, double epsilon, int direction, double low,
+          double high, int threads);
+
+// values[m, i] = direction * sign(gradients[m, i]) as int8, and the same counts.
+void fgsm_signs(Address gradients, Address values, Address nan_counts, Address zero_counts, bool wide,
+                std::int64_t members, std::int64_t pixels, int direction, int threads);
+
+// values[m, i] = clamp(pixel + epsilon * signs[m, i], low, high).
+void apply_signs(Address images, Address signs, Address values, bool shared, bool bytes, bool wide,
+                 std::int64_t members, std::int64_t pixels, double epsilon, double low, double high, int threads);
+
+// Dropout of x [members, rows, spots, channels], or [members, rows, channels, spots] if planar; widths (int64, or 0 for
+// none) gives each member's real channels where rows of one spot are padded.
+void dropout(Address x, Address y, Address keys, Address steps, Address widths, bool wide, bool planar,
+             std::int64_t members, std::int64_t rows, std::int64_t spots, std::int64_t channels, std::uint32_t layer,
+             int rate256, int threads);
+
+}  // namespace atras

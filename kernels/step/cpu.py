@@ -1,0 +1,168 @@
+"""Op step on the CPU: the C++ extension behind the interface that the GPU's `Population` has too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from . import reference
+
+STEM_CODES = {"none": 0, "conv2": 2, "conv4": 4}
+
+
+class Population:
+    """The networks and optimizers of a `Step` in C++. Arguments, all of them on the CPU, are checked there.
+
+    Args:
+        image_shape, classes, hidden, stem, activation, batch, optimizer, momentum, stem_rate256, head_rate256,
+            precision, threads, instructions: as of `Step`.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        hidden: Sequence[Sequence[int]],
+        *,
+        stem: str,
+        activation: str,
+        batch: int,
+        optimizer: str,
+        momentum: float,
+        stem_rate256: int,
+        head_rate256: int,
+        precision: str,
+        threads: int,
+        instructions: str,
+    ) -> None:
+        self.classes, self.batch, self.members = classes, batch, len(hidden)
+        extension = backends.cpu_extension()
+        kind = list(reference.ACTIVATIONS).index(activation)
+        rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
+        numbers = (optimizer == "adam", momentum, precision == "bf16")
+        spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
+        self._step = extension.Step(spec, list(map(list, hidden)), threads, instructions)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of parameters, moments and scratch."""
+        return int(self._step.bytes())
+
+    @property
+    def instructions(self) -> str:
+        """The instruction set in use."""
+        return str(self._step.instructions())
+
+    def member_steps(self) -> list[int]:
+        """Optimizer steps of each member."""
+        return [self._step.steps(member) for member in range(self.members)]
+
+    def set_steps(self, steps: Sequence[int]) -> None:
+        """Restore them."""
+        for member, count in enumerate(steps):
+            self._step.set_steps(member, count)
+
+    def reset_optimizer(self) -> None:
+        """Forget moments and step counts."""
+        self._step.reset_optimizer()
+
+    def poison(self) -> None:
+        """Fill scratch memory with NaN."""
+        self._step.poison()
+
+    def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
+        """Set a member's parameters (0) or moments (1, 2)."""
+        for i, array in enumerate(arrays):
+            self._step.pour(member, i, moment, array.data_ptr(), True)
+
+    def pour_out(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
+        """Copies of what `pour_in` sets."""
+        arrays = [_empty(*shape) for shape in shapes]
+        for i, array in enumerate(arrays):
+            self._step.pour(member, i, moment, array.data_ptr(), False)
+        return arrays
+
+    def train(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        order: Tensor,
+        order_of: Tensor,
+        signs: Tensor | None,
+        epsilon: float,
+        learning_rates: Tensor,
+        keys: Tensor,
+        first_step: int,
+        cotangents: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Step.train`; order [K, n], order_of [M]."""
+        rows, rates = order_of.to(torch.int32), learning_rates.to(torch.float64)
+        losses = _empty(self.members, -(-order.shape[1] // self.batch), dtype=torch.float64)
+        correct = _empty(*losses.shape, dtype=torch.int64)
+        source, orders = _source(images, signs, epsilon), _orders(order, rows, keys, first_step)
+        numbers = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
+        self._step.train(source, labels.data_ptr(), orders, *numbers, _address(cotangents))
+        return losses, correct
+
+    def training_logits(
+        self,
+        images: Tensor,
+        order: Tensor,
+        order_of: Tensor,
+        signs: Tensor | None,
+        epsilon: float,
+        keys: Tensor,
+        first_step: int,
+    ) -> Tensor:
+        """As `Step.training_logits`; order [K, n], order_of [M]."""
+        rows = order_of.to(torch.int32)
+        values = _empty(self.members, order.shape[1], self.classes)
+        orders = _orders(order, rows, keys, first_step)
+        self._step.training_logits(_source(images, signs, epsilon), orders, values.data_ptr())
+        return values
+
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+        """As `Step.logits`."""
+        values = _empty(self.members, images.shape[-4], self.classes)
+        self._step.logits(_source(images, signs, epsilon), values.data_ptr())
+        return values
+
+    def input_gradient(
+        self, images: Tensor, labels: Tensor | None, cotangents: Tensor | None, signs: bool, direction: int
+    ) -> reference.InputGradient:
+        """As `Step.input_gradient`."""
+        count = images.shape[-4]
+        out = _empty(self.members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
+        logits = _empty(self.members, count, self.classes)
+        zero, nan = _empty(2, self.members, dtype=torch.int64)
+        targets = (_address(labels), count if labels is not None and labels.ndim == 2 else 0)
+        outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
+        counts = (zero.data_ptr(), nan.data_ptr())
+        source = _source(images, None, 0.0)
+        self._step.attack(source, *targets, _address(cotangents), *outputs, direction, *counts)
+        return reference.InputGradient(out, logits, zero, nan)
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a result, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int) -> object:
+    """The extension's view of an order and its dropout: pointers, which the caller keeps alive."""
+    make = backends.cpu_extension().make_orders
+    return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step)
+
+
+def _source(images: Tensor, signs: Tensor | None, epsilon: float) -> object:
+    """The extension's view of images: pointers, which the caller keeps alive."""
+    kind = images.dtype == torch.uint8
+    make = backends.cpu_extension().make_images
+    return make(images.data_ptr(), kind, images.shape[-4], _address(signs), epsilon, images.ndim == 5)

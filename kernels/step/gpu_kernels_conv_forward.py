@@ -1,0 +1,165 @@
+"""The convolution block's forward pass as a Triton kernel; `gpu_convolution` launches it and explains its arguments."""
+
+# No `from __future__ import annotations`: Triton reads the annotations.
+import triton
+import triton.language as tl
+
+from ..dropout.gpu_kernels import random_bytes, random_bytes_at
+from .gpu_kernels_conv_tiles import (
+    CLOSED,
+    SCALED,
+    add_row,
+    load_pixels,
+    load_tap,
+    load_window,
+    pixel_offsets,
+    split_rows,
+)
+
+
+@triton.jit
+def activate(b_z, ACTIVATION: tl.constexpr):
+    """Activation and its derivative; NaN stays NaN."""
+    if ACTIVATION == "relu":
+        return tl.where(b_z <= 0, 0.0, b_z), b_z
+    elif ACTIVATION == "sigmoid":
+        b_y = tl.sigmoid(b_z)
+        return b_y, b_y * (1 - b_y)
+    elif ACTIVATION == "tanh":
+        b_y = 2 * tl.sigmoid(2 * b_z) - 1
+        return b_y, 1 - b_y * b_y
+    else:
+        tl.static_assert(ACTIVATION == "gelu")
+        b_share = 0.5 * (1 + tl.erf(b_z * 0.7071067811865476))
+        return b_z * b_share, b_share + b_z * tl.exp(-0.5 * b_z * b_z) * 0.3989422804014327
+
+
+@triton.jit
+def pool(b_0, b_1, b_2, b_3, ACTIVATION: tl.constexpr):
+    """The first of the largest activations, as its pre-activation, and its window; NaN is larger than all."""
+    b_best, b_window = b_0, tl.zeros(b_0.shape, tl.int32)
+    b_top = b_best
+    if ACTIVATION == "gelu":
+        b_top, _ = activate(b_best, ACTIVATION)
+    for window in tl.static_range(1, 4):
+        b_z = b_1 if window == 1 else (b_2 if window == 2 else b_3)
+        b_y = b_z
+        # The others rise with their argument; GELU falls first.
+        if ACTIVATION == "gelu":
+            b_y, _ = activate(b_z, ACTIVATION)
+        b_larger = (b_y > b_top) | (b_y != b_y)
+        b_best = tl.where(b_larger, b_z, b_best)
+        b_top = tl.where(b_larger, b_y, b_top)
+        b_window = tl.where(b_larger, window, b_window)
+    return b_best, b_window
+
+
+@triton.jit
+def dropped_at(p_key, p_step, index, RATE: tl.constexpr, i_at, i_o, FILTERS: tl.constexpr):
+    """Whether op dropout drops positions [ROWS, len(i_o)]; i_at [ROWS] is where each row's filter 0 counts."""
+    key, step = tl.load(p_key), tl.load(p_step)
+    if FILTERS % 16 == 0:
+        WIDTH: tl.constexpr = i_o.shape[0] // 16
+        i_block = (i_at // 16)[:, None] + (tl.program_id(2) * WIDTH + tl.arange(0, WIDTH))[None, :]
+        b_bytes = random_bytes(key, step, index, tl.ravel(i_block.to(tl.int32)))
+        return tl.reshape(b_bytes, (i_at.shape[0], i_o.shape[0])) < RATE
+    else:
+        return random_bytes_at(key, step, index, i_at[:, None] + i_o[None, :]) < RATE
+
+
+@triton.jit
+def finish(
+    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, scale, index, i_at, i_o, inside,
+    RATE: tl.constexpr, FILTERS: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Activate, drop and store one position a row, and what the backward pass needs of it."""
+    b_y, b_slope = activate(b_z, ACTIVATION)
+    b_closed = tl.zeros(b_z.shape, tl.int1)
+    if ACTIVATION == "relu":
+        b_closed = b_z <= 0
+    if p_key is not None:
+        b_dropped = dropped_at(p_key, p_step, index, RATE, i_at, i_o, FILTERS)
+        b_y = tl.where(b_dropped, 0.0, b_y * scale)
+        b_slope = tl.where(b_dropped, 0.0, b_slope * scale)
+        b_closed = b_closed | b_dropped
+        b_window = b_window + SCALED
+    i_at = i_at[:, None] + i_o[None, :]
+    inside = inside[:, None] & (i_o < FILTERS)[None, :]
+    tl.store(p_y + i_at, b_y.to(p_y.dtype.element_ty), mask=inside)
+    tl.store(p_saved + i_at, tl.where(b_closed, CLOSED, b_window).to(tl.uint8), mask=inside)
+    if p_slopes is not None:
+        tl.store(p_slopes + i_at, b_slope.to(p_slopes.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["images", "index"])
+def forward_kernel(
+    p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, images, scale, index,
+    SHARED: tl.constexpr, OWN_STEP: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, FILTERS: tl.constexpr,
+    PADDING: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, RATE: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    OUT_Y: tl.constexpr = HEIGHT + 2 * PADDING - 2
+    OUT_X: tl.constexpr = WIDTH + 2 * PADDING - 2
+    DOWN: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
+    ACROSS: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
+    SIZE: tl.constexpr = (DOWN * ACROSS if POOL else OUT_Y * OUT_X) * FILTERS
+    i_member = tl.program_id(1).to(tl.int64)
+    i_image, i_down, i_across, inside = split_rows(images * DOWN * ACROSS, DOWN, ACROSS, ROWS, tl.program_id(0))
+    i_o = tl.program_id(2) * BLOCK_O + tl.arange(0, BLOCK_O)
+    i_y, i_x = i_down * 2 - PADDING, i_across * 2 - PADDING
+    if not SHARED:
+        p_x += i_member * images * (HEIGHT * WIDTH * CHANNELS)
+    p_weight += i_member * (9 * CHANNELS * FILTERS)
+    b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
+    b_1, b_2, b_3 = b_0, b_0, b_0
+    if FEW:
+        i_k = tl.arange(0, BLOCK_C)
+        b_w = load_tap(p_weight, 0, i_k, i_o, 9 * CHANNELS, FILTERS)
+        b_x = load_window(p_x, i_image, i_y, i_x, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_0 = tl.dot(b_x, b_w, b_0, input_precision=PRECISION)
+        b_x = load_window(p_x, i_image, i_y, i_x + 1, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_1 = tl.dot(b_x, b_w, b_1, input_precision=PRECISION)
+        b_x = load_window(p_x, i_image, i_y + 1, i_x, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_2 = tl.dot(b_x, b_w, b_2, input_precision=PRECISION)
+        b_x = load_window(p_x, i_image, i_y + 1, i_x + 1, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_3 = tl.dot(b_x, b_w, b_3, input_precision=PRECISION)
+    else:
+        for first in tl.range(0, CHANNELS, BLOCK_C):
+            i_c = first + tl.arange(0, BLOCK_C)
+            for tap in tl.range(0, 3, loop_unroll_factor=UNROLL):
+                b_w0 = load_tap(p_weight, tap * 3, i_c, i_o, CHANNELS, FILTERS)
+                b_w1 = load_tap(p_weight, tap * 3 + 1, i_c, i_o, CHANNELS, FILTERS)
+                b_w2 = load_tap(p_weight, tap * 3 + 2, i_c, i_o, CHANNELS, FILTERS)
+                for down in tl.static_range(2):
+                    i_row = i_y + (tap + down)
+                    b_x0 = load_pixels(p_x, i_image, i_row, i_x, i_c, inside, HEIGHT, WIDTH, CHANNELS)
+                    b_x1 = load_pixels(p_x, i_image, i_row, i_x + 1, i_c, inside, HEIGHT, WIDTH, CHANNELS)
+                    b_x2 = load_pixels(p_x, i_image, i_row, i_x + 2, i_c, inside, HEIGHT, WIDTH, CHANNELS)
+                    b_x3 = load_pixels(p_x, i_image, i_row, i_x + 3, i_c, inside, HEIGHT, WIDTH, CHANNELS)
+                    if down == 0:
+                        b_0, b_1 = add_row(b_0, b_1, b_x0, b_x1, b_x2, b_x3, b_w0, b_w1, b_w2, PRECISION)
+                    else:
+                        b_2, b_3 = add_row(b_2, b_3, b_x0, b_x1, b_x2, b_x3, b_w0, b_w1, b_w2, PRECISION)
+    b_bias = tl.load(p_bias + i_member * FILTERS + i_o, mask=i_o < FILTERS, other=0.0)[None, :]
+    b_0, b_1, b_2, b_3 = b_0 + b_bias, b_1 + b_bias, b_2 + b_bias, b_3 + b_bias
+    p_y, p_saved = p_y + i_member * images * SIZE, p_saved + i_member * images * SIZE
+    if p_slopes is not None:
+        p_slopes += i_member * images * SIZE
+    if p_keys is not None:
+        p_keys += i_member
+        if OWN_STEP:
+            p_step += i_member
+    if POOL:
+        i_at = ((i_image * DOWN + i_down) * ACROSS + i_across) * FILTERS
+        b_0, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)
+        finish(b_0, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, inside,
+               RATE, FILTERS, ACTIVATION)  # fmt: skip
+    else:
+        b_window = tl.zeros((ROWS, BLOCK_O), tl.int32)
+        for window in tl.static_range(4):
+            b_z = b_0 if window == 0 else (b_1 if window == 1 else (b_2 if window == 2 else b_3))
+            i_down_2, i_across_2 = i_down * 2 + window // 2, i_across * 2 + window % 2
+            i_at, there = pixel_offsets(i_image, i_down_2, i_across_2, inside, OUT_Y, OUT_X, FILTERS)
+            finish(b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, there,
+                   RATE, FILTERS, ACTIVATION)  # fmt: skip

@@ -1,0 +1,43 @@
+"""The loss of all members on a GPU: softmax cross-entropy, correct predictions and the gradient of the logits."""
+
+from __future__ import annotations
+
+import triton
+from torch import Tensor
+
+from .gpu_kernels_loss import cross_entropy_kernel
+
+BLOCK = 4096  # logits that a program holds at once
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
+
+def launch(
+    logits: Tensor,
+    labels: Tensor | None,
+    losses: Tensor,
+    correct: Tensor,
+    gradients: Tensor,
+    *,
+    classes: int,
+    counter: Tensor | None = None,
+    mean: bool = True,
+) -> None:
+    """All members' losses, correct predictions and gradients, in place and without a synchronization.
+
+    Args:
+        logits: float32 [M, B, at least Y].
+        labels: int64 [B] or [M, B]; None for each member's own predictions.
+        losses, correct: floating point and int64 [M], or [S, M] with a counter.
+        gradients: [M, B, at least Y], zero past the classes.
+        classes: Y.
+        counter: int64 [1], the row of losses and correct to write.
+        mean: whether losses and gradients are of the mean over the batch, or of the sum.
+    """
+    members, rows, stride = logits.shape
+    columns = triton.next_power_of_2(max(stride, gradients.shape[2]))
+    tensors = (logits, correct if labels is None else labels, losses, correct, gradients)
+    sizes = (rows, classes, stride, gradients.shape[2], 0 if labels is None or labels.ndim == 1 else rows)
+    kind = (counter is not None, labels is None, mean, max(1, min(triton.next_power_of_2(rows), BLOCK // columns)))
+    cross_entropy_kernel[(members,)](
+        *tensors, correct if counter is None else counter, *sizes, *kind, columns, **OPTIONS
+    )

@@ -1,9 +1,0 @@
-// The step compiled for AVX-512 with AMX tiles; CMakeLists.txt gives the flags.
-#define ATRAS_ISA isa_amx
-#define ATRAS_TILES
-#include "table.h"
-
-namespace atras::step {
-extern const Kernels k_amx;
-constexpr Kernels k_amx = ATRAS_ISA::make_kernels("amx");
-}  // namespace atras::step

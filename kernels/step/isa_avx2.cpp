@@ -1,8 +1,0 @@
-// The step compiled for one instruction set; CMakeLists.txt gives the flags.
-#define ATRAS_ISA isa_avx2
-#include "table.h"
-
-namespace atras::step {
-extern const Kernels k_avx2;
-constexpr Kernels k_avx2 = ATRAS_ISA::make_kernels("avx2");
-}  // namespace atras::step

@@ -1,8 +1,0 @@
-// The step compiled for one instruction set; CMakeLists.txt gives the flags.
-#define ATRAS_ISA isa_avx512
-#include "table.h"
-
-namespace atras::step {
-extern const Kernels k_avx512;
-constexpr Kernels k_avx512 = ATRAS_ISA::make_kernels("avx512");
-}  // namespace atras::step

@@ -1,0 +1,53 @@
+// A population's parameters and moments, in and out.
+#include <algorithm>
+#include <cstring>
+
+#include "engine.h"
+
+namespace atras::step {
+
+void Step::reset_optimizer() {
+  std::memset(first_.data(), 0, first_.bytes());
+  if (second_.data()) std::memset(second_.data(), 0, second_.bytes());
+  std::fill(steps_.begin(), steps_.end(), 0);
+}
+
+void Step::pour(int member, int array, int moment, float* values, bool in) {
+  const Member& m = members_[member];
+  const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
+  float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
+  const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
+  const int layer = array / 2, convs = int(stem_.convs.size());
+  if (layer < convs) {
+    const Conv& c = stem_.convs[layer];
+    if (array % 2) {
+      for (int o = 0; o < c.out_channels; ++o) copy(base[c.bias + o], values[o]);
+      return;
+    }
+    const bool first = c.in_channels < kBlock;
+    for (int o = 0; o < c.out_channels; ++o)
+      for (int i = 0; i < c.in_channels; ++i)
+        for (int k = 0; k < 9; ++k) {
+          const std::size_t at = first ? std::size_t(k * c.in_channels + i) * c.out_channels + o
+                                       : ((std::size_t(i / kBlock) * c.out_channels + o) * 9 + k) * kBlock + i % kBlock;
+          copy(base[c.weight + at], values[(std::size_t(o) * c.in_channels + i) * 9 + k]);
+        }
+    return;
+  }
+  const Dense& d = m.dense[layer - convs];
+  if (array % 2) {
+    for (int o = 0; o < d.out; ++o) copy(base[d.bias + o], values[o]);
+    return;
+  }
+  const bool after_stem = layer == convs && convs > 0;
+  const int pixels = after_stem ? stem_.convs.back().result_h * stem_.convs.back().result_w : 1;
+  for (int o = 0; o < d.out; ++o)
+    for (int i = 0; i < d.in; ++i) {
+      // torch flattens [C][H][W]; ours is [C/32][H][W][32].
+      const int channel = i / pixels, pixel = i % pixels;
+      const int at = after_stem ? (channel / kBlock * pixels + pixel) * kBlock + channel % kBlock : i;
+      copy(base[d.weight + std::size_t(o) * d.stride + at], values[std::size_t(o) * d.in + i]);
+    }
+}
+
+}  // namespace atras::step

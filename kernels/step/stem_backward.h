@@ -1,0 +1,114 @@
+// A stem's backward pass: gradients of its parameters or of the images, and the parameters' update.
+#pragma once
+
+#include "conv_backward.h"
+#include "dense.h"
+#include "stem_forward.h"
+
+namespace atras::step::ATRAS_ISA {
+
+// g = gradient of the activation's input, compact; from the gradient of the stored result, border included.
+inline void through_activation(const Run& r, int conv, int row, const float* gradient, float* g) {
+  const Conv& c = r.stem->convs[conv];
+  const Results out = results_of(r, conv);
+  const float* slope = r.slopes[conv] ? r.slopes[conv] + row * out.stride : nullptr;
+  const bool dropped = r.training && c.dropout_layer >= 0;
+  const float scale = dropped ? 256.0f / float(256 - r.spec->stem_rate256) : 1.0f;
+  over_results(c, [&](std::size_t stored, std::size_t compact, int, std::size_t) {
+    const vf up = load(gradient + stored);
+    vf value;
+    if (slope) value = up * load(slope + stored);
+    else value = load_result(out.at, out.bf16, row * out.stride + stored) <= 0.0f ? vf{} : up * scale;  // NaN passes
+    store(g + compact, value);
+  });
+}
+
+inline void add_bias_gradient(const Conv& c, const float* g, float* dbias) {
+  const int results = c.result_h * c.result_w;
+  for (int o = 0; o < c.out_channels; o += V) {
+    vf total = load(dbias + o);
+    const float* from = g + std::size_t(o / kBlock) * results * kBlock + o % kBlock;
+    for (int p = 0; p < results; ++p) total += load(from + std::size_t(p) * kBlock);
+    store(dbias + o, total);
+  }
+}
+
+inline const float* input_of(const Run& r, int conv, int row, const Workspace& w) {
+  if (conv == 0) return r.images + row * r.stem->image_size;
+  const Results in = results_of(r, conv - 1);
+  if (!in.bf16) return static_cast<const float*>(in.at) + row * in.stride;
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(in.at) + row * in.stride;
+  for (std::size_t i = 0; i < in.stride; i += V) store(w.expanded + i, bf16_to_float(from + i));
+  return w.expanded;
+}
+
+inline void write_image_gradient(Run& r, int row, const float* dx) {
+  const Spec& s = *r.spec;
+  const int border = r.stem->image_border, wide = s.width + 2 * border;
+  std::size_t to = std::size_t(row) * s.channels * s.height * s.width;
+  for (int channel = 0; channel < s.channels; ++channel)
+    for (int y = 0; y < s.height; ++y)
+      for (int x = 0; x < s.width; ++x, ++to) {
+        const std::size_t planar = (std::size_t(channel) * s.height + y) * s.width + x;
+        const std::size_t interleaved = (std::size_t(y + border) * wide + x + border) * s.channels + channel;
+        const std::size_t at = r.stem->convs.empty() ? planar : interleaved;
+        const float value = dx[at];
+        r.zero_gradients += value == 0.0f;
+        r.nan_gradients += value != value;
+        if (r.image_gradient) r.image_gradient[to] = value;
+        const int sign = int(value > 0.0f) - int(value < 0.0f);
+        if (r.image_signs) r.image_signs[to] = std::int8_t(r.direction * sign);
+      }
+}
+
+inline void stem_backward_image(Run& r, int row, float* gradients, const Workspace& w) {
+  const auto& convs = r.stem->convs;
+  const float* gradient = r.dfeatures + std::ptrdiff_t(row) * row_stride(r.stem->features);
+  for (int i = int(convs.size()) - 1; i >= 0; --i) {
+    const Conv& c = convs[i];
+    through_activation(r, i, row, gradient, w.g);
+    ConvBackward b{};
+    b.conv = &c;
+    b.g = w.g;
+    b.argmax = r.argmax[i] ? r.argmax[i] + row * c.result_size() : nullptr;
+    b.weights = r.parameters + c.weight;
+    b.lists = static_cast<Entry*>(w.lists);
+    if (gradients) {
+      add_bias_gradient(c, w.g, gradients + c.bias);
+      b.x = input_of(r, i, row, w);
+      b.dweights = gradients + c.weight;
+      if (i == 0) first_weight_gradient(b);
+      else weight_gradient(b);
+    }
+    if (i == 0 && gradients) break;
+    b.dx = w.dx[i % 2];
+    std::memset(b.dx, 0, c.in_size() * sizeof(float));
+    if (i == 0) image_gradient(b);
+    else input_gradient(b);
+    gradient = b.dx;
+  }
+  if (!gradients) write_image_gradient(r, row, gradient);
+}
+
+// Training: the group's own sum of gradients. Attack: the gradient of its images.
+inline void stem_backward(Run& r, int group, const Workspace& w) {
+  const int first = group * r.group, end = first + r.group, last = end < r.batch.rows ? end : r.batch.rows;
+  float* gradients = nullptr;
+  if (r.training) {
+    gradients = r.partial + group * r.stem->size;
+    std::memset(gradients, 0, r.stem->size * sizeof(float));
+  }
+  for (int row = first; row < last; ++row) stem_backward_image(r, row, gradients, w);
+}
+
+inline void stem_update(const Run& r, int item) {
+  const std::size_t first = std::size_t(item) * kUpdateChunk;
+  const std::size_t last = first + kUpdateChunk < r.stem->size ? first + kUpdateChunk : r.stem->size;
+  for (std::size_t i = first; i < last; i += V) {
+    vf total = load(r.partial + i);
+    for (int group = 1; group < r.groups(); ++group) total += load(r.partial + group * r.stem->size + i);
+    update_at(r, i, total);
+  }
+}
+
+}  // namespace atras::step::ATRAS_ISA

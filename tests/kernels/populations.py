@@ -1,0 +1,113 @@
+"""Populations that op step is tested on, in C++ and in Triton, against its definition in float64."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from atras.kernels import Step
+from atras.kernels.step import reference
+from atras.testing import assert_close, make_step_inputs, make_step_parameters
+
+CLASSES = 10
+FIRST_STEP = 3
+
+
+class Case(NamedTuple):
+    """A population and how it is trained."""
+
+    stem: str
+    image_shape: tuple[int, int, int]
+    activation: str
+    hidden: list[list[int]]
+    batch: int
+    images: int  # of a call; not a multiple of the batch, so that the last one is partial
+    head_rate256: int = 0
+    data: int = 60  # images that there are
+
+    def __str__(self) -> str:
+        return f"{self.stem}-{'x'.join(map(str, self.image_shape))}-{self.activation}-{self.batch}"
+
+
+def parameters(case: Case, member: int) -> list[Tensor]:
+    """What a member starts from."""
+    shapes = reference.parameter_shapes(case.image_shape, CLASSES, case.stem, case.hidden[member])
+    return make_step_parameters(shapes, seed=member + 5)
+
+
+def build(case: Case, kind: type, **options: Any) -> Any:
+    """A population of the op or of the definition, with the case's parameters."""
+    common = {"stem": case.stem, "activation": case.activation, "head_rate256": case.head_rate256, "batch": case.batch}
+    step = kind(case.image_shape, CLASSES, case.hidden, **common, **options)
+    for m in range(len(case.hidden)):
+        step.pour_in(m, parameters(case, m))
+    return step
+
+
+def make(case: Case, threads: int = 1, **options: Any) -> Step:
+    """The op on poisoned scratch."""
+    step = build(case, Step, threads=threads, **options)
+    step.poison()
+    return step
+
+
+def define(case: Case, **options: Any) -> reference.Step:
+    """The definition in float64."""
+    return build(case, reference.Step, dtype=torch.float64, **options)
+
+
+def work(case: Case, dtype: torch.dtype = torch.uint8) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and an order: whole epochs, each of them shuffled."""
+    images, labels = make_step_inputs(case.data, case.image_shape, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    epochs = [torch.randperm(case.data, generator=generator) for _ in range(-(-case.images // case.data))]
+    return images, labels, torch.cat(epochs)[: case.images]
+
+
+def plan(case: Case, rate: float = 1e-3) -> dict[str, Any]:
+    """The other arguments of a call; keys use all 64 bits."""
+    members = len(case.hidden)
+    keys = torch.arange(members) * 2**40 - 77
+    return {"learning_rates": torch.full((members,), rate).double(), "keys": keys, "first_step": FIRST_STEP}
+
+
+def train(
+    step: Any,
+    case: Case,
+    dtype: torch.dtype = torch.uint8,
+    *,
+    rate: float = 1e-3,
+    device: torch.device | None = None,
+    **arguments: Any,
+) -> tuple[Tensor, Tensor]:
+    """Losses and correct predictions of a call on the case's work, which may be moved to a device."""
+    images, labels, order = work(case, dtype)
+    if device is not None:
+        images, labels = images.to(device), labels.to(device)
+    return step.train(images, labels, order, **{**plan(case, rate), **arguments})
+
+
+def pour_all(step: Any, case: Case) -> list[list[Tensor]]:
+    """Every member's parameters."""
+    return [step.pour_out(m) for m in range(len(case.hidden))]
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Bit for bit, in tuples and lists too."""
+    if isinstance(found, torch.Tensor):
+        assert_close(found, expected)
+        return
+    for a, b in zip(found, expected, strict=True):
+        assert_same(a, b)
+
+
+def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: float) -> None:
+    """Trained parameters, how far each array is off against how far it moved.
+
+    Adam moves a parameter whose gradient is but rounding by its full rate, so a few of them may differ.
+    """
+    for m, (ours, theirs) in enumerate(zip(pour_all(found, case), pour_all(defined, case), strict=True)):
+        for a, b, start in zip(ours, theirs, parameters(case, m), strict=True):
+            assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)

@@ -1,0 +1,114 @@
+"""Op step's Triton kernels but the convolutions', compiled ahead of time for cards that need not be here."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from atras.kernels import backends
+
+triton = pytest.importorskip("triton")
+
+pytestmark = [
+    pytest.mark.skipif(backends.interpreting(), reason="not about values"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton ships its assembler for Linux"),
+]
+
+BLOCKS = {"BLOCK_M": 64, "BLOCK_N": 64}
+DENSE_TYPES = {
+    "p_layers": "*i64",
+    "p_tiles": "*i32",
+    "p_keys": "*i64",
+    "p_step": "*i64",
+    "p_biases": "*fp32",
+    "rows": "i32",
+}
+FORWARD = {"ACTIVATION": "relu", "RATE256": 0, "SLOPES": False, "BLOCK_K": 64}
+DROPPING = FORWARD | {"ACTIVATION": "gelu", "RATE256": 64, "SLOPES": True}
+ADAM = {"p_copy": "*bf16", "p_tiles": "*i64", "p_steps": "*i64", "p_rates": "*fp64"}
+ADAM |= dict.fromkeys(("beta1", "beta2", "log1", "log2", "epsilon", "momentum"), "fp64")
+LOSS = {"p_labels": "*i64", "p_losses": "*fp64", "p_correct": "*i64", "p_gradients": "*bf16", "p_counter": "*i64"}
+GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "epsilon": "fp64"}
+KERNELS = {
+    "forward": ("dense", "forward_kernel", DENSE_TYPES, FORWARD, "OPTIONS"),
+    "forward-dropping": ("dense", "forward_kernel", DENSE_TYPES, DROPPING, "OPTIONS"),
+    "input-gradient": ("dense", "input_gradient_kernel", DENSE_TYPES, {"SLOPE": "relu", "RATE256": 0}, "OPTIONS"),
+    "weight-gradient": ("dense", "weight_gradient_kernel", DENSE_TYPES | {"p_weights": "*fp32"}, {}, "BATCH_OPTIONS"),
+    "adam": ("optimizer", "adam_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),
+    "sgd": ("optimizer", "sgd_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),
+    "cross-entropy": (
+        "loss",
+        "cross_entropy_kernel",
+        LOSS,
+        {"COUNTED": True, "PREDICTED": False, "MEAN": True, "BLOCK_B": 128, "BLOCK_Y": 16},
+        "OPTIONS",
+    ),
+    "gather": (
+        "gather",
+        "gather_kernel",
+        GATHER,
+        {"ORDERED": True, "OWN": False, "SIGNS": True, "LABELS": True, "BLOCK": 1024},
+        "OPTIONS",
+    ),
+    "bump": ("gather", "bump_kernel", {}, {"BLOCK": 1024}, "OPTIONS"),
+}
+SIZES = {"rows", "stride", "gradient_stride", "label_stride", "pixels", "stored"}  # multiples of 16
+
+
+def compiled(name, capability, precision="bf16"):
+    """A kernel compiled for a card that need not be here, with what the launcher would find aligned."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    op, kernel, types, constants, options = KERNELS[name]
+    module = importlib.import_module(f"atras.kernels.step.gpu_{op}")
+    function = getattr(module, kernel)
+    names = function.arg_names
+    if op == "dense":
+        depths = module.BATCH_DEPTHS if options == "BATCH_OPTIONS" else module.DEPTHS
+        constants = {"ALIGNED": True, "FIELDS": len(module.Layer._fields), **BLOCKS, **constants}
+        constants |= {"PRECISION": module.INPUT_PRECISION[precision], "BLOCK_K": depths[precision]}
+        operand = "*bf16" if precision == "bf16" else "*fp32"
+    else:
+        operand = "*fp32" if op in ("optimizer", "loss") else "*i64"
+    default = {n: operand if n.startswith("p_") else "i32" for n in names}
+    signature = {n: "constexpr" if n in constants else {**default, **types}[n] for n in names}
+    source = ASTSource(
+        function,
+        signature,
+        constexprs={(names.index(n),): value for n, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n][0] == "*" or n in SIZES},
+    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=getattr(module, options))
+
+
+TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma", 100: "tcgen05.mma"}
+PRODUCTS = ["forward", "forward-dropping", "input-gradient", "weight-gradient"]
+# Every kernel in bf16 for every card; the other precisions where they differ, and slow beyond one card.
+COMPILED = [(name, capability, "bf16") for name in KERNELS for capability in TENSOR_CORES]
+COMPILED += [(name, 90, precision) for name in PRODUCTS for precision in ("tf32", "fp32")]
+COMPILED += [
+    pytest.param(name, capability, precision, marks=pytest.mark.slow)
+    for name in PRODUCTS
+    for capability in (80, 100)
+    for precision in ("tf32", "fp32")
+]
+
+
+@pytest.mark.parametrize(("name", "capability", "precision"), COMPILED)
+def test_kernels_compile_without_spills(name, capability, precision, assembled):
+    kernel = compiled(name, capability, precision)
+    report = assembled(kernel.asm["ptx"])
+    spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
+    assert spills
+    assert set(spills) == {"0"}, report
+    assert kernel.metadata.shared <= 99 * 1024
+    ptx = kernel.asm["ptx"]
+    if name in PRODUCTS:
+        assert (TENSOR_CORES[capability] in ptx) == (precision != "fp32")
+        # Operands come 16 bytes at a time, but for tf32, whose transposed operands go 4 by 4.
+        narrow = re.search(r"cp\.async\.c[ag]\.shared\.global [^;]*, 0x[48],", ptx)
+        assert narrow is None or precision == "tf32"

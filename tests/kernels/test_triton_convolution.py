@@ -1,0 +1,332 @@
+"""The convolution block's Triton kernels: interpreted, compiled ahead of time, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atras.kernels import backends
+from atras.kernels.dropout import reference as dropout
+from atras.testing import assert_close, poisoned
+
+triton = pytest.importorskip("triton")
+
+from atras.kernels.step import gpu_convolution  # noqa: E402 (it needs Triton)
+from atras.kernels.step.gpu_convolution import Layer  # noqa: E402
+
+INTERPRETING = backends.interpreting()
+ON = pytest.param("cpu", id="interpreted") if INTERPRETING else pytest.param("cuda", marks=pytest.mark.gpu)
+ahead = pytest.mark.skipif(INTERPRETING, reason="not about values; the parent process runs it")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton ships its assembler for Linux")
+
+ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "gelu": F.gelu}
+# The interpreter multiplies exactly, whatever the precision; bf16 has the largest tiles, so the fewest programs.
+EXACT = "bf16" if INTERPRETING else "fp32"
+# dtype, precision, and how far a result may be off, as a share of the largest: fp32 sums up to 650 products; 16 bits
+# and tf32 round what is multiplied, the gradient on its way twice. Triton cannot interpret bf16 products.
+KINDS = {"fp32": (torch.float32, EXACT, 2e-6), "fp16": (torch.float16, "bf16", 2e-3)}
+if not INTERPRETING:
+    KINDS |= {"bf16": (torch.bfloat16, "bf16", 2e-2), "tf32": (torch.float32, "tf32", 2e-3)}
+    KINDS |= {"tf32x3": (torch.float32, "tf32x3", 2e-6)}
+# Odd sides, both ways to read channels, blocks that are not full, more than one block of channels and filters, masks
+# whose filters are no multiple of 16 bytes, more rows than a tile has.
+LAYERS = {
+    "few, pool, odd filters": Layer(9, 8, 1, 5, 0, True, "relu", 64, 2),
+    "few, padding": Layer(5, 6, 3, 32, 1, False, "gelu", 0, 0),
+    "pool, dropout": Layer(9, 11, 32, 16, 0, True, "relu", 64, 3),
+    "padding, pool, odd widths": Layer(6, 7, 20, 24, 1, True, "sigmoid", 64, 1),
+    "wide, odd without a pool": Layer(4, 5, 72, 80, 1, False, "tanh", 85, 1),
+}
+NAMES = {(name, "fp32") for name in LAYERS} | {(name, kind) for name in list(LAYERS)[1:3] for kind in KINDS}
+
+
+@pytest.fixture(params=[ON])
+def device(request, monkeypatch):
+    """A few programs share the weight gradient's images, so that each takes several turns; memory is poisoned."""
+    monkeypatch.setattr(gpu_convolution, "PROGRAMS", 4)
+    with poisoned():
+        yield request.param
+
+
+class Saved(NamedTuple):
+    """What `backward` needs of `forward`: a layer and tensors in its own layout."""
+
+    layer: Layer
+    x: Tensor
+    weight: Tensor
+    saved: Tensor
+    slopes: Tensor | None
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    activation: str = "relu",
+    padding: int = 0,
+    pool: bool = False,
+    rate256: int = 0,
+    keys: Tensor | None = None,
+    step: Tensor | None = None,
+    index: int = 0,
+    precision: str = "fp32",
+) -> tuple[Tensor, Saved]:
+    """The forward launch over tensors in torch's layout, which are copied into the kernels' own.
+
+    Args:
+        x: [M, B, C, H, W], or [B, C, H, W] for all members.
+        weight: [M, O, C, 3, 3].
+        bias: [M, O].
+        activation, padding, pool, rate256, index: see `Layer`.
+        keys, step, precision: see `gpu_convolution.forward`.
+
+    Returns:
+        [M, B, O, H', W'], channels innermost in memory, and what the backward pass needs.
+    """
+    layer = Layer(x.shape[-2], x.shape[-1], x.shape[-3], weight.shape[1], padding, pool, activation, rate256, index)
+    x, taps = operands(x, weight)
+    y = x.new_empty(len(weight), x.shape[-4], layer.out_height, layer.out_width, layer.filters)
+    saved = torch.empty_like(y, dtype=torch.uint8)
+    slopes = None if activation == "relu" else torch.empty_like(y)
+    biases = bias.float().contiguous()
+    if y.numel():
+        gpu_convolution.forward(layer, x, taps, biases, y, saved, slopes, keys=keys, step=step, precision=precision)
+    return y.movedim(-1, -3), Saved(layer, x, taps, saved, slopes)
+
+
+def operands(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """x and weight as the kernels take them, from torch's layout."""
+    taps = weight.to(x.dtype).permute(0, 3, 4, 2, 1).reshape(len(weight), 9 * weight.shape[2], weight.shape[1])
+    return x.movedim(-3, -1).contiguous(), taps.contiguous()
+
+
+def backward(
+    dy: Tensor, saved: Saved, *, precision: str = "fp32", wanted: tuple[bool, bool] = (True, True)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of each member, also where members share x.
+
+    Args:
+        dy: gradient of y, [M, B, O, H', W'].
+        saved: from `forward`.
+        precision: see `gpu_convolution.forward`.
+        wanted: whether dx is, and whether dweight and dbias are; the others are empty or undefined.
+
+    Returns:
+        dx [M, B, C, H, W] of x's dtype; fp32 dweight [M, O, C, 3, 3] and dbias [M, O].
+    """
+    layer, x, taps, routes, slopes = saved
+    dy = dy.movedim(-3, -1).contiguous()
+    members, images = dy.shape[:2]
+    dx = x.new_empty(members, images if wanted[0] else 0, layer.height, layer.width, layer.channels)
+    dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.filters).float()
+    if dx.numel():
+        gpu_convolution.input_gradient(layer, dy, routes, slopes, taps, dx, precision=precision)
+    if wanted[1] and dweight.numel():
+        scratch = torch.empty(gpu_convolution.scratch_size(layer, members, images), device=x.device)
+        gpu_convolution.weight_gradient(layer, dy, routes, slopes, x, dweight, dbias, scratch, precision=precision)
+    dweight = dweight.view(members, 3, 3, layer.channels, layer.filters).permute(0, 4, 3, 1, 2)
+    return dx.movedim(-1, -3), dweight, dbias
+
+
+class Case:
+    """Inputs of a layer for M members, and what comes out by the definition, in double precision."""
+
+    def __init__(self, layer: Layer, dtype: torch.dtype, *, members=2, images=4, shared=False, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape, scale=1.0, dtype=dtype):
+            return (torch.randn(shape, generator=generator) * scale).to(dtype)
+
+        self.layer, self.shared = layer, shared
+        own = () if shared else (members,)
+        self.x = normal(*own, images, layer.channels, layer.height, layer.width)
+        self.weight = normal(members, layer.filters, layer.channels, 3, 3, scale=(9 * layer.channels) ** -0.5)
+        self.bias = normal(members, layer.filters, dtype=torch.float32)
+        self.dy = normal(members, images, layer.filters, layer.out_height, layer.out_width)
+        self.keys = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
+        self.step = torch.tensor([2**31 + 5])
+
+    def defined(self):
+        """y, dx, dweight, dbias."""
+        layer, found = self.layer, []
+        for m in range(len(self.weight)):
+            x = self.x if self.shared else self.x[m]
+            x, weight, bias = (t.double().requires_grad_() for t in (x, self.weight[m], self.bias[m]))
+            y = ACTIVATIONS[layer.activation](F.conv2d(x, weight, bias, padding=layer.padding))
+            y = F.max_pool2d(y, 2) if layer.pool else y
+            y = dropout.dropout(y, self.keys[m], self.step[0], layer.index, layer.rate256, None) if layer.rate256 else y
+            found.append((y.detach(), *torch.autograd.grad(y, (x, weight, bias), self.dy[m].double())))
+        return [torch.stack(each) for each in zip(*found, strict=True)]
+
+    def computed(self, device, precision, *, drop=True):
+        """The same by the kernels."""
+        layer = self.layer
+        masks = {"keys": self.keys.to(device), "step": self.step.to(device)} if drop else {}
+        names = ("activation", "padding", "pool", "rate256", "index")
+        options = {name: getattr(layer, name) for name in names} | masks
+        tensors = [t.to(device) for t in (self.x, self.weight, self.bias)]
+        y, saved = forward(*tensors, **options, precision=precision)
+        return [y, *backward(self.dy.to(device), saved, precision=precision)]
+
+
+@pytest.mark.parametrize(("name", "kind"), sorted(NAMES))
+def test_agrees_with_the_definition(device, name, kind):
+    dtype, precision, share = KINDS[kind]
+    case = Case(LAYERS[name], dtype, shared=LAYERS[name].channels == 1)
+    for found, expected in zip(case.computed(device, precision), case.defined(), strict=True):
+        assert_close(found.double(), expected, atol=share * expected.abs().max().item())
+
+
+def test_the_mask_is_that_of_op_dropout_bit_for_bit(device):
+    for name in ("few, pool, odd filters", "pool, dropout", "wide, odd without a pool"):
+        case = Case(LAYERS[name]._replace(activation="sigmoid"), torch.float32, images=2)  # it is never 0 itself
+        y = case.computed(device, EXACT)[0].cpu()
+        for m, member in enumerate(y):
+            ones = torch.ones_like(member)
+            kept = dropout.dropout(ones, case.keys[m], case.step[0], case.layer.index, case.layer.rate256, None)
+            assert torch.equal(member != 0, kept != 0)
+
+
+def test_without_keys_nothing_is_dropped_or_scaled(device):
+    case = Case(LAYERS["pool, dropout"], torch.float32)
+    found = case.computed(device, EXACT, drop=False)
+    case.layer = case.layer._replace(rate256=0)
+    for one, expected in zip(found, case.defined(), strict=True):
+        assert_close(one.double(), expected, atol=2e-6 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_first_of_equal_ones_wins(device, activation):
+    case = Case(Layer(6, 6, 16, 16, 0, True, activation, 0, 0), torch.float32, images=1)
+    case.x = torch.ones_like(case.x)
+    for found, expected in zip(case.computed(device, EXACT), case.defined(), strict=True):
+        assert_close(found.double(), expected, atol=2e-6 * expected.abs().max().item())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # from the interpreter, which is NumPy
+def test_a_member_that_diverges_keeps_its_nan_and_leaves_the_others_alone(device):
+    healthy = Case(LAYERS["pool, dropout"], torch.float32)
+    sick = Case(LAYERS["pool, dropout"], torch.float32)
+    sick.x[0, 1, 3, 4, 5] = torch.nan
+    sick.dy[0] *= torch.inf
+    for found, expected, before in zip(
+        sick.computed(device, EXACT), sick.defined(), healthy.computed(device, EXACT), strict=True
+    ):
+        assert torch.equal(found[1], before[1])
+        assert not found[0].isfinite().all()
+        if found.ndim == 5 and found.shape == sick.dy.shape:
+            assert torch.equal(found[0].isnan().cpu(), expected[0].isnan())
+
+
+def test_results_repeat_and_do_not_depend_on_the_neighbours(device):
+    case = Case(LAYERS["padding, pool, odd widths"], torch.float32, members=3)
+    first, again = case.computed(device, EXACT), case.computed(device, EXACT)
+    assert all(map(torch.equal, first, again))
+    for name in ("x", "weight", "bias", "dy", "keys"):
+        setattr(case, name, getattr(case, name)[1:2])
+    y, dx, *_ = case.computed(device, EXACT)
+    assert torch.equal(y[0], first[0][1])
+    assert torch.equal(dx[0], first[1][1])
+
+
+@pytest.mark.skipif(INTERPRETING, reason="about the multiplication of a GPU")
+def test_three_products_of_tf32_are_as_good_as_fp32(device):
+    case = Case(Layer(13, 13, 64, 64, 0, True, "relu", 0, 0), torch.float32, images=32)
+    for exact, split, expected in zip(
+        case.computed(device, EXACT), case.computed(device, "tf32x3"), case.defined(), strict=True
+    ):
+        error, fp32_error = (split.cpu() - expected).norm(), (exact.cpu() - expected).norm()
+        # What it leaves out, the product of two remainders, is 2^-22 of a product; fp32 sums lose more than 2^-24.
+        assert error < 4 * fp32_error
+
+
+@pytest.mark.skipif(INTERPRETING, reason="the child process itself")
+def test_interpreted_kernels_agree_with_the_definitions():
+    """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "interpreted", __file__]
+    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= len(LAYERS) + 8, run.stdout
+
+
+CONV2 = (Layer(28, 28, 1, 32, 0, True, "relu", 0, 0), Layer(13, 13, 32, 64, 0, True, "relu", 0, 1))
+CONV4 = (
+    Layer(32, 32, 3, 32, 1, False, "relu", 0, 0),
+    Layer(32, 32, 32, 32, 0, True, "relu", 64, 1),
+    Layer(15, 15, 32, 64, 1, False, "relu", 0, 2),
+    Layer(15, 15, 64, 64, 0, True, "gelu", 64, 3),
+)
+# Capability, precision, layer: each layer and precision, and for each card what spills first.
+COMPILED = [
+    *((90, "bf16", layer) for layer in (CONV2[0], CONV4[2], CONV4[3])),
+    (80, "bf16", CONV4[3]),
+    (100, "bf16", CONV4[3]),
+    *((capability, "tf32", CONV2[1]) for capability in (80, 90, 100)),
+    *((capability, "fp32", CONV4[1]) for capability in (80, 90, 100)),
+    (90, "tf32x3", CONV4[1]),
+]
+SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+INSTRUCTION = {80: r"\bmma\.sync", 90: r"wgmma\.mma_async", 100: r"tcgen05\.mma"}
+
+
+def launches(monkeypatch, layer, precision, capability):
+    """The kernels as a step of 40 members on a card would call them: function, arguments, options."""
+    found = []
+
+    class Recorded:
+        def __init__(self, function):
+            self.function = function
+
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: found.append((self.function, arguments, options))
+
+    for name in ("forward_kernel", "input_gradient_kernel", "weight_gradient_kernel", "reduce_kernel"):
+        monkeypatch.setattr(gpu_convolution, name, Recorded(getattr(gpu_convolution, name)))
+    monkeypatch.setattr(gpu_convolution, "_has_warp_groups", lambda device: capability >= 90)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    images = [] if layer.index == 0 else [40]
+    x = torch.empty(*images, 128, layer.channels, layer.height, layer.width, dtype=dtype, device="meta")
+    weight, bias = x.new_empty(40, layer.filters, layer.channels, 3, 3), x.new_empty(40, layer.filters)
+    masks = {"keys": bias[:, 0].long(), "step": bias[0, :1].long()}
+    options = {name: getattr(layer, name) for name in ("activation", "padding", "pool", "rate256", "index")}
+    y, saved = forward(x, weight, bias, **options, **masks, precision=precision)
+    backward(torch.empty_like(y), saved, precision=precision)
+    return found
+
+
+@ahead
+@linux
+@pytest.mark.parametrize(("capability", "precision", "layer"), COMPILED, ids=str)
+def test_kernels_compile_without_spills(monkeypatch, compile_ahead, assembled, capability, precision, layer):
+    kernels = launches(monkeypatch, layer, precision, capability)
+    assert len(kernels) == 4
+    for function, arguments, options in kernels:
+        kernel = compile_ahead(function, arguments, capability, options)
+        report = assembled(kernel.asm["ptx"])
+        spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
+        assert spills
+        assert set(spills) == {"0"}, (function, report)
+        assert kernel.metadata.shared <= SHARED_BYTES[capability]
+        name = function.fn.__name__
+        # An image's few channels make a product too low for warp groups.
+        narrow = layer.channels <= gpu_convolution.FEW and name == "weight_gradient_kernel"
+        instruction = INSTRUCTION[80] if narrow else INSTRUCTION[capability]
+        multiplies = precision != "fp32" and name != "reduce_kernel"
+        assert bool(re.search(instruction, kernel.asm["ptx"])) == multiplies, function
+
+
+@ahead
+def test_pixels_are_read_once_a_block_and_16_bytes_at_a_time(monkeypatch, compile_ahead):
+    function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
+    ptx = compile_ahead(function, arguments, 90, options).asm["ptx"]
+    # A tile of 64 blocks of 32 channels is 2 loads of 8 values for each of 128 threads, a tap's 32x64 weights too.
+    assert len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)) == 2 * (16 + 9)

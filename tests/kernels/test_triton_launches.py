@@ -1,0 +1,112 @@
+"""A step's launches: what they do beside launching, and how they are recorded and replayed."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+import pytest
+import torch
+
+from atras.kernels import backends
+from atras.kernels.step import reference
+from atras.kernels.step.gpu_graph import MOST, Graphs
+from atras.testing import make_step_inputs
+
+triton = pytest.importorskip("triton")
+
+pytestmark = pytest.mark.skipif(backends.interpreting(), reason="nothing here computes")
+
+
+class Recorder:
+    """A CUDA graph without CUDA: replays whatever was launched while it was recorded."""
+
+    def __init__(self):
+        self.launches = []
+
+    def replay(self):
+        for launch in self.launches:
+            launch()
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Graphs whose recording is faked, and the calls that reached the device."""
+    calls, recording = [], []
+
+    class Capture:
+        def __init__(self, graph, **_):
+            self.graph = graph
+
+        def __enter__(self):
+            recording.append(self.graph)
+
+        def __exit__(self, *_):
+            recording.clear()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+
+    def launch(name):
+        if recording:
+            recording[0].launches.append(lambda: calls.append(name))
+        else:
+            calls.append(name)
+
+    return Graphs(torch.device("cuda")), launch, calls
+
+
+def test_what_comes_again_is_recorded_and_nothing_is_launched_twice(recorded):
+    graphs, launch, calls = recorded
+    for i, name in enumerate("aabab"):
+        graphs.run(name, lambda name=name: launch(name))
+        assert calls == list("aabab")[: i + 1]
+    assert graphs.replays == 3
+    graphs.forget()
+    graphs.run("a", lambda: launch("a"))
+    assert graphs.replays == 3
+    for i in range(2 * MOST):
+        graphs.run(i, lambda i=i: launch(i))
+    assert len(graphs._seen) <= MOST
+
+
+def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(recorded, monkeypatch, caplog):
+    graphs, launch, calls = recorded
+
+    def fail(*_, **__):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", fail)
+    with caplog.at_level(logging.WARNING, "atras.kernels"):
+        for _ in range(4):
+            graphs.run("a", lambda: launch("a"))
+    assert calls == ["a"] * 4
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.text.strip()
+    assert graphs.reason == "capture failed: operation not permitted when stream is capturing"
+
+
+@pytest.mark.parametrize("stem", reference.STEMS)
+def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
+    """Else no CUDA graph could hold them; on a CPU, with kernels that do nothing."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    launches, operations = [], set()
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
+    gpu_triton, gpu_gather = (importlib.import_module(f"atras.kernels.step.{n}") for n in ("gpu_triton", "gpu_gather"))
+    options = {"stem": stem, "activation": "gelu", "batch": 16, "optimizer": "adam", "momentum": 0.0}
+    rates = {"stem_rate256": 64, "head_rate256": 32, "precision": "bf16"}
+    hidden = [[40], [24, 192], []]
+    step = gpu_triton.Population((1, 12, 12), 10, hidden, **options, **rates, device=torch.device("cpu"))
+    images, labels = make_step_inputs(12, (1, 12, 12))
+    batch = step._batch(16, False, "bf16", "weights")
+    with Log():
+        step._launch(batch, gpu_gather.Source(images, None, 0.0, labels))
+    assert launches[-2:] == ["adam_kernel", "bump_kernel"]
+    assert operations <= {"aten.slice.Tensor", "aten.select.int", "aten.view.default"}
