@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from atras.checks import whole
 from atras.errors import InputError
-from atras.experiment import Size, whole
+from atras.experiment import Size
 from atras.storage import is_file, is_folder
 
 from .download import OFFICIAL, files_in, locate, recognise

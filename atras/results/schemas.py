@@ -16,6 +16,7 @@ class Column(NamedTuple):
 
 _DATASET = Column(pl.String, "data set, by name or path")
 _HIDDEN_LAYERS = Column(pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`")
+_DEFENCE = Column(pl.String, "how the second training defends, as it is spelled: `copies`, `batch(pgd(steps=7))`")
 _SEED = Column(pl.Int64, "seed of this member's weights, batch order and dropout")
 
 SCHEMAS: dict[str, dict[str, Column]] = {
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "depth": Column(pl.Int64, "number of hidden layers"),
         "parameters": Column(pl.Int64, "trained weights and biases, the stem's included"),
         "seed": _SEED,
+        "defence": _DEFENCE,
         "status": Column(
             pl.String,
             "`trained`; `dead`: one class predicted for all test images; `diverged`: a loss that is not finite, "
@@ -53,24 +55,21 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
         "seed": _SEED,
+        "defence": _DEFENCE,
         "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
         "epoch": Column(pl.Int64, "epoch after which it was evaluated; null after the last"),
         "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
         "attack": Column(
             pl.String,
-            "`none`, `fgsm`, `random-fgsm`, `pgd`, `deepfool-l2`, `deepfool-linf`, or `worst` (an image counts as "
-            "correct only where it survives every attack of the run)",
-        ),
-        "attack_parameters": Column(
-            pl.String,
-            "what else the attack was given, such as `steps=20 restarts=1`; for `worst` the attacks; `source=8-16` "
-            "where the copies are another candidate's",
+            "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40, restarts=5)`, `deepfool(norm=linf)`; "
+            "`worst(fgsm, pgd)`: an image counts as correct only where it survives each of these",
         ),
         "epsilon": Column(
             pl.Float64, "largest change of a pixel, in pixels of [0, 1]; null for DeepFool, without bound"
         ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
+        "source": Column(pl.String, "candidate on whose network the images were made; null for the evaluated one's own"),
         "mode": Column(
             pl.String,
             "`clean`; `static`: attack made on the model before its defence; `white-box`: made on the model evaluated",
@@ -153,6 +152,9 @@ FRAMES: dict[str, str] = {
     "examples": "The first test images with the attack of each member of the first seed, for pictures.",
 }
 """What a row of each frame is."""
+
+VERSION = 2
+"""Number of this schema, in `run.json`. 1 had `adaptive` for `white-box`, and other columns for attacks."""
 
 OPTIONAL = ("transfer", "examples")
 """Frames whose file is written only where it has rows."""
