@@ -14,24 +14,27 @@ from atras.errors import printable
 from atras.experiment import Setting
 from atras.version import __version__
 
+Command = Callable[..., None]
+
 PANELS = ("Data", "Population", "Model", "Training", "Attack", "Execution", "Output")
 """The headings of `--help`, in their order."""
 
 
-def with_options(command: Callable[..., None], settings: Iterable[Setting]) -> Callable[..., None]:
-    """A command that is called with keywords, given a parameter for every setting, and `--version`.
+def with_options(settings: Iterable[Setting]) -> Callable[[Command], Command]:
+    """A decorator that gives a command the signature from which typer makes its options.
 
     Args:
-        command: takes keywords: what was written for each setting, None where nothing was.
-        settings: those that it takes.
-
-    Returns:
-        The command itself, with the signature from which typer makes its options.
+        settings: those that it takes as keywords: what was written for each, None where nothing was. `version` is
+            added to them.
     """
     parameters = [_parameter(setting) for setting in sorted(settings, key=lambda each: PANELS.index(each.panel))]
     parameters.append(_keyword("version", Version))
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
+
+    def give(command: Command) -> Command:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return give
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:

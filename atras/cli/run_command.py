@@ -33,7 +33,8 @@ RunCommand = command_class(SETTINGS.values())
 """How the command shows its help."""
 
 
-def _run_with(**given: Any) -> None:
+@with_options([*SETTINGS.values(), *_OWN.values()])
+def run(**given: Any) -> None:
     """Train, attack, defend and re-attack every candidate, then show the table.
 
     Without options: the paper's 40 architectures on the bundled handwritten digits.
@@ -55,14 +56,11 @@ def _run_with(**given: Any) -> None:
         raise Ended(f"diverged: {', '.join(diverged)}", 3)
 
 
-run = with_options(_run_with, [*SETTINGS.values(), *_OWN.values()])
-"""The command, whose parameters are made from the tables of settings and of its own options."""
-
-
 def _run(
     protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions
 ) -> Results | None:
-    from atras.running import make_plan, resume, run
+    from atras.running import make_plan, resume
+    from atras.running import run as begin
 
     if command.dry_run:
         print_lines(make_plan(protocol, execution, plan).lines())
@@ -73,7 +71,7 @@ def _run(
         common: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if command.resume is None:
-                results = run(protocol, execution, out=folder, config_plan=plan, **common)
+                results = begin(protocol, execution, out=folder, config_plan=plan, **common)
             else:
                 results = resume(folder, protocol, execution, **common)
         finally:

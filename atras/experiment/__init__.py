@@ -1,6 +1,6 @@
-"""Experiments as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed. The table
-of their options, how these are written on the command line and in files, the names of engines and executors. Needs no
-torch."""
+"""Experiments as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed. The
+table of their options, how these are written on the command line and in files, the names of engines and executors. It
+needs no torch."""
 
 from __future__ import annotations
 

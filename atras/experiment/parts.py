@@ -113,15 +113,15 @@ class Data(Options):
         Size,
         Option(
             "first images to train on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
-            meaning="Images from the start of the training part; `default` is 5,000 as in the paper, or all where the "
-            "part has fewer; `all` is all.",
+            meaning="From the start of the training part; `default` is 5,000 as in the paper, or all where the part "
+            "has fewer; `all` is all.",
         ),
     ] = "default"  # fmt: skip
     test_size: Annotated[
         Size,
         Option(
             "first images to test on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
-            meaning="As for the training part.",
+            meaning="From the start of the test part, likewise.",
         ),
     ] = "default"  # fmt: skip
 
@@ -163,17 +163,13 @@ class Model(Options):
             meaning="A name, or layers as they are spelled, such as `c32p2-c64p2`; `auto` goes by image shape.",
         ),
     ] = "auto"  # fmt: skip
-    activation: Annotated[
-        Activation, Option("of hidden units", meaning="Of every hidden unit, the stem's included.")
-    ] = "relu"
-    initialisation: Annotated[Initialisation, Option("of weights", meaning="Of all weights; biases start at zero.")] = (
-        "glorot"
-    )
+    activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"
+    initialisation: Annotated[Initialisation, Option("of weights", meaning="Biases start at zero.")] = "glorot"
     head_dropout: Annotated[
         float,
         Option(
             "share of hidden units dropped in training", number_from(0.0, 0.99), metavar="X",
-            meaning="Share of each hidden layer's units, rounded to 1/256.",
+            meaning="In each hidden layer; rounded to 1/256.",
         ),
     ] = 0.0  # fmt: skip
 
@@ -192,7 +188,7 @@ class Training(Options):
         int,
         Option(
             "passes over the set with attacks, if not the same", whole_from(0, 10**6), metavar="N", default="--epochs",
-            meaning="Passes over the doubled set.",
+            meaning="They go over the doubled set: every image and its copy.",
         ),
     ] = 20  # fmt: skip
     batch_size: Annotated[
@@ -207,9 +203,7 @@ class Training(Options):
         Option("update rule", meaning="`adam` has decay rates 0.9 and 0.999 and a denominator term of 1e-8."),
     ] = "adam"
     learning_rate: Annotated[float, Option("size of an update", number_from(0.0, 1e9), metavar="X")] = 1e-3
-    momentum: Annotated[
-        float, Option("of sgd", number_from(0.0, 1.0), metavar="X", meaning="It belongs to `sgd` alone.")
-    ] = 0.0
+    momentum: Annotated[float, Option("of sgd", number_from(0.0, 1.0), metavar="X", meaning="`adam` has none.")] = 0.0
     precision: Annotated[
         Precision,
         Option(
@@ -238,8 +232,7 @@ class Attacking(Options):
         LabelSource,
         Option(
             "whose label it moves away from",
-            meaning="The label that the paper's attack moves away from: the attacked model's own prediction, or the "
-            "true one.",
+            meaning="The attacked model's own prediction, or the true label; of the paper's attack.",
         ),
     ] = "predicted"  # fmt: skip
     target: Annotated[
@@ -263,7 +256,7 @@ class Attacking(Options):
         tuple[float, ...],
         Option(
             "also evaluate fgsm at these strengths", _check_epsilons, kind=EPSILONS, metavar="0,0.02,8/255",
-            default="none", meaning="Further strengths at which FGSM at the true label is evaluated.",
+            default="none", meaning="At the true label.",
         ),
     ] = ()  # fmt: skip
 
@@ -293,13 +286,13 @@ class Evaluation(Options):
         bool,
         Option(
             "evaluate every candidate on every other one's attack", panel="Attack",
-            meaning="Each candidate is evaluated on the adversarial test images of every other one of its seed.",
+            meaning="On its adversarial test images, seed by seed.",
         ),
     ] = False  # fmt: skip
     evaluate_every: Annotated[
         int,
         Option(
             "epochs between test accuracies; 0 for none", whole_from(0, 10**6), metavar="N",
-            meaning="Epochs between evaluations on the test set during training.",
+            meaning="While it trains.",
         ),
     ] = 0  # fmt: skip

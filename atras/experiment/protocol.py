@@ -133,8 +133,8 @@ class Execution(Options):
         Option(
             "most a group may need: 4GiB, 512MiB", lambda _, value: whole("memory", value, 2**20, 2**50), kind=MEMORY,
             key="memory", metavar="SIZE", default="what is free",
-            meaning="The memory that a group may be predicted to need: bytes, or a number with a unit from KiB to TiB "
-            "(powers of 1024) or KB to TB (of 1000).",
+            meaning="As the plan predicts it. Bytes, or a number with a unit from KiB to TiB (powers of 1024) or KB to "
+            "TB (of 1000).",
         ),
     ] = None  # fmt: skip
     data_dir: Annotated[
