@@ -10,7 +10,7 @@ from atras.attacks import ATTACKS, FGSM, Attack
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import PAPER_CANDIDATES, Candidate, parse_stem
+from atras.networks import PAPER_CANDIDATES, STEMS, Candidate, parse_stem
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, SEEDS, SIZE
 from .option import Check, Option, Options
@@ -56,6 +56,10 @@ def _check_seeds(name: str, value: object) -> None:
 
 def _check_stem(name: str, value: str) -> None:
     text(name, value)
+    if value != "auto" and value not in STEMS and not re.match(r"c?\d", value):
+        raise InputError(
+            f"{name} (={shown(value)}): expected one of auto, {', '.join(STEMS)}, or layers, such as c32p2-c64p2"
+        )
     if value != "auto":
         parse_stem(value)
 

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atras.attacks import FGSM, PGD, DeepFool
+from atras.defences import BatchCopies, Copies
 from atras.errors import InputError
-from atras.experiment import config_file
-from atras.experiment.config_file import Settings, load
-from atras.experiment.options import Loaded, combine
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
+from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, config_file, load_config
+from atras.networks import Candidate
 
 EVERY_KEY = """
 preset = "paper"
@@ -39,17 +38,14 @@ momentum = 0.9
 epsilon = "8/255"
 label-source = "true"
 targeted = "class:3"
-attacks = ["pgd", "deepfool-l2"]
-attack-steps = 10
-step-size = "2/255"
-restarts = 3
+attacks = ["pgd(steps=10, step_size=2/255, restarts=3)", "deepfool"]
 epsilons = [0, "8/255"]
-train-attack = "fgsm"
+defence = "copies(source=24-192)"
 transfer = true
-defence-source = "24,192"
 precision = "fp64"
 evaluate-every = 2
 engine = "loop"
+executor = "local"
 device = "cpu"
 memory = "4GiB"
 data-dir = "data"
@@ -68,6 +64,7 @@ def write(folder: Path, content: str | bytes, name: str = "run.toml") -> Path:
 def run_json(**changes: Any) -> str:
     protocol = Protocol(candidates=(Candidate((40,)),), seeds=(0, 1), epochs=3)
     content = {
+        "schema": 2,
         "protocol": protocol.to_dict(),
         "protocol_hash": protocol.hash,
         "execution": Execution(device="cpu", memory_bytes=2**30, recalibrate=True).to_dict(),
@@ -78,14 +75,15 @@ def run_json(**changes: Any) -> str:
 
 
 def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, EVERY_KEY))
+    loaded = load_config(write(tmp_path, EVERY_KEY))
     protocol, execution, plan = combine(loaded, {})
     assert protocol == Protocol(
         dataset="mnist", train_size=500, test_size="all", candidates=(Candidate((24, 192)), Candidate((8, 32))),
         seeds=(0, 1, 2), stem="conv2", activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
-        label_source="true", target="class:3", precision="fp64", evaluate_every=2, attacks=("pgd", "deepfool-l2"),
-        attack_steps=10, step_size=2 / 255, restarts=3, epsilons=(0.0, 8 / 255), transfer=True, defence_source="24-192",
+        label_source="true", target="class:3", precision="fp64", evaluate_every=2,
+        attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,
+        defence=Copies(source="24-192"),
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
@@ -97,20 +95,32 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
-    assert set(Settings.model_fields) - written == {"base_widths", "factors", "max_width", "target"}
+    assert set(SETTINGS) - written == {"base_widths", "factors", "max_width", "target"}
+
+
+@pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])
+def test_attacks_in_a_file_are_a_list_or_a_text(tmp_path: Path, value: str) -> None:
+    for key in ("attacks", "attack"):
+        loaded = load_config(write(tmp_path, f"{key} = {value}"))
+        assert combine(loaded, {})[0].attacks == (FGSM(), PGD(steps=3))
+
+
+def test_a_defence_in_a_file_is_a_text(tmp_path: Path) -> None:
+    loaded = load_config(write(tmp_path, 'defence = "batch(pgd(steps=7))"'))
+    assert combine(loaded, {})[0].defence == BatchCopies(PGD(steps=7))
 
 
 def test_candidates_by_range_in_a_file(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, 'base-widths = [8, 16]\nfactors = "4"\nmax_width = 64'))
+    loaded = load_config(write(tmp_path, 'base-widths = [8, 16]\nfactors = "4"\nmax_width = 64'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["8-32", "16-64"]
 
 
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
-    assert load(write(tmp_path, "")) == Loaded()
+    assert load_config(write(tmp_path, "")) == Loaded()
 
 
 def test_run_json_repeats_its_run(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, run_json(), "run.json"))
+    loaded = load_config(write(tmp_path, run_json(), "run.json"))
     protocol, execution, plan = combine(loaded, {})
     assert protocol == Protocol(candidates=(Candidate((40,)),), seeds=(0, 1), epochs=3)
     assert (execution.device, execution.memory_bytes) == ("cpu", 2**30)
@@ -118,17 +128,17 @@ def test_run_json_repeats_its_run(tmp_path: Path) -> None:
 
 
 def test_run_json_never_measures_anew(tmp_path: Path) -> None:
-    assert not combine(load(write(tmp_path, run_json(), "run.json")), {})[1].recalibrate
+    assert not combine(load_config(write(tmp_path, run_json(), "run.json")), {})[1].recalibrate
 
 
 def test_null_in_run_json_leaves_the_environment_its_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATRAS_DATA", "there")
     content = run_json(execution={"data_dir": None})
-    assert combine(load(write(tmp_path, content, "run.json")), {})[1].data_dir == "there"
+    assert combine(load_config(write(tmp_path, content, "run.json")), {})[1].data_dir == "there"
 
 
 def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> None:
-    loaded = load(write(tmp_path, "momentum = 0.9"))
+    loaded = load_config(write(tmp_path, "momentum = 0.9"))
     assert combine(loaded, {"optimizer": "sgd"})[0].momentum == 0.9
     with pytest.raises(InputError, match="momentum"):
         combine(loaded, {})
@@ -150,6 +160,16 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ("hidden = [[0]]", "hidden (=(0,)): expected one or more whole numbers"),
         ("hidden = []", "candidates (=()): expected a tuple of at least one"),
         ("[data]\nx = 1", "unknown key 'data'"),
+        ("attacks = [3]", "attacks (=[3]): expected attacks, such as"),
+        ('attacks = ["pdg"]', "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, deepfool"),
+        ('attacks = ["pgd(stepz=3)"]', "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon,"),
+        ('defence = "none"', "defence (='none'): expected one of copies, batch"),
+        ("defence = 3", "defence (=3): expected text in quotes, such as"),
+        ("attack-steps = 40", 'attack-steps is no longer a key; write for example attacks = ["pgd(steps=40)"]'),
+        ("step_size = 1", 'step_size is no longer a key; write for example attacks = ["pgd(step_size=2/255)"]'),
+        ("restarts = 5", 'restarts is no longer a key; write for example attacks = ["pgd(restarts=5)"]'),
+        ('train_attack = "x"', 'train_attack is no longer a key; write for example defence = "batch(pgd(steps=7))"'),
+        ("defence-source = 1", 'defence-source is no longer a key; write for example defence = "copies(source=small'),
         ("seeds = [1, 1]", "seeds: 1 came twice"),
         ('seeds = "4-0"', "seeds (='4-0'): expected whole numbers"),
         ('epsilon = "8/0"', "epsilon (='8/0'): expected a number or a fraction"),
@@ -172,7 +192,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
 def test_a_bad_toml_file_is_one_line_naming_file_and_key(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(InputError) as caught:
-        load(path)
+        load_config(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -198,26 +218,50 @@ def test_a_bad_toml_file_is_one_line_naming_file_and_key(tmp_path: Path, content
 def test_a_bad_run_json_is_one_line_naming_file_and_key(tmp_path: Path, content: str, message: str) -> None:
     path = write(tmp_path, content, "run.json")
     with pytest.raises(InputError) as caught:
-        load(path)
+        load_config(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"none\.toml: cannot be read \(No such file"):
-        load(tmp_path / "none.toml")
+        load_config(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory"):
-        load(tmp_path)
+        load_config(tmp_path)
     for limit, name in (("MAX_TOML_BYTES", "run.toml"), ("MAX_BYTES", "run.json")):
         monkeypatch.setattr(config_file, limit, 10)
         with pytest.raises(InputError, match=r"cannot be read \(it has 11 bytes, of which 10 are allowed"):
-            load(write(tmp_path, "#" * 11, name))
+            load_config(write(tmp_path, "#" * 11, name))
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        {"protocol": {"dataset": "digits", "epochs": 3, "train_attack": "fgsm", "attack_steps": 20}},
+        {"protocol": {"dataset": "digits"}, "finished_groups": 3},
+        {"protocol": Protocol().to_dict()},
+        {"schema": None, "protocol": Protocol().to_dict()},
+        {"schema": 1, "protocol": Protocol().to_dict()},
+        {"schema": True, "protocol": Protocol().to_dict()},
+        {"schema": "2", "protocol": Protocol().to_dict()},
+        {"schema": 3, "protocol": {"later": 1}},
+    ],
+)
+def test_a_run_json_of_another_schema_is_one_line_with_what_to_do(tmp_path: Path, former: dict[str, Any]) -> None:
+    path = write(tmp_path, json.dumps(former), "run.json")
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    found = former.get("schema")
+    which = "an earlier schema" if found is None else f"schema {found!r}"
+    assert str(caught.value) == (
+        f"{path}: schema: expected 2, but this was written by {which} of atras; run it again with its settings"
+    )
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
 )
-KEYS = st.sampled_from([*Settings.model_fields, "candidates", "memory_bytes"]) | st.text()
+KEYS = st.sampled_from([*SETTINGS, "candidates", "memory_bytes"]) | st.text()
 
 
 @pytest.fixture(scope="module")
@@ -227,13 +271,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(st.dictionaries(KEYS, JSON, max_size=2))
 def test_whatever_a_run_json_holds_only_an_input_error_comes_out(folder: Path, protocol: dict[str, Any]) -> None:
-    path = write(folder, json.dumps({"protocol": protocol}), "run.json")
+    path = write(folder, json.dumps({"schema": 2, "protocol": protocol}), "run.json")
     with suppress(InputError):
-        load(path)
+        load_config(path)
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_whatever_bytes_a_toml_file_holds_only_an_input_error_comes_out(folder: Path, content: bytes) -> None:
     path = write(folder, content)
     with suppress(InputError):
-        load(path)
+        load_config(path)

@@ -9,23 +9,23 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from atras.attacks import FGSM, PGD, DeepFool
+from atras.defences import BatchCopies, Copies
 from atras.errors import InputError
-from atras.experiment.options import (
+from atras.experiment import PRESETS, Execution, Loaded, Protocol, combine, select_candidates
+from atras.experiment.readers import (
     MAX_COUNT,
-    Loaded,
-    combine,
+    parse_attacks,
+    parse_defence,
     parse_epsilon,
     parse_epsilons,
     parse_memory,
-    parse_names,
     parse_number,
     parse_seeds,
     parse_size,
     parse_whole,
-    select_candidates,
 )
-from atras.experiment.protocol import PRESETS, Execution, Protocol
-from atras.networks.candidates import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
 
 
 def names(candidates: tuple[Candidate, ...]) -> list[str]:
@@ -40,7 +40,11 @@ def names(candidates: tuple[Candidate, ...]) -> list[str]:
         (parse_epsilon, 1, 1.0),
         (parse_epsilons, "0, 0.1,8/255", (0.0, 0.1, 8 / 255)),
         (parse_epsilons, [0, "1/4,0.5"], (0.0, 0.25, 0.5)),
-        (parse_names, ["fgsm", "pgd, deepfool-l2"], ("fgsm", "pgd", "deepfool-l2")),
+        (parse_attacks, ["fgsm", "pgd, deepfool"], (FGSM(), PGD(), DeepFool())),
+        (parse_attacks, "fgsm,pgd(steps=3, restarts=2)", (FGSM(), PGD(steps=3, restarts=2))),
+        (parse_attacks, ["pgd(steps=40, restarts=5)", "deepfool"], (PGD(steps=40, restarts=5), DeepFool())),
+        (parse_defence, "copies(fgsm, source=smallest)", Copies(source="smallest")),
+        (parse_defence, "batch(pgd(steps=7))", BatchCopies(PGD(steps=7))),
         (parse_seeds, "0-4", (0, 1, 2, 3, 4)),
         (parse_seeds, "0,3,7", (0, 3, 7)),
         (parse_seeds, "5, 0 - 2", (5, 0, 1, 2)),
@@ -180,7 +184,7 @@ def test_the_command_lines_depth_filters_the_files_candidates() -> None:
 )
 def test_a_recorded_plan_is_dropped_when_what_it_depends_on_changes(settings: dict[str, Any], kept: bool) -> None:
     loaded = Loaded(Protocol().replace(dataset="mnist").to_dict() | {
-        "candidates": PAPER_CANDIDATES, "seeds": (0,), "attacks": ("fgsm",), "epsilons": (),
+        "candidates": PAPER_CANDIDATES, "seeds": (0,), "attacks": (FGSM(),), "epsilons": (),
     }, {"device": "cpu"}, plan={"groups": []})  # fmt: skip
     assert combine(loaded, settings)[2] == ({"groups": []} if kept else None)
 

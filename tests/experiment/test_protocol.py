@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from atras.attacks import ATTACKS, PGD, Attack
+from atras.defences import DEFENCES, BatchCopies
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate
 
 OTHER_VALUES: dict[str, Any] = {
     "dataset": "mnist",
@@ -33,13 +35,9 @@ OTHER_VALUES: dict[str, Any] = {
     "label_source": "true",
     "target": "class:3",
     "attacks": ("fgsm", "pgd"),
-    "attack_steps": 7,
-    "step_size": 0.01,
-    "restarts": 2,
     "epsilons": (0.0, 0.1),
-    "train_attack": "pgd-batch",
+    "defence": "batch(pgd)",
     "transfer": True,
-    "defence_source": "smallest",
     "precision": "fp64",
     "evaluate_every": 5,
 }
@@ -50,6 +48,37 @@ def test_every_field_changes_the_hash() -> None:
     changed["momentum"] = Protocol(optimizer="sgd", momentum=0.9).hash
     assert changed.keys() == {field.name for field in dataclasses.fields(Protocol)}
     assert len({*changed.values(), Protocol().hash}) == len(changed) + 1
+
+
+def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
+    attacks = ("pgd", "pgd(steps=7)", "pgd(step_size=0.01)", "pgd(restarts=2)", "deepfool", "deepfool(norm=linf)")
+    defences = ("copies(source=smallest)", "copies(source=24-192)", "batch(fgsm)", "batch(pgd)", "batch(pgd(steps=7))")
+    hashes = {Protocol(attacks=(attack,)).hash for attack in attacks}
+    hashes |= {Protocol(defence=defence).hash for defence in defences}
+    assert len(hashes | {Protocol().hash}) == len(attacks) + len(defences) + 1
+
+
+def test_hashes_and_values_are_those_of_earlier_runs() -> None:
+    assert Protocol().hash == "2b5ebdf5c163a3c5"
+    attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
+    other = Protocol(
+        dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
+    )
+    assert other.hash == "b775309304a9e616"
+    assert Protocol().to_dict() | {"candidates": 40} == {
+        "dataset": "digits", "train_size": "default", "test_size": "default", "candidates": 40, "seeds": [0],
+        "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0, "epochs": 20,
+        "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001, "momentum": 0.0,
+        "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"], "epsilons": [],
+        "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
+    }  # fmt: skip
+
+
+def test_attacks_and_defences_may_be_given_as_texts() -> None:
+    spelled = Protocol(attacks=("pgd(steps=40)", "deepfool"), defence="batch(pgd(steps=7))")
+    assert spelled == Protocol(attacks=(PGD(steps=40), ATTACKS.parse("deepfool")), defence=BatchCopies(PGD(steps=7)))
+    assert all(isinstance(attack, Attack) for attack in spelled.attacks)
+    assert spelled.defence == DEFENCES.parse("batch(pgd(steps=7))")
 
 
 def test_the_hash_does_not_depend_on_the_process() -> None:
@@ -74,26 +103,41 @@ def test_a_protocol_is_json() -> None:
         ("epsilon", float("nan")), ("learning_rate", float("inf")), ("head_dropout", 1.0), ("target", "class:x"),
         ("candidates", ()), ("candidates", (Candidate((8,)), Candidate((8,)))), ("seeds", (1, 1)), ("seeds", (-1,)),
         ("evaluate_every", 0.5), ("attacks", ()), ("attacks", ("fgsm", "fgsm")), ("attacks", ("cw",)),
-        ("attack_steps", 0), ("step_size", -0.1), ("restarts", 0), ("epsilons", (0.1, 2.0)), ("epsilons", (0.1, 0.1)),
-        ("train_attack", "pgd"), ("transfer", 1), ("defence_source", "largest"),
+        ("epsilons", (0.1, 2.0)), ("epsilons", (0.1, 0.1)), ("defence", "pgd"), ("defence", 5), ("transfer", 1),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_in_one_line_that_names_them(field: str, value: object) -> None:
     with pytest.raises(InputError) as caught:
-        Protocol(**{field: value})  # type: ignore[arg-type]
+        Protocol(**{field: value})
     message = str(caught.value)
     assert message.startswith((field, field.removesuffix("s")))
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attacks": ("pgd(steps=0)",)}, "steps (=0): expected"),
+        ({"attacks": ("pgd(step_size=-0.1)",)}, "step_size (=-0.1): expected"),
+        ({"attacks": ("pgd(restarts=0)",)}, "restarts (=0): expected"),
+        ({"defence": "copies(source=largest)"}, "copies: source (='largest'): expected own, smallest or a candidate"),
+    ],
+)
+def test_options_of_attacks_and_defences_out_of_range_are_refused_alike(fields: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Protocol(**fields)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_fixed_set_of_another_attack_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"only fgsm has a fixed set.* take the one that ends in -batch"):
-        Protocol(train_attack="pgd")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"only the run's own fgsm has a fixed set.* take batch\(pgd\)"):
+        Protocol(defence="copies(pgd)")
 
 
 def test_copies_made_in_every_batch_have_no_other_source() -> None:
-    with pytest.raises(InputError, match=r"defence_source .*: pgd-batch makes its copies on each candidate itself"):
-        Protocol(train_attack="pgd-batch", defence_source="smallest")
+    with pytest.raises(InputError, match=r"defence .*: unknown option 'source=smallest'; options of batch: attack"):
+        Protocol(defence="batch(pgd, source=smallest)")
 
 
 def test_momentum_belongs_to_sgd() -> None:
@@ -107,7 +151,9 @@ def test_a_target_past_the_last_class_is_refused() -> None:
         Protocol(target="class:10").check_classes(10)
 
 
-@pytest.mark.parametrize("fields", [{"engine": "fast"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}])
+@pytest.mark.parametrize(
+    "fields", [{"engine": "fast"}, {"executor": "x"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}]
+)
 def test_impossible_executions_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         Execution(**fields)
