@@ -3,5 +3,7 @@ Knows storage and errors; nothing of networks or experiments."""
 
 from .datasets import Dataset, Split, load, pixels
 from .download import cache_dir
+from .file_formats import FILE_FORMATS, FileFormat
+from .source_arrays import SourceArrays
 
-__all__ = ["Dataset", "Split", "cache_dir", "load", "pixels"]
+__all__ = ["FILE_FORMATS", "Dataset", "FileFormat", "SourceArrays", "Split", "cache_dir", "load", "pixels"]
