@@ -192,6 +192,25 @@ def test_an_ops_launchers_kernels_and_choice_are_files_of_their_own(op):
         assert path.stem == "dispatch" or "dispatch" not in imports, f"{path} would import what imports it"
 
 
+FACTORIES = {"empty", "zeros", "ones", "full", "tensor", "arange", "linspace", "eye", "rand", "randn", "randint"}
+
+
+def unnamed(path: Path) -> list[str]:
+    """Calls of torch's factories that leave dtype or device to what torch is set to."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    named = {"torch." + name for name in FACTORIES}
+    made = [call for call in calls if ast.unparse(call.func) in named]
+    return [ast.unparse(call) for call in made if not {"dtype", "device"} <= {word.arg for word in call.keywords}]
+
+
+def test_kernels_take_no_defaults_of_torch(tmp_path):
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert unnamed(path) == [], path
+    file = tmp_path / "file.py"
+    file.write_text("import torch\ntorch.zeros(3, dtype=torch.int64)\ntorch.zeros_like(x)\ntorch.full((), 1)\n")
+    assert unnamed(file) == ["torch.zeros(3, dtype=torch.int64)", "torch.full((), 1)"]
+
+
 def test_native_code_that_ops_share_is_in_one_folder():
     assert not [path for path in (ROOT / "kernels").glob("*.*") if path.suffix in (".h", ".cpp")]
     build = (ROOT / "CMakeLists.txt").read_text()
