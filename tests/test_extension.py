@@ -1,8 +1,8 @@
-"""A new attack, defence, layer, executor, engine, file format and report section: each a class and one line, end to end."""
+"""A new attack, defence, layer, engine, executor, file format and report section: each a class and one line."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import atras
+import atras.data
 from atras.attacks import ATTACKS, Attack, Attacked, Passes, Start
 from atras.data import FILE_FORMATS, FileFormat, SourceArrays
 from atras.defences import DEFENCES, Batch, Defence
@@ -267,40 +268,35 @@ def test_a_new_file_format_is_read(tmp_path: Path) -> None:
         atras.data.load(str(tmp_path / "other.stripes"))
 
 
-PROGRAM = """
-import sys
-from atras.attacks import ATTACKS
-from tests_extension_toy import Darken
-ATTACKS.register(Darken)
-from atras.cli import execute, program
-sys.exit(execute(program, ["--help"], "atras"))
+PACKAGE = """
+from dataclasses import dataclass
+from atras.attacks import FGSM
+
+@dataclass(frozen=True, repr=False)
+class Brighten(FGSM):
+    "a gradient step of a package"
+    name = "brighten"
 """
 
 
-def test_a_package_that_is_installed_adds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = importlib.metadata.EntryPoint("brighten", f"{__name__}:Darken", "atras.attacks")
-    module = sys.modules.setdefault(__name__, sys.modules[type(entry).__module__])
-    del module
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry] if group == "atras.attacks" else [])
-    monkeypatch.setattr(ATTACKS, "_asked_packages", False)
-    monkeypatch.setattr(sys.modules[__name__] if __name__ in sys.modules else sys, "Darken", Darken, raising=False)
-    assert "brighten" in ATTACKS
-    assert ATTACKS.texts()["brighten"].startswith("from the package")
-    ATTACKS.unregister("brighten")
-
-
-def test_help_shows_what_an_installed_package_adds(tmp_path: Path) -> None:
-    (tmp_path / "brighten.py").write_text("raise AssertionError('--help imports no attack')\n")
+def test_what_an_installed_package_adds_is_there(tmp_path: Path) -> None:
     info = tmp_path / "brighten-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brighten\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[atras.attacks]\nbrighten = brighten:Brighten\n[atras.defences]\nshade = brighten:Shade\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "atras.batched", "--help"],
-        env={"PYTHONPATH": str(tmp_path), "COLUMNS": "120", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
+    (info / "entry_points.txt").write_text(
+        "[atras.attacks]\nbrighten = brighten:Brighten\n[atras.defences]\nshade = brighten:Shade\n"
     )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "160"}
+    options: Any = {"env": environment, "capture_output": True, "text": True}
+
+    (tmp_path / "brighten.py").write_text("raise AssertionError('--help imports no attack')\n")
+    shown = subprocess.run([sys.executable, "-m", "atras.batched", "--help"], **options)
+    assert shown.returncode == 0, shown.stderr
+    assert "brighten" in shown.stdout
+    assert "shade" in shown.stdout
+
+    (tmp_path / "brighten.py").write_text(PACKAGE)
+    arguments = ["--hidden", "8", "--epochs", "1", "--attack", "brighten", "--out", str(tmp_path / "run"), "--quiet"]
+    done = subprocess.run([sys.executable, "-m", "atras.batched", *arguments], **options)
     assert done.returncode == 0, done.stderr
-    assert "brighten" in done.stdout
-    assert "shade" in done.stdout
+    assert "brighten" in set(atras.read(tmp_path / "run").metrics["attack"])
