@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-
 _UNCHANGED = contextlib.nullcontext()
 
 
 def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """A context in which torch computes as in a fresh process, whatever its caller has set; afterwards all is as it was.
+    """A context in which torch computes as in a fresh process; afterwards all is as the caller had set it.
 
     Default dtype float32, default device the CPU, gradients on, no inference mode, no autocast, no demand for
     deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where the defaults give neither.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = """
-version errors environment storage networks attacks defences experiment data engines evaluation training planning results
-running analysis search report cli batched __main__ testing
+version errors checks lazy registry torch_state environment storage networks attacks defences experiment data engines
+evaluation training planning results running analysis search report cli batched __main__ testing
 """.split()  # noqa: SIM905 (a paragraph reads better than quoted words)
 """Packages and modules of atras: each imports only those above it. `testing` may import any, and none imports it."""
 MODULES = {
@@ -49,13 +50,28 @@ def taken(module: str, path: Path, modules: Collection[str] = tuple(MODULES)) ->
         for level, name in imported(path)
         if level or name.startswith("atras.")
     }
-    return {found for name in names if (found := _longest(name, modules)) and found != module}
+    found = {_longest(name, modules) for name in names}
+    return {other for other in found if other is not None and other != module}
 
 
 def _longest(name: str, modules: Collection[str]) -> str | None:
-    """The module that an imported name is, or stands in."""
+    """The module that an imported name is, or stands in; what a package exports stands in the package."""
     parts = name.split(".")
+    if parts[-1] in exports(".".join(parts[:-1])):
+        return ".".join(parts[:-1])
     return next((head for end in range(len(parts), 0, -1) if (head := ".".join(parts[:end])) in modules), None)
+
+
+@functools.cache
+def exports(package: str) -> frozenset[str]:
+    """The names in `__all__` of a package."""
+    path = ROOT / "atras" / package.replace(".", "/") / "__init__.py"
+    if not package or not path.exists():
+        return frozenset()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
 
 
 def room(module: str) -> str:
@@ -154,11 +170,11 @@ def test_baselines_import_nothing_of_atras(module):
 def test_a_baseline_that_imports_of_atras_is_seen(tmp_path):
     file = tmp_path / "textbook.py"
     for line, name in {
-        "import atras.model": "atras.networks.network",
-        "from atras import model": "model",
-        "from atras.kernels import fgsm": "atras.kernels",
-        "from population import Atras": "population",
-        "from .contest import PEERS": "contest",
+        "import atras.networks": "atras.networks",
+        "from atras import networks": "atras.networks",
+        "from atras.kernels import fgsm": "atras.kernels.fgsm",
+        "from population import Atras": "population.Atras",
+        "from .contest import PEERS": "contest.PEERS",
     }.items():
         file.write_text(f"import torch\nfrom textbook import Task\ndef f():\n    {line}\n")
         assert of_atras(file) == {name}, line

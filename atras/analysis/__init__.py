@@ -1,5 +1,5 @@
-"""Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for people,
-timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
+"""Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
+people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
 from .claims import Claim, claims
 from .compare import compare, compare_lines

@@ -1,5 +1,5 @@
-"""Data sets: named ones, IDX folders and npz files, their download and checksums, and images as pixels in [0, 1] on a device.
-Knows storage and errors; nothing of networks or experiments."""
+"""Data sets: named ones, IDX folders and npz files, their download and checksums, and images as pixels in [0, 1] on a
+device. Knows storage and errors; nothing of networks or experiments."""
 
 from .datasets import Dataset, Split, load, pixels
 from .download import cache_dir

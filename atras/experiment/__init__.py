@@ -1,5 +1,5 @@
-"""What to run, as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed; how both are
-written on the command line and in files; the engines and executors that can be named. Needs no torch."""
+"""What to run, as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed; how
+both are written on the command line and in files; the engines and executors that can be named. Needs no torch."""
 
 from __future__ import annotations
 

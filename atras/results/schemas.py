@@ -61,7 +61,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
         "attack": Column(
             pl.String,
-            "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40, restarts=5)`, `deepfool(norm=linf)`; "
+            "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40)`, `deepfool(norm=linf)`; "
             "`worst(fgsm, pgd)`: an image counts as correct only where it survives each of these",
         ),
         "epsilon": Column(

@@ -18,7 +18,9 @@ from atras.analysis import pareto, ranking
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
-from atras.running import Reporter, orchestrator
+from atras.running import Reporter, Stop, check_same, run
+from atras.running import recorded as recorded_run
+from atras.running import resume as resume_run
 from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
@@ -32,7 +34,7 @@ def search(
     out: str | Path,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: orchestrator.Stop | None = None,
+    stop: Stop | None = None,
 ) -> Results:
     """Successive halving over the protocol's candidates.
 
@@ -48,7 +50,7 @@ def search(
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `orchestrator.run`; or if the folder is in use.
+        InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     folder = Path(out)
@@ -77,7 +79,7 @@ def resume(
     execution: Execution | None = None,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: orchestrator.Stop | None = None,
+    stop: Stop | None = None,
 ) -> Results:
     """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
 
@@ -99,7 +101,7 @@ def resume(
     """
     folder = Path(directory)
     record = Record.read(folder)
-    orchestrator.check_same(record.protocol, protocol)
+    check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
         teller = reporter()
         teller.note(f"{folder}: this search is finished already")
@@ -157,7 +159,7 @@ class _Search:
         record: Record,
         execution: Execution,
         reporter: Callable[[], Reporter],
-        stop: orchestrator.Stop | None,
+        stop: Stop | None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
 
@@ -185,10 +187,10 @@ class _Search:
         try:
             teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             if not (folder / "run.json").exists():
-                return orchestrator.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
-            found = Protocol(**orchestrator.recorded(folder).protocol_fields)
-            orchestrator.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
-            return orchestrator.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
+                return run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
+            found = Protocol(**recorded_run(folder).protocol_fields)
+            check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
+            return resume_run(folder, None, self.execution, reporter=teller, stop=self.stop)
         finally:
             teller.close()
 
