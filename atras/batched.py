@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
-from atras.cli import execute, run
+from atras.cli import execute, run_app
 
 if __name__ == "__main__":
-    program = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    program.command()(run)
-    sys.exit(execute(program, sys.argv[1:], "python -m atras.batched"))
+    sys.exit(execute(run_app, sys.argv[1:], "python -m atras.batched"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from .errors import InputError, shown
+from .version import SCHEMA
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -49,3 +51,13 @@ def distinct(name: str, values: object, check: Callable[[object], None]) -> None
         if value in seen:
             raise InputError(f"{name}: {getattr(value, 'name', value)} came twice; name each once")
         seen.add(value)
+
+
+def schema(record: Mapping[str, Any]) -> None:
+    """Refuse the content of a run.json or search.json that was written under another schema."""
+    found = record.get("schema")
+    if type(found) is not int or found != SCHEMA:
+        which = "an earlier schema" if found is None else f"schema {shown(found)}"
+        raise InputError(
+            f"schema: expected {SCHEMA}, but this was written by {which} of atras; run it again with its settings"
+        )

@@ -1,3 +1,7 @@
-"""The version of atras."""
+"""The version of atras, and of what it writes."""
 
 __version__ = "0.1.0"
+
+SCHEMA = 2
+"""Number of the schema of a run's frames, its run.json and search.json. 1 had `adaptive` for `white-box`, other columns
+for attacks, and an attack's options among those of the run."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from atras.errors import InputError
-from atras.experiment.options import parse_whole_numbers
+from atras.experiment import parse_whole_numbers
 from atras.planning.cost import training_flops
 from contest import Contest
 from peers import Parser, make_population

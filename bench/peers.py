@@ -24,8 +24,7 @@ import torch
 
 from atras.environment import describe
 from atras.errors import InputError
-from atras.experiment.options import parse_seeds, select_candidates
-from atras.experiment.protocol import PRESETS, Execution, Protocol
+from atras.experiment import PRESETS, Execution, Protocol, parse_seeds, select_candidates
 from contest import (
     CHECK_STEPS,
     COMPILED,

@@ -14,14 +14,18 @@ from pathlib import Path
 import pytest
 import typer
 
-from atras.cli.run_command import run
-from atras.experiment.config_file import load
-from atras.experiment.options import Loaded, combine
+from atras.cli import run_app
+from atras.cli.describe import describe_options
+from atras.experiment import Loaded, combine, load_config
 from atras.results.schemas import describe_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-RESULTS = ROOT / "docs" / "results.md"
+GENERATED = {
+    "results.md": ("from atras.results.schemas. -->\n", describe_schemas),
+    "options.md": ("from the table of options. -->\n", describe_options),
+}
+"""Documents in docs/ whose end is generated: the end of the line above that part, and what makes it."""
 FOLDERS = ("atras", "kernels", "bench", "tests", "docs", ".ci", ".github")
 
 
@@ -39,10 +43,12 @@ def commands() -> list[str]:
     return [line.partition("python -m atras.batched")[2].strip() for line in lines if "-m atras.batched" in line]
 
 
-def results_page(page: str) -> str:
-    """The page with the part below its mark generated anew."""
-    head, mark, _ = page.partition("from atras.results.schemas. -->\n")
-    return f"{head}{mark}\n{describe_schemas()}"
+def renewed(document: str) -> str:
+    """A page of docs/ with the part below its mark generated anew."""
+    mark, describe = GENERATED[document]
+    head, found, _ = text_of(f"docs/{document}").partition(mark)
+    assert found, f"docs/{document}: no line that ends in {mark!r}"
+    return f"{head}{mark}\n{describe()}"
 
 
 def anchor(heading: str) -> str:
@@ -60,9 +66,15 @@ def help_text() -> str:
     return "".join(subprocess.run(command, **options).stdout for command in commands)  # type: ignore[call-overload]
 
 
-def test_the_frames_are_described_as_they_are() -> None:
-    page = RESULTS.read_text(encoding="utf-8")
-    assert page == results_page(page), "docs/results.md is out of date: run `python -m tests.test_docs`"
+@pytest.mark.parametrize("document", GENERATED)
+def test_frames_and_options_are_described_as_they_are(document: str) -> None:
+    page = text_of(f"docs/{document}")
+    assert page == renewed(document), f"docs/{document} is out of date: run `python -m tests.test_docs`"
+
+
+def test_every_option_of_every_attack_and_defence_is_explained() -> None:
+    rows = [line for line in text_of("docs/options.md").splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -79,11 +91,9 @@ def test_commands_in_the_documents_are_accepted(line: str, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     (configuration,) = blocks("README.md", "toml")
     Path("run.toml").write_text(configuration)
-    program = typer.Typer()
-    program.command()(run)
-    settings = typer.main.get_command(program).make_context("atras", shlex.split(line)).params
+    settings = typer.main.get_command(run_app).make_context("atras", shlex.split(line)).params
     file = settings.pop("config")
-    combine(load(file) if file else Loaded(), {name: value for name, value in settings.items() if value})
+    combine(load_config(file) if file else Loaded(), {name: value for name, value in settings.items() if value})
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,4 +133,5 @@ def test_files_and_headings_that_a_document_points_to_exist(document: str) -> No
 
 
 if __name__ == "__main__":
-    RESULTS.write_text(results_page(RESULTS.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in GENERATED:
+        (ROOT / "docs" / name).write_text(renewed(name), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The command line: arguments become a Protocol and an Execution, and then one call. No logic of its own; torch and
-polars are imported by the commands that need them, so that `--help` answers at once."""
+"""The command line: arguments become a Protocol and an Execution, and then one call. Options are made from the table of
+settings; torch and polars are imported by the commands that need them, so that `--help` answers at once."""
 
-from .run_command import execute, main, run
+from .program import app, execute, main, run_app
 
-__all__ = ["execute", "main", "run"]
+__all__ = ["app", "execute", "main", "run_app"]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import textwrap
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from atras.errors import InputError, printable
+from atras.errors import InputError
 from atras.experiment import parse_whole
 from atras.networks import Candidate
+
+from .output import print_lines
 
 if TYPE_CHECKING:
     from atras.analysis import Claim, PaperName
@@ -179,27 +177,3 @@ def _marks(flags: str | None) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= 50 else f"...{name[-47:]}"
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print text that may hold names of files, which a terminal shows and does not obey.
-
-    Raises:
-        BrokenPipeError: if its reader is gone.
-        InputError: if it cannot be written otherwise.
-    """
-    try:
-        typer.echo("\n".join(map(printable, lines)))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        silence()
-        raise InputError(
-            f"standard output: expected to write to it: {error.strerror or error}; make room, or send it elsewhere"
-        ) from error
-
-
-def silence() -> None:
-    """Let go of a standard output that cannot be written to: Python would try once more when it exits."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
-"""What to run, as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed; how
-both are written on the command line and in files; the engines and executors that can be named. Needs no torch."""
+"""Experiments as values: a `Protocol` decides the figures, an `Execution` where and how fast they are computed. The
+table of their options, how these are written on the command line and in files, the names of engines and executors. It
+needs no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING
 from atras.lazy import lazy_exports
 
 from .choices import ENGINES, EXECUTORS
-from .options import Loaded, combine, parse_epsilon, parse_whole, select_candidates
-from .protocol import PRESETS, Execution, Protocol, Size
+from .option import Option, Options, Setting, settings_of
+from .options import REMOVED, SETTINGS, Loaded, combine
+from .protocol import PRESETS, Execution, Protocol
+from .readers import Size, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .selection import select_candidates
 
 if TYPE_CHECKING:
     from .config_file import MAX_BYTES, from_run, load_config, parse_file
@@ -21,15 +25,23 @@ __all__ = [
     "EXECUTORS",
     "MAX_BYTES",
     "PRESETS",
+    "REMOVED",
+    "SETTINGS",
     "Execution",
     "Loaded",
+    "Option",
+    "Options",
     "Protocol",
+    "Setting",
     "Size",
     "combine",
     "from_run",
     "load_config",
     "parse_epsilon",
     "parse_file",
+    "parse_seeds",
     "parse_whole",
+    "parse_whole_numbers",
     "select_candidates",
+    "settings_of",
 ]

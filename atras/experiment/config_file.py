@@ -6,15 +6,14 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from atras.checks import schema
 from atras.errors import InputError, shown
 from atras.networks import PAPER_CANDIDATES
 from atras.storage import read_regular
 
-from .options import Loaded, execution_fields, preset_fields, protocol_fields
+from .options import REMOVED, SETTINGS, Loaded, execution_fields, preset_fields, protocol_fields
 from .protocol import Execution, Protocol
 
 MAX_BYTES = 16 * 2**20
@@ -26,71 +25,8 @@ MAX_TOML_BYTES = 2**20
 MAX_TOML_DOTS = 100
 """Most dots on a line of it: the parser takes time that grows with the square of a key's dots."""
 
-ALIASES = {"candidates": "hidden", "targeted": "target", "memory_bytes": "memory", "attack": "attacks"}
-"""Fields and options that go by two names: either may stand in a file."""
-
-Text = Annotated[str | None, Field(description="text in quotes")]
-Whole = Annotated[int | None, Field(description="a whole number")]
-Number = Annotated[float | None, Field(description="a number")]
-Truth = Annotated[bool | None, Field(description="true or false")]
-SizeText = Annotated[int | str | None, Field(description='a whole number, "all" or "default"')]
-Wholes = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [8, 16] or "8,16"')]
-Seeds = Annotated[int | str | list[int] | None, Field(description='whole numbers, such as [0, 3] or "0-4"')]
-Epsilon = Annotated[float | str | None, Field(description='a number or a fraction in quotes, such as 0.05 or "8/255"')]
-Epsilons = Annotated[
-    float | str | list[float | str] | None,
-    Field(description='numbers or fractions in quotes, such as [0, 0.05] or "0,8/255"'),
-]
-Names = Annotated[str | list[str] | None, Field(description='names, such as ["fgsm", "pgd"] or "fgsm,pgd"')]
-Memory = Annotated[int | str | None, Field(description='bytes, or text such as "4GiB"')]
-Hidden = Annotated[
-    str | list[str | list[int]] | None,
-    Field(description='a list of candidates, such as ["40", "24,192"] or [[24, 192]]'),
-]
-
-
-class Settings(BaseModel):
-    """The keys a file may hold and the type of each; ranges are checked where the command line's are."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    preset: Text = None
-    dataset: Text = None
-    train_size: SizeText = None
-    test_size: SizeText = None
-    hidden: Hidden = None
-    depth: Wholes = None
-    base_widths: Wholes = None
-    factors: Wholes = None
-    max_width: Whole = None
-    seeds: Seeds = None
-    stem: Text = None
-    activation: Text = None
-    initialisation: Text = None
-    head_dropout: Number = None
-    epochs: Whole = None
-    adversarial_epochs: Whole = None
-    batch_size: Whole = None
-    optimizer: Text = None
-    learning_rate: Number = None
-    momentum: Number = None
-    epsilon: Epsilon = None
-    label_source: Text = None
-    target: Text = None
-    attacks: Names = None
-    epsilons: Epsilons = None
-    transfer: Truth = None
-    defence: Text = None
-    precision: Text = None
-    evaluate_every: Whole = None
-    engine: Text = None
-    executor: Text = None
-    device: Text = None
-    memory: Memory = None
-    data_dir: Text = None
-    download: Truth = None
-    recalibrate: Truth = None
-    checkpoint_every: Number = None
+_KEYS = {name: key for key, setting in SETTINGS.items() for name in setting.names}
+"""From every name that a setting goes by in a file to its key."""
 
 
 def load_config(path: str | Path) -> Loaded:
@@ -170,11 +106,12 @@ def from_run(document: dict[str, Any]) -> Loaded:
     """The experiment that a `run.json` records, or a search.json, which has its keys.
 
     Raises:
-        InputError: as `load`; the message does not name the file.
+        InputError: as `load_config`, or if another schema was written; the message does not name the file.
     """
     for key, needed in (("protocol", True), ("execution", False), ("plan", False)):
         if not isinstance(document.get(key), dict) and (needed or document.get(key) is not None):
             raise InputError(f"{key}: expected an object; name the run.json of an earlier run")
+    schema(document)
     # A repetition takes the recorded plan, so there is nothing to measure anew.
     execution = {key: value for key, value in (document.get("execution") or {}).items() if key != "recalibrate"}
     loaded = _from_settings(document["protocol"] | execution, plan=document.get("plan"))
@@ -199,21 +136,28 @@ def _from_settings(document: dict[str, Any], plan: dict[str, Any] | None = None)
 
 
 def _validated(document: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a file under their canonical names; keys with nothing in them are dropped."""
+    """The settings of a file by their keys, each of its type; keys with nothing in them are dropped."""
     settings: dict[str, Any] = {}
-    for key, value in document.items():
-        name = ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
-        if name not in Settings.model_fields:
-            near = difflib.get_close_matches(name[:100], [*Settings.model_fields, *ALIASES], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(Settings.model_fields)}"
-            raise InputError(f"unknown key {shown(key)}; {hint}")
-        if name in settings:
-            raise InputError(f"{key}: {name} came twice; give it once")
-        settings[name] = value
-    try:
-        Settings.model_validate(settings)
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        expected = Settings.model_fields[name].description
-        raise InputError(f"{name} (={shown(settings[name])}): expected {expected}") from None
-    return {name: value for name, value in settings.items() if value is not None}
+    for name, value in document.items():
+        key = _key(name)
+        if key in settings:
+            raise InputError(f"{name}: {key} came twice; give it once")
+        settings[key] = value
+    for key, value in settings.items():
+        if value is not None and not SETTINGS[key].kind.fits(value):
+            raise InputError(f"{key} (={shown(value)}): expected {SETTINGS[key].kind.expected}")
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _key(name: str) -> str:
+    """The key of a setting from what a file calls it."""
+    plain = name.replace("-", "_")
+    if plain in _KEYS:
+        return _KEYS[plain]
+    if plain in REMOVED:
+        option, example = REMOVED[plain]
+        value = f'attacks = ["{example}"]' if option == "attack" else f'{option} = "{example}"'
+        raise InputError(f"{name} is no longer a key; write for example {value}")
+    near = difflib.get_close_matches(plain[:100], [*SETTINGS, *_KEYS], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(SETTINGS)}"
+    raise InputError(f"unknown key {shown(name)}; {hint}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from atras.checks import schema
 from atras.errors import InputError, printable
 from atras.storage import JSON_MARK, check_checksum, json_with_checksum
 
@@ -145,7 +146,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """What a run's run.json says, without its checksum.
 
     Raises:
-        InputError: if it is missing, damaged or not of this form.
+        InputError: if it is missing, damaged, not of this form, or of another schema.
     """
     path = folder / "run.json"
     content = read_bytes(path, MAX_JSON_BYTES)
@@ -155,6 +156,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise foreign(path, "JSON", error) from error
     check_run(run, str(path))
+    try:
+        schema(run)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     run.pop("sha256", None)
     return run
 

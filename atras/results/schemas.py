@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from atras.version import SCHEMA
+
 
 class Column(NamedTuple):
     """Type and meaning of one column."""
@@ -155,8 +157,8 @@ FRAMES: dict[str, str] = {
 }
 """What a row of each frame is."""
 
-VERSION = 2
-"""Number of this schema, in `run.json`. 1 had `adaptive` for `white-box`, and other columns for attacks."""
+VERSION = SCHEMA
+"""Number of this schema, in `run.json`."""
 
 OPTIONAL = ("transfer", "examples")
 """Frames whose file is written only where it has rows."""

@@ -16,7 +16,7 @@ from atras.storage import SEARCH, Lock, remove_partials, take_folder, write_file
 
 from .frames import csv, empty, frame_of, parquet
 from .results import Results, check_run, read, run_json
-from .schemas import OPTIONAL, SCHEMAS
+from .schemas import OPTIONAL, SCHEMAS, VERSION
 
 _FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
 
@@ -46,7 +46,8 @@ class Writer:
     _lock: Lock | None
 
     def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
-        self._begin(None if directory is None else Path(directory), {**run_info, "status": "running"}, None)
+        run = {"schema": VERSION, **run_info, "status": "running"}
+        self._begin(None if directory is None else Path(directory), run, None)
         content = run_json(self.run)
         if self.directory is None:
             return

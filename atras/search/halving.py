@@ -13,7 +13,7 @@ from atras.errors import InputError, shown
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file
 from atras.networks import Candidate
 from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
-from atras.version import __version__
+from atras.version import SCHEMA, __version__
 
 TRAIN_SHARE = 0.8
 """Of the training images, those that rounds train on; on the others they are ranked."""
@@ -121,7 +121,7 @@ class Record:
     def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
         """That of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
-            "search": "halving", "status": "running", "version": __version__, "budget": budget, "spent": 0,
+            "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__, "budget": budget, "spent": 0,
             "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
             "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
         })  # fmt: skip

@@ -1,0 +1,36 @@
+"""The options of the command `run` that are no settings of an experiment: which run it is, and what is shown of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from atras.experiment import Option, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions(Options):
+    """What to do with an experiment. None of it may stand in a file."""
+
+    panel = "Execution"
+
+    search: Annotated[
+        str | None,
+        Option("train all a little and the better half on, round by round", panel="Population", metavar="halving"),
+    ] = None
+    budget: Annotated[
+        str | None, Option("most candidate-epochs that a search may take", panel="Population", metavar="N")
+    ] = None
+    resume: Annotated[
+        str | None, Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR")
+    ] = None
+    config: Annotated[
+        str | None, Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE")
+    ] = None
+    dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
+    out: Annotated[
+        str | None,
+        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>"),
+    ] = None
+    fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
+    quiet: Annotated[bool, Option("no progress, only the results", panel="Output")] = False

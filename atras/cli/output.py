@@ -1,0 +1,44 @@
+"""What the commands print, and the end of one that has something to say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable
+
+import typer
+
+from atras.errors import InputError, printable
+
+
+class Ended(Exception):  # noqa: N818 (nothing went wrong)
+    """The end of a command with a line on standard error and a status of its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print text that may hold names of files, which a terminal shows and does not obey.
+
+    Raises:
+        BrokenPipeError: if its reader is gone.
+        InputError: if it cannot be written otherwise.
+    """
+    try:
+        typer.echo("\n".join(map(printable, lines)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence()
+        raise InputError(
+            f"standard output: expected to write to it: {error.strerror or error}; make room, or send it elsewhere"
+        ) from error
+
+
+def silence() -> None:
+    """Let go of a standard output that cannot be written to: Python would try once more when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,171 @@
+"""Options: a field of a dataclass, annotated once with how it is written, checked, shown in `--help` and explained.
+
+From these annotations come the checks of `Protocol` and `Execution`, the keys of files, the command line and
+docs/options.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, MISSING, dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from atras.checks import one_of, text, truth
+from atras.registry import Registry
+
+from .kinds import BY_TYPE, TEXT, TRUTH, Kind
+
+Check = Callable[[str, Any], None]
+"""From a field's name and its value; raises an InputError that names it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is set by its user; what is left out follows from the field's name, type and default.
+
+    Args:
+        help: its line in `--help`.
+        check: of the value; where None it follows from the type (text, True or False, one of a Literal's words) or from
+            the names of `choices`.
+        kind: how it is written.
+        meaning: what the documents say beyond `help`.
+        panel: heading in `--help`; that of its class where empty.
+        metavar: stands for the value in `--help`.
+        default: the default in words.
+        key: its name among settings and in files.
+        flag: its name on the command line.
+        repeat: whether the command line takes it several times.
+        accept: turns what Python may also give, such as texts, into the value, before it is checked.
+        choices: the register that its values come from.
+        besides: further values, and the line of each in `--help`.
+    """
+
+    help: str
+    check: Check | None = None
+    _: KW_ONLY
+    kind: Kind | None = None
+    meaning: str = ""
+    panel: str = ""
+    metavar: str = ""
+    default: str = ""
+    key: str = ""
+    flag: str = ""
+    repeat: bool = False
+    accept: Callable[[Any], Any] | None = None
+    choices: Registry[Any] | None = None
+    besides: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The values that go by a name, and the line of each in `--help`."""
+        return {**self.besides, **(self.choices.texts() if self.choices is not None else {})}
+
+
+class Setting(NamedTuple):
+    """An option as a field has it.
+
+    Args:
+        name: of the field.
+        option: its annotation.
+        type: of the field, without `None`.
+        default: of the field; None where that is made anew for each object.
+        panel: heading in `--help`.
+        optional: whether None is a value of the field.
+    """
+
+    name: str
+    option: Option
+    type: Any
+    default: Any = None
+    panel: str = ""
+    optional: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name among settings and in files."""
+        return self.option.key or self.name
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return self.option.flag or f"--{self.key.replace('_', '-')}"
+
+    @property
+    def names(self) -> set[str]:
+        """Every name that a file may use for it."""
+        return {self.key, self.name, self.flag.removeprefix("--").replace("-", "_")}
+
+    @property
+    def kind(self) -> Kind:
+        """How it is written."""
+        return self.option.kind or BY_TYPE.get(self.type, TEXT)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values it may have, where they are a few words."""
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+    @property
+    def shown_default(self) -> str:
+        """The default in words; empty where there is nothing to say."""
+        if self.option.default or self.default is None or self.kind is TRUTH:
+            return self.option.default
+        return str(self.default)
+
+    def check(self, value: object) -> None:
+        """Refuse a value out of range.
+
+        Raises:
+            InputError: if it is one.
+        """
+        if value is None and self.optional:
+            return
+        if self.option.check is not None:
+            self.option.check(self.name, value)
+        elif self.words:
+            one_of(self.name, value, self.words)
+        elif self.option.choices is not None:
+            one_of(self.name, value, self.option.named)
+        else:
+            (truth if self.type is bool else text)(self.name, value)
+
+
+class Options:
+    """Base of dataclasses whose fields are annotated with an `Option` each."""
+
+    panel: ClassVar[str] = ""
+    """Heading of the fields in `--help`."""
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, setting in settings_of(kind).items():
+            if setting.option.accept is not None:
+                object.__setattr__(self, name, setting.option.accept(getattr(self, name)))
+            setting.check(getattr(self, name))
+
+
+@cache
+def settings_of(options: type) -> dict[str, Setting]:
+    """The options of a class by the names of their fields, in the order of the fields."""
+    fields = {each.name: each for each in dataclasses.fields(options)}
+    found: dict[str, Setting] = {}
+    for base in reversed(options.__mro__):
+        hints = inspect.get_annotations(base, eval_str=True)
+        for name in fields.keys() & hints.keys():
+            annotation, option = typing.get_args(hints[name])
+            parts = typing.get_args(annotation)
+            optional = types.NoneType in parts
+            default = None if fields[name].default is MISSING else fields[name].default
+            panel = option.panel or vars(base).get("panel", "")
+            found[name] = Setting(name, option, parts[0] if optional else annotation, default, panel, optional)
+    return {name: found[name] for name in fields}
+
+
+def by_key(settings: Iterable[Setting]) -> dict[str, Setting]:
+    """Options by their names among settings."""
+    return {setting.key: setting for setting in settings}

@@ -1,0 +1,298 @@
+"""The options of an experiment, part by part, each described here and nowhere else. `Protocol` combines the parts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from atras.attacks import ATTACKS, FGSM, Attack
+from atras.checks import distinct, number, text, whole
+from atras.defences import DEFENCES, Copies, Defence
+from atras.errors import InputError, shown
+from atras.networks import PAPER_CANDIDATES, Candidate, parse_stem
+
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, SEEDS, SIZE
+from .option import Check, Option, Options
+from .readers import Size
+
+Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
+Initialisation = Literal["glorot", "he"]
+LabelSource = Literal["predicted", "true"]
+OptimizerName = Literal["adam", "sgd"]
+Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
+
+PAPER_DEFENCE = Copies()
+
+
+def whole_from(low: int, high: int) -> Check:
+    """The check of a whole number in a range."""
+    return lambda name, value: whole(name, value, low, high)
+
+
+def number_from(low: float, high: float) -> Check:
+    """The check of a finite number in a range."""
+    return lambda name, value: number(name, value, low, high)
+
+
+def _check_size(name: str, value: object) -> None:
+    if value not in ("default", "all"):
+        whole(name, value, 1, 10**9)
+
+
+def _check_candidates(name: str, value: object) -> None:
+    def one(candidate: object) -> None:
+        if not isinstance(candidate, Candidate):
+            raise InputError(
+                f"{name} (={shown(candidate)}): expected a tuple of Candidate, such as Candidate((24, 192))"
+            )
+
+    distinct(name, value, one)
+
+
+def _check_seeds(name: str, value: object) -> None:
+    distinct(name, value, lambda seed: whole("seed", seed, 0, 2**63 - 1))
+
+
+def _check_stem(name: str, value: str) -> None:
+    text(name, value)
+    if value != "auto":
+        parse_stem(value)
+
+
+def _check_target(name: str, value: str) -> None:
+    text(name, value)
+    if not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", value):
+        raise InputError(f"{name} (={shown(value)}): expected none, random, least-likely or class:N, such as class:3")
+
+
+def _check_attacks(_: str, value: object) -> None:
+    def one(attack: object) -> None:
+        if not isinstance(attack, Attack):
+            raise InputError(f"attack (={shown(attack)}): expected an attack, such as PGD(steps=40) or 'pgd(steps=40)'")
+
+    distinct("attack", value, one)
+
+
+def _check_epsilons(name: str, value: object) -> None:
+    if value != ():
+        distinct(name, value, lambda epsilon: number(name, epsilon, 0.0, 1.0))
+
+
+def _check_defence(name: str, value: object) -> None:
+    if not isinstance(value, Defence):
+        raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(DEFENCES)}")
+
+
+def _attacks_of(value: Any) -> Any:
+    """Attacks in place of the texts that spell them."""
+    if not isinstance(value, tuple | list):
+        return value
+    return tuple(ATTACKS.parse(each) if isinstance(each, str) else each for each in value)
+
+
+def _defence_of(value: Any) -> Any:
+    """A defence in place of the text that spells it."""
+    return DEFENCES.parse(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Options):
+    """The images that networks are trained and tested on."""
+
+    panel = "Data"
+
+    dataset: Annotated[
+        str,
+        Option(
+            "digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz file",
+            metavar="NAME",
+        ),
+    ] = "digits"
+    train_size: Annotated[
+        Size,
+        Option(
+            "first images to train on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
+            meaning="From the start of the training part; `default` is 5,000 as in the paper, or all where the part "
+            "has fewer; `all` is all.",
+        ),
+    ] = "default"  # fmt: skip
+    test_size: Annotated[
+        Size,
+        Option(
+            "first images to test on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
+            meaning="From the start of the test part, likewise.",
+        ),
+    ] = "default"  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population(Options):
+    """The members: each candidate once with each seed."""
+
+    panel = "Population"
+
+    candidates: Annotated[
+        tuple[Candidate, ...],
+        Option(
+            "one candidate's hidden layers; may be repeated", _check_candidates, kind=CANDIDATES, key="hidden",
+            repeat=True, metavar="24,192", default="the paper's 40",
+            meaning="The architectures, in the order of the result table.",
+        ),
+    ] = PAPER_CANDIDATES  # fmt: skip
+    seeds: Annotated[
+        tuple[int, ...],
+        Option(
+            "each candidate once with each: 0-4 or 0,3,7", _check_seeds, kind=SEEDS, metavar="0-4", default="0",
+            meaning="Each (candidate, seed) pair is one member of the population.",
+        ),
+    ] = (0,)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Options):
+    """What all networks share."""
+
+    panel = "Model"
+
+    stem: Annotated[
+        str,
+        Option(
+            "convolutions before the hidden layers", _check_stem, metavar="auto|none|conv2|conv4",
+            default="auto, by image",
+            meaning="A name, or layers as they are spelled, such as `c32p2-c64p2`; `auto` goes by image shape.",
+        ),
+    ] = "auto"  # fmt: skip
+    activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"
+    initialisation: Annotated[Initialisation, Option("of weights", meaning="Biases start at zero.")] = "glorot"
+    head_dropout: Annotated[
+        float,
+        Option(
+            "share of hidden units dropped in training", number_from(0.0, 0.99), metavar="X",
+            meaning="In each hidden layer; rounded to 1/256.",
+        ),
+    ] = 0.0  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Options):
+    """How networks are trained."""
+
+    panel = "Training"
+
+    epochs: Annotated[
+        int,
+        Option("passes over the training set, clean and then with attacks", whole_from(1, 10**6), metavar="N"),
+    ] = 20
+    adversarial_epochs: Annotated[
+        int,
+        Option(
+            "passes over the set with attacks, if not the same", whole_from(0, 10**6), metavar="N", default="--epochs",
+            meaning="They go over the doubled set: every image and its copy.",
+        ),
+    ] = 20  # fmt: skip
+    batch_size: Annotated[
+        int,
+        Option(
+            "images a step", whole_from(1, 10**6), metavar="N",
+            meaning="The last, smaller batch of an epoch is kept.",
+        ),
+    ] = 128  # fmt: skip
+    optimizer: Annotated[
+        OptimizerName,
+        Option("update rule", meaning="`adam` has decay rates 0.9 and 0.999 and a denominator term of 1e-8."),
+    ] = "adam"
+    learning_rate: Annotated[float, Option("size of an update", number_from(0.0, 1e9), metavar="X")] = 1e-3
+    momentum: Annotated[float, Option("of sgd", number_from(0.0, 1.0), metavar="X", meaning="`adam` has none.")] = 0.0
+    precision: Annotated[
+        Precision,
+        Option(
+            "of training", panel="Execution",
+            meaning="`bf16` (and `tf32`, on a GPU) is for matrix products in training alone: weights, attacks and "
+            "evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the "
+            "engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.",
+        ),
+    ] = "auto"  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacking(Options):
+    """The paper's attack, and those that networks are also evaluated under."""
+
+    panel = "Attack"
+
+    epsilon: Annotated[
+        float,
+        Option(
+            "largest change of a pixel in 0 to 1; 0.05 or 8/255", number_from(0.0, 1.0), kind=EPSILON, metavar="X",
+            meaning="The strength of every attack without an epsilon of its own, in pixels of [0, 1].",
+        ),
+    ] = 0.05  # fmt: skip
+    label_source: Annotated[
+        LabelSource,
+        Option(
+            "whose label it moves away from",
+            meaning="The attacked model's own prediction, or the true label; of the paper's attack.",
+        ),
+    ] = "predicted"  # fmt: skip
+    target: Annotated[
+        str,
+        Option(
+            "move towards class:3, random or least-likely", _check_target, flag="--targeted", metavar="CLASS",
+            meaning="`none` for the untargeted attack. A targeted one moves towards that class, which makes the label "
+            "source irrelevant to the direction.",
+        ),
+    ] = "none"  # fmt: skip
+    attacks: Annotated[
+        tuple[Attack, ...],
+        Option(
+            "also evaluate this one, at the true label; may be repeated", _check_attacks, kind=ATTACK_LIST,
+            flag="--attack", repeat=True, metavar="NAME", default="fgsm", accept=_attacks_of, choices=ATTACKS,
+            meaning="Both models are also attacked with each, made on the model attacked; FGSM at the true label "
+            "always is. An attack without an epsilon of its own takes the run's.",
+        ),
+    ] = (FGSM(),)  # fmt: skip
+    epsilons: Annotated[
+        tuple[float, ...],
+        Option(
+            "also evaluate fgsm at these strengths", _check_epsilons, kind=EPSILONS, metavar="0,0.02,8/255",
+            default="none", meaning="At the true label.",
+        ),
+    ] = ()  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defending(Options):
+    """How the second training makes networks robust."""
+
+    panel = "Attack"
+
+    defence: Annotated[
+        Defence,
+        Option(
+            "how the second training defends", _check_defence, kind=DEFENCE, metavar="NAME", accept=_defence_of,
+            choices=DEFENCES,
+        ),
+    ] = PAPER_DEFENCE  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Options):
+    """What is evaluated besides."""
+
+    panel = "Output"
+
+    transfer: Annotated[
+        bool,
+        Option(
+            "evaluate every candidate on every other one's attack", panel="Attack",
+            meaning="On its adversarial test images, seed by seed.",
+        ),
+    ] = False  # fmt: skip
+    evaluate_every: Annotated[
+        int,
+        Option(
+            "epochs between test accuracies; 0 for none", whole_from(0, 10**6), metavar="N",
+            meaning="While it trains.",
+        ),
+    ] = 0  # fmt: skip

@@ -1,0 +1,134 @@
+"""How values of options are written: one set of readers for the command line and for files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from atras.attacks import ATTACKS, Attack
+from atras.defences import DEFENCES, Defence
+from atras.errors import InputError, shown
+from atras.registry import read_fraction, split_outside
+
+Size = int | Literal["default", "all"]
+
+MAX_COUNT = 10_000
+"""Most numbers that ranges such as 0-4 may stand for: past it a typing error is likelier than a wish."""
+
+_UNITS = {"": 1, "b": 1}
+_UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
+_UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
+
+
+def parse_epsilon(value: str | float, name: str = "epsilon") -> float:
+    """Read an attack strength: a number, or a fraction such as `8/255`.
+
+    Raises:
+        InputError: if it is neither; the range is left to `Protocol`.
+    """
+    return read_fraction(name, value)
+
+
+def parse_epsilons(value: str | float | Sequence[str | float], name: str = "epsilons") -> tuple[float, ...]:
+    """Read attack strengths: numbers or fractions with commas, or a list of these; an InputError if it is another."""
+    items = [value] if isinstance(value, str | int | float) else value
+    parts = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
+    return tuple(parse_epsilon(part, name) for part in parts)
+
+
+def parse_attacks(value: str | Sequence[str], name: str = "attack") -> tuple[Attack, ...]:
+    """Read attacks: their spellings with commas between them, or a list; an InputError if it is anything else."""
+    items = [value] if isinstance(value, str) else value
+    if not all(isinstance(item, str) for item in items):
+        raise InputError(f"{name} (={value!r}): expected names; write for example fgsm,pgd(steps=40)")
+    return tuple(ATTACKS.parse(part) for item in items for part in split_outside(item))
+
+
+def parse_defence(value: str, name: str = "defence") -> Defence:
+    """Read a defence by its spelling; an InputError if it is anything else."""
+    del name  # the register names it
+    return DEFENCES.parse(value)
+
+
+def parse_seeds(value: str | int | Sequence[str | int], name: str = "seeds") -> tuple[int, ...]:
+    """Read seeds: `0-4`, `0,3,7`, one number, or a list of these; an InputError if it is anything else."""
+    return parse_whole_numbers(value, name, "0-4 or 0,3,7")
+
+
+def parse_number(value: str | float, name: str) -> float:
+    """Read a number; an InputError if it is anything else."""
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise InputError(f"{name} (={shown(value)}): expected a number; write for example 0.001") from None
+
+
+def parse_whole(value: str | int, name: str) -> int:
+    """Read one whole number; an InputError if it is anything else."""
+    if type(value) is int:
+        return value
+    if not re.fullmatch(r"\s*[+-]?\d{1,19}\s*", str(value), flags=re.ASCII):
+        raise InputError(f"{name} (={shown(value)}): expected a whole number; write for example 10")
+    return int(value)
+
+
+def parse_size(value: str | int, name: str = "size") -> Size:
+    """Read the number of images to take from a part of a data set: a whole number, `all` or `default`.
+
+    Raises:
+        InputError: if it is anything else; the range is left to `Protocol`.
+    """
+    if value == "all" or value == "default":
+        return cast(Size, value)
+    try:
+        return parse_whole(value, name)
+    except InputError:
+        raise InputError(
+            f"{name} (={shown(value)}): expected a whole number, all or default; write for example 5000"
+        ) from None
+
+
+def parse_memory(value: str | int) -> int:
+    """Read an amount of memory: bytes, or a number with a unit from KiB to TiB (powers of 1024) or KB to TB (of 1000).
+
+    Returns:
+        Bytes, rounded down.
+
+    Raises:
+        InputError: if it is anything else; the range is left to `Execution`.
+    """
+    if type(value) is int:
+        return value
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value), flags=re.ASCII | re.IGNORECASE)
+    if isinstance(value, bool) or not found or found[2].lower() not in _UNITS:
+        raise InputError(
+            f"memory (={shown(value)}): expected bytes or a number with a unit; write for example 4GiB or 512MiB"
+        )
+    return (
+        int(float(found[1]) * _UNITS[found[2].lower()]) if "." in found[1] else int(found[1]) * _UNITS[found[2].lower()]
+    )
+
+
+def parse_whole_numbers(value: str | int | Sequence[str | int], name: str, example: str) -> tuple[int, ...]:
+    """Read whole numbers: one, several with commas, ranges with a hyphen, or a list of these.
+
+    Args:
+        value: what was written.
+        name, example: how an error names the option, and what it shows as right.
+
+    Raises:
+        InputError: if it is anything else, a range runs backwards, or they are more than MAX_COUNT numbers in all.
+    """
+    numbers: list[int] = []
+    for part in [value] if isinstance(value, str | int) else value:
+        if type(part) is int:
+            numbers.append(part)
+            continue
+        for item in str(part).split(","):
+            found = re.fullmatch(r"\s*(\d{1,19})\s*(?:-\s*(\d{1,19})\s*)?", item, flags=re.ASCII)
+            low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+            if not low <= high < low + MAX_COUNT - len(numbers):
+                raise InputError(f"{name} (={shown(value)}): expected whole numbers; write for example {example}")
+            numbers.extend(range(low, high + 1))
+    return tuple(numbers)
