@@ -142,10 +142,14 @@ def parse_layer(text: str, name: str = "hidden") -> Layer:
     """Read one layer, such as `24` or `c32k5p2`.
 
     Raises:
-        InputError: if no layer is spelled so; `name` names the option.
+        InputError: if no layer is spelled so, or a value is out of range; `name` names the option.
     """
     for layer in LAYERS.values():
-        if (parsed := layer.parse(text.strip())) is not None:
+        try:
+            parsed = layer.parse(text.strip())
+        except InputError as error:
+            raise InputError(f"{name} (={shown(text)}): {error}") from None
+        if parsed is not None:
             return parsed
     raise InputError(
         f"{name} (={shown(text)}): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"
