@@ -22,8 +22,21 @@ from atras.attacks import ATTACKS
 from atras.checks import one_of
 from atras.defences import DEFENCES
 from atras.errors import InputError, Interrupted, printable
-from atras.experiment import ENGINES, EXECUTORS, PRESETS, Execution, Loaded, Protocol, combine, parse_whole
-from atras.experiment.protocol import Activation, Initialisation, LabelSource, OptimizerName, Precision
+from atras.experiment import (
+    ENGINES,
+    EXECUTORS,
+    PRESETS,
+    Activation,
+    Execution,
+    Initialisation,
+    LabelSource,
+    Loaded,
+    OptimizerName,
+    Precision,
+    Protocol,
+    combine,
+    parse_whole,
+)
 from atras.running import Signals, choose_reporter
 from atras.version import __version__
 

@@ -9,7 +9,17 @@ from atras.lazy import lazy_exports
 
 from .choices import ENGINES, EXECUTORS
 from .options import Loaded, combine, parse_epsilon, parse_whole, select_candidates
-from .protocol import PRESETS, Execution, Protocol, Size
+from .protocol import (
+    PRESETS,
+    Activation,
+    Execution,
+    Initialisation,
+    LabelSource,
+    OptimizerName,
+    Precision,
+    Protocol,
+    Size,
+)
 
 if TYPE_CHECKING:
     from .config_file import MAX_BYTES, from_run, load_config, parse_file
@@ -21,8 +31,13 @@ __all__ = [
     "EXECUTORS",
     "MAX_BYTES",
     "PRESETS",
+    "Activation",
     "Execution",
+    "Initialisation",
+    "LabelSource",
     "Loaded",
+    "OptimizerName",
+    "Precision",
     "Protocol",
     "Size",
     "combine",

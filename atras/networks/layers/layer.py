@@ -153,7 +153,8 @@ def parse_layer(text: str, name: str = "hidden", whole: str | None = None) -> La
         if (parsed := layer.parse(text.strip())) is not None:
             return parsed
     raise InputError(
-        f"{name} (={shown(text if whole is None else whole)}): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"
+        f"{name} (={shown(text if whole is None else whole)}): expected widths separated by commas, such as 24,192, or "
+        "layers, such as c32p2,64"
     )
 
 
