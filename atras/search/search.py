@@ -14,13 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from atras import running
 from atras.analysis import pareto, ranking
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
-from atras.running import Reporter, Stop, check_same, run
-from atras.running import recorded as recorded_run
-from atras.running import resume as resume_run
+from atras.running import Reporter
 from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
@@ -34,7 +33,7 @@ def search(
     out: str | Path,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: Stop | None = None,
+    stop: running.Stop | None = None,
 ) -> Results:
     """Successive halving over the protocol's candidates.
 
@@ -79,7 +78,7 @@ def resume(
     execution: Execution | None = None,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: Stop | None = None,
+    stop: running.Stop | None = None,
 ) -> Results:
     """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
 
@@ -101,7 +100,7 @@ def resume(
     """
     folder = Path(directory)
     record = Record.read(folder)
-    check_same(record.protocol, protocol)
+    running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
         teller = reporter()
         teller.note(f"{folder}: this search is finished already")
@@ -159,7 +158,7 @@ class _Search:
         record: Record,
         execution: Execution,
         reporter: Callable[[], Reporter],
-        stop: Stop | None,
+        stop: running.Stop | None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
 
@@ -187,10 +186,10 @@ class _Search:
         try:
             teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             if not (folder / "run.json").exists():
-                return run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
-            found = Protocol(**recorded_run(folder).protocol_fields)
-            check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
-            return resume_run(folder, None, self.execution, reporter=teller, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
+            found = Protocol(**running.recorded(folder).protocol_fields)
+            running.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
+            return running.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
         finally:
             teller.close()
 
