@@ -17,7 +17,7 @@ def lazy_exports(package: str, **files: str) -> Callable[[str], Any]:
     """
     where = {name: file for file, names in files.items() for name in names.split()}
 
-    def __getattr__(name: str) -> Any:
+    def import_name(name: str) -> Any:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(f"{package}.{where[name]}")
@@ -25,4 +25,4 @@ def lazy_exports(package: str, **files: str) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return __getattr__
+    return import_name

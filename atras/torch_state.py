@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+_UNCHANGED = contextlib.nullcontext()
 
-@contextlib.contextmanager
-def fixed_state(device: torch.device) -> Iterator[None]:
-    """A context in which torch computes as in a fresh process, whatever its caller has set; afterwards all is as it was.
+
+def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """A context in which torch computes as in a fresh process; afterwards all is as the caller had set it.
 
     Default dtype float32, default device the CPU, gradients on, no inference mode, no autocast, no demand for
     deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where the defaults give neither.
@@ -19,20 +20,38 @@ def fixed_state(device: torch.device) -> Iterator[None]:
     Args:
         device: where is computed.
     """
-    dtype = torch.get_default_dtype()
-    demanded = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # Engines enter it at every call: where nothing differs it must cost next to nothing.
+    return _UNCHANGED if device.type == "cpu" and _is_fresh() else _fixed(device)
+
+
+def _is_fresh() -> bool:
+    return (
+        torch.is_grad_enabled()
+        and not torch.is_inference_mode_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.get_default_dtype() == torch.float32
+        and not torch.are_deterministic_algorithms_enabled()
+        and torch.get_default_device().type == "cpu"
+    )
+
+
+@contextlib.contextmanager
+def _fixed(device: torch.device) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        stack.callback(torch.set_default_dtype, dtype)
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
-        if demanded[0]:
-            stack.callback(torch.use_deterministic_algorithms, demanded[0], warn_only=demanded[1])
+        if torch.are_deterministic_algorithms_enabled():
+            warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+            stack.callback(torch.use_deterministic_algorithms, True, warn_only=warn_only)
             torch.use_deterministic_algorithms(False)
-        stack.enter_context(torch.device("cpu"))
+        if torch.get_default_device().type != "cpu":  # a device's context slows every call in it
+            stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
+        for kind in ("cpu", device.type):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         if device.type == "cuda":
-            stack.enter_context(torch.autocast("cpu", enabled=False))
             stack.enter_context(_exact_arithmetic())
         yield
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from atras.errors import InputError
 from atras.experiment import parse_whole_numbers
-from atras.planning.cost import training_flops
+from atras.networks import Network
+from atras.planning import training_flops
 from contest import Contest
 from peers import Parser, make_population
 from population import Population
@@ -63,7 +64,7 @@ def population(options: argparse.Namespace, seeds: str) -> Population:
 
 def spread(whole: Population, count: int) -> Population:
     """The population of so many candidates, evenly from the cheapest to the dearest."""
-    order = sorted(whole.protocol.candidates, key=lambda c: training_flops(whole.spec, c.hidden))
+    order = sorted(whole.protocol.candidates, key=lambda c: training_flops(Network(whole.spec, c)))
     return whole.of([order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)])
 
 

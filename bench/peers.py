@@ -25,6 +25,7 @@ import torch
 from atras.environment import describe
 from atras.errors import InputError
 from atras.experiment import PRESETS, Execution, Protocol, parse_seeds, select_candidates
+from atras.networks import Dense
 from contest import (
     CHECK_STEPS,
     COMPILED,
@@ -37,6 +38,7 @@ from contest import (
     Contest,
 )
 from population import Population, every
+from textbook import STEMS
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +93,23 @@ def make_population(options: argparse.Namespace) -> Population:
     }
     changes = {name: value for name, value in given.items() if value is not None}
     protocol = Protocol(**PRESETS[options.preset] | {"dataset": options.dataset} | changes)
+    refuse_unknown_layers(protocol)
     return Population(protocol, Execution(engine=options.engine, device=options.device))
+
+
+def refuse_unknown_layers(protocol: Protocol) -> None:
+    """Refuse networks that the peers do not have.
+
+    Raises:
+        InputError: if the stem has no name in textbook.py, or a candidate has another layer than dense ones.
+    """
+    if protocol.stem not in ("auto", *STEMS):
+        raise InputError(
+            f"stem (={protocol.stem!r}): the peers have other stems; write one of auto, {', '.join(STEMS)}"
+        )
+    for candidate in protocol.candidates:
+        if not all(isinstance(layer, Dense) for layer in candidate.layers):
+            raise InputError(f"hidden (={candidate.name!r}): the peers have dense layers alone; write widths")
 
 
 def choose_peers(named: Sequence[str] | None, device: torch.device) -> tuple[str, ...]:
@@ -226,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         population = contests[0].population
         found = merged([compete(contest, options, say) for contest in contests])
         protocol = population.protocol
-        shown = protocol.to_dict() | {"hash": protocol.hash, "stem": population.spec.stem}
+        shown = protocol.to_dict() | {"hash": protocol.hash, "stem": population.spec.stem_name}
         found = {"protocol": shown, **found, "environment": describe(population.device)}
         if options.json:
             options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from atras.data.datasets import pixels
-from atras.engines.engine import Epoch
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec, initial_parameters
-from atras.planning.plan import members_of
+import atras.networks
+from atras.data import pixels
+from atras.engines import ENGINES, Epoch
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate, Layer, Network, Spec, members_of
+from atras.networks.stems import stem_name
 from atras.running.prepare import prepare
-from atras.running.task import ENGINES
+from atras.running.task import parts_of
 from textbook import Batch, Contestant, Member, Task
 
 
@@ -24,7 +23,8 @@ class Population:
     """Atras' protocol on some of its candidates, prepared and planned."""
 
     def __init__(self, protocol: Protocol, execution: Execution) -> None:
-        self.protocol, self.execution, self.members = protocol, execution, members_of(protocol)
+        self.protocol, self.execution = protocol, execution
+        self.members = members_of(protocol.candidates, protocol.seeds)
         self.device, self.data, self.spec, self.plan = prepare(protocol, execution)
         self.weights = initial_weights(self.spec, self.members)
 
@@ -43,9 +43,9 @@ class Population:
         return Task(
             image_shape=self.spec.image_shape,
             classes=self.spec.classes,
-            stem=self.spec.stem,
+            stem=self.spec.stem_name,
             members=tuple(
-                Member(member.candidate.hidden, own, seeds.index(member.seed))
+                Member(member.candidate.widths, own, seeds.index(member.seed))
                 for member, own in zip(self.members, self.weights, strict=True)
             ),
             learning_rate=self.protocol.learning_rate,
@@ -65,9 +65,9 @@ class Population:
         return found
 
 
-def initial_weights(spec: Spec, members: Sequence[Any]) -> list[dict[str, Tensor]]:
+def initial_weights(spec: Spec, members: Sequence[atras.networks.Member]) -> list[dict[str, Tensor]]:
     """The weights that atras starts each member from, as plain state dicts."""
-    return [dict(initial_parameters(spec, member.candidate, member.seed, torch.float32)) for member in members]
+    return [Network(spec, member.candidate).initial_parameters(member.seed, torch.float32) for member in members]
 
 
 def every(candidates: Sequence[Candidate], k: int) -> list[Candidate]:
@@ -88,8 +88,8 @@ class Atras(Contestant):
         protocol = population.protocol.replace(precision=self.precision)
         self.engines = []
         for group in population.plan.groups:
-            parts = [[member] for member in group.members] if group.engine == "loop" else [group.members]
-            self.engines += [ENGINES[group.engine](spec, part, protocol, population.device) for part in parts]
+            engine = ENGINES.get(group.engine)
+            self.engines += [engine(spec, part, protocol, population.device) for part in parts_of(group)]
         for engine in self.engines:
             engine.begin_phase("train")
 
@@ -113,13 +113,19 @@ class Atras(Contestant):
         self.train([torch.cat(batches, dim=1)] if full else batches)
 
 
+class WithoutDropout(Spec):
+    """The same networks under the same stem's name, trained without dropout."""
+
+    @property
+    def stem_layers(self) -> tuple[Layer, ...]:
+        return tuple(dataclasses.replace(layer, dropout=0.0) for layer in super().stem_layers)
+
+    @property
+    def stem_name(self) -> str:
+        return stem_name(super().stem_layers)  # by which engine `fused` knows its stems
+
+
 def without_dropout(spec: Spec) -> Spec:
     """The same networks, trained without dropout."""
-
-    class WithoutDropout(Spec):
-        @property
-        def convolutions(self) -> tuple[Any, ...]:
-            return tuple(dataclasses.replace(layer, rate256=0) for layer in super().convolutions)
-
     values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return WithoutDropout(**values | {"head_rate256": 0})

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from atras.data.datasets import Split
+from atras.data import Split
 from atras.data.download import cache_dir
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
+from atras.engines import LoopEngine, StackEngine
 from atras.environment import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.network import Spec
-from atras.planning import calibration
-from atras.planning.predicted_seconds import Speed
+from atras.experiment import Protocol
+from atras.networks import Spec
+from atras.planning import Speed, calibration
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 8, 8), 10)

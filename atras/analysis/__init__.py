@@ -1,15 +1,16 @@
-"""Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for people,
-timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
+"""Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
+people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
 from .claims import Claim, claims
 from .compare import compare, compare_lines
-from .export import Format, best_robust, export, export_pareto, load
+from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .statistics import bootstrap_mean, pareto, ranking
 from .step_timing import measure_steps, measured_steps
 from .summary_table import summary_lines
 
 __all__ = [
+    "EXPORT_FORMATS",
     "PAPER_NAMES",
     "Claim",
     "Format",

@@ -6,9 +6,9 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from atras.training import read_member
 
 from .statistics import pareto, ranking
 
-Format = Literal["safetensors", "pt2", "onnx"]
+Format = str
+"""A key of `EXPORT_FORMATS`."""
+
 FILE_FORMAT = "atras-network-1"
 
 
@@ -52,14 +54,14 @@ def export(
     """
     path = Path(path)
     chosen = file_format or path.suffix.removeprefix(".")
-    if chosen not in get_args(Format):
-        raise InputError(f"format (={chosen!r}): expected one of {', '.join(get_args(Format))}; add --format")
+    if chosen not in EXPORT_FORMATS:
+        raise InputError(f"format (={chosen!r}): expected one of {', '.join(EXPORT_FORMATS)}; add --format")
     if results.directory is None:
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
     spec, parameters = read_member(results.directory, candidate, seed, phase)
     metadata = _metadata(results, spec, candidate, seed, phase)
-    content = _WRITERS[chosen](Network(spec, candidate), parameters, metadata)
+    content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -216,4 +218,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-_WRITERS = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}
+Writer = Callable[[Network, Parameters, dict[str, str]], bytes]
+
+EXPORT_FORMATS: dict[str, Writer] = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}
+"""By the ending of a file: from a network, its parameters and metadata to the file's content. A new one is an entry."""

@@ -182,7 +182,7 @@ class Attack(ABC):
 
     @abstractmethod
     def cost(self, classes: int) -> Passes:
-        """Passes that the attack, and the evaluation of its examples, take for an image whose clean logits are known."""
+        """Passes of the attack, and of evaluating its examples, for an image whose clean logits are known."""
 
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def export(
     from atras.results import read
 
     results = read(run)
-    chosen = cast(Format | None, file_format)
+    chosen: Format | None = file_format
     member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
     if pareto:
         written = export_pareto(results, out, file_format=chosen or "safetensors", **member)

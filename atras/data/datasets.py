@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,13 @@ import torch
 from atras.checks import whole
 from atras.errors import InputError
 from atras.experiment import Size
-from atras.storage import is_file, is_folder
+from atras.storage import is_file
 
-from .download import OFFICIAL, files_in, locate, recognise
-from .formats import ARRAYS, IDX_FILES, Contents, read_cifar, read_idx, read_npz, read_svhn
+from .download import OFFICIAL, locate, recognise
+from .file_formats import FILE_FORMATS
+from .formats import ARRAYS, Contents, read_cifar, read_svhn
+from .idx_folder import idx_arrays
+from .source_arrays import SourceArrays, Status, array_checksums, checksums_of, folder_of
 
 DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
 """The names that `load` knows; it also takes a folder of IDX files and an `.npz` file."""
@@ -28,8 +30,6 @@ DEFAULT_SIZE = 5000
 
 MAX_CLASSES = 65_536
 """Most classes accepted: past it a label is likelier an error than a class."""
-
-Status = Literal["official", "unverified", "bundled"]
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,6 @@ class Dataset:
         }
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A data set as it was read: arrays by name, images as [N, H, W] or [N, H, W, C]."""
-
-    name: str
-    source: str
-    arrays: dict[str, np.ndarray]
-    sha256: dict[str, str]
-    status: Status = "unverified"
-    classes: int | None = None
-
-
 def load(
     name: str,
     *,
@@ -118,7 +106,7 @@ def load(
     """Load a data set onto a device.
 
     Args:
-        name: one of `DATASETS`, a folder of IDX files named as MNIST's (plain or `.gz`), or an `.npz` file with
+        name: one of `DATASETS`, or what a format of `FILE_FORMATS` reads: a folder of IDX files, an `.npz` file with
             x_train, y_train, x_test, y_test (images N H W or N H W C, uint8 or float in [0, 1]; labels whole numbers
             from 0).
         train_size, test_size: images from the start of each part: `default` for 5,000 or all where there are fewer, a
@@ -136,20 +124,20 @@ def load(
     """
     name = os.fspath(name)
     if name == "digits":
-        found = _digits()
+        source = _digits()
     elif name in OFFICIAL:
-        found = _official(name, data_dir, download)
+        source = _official(name, data_dir, download)
     else:
-        found = _from_path(name)
-    classes = _check(found)
+        source = _from_path(name)
+    classes = _check(source)
     parts = {}
     for part, size in (("train", train_size), ("test", test_size)):
-        images, labels = found.arrays[f"x_{part}"], found.arrays[f"y_{part}"]
-        taken = _taken(part, size, len(labels), found.name)
+        images, labels = source.arrays[f"x_{part}"], source.arrays[f"y_{part}"]
+        taken = _taken(part, size, len(labels), source.name)
         parts[part] = Split(_image_tensor(images[:taken]).to(device), _label_tensor(labels[:taken]).to(device))
-    available = (len(found.arrays["y_train"]), len(found.arrays["y_test"]))
+    available = (len(source.arrays["y_train"]), len(source.arrays["y_test"]))
     return Dataset(
-        found.name, parts["train"], parts["test"], classes, found.source, found.status, available, found.sha256
+        source.name, parts["train"], parts["test"], classes, source.origin, source.status, available, source.sha256
     )
 
 
@@ -169,49 +157,32 @@ def pixels(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return images.to(dtype) / torch.full((), 255.0, dtype=dtype, device=images.device)
 
 
-def _digits() -> _Found:
+def _digits() -> SourceArrays:
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
     images, labels = (bundle.images / 16).astype(np.float32), bundle.target
     half = len(labels) // 2
     arrays = {"x_train": images[:half], "y_train": labels[:half], "x_test": images[half:], "y_test": labels[half:]}
-    return _Found("digits", "scikit-learn load_digits", arrays, _array_checksums(arrays), "bundled", 10)
+    return SourceArrays("digits", "scikit-learn load_digits", arrays, array_checksums(arrays), "bundled", 10)
 
 
-def _official(name: str, data_dir: str | Path | None, download: bool) -> _Found:
+def _official(name: str, data_dir: str | Path | None, download: bool) -> SourceArrays:
     official = OFFICIAL[name]
     files = locate(name, data_dir, download)
     if official.kind == "idx":
-        return _idx(name, files, official.classes)
+        return idx_arrays(name, files, official.classes)
     if official.kind == "cifar":
         contents, arrays = _cifar(name, files)
     else:
         contents, arrays = _svhn(files)
-    return _Found(
+    return SourceArrays(
         name=name,
-        source=_folder_of(files),
+        origin=folder_of(files),
         arrays=arrays,
         sha256={file: content.sha256 for file, content in contents.items()},
-        status="official" if recognise(_checksums(contents)) == name else "unverified",
+        status="official" if recognise(checksums_of(contents)) == name else "unverified",
         classes=official.classes,
-    )
-
-
-def _idx(name: str | None, files: dict[str, Path], classes: int | None) -> _Found:
-    """Read the four IDX files of a named data set, or of a folder that a user gave (name None)."""
-    contents = {file: read_idx(path, 3 if "images" in file else 1) for file, path in files.items()}
-    recognised = recognise(_checksums(contents))
-    source = _folder_of(files)
-    if name and recognised not in (None, name):
-        raise InputError(f"{name}: the files in {source} are those of {recognised}; give another data_dir or data set")
-    return _Found(
-        name=name or recognised or Path(source).resolve().name,
-        source=source,
-        arrays={array: contents[file].array for array, file in IDX_FILES.items()},
-        sha256={file: content.sha256 for file, content in contents.items()},
-        status="official" if recognised else "unverified",
-        classes=classes,
     )
 
 
@@ -234,56 +205,37 @@ def _svhn(files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.nda
     return dict(zip(files, (train, test), strict=True)), arrays
 
 
-def _from_path(name: str) -> _Found:
+def _from_path(name: str) -> SourceArrays:
     path = Path(os.path.expanduser(name))  # noqa: PTH111 (the method raises at an unknown user)
-    if path.suffix == ".npz" and is_file(path):
-        arrays = read_npz(path)
-        return _Found(path.stem, str(path), arrays, _array_checksums(arrays))
-    if name and is_folder(path):
-        return _idx(None, _idx_folder(path), None)
-    advice = "there is none of that name" if path.suffix == ".npz" or "/" in name else "check the spelling"
+    formats = {each: FILE_FORMATS.get(each)() for each in FILE_FORMATS}
+    for file_format in formats.values():
+        if name and file_format.fits(path):
+            return file_format.read(path)
+    like_a_path = path.suffix in {suffix for each in formats.values() for suffix in each.suffixes} or "/" in name
+    advice = "there is none of that name" if like_a_path else "check the spelling"
     if is_file(path):
         advice = "this is another file"
-    raise InputError(
-        f"dataset (={name!r}): expected one of {', '.join(DATASETS)}, a folder of IDX files or an .npz file; {advice}"
-    )
+    kinds = " or ".join(FILE_FORMATS.texts().values())
+    raise InputError(f"dataset (={name!r}): expected one of {', '.join(DATASETS)}, {kinds}; {advice}")
 
 
-def _idx_folder(folder: Path) -> dict[str, Path]:
-    """The IDX files of a folder, directly in it or in torchvision's layout below it."""
-    below = ("", "raw", *(official.folder for official in OFFICIAL.values() if official.kind == "idx"))
-    found = {sub: files_in(folder / sub, tuple(IDX_FILES.values()), ("", ".gz")) for sub in below}
-    complete = {sub: files for sub, files in found.items() if files is not None}
-    if len(complete) > 1:
-        choice = ", ".join(str(folder / sub) for sub in complete)
-        raise InputError(
-            f"dataset (={str(folder)!r}): expected one data set in this folder, got several; give one of {choice}"
-        )
-    if not complete:
-        raise InputError(
-            f"dataset (={str(folder)!r}): expected a folder with {', '.join(IDX_FILES.values())} (plain or .gz), "
-            "not all are there; add them, or give a named data set with this folder as data_dir"
-        )
-    return next(iter(complete.values()))
-
-
-def _check(found: _Found) -> int:
+def _check(source: SourceArrays) -> int:
     """Refuse arrays that are not images and labels; returns the number of classes."""
-    where = {name: f"{name} of {found.source}" for name in ARRAYS}
+    where = {name: f"{name} of {source.origin}" for name in ARRAYS}
     for part in ("train", "test"):
-        images, labels = found.arrays[f"x_{part}"], found.arrays[f"y_{part}"]
+        images, labels = source.arrays[f"x_{part}"], source.arrays[f"y_{part}"]
         _check_images(where[f"x_{part}"], images)
-        _check_labels(where[f"y_{part}"], labels, len(images), found.classes or MAX_CLASSES)
-    train_shape, test_shape = found.arrays["x_train"].shape[1:], found.arrays["x_test"].shape[1:]
+        _check_labels(where[f"y_{part}"], labels, len(images), source.classes or MAX_CLASSES)
+    train_shape, test_shape = source.arrays["x_train"].shape[1:], source.arrays["x_test"].shape[1:]
     if train_shape != test_shape:
         raise InputError(
-            f"x_test of {found.source}: expected images of the training shape {train_shape}, got {test_shape}; "
+            f"x_test of {source.origin}: expected images of the training shape {train_shape}, got {test_shape}; "
             "make both the same"
         )
-    highest = max(int(found.arrays[name].max()) for name in ("y_train", "y_test"))
+    highest = max(int(source.arrays[name].max()) for name in ("y_train", "y_test"))
     if highest < 1:
-        raise InputError(f"labels of {found.source}: expected at least 2 classes, got only label 0; add another class")
-    return found.classes or highest + 1
+        raise InputError(f"labels of {source.origin}: expected at least 2 classes, got only label 0; add another class")
+    return source.classes or highest + 1
 
 
 def _check_images(where: str, images: np.ndarray) -> None:
@@ -343,15 +295,3 @@ def _image_tensor(images: np.ndarray) -> torch.Tensor:
 
 def _label_tensor(labels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(labels.reshape(-1), np.int64))
-
-
-def _checksums(contents: Mapping[str, Contents]) -> dict[str, set[str]]:
-    return {file: {content.sha256} | ({content.md5} if content.md5 else set()) for file, content in contents.items()}
-
-
-def _array_checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
-
-
-def _folder_of(files: Mapping[str, Path]) -> str:
-    return str(next(iter(files.values())).parent)

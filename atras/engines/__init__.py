@@ -1,5 +1,6 @@
-"""Engines: each trains, evaluates and differentiates a few members at once, and one register knows them by name. Engines
-know networks, kernels and a Protocol's recipe of training; nothing of attacks, defences, groups or results."""
+"""Engines: each trains, evaluates and differentiates a few members at once, and one register knows them by name.
+Engines know networks, kernels and a Protocol's recipe of training; nothing of attacks, defences, groups or
+results."""
 
 from atras.experiment import ENGINES
 

@@ -1,8 +1,8 @@
 """Engine `stack`: M members as [M, ...] tensors, run by the code of one network under vmap.
 
 Members of one structure and different widths share a stack: narrower layers are padded with zeros, and stay zero. A
-padded unit has zero weights in and out and a zero activation (`Network.logits` masks the one activation that is not 0 at
-0), so its gradients are exactly zero, and Adam moves a zero gradient's parameter by exactly zero.
+padded unit has zero weights in and out and a zero activation (`Network.logits` masks the one activation that is not 0
+at 0), so its gradients are exactly zero, and Adam moves a zero gradient's parameter by exactly zero.
 """
 
 from __future__ import annotations

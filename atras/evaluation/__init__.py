@@ -1,5 +1,6 @@
-"""Evaluating and attacking a population: scores, the rows that record them, transfer between members, and cautions about
-figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of training."""
+"""Evaluating and attacking a population: scores, the rows that record them, transfer between members, and cautions
+about figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of
+training."""
 
 from .cautions import cautions
 from .counters import Counter, Score, Survivors

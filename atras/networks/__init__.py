@@ -1,5 +1,6 @@
-"""Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial parameters and
-forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels and errors alone."""
+"""Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels
+and errors alone."""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ class Place(NamedTuple):
         layer: what computes.
         inputs, outputs: shape of one image's values before and after it.
         rate256: of the dropout behind it, in 1/256.
+        parameters: the names of its parameters, as the layer knows them and as the network does.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Place(NamedTuple):
     inputs: Shape
     outputs: Shape
     rate256: int
+    parameters: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -234,15 +236,20 @@ def _places(spec: Spec, candidate: Candidate) -> tuple[Place, ...]:
         except InputError as error:
             raise InputError(f"hidden (={candidate.name!r}): {error}") from None
         rate256 = layer.rate256 or (spec.head_rate256 if own else 0)
-        places.append(Place(f"{layer.kind}{counts[layer.kind]}", layer, shape, outputs, rate256))
+        places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer, shape, outputs, rate256))
         shape = outputs
     logits = Dense(spec.classes)
-    return (*places, Place("logits", logits, shape, logits.output_shape(shape), 0))
+    return (*places, _place("logits", logits, shape, logits.output_shape(shape), 0))
+
+
+def _place(name: str, layer: Layer, inputs: Shape, outputs: Shape, rate256: int) -> Place:
+    parameters = tuple((own, f"{name}.{own}") for own in layer.parameter_shapes(inputs))
+    return Place(name, layer, inputs, outputs, rate256, parameters)
 
 
 def _own(parameters: Mapping[str, Tensor], place: Place) -> dict[str, Tensor]:
     """A layer's parameters under the names that it knows them by."""
-    return {name: parameters[f"{place.name}.{name}"] for name in place.layer.parameter_shapes(place.inputs)}
+    return {own: parameters[name] for own, name in place.parameters}
 
 
 def _inside(x: Tensor, width: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Planning: counted cost, the abilities of a machine, members into groups, the plan, and predicted seconds. The plan is a
-pure function of protocol, data shape, machine and memory cap; measured speed predicts seconds and decides nothing."""
+"""Planning: counted cost, the abilities of a machine, members into groups, the plan, and predicted seconds. The plan
+is a pure function of protocol, data shape, machine and memory cap; measured speed predicts seconds and decides
+nothing."""
 
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops

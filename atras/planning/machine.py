@@ -35,8 +35,8 @@ class Machine:
 def choose_engine(engine: str, precision: str, convolutions: bool, machine: Machine) -> tuple[str, str]:
     """The engine and precision that `auto` means; both come from what can be done, not from what was measured.
 
-    That is `fused`. Where it cannot compute the run or is slow, or fp64 is asked for, it is `stack`; but on a CPU, where
-    a stack of convolutions is slower than a loop, `loop` for those.
+    That is `fused`. Where it cannot compute the run or is slow, or fp64 is asked for, it is `stack`; but on a CPU,
+    where a stack of convolutions is slower than a loop, `loop` for those.
 
     Args:
         engine, precision: as asked for.

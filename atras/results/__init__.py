@@ -1,5 +1,5 @@
-"""A run's figures: the schema of every frame, frames as files with checksums, `Results` as they are read, and the writer of
-a run's folder. Knows storage; nothing of how the figures were computed."""
+"""A run's figures: the schema of every frame, frames as files with checksums, `Results` as they are read, and the
+writer of a run's folder. Knows storage; nothing of how the figures were computed."""
 
 from .frames import empty, wilson
 from .results import Results, read, read_run

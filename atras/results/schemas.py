@@ -63,7 +63,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "split": Column(pl.String, "evaluated images: `train`, `test` or `train+adversarial`"),
         "attack": Column(
             pl.String,
-            "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40, restarts=5)`, `deepfool(norm=linf)`; "
+            "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40)`, `deepfool(norm=linf)`; "
             "`worst(fgsm, pgd)`: an image counts as correct only where it survives each of these",
         ),
         "epsilon": Column(
@@ -71,7 +71,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
-        "source": Column(pl.String, "candidate on whose network the images were made; null for the evaluated one's own"),
+        "source": Column(
+            pl.String, "candidate on whose network the images were made; null for the evaluated one's own"
+        ),
         "mode": Column(
             pl.String,
             "`clean`; `static`: attack made on the model before its defence; `white-box`: made on the model evaluated",

@@ -1,5 +1,5 @@
-"""A run: its preparation, its groups as tasks, the executors that compute them, the orchestrator that collects their rows and
-goes on after an interruption, and what is told meanwhile. Knows planning, training and results."""
+"""A run: its preparation, its groups as tasks, the executors that compute them, the orchestrator that collects their
+rows and goes on after an interruption, and what is told meanwhile. Knows planning, training and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups that are divided anew: checkpoints handed on to the new groups, and memory that ran out told from other errors."""
+"""Groups divided anew: their checkpoints are handed on; and memory that ran out is told from other errors."""
 
 from __future__ import annotations
 

@@ -194,9 +194,9 @@ def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
     """The numbers of a run's finished groups, in the order of the plan."""
     numbers = run.get("finished_groups")
     known = range(len(plan.groups))
-    if isinstance(numbers, list) and len(set(map(repr, numbers))) == len(numbers):
-        if all(type(number) is int and number in known for number in numbers):
-            return sorted(numbers)
+    given: list[Any] = numbers if isinstance(numbers, list) else [None]
+    if all(type(number) is int and number in known for number in given) and len(set(given)) == len(given):
+        return sorted(given)
     raise InputError(
         f"{folder / 'run.json'}: finished_groups (={numbers!r}): expected numbers of groups of its plan; restore it"
     )

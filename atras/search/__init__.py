@@ -1,5 +1,5 @@
-"""Searches that drop candidates round by round: successive halving, its record, and the images that it holds out. Each round
-is an ordinary run; the ranking comes from `analysis`."""
+"""Searches that drop candidates round by round: successive halving, its record, and the images that it holds out.
+Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
 from .search import is_search, pareto_lines, recorded, resume, search

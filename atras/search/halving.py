@@ -121,7 +121,8 @@ class Record:
     def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
         """That of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
-            "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__, "budget": budget, "spent": 0,
+            "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
+            "budget": budget, "spent": 0,
             "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
             "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
         })  # fmt: skip

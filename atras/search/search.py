@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from atras import running
 from atras.analysis import pareto, ranking
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
-from atras.running import Reporter, orchestrator
+from atras.running import Reporter
 from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
@@ -32,7 +33,7 @@ def search(
     out: str | Path,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: orchestrator.Stop | None = None,
+    stop: running.Stop | None = None,
 ) -> Results:
     """Successive halving over the protocol's candidates.
 
@@ -48,7 +49,7 @@ def search(
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `orchestrator.run`; or if the folder is in use.
+        InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     folder = Path(out)
@@ -77,7 +78,7 @@ def resume(
     execution: Execution | None = None,
     *,
     reporter: Callable[[], Reporter] = Reporter,
-    stop: orchestrator.Stop | None = None,
+    stop: running.Stop | None = None,
 ) -> Results:
     """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
 
@@ -99,7 +100,7 @@ def resume(
     """
     folder = Path(directory)
     record = Record.read(folder)
-    orchestrator.check_same(record.protocol, protocol)
+    running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
         teller = reporter()
         teller.note(f"{folder}: this search is finished already")
@@ -157,7 +158,7 @@ class _Search:
         record: Record,
         execution: Execution,
         reporter: Callable[[], Reporter],
-        stop: orchestrator.Stop | None,
+        stop: running.Stop | None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
 
@@ -185,10 +186,10 @@ class _Search:
         try:
             teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             if not (folder / "run.json").exists():
-                return orchestrator.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
-            found = Protocol(**orchestrator.recorded(folder).protocol_fields)
-            orchestrator.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
-            return orchestrator.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
+            found = Protocol(**running.recorded(folder).protocol_fields)
+            running.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
+            return running.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
         finally:
             teller.close()
 

@@ -1,5 +1,5 @@
-"""Inputs, assertions, damage and made-up runs for tests and benchmarks alone; nothing else in atras imports this package, and
-it may import any other."""
+"""Inputs, assertions, damage and made-up runs for tests and benchmarks alone; nothing else in atras imports this
+package, and it may import any other."""
 
 from .inputs import (
     SMALL,

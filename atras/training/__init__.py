@@ -1,5 +1,6 @@
-"""The stages of a group: train, attack, adversarially train, attack again; snapshots of where a group stands, as files; and
-trained networks as files. Knows engines, defences and evaluation; nothing of plans or of the run's folder but its place."""
+"""The stages of a group: train, attack, adversarially train, attack again; snapshots of where a group stands, as
+files; and trained networks as files. Knows engines, defences and evaluation; nothing of plans or of the run's folder
+but its place."""
 
 from . import checkpoint
 from .checkpoint import Checkpoint

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from atras.engines.engine import Member
-from atras.engines.loop import LoopEngine
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import PAPER_CANDIDATES, with_depth
-from atras.networks.network import make_spec
+from atras.engines import LoopEngine
+from atras.experiment import Execution, Protocol
+from atras.networks import PAPER_CANDIDATES, Member, with_depth
+from atras.running import make_spec
 from atras.running.task import OVERHEAD
 from atras.training import checkpoint
 
@@ -32,7 +31,7 @@ class Checkpoint:
         for member in self.members:
             state = LoopEngine(spec, [member], protocol, torch.device("cpu"))
             for kind in ("parameters", "first", "second", "trained"):
-                named = state.parameters_of(0).items()
+                named = state.get_parameters(0).items()
                 self.tensors |= {f"{kind}/{member.name}/{name}": values for name, values in named}
         self.folder = tempfile.TemporaryDirectory()
         self.path = checkpoint.path_of(Path(self.folder.name), self.members)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atras.data.datasets import pixels
+from atras.data import pixels
+from atras.engines import ENGINES
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import PAPER_CANDIDATES, Candidate
-from atras.planning.cost import training_flops
+from atras.experiment import Execution, Protocol
+from atras.networks import PAPER_CANDIDATES, Candidate, Network
+from atras.planning import training_flops
 from atras.running.prepare import Prepared, prepare
-from atras.running.task import ENGINES
+from atras.running.task import parts_of
 
 from .side_by_side import DEVICES, seconds, synchronize
 
@@ -64,8 +65,7 @@ class Train:
         self.labels = data.train.labels[: protocol.batch_size]
         self.engines = []
         for group in self.plan.groups:
-            parts = [[member] for member in group.members] if engine == "loop" else [group.members]
-            self.engines += [ENGINES[engine](self.spec, part, protocol, where) for part in parts]
+            self.engines += [ENGINES.get(engine)(self.spec, part, protocol, where) for part in parts_of(group)]
         for one in self.engines:
             one.begin_phase("train")
         losses = torch.cat([one.step(self.images, self.labels).losses for one in self.engines])
@@ -83,8 +83,8 @@ class Train:
 
         A step counts its products with zeros too, which an engine may skip: its rate can be the higher one.
         """
-        hiddens = [member.candidate.hidden for group in self.plan.groups for member in group.members]
-        flops = len(self.labels) * sum(training_flops(self.spec, hidden) for hidden in hiddens)
+        networks = [Network(self.spec, member.candidate) for group in self.plan.groups for member in group.members]
+        flops = len(self.labels) * sum(map(training_flops, networks))
         works = self.step, lambda: self.matrix @ self.matrix
         rounds = [[seconds(work, self.device) for work in works] for _ in range(1 + ROUNDS)][1:]
         step, gemm = (min(times) for times in zip(*rounds, strict=True))

@@ -125,7 +125,10 @@ class Step:
 
     @property
     def bytes(self) -> int:
-        """Memory of parameters, moments and scratch; no call takes more, but for its results (on a GPU: its order)."""
+        """Memory of parameters, moments and scratch; no call takes more, but for its results.
+
+        On a GPU its order comes to that, and from the first call that has any its cotangents.
+        """
         return int(self._step.bytes)
 
     @property
@@ -232,7 +235,7 @@ class Step:
             self._check_one_batch(order, "cotangents of the logits of")
             self._check_cotangents(cotangents, order.shape[1])
         source, numbers = (images, labels, order, order_of, signs, epsilon), (learning_rates, keys, first_step % 2**32)
-        return self._step.train(*source, *numbers, cotangents)
+        return self._step.train(*source, *numbers, cotangents if cotangents is None else cotangents.detach())
 
     def training_logits(
         self,
@@ -321,7 +324,8 @@ class Step:
             self._check_cotangents(cotangents, count)
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
-        return self._step.input_gradient(images, labels, cotangents, signs, direction)
+        given = cotangents if cotangents is None else cotangents.detach()
+        return self._step.input_gradient(images, labels, given, signs, direction)
 
     def _check_images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> None:
         members = len(self.hidden)

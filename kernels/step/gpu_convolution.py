@@ -230,11 +230,13 @@ def weight_gradient(
     depth = _power(9 * layer.channels, 64) if few else _power(4 * layer.channels, tile.depth)
     columns = _power(layer.filters, tile.columns)
     tiles = triton.cdiv(layer.filters, columns) * (1 if few else 3 * triton.cdiv(4 * layer.channels, depth))
+    # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
+    options = tile.options | ({"num_stages": 3} if layer.channels == 1 and precision == "bf16" else {})
     with torch.cuda.device_of(dy):
         weight_gradient_kernel[(splits, members, tiles)](
             *(dy, saved, slopes, x, scratch, images, layer.scale, x.ndim == 4, *layer[:6]),
             *(INPUT_PRECISION[precision], rows, depth, columns, few),
-            **tile.options,
+            **options,
         )
         grid = (triton.cdiv((9 * layer.channels + 1) * layer.filters, REDUCED), members)
         sizes = (layer.channels, layer.filters, few, REDUCED)

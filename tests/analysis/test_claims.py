@@ -26,10 +26,9 @@ from atras.analysis.step_timing import STEP_TIMES, measure_steps, measured_steps
 from atras.cli import run_command
 from atras.cli.commands import claims_lines
 from atras.errors import InputError
-from atras.evaluation.recorder import Rows
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
+from atras.evaluation import Rows
+from atras.experiment import Protocol
+from atras.networks import Candidate, Spec
 from atras.results.results import Results
 from atras.results.schemas import ACCURACIES, SCHEMAS, dtypes
 from atras.results.writer import Writer

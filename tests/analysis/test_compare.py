@@ -11,9 +11,9 @@ import pytest
 from atras.analysis.compare import COLUMNS, compare, compare_lines, protocol_differences
 from atras.cli import run_command
 from atras.errors import InputError
-from atras.evaluation.recorder import Rows
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
+from atras.evaluation import Rows
+from atras.experiment import Protocol
+from atras.networks import Candidate
 from atras.results.results import Results
 from atras.results.schemas import SCHEMAS, dtypes
 from atras.results.writer import Writer

@@ -15,17 +15,14 @@ from torch import Tensor, nn
 
 import atras
 from atras.analysis.export import _onnx as onnx_bytes
-from atras.analysis.export import best_robust, build_module, export, export_pareto, first_seed, load
+from atras.analysis.export import best_robust, export, export_pareto, first_seed, load
 from atras.cli import run_command
-from atras.data.datasets import load as load_data
-from atras.data.datasets import pixels
-from atras.engines.engine import Member
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
+from atras.data import load as load_data
+from atras.data import pixels
+from atras.engines import LoopEngine, StackEngine
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate, Member, Spec
 from atras.results.results import Results
 from atras.running.orchestrator import run
 from atras.training import weights
@@ -65,7 +62,7 @@ def test_a_module_gives_the_engines_logits(stem: str, shape: tuple[int, int, int
     spec = Spec(shape, 7, stem=stem, activation=activation, head_rate256=64)
     engine = LoopEngine(spec, [Member(Candidate((9, 5)), 1)], Protocol(precision="fp32"), CPU)
     images = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0))
-    module = build_module(spec, engine.parameters_of(0))
+    module = engine.networks[0].module(engine.get_parameters(0))
     assert not module.training
     # The same operations; the engine's images are channels last, so convolutions may add in another order.
     torch.testing.assert_close(module(images), engine.logits(images)[0], atol=1e-6, rtol=0)
@@ -74,7 +71,7 @@ def test_a_module_gives_the_engines_logits(stem: str, shape: tuple[int, int, int
 def test_in_training_the_module_drops_as_many_units_as_the_engine() -> None:
     spec = Spec((3, 32, 32), 7, stem="conv4", head_rate256=128)
     engine = LoopEngine(spec, [Member(Candidate((9,)), 1)], Protocol(precision="fp32"), CPU)
-    rates = [layer.p for layer in build_module(spec, engine.parameters_of(0)) if isinstance(layer, nn.Dropout)]
+    rates = [layer.p for layer in engine.networks[0].module(engine.get_parameters(0)) if isinstance(layer, nn.Dropout)]
     assert rates == [0.25, 0.25, 0.5]
 
 
@@ -123,7 +120,7 @@ def test_a_loaded_network_outlives_atras(finished: Results, tmp_path: Path) -> N
 def test_a_float64_network_stays_float64(tmp_path: Path) -> None:
     spec = Spec((1, 8, 8), 10)
     engine = StackEngine(spec, [Member(SMALL, 0)], Protocol(precision="fp64"), CPU)
-    module = build_module(spec, engine.parameters_of(0))
+    module = engine.networks[0].module(engine.get_parameters(0))
     assert {values.dtype for values in module.state_dict().values()} == {torch.float64}
 
 
@@ -145,7 +142,7 @@ def test_onnx_takes_stems_too(tmp_path: Path) -> None:
 
     spec = Spec((3, 32, 32), 10, stem="conv4", activation="gelu")
     engine = LoopEngine(spec, [Member(Candidate((8,)), 0)], Protocol(precision="fp32"), CPU)
-    session = onnxruntime.InferenceSession(onnx_bytes(spec, engine.parameters_of(0), {}))
+    session = onnxruntime.InferenceSession(onnx_bytes(engine.networks[0], engine.get_parameters(0), {}))
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (found,) = session.run(["logits"], {"images": images.numpy()})
     np.testing.assert_allclose(found, engine.logits(images)[0].numpy(), atol=1e-5)

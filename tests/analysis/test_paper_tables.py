@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atras.analysis import paper_tables
 from atras.analysis.paper_tables import PaperName, distance, distance_lines, paper_table, rank_correlation, trained_rows
 from atras.errors import InputError
-from atras.networks.candidates import PAPER_CANDIDATES
+from atras.networks import PAPER_CANDIDATES
 from atras.results.results import Results
 from atras.results.schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS
 

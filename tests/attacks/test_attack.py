@@ -10,15 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.attacks.attack import FGSM, Attacked
-from atras.data.datasets import load, pixels
-from atras.engines.engine import Member
-from atras.engines.stack import StackEngine
+from atras.attacks import FGSM, Signed, Start
+from atras.data import load, pixels
+from atras.engines import StackEngine
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec, logits
-from atras.networks.randomness import random_targets
+from atras.experiment import Protocol
+from atras.networks import Candidate, Cotangent, Member, Spec, random_targets
 
 CPU = torch.device("cpu")
 EPSILON = 0.05
@@ -40,7 +37,7 @@ def pictures() -> tuple[Tensor, Tensor]:
     return pixels(data.train.images, torch.float32).repeat_interleave(2, 2).repeat_interleave(2, 3), data.train.labels
 
 
-class Network(nn.Module):
+class Victim(nn.Module):
     """The victim as the other libraries want it."""
 
     def __init__(self, engine: StackEngine) -> None:
@@ -49,10 +46,10 @@ class Network(nn.Module):
         self.stand_in = nn.Parameter(torch.zeros(()))  # both libraries look for a parameter's device
 
     def forward(self, images: Tensor) -> Tensor:
-        return logits(self.engine.spec, self.engine.parameters_of(0), images)
+        return self.engine.networks[0].logits(self.engine.get_parameters(0), images)
 
 
-def with_art(network: Network, images: Tensor, labels: Tensor, gradients: Tensor | None) -> Tensor:
+def with_art(network: Victim, images: Tensor, labels: Tensor, gradients: Tensor | None) -> Tensor:
     from art.attacks.evasion import FastGradientMethod
     from art.estimators.classification import PyTorchClassifier
 
@@ -65,7 +62,7 @@ def with_art(network: Network, images: Tensor, labels: Tensor, gradients: Tensor
     return torch.from_numpy(attack.generate(images.numpy(), y=labels.numpy()))
 
 
-def with_foolbox(network: Network, images: Tensor, labels: Tensor, gradients: Tensor | None) -> Tensor:
+def with_foolbox(network: Victim, images: Tensor, labels: Tensor, gradients: Tensor | None) -> Tensor:
     import eagerpy
     import foolbox
 
@@ -85,31 +82,30 @@ old_peers = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::Fu
 @pytest.mark.parametrize("peer", PEERS)
 def test_same_gradient_gives_the_peers_images_bitwise(victim: StackEngine, peer: str) -> None:
     images, labels = (part[:100] for part in pictures())
-    gradients, _ = victim.input_gradient(images, lambda _: labels)
+    gradients, _ = victim.gradient(images, labels)
     gradients[0, :, :, :3] = 0.0
-    ours = FGSM(EPSILON)(fixed_gradient(victim, gradients), images, labels).clipped[0]
-    assert torch.equal(ours, PEERS[peer](Network(victim), images, labels, gradients[0]))
+    ours = FGSM(EPSILON)(fixed_gradient(victim, gradients, labels), images, labels).clipped[0]
+    assert torch.equal(ours, PEERS[peer](Victim(victim), images, labels, gradients[0]))
 
 
 @old_peers
 @pytest.mark.parametrize("peer", PEERS)
 def test_end_to_end_pixels_equal_the_peers_but_where_the_gradient_is_rounding(victim: StackEngine, peer: str) -> None:
     images, labels = (part[:400] for part in pictures())
-    gradients, _ = victim.input_gradient(images, lambda _: labels)
-    different = FGSM(EPSILON)(victim, images, labels).clipped[0] != PEERS[peer](Network(victim), images, labels, None)
+    gradients, _ = victim.gradient(images, labels)
+    different = FGSM(EPSILON)(victim, images, labels).clipped[0] != PEERS[peer](Victim(victim), images, labels, None)
     assert different.float().mean() <= 0.001
     relative = gradients[0].abs() / gradients[0].abs().amax((1, 2, 3), keepdim=True)
     assert (relative[different] < 1e-5).all()
 
 
-def fixed_gradient(engine: StackEngine, gradients: Tensor) -> Any:
+def fixed_gradient(engine: StackEngine, gradients: Tensor, labels: Tensor) -> Any:
     """The engine with a given gradient in place of its own."""
 
     class Fixed:
-        def input_gradient(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-            out = engine.logits(images)
-            choose(out)
-            return gradients, out
+        def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+            assert torch.equal(cotangent, labels)
+            return gradients, engine.logits(images)
 
     return Fixed()
 
@@ -117,10 +113,10 @@ def fixed_gradient(engine: StackEngine, gradients: Tensor) -> Any:
 def two_members() -> StackEngine:
     """Two members of two classes that differ in the sign of the last layer, so that their gradients are opposite."""
     engine = StackEngine(Spec((1, 4, 4), 2), [Member(Candidate((8,)), s) for s in (0, 1)], Protocol(), CPU)
-    first = engine.parameters_of(0)
+    first = engine.get_parameters(0)
     half = first["logits.weight"][:1]
-    engine.pour_in(0, first | {"logits.weight": torch.cat([half, -half])})
-    engine.pour_in(1, first | {"logits.weight": torch.cat([-half, half])})
+    engine.set_parameters(0, first | {"logits.weight": torch.cat([half, -half])})
+    engine.set_parameters(1, first | {"logits.weight": torch.cat([-half, half])})
     return engine
 
 
@@ -160,7 +156,7 @@ def loss(engine: StackEngine, images: Tensor, labels: Tensor) -> Tensor:
 def test_untargeted_attacks_ascend_and_targeted_ones_descend_their_loss(victim: StackEngine, target: str) -> None:
     images, labels = (part[:200] for part in pictures())
     targets = random_targets(0, "test", labels, 10) if target == "random" else None
-    attacked: Attacked = FGSM(0.01, "true", target)(victim, images, labels, targets)
+    attacked: Signed = FGSM(0.01, "true", target)(victim, images, labels, start=Start(targets=targets))
     if target == "class:3":
         assert (attacked.labels == 3).all()
     if target == "least-likely":

@@ -10,19 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.attacks.attack import FGSM, Attack
-from atras.attacks.deepfool import DeepFool
-from atras.attacks.pgd import PGD, RandomFGSM
-from atras.data.datasets import load, pixels
-from atras.engines.engine import Engine, Member
-from atras.engines.fused import FusedEngine, why_not
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
+from atras.attacks import FGSM, PGD, Attack, DeepFool, RandomFGSM, Start, starts
+from atras.data import load, pixels
+from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
-from atras.networks.randomness import random_targets
+from atras.experiment import Protocol
+from atras.networks import Candidate, Cotangent, Member, Spec, random_targets
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 8, 8), 10)
@@ -35,7 +28,7 @@ ATTACKS: list[Attack] = [
     DeepFool(EPSILON, norm="l2"),
     DeepFool(EPSILON, norm="linf"),
 ]
-named = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.label.name)
+named = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.spec.attack)
 needs_fused = pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
 
 
@@ -59,7 +52,7 @@ def trained() -> StackEngine:
 def copy_of(engine: Engine, kind: type[Engine], chosen: list[int]) -> Engine:
     made = kind(engine.spec, [engine.members[i] for i in chosen], engine.protocol, CPU)
     for slot, i in enumerate(chosen):
-        made.pour_in(slot, engine.parameters_of(i))
+        made.set_parameters(slot, engine.get_parameters(i))
     return made
 
 
@@ -76,9 +69,9 @@ class Stub:
         mean = images.mean((-3, -2, -1)).expand(1, -1)
         return torch.stack([mean, -mean], -1)
 
-    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         self.asked.append(images)
-        return self.slope.expand(1, images.shape[-4], *self.slope.shape)
+        return self.slope.expand(1, images.shape[-4], *self.slope.shape), self.logits(images)
 
 
 def stub() -> Any:
@@ -88,7 +81,7 @@ def stub() -> Any:
 def test_random_fgsm_steps_once_by_one_and_a_quarter_epsilon_and_comes_back_into_the_ball() -> None:
     images, engine = torch.tensor([0.5, 0.5, 0.5, 0.5]).view(1, 1, 1, 4), stub()
     start = torch.tensor([-0.9, -0.5, 0.25, 0.5]).view(1, 1, 1, 4)
-    attacked = RandomFGSM(0.2)(engine, images, torch.tensor([0]), draw=lambda _: start)
+    attacked = RandomFGSM(0.2)(engine, images, torch.tensor([0]), start=Start(draw=lambda _: start))
     torch.testing.assert_close(engine.asked[0].flatten(), torch.tensor([0.32, 0.4, 0.55, 0.6]))
     # 0.4 - 0.25 leaves the ball of 0.2; a zero or NaN gradient moves nothing.
     torch.testing.assert_close(attacked.clipped.flatten(), torch.tensor([0.57, 0.3, 0.55, 0.6]))
@@ -99,13 +92,14 @@ def test_random_fgsm_steps_once_by_one_and_a_quarter_epsilon_and_comes_back_into
 def test_pgd_walks_to_the_edge_of_ball_and_bounds_up_its_loss_or_down_its_targets(target: str, sign: int) -> None:
     images, engine = torch.tensor([0.5, 0.5, 0.5, 0.5]).view(1, 1, 1, 4), stub()
     attack = PGD(0.3, steps=4, random_start=False, target=target)
-    attacked = attack(engine, images, torch.tensor([0]), torch.tensor([1]))
+    attacked = attack(engine, images, torch.tensor([0]), start=Start(targets=torch.tensor([1])))
     assert attacked.labels.tolist() == [[0 if target == "none" else 1]]
     first = torch.tensor([0.5 + sign * 0.1875, 0.5 - sign * 0.1875, 0.5, 0.5])  # 2.5 x 0.3 / 4
     torch.testing.assert_close(engine.asked[1].flatten(), first)
     edge = torch.tensor([0.5 + sign * 0.3, 0.5 - sign * 0.3, 0.5, 0.5])
     torch.testing.assert_close(attacked.clipped.flatten(), edge)
-    wide = PGD(0.9, steps=4, random_start=False, target=target)(engine, images, torch.tensor([0]), torch.tensor([1]))
+    further = PGD(0.9, steps=4, random_start=False, target=target)
+    wide = further(engine, images, torch.tensor([0]), start=Start(targets=torch.tensor([1])))
     torch.testing.assert_close(wide.clipped.flatten(), torch.tensor([0.5 + sign * 0.5, 0.5 - sign * 0.5, 0.5, 0.5]))
 
 
@@ -140,8 +134,6 @@ def test_random_starts_are_counted_by_seed_split_attack_restart_and_image(traine
     other_seed = copy_of(trained, LoopEngine, [0])
     other_seed.members = (Member(MEMBERS[0].candidate, 5),)
     assert not torch.equal(attack(other_seed, images, labels).clipped[0], first[0])
-    from atras.attacks.attack import starts
-
     whole = starts(trained, images, "pgd")(0)
     assert whole.shape == (3, 40, 1, 8, 8)
     assert torch.equal(whole[0], whole[1])  # two candidates of one seed
@@ -172,7 +164,7 @@ def test_images_of_each_members_own_and_known_logits_give_the_same(trained: Stac
     images, labels = pictures(50)
     shared = attack(trained, images, labels)
     own = images.expand(3, *images.shape).contiguous()
-    again = attack(trained, own, labels.expand(3, -1), clean_logits=trained.logits(images))
+    again = attack(trained, own, labels.expand(3, -1), start=Start(clean_logits=trained.logits(images)))
     assert (shared.clipped != again.clipped).float().mean() < 0.01  # a gradient at rounding level may turn
     assert torch.equal(shared.success(trained, labels), again.success(trained, labels))
 
@@ -209,8 +201,8 @@ def test_on_engine_fused_a_members_examples_are_the_same_bits_in_any_company(
 def test_targeted_pgd_reaches_its_class_more_often_than_targeted_fgsm(trained: StackEngine, target: str) -> None:
     images, labels = pictures(200)
     targets = random_targets(0, "test", labels, 10) if target == "random" else None
-    step = FGSM(0.2, target=target)(trained, images, labels, targets)
-    walk = PGD(0.2, target=target, steps=10)(trained, images, labels, targets)
+    step = FGSM(0.2, target=target)(trained, images, labels, start=Start(targets=targets))
+    walk = PGD(0.2, target=target, steps=10)(trained, images, labels, start=Start(targets=targets))
     assert torch.equal(step.labels, walk.labels)
     reached = [(~attacked.success(trained, attacked.labels)).float().mean() for attacked in (step, walk)]
     assert reached[1] > reached[0] + 0.05
@@ -234,7 +226,7 @@ def test_images_out_of_bounds_and_missing_targets_are_refused(trained: StackEngi
 def plain(engine: StackEngine, index: int) -> nn.Module:
     """A member as a textbook network."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 10))
-    network.load_state_dict(dict(zip(network.state_dict(), engine.parameters_of(index).values(), strict=True)))
+    network.load_state_dict(dict(zip(network.state_dict(), engine.get_parameters(index).values(), strict=True)))
     return network
 
 
@@ -330,7 +322,7 @@ def test_deepfool_finds_less_than_fgsm_needs_and_leaves_misclassified_images_alo
 
 def test_deepfool_ends_where_all_gradients_vanish(trained: StackEngine) -> None:
     engine = copy_of(trained, StackEngine, [0, 1])
-    engine.pour_in(0, {name: torch.zeros_like(values) for name, values in engine.parameters_of(0).items()})
+    engine.set_parameters(0, {name: torch.zeros_like(values) for name, values in engine.get_parameters(0).items()})
     calls = []
     gradient = engine.gradient
     engine.gradient = lambda images, labels: calls.append(images.shape) or gradient(images, labels)  # type: ignore[method-assign, func-returns-value]

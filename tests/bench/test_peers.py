@@ -19,9 +19,8 @@ import peers
 import population
 import stacked
 import textbook
-from atras.networks.candidates import Candidate, k_complete
-from atras.networks.network import Spec, parameter_shapes
-from atras.planning.cost import training_flops
+from atras.networks import Candidate, Network, Spec, k_complete
+from atras.planning import training_flops
 
 FILE = Path(__file__).parents[2] / "bench" / "peers.py"
 TINY = ["--dataset", "digits", "--hidden", "8", "--hidden", "8,16", "--steps", "2"]
@@ -142,13 +141,13 @@ def test_textbook_networks_are_those_of_atras(stem, image_shape):
     hidden = (24, 192)
     given = task(stem, image_shape, hidden)
     spec = Spec(image_shape, 10, stem)
-    network = textbook.Network(given, hidden)
+    network, own = textbook.Network(given, hidden), Network(spec, Candidate(hidden))
     shapes = {name: tuple(values.shape) for name, values in network.layers.state_dict().items()}
-    assert shapes == parameter_shapes(spec, hidden)
-    assert textbook.training_flops(given, hidden) == training_flops(spec, hidden)
+    assert shapes == own.parameter_shapes
+    assert textbook.training_flops(given, hidden) == training_flops(own)
     rates = [module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)]
-    assert rates == [layer.rate256 / 256 for layer in spec.convolutions if layer.rate256]
-    assert not any(layer.rate256 for layer in population.without_dropout(spec).convolutions)
+    assert rates == [layer.rate256 / 256 for layer in spec.stem_layers if layer.rate256]
+    assert not any(layer.rate256 for layer in population.without_dropout(spec).stem_layers)
 
 
 def test_a_sample_spans_the_depths():
@@ -178,7 +177,9 @@ def test_every_peer_is_of_the_textbook():
         (["--preset", "nothing"], "preset (='nothing'): expected one of paper"),
         (["--hidden", "8,x"], "hidden (='8,x')"),
         (["--stem", "conv9"], "stem (='conv9')"),
-        (["--stem", "conv2", "--hidden", "8"], "expected images of at least 10x10"),
+        (["--stem", "c32p2"], "stem (='c32p2'): the peers have other stems"),
+        (["--hidden", "c8,8"], "hidden (='c8-8'): the peers have dense layers alone"),
+        (["--stem", "conv2", "--hidden", "8"], "stem (='conv2'): c64p2: expected a larger image"),
         (["--seeds", "x"], "seeds (='x')"),
         (["--engine", "nothing"], "engine (='nothing')"),
         (["--device", "cuda:99"], "device (='cuda:99')"),

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atras.data import download as official_files
-from atras.data import formats
-from atras.data.datasets import DATASETS, load, pixels
+from atras.data import formats, load, pixels
+from atras.data.datasets import DATASETS
 from atras.data.download import OFFICIAL
 from atras.data.formats import IDX_FILES
 from atras.errors import InputError

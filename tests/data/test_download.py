@@ -20,8 +20,7 @@ import pytest
 import scipy.io
 import torchvision.datasets
 
-from atras.data import download
-from atras.data.datasets import load
+from atras.data import download, load
 from atras.data.download import OFFICIAL
 from atras.data.formats import IDX_FILES
 from atras.errors import InputError

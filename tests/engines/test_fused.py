@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from atras.engines.engine import Engine, Epoch, Member
-from atras.engines.fused import FusedEngine, has_bf16, why_not, why_slow
-from atras.engines.loop import LoopEngine
+from atras.engines import Engine, Epoch, FusedEngine, LoopEngine, has_bf16, why_not, why_slow
 from atras.errors import InputError
-from atras.experiment.protocol import EngineName, Execution, Precision, Protocol
+from atras.experiment import Execution, Protocol
 from atras.kernels import Step
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
+from atras.networks import Candidate, Member, Spec
 from atras.running.orchestrator import run
 
 CPU = torch.device("cpu")
@@ -44,7 +43,7 @@ def train(engine: Engine, chosen: list[int]) -> list[list[float]]:
 
 
 def parameters(engine: Engine, index: int) -> torch.Tensor:
-    return torch.cat([values.flatten() for values in engine.parameters_of(index).values()])
+    return torch.cat([values.flatten() for values in engine.get_parameters(index).values()])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -110,11 +109,11 @@ def test_evaluation_and_gradients_equal_the_loops(stem: str) -> None:
     spec = SPECS[stem]
     fused = FusedEngine(spec, MEMBERS, FP32, CPU)
     own = torch.rand(len(MEMBERS), 4, *spec.image_shape, generator=torch.Generator().manual_seed(2))
-    gradient, out = fused.input_gradient(own[0], lambda logits: logits.argmin(-1))
+    gradient, out = fused.gradient(own[0], lambda logits: logits.argmin(-1))
     own_out = fused.logits(own)
     for i, member in enumerate(MEMBERS):
         loop = LoopEngine(spec, [member], FP32, CPU)
-        alone, alone_out = loop.input_gradient(own[0], lambda logits: logits.argmin(-1))
+        alone, alone_out = loop.gradient(own[0], lambda logits: logits.argmin(-1))
         # float32 sums of up to a thousand terms of size 1e-2 to 1.
         torch.testing.assert_close(gradient[i], alone[0], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(out[i], alone_out[0], rtol=1e-4, atol=1e-5)
@@ -123,10 +122,10 @@ def test_evaluation_and_gradients_equal_the_loops(stem: str) -> None:
 
 def test_poured_parameters_come_out_as_they_went_in() -> None:
     engine = FusedEngine(SPECS["conv2"], MEMBERS, FP32, CPU)
-    poured = {name: torch.rand_like(values) for name, values in engine.parameters_of(1).items()}
+    poured = {name: torch.rand_like(values) for name, values in engine.get_parameters(1).items()}
     before = parameters(engine, 0)
-    engine.pour_in(1, poured)
-    assert all(torch.equal(values, poured[name]) for name, values in engine.parameters_of(1).items())
+    engine.set_parameters(1, poured)
+    assert all(torch.equal(values, poured[name]) for name, values in engine.get_parameters(1).items())
     assert torch.equal(parameters(engine, 0), before)
 
 
@@ -147,7 +146,7 @@ def accuracies(table: pl.DataFrame, seed: int) -> np.ndarray:
     ],
     ids="-".join,
 )
-def test_the_digits_table_differs_no_more_than_between_two_seeds(other: tuple[Precision, EngineName]) -> None:
+def test_the_digits_table_differs_no_more_than_between_two_seeds(other: tuple[Any, str]) -> None:
     protocol = FP32.replace(epochs=5, adversarial_epochs=5)
     precision, engine = other
     fused = run(protocol.replace(seeds=(0, 1)), Execution(engine="fused")).table

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from atras.engines.engine import Member
-from atras.engines.loop import LoopEngine
+from atras.engines import LoopEngine
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Spec
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -20,7 +18,7 @@ def test_ten_steps_equal_a_textbook_loop(optimizer: str) -> None:
     protocol = Protocol(precision="fp64", optimizer=optimizer)  # type: ignore[arg-type]
     engine = LoopEngine(spec, [Member(Candidate((6, 12)), 4)], protocol, torch.device("cpu"))
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 10))
-    network.double().load_state_dict(dict(zip(network.state_dict(), engine.parameters_of(0).values(), strict=True)))
+    network.double().load_state_dict(dict(zip(network.state_dict(), engine.get_parameters(0).values(), strict=True)))
     rule = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
     textbook = rule(network.parameters(), lr=1e-3)
     engine.begin_phase("train")

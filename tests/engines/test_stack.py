@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atras.engines.engine import Engine, Member
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
+from atras.engines import Engine, LoopEngine, StackEngine
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Spec
 
 CPU = torch.device("cpu")
 SPECS = {
@@ -45,7 +42,7 @@ def train(engine: Engine, chosen: list[int], spec: Spec) -> list[list[float]]:
 
 
 def parameters(engine: Engine, index: int) -> torch.Tensor:
-    return torch.cat([values.flatten() for values in engine.parameters_of(index).values()])
+    return torch.cat([values.flatten() for values in engine.get_parameters(index).values()])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -119,9 +116,9 @@ def test_evaluation_and_gradients_of_a_stack_equal_the_loops() -> None:
     spec, protocol = SPECS["conv4"], Protocol(precision="fp64")
     stack = StackEngine(spec, MEMBERS, protocol, CPU)
     images = torch.rand(4, *spec.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    gradient, out = stack.input_gradient(images, lambda logits: logits.argmin(-1))
+    gradient, out = stack.gradient(images, lambda logits: logits.argmin(-1))
     for i, member in enumerate(MEMBERS):
-        alone, alone_out = LoopEngine(spec, [member], protocol, CPU).input_gradient(images, lambda x: x.argmin(-1))
+        alone, alone_out = LoopEngine(spec, [member], protocol, CPU).gradient(images, lambda x: x.argmin(-1))
         torch.testing.assert_close(gradient[i], alone[0], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(out[i], alone_out[0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(stack.logits(images), out, rtol=1e-12, atol=1e-12)
@@ -130,12 +127,12 @@ def test_evaluation_and_gradients_of_a_stack_equal_the_loops() -> None:
 def test_members_poured_out_and_in_again_are_the_same() -> None:
     spec = SPECS["none"]
     stack = StackEngine(spec, MEMBERS, Protocol(), CPU)
-    poured = stack.parameters_of(3)
+    poured = stack.get_parameters(3)
     images = torch.rand(2, *spec.image_shape)
     before = stack.logits(images)
-    stack.pour_in(3, {name: values + 1 for name, values in poured.items()})
+    stack.set_parameters(3, {name: values + 1 for name, values in poured.items()})
     assert not torch.equal(stack.logits(images)[3], before[3])
-    stack.pour_in(3, poured)
+    stack.set_parameters(3, poured)
     assert torch.equal(stack.logits(images), before)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atras.evaluation.cautions import cautions
-from atras.evaluation.recorder import Row, Rows
+from atras.evaluation import Row, Rows, cautions
 
 FINE = {
     "hidden_layers": "40", "seed": 0, "status": "trained", "test_accuracy": 0.9, "attacked_accuracy_before_true": 0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +10,28 @@ import polars as pl
 import pytest
 import torch
 
-from atras.attacks.attack import FGSM
-from atras.data.datasets import load, pixels
-from atras.engines.engine import Member
-from atras.engines.fused import why_not
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
-from atras.evaluation.transfer import Part, transfer
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
-from atras.results.results import Results, read
-from atras.results.schemas import SCHEMAS
-from atras.running.orchestrator import run
-from atras.running.prepare import make_plan
-from atras.running.progress import Reporter
+from atras.attacks import FGSM
+from atras.data import load, pixels
+from atras.engines import LoopEngine, StackEngine, why_not
+from atras.evaluation import Part, transfer
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate, Member, Spec
+from atras.results import SCHEMAS, Results, read
+from atras.running import Reporter, make_plan, run
 
 CPU = torch.device("cpu")
 SMALL = Protocol(
     candidates=(Candidate((16,)), Candidate((12, 8)), Candidate((8,))), epochs=12, adversarial_epochs=3, seeds=(4, 0),
-    batch_size=32, learning_rate=0.01, transfer=True, attacks=("fgsm", "pgd", "deepfool-l2", "deepfool-linf"),
-    attack_steps=3, epsilons=(0.0, 0.05, 0.2, 0.5), precision="fp32", train_size=300, test_size=200,
+    batch_size=32, learning_rate=0.01, transfer=True,
+    attacks=("fgsm", "pgd(steps=3)", "deepfool", "deepfool(norm=linf)"), epsilons=(0.0, 0.05, 0.2, 0.5),
+    precision="fp32", train_size=300, test_size=200,
 )  # fmt: skip
 ENGINES = [
     "loop",
     "stack",
     pytest.param("fused", marks=pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")),
 ]
+WORST = "worst(fgsm, pgd(steps=3), deepfool, deepfool(norm=linf))"
 HONEST = {"attack": "fgsm", "mode": "white-box", "label_source": "true", "epsilon": 0.05}
 
 
@@ -105,7 +101,15 @@ def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> N
         Part(StackEngine(spec, [members[2]], protocol, CPU), 25),
     ]
     lost = ("defended", members[3])
-    rows = transfer(parts, lambda p, m: None if (p, m) == lost else engines[m].parameters_of(0), data, protocol)
+
+    def set_phase(phase: str) -> Iterator[Member]:
+        for part in parts:
+            for slot, member in enumerate(part.networks.members):
+                if (phase, member) != lost:
+                    part.networks.set_parameters(slot, engines[member].get_parameters(0))
+                    yield member
+
+    rows = transfer(parts, set_phase, data, protocol)
     images, labels = pixels(data.test.images, torch.float32), data.test.labels
     for row in rows:
         source, target = (
@@ -123,19 +127,19 @@ def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> N
 def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
     for phase, column in (("trained", "before"), ("defended", "after")):
         fresh = where(results.metrics, phase=phase, mode="white-box", label_source="true")
-        worst = where(fresh, attack="worst")
-        assert worst["attack_parameters"].unique().to_list() == ["fgsm pgd deepfool-l2 deepfool-linf"]
+        worst = where(fresh, attack=WORST)
+        assert worst["attack"].unique().to_list() == [WORST]
         assert worst["accuracy"].equals(results.table[f"worst_case_accuracy_{column}"], check_names=False)
-        least = [where(fresh, attack=name, epsilon=0.05)["correct"] for name in ("fgsm", "pgd")]
+        least = [where(fresh, attack=name, epsilon=0.05)["correct"] for name in ("fgsm", "pgd(steps=3)")]
         assert all((worst["correct"] <= other).all() for other in least)
         assert (worst["correct"] < least[0]).any()
-        deepfool = where(fresh, attack="deepfool-linf")
+        deepfool = where(fresh, attack="deepfool(norm=linf)")
         assert (deepfool["correct"] < worst["correct"]).all()  # it changes pixels by more than epsilon
         assert deepfool["epsilon"].to_list() == [None] * 6
 
 
 def test_deepfool_counts_where_its_change_is_within_epsilon() -> None:
-    wide = SMALL.replace(epsilon=1.0, transfer=False, epsilons=(), attacks=("deepfool-l2",), epochs=4, seeds=(0,))
+    wide = SMALL.replace(epsilon=1.0, transfer=False, epsilons=(), attacks=("deepfool",), epochs=4, seeds=(0,))
     table = run(wide, Execution(engine="stack")).table
     assert table["worst_case_accuracy_after"].to_list() == [0.0] * 3  # within 1 is every image that DeepFool turns
 
@@ -143,7 +147,7 @@ def test_deepfool_counts_where_its_change_is_within_epsilon() -> None:
 def test_fgsm_alone_is_its_own_worst_case_and_says_nothing_twice() -> None:
     plain = SMALL.replace(attacks=("fgsm",), transfer=False, epsilons=())
     found = run(plain, Execution(engine="stack"))
-    assert "worst" not in found.metrics["attack"]
+    assert not found.metrics["attack"].str.starts_with("worst").any()
     for column, own in (("before", "before_true"), ("after", "after_white_box")):
         assert found.table[f"worst_case_accuracy_{column}"].equals(
             found.table[f"attacked_accuracy_{own}"], check_names=False
@@ -180,7 +184,7 @@ def test_examples_show_the_first_images_of_the_first_seed(results: Results) -> N
 
 def test_a_defence_learned_on_another_candidate() -> None:
     own = run(SMALL.replace(transfer=False, attacks=("fgsm",)), Execution(engine="loop")).table
-    smallest = SMALL.replace(transfer=False, attacks=("fgsm",), defence_source="smallest")
+    smallest = SMALL.replace(transfer=False, attacks=("fgsm",), defence="copies(source=smallest)")
     found = run(smallest, Execution(engine="loop"))
     before = ["test_accuracy", "attacked_accuracy_before", "attacked_accuracy_before_true"]
     assert found.table.select("hidden_layers", "seed", *before).equals(own.select("hidden_layers", "seed", *before))
@@ -190,10 +194,12 @@ def test_a_defence_learned_on_another_candidate() -> None:
     assert found.table.filter(source).select(after).equals(own.filter(source).select(after))
     assert not found.table.filter(others).select(after).equals(own.filter(others).select(after))
     copies = where(found.metrics, split="train", mode="static")
-    assert copies["attack_parameters"].unique().to_list() == ["source=8"]
-    assert where(found.metrics, split="test", mode="static")["attack_parameters"].unique().to_list() == [None]
-    named = run(smallest.replace(defence_source="8"), Execution(engine="loop"))
-    assert named.table.equals(found.table)
+    assert copies["source"].unique().to_list() == ["8"]
+    assert where(found.metrics, split="test", mode="static")["source"].unique().to_list() == [None]
+    named = run(smallest.replace(defence="copies(source=8)"), Execution(engine="loop"))
+    assert named.table.drop("defence").equals(found.table.drop("defence"))
+    spelled = [frame["defence"].unique().to_list() for frame in (own, found.table, named.table)]
+    assert spelled == [["copies"], ["copies(source=smallest)"], ["copies(source=8)"]]
 
 
 def test_cautions_are_told_and_kept() -> None:
@@ -220,5 +226,5 @@ def test_the_plan_prices_attacks_transfer_and_the_source(tmp_path: Path) -> None
 
     plain = seconds()
     assert seconds(transfer=True) > plain
-    assert seconds(defence_source="smallest") > plain
-    assert seconds(train_attack="pgd-batch") > plain
+    assert seconds(defence="copies(source=smallest)") > plain
+    assert seconds(defence="batch(pgd)") > plain

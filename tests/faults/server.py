@@ -21,10 +21,9 @@ import sklearn.datasets  # noqa: F401
 import torch._dynamo
 import torch.distributed.tensor  # noqa: F401
 
+from atras import running, search
+from atras.experiment import Execution, Protocol
 from atras.experiment.options import execution_fields, protocol_fields
-from atras.experiment.protocol import Execution, Protocol
-from atras.running import orchestrator
-from atras.search import search
 from atras.training import stages
 
 # A call for each step, so that there are as many moments as can be between which a child dies.
@@ -33,13 +32,13 @@ stages.CALL_SECONDS = 0
 
 def compute(request: dict[str, Any]) -> None:
     if request["resume"]:
-        (search if request["budget"] else orchestrator).resume(request["directory"])
+        (search if request["budget"] else running).resume(request["directory"])
         return
     protocol, execution = protocol_fields(request["protocol"]), execution_fields(request["execution"])
     if request["budget"]:
         search.search(Protocol(**protocol), Execution(**execution), request["budget"], request["directory"])
         return
-    orchestrator.run(Protocol(**protocol), Execution(**execution), out=request["directory"])
+    running.run(Protocol(**protocol), Execution(**execution), out=request["directory"])
 
 
 def die_at(module: str, name: str, last: int) -> None:

@@ -15,15 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras.data.datasets import load
-from atras.engines.engine import Engine, Epoch, Member
+from atras.data import load
+from atras.engines import ENGINES, Engine, Epoch
 from atras.errors import InputError, Interrupted
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.network import make_spec
-from atras.networks.randomness import permutation
+from atras.experiment import Execution, Protocol
+from atras.networks import Member, permutation
 from atras.results.results import read
-from atras.running import orchestrator
-from atras.running.task import ENGINES
+from atras.running import GroupTask, make_spec, orchestrator
 from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages
 
@@ -124,7 +122,7 @@ def trained(engine: Engine, first: int, last: int) -> torch.Tensor:
 
 def made(engine: str, protocol: Protocol, members: list[Member]) -> Engine:
     data = load("digits", train_size=60, test_size=30)
-    found = ENGINES[engine](make_spec(protocol, data.image_shape, data.classes), members, protocol, CPU)
+    found = ENGINES.get(engine)(make_spec(protocol, data.image_shape, data.classes), members, protocol, CPU)
     found.begin_phase("train")
     return found
 
@@ -207,12 +205,12 @@ def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(orchestrator.GroupRunner, "forget", killed)
+        patch.setattr(GroupTask, "forget", killed)
         patch.setattr(orchestrator._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
         with pytest.raises(Interrupted):
             orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     run = read(tmp_path).run
-    assert (run["status"], run["finished_groups"]) == ("running", 1)
+    assert (run["status"], run["finished_groups"]) == ("running", [0])
     assert run["timings"]["run_seconds"] == 1000
     # From the start of the second session to the end of its only group, and from there to its own end.
     assert orchestrator.resume(tmp_path).run["timings"]["run_seconds"] == 1000 + 2000

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from atras.errors import InputError
-from atras.experiment.protocol import Execution
-from atras.results.results import Results, read, run_json
+from atras.experiment import Execution
+from atras.results import Results, read
+from atras.results.results import run_json
 from atras.running import orchestrator
 from atras.storage import atomic_write
 from atras.testing import SMALL, tables_of

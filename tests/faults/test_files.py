@@ -26,16 +26,14 @@ import torch
 from hypothesis import strategies as st
 
 from atras.analysis.summary_table import summary_lines
-from atras.data import formats
-from atras.data.datasets import Split, load
+from atras.data import Split, formats, load
 from atras.data.formats import IDX_FILES
-from atras.engines.loop import LoopEngine
+from atras.engines import LoopEngine
 from atras.errors import InputError
-from atras.experiment import config_file
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.network import Spec
-from atras.planning import calibration
-from atras.planning.predicted_seconds import Speed
+from atras.evaluation import Rows
+from atras.experiment import Execution, Protocol, load_config
+from atras.networks import Spec
+from atras.planning import Speed, calibration
 from atras.results import frames
 from atras.results.results import read
 from atras.results.schemas import SCHEMAS
@@ -43,8 +41,7 @@ from atras.results.writer import Writer
 from atras.running import orchestrator
 from atras.storage import checksum, safetensors_file
 from atras.testing import SMALL, damage
-from atras.training.stages import Rows
-from atras.training.weights import read_member
+from atras.training import read_member
 
 Fuzz = Callable[..., None]
 MIB = 2**20
@@ -364,7 +361,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
     readers: list[Callable[[Path], object]] = [
-        config_file.load,
+        load_config,
         lambda path: formats.read_idx(path, 3),
         formats.read_npz,
         lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
@@ -385,7 +382,7 @@ def test_a_run_toml_takes_time_in_proportion_to_its_size(tmp_path: Path, count: 
     for text in ("a." * 500_000 + "b = 1", "[" + "a." * 500_000 + "b]", "x = {" + "a." * 500_000 + "b = 1}"):
         (tmp_path / "run.toml").write_text(text)
         with pytest.raises(InputError, match="dots on a line"):
-            config_file.load(tmp_path / "run.toml")
+            load_config(tmp_path / "run.toml")
         count("bombs refused")
     # Measured at 0.01 s; the parser alone takes 15 s for a sixteenth of it.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - start < 2

@@ -17,13 +17,11 @@ from hypothesis import strategies as st
 
 from atras.cli import run_command
 from atras.data import download
-from atras.experiment.config_file import Settings, load
+from atras.experiment import Execution, Protocol, load_config
+from atras.experiment.config_file import Settings
 from atras.experiment.options import combine, select_candidates
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
-from atras.planning import calibration
-from atras.planning.plan import Plan
-from atras.planning.predicted_seconds import Speed
+from atras.networks import Candidate
+from atras.planning import Plan, Speed, calibration
 from atras.running.prepare import make_plan
 from atras.testing import damage
 
@@ -76,7 +74,7 @@ def small_data(path: Path) -> None:
 
 def plan_of(path: Path) -> list[str]:
     """What a configuration file leads to, without the training."""
-    protocol, execution, plan = combine(load(path), {})
+    protocol, execution, plan = combine(load_config(path), {})
     return make_plan(protocol, execution, plan).lines()
 
 
@@ -133,7 +131,7 @@ def test_run_toml(fuzz: Fuzz, tmp_path: Path) -> None:
 
     def check(content: bytes) -> None:
         path.write_bytes(content)
-        combine(load(path), {})
+        combine(load_config(path), {})
 
     fuzz(check, st.randoms(use_true_random=False).map(lambda random: damage(TOML.encode(), random)), examples=250)
     keys = st.sampled_from(sorted(Settings.model_fields))

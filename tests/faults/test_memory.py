@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 import torch
 
-from atras.engines.fused import FusedEngine
+from atras.engines import ENGINES, FusedEngine
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate
 from atras.results.results import Results
 from atras.running import orchestrator
+from atras.running.divided import out_of_memory
 from atras.running.prepare import make_plan
-from atras.running.task import ENGINES, out_of_memory
 from atras.testing import SMALL
 from atras.training import stages
 
@@ -30,7 +30,7 @@ ERRORS: dict[str, Exception] = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
 }
-SITES = ("build", "begin_phase", "epoch", "logits", "input_gradient", "pour_out")
+SITES = ("_build", "begin_phase", "epoch", "logits", "gradient", "get_parameters")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shortage(monkeypatch: pytest.MonkeyPatch, engine: str, site: str, error: Exception, room: int, first: int) -> None:
     """From the first-th call of a method on, an engine of more members than there is room for gets no memory."""
-    kind = ENGINES[engine]
+    kind = ENGINES.get(engine)
     method, calls = getattr(kind, site), itertools.count()
 
     def allocate(self: Any, *args: Any, **options: Any) -> Any:
@@ -65,14 +65,14 @@ def accuracies(results: Results) -> Any:
 def test_a_group_without_memory_goes_on_as_two(
     site: str, out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    if site == "pour_out" and not out:
+    if site == "get_parameters" and not out:
         site = "step"  # without a folder nothing is kept
     monkeypatch.setattr(stages, "CALL_SECONDS", 0)
     expected = accuracies(orchestrator.run(PROTOCOL, execution("stack")))
     for index, error in enumerate(ERRORS.values()):
         with monkeypatch.context() as patch:
             # The calibration makes engines too, of four members at the most.
-            first = {"build": 0, "begin_phase": index % 2}.get(site, index)
+            first = {"_build": 0, "begin_phase": index % 2}.get(site, index)
             shortage(patch, "stack", site, error, 4 if index % 2 else 2, first)
             results = orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path / str(index) if out else None)
         groups = [[name for name, _ in group["members"]] for group in results.run["plan"]["groups"]]
@@ -92,14 +92,14 @@ def test_a_divided_group_goes_on_from_its_checkpoint(
 ) -> None:
     monkeypatch.setattr(stages, "CALL_SECONDS", 0)
     begun: list[tuple[int, str]] = []
-    begin = ENGINES["stack"].begin_phase
+    begin = ENGINES.get("stack").begin_phase
 
     def noted(self: Any, phase: str) -> None:
         begun.append((len(self.members), phase))
         begin(self, phase)
 
     make_plan(PROTOCOL, execution("stack"))  # so that nothing is left to be calibrated
-    monkeypatch.setattr(ENGINES["stack"], "begin_phase", noted)
+    monkeypatch.setattr(ENGINES.get("stack"), "begin_phase", noted)
     # 8 steps of the first training, and one of the second.
     shortage(monkeypatch, "stack", "epoch", MemoryError(), 3, 9)
     results = orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path)
@@ -146,14 +146,14 @@ def test_only_a_lack_of_memory_counts_as_one() -> None:
 
 def learn_at(monkeypatch: pytest.MonkeyPatch, engine: str, rates: dict[str, float]) -> None:
     """Give some members learning rates that no protocol may ask for."""
-    build = ENGINES[engine].build
+    build = ENGINES.get(engine)._build
 
     def with_rates(self: Any) -> None:
         build(self)
         own = zip(self.members, self.learning_rates, strict=True)
         self.learning_rates = tuple(rates.get(member.name, rate) for member, rate in own)
 
-    monkeypatch.setattr(ENGINES[engine], "build", with_rates)
+    monkeypatch.setattr(ENGINES.get(engine), "_build", with_rates)
 
 
 @pytest.mark.faults

@@ -237,6 +237,17 @@ def test_threads_do_not_matter(case):
         assert_same(other, results[0])
 
 
+def test_cotangents_that_require_a_gradient_are_taken_as_numbers():
+    case = CASES[0]
+    step, (images, labels, order) = make(case), work(case)
+    given = drawn(case, case.data)
+    expected = step.input_gradient(images, cotangents=given)
+    assert_same(step.input_gradient(images, cotangents=given.requires_grad_()), expected)
+    part = given[:, : case.images].contiguous()
+    found = step.train(images, labels, order, learning_rates=torch.zeros(3), cotangents=part)
+    assert not any(tensor.requires_grad for tensor in (*expected, *found))
+
+
 def test_nothing_to_do_is_done():
     case = CASES[0]
     step, (images, labels, order) = make(case), work(case)

@@ -283,8 +283,8 @@ def test_the_optimizers_are_torchs_own(device, kind, optimizer):
     sizes, draw = MEMBERS[kind], torch.Generator().manual_seed(3)
     ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
     table = gpu_optimizer.tiles(zip(ends[:-1], ends[1:], range(len(sizes)), strict=True)).to(device)
-    # The later ones are past where the bias corrections are computed otherwise.
-    before = torch.tensor([0, 1, 2, 700, 3, 0, 5000][: len(sizes)])
+    # On either side of where the bias corrections are computed otherwise, the first moment's and the second's.
+    before = torch.tensor([0, 1, 20, 700, 3000, 4, 5000][: len(sizes)])
     rates = torch.logspace(-4, -1, len(sizes), dtype=torch.float64)
     start = torch.randn(ends[-1], generator=draw, dtype=torch.float64)
     own = [part.clone().requires_grad_() for part in start.split(sizes)]

@@ -335,7 +335,8 @@ def test_trains_on_any_objective_as_defined(case, precision, device, monkeypatch
     for seed in range(3 if precision == "fp32" else 1):
         logits = step.training_logits(there[0], order, **arguments)
         given = torch.tanh(logits.cpu() + seed).flip(-1) / len(order)
-        found = step.train(*there, order, learning_rates=rates, **arguments, cotangents=given.to(device))
+        numbers = given.to(device).requires_grad_()  # which is of no consequence
+        found = step.train(*there, order, learning_rates=rates, **arguments, cotangents=numbers)
         expected = definition.train(images, labels, order, learning_rates=rates, **arguments, cotangents=given)
         targets = labels[order].expand(logits.shape[:2])
         own = [torch.nn.functional.cross_entropy(z.double(), y) for z, y in zip(logits.cpu(), targets, strict=True)]

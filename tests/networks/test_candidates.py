@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atras.errors import InputError
-from atras.networks.candidates import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
 
 PAPER_TABLES = """
 8-16-32-64-128-256-512-1024 16-32-64-128-256-512-1024 24-48-96-192-384-768 32-64-128-256-512-1024 40-80-160-320-640
@@ -54,7 +54,7 @@ def test_candidates_are_validated(hidden: tuple[int, ...]) -> None:
 def test_candidates_are_hashable_and_frozen() -> None:
     assert {Candidate((8,)): 1}[Candidate((8,))] == 1
     with pytest.raises(AttributeError):
-        Candidate((8,)).hidden = (9,)  # type: ignore[misc]
+        Candidate((8,)).layers = (9,)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from atras.networks.candidates import Candidate
-from atras.networks.randomness import dropout_key, initial_weights, permutation, random_targets, stable_key
+from atras.networks import Candidate, dropout_key, permutation, random_targets, stable_key
+from atras.networks.randomness import initial_weights
 
-A, B = Candidate((24, 192)), Candidate((24,))
+A, B = Candidate((24, 192)).name, Candidate((24,)).name
 
 
 def test_keys_are_the_same_on_every_machine() -> None:

@@ -6,18 +6,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atras.engines.engine import Member
-from atras.engines.loop import LoopEngine
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec
-from atras.planning.cost import forward_flops, member_bytes, padded, training_flops
+from atras.engines import LoopEngine
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Network, Spec, widest
+from atras.planning import forward_flops, member_bytes, training_flops
 
 SPECS = [Spec((1, 8, 8), 10), Spec((1, 28, 28), 10, "conv2"), Spec((3, 32, 32), 10, "conv4")]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.stem)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.stem_name)
 def test_flops_are_those_that_torch_counts(spec: Spec) -> None:
+    network = Network(spec, Candidate((24, 192)))
     engine = LoopEngine(spec, [Member(Candidate((24, 192)), 0)], Protocol(), torch.device("cpu"))
     engine.begin_phase("train")
     images, labels = torch.rand(4, *spec.image_shape), torch.zeros(4, dtype=torch.int64)
@@ -25,23 +24,23 @@ def test_flops_are_those_that_torch_counts(spec: Spec) -> None:
         engine.logits(images)
     with FlopCounterMode(display=False) as step:
         engine.step(images, labels)
-    assert forward_flops(spec, (24, 192)) * 4 == forward.get_total_flops()
-    assert training_flops(spec, (24, 192)) * 4 == step.get_total_flops()
+    assert forward_flops(network) * 4 == forward.get_total_flops()
+    assert training_flops(network) * 4 == step.get_total_flops()
 
 
 def test_the_papers_stems_cost_what_the_floor_is_computed_from() -> None:
-    assert forward_flops(SPECS[1], (40,)) / 1e6 == pytest.approx(4.98, abs=0.005)
-    assert forward_flops(SPECS[2], (40,)) / 1e6 == pytest.approx(39.3, abs=0.05)
+    assert forward_flops(Network(SPECS[1], Candidate((40,)))) / 1e6 == pytest.approx(4.98, abs=0.005)
+    assert forward_flops(Network(SPECS[2], Candidate((40,)))) / 1e6 == pytest.approx(39.3, abs=0.05)
 
 
 def test_bytes_grow_with_everything_that_is_kept() -> None:
     def need(**changes: int) -> int:
         sizes = {"itemsize": 4, "batch": 128, "evaluation_batch": 128, "images": 100} | changes
-        return member_bytes(SPECS[0], (24, 192), **sizes)
+        return member_bytes(Network(SPECS[0], Candidate((24, 192))), **sizes)
 
     assert need(itemsize=8) > need() < need(batch=256)
     assert need(evaluation_batch=256) > need() < need(images=200)
 
 
 def test_padding_takes_the_widest_of_each_layer() -> None:
-    assert padded([(8, 64, 3), (16, 2, 3)]) == (16, 64, 3)
+    assert widest([Candidate((8, 64, 3)), Candidate((16, 2, 3))]) == Candidate((16, 64, 3))

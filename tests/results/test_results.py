@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from atras.analysis import summary_table
 from atras.analysis.summary_table import summary_lines
 from atras.errors import InputError
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import PAPER_CANDIDATES
+from atras.experiment import Protocol
+from atras.networks import PAPER_CANDIDATES
 from atras.results import frames, results, schemas
 from atras.results.frames import wilson
 from atras.results.results import Results, read
@@ -83,7 +83,8 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
         "nan_gradients": None,
         "mean_linf": None,
         "mean_l2": None,
-        "attack_parameters": None,
+        "source": None,
+        "defence": "copies",
         "backend": "loop/reference",
         "precision": "fp32",
         "version": "0.1.0",

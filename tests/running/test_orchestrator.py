@@ -13,8 +13,8 @@ import pytest
 
 import atras
 from atras.errors import InputError
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate
 from atras.running.orchestrator import run
 from atras.running.prepare import make_plan
 from atras.running.progress import Reporter

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import atras
 from atras.running import progress
-from atras.running.progress import LiveReporter, PlainReporter, Reporter, choose
+from atras.running.progress import LiveReporter, PlainReporter, Reporter, choose_reporter
 
 
 class Terminal(io.StringIO):
@@ -93,26 +93,27 @@ def test_live_output_keeps_a_line_and_no_bar_of_each_finished_group() -> None:
 
 def test_the_stream_decides_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert type(choose(stream=Terminal())) is LiveReporter
-    assert type(choose(stream=io.StringIO())) is PlainReporter
-    assert type(choose(quiet=True, stream=Terminal())) is Reporter
+    assert type(choose_reporter(stream=Terminal())) is LiveReporter
+    assert type(choose_reporter(stream=io.StringIO())) is PlainReporter
+    assert type(choose_reporter(quiet=True, stream=Terminal())) is Reporter
     monkeypatch.setenv("TERM", "dumb")
-    assert type(choose(stream=Terminal())) is PlainReporter
+    assert type(choose_reporter(stream=Terminal())) is PlainReporter
 
 
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(choose())
+    tell(choose_reporter())
     assert capsys.readouterr().out == ""
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(choose(quiet=True))
+    tell(choose_reporter(quiet=True))
     assert capsys.readouterr() == ("", "")
 
 
 def test_reporters_import_without_rich() -> None:
     code = (
-        "import sys, atras.progress as p; p.choose(True); p.choose(stream=sys.stdout); sys.exit('rich' in sys.modules)"
+        "import sys; from atras.running import choose_reporter as choose; choose(True); choose(stream=sys.stdout); "
+        "sys.exit('rich' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(atras.__file__).parents[1], capture_output=True, check=False
@@ -176,4 +177,4 @@ def test_a_stream_that_is_gone_stops_no_run(terminal: bool, error: Exception) ->
         def isatty(self) -> bool:
             return terminal
 
-    tell(choose(stream=Gone()))
+    tell(choose_reporter(stream=Gone()))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from atras.cli import run_command
-from atras.engines.fused import FusedEngine
+from atras.engines import FusedEngine
 from atras.running import prepare, signals
 from atras.testing import tables_of
 from atras.training import stages
@@ -129,13 +129,13 @@ def test_other_options_beside_resume_are_refused(
 def test_a_diverged_member_fails_a_run_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build = FusedEngine.build
+    build = FusedEngine._build
 
     def wild(self: FusedEngine) -> None:
         build(self)
         self.learning_rates = (1e38, *self.learning_rates[1:])
 
-    monkeypatch.setattr(FusedEngine, "build", wild)
+    monkeypatch.setattr(FusedEngine, "_build", wild)
     assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", str(tmp_path / "a")], "atras") == 0
     assert (
         run_command.execute(

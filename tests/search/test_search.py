@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 import atras
 from atras.cli import run_command
-from atras.data.datasets import load
-from atras.engines.fused import FusedEngine
+from atras.data import load
+from atras.engines import FusedEngine
 from atras.errors import InputError, Interrupted
-from atras.experiment.protocol import Execution, Protocol
-from atras.networks.candidates import Candidate, k_complete
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate, k_complete
 from atras.running import orchestrator
 from atras.running.progress import Reporter
+from atras.search import pareto_lines, resume, search
 from atras.search.halving import plan_rounds, round_lines
-from atras.search.search import pareto_lines, resume, search
 from atras.storage import atomic_write, checksum
 from atras.testing import tables_of
 from atras.training import stages
@@ -527,13 +527,13 @@ def test_other_options_beside_the_resume_of_a_search_are_refused(
 def test_a_diverged_member_fails_a_search_where_that_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = FusedEngine.build
+    build = FusedEngine._build
 
     def wild(self: FusedEngine) -> None:
         build(self)
         self.learning_rates = tuple(1e38 for _ in self.learning_rates)
 
-    monkeypatch.setattr(FusedEngine, "build", wild)
+    monkeypatch.setattr(FusedEngine, "_build", wild)
     assert execute(f"{SEARCH} --out {tmp_path / 'out'}") == 0
     for options in (f"{SEARCH} --out {tmp_path / 'again'}", f"--resume {tmp_path / 'out'} --quiet"):
         capsys.readouterr()

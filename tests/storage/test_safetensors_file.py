@@ -56,7 +56,7 @@ def test_equal_content_gives_equal_bytes_in_every_process(seed: int, path: Path)
     texts, tensors = dict.fromkeys("abcdefgh", "x"), {name: torch.ones(3) for name in "abcdefgh"}
     program = f"""
 import sys, torch
-from atras import tensor_file
+from atras.storage import safetensors_file
 tensors = {{name: torch.ones(3) for name in set("abcdefgh")}}
 sys.stdout.buffer.write(b"".join(safetensors_file.pack_tensors({texts}, tensors)))
 """

@@ -8,16 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.data.datasets import Dataset, Split
-from atras.engines.engine import Engine, Member
-from atras.engines.loop import LoopEngine
-from atras.engines.stack import StackEngine
-from atras.evaluation.recorder import Rows
-from atras.experiment.protocol import Protocol
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec, initial_parameters
-from atras.networks.randomness import permutation
-from atras.training.stages import run_group, steps_of
+from atras.data import Dataset, Split
+from atras.engines import Engine, LoopEngine, StackEngine
+from atras.evaluation import Rows
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Network, Spec, permutation
+from atras.training import run_group, steps_of
 
 CPU = torch.device("cpu")
 PROTOCOL = Protocol(precision="fp64", epochs=3, adversarial_epochs=2, batch_size=16, learning_rate=0.01, epsilon=0.1)
@@ -43,10 +39,10 @@ def run(engine: type[Engine], members: list[Member], protocol: Protocol = PROTOC
 
 def textbook(member: Member) -> dict[str, float]:
     """The whole experiment as a reader of docs/protocol.md would write it for one network."""
-    hidden = member.candidate.hidden
+    hidden = member.candidate.widths
     layers: list[nn.Module] = [nn.Flatten(), nn.Linear(36, hidden[0]), nn.Tanh(), nn.Linear(*hidden), nn.Tanh()]
     network = nn.Sequential(*layers, nn.Linear(hidden[1], 4)).double()
-    initial = initial_parameters(SPEC, member.candidate, member.seed, torch.float64)
+    initial = Network(SPEC, member.candidate).initial_parameters(member.seed, torch.float64)
     network.load_state_dict(dict(zip(network.state_dict(), initial.values(), strict=True)))
     (x, y), (x_test, y_test) = ((part.images.double() / 255, part.labels) for part in (DATA.train, DATA.test))
 
@@ -183,7 +179,7 @@ def test_a_member_that_diverges_under_attack_training_keeps_its_first_accuracies
 
 def test_a_member_that_predicts_one_class_is_dead() -> None:
     engine = StackEngine(SPEC, MEMBERS, PROTOCOL, CPU, learning_rates=[0.01, 1e-30, 0.01])
-    engine.pour_in(1, {name: torch.zeros_like(values) for name, values in engine.parameters_of(1).items()})
+    engine.set_parameters(1, {name: torch.zeros_like(values) for name, values in engine.get_parameters(1).items()})
     table = run_group(engine, DATA, PROTOCOL).table
     assert [row["status"] for row in table] == ["trained", "dead", "trained"]
     shares = (torch.bincount(DATA.test.labels, minlength=4) / 40).tolist()

@@ -7,46 +7,48 @@ from pathlib import Path
 import pytest
 import torch
 
-from atras.data.datasets import pixels
-from atras.engines.engine import Member
+from atras.data import pixels
 from atras.errors import InputError
-from atras.experiment.protocol import Execution
-from atras.networks.candidates import Candidate
-from atras.networks.network import Spec, initial_parameters, logits, parameter_shapes
+from atras.experiment import Execution
+from atras.networks import Candidate, Member, Network, Spec
 from atras.running import orchestrator
 from atras.running.prepare import prepare
 from atras.testing import SMALL
-from atras.training import weights
+from atras.training import checkpoint, weights
 
 SPEC = Spec((1, 4, 4), 3)
 MEMBERS = [Member(Candidate((5,)), 0), Member(Candidate((3, 4)), 2)]
-NETWORKS = {member: initial_parameters(SPEC, member.candidate, member.seed, torch.float32) for member in MEMBERS}
+NETWORKS = {
+    member: Network(SPEC, member.candidate).initial_parameters(member.seed, torch.float32) for member in MEMBERS
+}
 
 
 def test_networks_come_back_as_they_were_kept(tmp_path: Path) -> None:
     in_folder, in_memory = weights.Networks(tmp_path, SPEC, "hash"), weights.Networks(None, SPEC, "hash", True)
     for kept in (in_folder, in_memory):
         assert kept.wanted
-        kept.put("trained", 0, None, {MEMBERS[0]: NETWORKS[MEMBERS[0]]})
-        kept.put("trained", 1, 7, {MEMBERS[1]: NETWORKS[MEMBERS[1]]})
+        kept.put("trained", MEMBERS[:1], None, {MEMBERS[0]: NETWORKS[MEMBERS[0]]})
+        kept.put("trained", MEMBERS[1:], 7, {MEMBERS[1]: NETWORKS[MEMBERS[1]]})
         for member, expected in NETWORKS.items():
             found = kept.get("trained", member)
-            assert list(found) == list(parameter_shapes(SPEC, member.candidate.hidden))
+            assert list(found) == list(Network(SPEC, member.candidate).parameter_shapes)
             assert all(torch.equal(values, expected[name]) for name, values in found.items())
         with pytest.raises(InputError, match="found none"):
             kept.get("defended", MEMBERS[0])
     assert weights.read_member(tmp_path, MEMBERS[0].candidate, 0, "trained")[0] == SPEC
-    in_folder.forget_from(1)
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["trained-000.safetensors"]
+    in_folder.forget_others([MEMBERS[:1]])
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [
+        f"trained-{checkpoint.key_of(MEMBERS[:1])}.safetensors"
+    ]
     assert not weights.Networks(None, SPEC, "hash").wanted
 
 
 def test_a_damaged_file_of_networks_is_named(tmp_path: Path) -> None:
     kept = weights.Networks(tmp_path, SPEC, "hash")
-    kept.put("trained", 0, None, NETWORKS)
-    path = tmp_path / "weights" / "trained-000.safetensors"
+    kept.put("trained", MEMBERS, None, NETWORKS)
+    path = tmp_path / weights.file_name("trained", MEMBERS)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"trained-000.safetensors: expected networks of a run, found a damaged"):
+    with pytest.raises(InputError, match=f"{path.name}: expected networks of a run, found a damaged"):
         kept.get("trained", MEMBERS[0])
     with pytest.raises(InputError, match="expected one of trained, defended"):
         weights.read_member(tmp_path, MEMBERS[0].candidate, 0, "finished")
@@ -63,6 +65,6 @@ def test_a_run_leaves_the_networks_that_its_table_is_of(
     for phase, column in (("trained", "test_accuracy"), ("defended", "adversarial_test_accuracy")):
         for candidate, expected in zip(protocol.candidates, run.table[column], strict=True):
             spec, parameters = weights.read_member(tmp_path / "run", candidate, 0, phase)
-            predicted = logits(spec, parameters, pixels(test.images, torch.float32)).argmax(1)
+            predicted = Network(spec, candidate).logits(parameters, pixels(test.images, torch.float32)).argmax(1)
             # Another order of sums may turn one of 30 images.
             assert (predicted == test.labels).double().mean().item() == pytest.approx(expected, abs=1 / 30 + 1e-9)

@@ -138,17 +138,27 @@ def register_layer(layer: _AnyLayer) -> _AnyLayer:
     return layer
 
 
-def parse_layer(text: str, name: str = "hidden") -> Layer:
+def parse_layer(text: str, name: str = "hidden", whole: str | None = None) -> Layer:
     """Read one layer, such as `24` or `c32k5p2`.
 
+    Args:
+        text: of the layer.
+        name: of the option, for an error.
+        whole: all that was written for the option, for an error; None for `text`.
+
     Raises:
-        InputError: if no layer is spelled so; `name` names the option.
+        InputError: if no layer is spelled so, or a value is out of range; `name` names the option.
     """
     for layer in LAYERS.values():
-        if (parsed := layer.parse(text.strip())) is not None:
+        try:
+            parsed = layer.parse(text.strip())
+        except InputError as error:
+            raise InputError(f"{name} (={shown(text)}): {error}") from None
+        if parsed is not None:
             return parsed
     raise InputError(
-        f"{name} (={shown(text)}): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"
+        f"{name} (={shown(text if whole is None else whole)}): expected widths separated by commas, such as 24,192, or "
+        "layers, such as c32p2,64"
     )
 
 
@@ -158,7 +168,7 @@ def parse_layers(text: str, name: str = "hidden") -> tuple[Layer, ...]:
     Raises:
         InputError: as `parse_layer`.
     """
-    return tuple(parse_layer(part, name) for part in re.split("[,-]", text))
+    return tuple(parse_layer(part, name, text) for part in re.split("[,-]", text))
 
 
 def spell_layers(layers: Iterable[Layer]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from atras.analysis import statistics
+from atras import analysis
 from atras.results import wilson
 
 
@@ -31,7 +31,7 @@ def bootstrap_mean(values: Sequence[float]) -> Estimate:
     Returns:
         The estimate; without an interval for a single value.
     """
-    return Estimate(*statistics.bootstrap_mean(values))
+    return Estimate(*analysis.bootstrap_mean(values))
 
 
 def estimate(accuracies: Sequence[float | None], n: int | None) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from atras.analysis import paper_tables
+from atras.analysis import PAPER_NAMES, PaperName, trained_rows
 from atras.report.section import Section
 from atras.results import Results
 
@@ -30,7 +30,7 @@ def recovery(results: Results) -> Section:
         "Recovery is robust accuracy after the defence minus robust accuracy before it, averaged over the members that "
         "trained."
     ]
-    paper = next((name for name in paper_tables.PAPER_NAMES if name == results.dataset), None)
+    paper = next((name for name in PAPER_NAMES if name == results.dataset), None)
     if paper:
         estimates["paper (static)"] = depth_means(_paper_recovery(paper), "recovery")
         text.append(
@@ -47,7 +47,7 @@ def recovery(results: Results) -> Section:
     return Section("recovery", title, tuple(text), (depth_chart("recovery", title, "recovery", estimates),))
 
 
-def _paper_recovery(dataset: paper_tables.PaperName) -> pl.DataFrame:
+def _paper_recovery(dataset: PaperName) -> pl.DataFrame:
     gain = pl.col("attacked_accuracy_after") - pl.col("attacked_accuracy_before")
     depth = pl.col("hidden_layers").str.count_matches("-").cast(pl.Int64) + 1
-    return paper_tables.trained_rows(dataset).select(depth.alias("depth"), gain.alias("recovery"))
+    return trained_rows(dataset).select(depth.alias("depth"), gain.alias("recovery"))

@@ -1,0 +1,51 @@
+"""A data set as it was read, before it is checked, cut and moved to a device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .formats import Contents
+
+Status = Literal["official", "unverified", "bundled"]
+
+
+@dataclass(frozen=True)
+class SourceArrays:
+    """The arrays of a data set.
+
+    Args:
+        name: for the result.
+        origin: the path or package that was read.
+        arrays: x_train, y_train, x_test, y_test; images as [N, H, W] or [N, H, W, C].
+        sha256: of each whole file, uncompressed, or of each whole array's bytes.
+        status: `official` if every file has the official checksum, `bundled` if it came with a package.
+        classes: number of classes; None to count them.
+    """
+
+    name: str
+    origin: str
+    arrays: dict[str, np.ndarray]
+    sha256: dict[str, str]
+    status: Status = "unverified"
+    classes: int | None = None
+
+
+def checksums_of(contents: Mapping[str, Contents]) -> dict[str, set[str]]:
+    """The checksums of each file, of which any may be the official one."""
+    return {file: {content.sha256} | ({content.md5} if content.md5 else set()) for file, content in contents.items()}
+
+
+def array_checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """SHA-256 of each array's bytes."""
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
+
+
+def folder_of(files: Mapping[str, Path]) -> str:
+    """The folder that the files are in."""
+    return str(next(iter(files.values())).parent)
