@@ -23,7 +23,7 @@ from atras.analysis.paper_tables import (
     trained_rows,
 )
 from atras.analysis.step_timing import STEP_TIMES, measure_steps, measured_steps
-from atras.cli import run_command
+from atras.cli import program
 from atras.cli.commands import claims_lines
 from atras.errors import InputError
 from atras.evaluation import Rows
@@ -323,10 +323,10 @@ def test_the_printed_page_fits_80_columns_and_shows_every_claim() -> None:
 
 def test_the_command_measures_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorded(tmp_path / "run", ("8", "16", "24", "32", "512-512"))
-    assert run_command.execute(run_command.app, ["claims", str(tmp_path / "run")], "atras") == 0
+    assert program.execute(program.app, ["claims", str(tmp_path / "run")], "atras") == 0
     before = capsys.readouterr().out
     assert "`atras claims RUN --measure` takes them" in before
-    assert run_command.execute(run_command.app, ["claims", str(tmp_path / "run"), "--measure"], "atras") == 0
+    assert program.execute(program.app, ["claims", str(tmp_path / "run"), "--measure"], "atras") == 0
     assert "solo step seconds over 5 candidates" in " ".join(capsys.readouterr().out.split())
-    assert run_command.execute(run_command.app, ["claims", str(tmp_path / "none")], "atras") == 2
+    assert program.execute(program.app, ["claims", str(tmp_path / "none")], "atras") == 2
     assert "run.json: expected a file of a run" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from atras.analysis.compare import COLUMNS, compare, compare_lines, protocol_differences
-from atras.cli import run_command
+from atras.cli import program
 from atras.errors import InputError
 from atras.evaluation import Rows
 from atras.experiment import Protocol
@@ -94,9 +94,9 @@ def test_the_command_compares_two_folders(tmp_path: Path, capsys: pytest.Capture
         writer = Writer(tmp_path / name, info)
         writer.append(Rows(table=run_of(rows(shift, ("8",))).table.to_dicts()))
         writer.finish({})
-    assert run_command.execute(run_command.app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")], "atras") == 0
+    assert program.execute(program.app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")], "atras") == 0
     out = capsys.readouterr().out
     assert out.startswith("4 members in common")
     assert "test_accuracy                     0.650  0.670 +0.0200 +0.0200 +0.0200  0.2500" in out
-    assert run_command.execute(run_command.app, ["compare", str(tmp_path / "a")], "atras") == 2
+    assert program.execute(program.app, ["compare", str(tmp_path / "a")], "atras") == 2
     assert capsys.readouterr().err == "atras: missing argument 'RUN_B'; see --help\n"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import atras
 from atras.analysis.export import _onnx as onnx_bytes
 from atras.analysis.export import best_robust, export, export_pareto, first_seed, load
-from atras.cli import run_command
+from atras.cli import program
 from atras.data import load as load_data
 from atras.data import pixels
 from atras.engines import LoopEngine, StackEngine
@@ -263,7 +263,7 @@ def test_a_missing_package_is_named(finished: Results, tmp_path: Path, monkeypat
 
 
 def execute(results: Results, *args: str) -> int:
-    return run_command.execute(run_command.app, ["export", str(results.directory), *args], "atras")
+    return program.execute(program.app, ["export", str(results.directory), *args], "atras")
 
 
 def test_the_command_writes_the_file_it_names(

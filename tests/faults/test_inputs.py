@@ -15,10 +15,9 @@ import pytest
 import typer
 from hypothesis import strategies as st
 
-from atras.cli import run_command
+from atras.cli import program
 from atras.data import download
-from atras.experiment import Execution, Protocol, load_config
-from atras.experiment.config_file import Settings
+from atras.experiment import SETTINGS, Execution, Protocol, load_config
 from atras.experiment.options import combine, select_candidates
 from atras.networks import Candidate
 from atras.planning import Plan, Speed, calibration
@@ -106,7 +105,7 @@ def test_the_command_line(fuzz: Fuzz, tmp_path: Path, capfd: pytest.CaptureFixtu
     (tmp_path / "run.toml").write_text("epochs = 1")
     small_data(tmp_path / "x.npz")
     places = ["loop", "fifo", "\x1b[2J\n.toml", "run.toml", "x.npz", "/dev/zero", ".", "", "\udcff", "a" * 300]
-    command = typer.main.get_command(run_command.app).commands["run"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(program.app).commands["run"]  # type: ignore[attr-defined]
     options = sorted({name for option in command.params for name in option.opts + option.secondary_opts})
     option = st.tuples(st.sampled_from(options), TEXTS | st.sampled_from(places))
     arguments = st.lists(option | st.tuples(st.sampled_from(options)) | st.tuples(TEXTS), max_size=4)
@@ -114,7 +113,7 @@ def test_the_command_line(fuzz: Fuzz, tmp_path: Path, capfd: pytest.CaptureFixtu
     def check(drawn: list[tuple[str, ...]]) -> None:
         words = [word for group in drawn for word in group]
         # First, as an option that lacks its value would swallow what comes last.
-        status = run_command.execute(run_command.app, ["run", "--dry-run", "--dataset", "x.npz", *words], "atras")
+        status = program.execute(program.app, ["run", "--dry-run", "--dataset", "x.npz", *words], "atras")
         out, err = capfd.readouterr()
         assert status in (0, 2), err
         assert bool(err) == (status == 2)
@@ -134,7 +133,7 @@ def test_run_toml(fuzz: Fuzz, tmp_path: Path) -> None:
         combine(load_config(path), {})
 
     fuzz(check, st.randoms(use_true_random=False).map(lambda random: damage(TOML.encode(), random)), examples=250)
-    keys = st.sampled_from(sorted(Settings.model_fields))
+    keys = st.sampled_from(sorted(SETTINGS))
     odd = ["0x" + "f" * 5000, "[[0x" + "f" * 5000 + "]]", "1979-05-27", "{}"]
     literal = TEXTS.map(json.dumps) | st.sampled_from(odd)
     line = st.tuples(keys, literal | NUMBERS.map(str)).map(" = ".join)

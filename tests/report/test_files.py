@@ -11,7 +11,7 @@ import pytest
 
 import atras
 from atras import InputError, report
-from atras.cli import run_command
+from atras.cli import program
 from atras.results.results import Results
 from atras.storage import atomic_write
 from atras.testing.fake_run import make_run
@@ -61,10 +61,10 @@ def test_the_command_writes_where_it_says(
     monkeypatch.chdir(tmp_path)
     make_run("a")
     make_run("b", dataset="mnist")
-    assert run_command.execute(run_command.app, ["report", "a", "b", "-o", "two.html"], "atras") == 0
+    assert program.execute(program.app, ["report", "a", "b", "-o", "two.html"], "atras") == 0
     assert capsys.readouterr().out == "the report is in two.html\n"
     assert "2. b" in Path("two.html").read_text(encoding="utf-8")
-    assert run_command.execute(run_command.app, ["report", "a", "--format", "md"], "atras") == 0
+    assert program.execute(program.app, ["report", "a", "--format", "md"], "atras") == 0
     assert Path("report.md").is_file()
 
 
@@ -81,7 +81,7 @@ def test_a_bad_command_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_run("a", complete=False)
-    assert run_command.execute(run_command.app, line.split(), "atras") == 2
+    assert program.execute(program.app, line.split(), "atras") == 2
     err = capsys.readouterr().err
     assert err.startswith(f"atras: {message}")
     assert err.count("\n") == 1

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from atras.cli import run_command
+from atras.cli import program
 from atras.engines import FusedEngine
 from atras.running import prepare, signals
 from atras.testing import tables_of
 from atras.training import stages
 
-ROOT = Path(run_command.__file__).parents[2]
+ROOT = Path(program.__file__).parents[2]
 OPTIONS = ["--hidden", "8", "--hidden", "6,8", "--train-size", "60", "--test-size", "30", "--epochs", "2"]
 OPTIONS += ["--batch-size", "16", "--engine", "fused", "--device", "cpu", "--quiet"]
 STATUSES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
@@ -48,14 +48,14 @@ def test_a_signal_ends_a_run_that_can_be_gone_on_with(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", str(whole)], "atras") == 0
+    assert program.execute(program.app, ["run", *OPTIONS, "--out", str(whole)], "atras") == 0
     capsys.readouterr()
     with monkeypatch.context() as patch:
         at_call(patch, 5, lambda: os.kill(os.getpid(), getattr(signal, name)))
-        assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", str(folder)], "atras") == STATUSES[name]
+        assert program.execute(program.app, ["run", *OPTIONS, "--out", str(folder)], "atras") == STATUSES[name]
     assert capsys.readouterr() == ("", f"atras: interrupted; go on with --resume {folder}\n")
     assert len(list((folder / "checkpoint").iterdir())) == 1
-    assert run_command.execute(run_command.app, ["run", "--resume", str(folder), "--quiet"], "atras") == 0
+    assert program.execute(program.app, ["run", "--resume", str(folder), "--quiet"], "atras") == 0
     assert tables_of(folder) == tables_of(whole)
 
 
@@ -67,7 +67,7 @@ def test_a_signal_before_there_is_anything_to_keep_stops_at_once(
         raise AssertionError("it went on")
 
     monkeypatch.setattr(prepare, "load", load)
-    assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", str(tmp_path / "run")], "atras") == 143
+    assert program.execute(program.app, ["run", *OPTIONS, "--out", str(tmp_path / "run")], "atras") == 143
     assert capsys.readouterr() == ("", "atras: interrupted\n")
 
 
@@ -112,7 +112,7 @@ def test_other_options_beside_resume_are_refused(
 ) -> None:
     folder = str(tmp_path / "run")
     at_call(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", folder], "atras") == 130
+    assert program.execute(program.app, ["run", *OPTIONS, "--out", folder], "atras") == 130
     capsys.readouterr()
     for more, message in (
         (["--out", "there"], "resume and --out exclude each other"),
@@ -120,9 +120,9 @@ def test_other_options_beside_resume_are_refused(
         (["--config", "run.toml"], "resume and --config exclude each other"),
         (["--epsilon", "0.5"], r"another epsilon \(=0.5, recorded 0.05\); leave that out"),
     ):
-        assert run_command.execute(run_command.app, ["run", "--resume", folder, *more], "atras") == 2
+        assert program.execute(program.app, ["run", "--resume", folder, *more], "atras") == 2
         assert re.match(f"atras: .*{message}", capsys.readouterr().err)
-    assert run_command.execute(run_command.app, ["run", "--resume", str(tmp_path)], "atras") == 2
+    assert program.execute(program.app, ["run", "--resume", str(tmp_path)], "atras") == 2
     assert "found no run.json in it" in capsys.readouterr().err
 
 
@@ -136,11 +136,9 @@ def test_a_diverged_member_fails_a_run_where_that_is_asked_for(
         self.learning_rates = (1e38, *self.learning_rates[1:])
 
     monkeypatch.setattr(FusedEngine, "_build", wild)
-    assert run_command.execute(run_command.app, ["run", *OPTIONS, "--out", str(tmp_path / "a")], "atras") == 0
+    assert program.execute(program.app, ["run", *OPTIONS, "--out", str(tmp_path / "a")], "atras") == 0
     assert (
-        run_command.execute(
-            run_command.app, ["run", *OPTIONS, "--fail-on-diverged", "--out", str(tmp_path / "b")], "atras"
-        )
+        program.execute(program.app, ["run", *OPTIONS, "--fail-on-diverged", "--out", str(tmp_path / "b")], "atras")
         == 3
     )
     assert capsys.readouterr().err == "atras: diverged: 8 (seed 0)\n"

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import atras
-from atras.cli import run_command
+from atras.cli import program
 from atras.data import load
 from atras.engines import FusedEngine
 from atras.errors import InputError, Interrupted
@@ -434,7 +434,7 @@ def test_a_search_in_the_way_is_named(stopped: Path) -> None:
 
 
 def execute(line: str) -> int:
-    return run_command.execute(run_command.app, ["run", *line.split()], "atras")
+    return program.execute(program.app, ["run", *line.split()], "atras")
 
 
 def test_a_dry_run_prints_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
