@@ -165,7 +165,7 @@ def test_run_json(fuzz: Fuzz, tmp_path: Path) -> None:
         execution = Execution(device="cpu", engine=engine)
         plan = make_plan(protocol, execution).to_dict()
         Plan.from_dict(plan, protocol)
-        return {"protocol": protocol.to_dict(), "execution": execution.to_dict(), "plan": plan}
+        return {"schema": 2, "protocol": protocol.to_dict(), "execution": execution.to_dict(), "plan": plan}
 
     documents = [recorded("loop"), recorded("stack")]
     whole = json.dumps(documents[0]).encode()
