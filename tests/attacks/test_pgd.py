@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.attacks import FGSM, PGD, Attack, DeepFool, RandomFGSM, Start
+from atras.attacks import FGSM, PGD, Attack, DeepFool, RandomFGSM, Start, starts
 from atras.data import load, pixels
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
