@@ -69,7 +69,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
-        "source": Column(pl.String, "candidate on whose network the images were made; null for the evaluated one's own"),
+        "source": Column(
+            pl.String, "candidate on whose network the images were made; null for the evaluated one's own"
+        ),
         "mode": Column(
             pl.String,
             "`clean`; `static`: attack made on the model before its defence; `white-box`: made on the model evaluated",

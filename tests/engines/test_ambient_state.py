@@ -56,10 +56,10 @@ def settings() -> list[object]:
     """All of torch that a caller may have set, and the state of its random numbers."""
     return [
         torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"),
+        torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"),
         torch.is_autocast_cache_enabled(), torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(), torch.get_num_threads(),
-        torch.get_rng_state().numpy().tobytes(),
+        torch.get_autocast_dtype("cpu"), torch.get_rng_state().numpy().tobytes(),
     ]  # fmt: skip
 
 

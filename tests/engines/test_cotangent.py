@@ -135,10 +135,12 @@ def test_a_step_of_another_objective_is_the_step_that_autograd_makes_on_the_modu
     images, labels = inputs(spec, 6, torch.float64)
     protocol = DOUBLE.replace(optimizer="sgd", learning_rate=0.1)
     for chosen in groups(kind):
-        engine = make(kind, spec, chosen, protocol)
+        engine, other = (make(kind, spec, chosen, protocol) for _ in range(2))
         before = [engine.get_parameters(slot) for slot in range(len(chosen))]
         result = engine.step(images, labels, cotangent)
+        other.step(images, labels, cotangent(other.logits(images)))
         for slot, parameters in enumerate(before):
+            torch.testing.assert_close(flat(other, slot), flat(engine, slot), rtol=1e-12, atol=1e-12)
             module = engine.networks[slot].module(parameters)
             out = module(images)
             value(out).backward()
