@@ -207,7 +207,8 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
 
 def _example(network: Network, parameters: Parameters) -> Tensor:
     # Two images: torch.export takes a batch of one for a fixed size.
-    return torch.zeros(2, *network.spec.image_shape, dtype=next(iter(parameters.values())).dtype)
+    like = next(iter(parameters.values()))
+    return torch.zeros(2, *network.spec.image_shape, dtype=like.dtype, device=like.device)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Plan, halves
 from atras.results import Results, Writer, read, read_run
 from atras.storage import Lock, is_file
-from atras.torch_state import fixed_state
 from atras.training import Networks
 from atras.version import __version__
 
@@ -273,8 +272,7 @@ class _Run:
         while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
-                with fixed_state(self.device):
-                    source = defence_source(tasks[0], self.place)
+                source = defence_source(tasks[0], self.place)
                 self.place = dataclasses.replace(self.place, source=source)
             for outcome in self.executor.map(tasks, self.place):
                 if outcome.rows is None:

@@ -53,14 +53,15 @@ class DataPlace:
         Raises:
             InputError: as `data.load`.
         """
-        return load(
-            self.dataset,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            data_dir=self.data_dir,
-            download=self.download,
-            device=device,
-        )
+        with fixed_state(device):
+            return load(
+                self.dataset,
+                train_size=self.train_size,
+                test_size=self.test_size,
+                data_dir=self.data_dir,
+                download=self.download,
+                device=device,
+            )
 
 
 @dataclass(frozen=True)
