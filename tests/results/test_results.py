@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras.analysis import summary_table
+from atras.analysis import paper_tables, summary_table
 from atras.analysis.summary_table import summary_lines
 from atras.errors import InputError
 from atras.experiment import Protocol
@@ -56,6 +56,7 @@ def table_row(name: str, seed: int = 0, accuracy: float | None = 0.9, **changes:
         "depth": name.count("-") + 1,
         "parameters": 1000,
         "seed": seed,
+        "defence": "copies",
         "status": "trained",
         **dict.fromkeys(ACCURACIES, accuracy),
         "recovery_static": -0.25,
@@ -490,7 +491,7 @@ def test_a_foreign_run_json_is_refused(finished: Path, content: bytes) -> None:
 def test_paper_table_has_the_papers_columns_and_the_white_box_one() -> None:
     figures: dict[str, Any] = {name: 0.1 * (index + 1) for index, name in enumerate(ACCURACIES)}
     found = results_of([table_row("24-192", **figures), table_row("40", status="dead")]).paper_table()
-    paper = Path(results.__file__).with_name("tables") / "mnist.csv"
+    paper = Path(paper_tables.__file__).with_name("tables") / "mnist.csv"
     header = paper.read_text().splitlines()[0].split(",")
     assert found.columns == [*header, "attacked_accuracy_after_white_box", "status"]
     first = found.row(0, named=True)
