@@ -154,7 +154,7 @@ def _first(results: Results) -> dict[str, Any]:
 
 
 def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str) -> dict[str, str]:
-    """What a file says about its network, each value as JSON."""
+    """The metadata of a network's file, each value as JSON."""
     row = results.table.filter(hidden_layers=candidate.name, seed=seed).to_dicts()
     values = {
         "format": FILE_FORMAT,

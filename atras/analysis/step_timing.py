@@ -1,4 +1,4 @@
-"""How long one training step of one network takes by itself: what "smaller is faster" is judged by."""
+"""The time of one training step of one network by itself, by which "smaller is faster" is judged."""
 
 from __future__ import annotations
 

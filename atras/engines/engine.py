@@ -1,4 +1,4 @@
-"""What an engine is: a classifier of a few members that also trains them."""
+"""The base class of engines: an engine is a classifier of a few members that also trains them."""
 
 from __future__ import annotations
 

@@ -83,10 +83,10 @@ class FusedEngine(Engine):
             self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
-        self._op.pour_in(index, list(values.values()), moment)
+        self._op.set_parameters(index, list(values.values()), moment)
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
-        return dict(zip(self.networks[index].parameter_shapes, self._op.pour_out(index, moment), strict=True))
+        return dict(zip(self.networks[index].parameter_shapes, self._op.get_parameters(index, moment), strict=True))
 
     @property
     def steps(self) -> int:

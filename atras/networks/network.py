@@ -42,7 +42,7 @@ _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What all networks of a run share.
+    """The shared part of all networks of a run: image shape, classes, stem, activation and dropout.
 
     Args:
         image_shape: (channels, height, width).

@@ -124,7 +124,7 @@ def resume(
 
 
 def recorded(directory: str | Path) -> Loaded:
-    """What a run's folder says it is, for `resume`.
+    """The record in a run's folder, for `resume`.
 
     Raises:
         InputError: if it holds no run, or one of another version of atras.

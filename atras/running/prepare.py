@@ -82,7 +82,7 @@ def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, D
 
 
 def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: int) -> Spec:
-    """What the networks of a protocol share on images of this shape.
+    """The shared part of a protocol's networks on images of this shape.
 
     Raises:
         InputError: if the stem or a candidate does not fit the images.

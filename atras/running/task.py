@@ -225,7 +225,7 @@ class _Work(Watcher):
             self.place.networks.put(phase, self.task.group.members, part, networks)
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with a group to be gone on with."""
+        """The values in which a checkpoint must agree with a group for the group to go on from it."""
         protocol = self.task.protocol
         return {
             "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),
