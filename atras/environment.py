@@ -1,4 +1,4 @@
-"""What a run is computed on: device, versions, processor, kernels."""
+"""The environment of a run: device, versions, processor, kernels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def attack_backend(device: torch.device, dtype: torch.dtype) -> str:
-    """What computes the attack on this device: `cpu`, `triton` or `reference`.
+    """The backend that computes the attack on this device: `cpu`, `triton` or `reference`.
 
     Raises:
         InputError: if ATRAS_BACKEND asks for what is not to be had here.
@@ -91,7 +91,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def machine_key(device: torch.device) -> str:
-    """What a measured speed belongs to: processor, threads, device and library versions."""
+    """The key of a measured speed: processor, threads, device and library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = versions()
     return f"{_cpu_model()}|{torch.get_num_threads()}|{name}|torch {known['torch']}|atras {known['atras']}"

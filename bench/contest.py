@@ -36,7 +36,7 @@ PEERS: dict[str, Callable[[Task], Contestant]] = {
 }
 DEFAULT_PEERS = ("loop_fp32", "loop_fp32_channels_last", "loop_bf16", "vmap_fp32", "vmap_bf16")
 REFERENCE = "loop_fp32"
-"""Whose losses the others are compared with."""
+"""The contestant whose losses the others are compared with."""
 
 COMPILED = ("compile_fp32", "jax_vmap")
 ONE_A_DEPTH = ("compile_fp32",)
@@ -60,7 +60,7 @@ TOLERANCES = {"fp32": Tolerance(1e-4, 1e-4, 1e-2), "bf16": Tolerance(2e-3, 2e-2,
 
 
 class Difference(NamedTuple):
-    """How far a contestant's losses are from the reference's, relative, and whether that is near enough.
+    """The relative distance of a contestant's losses from the reference's, and whether it is small enough.
 
     Another order of summation flips a ReLU or a pooling maximum that lies within rounding of its neighbour, and Adam
     then triples the difference with every step: of the 40 networks on MNIST, the plain loop with its own weights
@@ -98,7 +98,7 @@ class Difference(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What was measured: seconds a step by name and round, and the best GEMM by precision in GFLOP/s."""
+    """The measured times: seconds a step by name and round, and the best GEMM by precision in GFLOP/s."""
 
     seconds: dict[str, list[float]]
     peaks: dict[str, float]
@@ -118,7 +118,7 @@ class Contest:
             yield name, Atras(self.population, dropout=dropout) if name == "atras" else PEERS[name](task)
 
     def differences(self) -> dict[str, Difference]:
-        """How far each contestant's first losses are from the reference's."""
+        """The distance of each contestant's first losses from the reference's."""
         batches = self.population.batches(CHECK_STEPS)
         losses, found = {}, {}
         for name, contestant in self.contestants(dict.fromkeys((REFERENCE, "atras", *self.peers)), dropout=False):
@@ -162,7 +162,7 @@ class Contest:
         return Times(seconds, peaks)
 
     def figures(self, name: str, times: Times) -> dict[str, Any]:
-        """What was measured of one contestant, as JSON values."""
+        """The measurements of one contestant, as JSON values."""
         task = self.population.task(dropout=True)
         flops = self.population.batch_size * sum(training_flops(task, member.hidden) for member in task.members)
         seconds = times.seconds[name]

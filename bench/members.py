@@ -1,4 +1,4 @@
-"""How the time of a training step goes with the number of members: against the best textbook loop, and a member's cost.
+"""The time of a training step by the number of members: against the best textbook loop, and a member's cost.
 
     python bench/members.py --dataset mnist --members 1,2,3,5,8 --json members.json
     python bench/members.py --dataset digits --seeds 0-9

@@ -38,7 +38,7 @@ class Population:
         return Population(self.protocol.replace(candidates=tuple(candidates)), self.execution)
 
     def task(self, *, dropout: bool) -> Task:
-        """What the contestants are given: the networks with the weights that atras starts from."""
+        """The task of the contestants: the networks with the weights that atras starts from."""
         seeds = self.protocol.seeds
         return Task(
             image_shape=self.spec.image_shape,

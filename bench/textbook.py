@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every contestant is given: which networks, on which images, where."""
+    """The task of every contestant: its networks, images and device."""
 
     image_shape: tuple[int, int, int]
     classes: int
@@ -101,7 +101,7 @@ def training_flops(task: Task, hidden: Sequence[int]) -> int:
 
 
 class Batch(NamedTuple):
-    """What a step trains on, a row for each of S seeds: images [S, B, C, H, W] in [0, 1], labels and picks [S, B]."""
+    """The batch of a step, a row for each of S seeds: images [S, B, C, H, W] in [0, 1], labels and picks [S, B]."""
 
     images: Tensor
     labels: Tensor

@@ -128,7 +128,7 @@ def choose(op: str, backends: Sequence[str], device: torch.device, dtype: torch.
 
 
 def report() -> dict[str, Any]:
-    """What can run here, as JSON values: the setting, and for each backend what it has or why it is missing."""
+    """The setting, and for each backend its abilities or the reason why it is missing, as JSON values."""
     cpu: dict[str, Any] = {"available": _cpu is not None}
     if _cpu is None:
         cpu["reason"] = _cpu_missing

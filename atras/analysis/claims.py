@@ -117,7 +117,7 @@ def _smallest(name: str, stated: str, run: pl.DataFrame, paper: pl.DataFrame | N
 
 
 def _lead(run: pl.DataFrame, column: str) -> tuple[Interval | None, str]:
-    """How far one hidden layer is ahead of the best other depth, over members that trained."""
+    """The lead of one hidden layer over the best other depth, over members that trained."""
     means = _by_depth(run, column)
     if 1 not in means or len(means) < 2:
         return None, "needs trained candidates of one hidden layer and of more; run without --depth"
@@ -223,7 +223,7 @@ def _transfers(results: Results) -> Claim:
 
 
 def transfer_effects(results: Results) -> pl.DataFrame:
-    """What each attack cost its target, beside what the target's own attack costs it; trained models.
+    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models.
 
     Returns:
         Columns source, target, seed, larger (whether the target has more parameters), loss (clean accuracy less

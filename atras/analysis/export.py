@@ -154,7 +154,7 @@ def _first(results: Results) -> dict[str, Any]:
 
 
 def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str) -> dict[str, str]:
-    """What a file says about its network, each value as JSON."""
+    """The metadata of a network's file, each value as JSON."""
     row = results.table.filter(hidden_layers=candidate.name, seed=seed).to_dicts()
     values = {
         "format": FILE_FORMAT,
@@ -207,7 +207,8 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
 
 def _example(network: Network, parameters: Parameters) -> Tensor:
     # Two images: torch.export takes a batch of one for a fixed size.
-    return torch.zeros(2, *network.spec.image_shape, dtype=next(iter(parameters.values())).dtype)
+    like = next(iter(parameters.values()))
+    return torch.zeros(2, *network.spec.image_shape, dtype=like.dtype, device=like.device)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ LARGE = 4
 """Hidden layers from which on the paper's text is read to call a network larger."""
 
 STATED_RECOVERY: dict[PaperName, tuple[float, float]] = {"mnist": (-0.025, 0.0099), "cifar10": (-0.445, 0.0728)}
-"""What the paper's text says of mean recovery: two hidden layers, larger networks."""
+"""Mean recovery that the paper's text states: of two hidden layers, and of larger networks."""
 
 
 def paper_table(dataset: PaperName) -> pl.DataFrame:
@@ -77,7 +77,7 @@ def one_class(dataset: PaperName) -> pl.DataFrame:
 
 
 def distance(results: Results, dataset: PaperName | None = None) -> pl.DataFrame | None:
-    """How far a run is from the paper's table, column by column.
+    """The distance of a run from the paper's table, column by column.
 
     Compared are the candidates that trained in both phases in the paper and here; here a candidate's figure is the
     mean over the seeds that trained.
@@ -193,7 +193,7 @@ def paper_members(dataset: PaperName) -> pl.DataFrame:
 
 
 def text_against_tables() -> pl.DataFrame:
-    """What the paper's text says, and what its own tables give.
+    """The statements of the paper's text beside the figures of its own tables.
 
     Returns:
         Columns statement, dataset, stated (null where it is silent) and tables.

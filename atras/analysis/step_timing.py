@@ -1,4 +1,4 @@
-"""How long one training step of one network takes by itself: what "smaller is faster" is judged by."""
+"""The time of one training step of one network by itself, by which "smaller is faster" is judged."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
     spec = Spec(**results.run["model"])
     kept = {name: results.run["protocol"][name] for name in ("batch_size", "optimizer", "learning_rate", "momentum")}
     protocol = Protocol(precision="fp32", **kept)
-    noise = torch.Generator().manual_seed(0)
-    images = torch.rand(protocol.batch_size, *spec.image_shape, generator=noise).to(device)
-    labels = torch.randint(spec.classes, (protocol.batch_size,), generator=noise).to(device)
+    noise = torch.Generator(device="cpu").manual_seed(0)
+    shape = protocol.batch_size, *spec.image_shape
+    images = torch.rand(*shape, generator=noise, dtype=torch.float32, device="cpu").to(device)
+    labels = torch.randint(spec.classes, shape[:1], generator=noise, dtype=torch.int64, device="cpu").to(device)
     seconds = {}
     for name in results.table["hidden_layers"].unique(maintain_order=True):
         engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)

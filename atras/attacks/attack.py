@@ -27,7 +27,7 @@ OWN_COLUMNS = ("epsilon", "label_source", "target")
 
 
 class AttackSpec(NamedTuple):
-    """How the frames name an attack; what it does not have is None.
+    """The name of an attack in the frames; parts that the attack does not have are None.
 
     Args:
         attack: its spelling without what follows.
@@ -104,7 +104,7 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """What all attacks share.
+    """Base class of attacks.
 
     A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
     the frames, and the first line of its docstring is its line in `--help`.
@@ -175,7 +175,7 @@ class Attack(ABC):
 
     @property
     def spec(self) -> AttackSpec:
-        """How the frames name it."""
+        """The attack's name in the frames."""
         source = self.label_source if self.target == "none" else None
         epsilon = self.strength if self.bounded else None
         return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target)

@@ -134,7 +134,7 @@ class DeepFool(Attack):
 
 
 class _State:
-    """What the iterations change: total change [M, B, C, H, W] of the clean images, and logits [M, B, Y] behind it."""
+    """The state of the iterations: total change [M, B, C, H, W] of the clean images, and logits [M, B, Y] behind it."""
 
     def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
         self.images, self.change, self.logits = images, change, logits.clone()

@@ -10,7 +10,7 @@ from atras.experiment import Option, Options
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions(Options):
-    """What to do with an experiment. None of it may stand in a file."""
+    """The command's own options for an experiment. None of them may stand in a file."""
 
     panel = "Execution"
 

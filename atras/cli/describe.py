@@ -87,7 +87,7 @@ def _default(value: object) -> str:
 
 
 def _meanings(choice: type) -> dict[str, str]:
-    """What the docstrings of a class, and of those it is derived from, say of each option."""
+    """The meaning of each option, from the docstrings of a class and of its base classes."""
     found: dict[str, str] = {}
     for base in reversed(choice.__mro__):
         text = inspect.cleandoc(vars(base).get("__doc__") or "")

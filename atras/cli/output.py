@@ -1,4 +1,4 @@
-"""What the commands print, and the end of one that has something to say."""
+"""The output of the commands, and the end of a command with a message and an exit status."""
 
 from __future__ import annotations
 

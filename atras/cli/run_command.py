@@ -30,7 +30,7 @@ _IMPORTED = time.perf_counter()
 _OWN = settings_of(CommandOptions)
 
 RunCommand = command_class(SETTINGS.values())
-"""How the command shows its help."""
+"""The class of the command, which shows its help."""
 
 
 @with_options([*SETTINGS.values(), *_OWN.values()])
@@ -142,7 +142,7 @@ def _refuse_beside_resume(settings: dict[str, Any]) -> None:
 
 
 def _load(command: CommandOptions) -> Loaded:
-    """What the file says, or the record of what is to be gone on with."""
+    """The content of the configuration file, or the record of the run or search to be resumed."""
     resume = command.resume
     if resume is not None:
         from atras.running import recorded as run_recorded

@@ -78,7 +78,7 @@ class Dataset:
         return channels, height, width
 
     def provenance(self) -> dict[str, Any]:
-        """What was loaded, as JSON values."""
+        """A description of the loaded data, as JSON values."""
         train_available, test_available = self.available or (len(self.train), len(self.test))
         return {
             "name": self.name,
@@ -273,7 +273,7 @@ def _check_labels(where: str, labels: np.ndarray, images: int, classes: int) -> 
 
 
 def _taken(part: str, size: Size, available: int, dataset: str) -> int:
-    """How many images of a part are meant by a size."""
+    """The number of images of a part that a size stands for."""
     if size == "all":
         return available
     if size == "default":

@@ -27,10 +27,10 @@ from atras.storage import is_file, is_folder
 from .formats import IDX_FILES
 
 TIMEOUT_SECONDS = 30.0
-"""How long a download may stand still before it is given up."""
+"""Longest time, in seconds, that a download may stand still before it is given up."""
 
 MAX_SECONDS = 3600.0
-"""How long a file may take in all: a server that sends a byte now and then never stands still."""
+"""Longest time, in seconds, that a file may take: a server that sends a byte now and then never stands still."""
 
 MAX_BYTES = 2**28
 """Most bytes of a file; the largest official one has 182 million."""
@@ -56,7 +56,7 @@ class Official:
     classes: int = 10
 
     def suffixes(self) -> tuple[str, ...]:
-        """What may follow a file's name, most welcome first: the form whose checksum is known, then the other."""
+        """Endings that may follow a file's name: first that of the form whose checksum is known, then the other."""
         if self.kind != "idx":
             return ("",)
         plain_is_known = all(any(len(checksum) == 64 for checksum in known) for known in self.files.values())

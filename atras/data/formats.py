@@ -1,4 +1,4 @@
-"""How each file format becomes arrays: IDX, npz, CIFAR's pickled batches, SVHN's MATLAB files.
+"""Readers that turn each file format into arrays: IDX, npz, CIFAR's pickled batches, SVHN's MATLAB files.
 
 Files come from anywhere. Nothing is allocated from a header before the header was held against the size of its file,
 and nothing is unpickled whose checksum is not the official one.
@@ -48,7 +48,7 @@ ARRAYS = tuple(IDX_FILES)
 
 @dataclass(frozen=True)
 class Contents:
-    """What one file held.
+    """The content of one file.
 
     Args:
         array: the data. Read-only where it shares memory with the file's bytes.
@@ -218,7 +218,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _encode_latin1(text: str, _: str) -> bytes:
-    """What Python 3 pickles at protocol 2 call to rebuild bytes."""
+    """The function that Python 3's pickles at protocol 2 call to rebuild bytes."""
     return text.encode("latin1")
 
 

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Defence(ABC):
-    """What all defences share.
+    """Base class of defences.
 
     A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
     the frames, and the first line of its docstring is its line in `--help`.
@@ -60,7 +60,7 @@ class Defence(ABC):
 
     @property
     def source(self) -> str:
-        """Whose copies each member is trained on: `own`, `smallest`, or the name of a candidate."""
+        """Owner of the copies that each member is trained on: `own`, `smallest`, or the name of a candidate."""
         return "own"
 
     def at(self, epsilon: float) -> Self:  # noqa: ARG002 (a defence without an attack stays as it is)

@@ -1,4 +1,4 @@
-"""What an engine is: a classifier of a few members that also trains them."""
+"""The base class of engines: an engine is a classifier of a few members that also trains them."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Engine(ABC):
             trained on. They do not depend on how a pass is divided into calls.
         """
         with fixed_state(self.device):
-            return self._epoch(work)
+            return self._epoch(work._replace(images=_usable(work.images), labels=_usable(work.labels)))
 
     def logits(self, images: Tensor) -> Tensor:
         """[M, B, Y] in evaluation mode."""
@@ -256,4 +256,5 @@ def _usable(values: Tensor) -> Tensor:
 def definite(cotangent: Cotangent, logits: Tensor) -> Tensor:
     """The objective of some logits [M, B, Y]: int64 labels [M, B], or d(objective) / d(logits) [M, B, Y]."""
     value = logits.argmax(-1) if cotangent is None else cotangent(logits) if callable(cotangent) else cotangent
+    value = _usable(value)
     return value if value.is_floating_point() else value.expand(logits.shape[:2])

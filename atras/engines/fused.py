@@ -83,10 +83,10 @@ class FusedEngine(Engine):
             self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
-        self._op.pour_in(index, list(values.values()), moment)
+        self._op.set_parameters(index, list(values.values()), moment)
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
-        return dict(zip(self.networks[index].parameter_shapes, self._op.pour_out(index, moment), strict=True))
+        return dict(zip(self.networks[index].parameter_shapes, self._op.get_parameters(index, moment), strict=True))
 
     @property
     def steps(self) -> int:
@@ -122,15 +122,17 @@ class FusedEngine(Engine):
 
     def _train(self, work: Epoch, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
         """Losses float64 and correct predictions int64, [M, steps]."""
-        batch = (work.images.contiguous(), work.labels.contiguous(), work.orders.contiguous())
+        images, labels, orders = work.images.contiguous(), work.labels.contiguous(), work.orders.contiguous()
         shared = {
             "order_of": work.order_of, "signs": work.signs, "epsilon": work.epsilon, "keys": self._keys,
             "first_step": self._steps,
         }  # fmt: skip
         cotangents = None
         if cotangent is not None:
-            cotangents = definite(cotangent, self._op.training_logits(*batch, **shared)).contiguous()
-        losses, correct = self._op.train(*batch, learning_rates=self._rates, cotangents=cotangents, **shared)
+            cotangents = definite(cotangent, self._op.training_logits(images, orders, **shared)).contiguous()
+        losses, correct = self._op.train(
+            images, labels, orders, learning_rates=self._rates, cotangents=cotangents, **shared
+        )
         self._steps += losses.shape[1]
         return losses, correct
 

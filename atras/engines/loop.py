@@ -56,7 +56,7 @@ class LoopEngine(Engine):
         return ("exp_avg", "exp_avg_sq")[moment - 1] if self.protocol.optimizer == "adam" else "momentum_buffer"
 
     def _state_of(self, name: str) -> dict[str, Tensor]:
-        """What torch's optimizer keeps of a parameter; made here, it is taken for its own."""
+        """The state that torch's optimizer keeps of a parameter; made here, torch takes it for its own."""
         state = self.optimizer.state[self.parameters[name]]
         if self.protocol.optimizer == "adam":
             state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device=self.device)

@@ -19,7 +19,7 @@ from .readers import (
 
 
 class Kind(NamedTuple):
-    """How values of an option are written.
+    """The way in which values of an option are written.
 
     Args:
         expected: what a file should hold, for messages.

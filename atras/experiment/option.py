@@ -26,7 +26,7 @@ Check = Callable[[str, Any], None]
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is set by its user; what is left out follows from the field's name, type and default.
+    """The setting of a field by its user; values left out follow from the field's name, type and default.
 
     Args:
         help: its line in `--help`.
@@ -102,7 +102,7 @@ class Setting(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """How it is written."""
+        """The way in which its values are written."""
         return self.option.kind or BY_TYPE.get(self.type, TEXT)
 
     @property

@@ -44,7 +44,7 @@ REMOVED = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a configuration file says: fields of `Protocol` and `Execution`, a preset's name, a recorded plan."""
+    """The content of a configuration file: fields of `Protocol` and `Execution`, a preset's name, a recorded plan."""
 
     protocol_fields: dict[str, Any] = field(default_factory=dict)
     execution_fields: dict[str, Any] = field(default_factory=dict)

@@ -155,7 +155,7 @@ class Population(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Options):
-    """What all networks share."""
+    """The shared part of all networks: stem, activation, initialisation and dropout."""
 
     panel = "Model"
 
@@ -180,7 +180,7 @@ class Model(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Options):
-    """How networks are trained."""
+    """The training of networks."""
 
     panel = "Training"
 
@@ -267,7 +267,7 @@ class Attacking(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Defending(Options):
-    """How the second training makes networks robust."""
+    """The defence of networks by a second training."""
 
     panel = "Attack"
 
@@ -282,7 +282,7 @@ class Defending(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Options):
-    """What is evaluated besides."""
+    """The additional evaluations."""
 
     panel = "Output"
 

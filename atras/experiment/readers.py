@@ -1,4 +1,4 @@
-"""How values of options are written: one set of readers for the command line and for files."""
+"""Readers of option values as they are written: one set for the command line and for files."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What all networks of a run share.
+    """The shared part of all networks of a run: image shape, classes, stem, activation and dropout.
 
     Args:
         image_shape: (channels, height, width).
@@ -206,7 +206,18 @@ class Network:
 
         Args:
             parameters: as named by `parameter_shapes`, which are also the module's own names.
+
+        Returns:
+            The module, on the CPU, with copies of the parameters.
         """
+        # Torch draws initial values, which are replaced: it shall not draw them from the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            module = nn.Sequential(self._modules()).to(next(iter(parameters.values())).dtype)
+        module.load_state_dict(dict(parameters))
+        return module.eval()
+
+    def _modules(self) -> OrderedDict[str, nn.Module]:
+        """Torch's layers by name, the first of each of ours under its own."""
         activation = _ACTIVATION_MODULES[self.spec.activation]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for place in self.places:
@@ -218,9 +229,7 @@ class Network:
                 layers[f"{place.name}{suffix}"] = module
             if place.rate256:
                 layers[f"{place.name}_dropout"] = nn.Dropout(place.rate256 / 256)
-        module = nn.Sequential(layers).to(next(iter(parameters.values())).dtype)
-        module.load_state_dict(dict(parameters))
-        return module.eval()
+        return layers
 
 
 @functools.lru_cache(maxsize=4096)

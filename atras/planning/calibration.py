@@ -1,4 +1,4 @@
-"""How fast an engine is on this machine, measured once and kept: what the plan's seconds are predicted from."""
+"""The speed of an engine on this machine, measured once and kept; the plan's seconds are predicted from it."""
 
 from __future__ import annotations
 

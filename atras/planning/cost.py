@@ -13,7 +13,7 @@ from atras.networks import Network
 
 
 def copies_kept(protocol: Protocol) -> int:
-    """How many copies of the evaluated images the protocol's attacks keep at once."""
+    """Number of copies of the evaluated images that the protocol's attacks keep at once."""
     defence = getattr(protocol.defence, "attack", None) if not protocol.defence.from_signs else None
     attacks = [protocol.attack, *protocol.stronger_attacks]
     anew = 0 if protocol.defence.from_signs else Attack.kept_copies

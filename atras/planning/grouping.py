@@ -1,4 +1,4 @@
-"""How members become groups: what padding costs against launches, what threads need, what memory holds.
+"""Division of members into groups, by the costs of padding and launches, the number of threads, and the memory.
 
 The groups are a pure function of protocol, data shape, machine and memory cap. Measured speed only predicts seconds; it
 decides nothing, so equal machines plan alike.

@@ -171,7 +171,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def foreign(path: Path, kind: str, error: BaseException) -> InputError:
-    """What to say of a file that is not what a run wrote."""
+    """The error for a file that no run wrote."""
     reason = str(error).partition("\n")[0]
     return InputError(
         f"{path}: expected {kind} as a run wrote it, found a damaged or foreign file ({reason}); restore it, or point "

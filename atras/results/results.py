@@ -104,7 +104,7 @@ class Results:
         return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the line of `repr` and a row a candidate, the most robust first."""
+        """The view of a run in a notebook: the line of `repr` and a row for each candidate, the most robust first."""
         shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
         means = self.candidate_means().sort(_HEADLINES[0], descending=True, nulls_last=True).select(shown)
         with pl.Config(
@@ -143,7 +143,7 @@ def run_json(run: Mapping[str, Any]) -> bytes:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a run's run.json says, without its checksum.
+    """The content of a run's run.json, without its checksum.
 
     Raises:
         InputError: if it is missing, damaged, not of this form, or of another schema.

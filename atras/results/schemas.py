@@ -155,7 +155,7 @@ FRAMES: dict[str, str] = {
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
     "examples": "The first test images with the attack of each member of the first seed, for pictures.",
 }
-"""What a row of each frame is."""
+"""The meaning of a row of each frame."""
 
 VERSION = SCHEMA
 """Number of this schema, in `run.json`."""

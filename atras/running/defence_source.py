@@ -10,6 +10,7 @@ from atras.engines import ENGINES
 from atras.evaluation import Source
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec
+from atras.torch_state import fixed_state
 from atras.training import Watcher, attack_source
 
 from .task import GroupTask, Surroundings
@@ -41,10 +42,11 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
     parts = [[member] for member in members] if engine.one_by_one else [members]
-    engines = (engine(task.spec, part, protocol, task.device) for part in parts)
     batch, watcher = task.group.evaluation_batch, _Stoppable(place.stop)
-    signs = [attack_source(each, place.data, protocol, batch, watcher) for each in engines]
-    return Source(candidate.name, torch.cat(signs), protocol.seeds)
+    with fixed_state(task.device):
+        engines = (engine(task.spec, part, protocol, task.device) for part in parts)
+        signs = [attack_source(each, place.data, protocol, batch, watcher) for each in engines]
+        return Source(candidate.name, torch.cat(signs), protocol.seeds)
 
 
 class _Stoppable(Watcher):

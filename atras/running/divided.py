@@ -14,7 +14,7 @@ from atras.planning import Group
 from atras.training import Checkpoint, checkpoint
 
 ALLOCATION_FAILURES = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How torch says, in a plain RuntimeError, that there is no memory left."""
+"""Texts by which a plain RuntimeError of torch says that there is no memory left."""
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -20,7 +20,6 @@ from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Plan, halves
 from atras.results import Results, Writer, read, read_run
 from atras.storage import Lock, is_file
-from atras.torch_state import fixed_state
 from atras.training import Networks
 from atras.version import __version__
 
@@ -125,7 +124,7 @@ def resume(
 
 
 def recorded(directory: str | Path) -> Loaded:
-    """What a run's folder says it is, for `resume`.
+    """The record in a run's folder, for `resume`.
 
     Raises:
         InputError: if it holds no run, or one of another version of atras.
@@ -165,26 +164,32 @@ def _reopen(
     run = read_run(folder)
     if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
         raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
-    plan = Plan.from_dict(dict(run.get("plan") or {}), protocol)
-    finished = _finished(run, plan, folder)
+    old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
+    finished = _finished(run, old, folder)
     moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
-    numbers = {old: new for new, old in enumerate(finished)}
-    done = [plan.groups[index] for index in finished]
-    if moved or plan.device != str(device) or (plan.engine == "fused" and why_not(device)):
+    done = [old.groups[index] for index in finished]
+    if moved or old.device != str(device) or (old.engine == "fused" and why_not(device)):
         members = [member for group in done for member in group.members]
-        new = plan_again(protocol, execution, device, data, spec, plan.precision, members)
+        new = plan_again(protocol, execution, device, data, spec, old.precision, members)
         left = new.groups
         hand_on_checkpoints(folder, left)
+        # Finished groups come first, whatever the number of the others.
+        plan, numbers = (
+            dataclasses.replace(new, groups=(*done, *left)),
+            {index: at for at, index in enumerate(finished)},
+        )
     else:
-        new, left = plan, tuple(group for group in plan.groups if group not in done)
+        left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+        plan, numbers = old, {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
-    # Finished groups come first, so that a plan made anew leaves their numbers alone.
-    plan = dataclasses.replace(new, groups=(*done, *left))
-    Networks(folder, spec, protocol.hash).forget_others(group.members for group in done)
+    # Where members train one by one, those of an unfinished group that are done already are not made anew.
+    same = {(group.engine, group.members) for group in left}
+    kept = [*done, *(group for group in old.groups if (group.engine, group.members) in same)]
+    Networks(folder, spec, protocol.hash).forget_others(group.members for group in kept)
     prepared = Prepared(device, data, spec, plan)
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
-        "status": "running", "plan": plan.to_dict(), "finished_groups": list(range(len(done))), "sessions": sessions,
+        "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
     return writer, prepared
@@ -192,7 +197,7 @@ def _reopen(
 
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
     """The numbers of a run's finished groups, in the order of the plan."""
-    numbers = run.get("finished_groups")
+    numbers: Any = run.get("finished_groups")
     known = range(len(plan.groups))
     given: list[Any] = numbers if isinstance(numbers, list) else [None]
     if all(type(number) is int and number in known for number in given) and len(set(given)) == len(given):
@@ -273,9 +278,7 @@ class _Run:
         while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
-                with fixed_state(self.device):
-                    source = defence_source(tasks[0], self.place)
-                self.place = dataclasses.replace(self.place, source=source)
+                self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
             for outcome in self.executor.map(tasks, self.place):
                 if outcome.rows is None:
                     self.divide(outcome)

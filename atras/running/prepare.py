@@ -25,6 +25,7 @@ from atras.planning import (
     reason_for,
     speed,
 )
+from atras.torch_state import fixed_state
 
 from .defence_source import source_candidate
 
@@ -67,20 +68,21 @@ def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, D
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    data = load(
-        protocol.dataset,
-        train_size=protocol.train_size,
-        test_size=protocol.test_size,
-        data_dir=execution.data_dir,
-        download=execution.download,
-        device=device,
-    )
+    with fixed_state(device):
+        data = load(
+            protocol.dataset,
+            train_size=protocol.train_size,
+            test_size=protocol.test_size,
+            data_dir=execution.data_dir,
+            download=execution.download,
+            device=device,
+        )
     protocol.check_classes(data.classes)
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 
 
 def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: int) -> Spec:
-    """What the networks of a protocol share on images of this shape.
+    """The shared part of a protocol's networks on images of this shape.
 
     Raises:
         InputError: if the stem or a candidate does not fit the images.

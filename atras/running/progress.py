@@ -1,4 +1,4 @@
-"""What a run tells while it runs: nothing, plain lines (pipes and files) or live bars (terminals)."""
+"""Reports of a run's progress: none, plain lines (pipes and files) or live bars (terminals)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process that runs from a terminal, a script or a queue is asked to stop."""
+"""Signals that ask a process to stop, sent by a terminal, a script or a queue."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Signals:
 
     @property
     def status(self) -> int:
-        """What the process exits with after a signal: 130, 143 or 129; 130 without one."""
+        """The exit status of the process after a signal: 130, 143 or 129; 130 without one."""
         return 128 + (self._received or signal.SIGINT)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the system's signature)

@@ -53,14 +53,15 @@ class DataPlace:
         Raises:
             InputError: as `data.load`.
         """
-        return load(
-            self.dataset,
-            train_size=self.train_size,
-            test_size=self.test_size,
-            data_dir=self.data_dir,
-            download=self.download,
-            device=device,
-        )
+        with fixed_state(device):
+            return load(
+                self.dataset,
+                train_size=self.train_size,
+                test_size=self.test_size,
+                data_dir=self.data_dir,
+                download=self.download,
+                device=device,
+            )
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class _Work(Watcher):
             self.place.networks.put(phase, self.task.group.members, part, networks)
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with a group to be gone on with."""
+        """The values in which a checkpoint must agree with a group for the group to go on from it."""
         protocol = self.task.protocol
         return {
             "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),

@@ -102,7 +102,7 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
 
 
 class Record:
-    """What search.json says: what is searched, by which rounds, and how those that are done ended.
+    """The record in search.json: the candidates searched, the rounds, and the results of the finished rounds.
 
     Args:
         folder: where it lies.
@@ -119,7 +119,7 @@ class Record:
 
     @classmethod
     def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
-        """That of a search that begins; nothing is written yet."""
+        """The record of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
             "budget": budget, "spent": 0,
@@ -129,7 +129,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """That of a search that began.
+        """The record of a search that began.
 
         Raises:
             InputError: if search.json is damaged, another program's, or of another version of atras.
@@ -165,7 +165,7 @@ class Record:
         return self.folder / f"round-{number}"
 
     def candidates(self, number: int) -> tuple[Candidate, ...]:
-        """Those of a round, in the protocol's order; the one before it is done."""
+        """The candidates of a round, in the protocol's order; the round before it is done."""
         if number == 1:
             return self.protocol.candidates
         best = set(self.content["rounds"][number - 2]["ranking"][: self.parts[number - 1].candidates])
@@ -195,7 +195,7 @@ class Record:
 
 
 def _intact(path: Path) -> dict[str, Any]:
-    """What a file says that is as it was written."""
+    """The content of a file that is unchanged since it was written."""
     content = parse_file(path)
     try:
         check_checksum(JSON_MARK, read_regular(path, MAX_BYTES))

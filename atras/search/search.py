@@ -126,7 +126,7 @@ def is_search(directory: str | Path) -> bool:
 
 
 def recorded(directory: str | Path) -> Loaded:
-    """What a search's folder says it is, for `resume`.
+    """The record in a search's folder, for `resume`.
 
     Raises:
         InputError: if its search.json is damaged, or of another version of atras.

@@ -104,7 +104,7 @@ def take_folder(folder: Path) -> Lock:
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:
-    """What to say of a folder that cannot be used."""
+    """The error for a folder that cannot be used."""
     return InputError(
         f"out (={str(folder)!r}): expected a folder to write to: {error.strerror or error}; name another folder"
     )

@@ -1,7 +1,7 @@
 """A file's SHA-256 inside the file: damage is seen before anything else reads it.
 
 The digest is of the whole file, in which its own 64 digits count as zeros. It stands behind a mark: the bytes that a
-format puts in front of that text. It tells accidents, not people: who changes a file can seal it anew.
+format puts in front of that text. It shows accidents, not intent: whoever changes a file can compute the checksum anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 BLANK = "0" * 64
-"""What stands in the place of the digest until the file is sealed."""
+"""Zeros that stand in the place of the digest until the checksum is computed."""
 
 JSON_MARK = b'\n  "sha256": "'
 """Stands once in an indented object: what lies deeper is indented more, and no text holds a line's end."""
@@ -27,7 +27,7 @@ def with_checksum(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[
         first, rest: the content, one after the other.
 
     Returns:
-        The same parts, sealed.
+        The same parts, with the checksum in its place.
 
     Raises:
         ValueError: if there is no mark with BLANK behind it.
@@ -42,7 +42,7 @@ def with_checksum(mark: bytes, first: bytes, *rest: bytes | memoryview) -> list[
 
 
 def check_checksum(mark: bytes, content: bytes | mmap.mmap) -> None:
-    """Raise ValueError unless the content is what was sealed, to the last bit."""
+    """Raise ValueError unless the content agrees with its checksum, to the last bit."""
     start = _start(mark, content)
     end = start + len(BLANK)
     with memoryview(content) as view:

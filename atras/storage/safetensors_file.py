@@ -25,11 +25,11 @@ MARK = b'"sha256":"'
 """Stands once in a header: inside of other texts the quotation marks are escaped."""
 
 TENSOR_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError)
-"""What reading a damaged or foreign file raises."""
+"""The errors that reading a damaged or foreign file raises."""
 
 
 def reason_of(error: BaseException) -> str:
-    """What one of TENSOR_ERRORS says, on one line and without the file's name."""
+    """The message of one of TENSOR_ERRORS, on one line and without the file's name."""
     text = error.strerror if isinstance(error, OSError) else None
     return " ".join((text or str(error)).split())
 
@@ -70,7 +70,7 @@ def read_tensors(path: Path, file_format: str) -> Content:
 
 
 def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
-    """Those tensors of a file whose names begin with a prefix, under the rest of their names.
+    """The tensors of a file whose names begin with a prefix, under the rest of their names.
 
     Args:
         path: the file. It is checked once in a process, as long as nobody replaces it.

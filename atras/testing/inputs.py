@@ -1,4 +1,4 @@
-"""What tests and benchmarks share: comparison, poisoned memory and inputs that reach an op's corners."""
+"""Helpers of tests and benchmarks: comparison, poisoned memory and inputs that reach an op's corners."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def steps_of(protocol: Protocol, train_size: int) -> int:
 
 
 def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
-    """How many of `steps_of` a snapshot has behind it."""
+    """Number of the `steps_of` steps that a snapshot has behind it."""
     clean, doubled = _epoch_steps(protocol, train_size)
     within = snapshot.tensors["losses"].shape[1] if "losses" in snapshot.tensors else 0
     if snapshot.stage == "train":
@@ -217,7 +217,7 @@ class _Stages:
             self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defence_steps)
 
     def defence_steps(self, epoch: int, first: int) -> BatchStep:
-        """How the defence trains on the batches of an epoch, of which `first` are done."""
+        """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
 
         def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
             return self.defence.step(engine, Batch(images, labels, copied, epoch, first + number))
@@ -283,7 +283,7 @@ class _Stages:
         return torch.tensor([min(size, n - first) for first in range(0, n, size)], dtype=torch.float64)
 
     def frozen(self, steps: int) -> StepResult:
-        """What steps of a group of which no member is left report: nothing is computed, nothing changes."""
+        """The result of steps of a group without a finite member: NaN losses; nothing is computed, nothing changes."""
         losses = torch.full((len(self.engine.members), steps), torch.nan, dtype=torch.float64)
         return StepResult(losses, torch.zeros_like(losses, dtype=torch.int64))
 

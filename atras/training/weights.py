@@ -75,7 +75,7 @@ class Networks:
         return self._held[phase, member]
 
     def forget_others(self, groups: Iterable[Sequence[Member]]) -> None:
-        """Delete the files of all but these groups: the others are about to be made anew."""
+        """Delete the files of all but these groups: other groups will write those members."""
         if self._folder is None:
             return
         kept = {key_of(members) for members in groups}

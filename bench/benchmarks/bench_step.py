@@ -94,7 +94,7 @@ class OneStep:
         common = {"stem": stem, "batch": BATCH, "stem_rate256": 0, "threads": torch.get_num_threads()}
         self.step = Step(image_shape, 10, hidden, precision=precision, device=where, **common)
         for index, member in enumerate(self.textbook.members):
-            self.step.pour_in(index, list(member.parameters()))
+            self.step.set_parameters(index, list(member.parameters()))
         self.gflops = useful_flops(*CASES[case]) * BATCH / 1e9
         # Rounding of the products, and what the first update makes of it.
         self.check(self.ours()[0], 1e-4 if precision == "fp32" else 2e-2)

@@ -1,4 +1,4 @@
-"""How the positions of op dropout lie in memory: what its C++ and its Triton launcher share."""
+"""The order of op dropout's positions in memory, shared by its C++ and its Triton launcher."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ VALUE_DTYPES = (torch.float32, torch.float64)
 
 
 class Perturbed(NamedTuple):
-    """What `fgsm` returns: perturbed images (or signs), and how many gradients were NaN and exactly zero."""
+    """The result of `fgsm`: perturbed images (or signs), and the numbers of NaN and of exactly zero gradients."""
 
     values: Tensor
     nan_count: Tensor

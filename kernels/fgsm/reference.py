@@ -22,5 +22,5 @@ def apply_signs(images: Tensor, signs: Tensor, epsilon: float, low: float, high:
 
 
 def counts(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of each member's gradients [M, ...] are NaN and how many are zero, int64 [M] each."""
+    """Numbers of NaN and of zero gradients [M, ...] of each member, int64 [M] each."""
     return gradients.isnan().flatten(1).sum(1), (gradients == 0).flatten(1).sum(1)

@@ -74,8 +74,8 @@ void bind(nb::module_& m) {
               const std::string& instructions) { new (self) Step(spec, hidden, threads, wanted(instructions)); })
       .def("instructions", [](const Step& s) { return set_of(s.kernels().instructions).name; })
       .def("bytes", &Step::bytes)
-      .def("pour", [](Step& s, int member, int array, int moment, Address values, bool in) {
-        s.pour(member, array, moment, at<float>(values), in);
+      .def("copy_array", [](Step& s, int member, int array, int moment, Address values, bool in) {
+        s.copy_array(member, array, moment, at<float>(values), in);
       })
       .def("steps", [](Step& s, int member) { return s.steps(member); })
       .def("set_steps", [](Step& s, int member, std::int64_t steps) { s.steps(member) = steps; })

@@ -1,4 +1,4 @@
-"""What op step demands of its arguments, as errors that say what was expected, what came and what to do."""
+"""Checks of op step's arguments; their errors name the expected value, the given one and the remedy."""
 
 from __future__ import annotations
 

@@ -73,16 +73,16 @@ class Population:
         """Fill scratch memory with NaN."""
         self._step.poison()
 
-    def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
+    def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
         """Set a member's parameters (0) or moments (1, 2)."""
         for i, array in enumerate(arrays):
-            self._step.pour(member, i, moment, array.data_ptr(), True)
+            self._step.copy_array(member, i, moment, array.data_ptr(), True)
 
-    def pour_out(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
-        """Copies of what `pour_in` sets."""
+    def get_parameters(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
+        """Copies of what `set_parameters` sets."""
         arrays = [_empty(*shape) for shape in shapes]
         for i, array in enumerate(arrays):
-            self._step.pour(member, i, moment, array.data_ptr(), False)
+            self._step.copy_array(member, i, moment, array.data_ptr(), False)
         return arrays
 
     def train(

@@ -95,7 +95,7 @@ class Step:
 
     @staticmethod
     def precisions(device: torch.device = CPU) -> tuple[str, ...]:
-        """What this processor or GPU computes fast; empty where the kernels for it are missing."""
+        """The precisions that this processor or GPU computes fast; empty where the kernels for it are missing."""
         backend = backends.compiled(device)
         if backends.missing(backend, device):
             return ()
@@ -156,7 +156,7 @@ class Step:
         """Fill all scratch memory with NaN, for tests: nothing may read what was not written in the same call."""
         self._step.poison()
 
-    def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int = 0) -> None:
+    def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int = 0) -> None:
         """Set a member's parameters or moments.
 
         Args:
@@ -175,16 +175,16 @@ class Step:
         kept = [array.detach().to("cpu", torch.float32).contiguous() for array in arrays]
         for i, (array, shape) in enumerate(zip(kept, shapes, strict=True)):
             checks.tensor(f"array {i} of member {member}", array, (torch.float32,), shape)
-        self._step.pour_in(member, kept, moment)
+        self._step.set_parameters(member, kept, moment)
 
-    def pour_out(self, member: int, moment: int = 0) -> list[Tensor]:
-        """Copies of a member's parameters or moments, float32 on the CPU; arguments and order as in `pour_in`.
+    def get_parameters(self, member: int, moment: int = 0) -> list[Tensor]:
+        """Copies of a member's parameters or moments, float32 on the CPU; arguments and order as in `set_parameters`.
 
         Raises:
             ValueError: if an index is out of its range.
         """
         self._check_slot(member, moment)
-        return list(self._step.pour_out(member, self._shapes[member], moment))
+        return list(self._step.get_parameters(member, self._shapes[member], moment))
 
     def train(
         self,

@@ -56,7 +56,7 @@ class Step {
   std::size_t bytes() const;                   // parameters, moments and scratch
   // Copies one array in torch's layout; `array` counts weight, bias of each layer from the first. moment: 0 parameter,
   // 1 and 2 the optimizer's moments.
-  void pour(int member, int array, int moment, float* values, bool in);
+  void copy_array(int member, int array, int moment, float* values, bool in);
   std::int64_t& steps(int member) { return steps_[member]; }
   void reset_optimizer();
   void poison();                               // fills all scratch with NaN

@@ -16,7 +16,7 @@ Masks = tuple[Tensor, Tensor]
 
 
 class Network(NamedTuple):
-    """What every batch needs to know: the layout, and the rates of dropout in 256ths."""
+    """The constants of all batches: the layout, and the rates of dropout in 256ths."""
 
     layout: gpu_layout.Layout
     activation: str
@@ -167,7 +167,7 @@ class Batch:
         return self.values[self.places.images :].view(*sets, self.rows, height, width, channels)
 
     def _outputs(self, buffer: Tensor, index: int) -> Tensor:
-        """What a convolution writes (or the gradient of that), [M, rows, H', W', filters]."""
+        """The output of a convolution (or the gradient of that), [M, rows, H', W', filters]."""
         shape = self.shapes[f"saved{index}"][0]
         return buffer[self.places.stem[index] :][: torch.Size(shape).numel()].view(shape)
 

@@ -23,14 +23,14 @@ REDUCED = 256
 """Weights that a program of the reduction sums up."""
 
 PROGRAMS = 512
-"""How many programs a weight gradient is split into, about: a few for each multiprocessor of a large card."""
+"""Approximate number of programs that share a weight gradient: a few for each multiprocessor of a large card."""
 
 INPUT_PRECISION = {"bf16": "tf32", "tf32": "tf32", "tf32x3": "tf32x3", "fp32": "ieee"}
-"""What Triton calls them; operands of 16 bits have only one way to be multiplied."""
+"""Triton's names of the precisions; operands of 16 bits have only one way to be multiplied."""
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut up.
+    """The tile sizes of a kernel.
 
     Args:
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
@@ -110,7 +110,7 @@ class Layer(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What dropout multiplies by what it keeps."""
+        """The factor by which dropout multiplies the values it keeps."""
         return 256 / (256 - self.rate256)
 
     def _out(self, side: int) -> int:
@@ -244,13 +244,13 @@ def weight_gradient(
 
 
 def scratch_size(layer: Layer, members: int, batch: int) -> int:
-    """How many float32 values `weight_gradient` needs for so many members and images."""
+    """Number of float32 values that `weight_gradient` needs for so many members and images."""
     weights = 9 * layer.channels if _few(layer) else 24 * layer.channels
     return _splits(layer, members, batch) * members * (weights + 1) * layer.filters
 
 
 def _splits(layer: Layer, members: int, images: int) -> int:
-    """How many programs share the images of one member's tile of weights: whatever the precision, as scratch is."""
+    """Number of programs that share the images of one member's tile of weights: the same in every precision."""
     tile = WEIGHT_GRADIENT["bf16"]
     tiles = triton.cdiv(layer.filters, tile.columns)
     if not _few(layer):

@@ -1,4 +1,4 @@
-"""What the convolution block's Triton kernels share: how they cut up images, and their innermost products.
+"""Shared code of the convolution block's Triton kernels: the division of images into tiles, and innermost products.
 
 All but the reduction work on 2x2 blocks of positions: the four windows of a pool, or just four neighbours. The nine
 taps of four positions touch a patch of 4x4 pixels, so a block reads 16 pixels where a position at a time would read 36.

@@ -88,7 +88,7 @@ class Population:
 
     @property
     def instructions(self) -> str:
-        """What the kernels are compiled for."""
+        """The architecture that the kernels are compiled for, such as `sm_90`; `triton interpreter` without a GPU."""
         if self.device.type != "cuda":
             return "triton interpreter"
         return "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
@@ -114,7 +114,7 @@ class Population:
         for buffer in (self.correct, self.order):
             buffer.fill_(-1)
 
-    def pour_in(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
+    def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
         """Set a member's parameters (0) or moments (1, 2)."""
         buffer = self.moments[moment - 1] if moment else self.parameters
         for i, (view, array) in enumerate(zip(self.layout.views(buffer, member), arrays, strict=True)):
@@ -123,8 +123,8 @@ class Population:
             for view, source in zip(*(self.layout.views(b, member) for b in (self.copy, self.parameters)), strict=True):
                 view.copy_(source)
 
-    def pour_out(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
-        """Copies of what `pour_in` sets, on the CPU."""
+    def get_parameters(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
+        """Copies of what `set_parameters` sets, on the CPU."""
         buffer = self.moments[moment - 1] if moment else self.parameters
         views = zip(self.layout.views(buffer, member), shapes, strict=True)
         return [self.layout.public(i, view.cpu(), shape).clone() for i, (view, shape) in enumerate(views)]

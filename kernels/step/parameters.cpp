@@ -12,7 +12,7 @@ void Step::reset_optimizer() {
   std::fill(steps_.begin(), steps_.end(), 0);
 }
 
-void Step::pour(int member, int array, int moment, float* values, bool in) {
+void Step::copy_array(int member, int array, int moment, float* values, bool in) {
   const Member& m = members_[member];
   const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;

@@ -14,7 +14,7 @@ from ..fgsm import reference as fgsm
 
 
 class InputGradient(NamedTuple):
-    """What `Step.input_gradient` returns: gradients (or signs), the logits on the way, and counts of zeros and NaN."""
+    """The result of `Step.input_gradient`: gradients (or signs), the logits on the way, and counts of zeros and NaN."""
 
     gradient: Tensor
     logits: Tensor
@@ -67,7 +67,7 @@ def parameter_shapes(
 
 
 class Step:
-    """What `atras.kernels.Step` computes, by autograd and torch.optim. Arguments and shapes are explained there.
+    """The definition of `atras.kernels.Step`, by autograd and torch.optim. Arguments and shapes are explained there.
 
     Args:
         dtype: of all arithmetic, floating point.
@@ -106,13 +106,13 @@ class Step:
             for parameters in self.parameters
         ]
 
-    def pour_in(self, member: int, arrays: Sequence[Tensor]) -> None:
+    def set_parameters(self, member: int, arrays: Sequence[Tensor]) -> None:
         """Set a member's parameters."""
         with torch.no_grad():
             for parameter, array in zip(self.parameters[member], arrays, strict=True):
                 parameter.copy_(array)
 
-    def pour_out(self, member: int) -> list[Tensor]:
+    def get_parameters(self, member: int) -> list[Tensor]:
         """Copies of a member's parameters."""
         return [parameter.detach().clone() for parameter in self.parameters[member]]
 

@@ -92,7 +92,7 @@ def test_a_loaded_network_scores_what_the_table_says(
 
 def test_the_file_says_what_it_holds(finished: Results, tmp_path: Path) -> None:
     metadata: Any = load(export(finished, LARGE, tmp_path / "w.safetensors", seed=0)).metadata
-    assert metadata["hidden"] == [12, 16]
+    assert metadata["hidden"] == "12-16"
     assert (metadata["seed"], metadata["phase"], metadata["dataset"]) == (0, "defended", "digits")
     assert metadata["epsilon"] == 0.05
     assert metadata["protocol_hash"] == PROTOCOL.hash
@@ -151,7 +151,7 @@ def test_onnx_takes_stems_too(tmp_path: Path) -> None:
 def test_pt2_runs_without_atras_at_any_batch_size(finished: Results, tmp_path: Path) -> None:
     extra = {"hidden": ""}
     program = torch.export.load(export(finished, LARGE, tmp_path / "w.pt2", seed=0), extra_files=extra)
-    assert extra["hidden"] == "[12, 16]"
+    assert extra["hidden"] == '"12-16"'
     images, _ = pictures()
     expected = load(export(finished, LARGE, tmp_path / "w.safetensors", seed=0))
     for batch in (1, 50):
@@ -273,10 +273,10 @@ def test_the_command_writes_the_file_it_names(
     assert execute(finished, "--hidden", "12,16", "--seed", "0", "--phase", "trained", "-o", "new/w.safetensors") == 0
     assert capsys.readouterr().out == "wrote new/w.safetensors\n"
     metadata: Any = load("new/w.safetensors").metadata
-    assert (metadata["hidden"], metadata["seed"], metadata["phase"]) == ([12, 16], 0, "trained")
+    assert (metadata["hidden"], metadata["seed"], metadata["phase"]) == ("12-16", 0, "trained")
     assert execute(finished, "--best", "robust", "-o", "best", "--format", "safetensors") == 0
     metadata = load("best").metadata
-    assert Candidate(tuple(metadata["hidden"])) == best_robust(finished)
+    assert Candidate.parse(metadata["hidden"]) == best_robust(finished)
     assert execute(finished, "--pareto", "-o", "front") == 0
     assert (tmp_path / "front" / "12-16.safetensors").is_file()
 

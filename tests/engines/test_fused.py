@@ -120,12 +120,12 @@ def test_evaluation_and_gradients_equal_the_loops(stem: str) -> None:
         torch.testing.assert_close(own_out[i], loop.logits(own[i])[0], rtol=1e-4, atol=1e-5)
 
 
-def test_poured_parameters_come_out_as_they_went_in() -> None:
+def test_parameters_come_out_as_they_were_set() -> None:
     engine = FusedEngine(SPECS["conv2"], MEMBERS, FP32, CPU)
-    poured = {name: torch.rand_like(values) for name, values in engine.get_parameters(1).items()}
+    values_set = {name: torch.rand_like(values) for name, values in engine.get_parameters(1).items()}
     before = parameters(engine, 0)
-    engine.set_parameters(1, poured)
-    assert all(torch.equal(values, poured[name]) for name, values in engine.get_parameters(1).items())
+    engine.set_parameters(1, values_set)
+    assert all(torch.equal(values, values_set[name]) for name, values in engine.get_parameters(1).items())
     assert torch.equal(parameters(engine, 0), before)
 
 

@@ -124,15 +124,15 @@ def test_evaluation_and_gradients_of_a_stack_equal_the_loops() -> None:
     torch.testing.assert_close(stack.logits(images), out, rtol=1e-12, atol=1e-12)
 
 
-def test_members_poured_out_and_in_again_are_the_same() -> None:
+def test_members_taken_out_and_put_back_are_the_same() -> None:
     spec = SPECS["none"]
     stack = StackEngine(spec, MEMBERS, Protocol(), CPU)
-    poured = stack.get_parameters(3)
+    values_before = stack.get_parameters(3)
     images = torch.rand(2, *spec.image_shape)
     before = stack.logits(images)
-    stack.set_parameters(3, {name: values + 1 for name, values in poured.items()})
+    stack.set_parameters(3, {name: values + 1 for name, values in values_before.items()})
     assert not torch.equal(stack.logits(images)[3], before[3])
-    stack.set_parameters(3, poured)
+    stack.set_parameters(3, values_before)
     assert torch.equal(stack.logits(images), before)
 
 

@@ -33,6 +33,7 @@ from atras.errors import InputError
 from atras.evaluation import Rows
 from atras.experiment import Execution, Protocol, load_config
 from atras.networks import Spec
+from atras.networks import members_of as networks_of
 from atras.planning import Speed, calibration
 from atras.results import frames
 from atras.results.results import read
@@ -42,6 +43,7 @@ from atras.running import orchestrator
 from atras.storage import checksum, safetensors_file
 from atras.testing import SMALL, damage
 from atras.training import read_member
+from atras.training.weights import file_name
 
 Fuzz = Callable[..., None]
 MIB = 2**20
@@ -152,7 +154,14 @@ def finished_run(folder: Path) -> Path:
     """A run's folder with one row a frame."""
     protocol = {"dataset": "digits", "candidates": ["40"], "seeds": [0]}
     writer = Writer(folder, {"protocol": protocol, "protocol_hash": "0123456789abcdef", "version": "0.1.0"})
-    row: dict[str, Any] = {"dataset": "digits", "hidden_layers": "40", "depth": 1, "parameters": 9, "seed": 0}
+    row: dict[str, Any] = {
+        "dataset": "digits",
+        "hidden_layers": "40",
+        "depth": 1,
+        "parameters": 9,
+        "seed": 0,
+        "defence": "copies",
+    }
     accuracies = {name: 0.5 for name in SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
     writer.append(Rows(table=[row | {"status": "trained"} | accuracies]))
     writer.finish({})
@@ -169,7 +178,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("name", ["table.parquet", "history.parquet", "run.json", "weights/trained-000.safetensors"])
+NETWORKS = file_name("trained", networks_of(SMALL.candidates[:2], SMALL.seeds))
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "history.parquet", "run.json", NETWORKS])
 def test_no_damage_to_a_file_of_a_run_goes_unseen(
     fuzz: Fuzz, long: bool, small_run: Path, tmp_path: Path, name: str, count: Callable[..., None]
 ) -> None:

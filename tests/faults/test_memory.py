@@ -66,7 +66,7 @@ def test_a_group_without_memory_goes_on_as_two(
     site: str, out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
     if site == "get_parameters" and not out:
-        site = "step"  # without a folder nothing is kept
+        site = "_step"  # without a folder nothing is kept
     monkeypatch.setattr(stages, "CALL_SECONDS", 0)
     expected = accuracies(orchestrator.run(PROTOCOL, execution("stack")))
     for index, error in enumerate(ERRORS.values()):

@@ -42,7 +42,7 @@ def build(case: Case, kind: type, **options: Any) -> Any:
     common = {"stem": case.stem, "activation": case.activation, "head_rate256": case.head_rate256, "batch": case.batch}
     step = kind(case.image_shape, CLASSES, case.hidden, **common, **options)
     for m in range(len(case.hidden)):
-        step.pour_in(m, parameters(case, m))
+        step.set_parameters(m, parameters(case, m))
     return step
 
 
@@ -89,9 +89,9 @@ def train(
     return step.train(images, labels, order, **{**plan(case, rate), **arguments})
 
 
-def pour_all(step: Any, case: Case) -> list[list[Tensor]]:
+def all_values(step: Any, case: Case) -> list[list[Tensor]]:
     """Every member's parameters."""
-    return [step.pour_out(m) for m in range(len(case.hidden))]
+    return [step.get_parameters(m) for m in range(len(case.hidden))]
 
 
 def assert_same(found: Any, expected: Any) -> None:
@@ -108,6 +108,6 @@ def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: f
 
     Adam moves a parameter whose gradient is but rounding by its full rate, so a few of them may differ.
     """
-    for m, (ours, theirs) in enumerate(zip(pour_all(found, case), pour_all(defined, case), strict=True)):
+    for m, (ours, theirs) in enumerate(zip(all_values(found, case), all_values(defined, case), strict=True)):
         for a, b, start in zip(ours, theirs, parameters(case, m), strict=True):
             assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)

@@ -115,8 +115,8 @@ def whole_life(stem, device, steps):
     step.poison()
     for m, widths in enumerate(hidden):
         shapes = reference.parameter_shapes(image_shape, 10, stem, widths)
-        step.pour_in(m, steps["parameters"][m])
-        assert [tuple(array.shape) for array in step.pour_out(m)] == shapes
+        step.set_parameters(m, steps["parameters"][m])
+        assert [tuple(array.shape) for array in step.get_parameters(m)] == shapes
     step.reset_optimizer()
     found = list(step.train(images, labels, order, learning_rates=rates))
     found.append(step.training_logits(images, order[:3]))
@@ -126,7 +126,7 @@ def whole_life(stem, device, steps):
         found += step.input_gradient(images, **options)
     for m in range(members):
         for moment in range(3):
-            found += step.pour_out(m, moment)
+            found += step.get_parameters(m, moment)
     assert step.steps == [3] * members
     step.set_steps([0] * members)
     return found
@@ -166,9 +166,9 @@ def test_the_definition_of_a_step_is_the_same(backend, state):
 
     def call():
         step = reference.Step(image_shape, 10, hidden, stem="conv2", batch=3, head_rate256=64)
-        step.pour_in(0, parameters)
+        step.set_parameters(0, parameters)
         found = [*step.train(images, labels, order, learning_rates=rates), step.training_logits(images, order[:3])]
-        return [*found, step.logits(images), *step.input_gradient(images, labels), *step.pour_out(0)]
+        return [*found, step.logits(images), *step.input_gradient(images, labels), *step.get_parameters(0)]
 
     expected = call()
     with STATES[state]():

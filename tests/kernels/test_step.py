@@ -14,13 +14,13 @@ from atras.kernels import Step, backends
 from atras.testing import assert_close, make_step_inputs, poisoned
 from populations import (
     Case,
+    all_values,
     assert_near_the_definition,
     assert_same,
     define,
     make,
     parameters,
     plan,
-    pour_all,
     train,
     work,
 )
@@ -213,7 +213,7 @@ def test_threads_and_runs_do_not_matter(case, precision):
         step = make(case, threads, precision=precision)
         images, labels, _ = work(case)
         results.append(
-            (train(step, case), pour_all(step, case), step.logits(images), step.input_gradient(images, labels))
+            (train(step, case), all_values(step, case), step.logits(images), step.input_gradient(images, labels))
         )
     for other in results[1:]:
         assert_same(other, results[0])
@@ -231,20 +231,20 @@ def test_neither_neighbours_nor_calls_matter(shape, precision):
     assert losses[[0, 2, 3]].isfinite().all()
     for m in (0, 2, 3):
         alone = make(case._replace(hidden=[case.hidden[m]]), 3, precision=precision)
-        alone.pour_in(0, parameters(case, m))
+        alone.set_parameters(0, parameters(case, m))
         parts = []
         for step, index in enumerate(order.split(16)):
             own = {"learning_rates": rates[m : m + 1], "keys": keys[m : m + 1], "first_step": step}
             parts.append(alone.train(images, labels, index, **own))
         assert_same([losses[m : m + 1], correct[m : m + 1]], [torch.cat(each, 1) for each in zip(*parts, strict=True)])
-        assert_same(alone.pour_out(0), company.pour_out(m))
+        assert_same(alone.get_parameters(0), company.get_parameters(m))
         assert_same(alone.logits(images)[0], company.logits(images)[m])
 
 
 @pytest.mark.parametrize("case", [DENSE[1], STEMS[0], STEMS[3], STEMS[4]], ids=str)
 def test_a_network_of_nan_gives_nan_and_counts_it(case):
     step = make(case)
-    step.pour_in(0, [torch.full_like(array, torch.nan) for array in parameters(case, 0)])
+    step.set_parameters(0, [torch.full_like(array, torch.nan) for array in parameters(case, 0)])
     images, labels, _ = work(case)
     assert step.logits(images)[0].isnan().all()
     gradient, _, zero, nan = step.input_gradient(images, labels)
@@ -257,17 +257,17 @@ def test_a_network_of_nan_gives_nan_and_counts_it(case):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("case", [DENSE[3], STEMS[4]], ids=str)
-def test_continues_from_what_it_poured_out(case, optimizer):
+def test_continues_from_parameters_and_moments_it_returned(case, optimizer):
     options = {"optimizer": optimizer, "momentum": 0.9}
     first, second = make(case, **options), make(case, **options)
     train(first, case)
     for m in range(len(case.hidden)):
         for moment in range(3 if optimizer == "adam" else 2):
-            second.pour_in(m, first.pour_out(m, moment), moment)
+            second.set_parameters(m, first.get_parameters(m, moment), moment)
     second.set_steps(first.steps)
     assert second.steps == [-(-case.images // case.batch)] * len(case.hidden)
     assert_same(train(second, case), train(first, case))
-    assert_same(pour_all(second, case), pour_all(first, case))
+    assert_same(all_values(second, case), all_values(first, case))
 
 
 def test_a_reset_optimizer_starts_anew():
@@ -275,10 +275,10 @@ def test_a_reset_optimizer_starts_anew():
     step = make(case)
     expected = train(step, case)
     for m in range(len(case.hidden)):
-        step.pour_in(m, parameters(case, m))
+        step.set_parameters(m, parameters(case, m))
     assert not torch.equal(train(step, case)[0], expected[0])
     for m in range(len(case.hidden)):
-        step.pour_in(m, parameters(case, m))
+        step.set_parameters(m, parameters(case, m))
     step.reset_optimizer()
     assert step.steps == [0, 0, 0]
     assert_same(train(step, case), expected)

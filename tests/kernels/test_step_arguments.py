@@ -85,10 +85,10 @@ def test_a_wrong_argument_is_named(change, message):
 def test_wrong_arguments_of_the_other_calls_are_named():
     step = Step((1, 8, 8), 10, [[8], [9]], optimizer="sgd")
     calls = [
-        (lambda: step.pour_in(2, []), "member (=2): expected a whole number from 0 to 1"),
-        (lambda: step.pour_out(0, 2), "moment (=2): expected a whole number from 0 to 1"),
-        (lambda: step.pour_in(0, []), "expected 4 arrays for member 0, got 0"),
-        (lambda: step.pour_in(0, step.pour_out(1)), "expected array 0 of member 0 [8, 64], got (9, 64)"),
+        (lambda: step.set_parameters(2, []), "member (=2): expected a whole number from 0 to 1"),
+        (lambda: step.get_parameters(0, 2), "moment (=2): expected a whole number from 0 to 1"),
+        (lambda: step.set_parameters(0, []), "expected 4 arrays for member 0, got 0"),
+        (lambda: step.set_parameters(0, step.get_parameters(1)), "expected array 0 of member 0 [8, 64], got (9, 64)"),
         (lambda: step.set_steps([1]), "expected steps of 2 members, got 1"),
         (lambda: step.set_steps([1, -1]), "steps (=-1): expected a whole number from 0"),
         (lambda: step.logits(IMAGES_OF_8.expand(3, 4, 1, 8, 8)), "expected images [N, 1, 8, 8] or [2, N, 1, 8, 8]"),

@@ -11,13 +11,13 @@ from atras.testing import assert_close, make_step_inputs, poisoned
 from populations import (
     CLASSES,
     Case,
+    all_values,
     assert_near_the_definition,
     assert_same,
     define,
     make,
     parameters,
     plan,
-    pour_all,
     work,
 )
 
@@ -174,7 +174,7 @@ def test_the_cross_entropys_cotangents_give_its_update(case, precision):
     # The cotangents differ in the last bits of a float32 (see above); bf16 rounds those that lie between two of its
     # numbers to the one or the other, by 2**-8 of themselves.
     share = 2e-5 if precision == "fp32" else 2e-3
-    for m, (ours, theirs) in enumerate(zip(pour_all(by_cotangents, case), pour_all(by_label, case), strict=True)):
+    for m, (ours, theirs) in enumerate(zip(all_values(by_cotangents, case), all_values(by_label, case), strict=True)):
         for a, b, start in zip(ours, theirs, parameters(case, m), strict=True):
             # A parameter of size 1 rounds by 6e-8 when it is moved.
             assert (a - b).norm() <= share * (b - start).norm() + 1e-7 * b.norm()
@@ -186,11 +186,11 @@ def test_training_logits_are_those_that_a_step_trains_on(case, precision):
     images, labels, order = work(case)
     rates, arguments = one_batch(case)
     step = make(case, 2, precision=precision)
-    before = pour_all(step, case)
+    before = all_values(step, case)
     step.poison()
     with poisoned():
         logits = step.training_logits(images, order, **arguments)
-    assert_same(pour_all(step, case), before)
+    assert_same(all_values(step, case), before)
     assert step.steps == [0] * len(case.hidden)
     assert_same(make(case, 1, precision=precision).training_logits(images, order, **arguments), logits)
     losses, correct = step.train(images, labels, order, learning_rates=rates, **arguments)
@@ -232,7 +232,7 @@ def test_threads_do_not_matter(case):
     for threads in (1, 2, 3):
         step = make(case, threads)
         losses = step.train(images, labels, order, learning_rates=rates, **arguments, cotangents=given)
-        results.append((losses, pour_all(step, case), step.input_gradient(images, cotangents=drawn(case, case.data))))
+        results.append((losses, all_values(step, case), step.input_gradient(images, cotangents=drawn(case, case.data))))
     for other in results[1:]:
         assert_same(other, results[0])
 

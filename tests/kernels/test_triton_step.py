@@ -15,7 +15,7 @@ import torch
 from atras.kernels import Step, backends
 from atras.kernels.step import gpu_layout
 from atras.testing import assert_close, make_step_inputs
-from populations import Case, assert_near_the_definition, assert_same, define, make, plan, pour_all, train, work
+from populations import Case, all_values, assert_near_the_definition, assert_same, define, make, plan, train, work
 
 pytest.importorskip("triton")
 
@@ -134,17 +134,17 @@ def test_a_diverging_neighbour_changes_nothing(case, device):
     first, again, beside = (make(case, device=device) for _ in range(3))
     losses = train(first, case, device=device, learning_rates=usual)[0]
     assert_same(train(again, case, device=device, learning_rates=usual)[0], losses)
-    assert_same(pour_all(again, case), pour_all(first, case))
+    assert_same(all_values(again, case), all_values(first, case))
     wild_losses = train(beside, case, device=device, learning_rates=wild)[0]
     assert not wild_losses[1].isfinite().all()
     for m in range(len(case.hidden)):
         if m != 1:
             assert_same(wild_losses[m], losses[m])
-            assert_same(beside.pour_out(m), first.pour_out(m))
+            assert_same(beside.get_parameters(m), first.get_parameters(m))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_calls_can_be_cut_anywhere_and_moments_poured(optimizer, device):
+def test_calls_can_be_cut_anywhere_and_moments_set(optimizer, device):
     case, options = DENSE[0], {"optimizer": optimizer, "momentum": 0.9}
     whole, stepped = (make(case, device=device, **options) for _ in range(2))
     expected = train(whole, case, device=device)
@@ -156,14 +156,14 @@ def test_calls_can_be_cut_anywhere_and_moments_poured(optimizer, device):
         other = make(case, device=device, **options)
         for m in range(len(case.hidden)):
             for moment in range(3 if optimizer == "adam" else 2):
-                other.pour_in(m, stepped.pour_out(m, moment), moment)
+                other.set_parameters(m, stepped.get_parameters(m, moment), moment)
         other.set_steps(stepped.steps)
         stepped = other
     assert_same([torch.cat(each, 1) for each in zip(*parts, strict=True)], expected)
-    assert_same(pour_all(stepped, case), pour_all(whole, case))
+    assert_same(all_values(stepped, case), all_values(whole, case))
     whole.reset_optimizer()
     assert whole.steps == [0] * len(case.hidden)
-    assert not any(array.any() for array in whole.pour_out(0, 1))
+    assert not any(array.any() for array in whole.get_parameters(0, 1))
 
 
 @pytest.mark.parametrize("case", [DENSE[1]], ids=str)
@@ -274,7 +274,7 @@ def test_graphs_change_no_bit(case, precision):
     launched._step.graphs.reason = "switched off"
     for _ in range(4):
         assert_same(train(replayed, case, device=device), train(launched, case, device=device))
-    assert_same(pour_all(replayed, case), pour_all(launched, case))
+    assert_same(all_values(replayed, case), all_values(launched, case))
     assert replayed.fallback == ""
     assert replayed._step.graphs.replays > 4
     assert launched._step.graphs.replays == 0
@@ -359,5 +359,5 @@ def test_training_logits_change_nothing(case, device):
     assert step.steps == [0] * len(case.hidden)
     results = [each.train(*there, order, learning_rates=rates, **arguments) for each in (step, untouched)]
     assert_same(*results)
-    assert_same(pour_all(step, case), pour_all(untouched, case))
+    assert_same(all_values(step, case), all_values(untouched, case))
     assert step.training_logits(there[0], order[:0]).shape == (len(case.hidden), 0, 10)

@@ -7,10 +7,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from atras.checks import whole
-from atras.errors import InputError, shown
+from atras.checks import number, whole
+from atras.errors import InputError
 
 from .layer import MAX_UNITS, Activate, Layer, Shape, register_layer
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _SPELLING = re.compile(
     r"c(?P<filters>\d{1,9})(k(?P<kernel>\d{1,9}))?(s(?P<stride>\d{1,9}))?(z(?P<padding>\d{1,9}|same))?(p(?P<pool>\d{1,9}))?"
-    r"(d(?P<dropout>0\.\d{1,9}))?",
+    r"(d(?P<dropout>0\.\d{1,400}))?",
     flags=re.ASCII,
 )
 
@@ -35,7 +36,8 @@ class Conv(Layer):
         filters: output channels, at least 1.
         kernel: rows and columns of the window, at least 1.
         stride: pixels from one window to the next, at least 1.
-        padding: rows and columns of zeros on each side; `same` keeps the image's size, with stride 1.
+        padding: rows and columns of zeros on each side; `same` keeps the image's size, with stride 1 and an odd
+            kernel.
         pool: side of the max-pool's window, which is also its stride; odd rows and columns left over are dropped.
             0 for none.
         dropout: share of the outputs dropped in training, rounded to 1/256.
@@ -61,14 +63,17 @@ class Conv(Layer):
             whole("padding", self.padding, 0, self.kernel - 1)
         elif self.stride != 1:
             raise InputError(f"stride (={self.stride}): expected 1 with padding same; give the padding as a number")
-        if not 0 <= self.dropout <= 0.99:
-            raise InputError(f"dropout (={shown(self.dropout)}): expected a number from 0 to 0.99")
+        elif self.kernel % 2 == 0:  # torch would warn of a copy
+            raise InputError(
+                f"kernel (={self.kernel}): expected an odd number with padding same; give the padding as a number"
+            )
+        number("dropout", self.dropout, 0.0, 0.99)
 
     def __str__(self) -> str:
         parts = {"k": "kernel", "s": "stride", "z": "padding", "p": "pool", "d": "dropout"}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         values = [(letter, name, getattr(self, name)) for letter, name in parts.items()]
-        return f"c{self.filters}" + "".join(f"{letter}{v}" for letter, name, v in values if v != defaults[name])
+        return f"c{self.filters}" + "".join(f"{letter}{_plain(v)}" for letter, name, v in values if v != defaults[name])
 
     @classmethod
     def parse(cls, text: str) -> Conv | None:
@@ -134,3 +139,8 @@ class Conv(Layer):
     @property
     def rate256(self) -> int:
         return round(self.dropout * 256)
+
+
+def _plain(value: float | str) -> str:
+    """A value without an exponent, whose hyphen would end the layer in a candidate's name."""
+    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What every layer is, and the register of layers by kind."""
+"""The base class of layers, and the register of layers by kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor is: it maps tasks to their rows, in an order of its own."""
+"""The base class of executors: an executor maps tasks to their rows, in an order of its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""The summary of a run as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atras.analysis import summary_table
+from atras.analysis.summary_table import summary_lines
+from atras.networks import PAPER_CANDIDATES
+from atras.results.schemas import ACCURACIES
+from atras.results.writer import Writer
+from made_rows import NAMES, Rows, results_of, run_info, seeded, table_row
+
+
+def paper_sized(width: int = 80) -> list[str]:
+    rows = [
+        table_row(c.name, accuracy=0.1234, parameters=10 ** (index % 10), status=("trained", "diverged")[index % 2])
+        for index, c in enumerate(PAPER_CANDIDATES)
+    ]
+    return summary_lines(results_of(rows), width)
+
+
+@pytest.mark.parametrize("width", [20, 80, 100, 200])
+def test_summary_fits_the_width_and_names_every_candidate(width: int) -> None:
+    lines = paper_sized(width)
+    assert max(map(len, lines)) <= max(width, 80)
+    first_words = {line.split()[0] for line in lines if line.strip()}
+    assert {candidate.name for candidate in PAPER_CANDIDATES} <= first_words
+
+
+def test_figures_stand_under_their_headings_white_box_before_static() -> None:
+    figures: dict[str, Any] = {name: 0.1 * (index + 1) for index, name in enumerate(ACCURACIES)}
+    lines = summary_lines(results_of([table_row("16-64-256-1024", parameters=1_401_234, **figures)]))
+    assert lines[:3] == [
+        "hidden layers params  train   test attack    adv    adv    after  after status",
+        "                                   before  train   test whitebox static",
+        "16-64-256-1024 1.40M 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000 trained",
+    ]
+    assert lines[4:] == [
+        "means by depth, over the members that trained",
+        "depth        trained  train   test attack    adv    adv    after  after",
+        "                                   before  train   test whitebox static",
+        "4                1/1 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000",
+    ]
+
+
+def test_a_long_name_stands_above_its_figures() -> None:
+    lines = summary_lines(results_of([table_row(NAMES[0]), table_row("1-" * 99 + "1")]))
+    assert lines[2] == NAMES[0]
+    assert lines[3].startswith(" " * 16 + "1000 0.9000")
+    assert "".join(lines[4:7]) == "1-" * 99 + "1"
+
+
+def test_missing_accuracies_are_dashes() -> None:
+    lines = summary_lines(results_of([table_row("40", accuracy=None, status="diverged")]))
+    assert lines[2].split() == ["40", "1000", *"-------", "diverged"]
+    assert lines[-1].split() == ["1", "0/1", *"-------"]
+
+
+def test_several_seeds_are_said_to_be_means() -> None:
+    assert "means over 2 seeds; the status is that of the worst seed" in summary_lines(seeded())
+    assert not any("seeds" in line for line in paper_sized())
+
+
+def test_a_run_without_rows_has_a_summary() -> None:
+    assert summary_lines(Writer(None, run_info()).finish({}))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (99_999, "99999"),
+        (100_000, "100k"),
+        (999_500, "1.00M"),
+        (12_345_678, "12.3M"),
+        (4_294_967_296, "4.29G"),
+    ],
+)
+def test_counts_are_shortened_to_three_digits(count: int, text: str) -> None:
+    assert summary_table._short(count) == text
+
+
+def test_names_in_foreign_results_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, run_info(("\x1b[2J",), dataset="\x1b[2J"))
+    writer.append(Rows(table=[table_row("\x1b[2J", 0), table_row("\x1b[2J", 1)]))
+    found = writer.finish({})
+    found.run["status"] = "\x1b[2J"
+    for text in (repr(found), *summary_lines(found)):
+        assert text.isprintable()
+    assert any(line.startswith(r"\x1b[2J") for line in summary_lines(found))
