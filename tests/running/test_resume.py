@@ -81,9 +81,10 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int = 1, go_on
     with monkeypatch.context() as patch:
         patch.setattr(GroupTask, "forget", dying)
         patch.setattr(orchestrator._Run, "leave", lambda *_: None)
-        start = (
-            (lambda: run(PROTOCOL, execution, out=folder)) if go_on is None else lambda: resume(folder, execution=go_on)
-        )
+
+        def start() -> Results:
+            return run(PROTOCOL, execution, out=folder) if go_on is None else resume(folder, execution=go_on)
+
         with pytest.raises(Killed):
             start()
 
@@ -142,9 +143,8 @@ def test_a_plan_made_anew_keeps_finished_groups(
     assert results.table.filter(own).equals(whole.table.filter(own))
     assert results.metrics.filter(own).equals(whole.metrics.filter(own))
     assert results.table["hidden_layers"].to_list() == whole.table["hidden_layers"].to_list()
-    print(results.timings, groups)
     for number, group in enumerate(groups):
-        trained = results.timings.filter(pl.col("group") == number, pl.col("phase") == "train")
+        trained = results.timings.filter(pl.col("group") == number, pl.col("phase") == "train-trained")
         assert trained["members"].to_list() == [len(group["members"])], number
     assert results.timings["group"].drop_nulls().unique().sort().to_list() == list(range(len(groups)))
 
