@@ -90,10 +90,10 @@ class Plan:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
-        if any(group.engine != plan.engine for group in groups):
-            raise InputError(f"plan: expected groups of its engine {plan.engine}; plan anew")
-        if plan.precision not in ENGINES.get(plan.engine).precisions:
-            raise InputError(f"plan: engine {plan.engine} does not compute in {plan.precision}; plan anew")
+        # A run that went on with another engine keeps the groups that the one before has finished.
+        for engine in {plan.engine, *(group.engine for group in groups)}:
+            if plan.precision not in ENGINES.get(engine).precisions:
+                raise InputError(f"plan: engine {engine} does not compute in {plan.precision}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
         if Counter(planned) != Counter(members_of(protocol.candidates, protocol.seeds)):
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")

@@ -163,7 +163,7 @@ def finished_run(folder: Path) -> Path:
         "defence": "copies",
     }
     accuracies = {name: 0.5 for name in SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
-    writer.append(Rows(table=[row | {"status": "trained"} | accuracies]))
+    writer.append(Rows(table=[row | {"defence": "copies", "status": "trained"} | accuracies]))
     writer.finish({})
     return folder
 
