@@ -64,7 +64,7 @@ def json_with_checksum(document: Mapping[str, Any]) -> bytes:
 
 
 def _start(mark: bytes, content: bytes | mmap.mmap) -> int:
-    found = content.find(mark)
-    if found < 0:
+    place = content.find(mark)
+    if place < 0:
         raise ValueError("it has no checksum")
-    return found + len(mark)
+    return place + len(mark)

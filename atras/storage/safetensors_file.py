@@ -77,8 +77,8 @@ def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
         file_format, Raises: as `read`.
         prefix: of names.
     """
-    found = path.stat()
-    metadata = _checked(path, file_format, found.st_ino, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    metadata = _checked(path, file_format, status.st_ino, status.st_size, status.st_mtime_ns)
     with safetensors.safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return Content(metadata, {name.removeprefix(prefix): file.get_tensor(name) for name in names})

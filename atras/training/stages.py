@@ -56,7 +56,7 @@ class Snapshot:
 
 
 class Watcher:
-    """Told of a group's progress and asked between its calls; this one hears nothing, keeps nothing and never stops."""
+    """Base class of watchers: told of a group's progress and asked between its calls; keeps nothing and never stops."""
 
     keeps = False
     """Whether `keep` is to be called."""
