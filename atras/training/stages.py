@@ -37,7 +37,7 @@ GROWTH = 16
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a group stands; a run that goes on from it gives bitwise what it would have given.
+    """The state of a group; a run that goes on from it gives bitwise what it would have given.
 
     Args:
         stage: the one under way, of `STAGES`, or `DONE`.
