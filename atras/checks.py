@@ -55,9 +55,9 @@ def distinct(name: str, values: object, check: Callable[[object], None]) -> None
 
 def schema(record: Mapping[str, Any]) -> None:
     """Refuse the content of a run.json or search.json that was written under another schema."""
-    found = record.get("schema")
-    if type(found) is not int or found != SCHEMA:
-        which = "an earlier schema" if found is None else f"schema {shown(found)}"
+    written = record.get("schema")
+    if type(written) is not int or written != SCHEMA:
+        which = "an earlier schema" if written is None else f"schema {shown(written)}"
         raise InputError(
             f"schema: expected {SCHEMA}, but this was written by {which} of atras; run it again with its settings"
         )

@@ -33,8 +33,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     index = int(name.partition(":")[2] or 0)
     if index >= count:
-        found = f"{count} CUDA device(s)" if count else "none that torch can use"
-        raise InputError(f"device (={name!r}): expected a GPU of this machine, found {found}; use --device cpu or auto")
+        gpus = f"{count} CUDA device(s)" if count else "none that torch can use"
+        raise InputError(f"device (={name!r}): expected a GPU of this machine, found {gpus}; use --device cpu or auto")
     return torch.device("cuda", index)
 
 
@@ -64,13 +64,13 @@ def total_memory(device: torch.device) -> int:
 
 def versions() -> dict[str, str | None]:
     """Installed version of everything that can change a figure; None where it is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def describe(device: torch.device) -> dict[str, Any]:

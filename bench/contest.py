@@ -120,7 +120,7 @@ class Contest:
     def differences(self) -> dict[str, Difference]:
         """The distance of each contestant's first losses from the reference's."""
         batches = self.population.batches(CHECK_STEPS)
-        losses, found = {}, {}
+        losses, differences = {}, {}
         for name, contestant in self.contestants(dict.fromkeys((REFERENCE, "atras", *self.peers)), dropout=False):
             ready = contestant.prepare(batches)
             with self._settings(name):
@@ -129,18 +129,18 @@ class Contest:
                 if name in COMPILED:
                     self.compile_seconds[name] = time.perf_counter() - start
                 losses[name] = torch.cat([first, contestant.train(ready[1:])])
-            found[name] = Difference.of(losses[name], losses[REFERENCE], contestant.precision)
-        return found
+            differences[name] = Difference.of(losses[name], losses[REFERENCE], contestant.precision)
+        return differences
 
     def step_seconds(self) -> dict[str, float]:
         """Seconds of a single step of each contestant, to plan by."""
         batches = self.population.batches(2)
-        found = {}
+        seconds = {}
         for name, contestant in self.contestants(("atras", *self.peers), dropout=True):
             ready = contestant.prepare(batches)
             self._seconds(name, contestant, ready[:1])
-            found[name] = self._seconds(name, contestant, ready[1:])
-        return found
+            seconds[name] = self._seconds(name, contestant, ready[1:])
+        return seconds
 
     def times(self, steps: int, rounds: int, say: Callable[[str], None]) -> Times:
         """Seconds a step of each contestant in each round, all taking their turn."""

@@ -112,17 +112,17 @@ def _ratio(above: float, below: float) -> float:
     return above / below
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """The figures as text."""
     text = []
-    if rows := found.get("against_loops"):
+    if rows := figures.get("against_loops"):
         text.append(f"{'members':>7} {'atras s/step':>13} {'best loop':>24} {'s/step':>9} {'ratio':>6}")
         text += [
             f"{row['members']:>7} {row['atras_seconds']:>13.5f} {row['best_loop']:>24} "
             f"{row['best_loop_seconds']:>9.5f} {row['ratio']:>6.2f}"
             for row in rows
         ]
-    if cost := found.get("cost_a_member"):
+    if cost := figures.get("cost_a_member"):
         few, many = (f"{1e6 * value:.0f} us" for value in cost["seconds_a_step_and_member"])
         text.append(
             f"a step and member: {few} with {cost['members'][0]} members, {many} with {cost['members'][1]}; "
@@ -138,19 +138,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     try:
         if options.members:
-            found["against_loops"] = against_loops(options, say)
+            figures["against_loops"] = against_loops(options, say)
         if options.seeds:
-            found["cost_a_member"] = cost_a_member(options, say)
+            figures["cost_a_member"] = cost_a_member(options, say)
         if options.json:
-            options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     except (InputError, OSError) as error:
         say(f"members.py: {error}")
         return 2
-    print("\n".join(lines(found)))
-    return int(any(row["ratio"] < SLOWEST for row in found.get("against_loops", [])))
+    print("\n".join(lines(figures)))
+    return int(any(row["ratio"] < SLOWEST for row in figures.get("against_loops", [])))
 
 
 if __name__ == "__main__":

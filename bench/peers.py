@@ -165,7 +165,7 @@ def choose_candidates(contest: Contest, options: argparse.Namespace, say: Callab
 def compete(contest: Contest, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """The contest's figures as JSON values: losses first, and times only if those are equal."""
     differences = contest.differences()
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "losses_equal": all(difference.acceptable for difference in differences.values()),
         "loss_differences": {
             name: difference._asdict() | {"equal": difference.acceptable} for name, difference in differences.items()
@@ -177,58 +177,58 @@ def compete(contest: Contest, options: argparse.Namespace, say: Callable[[str], 
             f"  {name:<24} {difference.first:.0e} {difference.middle:.0e} {difference.largest:.0e}"
             + " WRONG" * (not difference.acceptable)
         )
-    if not found["losses_equal"]:
-        return found
+    if not figures["losses_equal"]:
+        return figures
     times = contest.times(options.steps, options.rounds, say)
-    found["gemm_peak_gflops"] = times.peaks
+    figures["gemm_peak_gflops"] = times.peaks
     plan = contest.population.plan
-    found["atras"] = contest.figures("atras", times) | {"engine": plan.engine, "precision": plan.precision}
-    found["peers"] = {name: contest.figures(name, times) for name in contest.peers}
+    figures["atras"] = contest.figures("atras", times) | {"engine": plan.engine, "precision": plan.precision}
+    figures["peers"] = {name: contest.figures(name, times) for name in contest.peers}
     ratios = {
         name: [theirs / ours for theirs, ours in zip(times.seconds[name], times.seconds["atras"], strict=True)]
         for name in contest.peers
     }
-    found["ratios"] = {name: statistics.median(values) for name, values in ratios.items()}
-    found["ratios_spread"] = {name: [min(values), max(values)] for name, values in ratios.items()}
-    return found
+    figures["ratios"] = {name: statistics.median(values) for name, values in ratios.items()}
+    figures["ratios_spread"] = {name: [min(values), max(values)] for name, values in ratios.items()}
+    return figures
 
 
 def merged(contests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all contests in one: atras' own are those of the first."""
-    found = contests[0]
+    figures = contests[0]
     for other in contests[1:]:
-        found["losses_equal"] &= other["losses_equal"]
+        figures["losses_equal"] &= other["losses_equal"]
         for key in ("loss_differences", "peers", "ratios", "ratios_spread"):
-            found[key] = other.get(key, {}) | found.get(key, {})
-    return found
+            figures[key] = other.get(key, {}) | figures.get(key, {})
+    return figures
 
 
-def table(found: dict[str, Any], options: argparse.Namespace) -> list[str]:
+def table(figures: dict[str, Any], options: argparse.Namespace) -> list[str]:
     """The figures as text."""
-    environment, protocol, peaks = found["environment"], found["protocol"], found["gemm_peak_gflops"]
+    environment, protocol, peaks = figures["environment"], figures["protocol"], figures["gemm_peak_gflops"]
     where = environment["gpu"]["name"] if environment["gpu"] else environment["cpu"]["model"]
     lines = [
         f"{protocol['dataset']}, stem {protocol['stem']}, {len(protocol['candidates'])} candidates x "
         f"{len(protocol['seeds'])} seeds, batch {protocol['batch_size']}; {where}, "
         f"{environment['cpu']['threads']} threads, torch {environment['versions']['torch']}",
-        f"atras: engine {found['atras']['engine']}, {found['atras']['precision']}; GEMM peak fp32 {peaks['fp32']:.0f}, "
-        f"bf16 {peaks['bf16']:.0f} GFLOP/s",
+        f"atras: engine {figures['atras']['engine']}, {figures['atras']['precision']}; GEMM peak "
+        f"fp32 {peaks['fp32']:.0f}, bf16 {peaks['bf16']:.0f} GFLOP/s",
         f"medians of {options.rounds} rounds in turn, {options.steps} steps in all; not counted: planning, set-up and "
         f"the first {WARM_UP_STEPS} steps",
         f"{'':<24} members {'s/step':>9} {'[min .. max]':>20} {'GFLOP/s':>8} {'x atras':>8} {'[min .. max]':>15}",
     ]
-    for name, row in {"atras": found["atras"], **found["peers"]}.items():
+    for name, row in {"atras": figures["atras"], **figures["peers"]}.items():
         low, high = row["seconds_spread"]
         line = f"{name:<24} {row['members']:>7} {row['seconds_per_step']:>9.4f} {f'[{low:.4f} .. {high:.4f}]':>20}"
         line += f" {row['gflops']:>8.1f}"
         if name != "atras":
-            low, high = found["ratios_spread"][name]
-            line += f" {found['ratios'][name]:>8.2f} {f'[{low:.2f} .. {high:.2f}]':>15}"
+            low, high = figures["ratios_spread"][name]
+            line += f" {figures['ratios'][name]:>8.2f} {f'[{low:.2f} .. {high:.2f}]':>15}"
         lines.append(line)
     return lines + [
-        f"{name}: its first step, which compiles, took {found['peers'][name]['compile_seconds']:.1f} s"
+        f"{name}: its first step, which compiles, took {figures['peers'][name]['compile_seconds']:.1f} s"
         for name in COMPILED
-        if name in found["peers"]
+        if name in figures["peers"]
     ]
 
 
@@ -242,20 +242,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         contests = make_contests(options, say)
         population = contests[0].population
-        found = merged([compete(contest, options, say) for contest in contests])
+        figures = merged([compete(contest, options, say) for contest in contests])
         protocol = population.protocol
         shown = protocol.to_dict() | {"hash": protocol.hash, "stem": population.spec.stem_name}
-        found = {"protocol": shown, **found, "environment": describe(population.device)}
+        figures = {"protocol": shown, **figures, "environment": describe(population.device)}
         if options.json:
-            options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     except (InputError, OSError) as error:
         say(f"peers.py: {error}")
         return 2
-    wrong = [name for name, difference in found["loss_differences"].items() if not difference["equal"]]
+    wrong = [name for name, difference in figures["loss_differences"].items() if not difference["equal"]]
     if wrong:
         say(f"peers.py: losses differ from those of {REFERENCE}: {', '.join(wrong)}; no times are compared")
         return 1
-    print("\n".join(table(found, options)))
+    print("\n".join(table(figures, options)))
     return 0
 
 

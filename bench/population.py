@@ -56,13 +56,13 @@ class Population:
     def batches(self, count: int) -> list[Batch]:
         """Batches of the training set, each drawn anew, in an order of its own for each seed."""
         images, labels = self.data.train.images, self.data.train.labels
-        found = []
+        batches = []
         for step in range(count):
             draws = [torch.Generator().manual_seed(1000 * row + step) for row in range(len(self.protocol.seeds))]
             picks = torch.stack([torch.randperm(len(labels), generator=draw)[: self.batch_size] for draw in draws])
             picks = picks.to(labels.device)
-            found.append(Batch(pixels(images[picks], torch.float32), labels[picks], picks))
-        return found
+            batches.append(Batch(pixels(images[picks], torch.float32), labels[picks], picks))
+        return batches
 
 
 def initial_weights(spec: Spec, members: Sequence[atras.networks.Member]) -> list[dict[str, Tensor]]:

@@ -20,11 +20,11 @@ STACK_LIMIT = 32
 
 def stacks(task: Task) -> list[list[int]]:
     """Indices of the members that are stacked: those of one depth, at most STACK_LIMIT at once."""
-    found = []
+    groups = []
     for depth in sorted({len(member.hidden) for member in task.members}):
         same = [index for index, member in enumerate(task.members) if len(member.hidden) == depth]
-        found += [same[start : start + STACK_LIMIT] for start in range(0, len(same), STACK_LIMIT)]
-    return found
+        groups += [same[start : start + STACK_LIMIT] for start in range(0, len(same), STACK_LIMIT)]
+    return groups
 
 
 def stack_weights(shapes: dict[str, torch.Size], members: Sequence[Member]) -> dict[str, Tensor]:
@@ -115,11 +115,11 @@ class JaxVmap(Contestant):
                 losses[step].append((indices, each))
             group[1] = state
         self.steps += len(batches)
-        found = torch.empty(len(batches), len(self.task.members))
+        table = torch.empty(len(batches), len(self.task.members))
         for step, parts in enumerate(losses):
             for indices, each in parts:
-                found[step, indices] = torch.tensor(each.tolist())
-        return found
+                table[step, indices] = torch.tensor(each.tolist())
+        return table
 
     def _update(self, state: Any, keys: Any, step: Any, x: Any, y: Any) -> Any:
         jax, (weights, first, second) = self.jax, state

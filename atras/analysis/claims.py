@@ -64,7 +64,7 @@ def claims(results: Results, dataset: PaperName | None = None) -> list[Claim]:
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)
     run = results.table
-    honest = robust_column(results)
+    column = robust_column(results)
     small = "largest at one hidden layer"
     return [
         _two_layers(run, paper, dataset),
@@ -72,7 +72,7 @@ def claims(results: Results, dataset: PaperName | None = None) -> list[Claim]:
         _smallest("recovery (static) is largest on small networks", small, run, paper, STATIC),
         _smallest("recovery (white-box) is largest on small networks", small, run, None, WHITE_BOX),
         _smallest("small networks are most robust (static)", small, run, paper, "attacked_accuracy_after_static"),
-        _smallest("small networks are most robust (white-box)", small, run, None, honest),
+        _smallest("small networks are most robust (white-box)", small, run, None, column),
         _smallest("post-defence accuracy is best on small", small, run, paper, "adversarial_test_accuracy"),
         _faster(results),
         _transfers(results),
@@ -83,37 +83,37 @@ def _two_layers(run: pl.DataFrame, paper: pl.DataFrame | None, dataset: PaperNam
     name = "two-hidden-layer networks lose accuracy"
     stated = "a loss" if dataset is None else f"{STATED_RECOVERY[dataset][0]:+.4f}"
     of_paper = None if paper is None else _mean(paper.filter(pl.col("depth") == 2), STATIC)
-    found, unit = _group_mean(run, [2], STATIC)
+    interval, unit = _group_mean(run, [2], STATIC)
     text = f"mean static recovery of two hidden layers, {unit}"
-    return _claim(name, stated, of_paper, found, text, sign=-1)
+    return _claim(name, stated, of_paper, interval, text, sign=-1)
 
 
 def _larger(run: pl.DataFrame, paper: pl.DataFrame | None, dataset: PaperName | None) -> Claim:
     name = f"networks of {LARGE} and more hidden layers recover little"
     large = pl.col("depth") >= LARGE
     depths = run.filter(large)["depth"].unique().to_list()
-    found, unit = _group_mean(run, depths, STATIC, trained_only=False)
+    interval, unit = _group_mean(run, depths, STATIC, trained_only=False)
     text = f"mean static recovery of {LARGE} and more hidden layers, untrained members included, {unit}"
     if dataset is None or paper is None:
         text += "; the paper states no figure for this data set"
         stated = " and ".join(f"{figures[1]:+.4f} ({other})" for other, figures in STATED_RECOVERY.items())
-        return _claim(name, stated, None, found, text, sign=0)
+        return _claim(name, stated, None, interval, text, sign=0)
     figure = STATED_RECOVERY[dataset][1]
     of_paper = _mean(paper.filter(large), STATIC)
     # The text has two decimals of a percent.
     of_table: Verdict = "holds" if of_paper is not None and abs(of_paper - figure) < 1e-4 else "fails"
     verdict: Verdict = "unresolved"
-    if found is not None and found.low is not None and found.high is not None:
-        verdict = "holds" if found.low <= figure <= found.high else "fails"
-    return Claim(name, f"{figure:+.4f}", of_paper, *_ends(found), verdict, text, of_table)
+    if interval is not None and interval.low is not None and interval.high is not None:
+        verdict = "holds" if interval.low <= figure <= interval.high else "fails"
+    return Claim(name, f"{figure:+.4f}", of_paper, *_ends(interval), verdict, text, of_table)
 
 
 def _smallest(name: str, stated: str, run: pl.DataFrame, paper: pl.DataFrame | None, column: str) -> Claim:
     of_paper = None
     if paper is not None:
         of_paper = _gap(_by_depth(paper, column))[0]
-    found, text = _lead(run, column)
-    return _claim(name, stated, of_paper, found, text, sign=1)
+    interval, text = _lead(run, column)
+    return _claim(name, stated, of_paper, interval, text, sign=1)
 
 
 def _lead(run: pl.DataFrame, column: str) -> tuple[Interval | None, str]:
@@ -132,12 +132,12 @@ def _lead(run: pl.DataFrame, column: str) -> tuple[Interval | None, str]:
             differences = [one[seed] - best[seed] for seed in one]
             return bootstrap_mean(differences, confidence=confidence), f"{text}, over {len(one)} seeds"
     left, right = (_candidate_means(run, [depth], column, trained_only=True) for depth in (1, other))
-    found = mean_difference(left, right, confidence=confidence)
-    if found.low is None or found.high is None:
-        return found, f"{text}; too few candidates for an interval, run with --seeds 0-{ENOUGH_SEEDS - 1}"
+    interval = mean_difference(left, right, confidence=confidence)
+    if interval.low is None or interval.high is None:
+        return interval, f"{text}; too few candidates for an interval, run with --seeds 0-{ENOUGH_SEEDS - 1}"
     # Two candidates a side give Student's quantile a reach that no difference of accuracies has.
-    found = Interval(found.mean, max(found.low, -1.0), min(found.high, 1.0))
-    return found, f"{text}, over candidates (over seeds from {ENOUGH_SEEDS} on)"
+    interval = Interval(interval.mean, max(interval.low, -1.0), min(interval.high, 1.0))
+    return interval, f"{text}, over candidates (over seeds from {ENOUGH_SEEDS} on)"
 
 
 def _gap(means: dict[int, float]) -> tuple[float, int]:
@@ -186,11 +186,11 @@ def _faster(results: Results) -> Claim:
     correlation = rank_correlation(frame["parameters"], frame["seconds"])
     low, high = min(seconds, key=lambda key: sizes[key]), max(seconds, key=lambda key: sizes[key])
     text = (
-        f"rank correlation of parameters and solo step seconds over {len(seconds)} candidates; "
+        f"rank correlation of parameters and single-network step seconds over {len(seconds)} candidates; "
         f"{1e3 * seconds[low]:.2f} ms a step for {low}, {1e3 * seconds[high]:.2f} ms for {high}"
     )
-    found = None if correlation is None else _correlation_interval(correlation, len(seconds))
-    return _claim(name, stated, None, found, text, sign=1)
+    interval = None if correlation is None else _correlation_interval(correlation, len(seconds))
+    return _claim(name, stated, None, interval, text, sign=1)
 
 
 def _correlation_interval(correlation: float, n: int) -> Interval:
@@ -213,13 +213,13 @@ def _transfers(results: Results) -> Claim:
     up, down = (_kept_shares(pairs.filter(way), unit) for way in (pl.col("larger"), ~pl.col("larger")))
     if not up:
         return _claim(name, stated, None, None, "needs candidates of several sizes that attacks can turn", sign=1)
-    found = bootstrap_mean(up) if len(up) >= ENOUGH_SEEDS else Interval(sum(up) / len(up), None, None)
+    interval = bootstrap_mean(up) if len(up) >= ENOUGH_SEEDS else Interval(sum(up) / len(up), None, None)
     back = f"{sum(down) / len(down):.3f}" if down else "-"
     text = (
         f"share of a larger network's own white-box loss that attacks from smaller ones cause, over {len(up)} "
         f"{unit}s (from larger to smaller: {back}); holds above {TRANSFER_SHARE}"
     )
-    return _claim(name, stated, None, found, text, sign=1, threshold=TRANSFER_SHARE)
+    return _claim(name, stated, None, interval, text, sign=1, threshold=TRANSFER_SHARE)
 
 
 def transfer_effects(results: Results) -> pl.DataFrame:
@@ -257,8 +257,8 @@ def _kept_shares(pairs: pl.DataFrame, unit: str) -> list[float]:
     return (sums["loss"] / sums["own_loss"]).to_list()
 
 
-def _ends(found: Interval | None) -> tuple[float | None, float | None, float | None]:
-    return (None, None, None) if found is None else (found.mean, found.low, found.high)
+def _ends(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
 
 
 def _mean(frame: pl.DataFrame, column: str) -> float | None:
@@ -270,7 +270,7 @@ def _claim(
     name: str,
     stated: str,
     of_paper: float | None,
-    found: Interval | None,
+    interval: Interval | None,
     text: str,
     *,
     sign: int,
@@ -278,12 +278,12 @@ def _claim(
 ) -> Claim:
     """A claim that its figure lies above (sign 1) or below (-1) a threshold; sign 0 for one that cannot be judged."""
     of_table = _verdict(Interval(of_paper, of_paper, of_paper), sign, 0.0) if of_paper is not None else "unresolved"
-    verdict = _verdict(found, sign, threshold) if found is not None else "unresolved"
-    return Claim(name, stated, of_paper, *_ends(found), verdict, text, of_table)
+    verdict = _verdict(interval, sign, threshold) if interval is not None else "unresolved"
+    return Claim(name, stated, of_paper, *_ends(interval), verdict, text, of_table)
 
 
-def _verdict(found: Interval, sign: int, threshold: float) -> Verdict:
-    if found.low is None or found.high is None:
+def _verdict(interval: Interval, sign: int, threshold: float) -> Verdict:
+    if interval.low is None or interval.high is None:
         return "unresolved"
-    worst, best = sorted((sign * (found.low - threshold), sign * (found.high - threshold)))
+    worst, best = sorted((sign * (interval.low - threshold), sign * (interval.high - threshold)))
     return "holds" if worst > 0 else "fails" if best < 0 else "unresolved"

@@ -84,7 +84,7 @@ def compare_lines(a: Results, b: Results) -> list[str]:
 
 def _warning(name: str, left: object, right: object) -> str:
     if isinstance(left, list) and isinstance(right, list):
-        common = len([value for value in left if value in right])
-        return f"  {name}: {len(left)} and {len(right)}, {common} in common"
+        shared = len([value for value in left if value in right])
+        return f"  {name}: {len(left)} and {len(right)}, {shared} in common"
     text = f"  {name}: {left} and {right}"
     return text if len(text) <= 80 else f"{text[:77]}..."

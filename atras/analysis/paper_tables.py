@@ -205,7 +205,7 @@ def text_against_tables() -> pl.DataFrame:
         two, large = members.filter(pl.col("depth") == 2), members.filter(pl.col("depth") >= LARGE)
         best = trained.group_by("depth").agg(pl.col("attacked_accuracy_after_static").mean())
         above = pl.col("attacked_accuracy_after_static") > pl.col("adversarial_test_accuracy")
-        found = {
+        statements = {
             "mean recovery, two hidden layers": (STATED_RECOVERY[dataset][0], two["recovery_static"].mean()),
             f"mean recovery, {LARGE} and more": (STATED_RECOVERY[dataset][1], large["recovery_static"].mean()),
             "two-layer rows that lost accuracy": (None, (two["recovery_static"] < 0).sum()),
@@ -215,7 +215,7 @@ def text_against_tables() -> pl.DataFrame:
             "rows at one class's share, defended": (None, one_class(dataset)["after"].sum()),
             "rows better attacked than clean": (None, len(members.filter(above))),
         }  # fmt: skip
-        rows += [(statement, dataset, stated, float(figure)) for statement, (stated, figure) in found.items()]
+        rows += [(statement, dataset, stated, float(figure)) for statement, (stated, figure) in statements.items()]
     schema = {"statement": pl.String, "dataset": pl.String, "stated": pl.Float64, "tables": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

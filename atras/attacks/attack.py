@@ -45,7 +45,12 @@ class AttackSpec(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """Passes of images through a network: forward ones, and gradients of the images, which take two forward ones."""
+    """Number of passes of an image through a network.
+
+    Args:
+        forward: forward passes.
+        gradient: gradients of the image; each takes the work of two forward passes.
+    """
 
     forward: float = 0
     gradient: float = 0
@@ -57,7 +62,7 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True)
 class Start:
-    """Where an attack on some images begins.
+    """Starting values of an attack on some images.
 
     Args:
         clean_logits: [M, B, Y] of the images, where they are known already.

@@ -21,6 +21,10 @@ def starts(networks: Classifier, images: Tensor, name: str, split: str = "test",
         name: of the attack.
         split: `train` or `test`.
         first: number of the first image.
+
+    Returns:
+        From the number of a restart to the starts, uniform in [-1, 1), of the images' dtype and on their device:
+        [B, C, H, W] where all members have one seed, otherwise [M, B, C, H, W].
     """
 
     def draw(restart: int) -> Tensor:

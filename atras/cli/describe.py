@@ -88,15 +88,15 @@ def _default(value: object) -> str:
 
 def _meanings(choice: type) -> dict[str, str]:
     """The meaning of each option, from the docstrings of a class and of its base classes."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(choice.__mro__):
         text = inspect.cleandoc(vars(base).get("__doc__") or "")
         block = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, flags=re.MULTILINE)
         for names, meaning in re.findall(
             r"^    ([\w, ]+): (.*(?:\n     +.*)*)", block[1] if block else "", re.MULTILINE
         ):
-            found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
-    return found
+            meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return meanings
 
 
 def _section(title: str, header: list[str], rows: list[list[str]]) -> str:

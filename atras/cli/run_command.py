@@ -68,12 +68,12 @@ def _run(
     folder = _folder(command, protocol)
     reporter = choose_reporter(command.quiet)
     with _stoppable(folder / "run.json") as signals:
-        common: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
+        arguments: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if command.resume is None:
-                results = begin(protocol, execution, out=folder, config_plan=plan, **common)
+                results = begin(protocol, execution, out=folder, config_plan=plan, **arguments)
             else:
-                results = resume(folder, protocol, execution, **common)
+                results = resume(folder, protocol, execution, **arguments)
         finally:
             reporter.close()
     from atras.analysis import summary_lines
@@ -91,11 +91,11 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
         return None
     folder = _folder(command, protocol)
     with _stoppable(folder / SUMMARY) as signals:
-        common: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
+        arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            results = search(protocol, execution, most, folder, **common)
+            results = search(protocol, execution, most, folder, **arguments)
         else:
-            results = resume(folder, protocol, execution, **common)
+            results = resume(folder, protocol, execution, **arguments)
     _show(pareto_lines(results), folder)
     return results
 

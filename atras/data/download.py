@@ -172,35 +172,35 @@ def locate(name: str, data_dir: str | Path | None, download: bool) -> dict[str, 
     if data_dir is not None and not is_folder(data_dir):
         raise InputError(f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out")
     roots = [*([Path(data_dir)] if data_dir is not None else []), cache_dir()]
-    found = _search(name, roots)
-    if found is None:
+    paths = _search(name, roots)
+    if paths is None:
         reason = _fetch(name) if download else "download is off"
-        found = _search(name, [cache_dir()]) if not reason else None
-        if found is None:
+        paths = _search(name, [cache_dir()]) if not reason else None
+        if paths is None:
             looked = " and ".join(map(str, roots))
             raise InputError(f"{name}: not in {looked}; {reason or 'the download lacks files'}; {_by_hand(name)}")
-    return found
+    return paths
 
 
 def files_in(folder: Path, names: tuple[str, ...], suffixes: tuple[str, ...]) -> dict[str, Path] | None:
     """The path of each named file in a folder, under the first suffix it has; None where one is missing."""
-    found = {}
+    files = {}
     for name in names:
         paths = (folder / f"{name}{suffix}" for suffix in suffixes)
         path = next(filter(is_file, paths), None)
         if path is None:
             return None
-        found[name] = path
-    return found
+        files[name] = path
+    return files
 
 
 def _search(name: str, roots: list[Path]) -> dict[str, Path] | None:
     official = OFFICIAL[name]
     for root in roots:
         for below in (official.folder, f"{name}/{official.folder}", name, ""):
-            found = files_in(root / below, tuple(official.files), official.suffixes())
-            if found is not None:
-                return found
+            paths = files_in(root / below, tuple(official.files), official.suffixes())
+            if paths is not None:
+                return paths
     return None
 
 

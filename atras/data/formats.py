@@ -191,16 +191,16 @@ def read_cifar(path: Path, md5: frozenset[str], label_key: str) -> tuple[Content
     """
     with _damage_named(path, "a pickled CIFAR batch"):
         stored = read_regular(path, MAX_CIFAR_BYTES)
-        found = _md5(stored)
-        if found not in md5:
+        digest = _md5(stored)
+        if digest not in md5:
             raise InputError(
-                f"{path}: expected MD5 {' or '.join(md5)}, got {found}; a pickle can run code, so only the official "
+                f"{path}: expected MD5 {' or '.join(md5)}, got {digest}; a pickle can run code, so only the official "
                 "one is opened: delete it to have it downloaded again, or give the images as an .npz file"
             )
         batch = _PlainUnpickler(io.BytesIO(stored), encoding="latin1").load()
         images, labels = batch["data"], np.array(batch[label_key], np.int64)
         images = images.reshape(len(labels), 3, 32, 32).transpose(0, 2, 3, 1)
-    return Contents(images, hashlib.sha256(stored).hexdigest(), found), labels
+    return Contents(images, hashlib.sha256(stored).hexdigest(), digest), labels
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -239,10 +239,10 @@ def read_svhn(path: Path) -> tuple[Contents, np.ndarray]:
     kind = "a MATLAB 5 file with X (uint8, H x W x 3 x N) and y (N x 1)"
     with _damage_named(path, kind):
         stored = read_regular(path, memory_limit())
-        found = _mat_arrays(stored, ("X", "y"))
-        shown = ", ".join(f"{name} {array.dtype.name} {_times(array.shape)}" for name, array in found.items())
-        images, labels = found.get("X", np.empty(0)), found.get("y", np.empty(0)).reshape(-1)
-        if len(found) != 2 or images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3:
+        arrays = _mat_arrays(stored, ("X", "y"))
+        shown = ", ".join(f"{name} {array.dtype.name} {_times(array.shape)}" for name, array in arrays.items())
+        images, labels = arrays.get("X", np.empty(0)), arrays.get("y", np.empty(0)).reshape(-1)
+        if len(arrays) != 2 or images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3:
             raise InputError(f"{path}: expected {kind}, got {shown or 'neither'}; fetch it again")
         if labels.dtype.kind == "f" and (np.isfinite(labels) & (np.floor(labels) == labels)).all():
             labels = labels.astype(np.int64)
@@ -262,7 +262,7 @@ def _mat_arrays(stored: bytes, wanted: tuple[str, ...]) -> dict[str, np.ndarray]
     """
     if stored[124:128] != b"\x00\x01IM":
         raise ValueError("it has no little-endian header of MATLAB 5")
-    found = {}
+    arrays = {}
     for kind, content in _mat_elements(memoryview(stored)[128:]):
         if kind == _MAT_COMPRESSED:
             inflate, limit = zlib.decompressobj(), _most_unpacked(len(stored))
@@ -272,11 +272,11 @@ def _mat_arrays(stored: bytes, wanted: tuple[str, ...]) -> dict[str, np.ndarray]
             kind, content = next(_mat_elements(memoryview(unpacked)))
         if kind == _MAT_ARRAY:
             name, array = _mat_array(content)
-            if name in found:
+            if name in arrays:
                 raise ValueError(f"variable {name} came twice")
             if name in wanted and array is not None:
-                found[name] = array
-    return found
+                arrays[name] = array
+    return arrays
 
 
 def _mat_array(content: memoryview) -> tuple[str, np.ndarray | None]:

@@ -22,7 +22,7 @@ MOST_ZEROS = 0.9
 """Share of zero gradients from which on the sign of the gradient says little."""
 
 OVERFITTED = 0.2
-"""Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; honest training stays within 0.1."""
+"""Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
 
 NAMED = 5
 """Most members that one caution names."""

@@ -14,7 +14,17 @@ from atras.networks import Classifier
 
 
 class Score(NamedTuple):
-    """One evaluation of M members: correct predictions, pictures counted, and the attack's side of it."""
+    """The result of one evaluation of M members.
+
+    Args:
+        correct: correct predictions of each member.
+        n: number of images.
+        one_class: whether a member gave all images the same class.
+        finite: bool [M], whether all logits of a member were finite.
+        zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
+            counted.
+        mean_linf, mean_l2: mean change of an image, in pixels of [0, 1]; None without an attack.
+    """
 
     correct: list[int]
     n: int
@@ -90,7 +100,7 @@ class Counter:
 
 
 class Survivors:
-    """Which images no attack turned: the worst case over attacks, image by image."""
+    """Count of the images that no attack turned: the worst case over attacks, image by image."""
 
     def __init__(self, networks: Classifier) -> None:
         self.correct = torch.zeros(len(networks.members), dtype=torch.int64, device=networks.device)

@@ -47,7 +47,7 @@ class Figures(NamedTuple):
 
 
 class Evaluator:
-    """A population before a data set.
+    """Evaluation and attacks of a population on a data set.
 
     Args:
         networks: the members, at any point of their training.

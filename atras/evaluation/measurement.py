@@ -14,7 +14,7 @@ from .recorder import Recorder
 
 
 class Source(NamedTuple):
-    """Where every candidate of a run takes the adversarial training images from.
+    """The adversarial training images of one candidate, on which every candidate of a run trains.
 
     Args:
         name: of the candidate that was attacked.

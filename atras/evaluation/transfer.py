@@ -25,7 +25,12 @@ SetPhase = Callable[[str], Iterable[Member]]
 
 
 class Part(NamedTuple):
-    """Members that are computed together, and how many images they take at once."""
+    """Members that are computed together.
+
+    Args:
+        networks: the members.
+        evaluation_batch: images that they take at once.
+    """
 
     networks: Classifier
     evaluation_batch: int

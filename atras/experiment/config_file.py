@@ -90,12 +90,12 @@ def _json(path: Path) -> Any:
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys differ: of two, JSON's reader would take the last without a word."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    content = dict(pairs)
+    if len(content) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise InputError(f"key {shown(twice)} came twice; give it once")
-    return found
+    return content
 
 
 def _no_number(text: str) -> float:

@@ -153,7 +153,7 @@ class Options:
 def settings_of(options: type) -> dict[str, Setting]:
     """The options of a class by the names of their fields, in the order of the fields."""
     fields = {each.name: each for each in dataclasses.fields(options)}
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for base in reversed(options.__mro__):
         hints = inspect.get_annotations(base, eval_str=True)
         for name in fields.keys() & hints.keys():
@@ -162,8 +162,8 @@ def settings_of(options: type) -> dict[str, Setting]:
             optional = types.NoneType in parts
             default = None if fields[name].default is MISSING else fields[name].default
             panel = option.panel or vars(base).get("panel", "")
-            found[name] = Setting(name, option, parts[0] if optional else annotation, default, panel, optional)
-    return {name: found[name] for name in fields}
+            settings[name] = Setting(name, option, parts[0] if optional else annotation, default, panel, optional)
+    return {name: settings[name] for name in fields}
 
 
 def by_key(settings: Iterable[Setting]) -> dict[str, Setting]:

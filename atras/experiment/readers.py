@@ -100,13 +100,13 @@ def parse_memory(value: str | int) -> int:
     """
     if type(value) is int:
         return value
-    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value), flags=re.ASCII | re.IGNORECASE)
-    if isinstance(value, bool) or not found or found[2].lower() not in _UNITS:
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value), flags=re.ASCII | re.IGNORECASE)
+    if isinstance(value, bool) or not match or match[2].lower() not in _UNITS:
         raise InputError(
             f"memory (={shown(value)}): expected bytes or a number with a unit; write for example 4GiB or 512MiB"
         )
     return (
-        int(float(found[1]) * _UNITS[found[2].lower()]) if "." in found[1] else int(found[1]) * _UNITS[found[2].lower()]
+        int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
     )
 
 
@@ -126,8 +126,8 @@ def parse_whole_numbers(value: str | int | Sequence[str | int], name: str, examp
             numbers.append(part)
             continue
         for item in str(part).split(","):
-            found = re.fullmatch(r"\s*(\d{1,19})\s*(?:-\s*(\d{1,19})\s*)?", item, flags=re.ASCII)
-            low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+            match = re.fullmatch(r"\s*(\d{1,19})\s*(?:-\s*(\d{1,19})\s*)?", item, flags=re.ASCII)
+            low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
             if not low <= high < low + MAX_COUNT - len(numbers):
                 raise InputError(f"{name} (={shown(value)}): expected whole numbers; write for example {example}")
             numbers.extend(range(low, high + 1))

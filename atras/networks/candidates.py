@@ -74,13 +74,25 @@ def _is_width(value: object) -> bool:
 
 
 def widest(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate whose layers are as wide as the widest of each: to it others of its structure are padded."""
+    """The candidate whose layers are as wide as the widest of each: to it others of its structure are padded.
+
+    Args:
+        candidates: at least one, all of one structure.
+
+    Raises:
+        ValueError: if there is none, or their depths differ.
+    """
     layers = zip(*(candidate.layers for candidate in candidates), strict=True)
     return Candidate([same[0].with_width(max(layer.width or 0 for layer in same)) for same in layers])
 
 
 class Member(NamedTuple):
-    """One trained network: a candidate and the seed of its weights, batches and masks."""
+    """One trained network.
+
+    Args:
+        candidate: its layers.
+        seed: of its weights, batch order and dropout masks.
+    """
 
     candidate: Candidate
     seed: int

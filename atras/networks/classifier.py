@@ -58,7 +58,12 @@ class Classifier(Protocol):
 
 
 class StepResult(NamedTuple):
-    """Mean cross-entropy and correct predictions of a training step's own batch, each [M]."""
+    """The result of a training step on its own batch, before the update.
+
+    Args:
+        losses: [M], mean cross-entropy at the labels, floating point.
+        correct: [M], number of correct predictions, int64.
+    """
 
     losses: Tensor
     correct: Tensor

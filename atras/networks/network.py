@@ -89,7 +89,12 @@ class Spec:
 
 
 class Dropout(NamedTuple):
-    """Which dropout masks a training step draws: int64 key (one a member) and int64 step."""
+    """The key and step by which a training step draws its dropout masks.
+
+    Args:
+        key: int64, 0-d, of one member (under vmap with the member axis in front); see `dropout_key`.
+        step: int64, 0-d, training steps made in the phase.
+    """
 
     key: Tensor
     step: Tensor

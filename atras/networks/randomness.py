@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 def stable_key(*parts: int | str) -> int:
-    """A signed 64-bit number that depends on the parts alone: the same on every machine, Python and day."""
+    """A signed 64-bit number that depends on the parts alone: the same on every machine, Python and day.
+
+    Args:
+        parts: the type of each counts too: 1 and "1" differ.
+
+    Source: BLAKE2b with 8 bytes (RFC 7693); docs/protocol.md, "Randomness".
+    """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
@@ -65,7 +71,7 @@ def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tenso
 def random_starts(
     seed: int, split: str, attack: str, restart: int, first: int, count: int, shape: Sequence[int]
 ) -> Tensor:
-    """Where an attack with random starts begins on some images, the same for all candidates of a seed.
+    """Random starts of an attack on some images, the same for all candidates of a seed.
 
     Args:
         seed: the member's seed.
@@ -86,7 +92,7 @@ def random_starts(
 def batch_starts(
     seed: int, epoch: int, batch: int, attack: str, restart: int, size: int, shape: Sequence[int]
 ) -> Tensor:
-    """Where an attack with random starts begins in a batch of adversarial training.
+    """Random starts of an attack in a batch of adversarial training.
 
     Args:
         seed, attack, restart, shape: as in `random_starts`.

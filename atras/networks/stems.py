@@ -32,7 +32,11 @@ def stem_name(layers: tuple[Layer, ...]) -> str:
 
 
 def choose_stem(image_shape: tuple[int, int, int]) -> str:
-    """The stem for images of this shape: none below 16x16, `conv2` for one channel, `conv4` for several."""
+    """The stem for images of this shape: none below 16x16, `conv2` for one channel, `conv4` for several.
+
+    Args:
+        image_shape: (C, H, W).
+    """
     channels, height, width = image_shape
     if min(height, width) < 16:
         return "none"

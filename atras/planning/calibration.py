@@ -122,7 +122,7 @@ def _is_speed(value: object) -> bool:
 
 def _write(speeds: dict[str, Speed]) -> None:
     """Replace the cache in one step; a cache that cannot be written is only measured again."""
-    values = {key: dataclasses.astuple(found) for key, found in speeds.items()}
+    values = {key: dataclasses.astuple(speed) for key, speed in speeds.items()}
     with contextlib.suppress(OSError, InputError):
         _path().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="calibration-", dir=_path().parent) as folder:

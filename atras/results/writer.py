@@ -80,12 +80,12 @@ class Writer:
         """
         remove_partials(directory, *(path for path in directory.iterdir() if path.is_dir()))
         # Killed at its very start, a run has no frames yet.
-        found = read(directory, missing=not groups)
+        results = read(directory, missing=not groups)
         writer = cls.__new__(cls)
-        writer._begin(directory, found.run, lock)
+        writer._begin(directory, results.run, lock)
         done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
         for name in SCHEMAS:
-            frame = getattr(found, name)
+            frame = getattr(results, name)
             if "hidden_layers" in frame.columns:
                 frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
             writer._frames[name] = _renumbered(frame, groups) if name == "timings" else frame

@@ -212,11 +212,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _session(prepared: Prepared, execution: Execution, found: object) -> dict[str, Any]:
+def _session(prepared: Prepared, execution: Execution, status: object) -> dict[str, Any]:
     """The record of one process that worked on a run. Its times stay out of the tables."""
     plan = prepared.plan
     return {
-        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": found,
+        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
         "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
         "precision": plan.precision, "memory_bytes": execution.memory_bytes,
         "environment": describe(prepared.device),

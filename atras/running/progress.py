@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Reporter:
-    """Hears what a run does and shows nothing of it; the base of those that do."""
+    """Base class of reporters: told of a run's progress, it shows nothing."""
 
     def plan(self, lines: list[str]) -> None:
         """The plan is made; `lines` describe it."""

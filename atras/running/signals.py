@@ -29,7 +29,7 @@ class Signals:
                 former = signal.getsignal(number)
                 if former is not signal.SIG_IGN:
                     self._former[number] = former
-                    signal.signal(number, self._hear)
+                    signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +46,7 @@ class Signals:
         """The exit status of the process after a signal: 130, 143 or 129; 130 without one."""
         return 128 + (self._received or signal.SIGINT)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the system's signature)
+    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the system's signature)
         if self._received:
             os._exit(128 + number)
         self._received = number

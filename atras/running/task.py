@@ -39,7 +39,7 @@ OVERHEAD = 0.02
 
 @dataclass(frozen=True)
 class DataPlace:
-    """Where the images of a run are, for a process that has not loaded them yet; see `data.load`."""
+    """The place of a run's images, for a process that has not loaded them yet; see `data.load`."""
 
     dataset: str
     train_size: Size

@@ -148,10 +148,10 @@ class Record:
         return record
 
     def _check_rounds(self) -> None:
-        found = self.content.get("rounds")
-        if not isinstance(found, list) or len(found) > len(self.parts):
-            raise InputError(f"rounds (={shown(found)}): expected a list of at most {len(self.parts)}; restore it")
-        for number, entry in enumerate(found, start=1):
+        rounds = self.content.get("rounds")
+        if not isinstance(rounds, list) or len(rounds) > len(self.parts):
+            raise InputError(f"rounds (={shown(rounds)}): expected a list of at most {len(self.parts)}; restore it")
+        for number, entry in enumerate(rounds, start=1):
             names = {candidate.name for candidate in self.candidates(number)}
             ranked = entry.get("ranking") if isinstance(entry, dict) else None
             if not _is_order(ranked, names) or entry != self._entry(number, ranked):

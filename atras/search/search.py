@@ -102,9 +102,9 @@ def resume(
     record = Record.read(folder)
     running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
-        teller = reporter()
-        teller.note(f"{folder}: this search is finished already")
-        teller.close()
+        progress = reporter()
+        progress.note(f"{folder}: this search is finished already")
+        progress.close()
         return read(record.round_folder(len(record.parts)))
     lock = Lock(folder)
     try:
@@ -182,16 +182,16 @@ class _Search:
         """A round, from where it stands."""
         protocol, folder = self.protocol(number), self.record.round_folder(number)
         parts = self.record.parts
-        part, teller = parts[number - 1], self.reporter()
+        part, reporter = parts[number - 1], self.reporter()
         try:
-            teller.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             if not (folder / "run.json").exists():
-                return running.run(protocol, self.execution, out=folder, reporter=teller, stop=self.stop)
-            found = Protocol(**running.recorded(folder).protocol_fields)
-            running.check_same(found, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(folder, None, self.execution, reporter=teller, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
+            recorded = Protocol(**running.recorded(folder).protocol_fields)
+            running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
+            return running.resume(folder, None, self.execution, reporter=reporter, stop=self.stop)
         finally:
-            teller.close()
+            reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
@@ -200,8 +200,8 @@ class _Search:
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
-            held_out = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": held_out, "train_size": "all", "test_size": "all"}
+            holdout = str(record.folder.resolve() / SELECTION)
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

@@ -196,7 +196,7 @@ def _same(descriptor: int, path: Path) -> bool:
 
 def _holder(descriptor: int) -> tuple[int, str] | tuple[None, None]:
     try:
-        found = json.loads(os.pread(descriptor, 1000, 0))
-        return int(found["pid"]), str(found["host"])
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return int(holder["pid"]), str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return None, None

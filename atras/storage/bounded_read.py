@@ -33,12 +33,12 @@ def open_regular(path: Path, limit: int) -> BinaryIO:
         OSError: if it cannot be opened, is of another kind or has more bytes; `strerror` says which.
     """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the method takes no opener)
-    found = os.fstat(file.fileno())
+    status = os.fstat(file.fileno())
     reason = ""
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         reason = "it is no regular file"
-    elif found.st_size > limit:
-        reason = f"it has {found.st_size} bytes, of which {limit} are allowed"
+    elif status.st_size > limit:
+        reason = f"it has {status.st_size} bytes, of which {limit} are allowed"
     if reason:
         file.close()
         raise OSError(errno.EINVAL, reason, str(path))

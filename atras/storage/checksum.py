@@ -54,7 +54,7 @@ def check_checksum(mark: bytes, content: bytes | mmap.mmap) -> None:
 
 
 def json_with_checksum(document: Mapping[str, Any]) -> bytes:
-    """A document as JSON text whose last key is its checksum; `check` it with JSON_MARK.
+    """A document as JSON text whose last key is its checksum; `check_checksum` takes it with JSON_MARK.
 
     Raises:
         TypeError, ValueError: if it holds what JSON has no form for.
@@ -64,7 +64,7 @@ def json_with_checksum(document: Mapping[str, Any]) -> bytes:
 
 
 def _start(mark: bytes, content: bytes | mmap.mmap) -> int:
-    found = content.find(mark)
-    if found < 0:
+    place = content.find(mark)
+    if place < 0:
         raise ValueError("it has no checksum")
-    return found + len(mark)
+    return place + len(mark)

@@ -35,18 +35,21 @@ def reason_of(error: BaseException) -> str:
 
 
 class Content(NamedTuple):
-    """Texts by name, and tensors on the CPU."""
+    """The content of a safetensors file: texts by name, and tensors on the CPU by name."""
 
     metadata: dict[str, str]
     tensors: dict[str, Tensor]
 
 
 def pack_tensors(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
-    """The content of a file, in parts.
+    """The content of a safetensors file with its checksum, in parts for `write_file`.
 
     Args:
         metadata: texts; the name sha256 is taken.
         tensors: float32, float64 or int64, on any device.
+
+    Returns:
+        The header, and the bytes of each tensor in the order of the names.
     """
     # In one order: that of tensors which safetensors has read differs from time to time.
     values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
@@ -54,7 +57,7 @@ def pack_tensors(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> 
 
 
 def read_tensors(path: Path, file_format: str) -> Content:
-    """The whole of a file.
+    """The whole content of a safetensors file.
 
     Args:
         path: the file.
@@ -74,11 +77,14 @@ def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
 
     Args:
         path: the file. It is checked once in a process, as long as nobody replaces it.
-        file_format, Raises: as `read`.
+        file_format: as in `read_tensors`.
         prefix: of names.
+
+    Raises:
+        One of TENSOR_ERRORS: as `read_tensors`.
     """
-    found = path.stat()
-    metadata = _checked(path, file_format, found.st_ino, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    metadata = _checked(path, file_format, status.st_ino, status.st_size, status.st_mtime_ns)
     with safetensors.safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return Content(metadata, {name.removeprefix(prefix): file.get_tensor(name) for name in names})

@@ -1,4 +1,4 @@
-"""Inputs, assertions, damage and made-up runs for tests and benchmarks alone; nothing else in atras imports this
+"""Inputs, assertions, damage and fake runs for tests and benchmarks alone; nothing else in atras imports this
 package, and it may import any other."""
 
 from .inputs import (

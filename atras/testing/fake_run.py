@@ -1,4 +1,4 @@
-"""A run whose figures are made up: for tests of what is asked of finished runs."""
+"""A fake run, for tests of the commands and pages that read finished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_run(
     dataset: str = "digits",
     complete: bool = True,
 ) -> Results:
-    """A run whose figures are made up, written the way a run writes its own.
+    """A fake run: invented figures, written the way a run writes its own.
 
     Args:
         directory: where; None to keep it in memory.
@@ -46,7 +46,7 @@ def make_run(
             "data": {"name": dataset, "source": "made up", "status": "unverified", **data},
         },
     )
-    made = _MadeUp(dataset, protocol, names)
+    made = _FakeRun(dataset, protocol, names)
     for name in names:
         for seed in seeds:
             made.member(name, seed, complete)
@@ -56,7 +56,7 @@ def make_run(
     return writer.finish({})
 
 
-class _MadeUp:
+class _FakeRun:
     """Rows that follow simple laws: larger networks are a little better, attacks grow with epsilon, defence helps."""
 
     def __init__(self, dataset: str, protocol: Protocol, names: Sequence[str]) -> None:
@@ -74,18 +74,18 @@ class _MadeUp:
     def member(self, name: str, seed: int, complete: bool) -> None:
         dead = name == self.names[0] and len(self.names) > 2
         where = {"dataset": self.dataset, "hidden_layers": name, "seed": seed}
-        found = {} if dead else self._metrics(where, name, complete)
+        accuracies = {} if dead else self._metrics(where, name, complete)
         widths = [int(width) for width in name.split("-")]
         size = sum((a + 1) * b for a, b in itertools.pairwise([64, *widths, 10]))
-        before, after = found.get(("fgsm", "trained")), found.get(("fgsm", "defended"))
+        before, after = accuracies.get(("fgsm", "trained")), accuracies.get(("fgsm", "defended"))
         figures = dict.fromkeys(ACCURACIES, 0.1 if dead else None) | {
-            "test_accuracy": found.get(("none", "trained"), 0.1),
+            "test_accuracy": accuracies.get(("none", "trained"), 0.1),
             "attacked_accuracy_before": before,
             "attacked_accuracy_before_true": before,
-            "adversarial_test_accuracy": found.get(("none", "defended"), 0.1),
+            "adversarial_test_accuracy": accuracies.get(("none", "defended"), 0.1),
             "attacked_accuracy_after_static": None if after is None else after + 0.08,
             "attacked_accuracy_after_white_box": after,
-            "worst_case_accuracy_after": found.get(("worst", "defended")),
+            "worst_case_accuracy_after": accuracies.get(("worst", "defended")),
         }
         gain = None if after is None or before is None else after - before
         self.rows.table.append(
@@ -104,7 +104,7 @@ class _MadeUp:
     def _metrics(self, where: Row, name: str, complete: bool) -> dict[tuple[str, str], float]:
         attacks = {"fgsm": 0.0, "pgd": 2.5, "worst": 3.0} if complete else {"fgsm": 0.0}
         strengths = (0.01, 0.02, self.epsilon, 0.1, 0.2) if complete else (self.epsilon,)
-        found = {}
+        accuracies = {}
         for phase in ("trained", "defended"):
             cases = [("none", 0.0, 0.0)] + [
                 (attack, epsilon, weakening)
@@ -115,9 +115,9 @@ class _MadeUp:
                 accuracy = self.robust(name, phase, epsilon, weakening)
                 correct = min(round(899 * accuracy), 899)
                 if attack == "none" or epsilon == self.epsilon:
-                    found[attack, phase] = correct / 899
+                    accuracies[attack, phase] = correct / 899
                 self.rows.metrics.append(self._metric(where, phase, attack, epsilon, correct))
-        return found
+        return accuracies
 
     def _metric(self, where: Row, phase: str, attack: str, epsilon: float, correct: int) -> Row:
         clean = attack == "none"

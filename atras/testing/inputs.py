@@ -32,15 +32,15 @@ def tables_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def assert_close(found: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
+def assert_close(actual: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
     """Fail unless two tensors agree in shape, dtype and values; exactly, unless a tolerance is given. NaN equals NaN.
 
     Args:
-        found: what is tested.
-        expected: what it should be.
+        actual: the tensor under test.
+        expected: the tensor that it should equal.
         atol, rtol: absolute and relative tolerance.
     """
-    torch.testing.assert_close(found.cpu(), expected.cpu(), atol=atol, rtol=rtol, equal_nan=True)
+    torch.testing.assert_close(actual.cpu(), expected.cpu(), atol=atol, rtol=rtol, equal_nan=True)
 
 
 @contextlib.contextmanager
@@ -168,18 +168,18 @@ def make_step_parameters(shapes: list[tuple[int, ...]], *, seed: int = 0) -> lis
     return [(2 * torch.rand(s, generator=generator) - 1) * limit for s, limit in zip(shapes, limits, strict=True)]
 
 
-def assert_near(found: Tensor, expected: Tensor, distance: float) -> None:
+def assert_near(actual: Tensor, expected: Tensor, distance: float) -> None:
     """Fail unless two tensors agree in shape and the norm of their difference is small beside the expected one's.
 
     Args:
-        found: what is tested, any floating dtype.
-        expected: what it should be.
+        actual: the tensor under test, any floating dtype.
+        expected: the tensor that it should equal.
         distance: largest norm of the difference, relative.
     """
-    if found.shape != expected.shape:
-        raise AssertionError(f"expected shape {tuple(expected.shape)}, got {tuple(found.shape)}")
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
-    off, size = float((found - expected).norm()), float(expected.norm())
+    if actual.shape != expected.shape:
+        raise AssertionError(f"expected shape {tuple(expected.shape)}, got {tuple(actual.shape)}")
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
+    off, size = float((actual - expected).norm()), float(expected.norm())
     if not off <= distance * size + 1e-30:
         raise AssertionError(f"off by {off:.3g} of {size:.3g}, allowed {distance:.3g} of it")
 
@@ -193,15 +193,15 @@ def slopes(function: Callable[..., Tensor], tensors: Sequence[Tensor], distance:
         distance: step to either side, relative to the tensor's size.
         seed: of the generator the directions are drawn from; `directions` with it gives them.
     """
-    found = []
+    results = []
     for i, direction in enumerate(directions(tensors, seed)):
 
         def total(step: float, i: int = i, direction: Tensor = direction) -> float:
             moved = [tensor + step * direction if j == i else tensor for j, tensor in enumerate(tensors)]
             return float(function(*moved).double().square().sum())
 
-        found.append((total(distance) - total(-distance)) / (2 * distance))
-    return found
+        results.append((total(distance) - total(-distance)) / (2 * distance))
+    return results
 
 
 def directions(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:

@@ -37,7 +37,7 @@ GROWTH = 16
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a group stands; a run that goes on from it gives bitwise what it would have given.
+    """The state of a group; a run that goes on from it gives bitwise what it would have given.
 
     Args:
         stage: the one under way, of `STAGES`, or `DONE`.
@@ -56,7 +56,7 @@ class Snapshot:
 
 
 class Watcher:
-    """Told of a group's progress and asked between its calls; this one hears nothing, keeps nothing and never stops."""
+    """Base class of watchers: told of a group's progress and asked between its calls; keeps nothing and never stops."""
 
     keeps = False
     """Whether `keep` is to be called."""

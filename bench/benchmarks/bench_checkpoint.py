@@ -36,8 +36,8 @@ class Checkpoint:
         self.folder = tempfile.TemporaryDirectory()
         self.path = checkpoint.path_of(Path(self.folder.name), self.members)
         self.time_write(depth)
-        found = checkpoint.read(self.path).tensors
-        assert all(torch.equal(values, found[name]) for name, values in self.tensors.items())
+        tensors = checkpoint.read(self.path).tensors
+        assert all(torch.equal(values, tensors[name]) for name, values in self.tensors.items())
 
     def teardown(self, depth: int) -> None:
         self.folder.cleanup()

@@ -33,13 +33,13 @@ class Textbook:
         losses: list[list[torch.Tensor]] = [[] for _ in self.members]
         for index in order.split(BATCH):
             x, y = images[index], labels[index]
-            for member, optimizer, found in zip(self.members, self.optimizers, losses, strict=True):
+            for member, optimizer, each in zip(self.members, self.optimizers, losses, strict=True):
                 loss = nn.functional.cross_entropy(member(x), y)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                found.append(loss.detach())
-        return torch.stack([torch.stack(found) for found in losses])
+                each.append(loss.detach())
+        return torch.stack([torch.stack(each) for each in losses])
 
 
 def build(stem: str, image_shape: tuple[int, int, int], widths: list[int]) -> nn.Sequential:
@@ -91,8 +91,8 @@ class OneStep:
         self.rates = torch.full((len(hidden),), 1e-3, dtype=torch.float64)
         self.textbook = Textbook(stem, image_shape, hidden, device)
         precision = "bf16" if "bf16" in Step.precisions(where) else "fp32"  # what training uses here
-        common = {"stem": stem, "batch": BATCH, "stem_rate256": 0, "threads": torch.get_num_threads()}
-        self.step = Step(image_shape, 10, hidden, precision=precision, device=where, **common)
+        settings = {"stem": stem, "batch": BATCH, "stem_rate256": 0, "threads": torch.get_num_threads()}
+        self.step = Step(image_shape, 10, hidden, precision=precision, device=where, **settings)
         for index, member in enumerate(self.textbook.members):
             self.step.set_parameters(index, list(member.parameters()))
         self.gflops = useful_flops(*CASES[case]) * BATCH / 1e9
@@ -111,7 +111,7 @@ class OneStep:
 
     def seconds(self, device: str, *works: Callable[[], object]) -> list[float]:
         """Of a step, the fastest of rounds in turn."""
-        return [found / STEPS for found in fastest(*works, device=device)]
+        return [seconds / STEPS for seconds in fastest(*works, device=device)]
 
     def track_step_seconds(self, device: str, case: str) -> float:
         return self.seconds(device, self.ours)[0]

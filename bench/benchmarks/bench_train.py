@@ -44,7 +44,7 @@ class Train:
         draw = np.random.default_rng(0)
         values = {f"x_{part}": draw.integers(0, 256, (1000, 28, 28), dtype=np.uint8) for part in ("train", "test")}
         np.savez("pictures.npz", **values, y_train=np.arange(1000) % 10, y_test=np.arange(1000) % 10)
-        found: Cache = {}
+        cache: Cache = {}
         for device, case, engine in ((d, c, e) for d in DEVICES for c in CASES for e in ENGINES):
             dataset, candidates = CASES[case]
             path = str(Path("pictures.npz").resolve()) if dataset == "pictures" else dataset
@@ -53,8 +53,8 @@ class Train:
                 prepared = prepare(protocol, Execution(engine=engine, device=device))
             except InputError:
                 continue
-            found[device, case, engine] = protocol.replace(precision=prepared.plan.precision), prepared
-        return found
+            cache[device, case, engine] = protocol.replace(precision=prepared.plan.precision), prepared
+        return cache
 
     def setup(self, cache: Cache, device: str, case: str, engine: str) -> None:
         if (device, case, engine) not in cache:

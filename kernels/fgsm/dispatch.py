@@ -67,8 +67,8 @@ def fgsm(
         raise ValueError(f"fgsm: output (={output!r}): expected one of images, signs")
     images, members = _with_member_axis(images, gradients)
     step = (float(epsilon), float(bounds[0]), float(bounds[1]))
-    found = _Fgsm.apply(images, members, *step, direction, None if output == "signs" else dtype)
-    return Perturbed(*(value[0] for value in found)) if gradients.ndim == 4 else Perturbed(*found)
+    results = _Fgsm.apply(images, members, *step, direction, None if output == "signs" else dtype)
+    return Perturbed(*(value[0] for value in results)) if gradients.ndim == 4 else Perturbed(*results)
 
 
 def apply_signs(
@@ -135,8 +135,8 @@ class _Fgsm(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], images: Tensor, gradients: Tensor, *rest: Any) -> Any:
         images, gradients = _flatten(info.batch_size, in_dims, images, gradients)
-        found = _Fgsm.apply(images, gradients, *rest)
-        return tuple(value.unflatten(0, (info.batch_size, -1)) for value in found), (0, 0, 0)
+        results = _Fgsm.apply(images, gradients, *rest)
+        return tuple(value.unflatten(0, (info.batch_size, -1)) for value in results), (0, 0, 0)
 
 
 class _ApplySigns(torch.autograd.Function):

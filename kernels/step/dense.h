@@ -8,7 +8,7 @@ namespace atras::step::ATRAS_ISA {
 
 constexpr int kTileRows = 6;
 
-// done(row, column, sum) takes each result once; done.soon(row, column) hears of it first, to fetch what it will touch.
+// done(row, column, sum) takes each result once; done.soon(row, column) is told of it first, to fetch what it will touch.
 // sum over k of a[row * a_row + k * a_k] * b[k * b_row + column], for R rows and N vectors of columns. In bf16 each k
 // is a pair.
 template <class P, int R, int N, class Done>

@@ -87,9 +87,9 @@ class Step:
         self._moments = 3 if optimizer == "adam" else 2
         self._shapes = [reference.parameter_shapes(image_shape, classes, stem, widths) for widths in self.hidden]
         numbers = {"batch": batch, "momentum": momentum, "stem_rate256": stem_rate256, "head_rate256": head_rate256}
-        common = {**options, **numbers}
+        settings = {**options, **numbers}
         self._step = _population(backend)(
-            image_shape, classes, self.hidden, **common,
+            image_shape, classes, self.hidden, **settings,
             **({"device": device} if backend == "triton" else {"threads": threads, "instructions": instructions}),
         )  # fmt: skip
 

@@ -144,16 +144,16 @@ class Batch:
         """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
         layout, members = self.network.layout, self.network.layout.members
         channels, height, width = layout.image_shape
-        found = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
+        gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
         for i in reversed(range(len(self._stem))):
             dy, saved, slopes = self._outputs(self._gradients, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
             weight = layout.stacked(parameters, i)[0]
             shape = (members, self.rows, height, width, channels)
-            dx = self._outputs(self._gradients, i - 1) if i else found.view(shape)
+            dx = self._outputs(self._gradients, i - 1) if i else gradients.view(shape)
             gpu_convolution.input_gradient(self._stem[i], dy, saved, slopes, weight, dx, precision=self.precision)
         if self._stem:
-            return found.view(members, self.rows, height, width, channels).movedim(-1, 2)
-        return found[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
+            return gradients.view(members, self.rows, height, width, channels).movedim(-1, 2)
+        return gradients[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
 
     def _logit_gradients(self) -> Tensor:
         """[M, rows, stored classes]."""

@@ -250,7 +250,7 @@ def scratch_size(layer: Layer, members: int, batch: int) -> int:
 
 
 def _splits(layer: Layer, members: int, images: int) -> int:
-    """Number of programs that share the images of one member's tile of weights: the same in every precision."""
+    """Number of programs that share the images of a member's tile of weights: whatever the precision, as scratch is."""
     tile = WEIGHT_GRADIENT["bf16"]
     tiles = triton.cdiv(layer.filters, tile.columns)
     if not _few(layer):

@@ -64,8 +64,8 @@ class Tables(NamedTuple):
 def tables(layers: Sequence[Layer], tiles: Iterable[tuple[int, int, int]], device: torch.device) -> Tables:
     """The tables of a launch, on the device."""
     aligned = all(value % 16 == 0 for layer in layers for value in (*layer[:10], layer.stored))
-    found = torch.tensor(list(tiles), dtype=torch.int32, device="cpu").reshape(-1, 3)
-    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), found.to(device), aligned)
+    table = torch.tensor(list(tiles), dtype=torch.int32, device="cpu").reshape(-1, 3)
+    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), table.to(device), aligned)
 
 
 def output_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:

@@ -23,20 +23,20 @@ def load_gradient(p_dy, p_saved, p_slopes, scale, i_at, i_o, inside, FILTERS: tl
 
 @triton.jit
 def load_pair(
-    p_dy, p_saved, p_slopes, scale, i_image, i_down, i_across, row, i_o, inside,
+    p_dy, p_saved, p_slopes, scale, i_image, i_block_y, i_block_x, row, i_o, inside,
     OUT_Y: tl.constexpr, OUT_X: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr,
 ):  # fmt: skip
     """Gradients before the pool of the left and right position in row 0 or 1 of each block."""
     if POOL:
-        i_at, inside = pixel_offsets(i_image, i_down, i_across, inside, OUT_Y // 2, OUT_X // 2, FILTERS)
+        i_at, inside = pixel_offsets(i_image, i_block_y, i_block_x, inside, OUT_Y // 2, OUT_X // 2, FILTERS)
         b_dy, b_window = load_gradient(p_dy, p_saved, p_slopes, scale, i_at, i_o, inside, FILTERS)
         return tl.where(b_window == row * 2, b_dy, 0.0), tl.where(b_window == row * 2 + 1, b_dy, 0.0)
     else:
-        i_y = i_down * 2 + row
-        i_at, there = pixel_offsets(i_image, i_y, i_across * 2, inside, OUT_Y, OUT_X, FILTERS)
+        i_y = i_block_y * 2 + row
+        i_at, there = pixel_offsets(i_image, i_y, i_block_x * 2, inside, OUT_Y, OUT_X, FILTERS)
         b_left, b_open = load_gradient(p_dy, p_saved, p_slopes, scale, i_at, i_o, there, FILTERS)
         b_left = tl.where(b_open == 0, b_left, 0.0)
-        i_at, there = pixel_offsets(i_image, i_y, i_across * 2 + 1, inside, OUT_Y, OUT_X, FILTERS)
+        i_at, there = pixel_offsets(i_image, i_y, i_block_x * 2 + 1, inside, OUT_Y, OUT_X, FILTERS)
         b_right, b_open = load_gradient(p_dy, p_saved, p_slopes, scale, i_at, i_o, there, FILTERS)
         return b_left, tl.where(b_open == 0, b_right, 0.0)
 
@@ -72,12 +72,13 @@ def input_gradient_kernel(
     OUT_Y: tl.constexpr = HEIGHT + 2 * PADDING - 2
     OUT_X: tl.constexpr = WIDTH + 2 * PADDING - 2
     SIZE: tl.constexpr = (OUT_Y // 2 * (OUT_X // 2) if POOL else OUT_Y * OUT_X) * FILTERS
-    DOWN: tl.constexpr = (HEIGHT + 1 + PADDING) // 2
-    ACROSS: tl.constexpr = (WIDTH + 1 + PADDING) // 2
+    BLOCKS_Y: tl.constexpr = (HEIGHT + 1 + PADDING) // 2
+    BLOCKS_X: tl.constexpr = (WIDTH + 1 + PADDING) // 2
     DTYPE: tl.constexpr = p_weight.dtype.element_ty
     i_member = tl.program_id(1).to(tl.int64)
-    i_image, i_down, i_across, inside = split_rows(images * DOWN * ACROSS, DOWN, ACROSS, ROWS, tl.program_id(0))
-    i_y, i_x = i_down * 2 - PADDING, i_across * 2 - PADDING
+    rows = images * BLOCKS_Y * BLOCKS_X
+    i_image, i_block_y, i_block_x, inside = split_rows(rows, BLOCKS_Y, BLOCKS_X, ROWS, tl.program_id(0))
+    i_y, i_x = i_block_y * 2 - PADDING, i_block_x * 2 - PADDING
     p_dy, p_saved = p_dy + i_member * images * SIZE, p_saved + i_member * images * SIZE
     if p_slopes is not None:
         p_slopes += i_member * images * SIZE
@@ -92,8 +93,8 @@ def input_gradient_kernel(
             for row in tl.range(0, 4, loop_unroll_factor=UNROLL):
                 for side in tl.static_range(2):
                     b_left, b_right = load_pair(
-                        p_dy, p_saved, p_slopes, scale, i_image, i_down - 1 + row // 2, i_across - 1 + side, row % 2,
-                        i_o, inside, OUT_Y, OUT_X, FILTERS, POOL,
+                        p_dy, p_saved, p_slopes, scale, i_image, i_block_y - 1 + row // 2, i_block_x - 1 + side,
+                        row % 2, i_o, inside, OUT_Y, OUT_X, FILTERS, POOL,
                     )  # fmt: skip
                     b_w = load_patch_taps(p_weight, row, side * 2, i_o, i_c, CHANNELS, FILTERS)
                     b_0 = tl.dot(b_left.to(DTYPE), b_w, b_0, input_precision=PRECISION)
@@ -107,11 +108,11 @@ def input_gradient_kernel(
                 for down in tl.static_range(2):
                     row = tap + down
                     b_g0, b_g1 = load_pair(
-                        p_dy, p_saved, p_slopes, scale, i_image, i_down - 1 + row // 2, i_across - 1, row % 2,
+                        p_dy, p_saved, p_slopes, scale, i_image, i_block_y - 1 + row // 2, i_block_x - 1, row % 2,
                         i_o, inside, OUT_Y, OUT_X, FILTERS, POOL,
                     )  # fmt: skip
                     b_g2, b_g3 = load_pair(
-                        p_dy, p_saved, p_slopes, scale, i_image, i_down - 1 + row // 2, i_across, row % 2,
+                        p_dy, p_saved, p_slopes, scale, i_image, i_block_y - 1 + row // 2, i_block_x, row % 2,
                         i_o, inside, OUT_Y, OUT_X, FILTERS, POOL,
                     )  # fmt: skip
                     b_g0, b_g1, b_g2, b_g3 = b_g0.to(DTYPE), b_g1.to(DTYPE), b_g2.to(DTYPE), b_g3.to(DTYPE)
@@ -147,9 +148,9 @@ def weight_gradient_kernel(
     """
     OUT_Y: tl.constexpr = HEIGHT + 2 * PADDING - 2
     OUT_X: tl.constexpr = WIDTH + 2 * PADDING - 2
-    DOWN: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
-    ACROSS: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
-    SIZE: tl.constexpr = (DOWN * ACROSS if POOL else OUT_Y * OUT_X) * FILTERS
+    BLOCKS_Y: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
+    BLOCKS_X: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
+    SIZE: tl.constexpr = (BLOCKS_Y * BLOCKS_X if POOL else OUT_Y * OUT_X) * FILTERS
     LENGTH: tl.constexpr = 9 * CHANNELS if FEW else 4 * CHANNELS
     SLAB: tl.constexpr = (LENGTH * (1 if FEW else 6) + 1) * FILTERS
     DTYPE: tl.constexpr = p_x.dtype.element_ty
@@ -168,13 +169,13 @@ def weight_gradient_kernel(
     b_left = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
     b_right = b_left
     b_bias = tl.zeros((BLOCK_O,), tl.float32)
-    rows = images * DOWN * ACROSS
+    rows = images * BLOCKS_Y * BLOCKS_X
     for i_tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
-        i_image, i_down, i_across, inside = split_rows(rows, DOWN, ACROSS, ROWS, i_tile)
-        i_y, i_x = i_down * 2 - PADDING, i_across * 2 - PADDING
+        i_image, i_block_y, i_block_x, inside = split_rows(rows, BLOCKS_Y, BLOCKS_X, ROWS, i_tile)
+        i_y, i_x = i_block_y * 2 - PADDING, i_block_x * 2 - PADDING
         for row in tl.static_range(2):
             b_g0, b_g1 = load_pair(
-                p_dy, p_saved, p_slopes, scale, i_image, i_down, i_across, row, i_o, inside,
+                p_dy, p_saved, p_slopes, scale, i_image, i_block_y, i_block_x, row, i_o, inside,
                 OUT_Y, OUT_X, FILTERS, POOL,
             )  # fmt: skip
             b_bias += tl.sum(b_g0 + b_g1, 0)

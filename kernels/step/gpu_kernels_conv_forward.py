@@ -101,13 +101,14 @@ def forward_kernel(
 ):  # fmt: skip
     OUT_Y: tl.constexpr = HEIGHT + 2 * PADDING - 2
     OUT_X: tl.constexpr = WIDTH + 2 * PADDING - 2
-    DOWN: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
-    ACROSS: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
-    SIZE: tl.constexpr = (DOWN * ACROSS if POOL else OUT_Y * OUT_X) * FILTERS
+    BLOCKS_Y: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
+    BLOCKS_X: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
+    SIZE: tl.constexpr = (BLOCKS_Y * BLOCKS_X if POOL else OUT_Y * OUT_X) * FILTERS
     i_member = tl.program_id(1).to(tl.int64)
-    i_image, i_down, i_across, inside = split_rows(images * DOWN * ACROSS, DOWN, ACROSS, ROWS, tl.program_id(0))
+    rows = images * BLOCKS_Y * BLOCKS_X
+    i_image, i_block_y, i_block_x, inside = split_rows(rows, BLOCKS_Y, BLOCKS_X, ROWS, tl.program_id(0))
     i_o = tl.program_id(2) * BLOCK_O + tl.arange(0, BLOCK_O)
-    i_y, i_x = i_down * 2 - PADDING, i_across * 2 - PADDING
+    i_y, i_x = i_block_y * 2 - PADDING, i_block_x * 2 - PADDING
     if not SHARED:
         p_x += i_member * images * (HEIGHT * WIDTH * CHANNELS)
     p_weight += i_member * (9 * CHANNELS * FILTERS)
@@ -151,7 +152,7 @@ def forward_kernel(
         if OWN_STEP:
             p_step += i_member
     if POOL:
-        i_at = ((i_image * DOWN + i_down) * ACROSS + i_across) * FILTERS
+        i_at = ((i_image * BLOCKS_Y + i_block_y) * BLOCKS_X + i_block_x) * FILTERS
         b_0, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)
         finish(b_0, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, inside,
                RATE, FILTERS, ACTIVATION)  # fmt: skip
@@ -159,7 +160,7 @@ def forward_kernel(
         b_window = tl.zeros((ROWS, BLOCK_O), tl.int32)
         for window in tl.static_range(4):
             b_z = b_0 if window == 0 else (b_1 if window == 1 else (b_2 if window == 2 else b_3))
-            i_down_2, i_across_2 = i_down * 2 + window // 2, i_across * 2 + window % 2
-            i_at, there = pixel_offsets(i_image, i_down_2, i_across_2, inside, OUT_Y, OUT_X, FILTERS)
+            i_y_2, i_x_2 = i_block_y * 2 + window // 2, i_block_x * 2 + window % 2
+            i_at, there = pixel_offsets(i_image, i_y_2, i_x_2, inside, OUT_Y, OUT_X, FILTERS)
             finish(b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, there,
                    RATE, FILTERS, ACTIVATION)  # fmt: skip

@@ -17,12 +17,12 @@ WINDOW = tl.constexpr(8 + 3)
 
 
 @triton.jit
-def split_rows(rows, DOWN: tl.constexpr, ACROSS: tl.constexpr, ROWS: tl.constexpr, i_tile):
+def split_rows(rows, BLOCKS_Y: tl.constexpr, BLOCKS_X: tl.constexpr, ROWS: tl.constexpr, i_tile):
     """Image (int64), block row and block column of a tile's blocks, and which of them exist."""
     i_row = i_tile * ROWS + tl.arange(0, ROWS)
-    i_image = i_row // (DOWN * ACROSS)
-    i_block = i_row - i_image * (DOWN * ACROSS)
-    return i_image.to(tl.int64), i_block // ACROSS, i_block % ACROSS, i_row < rows
+    i_image = i_row // (BLOCKS_Y * BLOCKS_X)
+    i_block = i_row - i_image * (BLOCKS_Y * BLOCKS_X)
+    return i_image.to(tl.int64), i_block // BLOCKS_X, i_block % BLOCKS_X, i_row < rows
 
 
 @triton.jit

@@ -107,17 +107,17 @@ class Layout:
 
     def views(self, buffer: Tensor, member: int) -> list[Tensor]:
         """A member's parameters in a flat buffer, in torch's order of layers and their own shapes."""
-        found = []
+        arrays = []
         for layer in self.convolutions:
             shape = (9 * layer.channels, layer.filters)
-            found.append(buffer[layer.weight + member * math.prod(shape) :][: math.prod(shape)].view(shape))
-            found.append(buffer[layer.bias + member * layer.filters :][: layer.filters])
+            arrays.append(buffer[layer.weight + member * math.prod(shape) :][: math.prod(shape)].view(shape))
+            arrays.append(buffer[layer.bias + member * layer.filters :][: layer.filters])
         for dense in self.heads[member]:
             shape = (dense.stored_outputs, dense.stored_inputs)
             weight = buffer[dense.weight :][: math.prod(shape)].view(shape)
-            found.append(weight[: dense.outputs, : dense.inputs])
-            found.append(buffer[dense.bias :][: dense.outputs])
-        return found
+            arrays.append(weight[: dense.outputs, : dense.inputs])
+            arrays.append(buffer[dense.bias :][: dense.outputs])
+        return arrays
 
     def stored(self, index: int, array: Tensor) -> Tensor:
         """A parameter of torch's shape as the buffer has it: taps first in convolutions, channels last behind them."""
@@ -188,21 +188,21 @@ class Places:
             scratch: float32 numbers that the convolutions' weight gradients need.
         """
         rows, members = self.rows, layout.members
-        found: dict[str, Piece] = {
+        shapes: dict[str, Piece] = {
             "values": ((self.forward_size,), dtype),
             "logits": ((members, rows, self.logits_stride), torch.float32),
             "labels": ((self.sets, rows), torch.int64),
         }
         outs = [(members, rows, layer.out_height, layer.out_width, layer.filters) for layer in layout.convolutions]
-        found |= {f"saved{i}": (shape, torch.uint8) for i, shape in enumerate(outs)}
+        shapes |= {f"saved{i}": (shape, torch.uint8) for i, shape in enumerate(outs)}
         if slopes:
-            found |= {f"slopes{i}": (shape, dtype) for i, shape in enumerate(outs)}
-            found["slopes"] = ((self.hidden_size,), dtype)
+            shapes |= {f"slopes{i}": (shape, dtype) for i, shape in enumerate(outs)}
+            shapes["slopes"] = ((self.hidden_size,), dtype)
         if backward != "none":
             images = members * rows * layout.pixels if backward == "images" else 0
-            found["gradients"] = ((self.image_gradients + images,), dtype)
-            found["scratch"] = ((scratch,), torch.float32)
-        return found
+            shapes["gradients"] = ((self.image_gradients + images,), dtype)
+            shapes["scratch"] = ((scratch,), torch.float32)
+        return shapes
 
 
 def total_bytes(shapes: dict[str, Piece]) -> int:
@@ -234,9 +234,9 @@ def device_bytes(layout: Layout, activation: str, *, precision: str, batch: int)
 
 def carve(memory: Tensor, shapes: dict[str, Piece]) -> dict[str, Tensor]:
     """The buffers of a batch as views of uint8 memory, one behind the other."""
-    found, at = {}, 0
+    buffers, at = {}, 0
     for name, (shape, dtype) in shapes.items():
         size = math.prod(shape) * dtype.itemsize
-        found[name] = memory[at : at + size].view(dtype).view(shape)
+        buffers[name] = memory[at : at + size].view(dtype).view(shape)
         at += -(-size // 256) * 256
-    return found
+    return buffers

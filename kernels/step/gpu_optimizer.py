@@ -16,8 +16,8 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 def tiles(segments: Iterable[tuple[int, int, int]]) -> Tensor:
     """Table int64 [T, 3] of first element, end and member for segments given likewise, cut into blocks."""
-    found = [(at, min(at + BLOCK, end), member) for start, end, member in segments for at in range(start, end, BLOCK)]
-    return torch.tensor(found, dtype=torch.int64, device="cpu").reshape(-1, 3)
+    table = [(at, min(at + BLOCK, end), member) for start, end, member in segments for at in range(start, end, BLOCK)]
+    return torch.tensor(table, dtype=torch.int64, device="cpu").reshape(-1, 3)
 
 
 def launch_adam(

@@ -242,11 +242,11 @@ class Population:
             batch.take_cotangents(self._given(batch.rows))
         batch.backward_dense(weights, dropped=True)
         batch.weight_gradients(weights, self.gradients)
-        common = (self.tiles, self.parameters, self.gradients, self.moments[0])
+        arguments = (self.tiles, self.parameters, self.gradients, self.moments[0])
         if self.optimizer == "adam":
-            gpu_optimizer.launch_adam(*common, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_adam(*arguments, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
         else:
-            gpu_optimizer.launch_sgd(*common, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
+            gpu_optimizer.launch_sgd(*arguments, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
         gpu_gather.launch_bump(self.counters, self.steps)
 
     def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:

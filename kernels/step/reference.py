@@ -157,19 +157,19 @@ class Step:
         first_step: int = 0,
     ) -> Tensor:
         """Logits [M, n, Y] of a batch with the dropout masks that a training step of it draws."""
-        found = []
+        logits = []
         for m in range(len(self.parameters)):
             x = self._source(m, images, signs, epsilon)[self._order(m, order, order_of)]
-            found.append(self._forward(m, x, self._masks(keys, m, first_step)))
-        return torch.stack(found).detach()
+            logits.append(self._forward(m, x, self._masks(keys, m, first_step)))
+        return torch.stack(logits).detach()
 
     def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
         """Evaluation-mode logits [M, N, Y]."""
-        found = []
+        logits = []
         for m in range(len(self.parameters)):
             own = images[m] if images.ndim == 5 else images
-            found.append(self._forward(m, self._pixels(own, None if signs is None else signs[m], epsilon)))
-        return torch.stack(found).detach()
+            logits.append(self._forward(m, self._pixels(own, None if signs is None else signs[m], epsilon)))
+        return torch.stack(logits).detach()
 
     def input_gradient(
         self,
@@ -192,9 +192,9 @@ class Step:
                 (gradient,) = torch.autograd.grad(z, x, cotangents[m].to(self.dtype))
             gradients.append(gradient)
             logits.append(z.detach())
-        found = torch.stack(gradients)
-        nan, zero = fgsm.counts(found)
-        return InputGradient(fgsm.signs(found, direction) if signs else found, torch.stack(logits), zero, nan)
+        stacked = torch.stack(gradients)
+        nan, zero = fgsm.counts(stacked)
+        return InputGradient(fgsm.signs(stacked, direction) if signs else stacked, torch.stack(logits), zero, nan)
 
     def _step(
         self, member: int, x: Tensor, labels: Tensor, masks: tuple[Tensor, Tensor], cotangents: Tensor | None

@@ -327,6 +327,6 @@ def test_the_command_measures_and_prints(tmp_path: Path, capsys: pytest.CaptureF
     before = capsys.readouterr().out
     assert "`atras claims RUN --measure` takes them" in before
     assert program.execute(program.app, ["claims", str(tmp_path / "run"), "--measure"], "atras") == 0
-    assert "solo step seconds over 5 candidates" in " ".join(capsys.readouterr().out.split())
+    assert "single-network step seconds over 5 candidates" in " ".join(capsys.readouterr().out.split())
     assert program.execute(program.app, ["claims", str(tmp_path / "none")], "atras") == 2
     assert "run.json: expected a file of a run" in capsys.readouterr().err

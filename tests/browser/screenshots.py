@@ -1,6 +1,6 @@
 """Takes the pictures of docs/report.md: `python tests/browser/screenshots.py [RUN]`.
 
-Without the folder of a run the figures are made up.
+Without the folder of a run the figures are those of a fake run.
 """
 
 from __future__ import annotations

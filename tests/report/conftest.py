@@ -1,4 +1,4 @@
-"""A complete made-up run, its page, and a strict reader of pages, for every test of the report."""
+"""A complete fake run, its page, and a strict reader of pages, for every test of the report."""
 
 from __future__ import annotations
 

@@ -165,6 +165,10 @@ def parse_layer(text: str, name: str = "hidden", whole: str | None = None) -> La
 def parse_layers(text: str, name: str = "hidden") -> tuple[Layer, ...]:
     """Read layers with commas or hyphens between them.
 
+    Args:
+        text: such as `24,192` or `c32p2-64`.
+        name: of the option, for an error.
+
     Raises:
         InputError: as `parse_layer`.
     """

@@ -13,7 +13,7 @@ _LIGHT = ("#1f5fa8", "#b3500b", "#18794e", "#a8323e", "#7046b8", "#0f7c8c", "#86
 _DARK = ("#6ea8ea", "#f09a55", "#55c28e", "#f0808a", "#b79bf0", "#4cc4d4", "#d9b545", "#ea86c8")
 _CIVIDIS = ((0, 32, 76), (49, 68, 107), (102, 105, 112), (149, 143, 120), (203, 186, 105), (255, 234, 70))
 
-_COMMON = """text{font:12px system-ui,"Liberation Sans",Arial,sans-serif}
+_SHARED_CSS = """text{font:12px system-ui,"Liberation Sans",Arial,sans-serif}
 .small{font-size:10px}.label{font-weight:600}.title{font-size:15px;font-weight:600}
 .end{text-anchor:end}.mid{text-anchor:middle}
 .l,.b,.grid,.axis,.tick,.zero{fill:none}.l{stroke-width:1.8}.b{stroke-width:1.3;opacity:.55}
@@ -38,7 +38,7 @@ def _heat() -> str:
 
 
 # Our own text: it is not escaped.
-STANDALONE_CSS = Markup(_COMMON + _theme(_LIGHT, "#1b1f24", "#57606a", "#dfe3e8", "#ffffff") + _heat())  # noqa: S704
+STANDALONE_CSS = Markup(_SHARED_CSS + _theme(_LIGHT, "#1b1f24", "#57606a", "#dfe3e8", "#ffffff") + _heat())  # noqa: S704
 """Style of a chart in a file of its own, on light paper."""
 _DARK_CSS = _theme(_DARK, "#e6e9ed", "#9aa4af", "#30363d", "#14181d")
 PAGE_CSS = f"{STANDALONE_CSS}@media screen and (prefers-color-scheme:dark){{{_DARK_CSS}}}"
