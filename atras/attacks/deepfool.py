@@ -6,10 +6,11 @@ a difference of logits, z_j - z_k, is that at label k less that at label j, exac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atras.checks import number, one_of, whole
+from atras.registry import UNSPELLED
 
 from .attack import Attack, Attacked, Passes, Start
 
@@ -33,7 +34,7 @@ class DeepFool(Attack):
     misclassified already stay as they are.
 
     Args:
-        epsilon: not used by the attack; what counts as a small enough change in the worst case over attacks.
+        epsilon, target: of no use to it; they have no spelling.
         norm: `l2` or `linf`, in which the distance to a boundary is measured.
         steps: most iterations an image.
         overshoot: share by which the sum of all steps is lengthened.
@@ -42,6 +43,8 @@ class DeepFool(Attack):
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2 and section 3.3; the overshoot is their section 3.1's.
     """
 
+    epsilon: float | None = field(default=None, metadata=UNSPELLED)
+    target: str = field(default="none", metadata=UNSPELLED)
     norm: str = "l2"
     steps: int = 50
     overshoot: float = 0.02
@@ -52,6 +55,7 @@ class DeepFool(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("target", self.target, ("none",))
         one_of("norm", self.norm, ("l2", "linf"))
         whole("steps", self.steps, 1, 10**6)
         number("overshoot", self.overshoot, 0.0, 10.0)

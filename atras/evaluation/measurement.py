@@ -115,7 +115,8 @@ class Measurement:
         for attack in stronger:
             recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
-            names = ", ".join(attack.spec.attack for attack in (white_box, *stronger))
+            asked = [attack for attack in self.protocol.attacks if attack.at(self.protocol.epsilon) in stronger]
+            names = ", ".join([white_box.spec.attack, *map(str, asked)])
             worst = AttackSpec(f"worst({names})", self.protocol.epsilon, "true", "none")
             recorder.record(worst_column, "test", figures.worst, worst, "white-box")
         else:

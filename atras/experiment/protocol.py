@@ -87,10 +87,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         """Refuse a target class that the data set does not have.
 
         Raises:
-            InputError: if `target` is `class:N` with N past the last class.
+            InputError: if the target of an attack is `class:N` with N past the last class.
         """
-        if self.target.startswith("class:") and int(self.target.removeprefix("class:")) >= classes:
-            raise InputError(f"target (={shown(self.target)}): expected a class from 0 to {classes - 1}")
+        for target in (self.target, *(attack.target for attack in self.attacks)):
+            if target.startswith("class:") and int(target.removeprefix("class:")) >= classes:
+                raise InputError(f"target (={shown(target)}): expected a class from 0 to {classes - 1}")
 
     def replace(self, **changes: Any) -> Protocol:
         """A copy with some fields changed, checked anew."""
