@@ -62,7 +62,7 @@ def make_groups(
     depths = sorted({candidate.depth for candidate in candidates})
     runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
     if sizer.engine.pads:
-        alike = [same for run in runs for same in _by_structure(run)]
+        alike = [same for run in runs for same in _by_structure(run, spec)]
         runs = [run for same in alike for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
     if sizer.engine.any_depths:
         enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
@@ -95,11 +95,16 @@ def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     return {name: seconds and seconds * share for name, seconds in predicted.items()}
 
 
-def _by_structure(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Candidates that can share a stack, together; in the order in which their structures come."""
+def _by_structure(candidates: Sequence[Candidate], spec: Spec) -> list[list[Candidate]]:
+    """Candidates that can share a stack, together; in the order in which their structures come.
+
+    Images with dropout behind them must have equal filters too: padded ones would shift its masks.
+    """
     alike: dict[object, list[Candidate]] = {}
     for candidate in candidates:
-        alike.setdefault(candidate.structure, []).append(candidate)
+        places = Network(spec, candidate).hidden
+        dropped = tuple(place.outputs for place in places if place.rate256 and len(place.outputs) == 3)
+        alike.setdefault((candidate.structure, dropped), []).append(candidate)
     return list(alike.values())
 
 

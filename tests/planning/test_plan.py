@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from atras.engines import StackEngine
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import PAPER_CANDIDATES, Candidate, Network, Spec, members_of, widest, with_depth
@@ -77,6 +79,15 @@ def test_cheap_launches_cut_groups_and_dear_ones_join_them() -> None:
 
 def test_a_stem_common_to_all_makes_padding_cheap() -> None:
     assert len(plan(Protocol(), MNIST, machine=Machine("cuda", 2**37))) < len(plan(Protocol()))
+
+
+@pytest.mark.parametrize(("dropout", "head", "groups"), [("", 0, 1), ("d0.25", 0, 2), ("", 64, 2)])
+def test_filters_with_dropout_behind_them_are_not_padded(dropout: str, head: int, groups: int) -> None:
+    names = [f"c3{dropout}-8", f"c4{dropout}-8", f"c3{dropout}-9"]
+    made = plan(Protocol(candidates=tuple(map(Candidate.parse, names))), Spec((1, 8, 8), 10, head_rate256=head))
+    assert len(made) == groups
+    for group in made:
+        StackEngine(Spec((1, 8, 8), 10, head_rate256=head), group.members, Protocol(), torch.device("cpu"))
 
 
 def test_a_smaller_memory_makes_more_groups_and_an_impossible_one_is_refused() -> None:
