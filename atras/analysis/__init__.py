@@ -5,7 +5,7 @@ from .claims import Claim, claims
 from .compare import compare, compare_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
-from .statistics import bootstrap_mean, pareto, ranking
+from .statistics import bootstrap_mean, compare_depths, holm, pareto, ranking, sign_flip_test
 from .step_timing import measure_steps, measured_steps
 from .summary_table import summary_lines
 
@@ -19,10 +19,12 @@ __all__ = [
     "bootstrap_mean",
     "claims",
     "compare",
+    "compare_depths",
     "compare_lines",
     "distance",
     "export",
     "export_pareto",
+    "holm",
     "load",
     "measure_steps",
     "measured_steps",
@@ -30,6 +32,7 @@ __all__ = [
     "pareto",
     "ranking",
     "row_by_row",
+    "sign_flip_test",
     "summary_lines",
     "text_against_tables",
     "trained_rows",
