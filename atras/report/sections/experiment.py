@@ -46,9 +46,9 @@ def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
     target, source = protocol.get("target"), protocol.get("label_source")
     towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
     stem = model.get("stem", protocol.get("stem"))
-    more, made = protocol.get("adversarial_epochs"), protocol.get("defence", "copies")
-    images = "on clean and adversarial images" if made == "copies" else f"with the defence {made}"
-    defence = f"trained for {more} more {images}, and attacked again" if more else "and not defended"
+    more, made = protocol.get("adversarial_epochs"), protocol.get("train_attack", "fgsm")
+    images = "clean and adversarial images" if made == "fgsm" else f"clean images and adversarial ones of {made}"
+    defence = f"trained for {more} more on {images}, and attacked again" if more else "and not defended"
     return (
         f"Each was trained for {counted(protocol['epochs'], 'epoch')} ({protocol.get('optimizer')}, learning rate "
         f"{protocol.get('learning_rate')}, batches of {protocol.get('batch_size')}, stem {stem}, "
