@@ -120,6 +120,11 @@ class PGD(Attack):
 class RandomFGSM(PGD):
     """FGSM from a random start: one step of 1.25 epsilon from a uniform point of the ball, back into the ball.
 
+    Args:
+        step_size: change of a pixel in the step; None for 1.25 epsilon.
+
+    The others are those of `PGD`.
+
     Source: Wong, Rice, Kolter 2020, "Fast is better than free", algorithm 3.
     """
 

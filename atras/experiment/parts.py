@@ -109,7 +109,8 @@ class Data(Options):
     dataset: Annotated[
         str,
         Option(
-            "digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz file",
+            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
+            "file",
             metavar="NAME",
         ),
     ] = "digits"
