@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from atras import read, report
-from atras.networks.candidates import PAPER_CANDIDATES
+from atras.networks import PAPER_CANDIDATES
 from atras.testing.fake_run import make_run
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
