@@ -181,7 +181,13 @@ def spell(choice: Any, leave_out: tuple[str, ...] = ()) -> str:
         choice: an object with a `name`.
         leave_out: options not to be shown.
     """
-    options = [f"{name}={spell_value(value)}" for name, value in changed(choice).items() if name not in leave_out]
+    fields = list(spelled_fields(type(choice)))
+    # A choice within a choice needs no name where it comes first: batch(pgd(steps=7)).
+    options = [
+        spell_value(value) if name == fields[0] and hasattr(value, "name") else f"{name}={spell_value(value)}"
+        for name, value in changed(choice).items()
+        if name not in leave_out
+    ]
     return f"{choice.name}({', '.join(options)})" if options else str(choice.name)
 
 

@@ -33,7 +33,7 @@ ANY_ATTACK = st.one_of(
     st.builds(PGD, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(RandomFGSM, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(
-        DeepFool, **SHARED, norm=st.sampled_from(["l2", "linf"]), steps=COUNTS, overshoot=st.floats(0.0, 10.0),
+        DeepFool, label_source=SHARED["label_source"], norm=st.sampled_from(["l2", "linf"]), steps=COUNTS, overshoot=st.floats(0.0, 10.0),
         classes=st.integers(2, 10**6),
     ),
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_spellings_are_read_as_people_write_them(register: Registry[Any], text: 
 def test_what_is_as_by_default_is_not_spelled() -> None:
     assert str(PGD(0.1, steps=20)) == "pgd(epsilon=0.1)"
     assert str(PGD(steps=7, restarts=2, random_start=False)) == "pgd(steps=7, restarts=2, random_start=false)"
-    assert str(BatchCopies(PGD(steps=7))) == "batch(attack=pgd(steps=7))"
+    assert str(BatchCopies(PGD(steps=7))) == "batch(pgd(steps=7))"
     assert str(BatchCopies()) == "batch"
     assert spell(PGD(0.1, steps=7), leave_out=("epsilon",)) == "pgd(steps=7)"
     assert repr(PGD(0.1, steps=7)) == "PGD(epsilon=0.1, steps=7)"

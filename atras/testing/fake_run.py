@@ -90,7 +90,7 @@ class _FakeRun:
         gain = None if after is None or before is None else after - before
         self.rows.table.append(
             where
-            | {"depth": len(widths), "parameters": size, "status": "dead" if dead else "trained"}
+            | {"defence": "copies", "depth": len(widths), "parameters": size, "status": "dead" if dead else "trained"}
             | figures
             | {"recovery_static": None if gain is None else gain + 0.08, "recovery_white_box": gain}
         )
@@ -124,6 +124,7 @@ class _FakeRun:
         return {
             **where,
             **dict.fromkeys(SCHEMAS["metrics"].keys() - set(COMPUTED) - where.keys()),
+            "defence": "copies",
             "phase": phase,
             "split": "test",
             "attack": attack,

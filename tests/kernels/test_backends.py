@@ -155,7 +155,7 @@ def test_a_run_records_the_instructions_that_its_steps_use(monkeypatch, tmp_path
             used.add(self.instructions)
             return super().train(*arguments, **options)
 
-    monkeypatch.setattr("atras.fused.Step", Watched)
+    monkeypatch.setattr("atras.engines.fused.Step", Watched)
     run(SMALL.replace(epochs=1), Execution(engine="fused", device="cpu"), out=tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())["environment"]["kernels"]
     assert used == {record["cpu"]["instructions"]}

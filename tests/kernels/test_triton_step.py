@@ -238,9 +238,9 @@ def test_engine_fused_follows_the_loop(device):
             own = (images, labels) if len(shape) == 1 else (images[i : i + 1], labels[i : i + 1])
             # float32 both; a gradient at rounding level can turn an update of 1e-3 around.
             assert float(found.losses[i]) == pytest.approx(float(loop.step(*own).losses), rel=1e-3)
-    gradient, out = fused.input_gradient(images, lambda logits: logits.argmin(-1))
+    gradient, out = fused.gradient(images, lambda logits: logits.argmin(-1))
     for i, loop in enumerate(loops):
-        own_gradient, own_out = loop.input_gradient(images, lambda logits: logits.argmin(-1))
+        own_gradient, own_out = loop.gradient(images, lambda logits: logits.argmin(-1))
         assert_close(out[i], own_out[0], rtol=1e-2, atol=1e-3)  # after three such updates
         assert (gradient[i] - own_gradient[0]).norm() <= 1e-2 * own_gradient.norm()
 

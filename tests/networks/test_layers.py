@@ -79,10 +79,10 @@ def test_a_layer_is_spelled_by_its_letters_and_nothing_that_is_as_by_default(tex
         ("c8k4zsame", "hidden (='c8k4zsame'): kernel (=4): expected an odd number with padding same"),
         ("c8d0.995", "hidden (='c8d0.995'): dropout (=0.995): expected a number from 0 to 0.99"),
         ("99999999", "hidden (='99999999'): units (=99999999): expected a whole number from 1 to 65536"),
-        ("8-c", "hidden (='c'): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"),
+        ("8-c", "hidden (='8-c'): expected widths separated by commas, such as 24,192, or layers, such as c32p2,64"),
         ("c8p2k3", "hidden (='c8p2k3'): expected widths separated by commas"),
         ("c٣", "hidden (='c٣'): expected widths separated by commas"),
-        ("c8d1e-05", "hidden (='c8d1e'): expected widths separated by commas"),
+        ("c8d1e-05", "hidden (='c8d1e-05'): expected widths separated by commas"),
         ("c" + "9" * 5000, "expected widths separated by commas"),
     ],
 )

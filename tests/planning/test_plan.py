@@ -255,7 +255,6 @@ def test_a_printed_plan_fits_80_columns() -> None:
         {"predicted_bytes": 1e9},
         {"predicted_seconds": "soon"},
         {"engine": "fast"},
-        {"engine": "loop"},
         {"members": []},
         {"members": [["8", "0"]]},
         {"members": [["8", 0], ["8-8", 0]]},
@@ -270,6 +269,14 @@ def test_a_recorded_group_with_anything_else_in_it_is_refused(change: dict[str, 
     groups = [{**whole["groups"][0], **change}, *whole["groups"][1:]]
     with pytest.raises(InputError, match="plan: "):
         Plan.from_dict({**whole, "groups": groups}, protocol)
+
+
+def test_a_plan_may_have_groups_of_several_engines() -> None:
+    # A run that went on with another engine keeps the groups that the former one has finished.
+    protocol = Protocol(candidates=(Candidate((8,)), Candidate((8, 8))), seeds=(0,))
+    first, *others = plan(protocol)
+    mixed = Plan("cpu", "stack", "fp32", (replace(first, engine="loop"), *others))
+    assert Plan.from_dict(mixed.to_dict(), protocol) == mixed
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from atras.results.frames import wilson
 from atras.results.results import read
 from atras.results.schemas import OPTIONAL, SCHEMAS
 from atras.results.writer import Writer
+from atras.version import SCHEMA
 from made_rows import FILES, NAMES, Rows, contents, metrics_row, rows_of, run_info, table_row
 
 
@@ -39,7 +40,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert (
         found.run
         == written.run
-        == {**run_info(), "status": "finished", "timings": {"run_seconds": 2.5, "epochs": [1, 2]}}
+        == {**run_info(), "schema": SCHEMA, "status": "finished", "timings": {"run_seconds": 2.5, "epochs": [1, 2]}}
     )
     assert found.directory == written.directory == tmp_path
     for name in SCHEMAS:
