@@ -33,8 +33,8 @@ ANY_ATTACK = st.one_of(
     st.builds(PGD, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(RandomFGSM, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(
-        DeepFool, label_source=SHARED["label_source"], norm=st.sampled_from(["l2", "linf"]), steps=COUNTS, overshoot=st.floats(0.0, 10.0),
-        classes=st.integers(2, 10**6),
+        DeepFool, label_source=SHARED["label_source"], norm=st.sampled_from(["l2", "linf"]), steps=COUNTS,
+        overshoot=st.floats(0.0, 10.0), classes=st.integers(2, 10**6),
     ),
 )  # fmt: skip
 HONEST = {"label_source": st.just("true"), "target": st.just("none")}
