@@ -154,11 +154,29 @@ class Evaluator:
         """Make attack after attack on one chunk; the first one's clean logits serve all."""
         clean_logits = None
         for attack, counter in counters.items():
-            draw = starts(self.networks, images, attack.name, split, chunk.start)
-            start = Start(clean_logits, draw, self._targets(attack, split, chunk))
-            attacked = attack(self.networks, images, labels, start=start)
+            attacked = self.attack(attack, split, chunk, images, labels, clean_logits)
             clean_logits = attacked.clean_logits
             yield attack, counter, attacked
+
+    def attack(
+        self,
+        attack: Attack,
+        split: str,
+        chunk: slice,
+        images: Tensor,
+        labels: Tensor,
+        clean_logits: Tensor | None = None,
+    ) -> Attacked:
+        """Attack one chunk of a split, as `chunks` gives it, with the random starts and targets of its images.
+
+        Args:
+            attack: with a definite epsilon.
+            split, chunk, images, labels: numbers, pixels [B, C, H, W] and labels [B] of the images.
+            clean_logits: [M, B, Y] of the images, where they are known already.
+        """
+        draw = starts(self.networks, images, attack.name, split, chunk.start)
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk))
+        return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
         """Evaluate other epsilons of an attack on one chunk, from the signs that it has."""

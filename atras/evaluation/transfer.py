@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from atras.attacks import Attack
 from atras.data import Dataset
 from atras.errors import Interrupted
 from atras.experiment import Protocol
@@ -42,10 +43,11 @@ def transfer(
     data: Dataset,
     protocol: Protocol,
     stop: Callable[[], bool] = lambda: False,
+    attack: Attack | None = None,
 ) -> list[Row]:
     """Give the adversarial test images of every member to all members of its seed, in both phases.
 
-    The attack is FGSM at the true label. All parts stay in memory with their parameters alone; what is made of the
+    All parts stay in memory with their parameters alone; what is made of the
     images is gone after each chunk.
 
     Args:
@@ -54,6 +56,8 @@ def transfer(
         data: on the parts' device.
         protocol: candidates, seeds, epsilon.
         stop: asked between parts whether to stop.
+        attack: made on the sources; without an epsilon of its own it takes the protocol's. None for FGSM at the true
+            label.
 
     Returns:
         Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged.
@@ -62,9 +66,9 @@ def transfer(
         Interrupted: if `stop` said so.
     """
     rows: list[Row] = []
-    attack = protocol.true_label_attack
+    attack = protocol.true_label_attack if attack is None else attack.at(protocol.epsilon)
     for phase in PHASES:
-        counts = _Counts(parts, data, protocol)
+        counts = _Counts(parts, data, protocol, attack)
         fine = set(set_phase(phase))
         for part in parts:
             if stop():
@@ -74,8 +78,8 @@ def transfer(
             if {Member(source, seed), Member(target, seed)} <= fine:
                 rows.append({
                     "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
-                    "seed": seed, "attack": attack.spec.attack, "epsilon": attack.epsilon,
-                    "label_source": attack.label_source, "n": len(data.test.labels),
+                    "seed": seed, "attack": attack.spec.attack, "epsilon": attack.spec.epsilon,
+                    "label_source": attack.spec.label_source, "n": len(data.test.labels),
                     "correct": counts.correct[source.name, Member(target, seed)],
                 })  # fmt: skip
     return rows
@@ -84,8 +88,8 @@ def transfer(
 class _Counts:
     """Correct predictions of each target on the images of each source candidate of its seed."""
 
-    def __init__(self, parts: Sequence[Part], data: Dataset, protocol: Protocol) -> None:
-        self.parts, self.data, self.protocol = parts, data, protocol
+    def __init__(self, parts: Sequence[Part], data: Dataset, protocol: Protocol, attack: Attack) -> None:
+        self.parts, self.data, self.protocol, self.attack = parts, data, protocol, attack
         self.correct: dict[tuple[str, Member], int] = {}
 
     def attack_from(self, source: Part) -> None:
@@ -94,8 +98,8 @@ class _Counts:
         hits = {(c, j): torch.zeros(len(part.networks.members), dtype=torch.int64, device=part.networks.device)
                 for c in candidates for j, part in enumerate(self.parts)}  # fmt: skip
         evaluator = Evaluator(source.networks, self.data, self.protocol, source.evaluation_batch)
-        for _, images, labels in evaluator.chunks("test"):
-            adversarial = self.protocol.true_label_attack(source.networks, images, labels).clipped
+        for chunk, images, labels in evaluator.chunks("test"):
+            adversarial = evaluator.attack(self.attack, "test", chunk, images, labels).clipped
             for c, j in hits:
                 rows = self._rows(source, c.name, self.parts[j])
                 hits[c, j] += _hits(self.parts[j], adversarial[rows], labels)

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 import torch
 
-from atras.attacks import FGSM
+from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
-from atras.evaluation import Part, transfer
+from atras.evaluation import Evaluator, Part, transfer
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
@@ -122,6 +122,24 @@ def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> N
     assert [(row["source_hidden_layers"], row["target_hidden_layers"], row["seed"]) for row in rows[8:]] == [
         ("6", "6", 0), ("6", "6", 1), ("6", "9", 0), ("9", "6", 0), ("9", "9", 0),
     ]  # fmt: skip
+
+
+def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
+    spec, attack = Spec((1, 8, 8), 10), PGD(steps=2, step_size=0.05)
+    protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), epsilon=0.1, test_size=90, attacks=(attack,))
+    data = load("digits", test_size=90)
+    members = [Member(candidate, 0) for candidate in protocol.candidates]
+    parts = [Part(LoopEngine(spec, [member], protocol, CPU), 40) for member in members]
+    rows = transfer(parts, lambda _: iter(members), data, protocol, attack=attack)
+    assert {(row["attack"], row["epsilon"], row["label_source"]) for row in rows} == {
+        ("pgd(steps=2, step_size=0.05)", 0.1, "true")
+    }
+    for part, member in zip(parts, members, strict=True):
+        figures, _ = Evaluator(part.networks, data, protocol, 25).attack_test()
+        (own,) = figures.attacks[attack.at(0.1)].correct
+        name = member.candidate.name
+        both = {row["correct"] for row in rows if row["source_hidden_layers"] == row["target_hidden_layers"] == name}
+        assert both == {own}  # starts are those of the image's number, whatever the chunks
 
 
 def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
