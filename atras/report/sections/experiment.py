@@ -46,12 +46,12 @@ def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
     target, source = protocol.get("target"), protocol.get("label_source")
     towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
     stem = model.get("stem", protocol.get("stem"))
-    more, made = protocol.get("adversarial_epochs"), protocol.get("train_attack", "fgsm")
-    images = "clean and adversarial images" if made == "fgsm" else f"clean images and adversarial ones of {made}"
-    defence = f"trained for {more} more on {images}, and attacked again" if more else "and not defended"
+    more, defence = protocol.get("adversarial_epochs"), protocol.get("defence", "copies")
+    how = "on clean and adversarial images" if defence == "copies" else f"with the defence {defence}"
+    then = f"trained for {more} more {how}, and attacked again" if more else "and not defended"
     return (
         f"Each was trained for {counted(protocol['epochs'], 'epoch')} ({protocol.get('optimizer')}, learning rate "
         f"{protocol.get('learning_rate')}, batches of {protocol.get('batch_size')}, stem {stem}, "
         f"{protocol.get('activation')}), attacked with FGSM at epsilon {protocol.get('epsilon')}, {towards}, "
-        f"{defence}."
+        f"{then}."
     )

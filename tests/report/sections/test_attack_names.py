@@ -24,8 +24,8 @@ SPELLINGS = {
 
 @pytest.fixture(scope="module")
 def spelled(full: Results) -> Results:
-    """The run as it is once attacks are spelled out and no column tells their parameters."""
-    metrics = full.metrics.drop("attack_parameters", strict=False)
+    """The run with attacks that have options."""
+    metrics = full.metrics
     attack = pl.col("attack").replace_strict(SPELLINGS)
     other = pl.lit("pgd(steps=40, restarts=5)").alias("attack")
     return dataclasses.replace(full, metrics=metrics.with_columns(attack), transfer=full.transfer.with_columns(other))

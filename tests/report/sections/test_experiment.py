@@ -33,7 +33,7 @@ def test_numbers_agree_with_their_nouns(names: tuple[str, ...], seeds: tuple[int
     ("changes", "end"),
     [
         ({}, "trained for 3 more on clean and adversarial images, and attacked again."),
-        ({"train_attack": "pgd-batch"}, "on clean images and adversarial ones of pgd-batch, and attacked again."),
+        ({"defence": "batch(pgd)"}, "trained for 3 more with the defence batch(pgd), and attacked again."),
         ({"adversarial_epochs": 0}, "away from the predicted label, and not defended."),
         (
             {"target": "random", "adversarial_epochs": 0},
