@@ -66,8 +66,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
 
     @property
     def stronger_attacks(self) -> tuple[Attack, ...]:
-        """The attacks besides that one."""
-        resolved = (attack.at(self.epsilon) for attack in self.attacks)
+        """The attacks besides that one, with definite epsilons, each once."""
+        resolved = dict.fromkeys(attack.at(self.epsilon) for attack in self.attacks)
         return tuple(attack for attack in resolved if attack != self.true_label_attack)
 
     @property
