@@ -108,9 +108,12 @@ class Registry(Generic[Choice]):
         choice = self.get(name)
         options: dict[str, Any] = {}
         fields = spelled_fields(choice)
+        named = False
         for place, argument in enumerate(arguments):
-            key, equals, value = argument.partition("=") if re.match(r"[a-z_]+\s*=", argument) else ("", "", argument)
-            key = key.strip() if equals else (list(fields)[place] if place < len(fields) else "")
+            key, equals, value = argument.partition("=") if re.match(r"[\w-]+\s*=", argument) else ("", "", argument)
+            named = named or bool(equals)
+            in_order = place < len(fields) and not named
+            key = key.strip().replace("-", "_") if equals else (list(fields)[place] if in_order else "")
             if key not in fields or key in options:
                 known = ", ".join(fields) or "none"
                 what = f"option {key} twice" if key in options else f"unknown option {shown(argument)}"

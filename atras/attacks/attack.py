@@ -140,6 +140,7 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         if self.epsilon is not None:
             number("epsilon", self.epsilon, 0.0, 1.0)
+            object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
         one_of("label_source", self.label_source, ("predicted", "true"))
         if not isinstance(self.target, str) or not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", self.target):
             raise InputError(
@@ -171,7 +172,8 @@ class Attack(ABC):
 
     def at(self, epsilon: float) -> Self:
         """The attack with this epsilon where it has none of its own."""
-        return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
+        own = self.epsilon is not None or not self.bounded
+        return self if own else dataclasses.replace(self, epsilon=epsilon)
 
     @property
     def direction(self) -> Literal[1, -1]:

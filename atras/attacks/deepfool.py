@@ -34,7 +34,7 @@ class DeepFool(Attack):
     misclassified already stay as they are.
 
     Args:
-        epsilon, target: of no use to it; they have no spelling.
+        epsilon, target: of no use to it: dropped, and refused; they have no spelling.
         norm: `l2` or `linf`, in which the distance to a boundary is measured.
         steps: most iterations an image.
         overshoot: share by which the sum of all steps is lengthened.
@@ -59,6 +59,8 @@ class DeepFool(Attack):
         one_of("norm", self.norm, ("l2", "linf"))
         whole("steps", self.steps, 1, 10**6)
         number("overshoot", self.overshoot, 0.0, 10.0)
+        object.__setattr__(self, "overshoot", float(self.overshoot))
+        object.__setattr__(self, "epsilon", None)  # it has no bound
         whole("classes", self.classes, 2, 10**6)
 
     def cost(self, classes: int) -> Passes:

@@ -48,6 +48,7 @@ class PGD(Attack):
         truth("random_start", self.random_start)
         if self.step_size is not None:
             number("step_size", self.step_size, 0.0, 1.0)
+            object.__setattr__(self, "step_size", float(self.step_size))
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(self.restarts, self.steps * self.restarts)

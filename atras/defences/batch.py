@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from atras.attacks import FGSM, Attack, Draw, Passes, Start
-from atras.errors import InputError
+from atras.errors import InputError, shown
 
 from .defence import Batch, Defence, place_all, seeds_of
 
@@ -35,6 +35,8 @@ class BatchCopies(Defence):
     name = "batch"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack):
+            raise InputError(f"batch: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack.target != "none" or self.attack.label_source != "true":
             raise InputError(
                 f"batch: attack (={self.attack}): expected an untargeted attack at the true label; leave target and "
@@ -45,9 +47,8 @@ class BatchCopies(Defence):
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
     def cost(self, classes: int) -> Passes:
-        # Its examples are not evaluated, but FGSM's gradient comes with logits of the clean image.
         made = self.attack.cost(classes)
-        return made if isinstance(self.attack, FGSM) else Passes(made.forward - 1, made.gradient)
+        return Passes(max(made.forward - 1, 0), made.gradient)  # its examples are not evaluated
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self._attacked(networks, batch), batch.labels)

@@ -38,6 +38,8 @@ class Copies(Defence):
     from_signs = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack):
+            raise InputError(f"copies: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack != FGSM():
             raise InputError(
                 f"copies: attack (={self.attack}): expected fgsm without options; only the run's own fgsm has a fixed "

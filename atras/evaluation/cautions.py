@@ -68,6 +68,8 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
     fgsm = [row for row in fresh if row["attack"] == "fgsm" and row["label_source"] == "true"]
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in fresh:
+        if row["label_source"] != "true" or row.get("target", "none") != "none":
+            continue  # towards a target it is another attack, not a stronger one
         rival = weaker.get((_who(row), row["epsilon"]))
         if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row

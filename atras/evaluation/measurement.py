@@ -111,8 +111,11 @@ class Measurement:
         if not recorded:
             recorder.record(column, "test", figures.attacks[white_box], white_box.spec, "white-box")
         for epsilon, score in figures.curve.items():
-            recorder.record(None, "test", score, replace(white_box, epsilon=epsilon).spec, "white-box")
+            if (curve := replace(white_box, epsilon=epsilon)) not in stronger:
+                recorder.record(None, "test", score, curve.spec, "white-box")
         for attack in stronger:
+            if attack == self.protocol.attack and recorder.phase == "trained":
+                continue  # it has its row as the attack that the defence learns from
             recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
             asked = [attack for attack in self.protocol.attacks if attack.at(self.protocol.epsilon) in stronger]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atras.attacks import Attack
 from atras.data import Dataset
-from atras.errors import Interrupted
+from atras.errors import InputError, Interrupted
 from atras.experiment import Protocol
 from atras.networks import Classifier, Member
 
@@ -63,10 +63,13 @@ def transfer(
         Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged.
 
     Raises:
+        InputError: if the attack is a targeted one.
         Interrupted: if `stop` said so.
     """
     rows: list[Row] = []
     attack = protocol.true_label_attack if attack is None else attack.at(protocol.epsilon)
+    if attack.target != "none":
+        raise InputError(f"transfer: attack (={attack}): expected an untargeted one, whose rows tell it from others")
     for phase in PHASES:
         counts = _Counts(parts, data, protocol, attack)
         fine = set(set_phase(phase))

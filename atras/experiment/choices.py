@@ -16,8 +16,11 @@ ENGINES: Registry[Any] = Registry(
         "stack": ("atras.engines.stack:StackEngine", "members of one structure as one vmap program; any layers"),
         "fused": ("atras.engines.fused:FusedEngine", "whole groups in C++ on a CPU, in Triton on a GPU"),
     },
+    group="atras.engines",
 )
 
 EXECUTORS: Registry[Any] = Registry(
-    "executor", {"local": ("atras.running.executors.local:LocalExecutor", "group after group in this process")}
+    "executor",
+    {"local": ("atras.running.executors.local:LocalExecutor", "group after group in this process")},
+    group="atras.executors",
 )

@@ -147,6 +147,14 @@ class Options:
             if setting.option.accept is not None:
                 object.__setattr__(self, name, setting.option.accept(getattr(self, name)))
             setting.check(getattr(self, name))
+            object.__setattr__(self, name, _plain(setting.type, getattr(self, name)))
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A number as a float where the option is one, so that equal experiments have equal records and hashes."""
+    if kind is float and value is not None:
+        return float(value) + 0.0  # of which -0.0 is 0.0
+    return tuple(float(item) + 0.0 for item in value) if kind == tuple[float, ...] else value
 
 
 @cache

@@ -74,6 +74,10 @@ def _check_attacks(_: str, value: object) -> None:
     def one(attack: object) -> None:
         if not isinstance(attack, Attack):
             raise InputError(f"attack (={shown(attack)}): expected an attack, such as PGD(steps=40) or 'pgd(steps=40)'")
+        if attack.bounds != (0.0, 1.0):
+            raise InputError(
+                f"attack (={attack!r}): expected bounds 0 to 1, which pixels of a run have; leave them out"
+            )
 
     distinct("attack", value, one)
 
@@ -193,7 +197,8 @@ class Training(Options):
         int,
         Option(
             "passes over the set with attacks, if not the same", whole_from(0, 10**6), metavar="N", default="--epochs",
-            meaning="They go over the doubled set: every image and its copy.",
+            meaning="They go over the doubled set: every image and its copy. In Python "
+            "they are 20, whatever `epochs` is.",
         ),
     ] = 20  # fmt: skip
     batch_size: Annotated[
@@ -251,7 +256,7 @@ class Attacking(Options):
     attacks: Annotated[
         tuple[Attack, ...],
         Option(
-            "also evaluate this one, at the true label; may be repeated", _check_attacks, kind=ATTACK_LIST,
+            "also attack both models with this one; may be repeated", _check_attacks, kind=ATTACK_LIST,
             flag="--attack", repeat=True, metavar="NAME", default="fgsm", accept=_attacks_of, choices=ATTACKS,
             meaning="Both models are also attacked with each, made on the model attacked; FGSM at the true label "
             "always is. An attack without an epsilon of its own takes the run's.",

@@ -53,6 +53,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(
                 f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
             )
+        self._check_attacks()
 
     @property
     def attack(self) -> FGSM:
@@ -82,6 +83,14 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         names = {"candidates": [c.name for c in self.candidates], "attacks": [str(attack) for attack in self.attacks]}
         return values | lists | names | {"defence": str(self.defence)}
+
+    def _check_attacks(self) -> None:
+        """Refuse attacks that the frames could not tell apart."""
+        asked: dict[object, Attack] = {}
+        for attack in self.attacks:
+            other = asked.setdefault(attack.at(self.epsilon).spec, attack)
+            if other is not attack:
+                raise InputError(f"attack: {other} and {attack} are the same in this run; name one of them")
 
     def check_classes(self, classes: int) -> None:
         """Refuse a target class that the data set does not have.

@@ -34,7 +34,8 @@ def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_si
         made = protocol.defence.at(protocol.epsilon).cost(classes)
         total = total.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
-        total = total.plus(gap, protocol.adversarial_epochs * min(GAP_IMAGES, train_size))
+        seen = min(GAP_IMAGES, train_size) if protocol.defence.copies else 0
+        total = total.plus(gap, protocol.adversarial_epochs * seen)
     return total
 
 

@@ -47,7 +47,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             pl.Float64, "defended model, test images attacked anew, at the true label"
         ),
         "worst_case_accuracy_before": Column(
-            pl.Float64, "trained model, test images that no attack of the run, made on it at the true label, turns"
+            pl.Float64,
+            "trained model, test images that no attack of the run, made on it, turns with a change of at most epsilon",
         ),
         "worst_case_accuracy_after": Column(pl.Float64, "defended model, likewise"),
         "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
@@ -64,7 +65,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "attack": Column(
             pl.String,
             "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40)`, `deepfool(norm=linf)`; "
-            "`worst(fgsm, pgd)`: an image counts as correct only where it survives each of these",
+            "`worst(fgsm, pgd)`: an image counts as correct only where none of these turns it with a change of at most "
+            "the run's epsilon",
         ),
         "epsilon": Column(
             pl.Float64, "largest change of a pixel, in pixels of [0, 1]; null for DeepFool, without bound"

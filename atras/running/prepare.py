@@ -13,7 +13,7 @@ from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_s
 from atras.environment import attack_backend, choose_device, total_memory
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
-from atras.networks import Member, Network, Spec, choose_stem
+from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
     Machine,
@@ -97,6 +97,11 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     )
     for candidate in protocol.candidates:
         Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)
+    try:
+        for candidate in all_candidates(protocol, spec)[len(protocol.candidates) :]:
+            Network(spec, candidate).places  # noqa: B018
+    except InputError as error:
+        raise InputError(f"defence (={str(protocol.defence)!r}): its source does not fit the images: {error}") from None
     return spec
 
 
@@ -111,12 +116,14 @@ def _plan(
     machine = Machine(
         kind=device.type,
         memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
-        fused=why_not(device) or FusedEngine.refusal(spec, protocol.candidates),
+        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
         bf16=has_bf16(device),
         threads=torch.get_num_threads(),
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
+    if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec)):
+        raise InputError(f"engine (={engine}): {refused}; use another engine")
     resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
@@ -128,9 +135,15 @@ def _plan(
     return Plan(str(device), engine, precision, tuple(predicted), reason)
 
 
+def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
+    """Those of a protocol, and the one whose copies its defence takes."""
+    source = source_candidate(protocol, spec)
+    return [*protocol.candidates, *([] if source is None else [source])]
+
+
 def has_convolutions(protocol: Protocol, spec: Spec) -> bool:
     """Whether any network of a run computes on images behind its first layer."""
-    networks = (Network(spec, candidate) for candidate in protocol.candidates)
+    networks = (Network(spec, candidate) for candidate in all_candidates(protocol, spec))
     return any(len(place.outputs) == 3 for network in networks for place in network.hidden)
 
 

@@ -250,7 +250,7 @@ class _Stages:
             work = Epoch(part.images, part.labels, orders, evaluator.seed_of, signs, self.protocol.epsilon)
             self.train_epoch(work, epoch, batch_steps)
             self.note_epoch(epoch, self.batch_sizes(n))
-            if batch_steps is not None:
+            if batch_steps is not None and self.defence.copies:
                 self.measurement.gap(epoch)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:

@@ -55,3 +55,9 @@ def test_many_members_share_a_line() -> None:
     rows = Rows(table=[FINE | {"status": "dead", "seed": seed} for seed in range(12)])
     (line,) = cautions(rows, 10)
     assert line.endswith("40 (seed 4) and 7 more")
+
+
+def test_a_targeted_attack_is_not_held_against_fgsm() -> None:
+    weaker, towards = metric("fgsm", 150), metric("pgd", 190, target="random", label_source=None)
+    assert not cautions(Rows(metrics=[weaker, towards]), 10)
+    assert cautions(Rows(metrics=[weaker, metric("pgd", 190)]), 10)

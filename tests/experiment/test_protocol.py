@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atras.attacks import ATTACKS, PGD, Attack
@@ -64,7 +65,7 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "b775309304a9e616"
+    assert other.hash == "705831e7514bda6f"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "candidates": 40, "seeds": [0],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0, "epochs": 20,
@@ -182,3 +183,24 @@ def test_fields_of_other_types_and_populations_past_all_bounds_are_refused(field
 def test_an_execution_takes_its_own_types_alone(fields):
     with pytest.raises(InputError, match=f"{next(iter(fields))} .=.*: expected"):
         Execution(**fields)
+
+
+@pytest.mark.parametrize(
+    "attacks", [("pgd", "pgd(epsilon=0.05)"), ("pgd(target=random)", "pgd(target=random, label_source=predicted)")]
+)
+def test_attacks_that_the_frames_could_not_tell_apart_are_refused(attacks: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"attack: .* are the same in this run; name one of them"):
+        Protocol(attacks=attacks)
+
+
+def test_equal_numbers_make_equal_experiments() -> None:
+    whole = Protocol(epsilon=1, learning_rate=1, epsilons=(0, 1), attacks=(PGD(epsilon=0),))
+    assert whole == Protocol(epsilon=1.0, learning_rate=1.0, epsilons=(-0.0, 1.0), attacks=(PGD(epsilon=-0.0),))
+    assert whole.hash == Protocol(epsilon=1.0, learning_rate=1.0, epsilons=(0.0, 1.0), attacks=(PGD(epsilon=0.0),)).hash
+    assert whole.to_dict()["epsilons"] == [0.0, 1.0]
+    assert str(PGD(epsilon=np.float64(0.1))) == "pgd(epsilon=0.1)"
+
+
+def test_bounds_that_pixels_do_not_have_are_refused() -> None:
+    with pytest.raises(InputError, match="expected bounds 0 to 1"):
+        Protocol(attacks=(PGD(epsilon=0.3, bounds=(-1.0, 2.0)),))

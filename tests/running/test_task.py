@@ -13,11 +13,12 @@ from random import Random
 import pytest
 import torch
 
+from atras.errors import InputError
 from atras.evaluation import Rows
 from atras.experiment import EXECUTORS, Execution
 from atras.networks import Candidate
 from atras.results import Results
-from atras.running import GroupTask, LocalExecutor, Outcome, Surroundings, run
+from atras.running import GroupTask, LocalExecutor, Outcome, Surroundings, make_plan, run
 from atras.testing import SMALL, tables_of
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +136,12 @@ def test_rows_of_every_frame_carry_the_hash_of_the_run(tmp_path: Path) -> None:
 def test_a_choice_of_executor_is_checked() -> None:
     with pytest.raises(ValueError, match=r"executor \(='noting'\): expected one of local"):
         Execution(executor="noting")
+
+
+def test_auto_and_the_plan_know_the_defences_source() -> None:
+    protocol = SMALL.replace(defence="copies(source=c3k3)", stem="none")
+    assert make_plan(protocol, Execution()).engine == "loop"
+    with pytest.raises(InputError, match=r"engine \(=fused\): .* not c3"):
+        make_plan(protocol, Execution(engine="fused"))
+    with pytest.raises(InputError, match=r"defence \(='copies\(source=c3k99\)'\): its source does not fit"):
+        make_plan(SMALL.replace(defence="copies(source=c3k99)"), Execution())

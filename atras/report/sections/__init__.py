@@ -2,7 +2,7 @@
 them share. A section knows runs, analyses and charts; it knows nothing of other sections, of the register that lists
 it, or of the page. The modules of sections are imported only when a report asks for them; helpers stand here."""
 
-from .attack_names import attack_name, file_part, name_of
+from .attack_names import attack_name, file_part
 from .depth_charts import by_depth, depth_chart, depth_label, depth_means, lines_by_depth
 from .population import (
     Entry,
@@ -29,7 +29,6 @@ __all__ = [
     "last_test_metrics",
     "lines_by_depth",
     "most_robust",
-    "name_of",
     "once_per_run",
     "trained_members",
 ]

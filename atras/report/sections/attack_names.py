@@ -19,18 +19,6 @@ def attack_name(column: str = "attack") -> pl.Expr:
     return pl.col(column).str.extract(r"^([^(]*)")
 
 
-def name_of(spelling: str) -> str:
-    """The name of one attack, without the options in parentheses.
-
-    Args:
-        spelling: such as `pgd(steps=40)` or `pgd`.
-
-    Returns:
-        The name.
-    """
-    return spelling.partition("(")[0]
-
-
 def file_part(spelling: str) -> str:
     """An attack in the name of a file: `pgd(steps=40, restarts=5)` becomes `pgd-steps=40-restarts=5`.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.registry import name_of
 from atras.report.charts import Chart, Point, Series, bootstrap_mean, categories, linear, number
 from atras.report.section import Section
 from atras.results import Results
 
-from .attack_names import attack_name, name_of
+from .attack_names import attack_name
 from .population import last_test_metrics
 
 
@@ -22,24 +23,36 @@ def attacks(results: Results) -> Section:
         The section.
     """
     title = "Worst case over attacks"
-    metrics = last_test_metrics(results).filter(attack_name() != "none")
-    spellings = sorted(metrics["attack"].unique(maintain_order=True), key=lambda attack: name_of(attack) == "worst")
+    metrics = _labelled(last_test_metrics(results), results.run["protocol"].get("epsilon"))
+    spellings = sorted(metrics["label"].unique(maintain_order=True), key=lambda attack: name_of(attack) == "worst")
     if len(spellings) < 2:
         missing = "One attack was evaluated: run with --attack fgsm --attack pgd to see the worst case over several."
         return Section("attacks", title, (missing,))
     text = (
-        "Worst: an image counts as correct only where it survives every attack of the run, made on the network itself."
+        "Worst: an image counts as correct only where no attack of the run, made on the network itself, turns it with "
+        "a change of at most the run's epsilon."
     )
-    return Section("attacks", title, (text,), (_chart(results, metrics, spellings),))
+    return Section("attacks", title, (text,), (_chart(metrics, spellings),))
 
 
-def _chart(results: Results, metrics: pl.DataFrame, spellings: list[str]) -> Chart:
-    epsilon = results.run["protocol"].get("epsilon")
+def _labelled(metrics: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
+    """The attacks, each with all that tells it from the others in a column `label`; without FGSM's epsilon curve."""
+    own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(epsilon, pl.Float64))
+    towards = pl.col("target").is_not_null() & (pl.col("target") != "none")
+    parts = [
+        pl.col("attack"),
+        pl.when(~own).then(pl.format(", epsilon {}", "epsilon")).otherwise(pl.lit("")),
+        pl.when(towards).then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
+        pl.when(pl.col("label_source") == "predicted").then(pl.lit(", predicted label")).otherwise(pl.lit("")),
+    ]
+    attacks = metrics.filter((attack_name() != "none") & (own | (attack_name() != "fgsm")))
+    return attacks.with_columns(label=pl.concat_str(parts))
+
+
+def _chart(metrics: pl.DataFrame, spellings: list[str]) -> Chart:
     points: dict[str, list[Point]] = {"before defence": [], "after defence": []}
     for index, attack in enumerate(spellings):
-        own = metrics.filter(pl.col("attack") == attack)
-        # An attack without an epsilon of its own is not left out.
-        own = own.filter(pl.col("epsilon") == epsilon) if (own["epsilon"] == epsilon).any() else own
+        own = metrics.filter(pl.col("label") == attack)
         for side, (label, phase) in enumerate(zip(points, ("trained", "defended"), strict=True)):
             values = own.filter(pl.col("phase") == phase)["accuracy"].drop_nulls().to_list()
             if values:

@@ -150,7 +150,8 @@ def last_test_metrics(results: Results) -> pl.DataFrame:
         (pl.col("split") == "test") & pl.col("epoch").is_null() & (pl.col("mode") != "static")
     )
     at_true_label = frame.filter(pl.col("label_source") == "true")["attack"].unique().to_list()
-    frame = frame.filter(~pl.col("attack").is_in(at_true_label) | (pl.col("label_source") == "true"))
+    same = pl.col("attack").is_in(at_true_label) & (pl.col("label_source") == "predicted")
+    frame = frame.filter(same.is_null() | ~same)
     return frame.join(trained_members(results), on=["hidden_layers", "seed"], how="inner", maintain_order="left")
 
 

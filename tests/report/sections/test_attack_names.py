@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from atras import report
-from atras.report.sections.attack_names import attack_name, file_part, name_of
+from atras.registry import name_of
+from atras.report.sections.attack_names import attack_name, file_part
 from atras.report.sections.attacks import attacks
 from atras.report.sections.epsilons import epsilons
 from atras.report.sections.transfer import transfer
@@ -52,7 +53,8 @@ def test_names_and_parts_of_file_names(spelling: str, name: str, file: str) -> N
 def test_the_worst_case_is_last_and_shown_as_it_is_spelled(full: Results, spelled: Results) -> None:
     (before,), (after,) = attacks(full).figures, attacks(spelled).figures
     assert isinstance(after.x.names, tuple)
-    assert after.x.names == tuple(SPELLINGS[name] for name in before.x.names)
+    parts = [name.partition(", epsilon") for name in before.x.names]
+    assert after.x.names == tuple(SPELLINGS[name] + comma + epsilon for name, comma, epsilon in parts)
     assert after.x.names[-1].startswith("worst(")
     assert after.series == before.series
     assert "pgd(steps=40, restarts=5) 0." in after.summary
