@@ -295,9 +295,7 @@ class _Run:
             index=index,
             total=len(self.plan.groups),
             device=self.device,
-            data=DataPlace(
-                asked.dataset, asked.train_size, asked.test_size, execution.data_dir, execution.download
-            ),
+            data=DataPlace.of(asked, execution),
             folder=self.writer.directory,
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from atras.data import Dataset, load
+from atras.data import Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory
 from atras.errors import InputError
@@ -25,9 +25,9 @@ from atras.planning import (
     reason_for,
     speed,
 )
-from atras.torch_state import fixed_state
 
 from .defence_source import source_candidate
+from .task import DataPlace
 
 
 class Prepared(NamedTuple):
@@ -68,15 +68,7 @@ def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, D
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    with fixed_state(device):
-        data = load(
-            protocol.dataset,
-            train_size=protocol.train_size,
-            test_size=protocol.test_size,
-            data_dir=execution.data_dir,
-            download=execution.download,
-            device=device,
-        )
+    data = DataPlace.of(protocol, execution).load(device)
     protocol.check_classes(data.classes)
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 

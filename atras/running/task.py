@@ -15,7 +15,7 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Protocol, Size
+from atras.experiment import Execution, Protocol, Size
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group
 from atras.torch_state import fixed_state
@@ -46,6 +46,12 @@ class DataPlace:
     test_size: Size
     data_dir: str | None
     download: bool
+
+    @classmethod
+    def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
+        """The place of an experiment's images."""
+        sizes = (protocol.train_size, protocol.test_size)
+        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
         """The images, on a device.

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from atras.data import Dataset, load
+from atras.data import Dataset
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
+from atras.running import DataPlace
 from atras.storage import memory_limit, open_regular, write_file
 
 from .halving import TRAIN_SHARE, Record
@@ -86,10 +88,4 @@ def _selection(data: Dataset) -> bytes:
 
 
 def _load(protocol: Protocol, execution: Execution) -> Dataset:
-    return load(
-        protocol.dataset,
-        train_size=protocol.train_size,
-        test_size=protocol.test_size,
-        data_dir=execution.data_dir,
-        download=execution.download,
-    )
+    return DataPlace.of(protocol, execution).load(torch.device("cpu"))

@@ -15,7 +15,7 @@ import pytest
 
 from atras.cli import program
 from atras.engines import FusedEngine
-from atras.running import prepare, signals
+from atras.running import signals, task
 from atras.testing import tables_of
 from atras.training import stages
 
@@ -66,7 +66,7 @@ def test_a_signal_before_there_is_anything_to_keep_stops_at_once(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(prepare, "load", load)
+    monkeypatch.setattr(task, "load", load)
     assert program.execute(program.app, ["run", *OPTIONS, "--out", str(tmp_path / "run")], "atras") == 143
     assert capsys.readouterr() == ("", "atras: interrupted\n")
 
