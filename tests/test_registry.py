@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atras import registry
 from atras.attacks import ATTACKS, FGSM, PGD, Attack, DeepFool, RandomFGSM
 from atras.defences import DEFENCES, BatchCopies, Copies, Defence
 from atras.engines import LoopEngine
@@ -231,6 +232,7 @@ def test_installed_packages_add_their_own_by_entry_points(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         importlib.metadata, "entry_points", lambda *, group: asked.append(group) or declared(group=group)
     )
+    monkeypatch.setattr(registry, "declared_groups", lambda: {"[atras.attacks]"})
     known = {"fgsm": ("atras.attacks.fgsm:FGSM", "one step")}
     register: Registry[Attack] = Registry("attack", known, group="atras.attacks")
     assert asked == []
