@@ -30,12 +30,11 @@ def starts(networks: Classifier, images: Tensor, name: str, split: str = "test",
     def draw(restart: int) -> Tensor:
         import torch
 
-        from atras.networks import random_starts
+        from atras.networks import random_starts, seeds_of
 
         count, *shape = images.shape[-4:]
-        seeds = list(dict.fromkeys(member.seed for member in networks.members))
+        seeds, rows = seeds_of(networks.members)
         own = torch.stack([random_starts(seed, split, name, restart, first, count, shape) for seed in seeds])
-        rows = [seeds.index(member.seed) for member in networks.members]
         return (own[0] if len(seeds) == 1 else own[rows]).to(images)
 
     return draw

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from atras.attacks import FGSM, Attack, Draw, Passes, Start
 from atras.errors import InputError, shown
 
-from .defence import Batch, Defence, place_all, seeds_of
+from .defence import Batch, Defence, place_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,9 +76,9 @@ class BatchCopies(Defence):
         def draw(restart: int) -> Tensor:
             import torch
 
-            from atras.networks import batch_starts
+            from atras.networks import batch_starts, seeds_of
 
-            seeds, place = seeds_of(networks)
+            seeds, place = seeds_of(networks.members)
             keys = (epoch, number, self.attack.name, restart, size, shape)
             all_starts = torch.stack([batch_starts(seed, *keys) for seed in seeds]).to(images)
             if chosen.ndim == 1:

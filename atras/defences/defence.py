@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
@@ -106,9 +105,3 @@ def place_all(images: Tensor, index: Tensor, values: Tensor, wanted: Tensor) -> 
     result = images.expand(len(values), *images.shape[-4:]).clone()
     result[members, index] = torch.where(wanted[..., None, None, None], values, result[members, index])
     return result
-
-
-def seeds_of(networks: Trainable) -> tuple[Sequence[int], list[int]]:
-    """The different seeds of the members, and for each member the place of its own among them."""
-    seeds = list(dict.fromkeys(member.seed for member in networks.members))
-    return seeds, [seeds.index(member.seed) for member in networks.members]

@@ -16,7 +16,7 @@ from atras.attacks import FGSM, PGD, Attack, Attacked, Signed, Start, starts
 from atras.data import Dataset, Split, pixels
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
-from atras.networks import Classifier, random_targets
+from atras.networks import Classifier, random_targets, seeds_of
 
 from .counters import Counter, Score, Survivors
 
@@ -59,8 +59,7 @@ class Evaluator:
     def __init__(self, networks: Classifier, data: Dataset, protocol: Protocol, evaluation_batch: int = 250) -> None:
         self.networks, self.data, self.protocol = networks, data, protocol
         self.evaluation_batch = evaluation_batch
-        self.seeds = list(dict.fromkeys(member.seed for member in networks.members))
-        places = [self.seeds.index(member.seed) for member in networks.members]
+        self.seeds, places = seeds_of(networks.members)
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
         """Called between the chunks of an evaluation; may raise to stop it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .candidates import Candidate, Member, members_of, widest, with_depth
+from .candidates import Candidate, Member, members_of, seeds_of, widest, with_depth
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
 from .layers import LAYERS, Activate, Conv, Dense, Layer, Shape, parse_layers, register_layer, spell_layers
 from .stems import STEMS, choose_stem, parse_stem
@@ -67,6 +67,7 @@ __all__ = [
     "random_starts",
     "random_targets",
     "register_layer",
+    "seeds_of",
     "spell_layers",
     "stable_key",
     "widest",

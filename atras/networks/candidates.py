@@ -108,6 +108,13 @@ def members_of(candidates: Iterable[Candidate], seeds: Sequence[int]) -> tuple[M
     return tuple(Member(candidate, seed) for candidate in candidates for seed in seeds)
 
 
+def seeds_of(members: Iterable[Member]) -> tuple[list[int], list[int]]:
+    """The different seeds of members, in their order, and for each member the place of its own among them."""
+    own = [member.seed for member in members]
+    seeds = list(dict.fromkeys(own))
+    return seeds, [seeds.index(seed) for seed in own]
+
+
 def with_depth(candidates: Sequence[Candidate], depths: Iterable[int]) -> tuple[Candidate, ...]:
     """The candidates whose number of hidden layers is one of `depths`, in their order.
 

@@ -4,29 +4,23 @@ package, and it may import any other."""
 from .inputs import (
     SMALL,
     assert_close,
-    assert_near,
     damage,
-    directions,
     make_dropout_inputs,
     make_fgsm_inputs,
     make_step_inputs,
     make_step_parameters,
     poisoned,
-    slopes,
     tables_of,
 )
 
 __all__ = [
     "SMALL",
     "assert_close",
-    "assert_near",
     "damage",
-    "directions",
     "make_dropout_inputs",
     "make_fgsm_inputs",
     "make_step_inputs",
     "make_step_parameters",
     "poisoned",
-    "slopes",
     "tables_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -166,49 +166,6 @@ def make_step_parameters(shapes: list[tuple[int, ...]], *, seed: int = 0) -> lis
         (6 / (shape[0] + shape[1:].numel())) ** 0.5 if len(shape) > 1 else 0.1 for shape in map(torch.Size, shapes)
     ]
     return [(2 * torch.rand(s, generator=generator) - 1) * limit for s, limit in zip(shapes, limits, strict=True)]
-
-
-def assert_near(actual: Tensor, expected: Tensor, distance: float) -> None:
-    """Fail unless two tensors agree in shape and the norm of their difference is small beside the expected one's.
-
-    Args:
-        actual: the tensor under test, any floating dtype.
-        expected: the tensor that it should equal.
-        distance: largest norm of the difference, relative.
-    """
-    if actual.shape != expected.shape:
-        raise AssertionError(f"expected shape {tuple(expected.shape)}, got {tuple(actual.shape)}")
-    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
-    off, size = float((actual - expected).norm()), float(expected.norm())
-    if not off <= distance * size + 1e-30:
-        raise AssertionError(f"off by {off:.3g} of {size:.3g}, allowed {distance:.3g} of it")
-
-
-def slopes(function: Callable[..., Tensor], tensors: Sequence[Tensor], distance: float, seed: int = 0) -> list[float]:
-    """Slopes of a function's sum of squares along a random direction of each tensor, by central differences.
-
-    Args:
-        function: of the tensors.
-        tensors: where.
-        distance: step to either side, relative to the tensor's size.
-        seed: of the generator the directions are drawn from; `directions` with it gives them.
-    """
-    results = []
-    for i, direction in enumerate(directions(tensors, seed)):
-
-        def total(step: float, i: int = i, direction: Tensor = direction) -> float:
-            moved = [tensor + step * direction if j == i else tensor for j, tensor in enumerate(tensors)]
-            return float(function(*moved).double().square().sum())
-
-        results.append((total(distance) - total(-distance)) / (2 * distance))
-    return results
-
-
-def directions(tensors: Sequence[Tensor], seed: int = 0) -> list[Tensor]:
-    """A random direction for each tensor, of its root mean square."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in tensors]
-    return [tensor.square().mean().sqrt() * direction for tensor, direction in zip(tensors, drawn, strict=True)]
 
 
 def damage(content: bytes, random: Random) -> bytes:
