@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Start
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 
@@ -31,5 +31,6 @@ __all__ = [
     "RandomFGSM",
     "Signed",
     "Start",
+    "check_target",
     "starts",
 ]

@@ -107,6 +107,16 @@ class Attacked:
         return self.logits_of(networks).argmax(-1) != labels
 
 
+def check_target(target: object) -> None:
+    """Refuse what names no target.
+
+    Raises:
+        InputError: if it is neither `none`, `random`, `least-likely` nor `class:N`.
+    """
+    if not isinstance(target, str) or not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", target):
+        raise InputError(f"target (={shown(target)}): expected none, random, least-likely or class:N, such as class:3")
+
+
 @dataclass(frozen=True)
 class Attack(ABC):
     """Base class of attacks.
@@ -142,10 +152,7 @@ class Attack(ABC):
             number("epsilon", self.epsilon, 0.0, 1.0)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
         one_of("label_source", self.label_source, ("predicted", "true"))
-        if not isinstance(self.target, str) or not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", self.target):
-            raise InputError(
-                f"target (={shown(self.target)}): expected none, random, least-likely or class:N, such as class:3"
-            )
+        check_target(self.target)
 
     def __str__(self) -> str:
         return spell(self)

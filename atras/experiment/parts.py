@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from atras.attacks import ATTACKS, FGSM, Attack
+from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
@@ -66,8 +66,7 @@ def _check_stem(name: str, value: str) -> None:
 
 def _check_target(name: str, value: str) -> None:
     text(name, value)
-    if not re.fullmatch(r"none|random|least-likely|class:\d{1,6}", value):
-        raise InputError(f"{name} (={shown(value)}): expected none, random, least-likely or class:N, such as class:3")
+    check_target(value)
 
 
 def _check_attacks(_: str, value: object) -> None:
