@@ -71,8 +71,8 @@ class DeepFool(Attack):
 
         self.check(images, start)
         clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
-        leave = self.loss_labels(clean_logits, labels, None)
-        order = clean_logits.argsort(-1, descending=True)[..., : self.classes]
+        leave = self.loss_labels(clean_logits, labels, start)
+        order = start.class_at(start.of_classes(clean_logits).argsort(-1, descending=True)[..., : self.classes])
         shape = (*leave.shape, *images.shape[-3:])
         state = _State(images.expand(shape), torch.zeros(shape, dtype=images.dtype, device=images.device), clean_logits)
         active = (clean_logits.argmax(-1) == leave) & clean_logits.isfinite().all(-1)

@@ -65,7 +65,7 @@ class PGD(Attack):
         clean_logits = start.clean_logits
         if clean_logits is None and self.needs_logits:
             clean_logits = networks.logits(images)
-        chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
+        chosen = self.loss_labels(clean_logits, labels, start).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
         counts = torch.zeros(2, len(networks.members), dtype=torch.int64, device=images.device)
         best = self._ascend(networks, images, chosen, draw(0) if self.random_start else None, counts)

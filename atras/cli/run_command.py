@@ -59,11 +59,11 @@ def run(**given: Any) -> None:
 def _run(
     protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions
 ) -> Results | None:
-    from atras.running import make_plan, resume
+    from atras.running import plan_lines, resume
     from atras.running import run as begin
 
     if command.dry_run:
-        print_lines(make_plan(protocol, execution, plan).lines())
+        print_lines(plan_lines(protocol, execution, plan))
         return None
     folder = _folder(command, protocol)
     reporter = choose_reporter(command.quiet)
@@ -83,11 +83,11 @@ def _run(
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.search import SUMMARY, pareto_lines, resume, round_lines, search
+    from atras.search import SUMMARY, data_cautions, pareto_lines, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
     if command.dry_run:
-        print_lines(round_lines(protocol, most))
+        print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution)])
         return None
     folder = _folder(command, protocol)
     with _stoppable(folder / SUMMARY) as signals:

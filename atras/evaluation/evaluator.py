@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atras.attacks import FGSM, PGD, Attack, Attacked, Signed, Start, starts
-from atras.data import Dataset, Split, pixels
+from atras.data import Dataset, Split, pixels, stratified
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
@@ -24,7 +24,8 @@ OnExamples = Callable[[Signed, Tensor, slice], None]
 """Told of each chunk that FGSM at the true label attacked: its examples, their logits [M, B, Y], and their numbers."""
 
 GAP_IMAGES = 100
-"""First training images on which FGSM and PGD are compared after each epoch whose copies were made in every batch."""
+"""Training images, of each class its share, on which FGSM and PGD are compared after each epoch whose copies were made
+in every batch."""
 
 GAP_STEPS = 10
 """Steps of PGD in that comparison."""
@@ -59,6 +60,9 @@ class Evaluator:
     def __init__(self, networks: Classifier, data: Dataset, protocol: Protocol, evaluation_batch: int = 250) -> None:
         self.networks, self.data, self.protocol = networks, data, protocol
         self.evaluation_batch = evaluation_batch
+        self.occurring = data.occurring
+        self.classes = None if len(self.occurring) == data.classes else self.occurring
+        """What attacks may aim at; None for all classes."""
         self.seeds, places = seeds_of(networks.members)
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
@@ -80,18 +84,20 @@ class Evaluator:
         """Signs [M, N, C, H, W] of the protocol's attack on a split, and the score of its clean images."""
         counter, signs, attack = Counter(self.networks), self._empty_signs(split), self.protocol.attack
         for chunk, images, labels in self.chunks(split):
-            start = Start(targets=self._targets(attack, split, chunk))
+            start = Start(targets=self._targets(attack, split, chunk), classes=self.classes)
             attacked = attack(self.networks, images, labels, start=start)
             signs[:, chunk] = attacked.signs
             counter.add(attacked.clean_logits, labels)
         return signs, counter.score()
 
     def gap(self) -> dict[Attack, Score]:
-        """Attack the first training images with FGSM and with the PGD that it should not be far from."""
+        """Attack a few training images with FGSM and with the PGD that it should not be far from."""
         epsilon = self.protocol.epsilon
         attacks: tuple[Attack, ...] = (FGSM(epsilon), PGD(epsilon, steps=GAP_STEPS))
         counters = {attack: Counter(self.networks) for attack in attacks}
-        for chunk, images, labels in self.chunks("train", GAP_IMAGES):
+        part = self.data.train
+        chosen = stratified(part.labels, min(GAP_IMAGES, len(part)), "gap")
+        for chunk, images, labels in self.chunks("train", chosen):
             for _, counter, attacked in self._attack(counters, "train", chunk, images, labels):
                 counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
         return {attack: counter.score() for attack, counter in counters.items()}
@@ -138,14 +144,15 @@ class Evaluator:
         within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
         return correct if within else correct | (change > self.protocol.epsilon)
 
-    def chunks(self, split: str, most: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Numbers, pixels and labels of a split's images, a forward pass at a time; of the first `most` alone."""
+    def chunks(self, split: str, chosen: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Places, pixels and labels of a split's images, or of those chosen, a forward pass at a time."""
         part: Split = getattr(self.data, split)
-        count = min(len(part.labels), most or len(part.labels))
+        count = len(part.labels if chosen is None else chosen)
         for start in range(0, count, self.evaluation_batch):
             self.pause()
             chunk = slice(start, min(start + self.evaluation_batch, count))
-            yield chunk, pixels(part.images[chunk], self.networks.dtype), part.labels[chunk]
+            index = chunk if chosen is None else chosen[chunk]
+            yield chunk, pixels(part.images[index], self.networks.dtype), part.labels[index]
 
     def _attack(
         self, counters: dict[Attack, Counter], split: str, chunk: slice, images: Tensor, labels: Tensor
@@ -174,7 +181,7 @@ class Evaluator:
             clean_logits: [M, B, Y] of the images, where they are known already.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk))
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -189,7 +196,7 @@ class Evaluator:
         if attack.target != "random":
             return None
         labels = getattr(self.data, split).labels
-        own = [random_targets(seed, split, labels, self.data.classes) for seed in self.seeds]
+        own = [random_targets(seed, split, labels, self.occurring) for seed in self.seeds]
         return torch.stack(own)[self.seed_of][:, chunk]
 
     def _empty_signs(self, split: str, wanted: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from atras.attacks import AttackSpec, Signed
-from atras.data import Dataset, pixels
+from atras.data import Dataset, of_each_class, pixels
 from atras.networks import Member, Network, Spec
 
 from .counters import Score
@@ -20,7 +20,7 @@ from .counters import Score
 Row = dict[str, object]
 
 EXAMPLES = 8
-"""First test images that frame `examples` shows."""
+"""Test images that frame `examples` shows: the first ones of every class in turn."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
 
@@ -87,6 +87,7 @@ class Recorder:
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
         self.first_seed = first_seed
+        self.shown = of_each_class(data.test.labels, EXAMPLES).tolist()
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
@@ -152,11 +153,11 @@ class Recorder:
             })  # fmt: skip
 
     def show(self, attacked: Signed, logits: Tensor, chunk: slice) -> None:
-        """Keep the first images of the test set, for the members of the first seed."""
+        """Keep a few test images, for the members of the first seed."""
         for i, member in enumerate(self.members):
             if member.seed != self.first_seed or not logits[i].isfinite().all():
                 continue
-            for image in range(chunk.start, min(chunk.stop, EXAMPLES)):
+            for image in (image for image in self.shown if chunk.start <= image < chunk.stop):
                 at = image - chunk.start
                 self.rows.examples.append({
                     "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,

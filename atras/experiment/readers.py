@@ -12,6 +12,7 @@ from atras.errors import InputError, shown
 from atras.registry import read_fraction, split_outside
 
 Size = int | Literal["default", "all"]
+Subset = Literal["first", "stratified"]
 
 MAX_COUNT = 10_000
 """Most numbers that ranges such as 0-4 may stand for: past it a typing error is likelier than a wish."""

@@ -23,13 +23,21 @@ if TYPE_CHECKING:
         Place,
         Spec,
     )
-    from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
+    from .randomness import (
+        batch_starts,
+        draw_order,
+        dropout_key,
+        permutation,
+        random_starts,
+        random_targets,
+        stable_key,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
-        randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
+        randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
     )
 
 __all__ = [
@@ -58,6 +66,7 @@ __all__ = [
     "Trainable",
     "batch_starts",
     "choose_stem",
+    "draw_order",
     "dropout_key",
     "k_complete",
     "members_of",

@@ -155,7 +155,7 @@ FRAMES: dict[str, str] = {
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
-    "examples": "The first test images with the attack of each member of the first seed, for pictures.",
+    "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed.",
 }
 """The meaning of a row of each frame."""
 

@@ -13,14 +13,14 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .executors import Executor, LocalExecutor, Outcome
     from .orchestrator import Stop, check_same, recorded, resume, run
-    from .prepare import load_data, make_plan, make_spec
+    from .prepare import load_data, make_plan, make_spec, plan_lines
     from .task import DataPlace, GroupTask, Surroundings
 else:
     __getattr__ = lazy_exports(
         __name__,
         executors="Executor LocalExecutor Outcome",
         orchestrator="Stop check_same recorded resume run",
-        prepare="load_data make_plan make_spec",
+        prepare="load_data make_plan make_spec plan_lines",
         task="DataPlace GroupTask Surroundings",
     )
 
@@ -39,6 +39,7 @@ __all__ = [
     "load_data",
     "make_plan",
     "make_spec",
+    "plan_lines",
     "recorded",
     "resume",
     "run",

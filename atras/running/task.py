@@ -15,7 +15,7 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size
+from atras.experiment import Execution, Protocol, Size, Subset
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group
 from atras.torch_state import fixed_state
@@ -44,14 +44,15 @@ class DataPlace:
     dataset: str
     train_size: Size
     test_size: Size
+    subset: Subset
     data_dir: str | None
     download: bool
 
     @classmethod
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
-        sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
+        chosen = (protocol.train_size, protocol.test_size, protocol.subset)
+        return cls(protocol.dataset, *chosen, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
         """The images, on a device.
@@ -64,6 +65,7 @@ class DataPlace:
                 self.dataset,
                 train_size=self.train_size,
                 test_size=self.test_size,
+                subset=self.subset,
                 data_dir=self.data_dir,
                 download=self.download,
                 device=device,

@@ -2,6 +2,17 @@
 Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
+from .holdout import data_cautions
 from .search import is_search, pareto_lines, recorded, resume, search
 
-__all__ = ["SUMMARY", "is_search", "pareto_lines", "plan_rounds", "recorded", "resume", "round_lines", "search"]
+__all__ = [
+    "SUMMARY",
+    "data_cautions",
+    "is_search",
+    "pareto_lines",
+    "plan_rounds",
+    "recorded",
+    "resume",
+    "round_lines",
+    "search",
+]

@@ -16,7 +16,7 @@ from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum,
 from atras.version import SCHEMA, __version__
 
 TRAIN_SHARE = 0.8
-"""Of the training images, those that rounds train on; on the others they are ranked."""
+"""Of the training images, those that rounds train on; on the others, drawn class by class, they are ranked."""
 
 SUMMARY = SEARCH
 STATUSES = ("running", "interrupted", "failed", "finished")
@@ -123,7 +123,8 @@ class Record:
         return cls(folder, protocol, execution, {
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
             "budget": budget, "spent": 0,
-            "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
+            "train_share": TRAIN_SHARE, "hold_out": "stratified", "warnings": [],
+            "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
             "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
         })  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full.
 
 What is dropped is decided on images held out of the training set, never on the test set: each round but the last trains
-on the first 80 % of the training images and is attacked on the rest. The last round is the protocol itself, on all
-training images and the test set, so its figures are as honest as those of any run.
+on 80 % of the training images and is attacked on the rest, in which every class has its share. The last round is the
+protocol itself, on all training images and the test set, so its figures are as honest as those of any run.
 
 Every round is an ordinary run in a folder of its own, planned anew, so that groups are full whatever was dropped.
 """
@@ -184,6 +184,8 @@ class _Search:
         parts = self.record.parts
         part, reporter = parts[number - 1], self.reporter()
         try:
+            for line in self.record.content["warnings"] if number == 1 else ():
+                reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             if not (folder / "run.json").exists():
                 return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
@@ -201,7 +203,7 @@ class _Search:
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 
