@@ -45,7 +45,8 @@ def run(**given: Any) -> None:
         _refuse_beside_resume(written)
     settings = {name: value for name, value in written.items() if name in SETTINGS}
     protocol, execution, plan = combine(_load(command), settings)
-    if command.search is not None or command.budget is not None or _is_search(command.resume):
+    asked = (command.search, command.budget, command.rank_by)
+    if any(option is not None for option in asked) or _is_search(command.resume):
         results = _search(protocol, execution, command)
     else:
         results = _run(protocol, execution, plan, command)
@@ -83,7 +84,7 @@ def _run(
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.search import SUMMARY, data_cautions, pareto_lines, resume, round_lines, search
+    from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
     if command.dry_run:
@@ -93,10 +94,11 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     with _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            results = search(protocol, execution, most, folder, **arguments)
+            rank_by = command.rank_by or "accuracy"
+            results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
-    _show(pareto_lines(results), folder)
+    _show(pareto_lines(results, rank_by_of(folder)), folder)
     return results
 
 
@@ -135,7 +137,7 @@ def _show(lines: Iterable[str], folder: Path) -> None:
 
 
 def _refuse_beside_resume(settings: dict[str, Any]) -> None:
-    for name in ("config", "out", "dry_run", "search", "budget"):
+    for name in ("config", "out", "dry_run", "search", "budget", "rank_by"):
         if name in settings:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"resume and {option} exclude each other: a run goes on where and as it began")

@@ -6,6 +6,7 @@ Source: Athalye, Carlini, Wagner 2018, section 3.1 (signs of masked gradients); 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from atras.registry import name_of
@@ -24,19 +25,27 @@ MOST_ZEROS = 0.9
 OVERFITTED = 0.2
 """Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
 
+DEVIATIONS = 3.0
+"""Standard errors by which answers that do not depend on the images are not above their expectation, but for one
+figure in 740."""
+
 NAMED = 5
 """Most members that one caution names."""
 
 
-def cautions(rows: Rows, classes: int) -> list[str]:
+def cautions(rows: Rows) -> list[str]:
     """Cautions about a group's figures, a line each.
 
     Args:
         rows: the group's, complete.
-        classes: of the data set.
     """
     members: dict[str, dict[str, None]] = {}
-    for meaning, row in (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics)):
+    for meaning, row in (
+        *_of_table(rows.table),
+        *_of_clean(rows),
+        *_of_attacks(rows.metrics),
+        *_of_epochs(rows.metrics),
+    ):
         members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
@@ -62,7 +71,16 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
                 yield "more accurate under attack than without, weak gradients?", row
 
 
-def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row]]:
+def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Members that tell classes apart no better than the one answer that is right most often."""
+    told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
+    for row in rows.metrics:
+        last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
+        if last and (row["hidden_layers"], row["seed"]) not in told and _accuracy(row) <= _beyond_majority(row):
+            yield "no more accurate than always answering the most frequent class", row
+
+
+def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
     fresh = [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
     fgsm = [row for row in fresh if row["attack"] == "fgsm" and row["label_source"] == "true"]
@@ -80,8 +98,9 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
         if _number(row["zero_gradient_fraction"]) > MOST_ZEROS:
             yield f"more than {MOST_ZEROS:.0%} of the gradients are zero, masked gradients?", row
     for row in widest.values():
-        if _accuracy(row) > 2 / classes:
-            yield f"more than twice chance at epsilon {row['epsilon']:g}, masked gradients?", row
+        if _accuracy(row) > _beyond_majority(row):
+            epsilon = f"{row['epsilon']:g}"
+            yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
 
 
 def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
@@ -104,6 +123,16 @@ def _who(row: Row) -> tuple[object, ...]:
 
 def _accuracy(row: Row) -> float:
     return _number(row["correct"]) / _number(row["n"])
+
+
+def _beyond_majority(row: Row) -> float:
+    """Accuracy from which on a network does better than one that cannot see the images.
+
+    Any fixed answer is right for at most the majority share of these very images; one drawn for each image is so up to
+    noise, of whose standard errors there are DEVIATIONS.
+    """
+    share = _number(row["majority_share"])
+    return share + DEVIATIONS * math.sqrt(share * (1 - share) / _number(row["n"]))
 
 
 def _number(value: object) -> float:

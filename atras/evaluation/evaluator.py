@@ -134,7 +134,7 @@ class Evaluator:
                     self._count_curve(curve, attacked, labels)
                     if on_examples is not None:
                         on_examples(attacked, logits, chunk)
-            survivors.add(alive)
+            survivors.add(alive, labels)
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score() for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs

@@ -22,6 +22,12 @@ Row = dict[str, object]
 EXAMPLES = 8
 """Test images that frame `examples` shows: the first ones of every class in turn."""
 
+BALANCED = {
+    "attacked_accuracy_after_white_box": "balanced_accuracy_after_white_box",
+    "worst_case_accuracy_after": "balanced_accuracy_after_worst_case",
+}
+"""Columns of the table that have one beside them with the mean over classes."""
+
 CLEAN = AttackSpec("none", 0.0, None, None)
 
 
@@ -119,14 +125,18 @@ class Recorder:
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
         self.finite &= score.finite
+        correct, n, balanced = score.correct, score.n, score.balanced
         for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
             if column is not None:
-                self.accuracies[i][column] = score.correct[i] / score.n if fine else None
+                self.accuracies[i][column] = correct[i] / n if fine else None
+            if column in BALANCED:
+                self.accuracies[i][BALANCED[column]] = balanced[i] if fine else None
             if not fine:
                 continue
             self.rows.metrics.append({
                 "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "epoch": epoch,
-                "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
+                "split": split, **attack._asdict(), "mode": mode, "n": n, "correct": correct[i],
+                "balanced_accuracy": balanced[i], "majority_share": score.majority_share,
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
                 "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
@@ -136,6 +146,8 @@ class Recorder:
         """Give a column of the table the figures of another one."""
         for accuracies in self.accuracies:
             accuracies[other] = accuracies[column]
+            if other in BALANCED:
+                accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
         """Remember which members predict one class for every test image."""
@@ -170,12 +182,14 @@ class Recorder:
 
     def finish(self) -> Rows:
         """The table rows, behind everything recorded so far."""
+        labels = self.data.test.labels
+        majority_share = int(torch.bincount(labels).max()) / len(labels)
         for i, member in enumerate(self.members):
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
                 "hidden_layers": member.candidate.name, "depth": member.candidate.depth,
                 "parameters": Network(self.spec, member.candidate).parameter_count,
-                "seed": member.seed, "status": status,
+                "seed": member.seed, "status": status, "majority_share": majority_share,
             }  # fmt: skip
             row.update(self.accuracies[i])
             static = ("attacked_accuracy_after_static", "attacked_accuracy_before")

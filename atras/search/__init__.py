@@ -3,7 +3,7 @@ Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
 from .holdout import data_cautions
-from .search import is_search, pareto_lines, recorded, resume, search
+from .search import is_search, pareto_lines, rank_by_of, recorded, resume, search
 
 __all__ = [
     "SUMMARY",
@@ -11,6 +11,7 @@ __all__ = [
     "is_search",
     "pareto_lines",
     "plan_rounds",
+    "rank_by_of",
     "recorded",
     "resume",
     "round_lines",

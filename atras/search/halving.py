@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file
@@ -118,11 +119,11 @@ class Record:
         self.parts = plan_rounds(protocol, content.get("budget", 0))
 
     @classmethod
-    def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
+    def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int, rank_by: str) -> Record:
         """The record of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
-            "budget": budget, "spent": 0,
+            "budget": budget, "spent": 0, "rank_by": rank_by,
             "train_share": TRAIN_SHARE, "hold_out": "stratified", "warnings": [],
             "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
             "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
@@ -140,6 +141,7 @@ class Record:
             content = _intact(path)
             one_of("search", content.get("search"), ("halving",))
             one_of("status", content.get("status"), STATUSES)
+            one_of("rank_by", content.get("rank_by"), RANK_BY)
             text("protocol_hash", content.get("protocol_hash"))
             loaded = from_run(content)
             record = cls(folder, Protocol(**loaded.protocol_fields), Execution(**loaded.execution_fields), content)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from atras import running
-from atras.analysis import pareto, ranking
+from atras.analysis import RANK_BY, pareto, ranking
+from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
@@ -32,6 +33,7 @@ def search(
     budget: int,
     out: str | Path,
     *,
+    rank_by: str = "accuracy",
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
 ) -> Results:
@@ -42,6 +44,7 @@ def search(
         execution: where and how.
         budget: candidate-epochs, as in `plan_rounds`.
         out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
         reporter: makes the reporter of a round.
         stop: asked about once a second whether to stop.
 
@@ -49,11 +52,12 @@ def search(
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
+        InputError: as `plan_rounds` and `running.run`; if `rank_by` is something else, or the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     folder = Path(out)
-    record = Record.new(folder, protocol, execution, budget)
+    one_of("rank_by", rank_by, RANK_BY)
+    record = Record.new(folder, protocol, execution, budget, rank_by)
     selection = hold_out(record) if len(record.parts) > 1 else None
     lock = _claim(folder)
     try:
@@ -135,11 +139,28 @@ def recorded(directory: str | Path) -> Loaded:
     return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
-def pareto_lines(results: Results) -> list[str]:
-    """The Pareto front of a run as plain text within 80 columns."""
-    front = pareto(results)
+def rank_by_of(directory: str | Path) -> str:
+    """What the search in a folder ranks by.
+
+    Raises:
+        InputError: as `recorded`.
+    """
+    return str(Record.read(Path(directory)).content["rank_by"])
+
+
+def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
+    """The Pareto front of a run as plain text within 80 columns.
+
+    Args:
+        results: a run.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
+    """
+    front = pareto(results, rank_by=rank_by)
+    if not len(front):
+        return ["Pareto front: empty, as no candidate trained"]
+    figure = "robust accuracy" if rank_by == "accuracy" else "balanced robust accuracy"
     lines = [
-        "Pareto front: parameters against robust accuracy, with 95 % intervals",
+        f"Pareto front: parameters against {figure}, with 95 % intervals",
         f"{'hidden layers':<40} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7}",
     ]
     for row in front.iter_rows(named=True):
@@ -147,7 +168,8 @@ def pareto_lines(results: Results) -> list[str]:
         lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 40 else []
         figures = " ".join(f"{row[figure]:>7.4f}" for figure in ("mean", "low", "high"))
         lines.append(f"{name if len(name) <= 40 else '':<40} {row['parameters']:>11} {figures}")
-    return lines
+    share = results.majority_share
+    return lines if share is None else [*lines, f"baseline: the most frequent class is {share:.4f} of the test images"]
 
 
 class _Search:
@@ -168,7 +190,8 @@ class _Search:
             last = len(self.record.parts)
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
-                self.record.add(number, ranking(results)["hidden_layers"].to_list())
+                ranked = ranking(results, rank_by=self.record.content["rank_by"])
+                self.record.add(number, ranked["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
         except (Interrupted, KeyboardInterrupt):
