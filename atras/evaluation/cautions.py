@@ -25,9 +25,11 @@ MOST_ZEROS = 0.9
 OVERFITTED = 0.2
 """Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
 
-DEVIATIONS = 3.0
-"""Standard errors by which answers that do not depend on the images are not above their expectation, but for one
-figure in 740."""
+CLEAR = 1.96
+"""Standard errors above the majority share up to which an accuracy's 95 % interval reaches down to that share."""
+
+BLIND = 3.0
+"""Standard errors above the majority share that answers which do not depend on the images pass once in 740 figures."""
 
 NAMED = 5
 """Most members that one caution names."""
@@ -76,8 +78,8 @@ def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
     told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
     for row in rows.metrics:
         last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
-        if last and (row["hidden_layers"], row["seed"]) not in told and _accuracy(row) <= _beyond_majority(row):
-            yield "no more accurate than always answering the most frequent class", row
+        if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
+            yield "not clearly more accurate than always answering the most frequent class", row
 
 
 def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
@@ -98,7 +100,7 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         if _number(row["zero_gradient_fraction"]) > MOST_ZEROS:
             yield f"more than {MOST_ZEROS:.0%} of the gradients are zero, masked gradients?", row
     for row in widest.values():
-        if _accuracy(row) > _beyond_majority(row):
+        if _above_majority(row) > BLIND:
             epsilon = f"{row['epsilon']:g}"
             yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
 
@@ -125,14 +127,15 @@ def _accuracy(row: Row) -> float:
     return _number(row["correct"]) / _number(row["n"])
 
 
-def _beyond_majority(row: Row) -> float:
-    """Accuracy from which on a network does better than one that cannot see the images.
+def _above_majority(row: Row) -> float:
+    """Standard errors by which an accuracy is above the majority share of its images.
 
-    Any fixed answer is right for at most the majority share of these very images; one drawn for each image is so up to
-    noise, of whose standard errors there are DEVIATIONS.
+    A network that cannot see the images is right for the share of the class that it answers, or, where it draws its
+    answers, for as much but for noise. This is the score test, of which Wilson's interval is the inversion.
     """
     share = _number(row["majority_share"])
-    return share + DEVIATIONS * math.sqrt(share * (1 - share) / _number(row["n"]))
+    error = math.sqrt(share * (1 - share) / _number(row["n"]))
+    return (_accuracy(row) - share) / error if error else _accuracy(row) - share
 
 
 def _number(value: object) -> float:
