@@ -84,9 +84,12 @@ def _run(
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
+    from atras.analysis import RANK_BY
     from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
+    rank_by = command.rank_by or "accuracy"
+    one_of("rank_by", rank_by, RANK_BY)
     if command.dry_run:
         print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution)])
         return None
@@ -94,7 +97,6 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     with _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            rank_by = command.rank_by or "accuracy"
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)

@@ -68,8 +68,8 @@ def _empty(train: Part, test: Part) -> Iterator[str]:
     empty = np.flatnonzero(whole == 0)
     if len(empty):
         yield (
-            f"data: no image is of {_names(empty)} of 0 to {len(whole) - 1}; attacks aim at the classes that training "
-            "images have; number the classes from 0 without gaps"
+            f"data: labels go up to {len(whole) - 1}, but no image is of {_names(empty)}; attacks aim at classes that "
+            "training images have; number the classes from 0 without gaps"
         )
 
 
@@ -82,7 +82,8 @@ def _missing(part: Part, other: Part) -> Iterator[str]:
     there, count = f"the {other.size} {other.name} images taken", int(other.counts[missing].sum())
     if not count:
         there, count = f"all {int(whole.sum())} images", int(whole[missing].sum())
-    yield f"data: no {part.name} image of {part.size} is of {_names(missing)}, but {count} of {there}; {_advice(part)}"
+    which = f"no {part.name} image of {part.size} is of {_names(missing)}, but {count} of {there} are"
+    yield f"data: {which}; {_advice(part)}"
 
 
 def _far(train: Part, test: Part) -> Iterator[str]:

@@ -89,7 +89,7 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
-    searching = {"--search", "--budget"}  # tests/search/test_search.py
+    searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
     assert known - tried == others | searching
 
 

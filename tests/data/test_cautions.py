@@ -49,8 +49,8 @@ def test_the_start_of_a_sorted_file_is_told_with_counts(tmp_path: Path) -> None:
 def test_classes_that_neither_part_reaches_are_told(tmp_path: Path) -> None:
     data = made(tmp_path, labels_of(100, 100, 100), labels_of(50, 50, 50), train_size=150, test_size=75)
     assert [line.split(";")[0] for line in data.cautions] == [
-        "data: no training image of 150 is of class 2, but 150 of all 450 images",
-        "data: no test image of 75 is of class 2, but 150 of all 450 images",
+        "data: no training image of 150 is of class 2, but 150 of all 450 images are",
+        "data: no test image of 75 is of class 2, but 150 of all 450 images are",
     ]
 
 
@@ -139,7 +139,7 @@ def test_classes_that_only_the_numbering_has_are_named(tmp_path: Path) -> None:
     labels = np.array([1, 2, 4]).repeat(20)
     data = made(tmp_path, labels, labels)
     (line,) = data.cautions
-    assert line.startswith("data: no image is of classes 0 and 3 of 0 to 4")
+    assert line.startswith("data: labels go up to 4, but no image is of classes 0 and 3")
     assert data.occurring.tolist() == [1, 2, 4]
 
 
