@@ -19,6 +19,9 @@ from .counters import Score
 
 Row = dict[str, object]
 
+DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
+"""Columns of `metrics` on how far an attack moved the images that it had to turn."""
+
 EXAMPLES = 8
 """First test images that frame `examples` shows."""
 
@@ -128,7 +131,7 @@ class Recorder:
                 "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
-                "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
+                **{name: _at(getattr(score, name), i) for name in DISTANCES}, "backend": self.backend,
             })  # fmt: skip
 
     def copy_column(self, column: str, other: str) -> None:
@@ -204,7 +207,7 @@ class Recorder:
         return None if high is None or low is None else high - low
 
 
-def _at(values: list[float] | list[int] | None, index: int) -> float | int | None:
+def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:
     return None if values is None else values[index]
 
 

@@ -16,7 +16,15 @@ from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec, members_of, widest
 
-from .cost import activation_values, copies_kept, fused_bytes, fused_device_bytes, member_bytes, training_flops
+from .cost import (
+    activation_values,
+    copies_kept,
+    distance_bytes,
+    fused_bytes,
+    fused_device_bytes,
+    member_bytes,
+    training_flops,
+)
 from .machine import Machine
 from .plan import SECONDS, Group
 
@@ -160,6 +168,7 @@ class _Sizer:
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
+        self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
     def step_flops(self, candidate: Candidate) -> int:
@@ -197,6 +206,9 @@ class _Sizer:
         )
 
     def _bytes(self, members: Sequence[Member], at_once: int) -> int:
+        return self._engine_bytes(members, at_once) + at_once * self.distances
+
+    def _engine_bytes(self, members: Sequence[Member], at_once: int) -> int:
         networks = [Network(self.spec, member.candidate) for member in members][:at_once]
         batches = {
             "batch": self.protocol.batch_size,
