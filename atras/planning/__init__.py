@@ -5,7 +5,7 @@ nothing."""
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .grouping import halves, make_groups
-from .machine import MEMORY_SHARE, Machine, choose_engine, reason_for
+from .machine import MEMORY_SHARE, Machine, choose_engine, precision_reason, reason_for
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -22,6 +22,7 @@ __all__ = [
     "halves",
     "make_groups",
     "member_bytes",
+    "precision_reason",
     "predict",
     "reason_for",
     "speed",

@@ -59,13 +59,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups in the order they are computed; `reason` says why the engine is not the one that is best elsewhere."""
+    """All groups in the order they are computed.
+
+    Args:
+        device, engine, precision: of all groups.
+        groups: in that order.
+        reason: why the engine is not the one that is best elsewhere; empty where it is.
+        precision_reason: why the precision is what it is; empty where it was asked for.
+    """
 
     device: str
     engine: str
     precision: str
     groups: tuple[Group, ...]
     reason: str = ""
+    precision_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -74,6 +82,7 @@ class Plan:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
         head = {"device": self.device, "engine": self.engine, "precision": self.precision, "reason": self.reason}
+        head["precision_reason"] = self.precision_reason
         return head | {"groups": groups}
 
     @classmethod
@@ -86,7 +95,8 @@ class Plan:
         try:
             groups = tuple(_group(group) for group in values["groups"])
             device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
-            plan = cls(device, engine, precision, groups, str(values.get("reason", "")))
+            reasons = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
+            plan = cls(device, engine, precision, groups, *reasons)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
@@ -103,7 +113,7 @@ class Plan:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
         lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
-        lines += [*textwrap.wrap(self.reason, 80), head]
+        lines += [*textwrap.wrap(self.reason, 80), *textwrap.wrap(self.precision_reason, 80), head]
         lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from atras.data import Dataset
-from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_slow
+from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
+from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
@@ -21,6 +22,7 @@ from atras.planning import (
     add_source,
     choose_engine,
     make_groups,
+    precision_reason,
     predict,
     reason_for,
     speed,
@@ -109,7 +111,7 @@ def _plan(
         kind=device.type,
         memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
         fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
-        bf16=has_bf16(device),
+        bf16=bf16(device),
         threads=torch.get_num_threads(),
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
@@ -124,7 +126,8 @@ def _plan(
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     reason = reason_for(execution.engine, engine, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason)
+    arithmetic = precision_reason(protocol.precision, engine, precision, machine)
+    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic)
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
