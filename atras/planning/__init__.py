@@ -4,6 +4,7 @@ nothing."""
 
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
+from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, precision_reason, reason_for
 from .plan import Group, Plan
@@ -27,4 +28,6 @@ __all__ = [
     "reason_for",
     "speed",
     "training_flops",
+    "why_impossible",
+    "why_unfit",
 ]

@@ -102,7 +102,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "median_l2": Column(pl.Float64, "median of it"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
-            pl.String, "arithmetic of training: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or `fp64`"
+            pl.String,
+            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or "
+            "`fp64`; `bf16+fp32`: begun in the first, gone on with in the second by a run that was resumed elsewhere",
         ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),

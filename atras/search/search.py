@@ -62,7 +62,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, protocol.precision).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -86,7 +86,7 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused.
+        protocol: None for the recorded one; another is refused, but for its precision: what is left trains in that.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -113,7 +113,8 @@ def resume(
         if len(record.parts) > 1:
             restore(record, execution or record.execution)
         record.write("running")
-        return _Search(record, execution or record.execution, reporter, stop).go()
+        precision = record.protocol.precision if protocol is None else protocol.precision
+        return _Search(record, execution or record.execution, reporter, stop, precision).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -159,8 +160,10 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        precision: str,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+        self.precision = precision
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -189,14 +192,16 @@ class _Search:
                 return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
             running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(folder, None, self.execution, reporter=reporter, stop=self.stop)
+            return running.resume(
+                folder, recorded.replace(precision=self.precision), self.execution, reporter=reporter, stop=self.stop
+            )
         finally:
             reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
-        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": self.precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
