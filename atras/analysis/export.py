@@ -19,6 +19,7 @@ from atras.results import ACCURACIES, Results
 from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
 
+from .provenance import require_whole
 from .statistics import pareto, ranking
 
 Format = str
@@ -85,23 +86,35 @@ def first_seed(results: Results, candidate: Candidate) -> int:
     return int((trained if len(trained) else rows)["seed"][0])
 
 
-def best_robust(results: Results) -> Candidate:
+def best_robust(results: Results, *, partial: bool = False) -> Candidate:
     """The candidate with the highest mean robust accuracy over seeds; among equals the one of fewest parameters.
 
+    Args:
+        results: a run.
+        partial: also of a run that is not finished, of what is there.
+
     Raises:
-        InputError: if the run has no members yet.
+        InputError: if the run has no members yet, or groups are missing and `partial` is not set.
     """
+    require_whole(results, partial)
     return Candidate.parse(_first(results)["hidden_layers"])
 
 
 def export_pareto(
-    results: Results, folder: str | Path, *, seed: int | None = None, phase: str = "defended", file_format: Format
+    results: Results,
+    folder: str | Path,
+    *,
+    seed: int | None = None,
+    phase: str = "defended",
+    file_format: Format,
+    partial: bool = False,
 ) -> list[Path]:
     """Write every network on the front of parameters against robust accuracy into a folder, as `<hidden>.<format>`.
 
     Raises:
-        InputError: as `export`.
+        InputError: as `export` and `best_robust`.
     """
+    require_whole(results, partial)
     _first(results)
     names = pareto(results)["hidden_layers"].to_list()
     return [
@@ -167,6 +180,7 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
         "protocol_hash": results.run["protocol_hash"],
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
+        "missing": results.missing(),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }
     return {name: json.dumps(value) for name, value in values.items()}
