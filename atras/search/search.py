@@ -62,7 +62,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop, protocol.precision).go()
+        return _Search(record, execution, reporter, stop).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -113,8 +113,9 @@ def resume(
         if len(record.parts) > 1:
             restore(record, execution or record.execution)
         record.write("running")
-        precision = record.protocol.precision if protocol is None else protocol.precision
-        return _Search(record, execution or record.execution, reporter, stop, precision).go()
+        own = record.protocol.precision
+        wish = None if protocol is None or protocol.precision == own else protocol.precision
+        return _Search(record, execution or record.execution, reporter, stop, wish).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -160,10 +161,10 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
-        precision: str,
+        wish: str | None = None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
-        self.precision = precision
+        self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -171,6 +172,7 @@ class _Search:
             last = len(self.record.parts)
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
+                self.follow(results)
                 self.record.add(number, ranking(results)["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
@@ -180,6 +182,12 @@ class _Search:
         except BaseException:
             self.leave("failed")
             raise
+
+    def follow(self, results: Results) -> None:
+        """Have later rounds train in the precision that a round had to go on in, where that is not the one asked."""
+        taken = results.run["plan"]["precision"]
+        if self.record.protocol.precision not in ("auto", taken):
+            self.wish = taken
 
     def compute(self, number: int) -> Results:
         """A round, from where it stands."""
@@ -192,16 +200,16 @@ class _Search:
                 return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
             running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(
-                folder, recorded.replace(precision=self.precision), self.execution, reporter=reporter, stop=self.stop
-            )
+            asked = recorded.replace(precision=self.wish) if self.wish else None
+            return running.resume(folder, asked, self.execution, reporter=reporter, stop=self.stop)
         finally:
             reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
-        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": self.precision}
+        precision = self.wish or record.protocol.precision
+        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
