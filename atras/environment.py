@@ -16,6 +16,8 @@ from atras.kernels import backends
 from atras.kernels.fgsm.dispatch import BACKENDS as FGSM_BACKENDS
 
 from .errors import InputError
+from .limits import Limit, memory
+from .torch_state import fixed_state, threads
 
 PACKAGES = ("atras", "torch", "torchvision", "triton", "numpy", "polars")
 
@@ -50,16 +52,11 @@ def attack_backend(device: torch.device, dtype: torch.dtype) -> str:
         raise InputError(str(error)) from None
 
 
-def total_memory(device: torch.device) -> int:
-    """Bytes of memory that a run may count on at the most: the GPU's, or the machine's or its control group's."""
+def total_memory(device: torch.device) -> Limit:
+    """Bytes of memory that a run may count on at the most, and what says so: the GPU, or what limits this process."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _first_line(path)
-        if text.isdigit():
-            limits.append(int(text))
-    return min(limits)
+        return Limit(torch.cuda.get_device_properties(device).total_memory, "the GPU")
+    return memory()
 
 
 def versions() -> dict[str, str | None]:
@@ -79,15 +76,21 @@ def describe(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         gpu = {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    usable, room = threads(), memory()
+    with fixed_state(device):
+        kernels = backends.report()
     return {
         "device": str(device),
         "gpu": gpu,
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "cpu": {
+            "model": _cpu_model(), "cores": os.cpu_count(), "threads": usable.amount, "threads_limit": usable.source,
+        },
+        "memory": {"usable_bytes": room.amount, "limit": room.source},
         "platform": platform.platform(),
         "versions": versions(),
         "commit": _commit(),
-        "kernels": backends.report(),
-    }
+        "kernels": kernels,
+    }  # fmt: skip
 
 
 def machine_key(device: torch.device) -> str:
@@ -95,7 +98,7 @@ def machine_key(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = versions()
     processor = "|".join([_cpu_model(), *backends.instruction_sets()[:1]])
-    return f"{processor}|{torch.get_num_threads()}|{name}|torch {known['torch']}|atras {known['atras']}"
+    return f"{processor}|{threads().amount}|{name}|torch {known['torch']}|atras {known['atras']}"
 
 
 def _cpu_model() -> str:
@@ -120,10 +123,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _first_line(path: str) -> str:
-    try:
-        return Path(path).read_text().partition("\n")[0].strip()
-    except OSError:
-        return ""

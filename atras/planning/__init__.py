@@ -5,7 +5,7 @@ nothing."""
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .grouping import halves, make_groups
-from .machine import MEMORY_SHARE, Machine, choose_engine, precision_reason, reason_for
+from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -22,9 +22,11 @@ __all__ = [
     "halves",
     "make_groups",
     "member_bytes",
+    "memory_line",
     "precision_reason",
     "predict",
     "reason_for",
     "speed",
+    "threads_line",
     "training_flops",
 ]

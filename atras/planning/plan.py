@@ -66,6 +66,7 @@ class Plan:
         groups: in that order.
         reason: why the engine is not the one that is best elsewhere; empty where it is.
         precision_reason: why the precision is what it is; empty where it was asked for.
+        limits: what limits memory and threads, and where that is said; a line each.
     """
 
     device: str
@@ -74,6 +75,7 @@ class Plan:
     groups: tuple[Group, ...]
     reason: str = ""
     precision_reason: str = ""
+    limits: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -81,9 +83,9 @@ class Plan:
         for group in self.groups:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
-        head = {"device": self.device, "engine": self.engine, "precision": self.precision, "reason": self.reason}
-        head["precision_reason"] = self.precision_reason
-        return head | {"groups": groups}
+        names = ("device", "engine", "precision", "reason", "precision_reason")
+        head: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return head | {"limits": list(self.limits), "groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -95,8 +97,9 @@ class Plan:
         try:
             groups = tuple(_group(group) for group in values["groups"])
             device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
-            reasons = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
-            plan = cls(device, engine, precision, groups, *reasons)
+            reason, arithmetic = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
+            limits = tuple(map(str, values.get("limits", ())))
+            plan = cls(device, engine, precision, groups, reason, arithmetic, limits)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
@@ -113,7 +116,9 @@ class Plan:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
         lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
-        lines += [*textwrap.wrap(self.reason, 80), *textwrap.wrap(self.precision_reason, 80), head]
+        for text in (self.reason, self.precision_reason, *self.limits):
+            lines += textwrap.wrap(text, 80)
+        lines.append(head)
         lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from atras.engines import ENGINES, why_not
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
@@ -20,6 +18,7 @@ from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Plan, halves
 from atras.results import Results, Writer, read, read_run
 from atras.storage import Lock, is_file
+from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
 
@@ -27,7 +26,7 @@ from .all_pairs import transfer_rows
 from .defence_source import defence_source
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, load_data, plan_again, prepare
+from .prepare import Prepared, limit_lines, load_data, plan_again, prepare
 from .progress import Reporter
 from .task import DataPlace, GroupTask, Surroundings
 
@@ -180,7 +179,8 @@ def _reopen(
         )
     else:
         left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
-        plan, numbers = old, {index: index for index in finished}
+        plan = dataclasses.replace(old, limits=limit_lines(execution, device))
+        numbers = {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}
@@ -217,7 +217,7 @@ def _session(prepared: Prepared, execution: Execution, status: object) -> dict[s
     plan = prepared.plan
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
-        "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
+        "device": str(prepared.device), "threads": threads().amount, "engine": plan.engine,
         "precision": plan.precision, "memory_bytes": execution.memory_bytes,
         "environment": describe(prepared.device),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -22,11 +23,14 @@ from atras.planning import (
     add_source,
     choose_engine,
     make_groups,
+    memory_line,
     precision_reason,
     predict,
     reason_for,
     speed,
+    threads_line,
 )
+from atras.torch_state import threads
 
 from .defence_source import source_candidate
 from .task import DataPlace
@@ -58,7 +62,8 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     """
     device, data, spec = load_data(protocol, execution)
     if config_plan is not None:
-        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
+        plan = Plan.from_dict(dict(config_plan), protocol)
+        return Prepared(device, data, spec, dataclasses.replace(plan, limits=limit_lines(execution, device)))
     return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
 
 
@@ -109,10 +114,10 @@ def _plan(
 ) -> Plan:
     machine = Machine(
         kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
+        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount),
         fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
         bf16=bf16(device),
-        threads=torch.get_num_threads(),
+        threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
@@ -127,7 +132,15 @@ def _plan(
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     reason = reason_for(execution.engine, engine, machine)
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic)
+    return Plan(
+        str(device), engine, precision, tuple(predicted), reason, arithmetic, limit_lines(execution, device)
+    )  # fmt: skip
+
+
+def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
+    """What limits memory and threads here, a line each for people."""
+    memory = memory_line(execution.memory_bytes, total_memory(device))
+    return (memory,) if device.type == "cuda" else (memory, threads_line(threads()))
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
