@@ -11,7 +11,7 @@ import torch
 
 from atras.data import Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
-from atras.environment import attack_backend, choose_device, total_memory
+from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
@@ -130,7 +130,8 @@ def _plan(
     predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
-    reason = reason_for(execution.engine, engine, machine)
+    no_gpu = why_no_gpu() if execution.device == "auto" else ""
+    reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
     return Plan(
         str(device), engine, precision, tuple(predicted), reason, arithmetic, limit_lines(execution, device)
