@@ -137,7 +137,7 @@ def test_a_driver_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", unavailable)
     assert choose_device("auto") == CPU
     assert why_no_gpu() == f"the GPU is not taken: {words}"
-    with pytest.raises(InputError, match="found none that torch can use .*driver on your system is too old"):
+    with pytest.raises(InputError, match=r"found none that torch can use .*driver on your system is too old"):
         choose_device("cuda")
 
 
@@ -183,7 +183,7 @@ def test_triton_compiles_into_the_folder_that_the_probe_names(tmp_path: Path) ->
     types = dict.fromkeys(apply_signs_kernel.arg_names, "i32")
     types |= dict.fromkeys(("epsilon", "low", "high"), "fp32")
     types |= dict(zip(apply_signs_kernel.arg_names[:3], ("*fp32", "*i8", "*fp32"), strict=True))
-    constants = {name: value for name, value in zip(apply_signs_kernel.arg_names[-3:], (False, 1, 64), strict=True)}
+    constants = dict(zip(apply_signs_kernel.arg_names[-3:], (False, 1, 64), strict=True))
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(apply_signs_kernel, signature=types, constexprs=constants)
     with triton.knobs.cache.scope():
