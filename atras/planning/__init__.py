@@ -6,6 +6,7 @@ from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
+from .parts import parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -23,10 +24,15 @@ __all__ = [
     "make_groups",
     "member_bytes",
     "memory_line",
+    "parts_of",
     "precision_reason",
     "predict",
     "reason_for",
+    "source_parts",
     "speed",
     "threads_line",
+    "tighter",
     "training_flops",
+    "transfer_bytes",
+    "transfer_parts",
 ]

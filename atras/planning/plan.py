@@ -67,6 +67,7 @@ class Plan:
         reason: why the engine is not the one that is best elsewhere; empty where it is.
         precision_reason: why the precision is what it is; empty where it was asked for.
         limits: what limits memory and threads, and where that is said; a line each.
+        predicted_transfer_bytes: most memory at once in the transfer; None without one.
     """
 
     device: str
@@ -76,6 +77,7 @@ class Plan:
     reason: str = ""
     precision_reason: str = ""
     limits: tuple[str, ...] = ()
+    predicted_transfer_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -85,6 +87,7 @@ class Plan:
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
         names = ("device", "engine", "precision", "reason", "precision_reason")
         head: dict[str, Any] = {name: getattr(self, name) for name in names}
+        head["predicted_transfer_bytes"] = self.predicted_transfer_bytes
         return head | {"limits": list(self.limits), "groups": groups}
 
     @classmethod
@@ -99,7 +102,10 @@ class Plan:
             device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
             reason, arithmetic = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
             limits = tuple(map(str, values.get("limits", ())))
-            plan = cls(device, engine, precision, groups, reason, arithmetic, limits)
+            transfer = values.get("predicted_transfer_bytes")
+            if transfer is not None:
+                whole("predicted_transfer_bytes", transfer, 0, 10**30)
+            plan = cls(device, engine, precision, groups, reason, arithmetic, limits, transfer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
@@ -126,6 +132,8 @@ class Plan:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
             lines.append(f"seconds of these: {parts}")
+        if self.predicted_transfer_bytes is not None:
+            lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
+    Group,
     Machine,
     Plan,
     add_source,
@@ -29,6 +30,8 @@ from atras.planning import (
     reason_for,
     speed,
     threads_line,
+    transfer_bytes,
+    transfer_parts,
 )
 from atras.torch_state import threads
 
@@ -114,7 +117,7 @@ def _plan(
 ) -> Plan:
     machine = Machine(
         kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount),
+        memory_bytes=memory_cap(execution, device),
         fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
         bf16=bf16(device),
         threads=threads().amount,
@@ -133,9 +136,21 @@ def _plan(
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
     reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
-    return Plan(
-        str(device), engine, precision, tuple(predicted), reason, arithmetic, limit_lines(execution, device)
-    )  # fmt: skip
+    limits = limit_lines(execution, device)
+    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
+    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic, limits, transfer)
+
+
+def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
+    """Most memory at once in the transfer between the members of these groups; None without a transfer."""
+    if not protocol.transfer or not groups:
+        return None
+    return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
+
+
+def memory_cap(execution: Execution, device: torch.device) -> int:
+    """Most bytes that what is computed at once may be predicted to take."""
+    return execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount)
 
 
 def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
