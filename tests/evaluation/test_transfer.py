@@ -13,7 +13,7 @@ import torch
 from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
-from atras.evaluation import Evaluator, Part, Transfer
+from atras.evaluation import PHASES, Evaluator, Part, Transfer
 from atras.evaluation.transfer import image_bytes, room_for
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
@@ -137,7 +137,7 @@ def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
     data = load("digits", test_size=90)
     members = [Member(candidate, 0) for candidate in protocol.candidates]
     parts = [part(LoopEngine, spec, [member], protocol, 40, lambda *_: None) for member in members]
-    work = Transfer(data, protocol, dict.fromkeys(("trained", "defended"), set(members)), attack)
+    work = Transfer(data, protocol, {phase: set(members) for phase in PHASES}, attack)
     work.run(parts)
     rows = work.rows()
     assert {(row["attack"], row["epsilon"], row["label_source"]) for row in rows} == {
@@ -154,10 +154,7 @@ def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
 def test_the_attacked_images_and_the_networks_share_the_room() -> None:
     few, many = (Part((Member(Candidate((6,)), 0),) * count, 10, None, None, 1000) for count in (1, 4))  # type: ignore[arg-type]
     assert room_for(few, [few, many], 20, 2200) == (10, math.inf)  # 2,000 and a batch of 200
-    assert room_for(few, [few, many], 20, 2199) == (
-        20,
-        1799,
-    )  # half of the 1,199 beside one part: two batches and a bit
+    assert room_for(few, [few, many], 20, 2199) == (20, 1799)  # half of what one part leaves: two batches
     assert room_for(few, [few, many], 20, 9) == (10, -191)  # one part and one batch there must be
     assert image_bytes(many, load("digits", test_size=9), 8) == 4 * 64 * 8
 

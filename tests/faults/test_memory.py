@@ -183,23 +183,28 @@ PAIRS = PROTOCOL.replace(transfer=True, precision="fp32")
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("site", ["_build", "set_parameters", "logits", "gradient"])
+@pytest.mark.parametrize(
+    ("site", "error"), [*zip(["_build", "set_parameters", "logits", "gradient"], ERRORS.values(), strict=True)]
+)
 def test_a_transfer_without_memory_goes_on_in_halves(
-    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_transfer: list[bool], count: Callable[..., None]
+    site: str,
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_transfer: list[bool],
+    count: Callable[..., None],
 ) -> None:
     expected = orchestrator.run(PAIRS, execution("fused"))
-    for index, error in enumerate(ERRORS.values()):
-        with monkeypatch.context() as patch:
-            short_in_transfer(patch, in_transfer, "fused", site, error, 2)
-            results = orchestrator.run(PAIRS, execution("fused"), out=tmp_path / str(index))
-        assert results.run["status"] == "finished"
-        # Members lie at their natural widths: there is no padding to change, and nothing differs.
-        assert results.table.equals(expected.table)
-        assert results.transfer.equals(expected.transfer)
-        # All in turn, then 2 and 3 members, then 1 and 1 and 2.
-        splits = results.run["splits"]
-        assert [(split["group"], split["phase"], split["members"]) for split in splits] == [(None, "transfer", 5)] * 3
-        count("memory shortages survived", 3)
+    short_in_transfer(monkeypatch, in_transfer, "fused", site, error, 2)
+    results = orchestrator.run(PAIRS, execution("fused"), out=tmp_path)
+    assert results.run["status"] == "finished"
+    # Members lie at their natural widths: there is no padding to change, and nothing differs.
+    assert results.table.equals(expected.table)
+    assert results.transfer.equals(expected.transfer)
+    # Short with all five, with the one part in turn, and with 2 and 3 members.
+    splits = results.run["splits"]
+    assert [(split["group"], split["phase"], split["members"]) for split in splits] == [(None, "transfer", 5)] * 3
+    count("memory shortages survived", 3)
 
 
 @pytest.mark.faults
@@ -234,9 +239,8 @@ def test_a_transfer_stays_within_the_cap(
 ) -> None:
     wide = PAIRS.replace(candidates=tuple(Candidate((width,) * 2) for width in (96, 100, 104, 108, 112)), seeds=(0, 1))
     expected = orchestrator.run(wide, execution(engine))
-    (whole,) = {expected.run["plan"]["predicted_transfer_bytes"]}
-    need = max(group["predicted_bytes"] for group in expected.run["plan"]["groups"]) // 4
-    cap = max(min(whole // 3, need), 2**20)
+    whole = expected.run["plan"]["predicted_transfer_bytes"]
+    cap = whole // 2
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     kind, most = ENGINES.get(engine), [0]
     build = kind._build
