@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -35,6 +37,7 @@ class Part(Generic[Networks]):
         make: makes the classifier, with any parameters.
         fill: gives it the parameters of a phase, where members have any.
         predicted_bytes: of the classifier and of what it computes with a batch.
+        image_bytes: of one adversarial image of each member.
     """
 
     members: tuple[Member, ...]
@@ -42,6 +45,7 @@ class Part(Generic[Networks]):
     make: Callable[[], Networks]
     fill: Callable[[Networks, str], None]
     predicted_bytes: int = 0
+    image_bytes: int = 0
 
 
 class Room(NamedTuple):
@@ -56,21 +60,15 @@ class Room(NamedTuple):
     for_parts: float
 
 
-def image_bytes(part: Part[Any], data: Dataset, itemsize: int) -> int:
-    """Bytes of one adversarial image of each member of a part."""
-    return len(part.members) * math.prod(data.image_shape) * itemsize
-
-
-def room_for(source: Part[Any], parts: Sequence[Part[Any]], image: int, cap: float) -> Room:
+def room_for(source: Part[Any], parts: Sequence[Part[Any]], cap: float) -> Room:
     """All parts at once where they fit; else they take turns, on as many attacked images as half of the rest holds.
 
     Args:
         source: the part that is attacked.
         parts: all.
-        image: `image_bytes` of the source.
         cap: most bytes.
     """
-    batch, largest = source.evaluation_batch, max(part.predicted_bytes for part in parts)
+    batch, image, largest = source.evaluation_batch, source.image_bytes, max(part.predicted_bytes for part in parts)
     if sum(part.predicted_bytes for part in parts) + batch * image <= cap:
         return Room(batch, math.inf)
     batches = int(max(0.0, cap - largest) / 2 // (batch * image))
@@ -152,9 +150,7 @@ class Transfer:
         """Try the images of a part's members on all parts, span after span of the test images."""
         seeds = {member.seed for member in source.members}
         targets = [part for part in parts if seeds & {member.seed for member in part.members}]
-        networks = held.get(source, phase, math.inf)
-        room = room_for(source, parts, image_bytes(source, self.data, networks.dtype.itemsize), cap)
-        del networks  # it must be free to go while others take their turns
+        room = room_for(source, parts, cap)
         counts: dict[tuple[str, Member], Tensor] = {}
         for first in range(0, len(self.data.test.labels), room.span):
             attacked = self._attacked(held.get(source, phase, room.for_parts), source, first, room.span)
@@ -165,7 +161,7 @@ class Transfer:
                     for place, member in enumerate(target.members):
                         key = candidate, member
                         counts[key] = counts[key] + hits[place] if key in counts else hits[place]
-                del networks
+                del networks  # it must be free to go while others take their turns
             targets.reverse()  # those that are there still come first
         own = {(member.candidate.name, member.seed) for member in source.members}
         for (candidate, member), count in counts.items():
@@ -191,12 +187,18 @@ class _Held:
         """A part's classifier with the parameters of a phase; others go until all take no more than `most` bytes."""
         networks, filled = self._there.pop(part, (None, ""))
         while self._there and sum(each.predicted_bytes for each in (part, *self._there)) > most:
-            del self._there[next(iter(self._there))]
+            self._let_go(next(iter(self._there)))
         networks = part.make() if networks is None else networks
         if filled != phase:
             part.fill(networks, phase)
         self._there[part] = networks, phase
         return networks
+
+    def _let_go(self, part: Part[Any]) -> None:
+        """Free a part's classifier now: its memory is wanted for the next one."""
+        still = weakref.ref(self._there.pop(part)[0])
+        if still() is not None:  # it refers to itself, as a stack's compiled functions do
+            gc.collect()
 
 
 def _rows(source: Part[Any], target: Part[Any]) -> dict[str, list[int]]:

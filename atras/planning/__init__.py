@@ -6,7 +6,7 @@ from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
-from .parts import parts_of, source_parts, tighter, transfer_bytes, transfer_parts
+from .parts import batch_bytes, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -18,6 +18,7 @@ __all__ = [
     "Speed",
     "activation_values",
     "add_source",
+    "batch_bytes",
     "choose_engine",
     "forward_flops",
     "halves",

@@ -9,7 +9,7 @@ from functools import partial
 from atras.engines import ENGINES, Engine
 from atras.evaluation import Part, Row, Rows, Transfer
 from atras.networks import Member
-from atras.planning import Group, Plan, tighter, transfer_parts
+from atras.planning import Group, Plan, batch_bytes, tighter, transfer_parts
 from atras.torch_state import fixed_state
 
 from .divided import ShortageError, shortage
@@ -90,4 +90,5 @@ def _part(group: Group, fine: Mapping[str, set[Member]], task: GroupTask, place:
             if member in fine[phase]:
                 engine.set_parameters(index, place.networks.get(phase, member))
 
-    return Part(group.members, group.evaluation_batch, make, fill, group.predicted_bytes)
+    image = batch_bytes(group, task.protocol, task.spec) // group.evaluation_batch
+    return Part(group.members, group.evaluation_batch, make, fill, group.predicted_bytes, image)

@@ -14,7 +14,7 @@ from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
 from atras.evaluation import PHASES, Evaluator, Part, Transfer
-from atras.evaluation.transfer import image_bytes, room_for
+from atras.evaluation.transfer import room_for
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
@@ -94,7 +94,7 @@ def test_all_pairs_stand_in_the_order_of_phases_candidates_and_seeds(results: Re
 def part(
     kind: type, spec: Spec, members: list[Member], protocol: Protocol, batch: int, fill: Any, size: int = 0
 ) -> Part:
-    return Part(tuple(members), batch, lambda: kind(spec, members, protocol, CPU), fill, size)
+    return Part(tuple(members), batch, lambda: kind(spec, members, protocol, CPU), fill, size, 64 * 4 * len(members))
 
 
 @pytest.mark.parametrize("cap", [math.inf, 5e6, 0], ids=["all at once", "turns", "one at a time"])
@@ -152,11 +152,12 @@ def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
 
 
 def test_the_attacked_images_and_the_networks_share_the_room() -> None:
-    few, many = (Part((Member(Candidate((6,)), 0),) * count, 10, None, None, 1000) for count in (1, 4))  # type: ignore[arg-type]
-    assert room_for(few, [few, many], 20, 2200) == (10, math.inf)  # 2,000 and a batch of 200
-    assert room_for(few, [few, many], 20, 2199) == (20, 1799)  # half of what one part leaves: two batches
-    assert room_for(few, [few, many], 20, 9) == (10, -191)  # one part and one batch there must be
-    assert image_bytes(many, load("digits", test_size=9), 8) == 4 * 64 * 8
+    members = (Member(Candidate((6,)), 0),)
+    few, many = (Part[Any](members * count, 10, lambda: None, lambda *_: None, 1000, 20 * count) for count in (1, 4))
+    assert room_for(few, [few, many], 2200) == (10, math.inf)  # 2,000 and a batch of 200
+    assert room_for(few, [few, many], 2199) == (20, 1799)  # half of what one part leaves: two batches
+    assert room_for(many, [few, many], 2199) == (10, 1399)
+    assert room_for(few, [few, many], 9) == (10, -191)  # one part and one batch there must be
 
 
 def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
