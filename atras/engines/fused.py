@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from atras import gpu
 from atras.errors import InputError
 from atras.kernels import Step, backends
 from atras.networks import STEMS, Candidate, Cotangent, Dense, Parameters, Spec, StepResult, dropout_key
@@ -18,7 +19,9 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backends.compiled(device), device)
+    return backends.missing(backends.compiled(device), device) or (
+        gpu.kernel_trouble(device) if device.type == "cuda" else ""
+    )
 
 
 def why_slow() -> str:

@@ -7,7 +7,7 @@ from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows
-from .transfer import PHASES, Part, transfer
+from .transfer import PHASES, Part, Transfer
 
 __all__ = [
     "DISTANCES",
@@ -27,6 +27,6 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Transfer",
     "cautions",
-    "transfer",
 ]

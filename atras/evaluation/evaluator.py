@@ -137,11 +137,11 @@ class Evaluator:
         within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
         return correct if within else correct | (change > self.protocol.epsilon)
 
-    def chunks(self, split: str, most: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Numbers, pixels and labels of a split's images, a forward pass at a time; of the first `most` alone."""
+    def chunks(self, split: str, most: int | None = None, first: int = 0) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Numbers, pixels and labels of a split's images, a forward pass at a time; from `first` to before `most`."""
         part: Split = getattr(self.data, split)
         count = min(len(part.labels), most or len(part.labels))
-        for start in range(0, count, self.evaluation_batch):
+        for start in range(first, count, self.evaluation_batch):
             self.pause()
             chunk = slice(start, min(start + self.evaluation_batch, count))
             yield chunk, pixels(part.images[chunk], self.networks.dtype), part.labels[chunk]

@@ -105,6 +105,19 @@ def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, t
     return sizer.bytes(group.members, 1 if sizer.engine.one_by_one else len(group.members))
 
 
+def group_of(
+    members: Sequence[Member], protocol: Protocol, spec: Spec, engine: str, machine: Machine, images: int, batch: int
+) -> Group:
+    """Members as one group, whatever the cap, with the bytes that they take beside the plan's groups.
+
+    Args:
+        members: of one structure where the engine pads.
+        images: those of which a sign a pixel is kept.
+        batch: images of a forward pass in evaluation and attack.
+    """
+    return _Sizer(protocol, spec, images, 0, engine, machine, batch).group(members, len(members))
+
+
 def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     predicted = {name: getattr(group, name) for name in SECONDS}
     return {name: seconds and seconds * share for name, seconds in predicted.items()}
@@ -167,11 +180,18 @@ class _Sizer:
     """Turns members into groups that fit the memory cap, with their counted cost."""
 
     def __init__(
-        self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+        self,
+        protocol: Protocol,
+        spec: Spec,
+        train_size: int,
+        test_size: int,
+        engine: str,
+        machine: Machine,
+        batch: int | None = None,
     ) -> None:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
-        self.images = train_size + test_size
+        self.images, self.batch = train_size + test_size, batch
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
@@ -236,7 +256,9 @@ class _Sizer:
         return Network(self.spec, widest([network.candidate for network in networks]))
 
     def _evaluation_batch(self, networks: Sequence[Network]) -> int:
-        """As many images as fit the budget with all that is kept of them at once."""
+        """As many images as fit the budget with all that is kept of them at once, unless it was said how many."""
+        if self.batch is not None:
+            return self.batch
         if self.engine.any_depths:
             kept = copies_kept(self.protocol) * math.prod(self.spec.image_shape)
         else:
