@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,7 +182,7 @@ def _safetensors(network: Network, parameters: Parameters, metadata: dict[str, s
 def _pt2(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
     module, images = network.module(parameters), _example(network, parameters)
     buffer = io.BytesIO()
-    with _quiet():
+    with _quiet(), _named_user():
         program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, buffer, extra_files=dict(metadata))
     return buffer.getvalue()
@@ -197,7 +199,7 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
         "dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("batch")},),
         "input_names": ["images"], "output_names": ["logits"],
     }  # fmt: skip
-    with _quiet():
+    with _quiet(), _named_user():
         program = torch.onnx.export(module, (images,), **options)
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
@@ -217,6 +219,27 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _named_user() -> Iterator[None]:
+    """Give a user without an entry in the passwd file, such as a container's, a name for as long as torch asks for it.
+
+    The exporters name a cache folder after the user, which fails without a name in torch before 2.13, and leave the
+    folder's path in the environment; afterwards the environment is as before.
+    """
+    before = {name: os.environ.get(name) for name in ("LOGNAME", "TORCHINDUCTOR_CACHE_DIR")}
+    try:
+        try:
+            getpass.getuser()
+        except (KeyError, OSError, ImportError):
+            os.environ["LOGNAME"] = f"uid_{os.getuid()}"
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 Writer = Callable[[Network, Parameters, dict[str, str]], bytes]

@@ -171,13 +171,14 @@ def locate(name: str, data_dir: str | Path | None, download: bool) -> dict[str, 
     """
     if data_dir is not None and not is_folder(data_dir):
         raise InputError(f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out")
-    roots = [*([Path(data_dir)] if data_dir is not None else []), cache_dir()]
-    paths = _search(name, roots)
+    given = [] if data_dir is None else [Path(data_dir)]
+    # Before the cache is asked for: a user without a home has none, and needs none where the files are given.
+    paths = _search(name, given) or _search(name, [cache_dir()])
     if paths is None:
         reason = _fetch(name) if download else "download is off"
         paths = _search(name, [cache_dir()]) if not reason else None
         if paths is None:
-            looked = " and ".join(map(str, roots))
+            looked = " and ".join(map(str, [*given, cache_dir()]))
             raise InputError(f"{name}: not in {looked}; {reason or 'the download lacks files'}; {_by_hand(name)}")
     return paths
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,16 @@ class TestIdx:
         assert load("kmnist", download=False).provenance()["train_available"] == 7
         write_idx(tmp_path / "data/KMNIST/raw", arrays(train=8))
         assert load("kmnist", data_dir=tmp_path / "data", download=False).provenance()["train_available"] == 8
+
+    def test_a_user_without_a_home_needs_no_cache_where_the_data_folder_has_the_files(self, tmp_path, monkeypatch):
+        def none(_):
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", classmethod(none))
+        write_idx(tmp_path / "data/MNIST/raw", arrays())
+        assert len(load("mnist", data_dir=tmp_path / "data", download=False).train) == 6
+        refused("this user has no home", name="kmnist", data_dir=tmp_path / "data")
 
     def test_torchvisions_layout_below_a_given_folder_is_found(self, tmp_path):
         write_idx(tmp_path / "data/FashionMNIST/raw", arrays())
