@@ -24,7 +24,7 @@ from typing import Any, Literal
 from atras.errors import InputError
 from atras.storage import is_file, is_folder
 
-from .formats import IDX_FILES
+from .idx_file import IDX_FILES
 
 TIMEOUT_SECONDS = 30.0
 """Longest time, in seconds, that a download may stand still before it is given up."""
@@ -184,10 +184,14 @@ def locate(name: str, data_dir: str | Path | None, download: bool) -> dict[str, 
 
 
 def files_in(folder: Path, names: tuple[str, ...], suffixes: tuple[str, ...]) -> dict[str, Path] | None:
-    """The path of each named file in a folder, under the first suffix it has; None where one is missing."""
+    """The path of each named file in a folder, under the first suffix it has; None where one is missing.
+
+    Archives that were unpacked by some programs have a dot before `idx`.
+    """
     files = {}
     for name in names:
-        paths = (folder / f"{name}{suffix}" for suffix in suffixes)
+        spellings = dict.fromkeys((name, name.replace("-idx", ".idx")))
+        paths = (folder / f"{spelled}{suffix}" for suffix in suffixes for spelled in spellings)
         path = next(filter(is_file, paths), None)
         if path is None:
             return None

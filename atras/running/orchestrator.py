@@ -71,7 +71,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": [],
+        "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -252,6 +252,8 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
+            for line in self.data.cautions:
+                self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
             if self.protocol.transfer:

@@ -201,7 +201,7 @@ class _Search:
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "channels": "last"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 
