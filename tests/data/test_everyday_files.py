@@ -10,9 +10,10 @@ import pytest
 from atras.data import load
 from atras.data.idx_file import IDX_FILES
 from atras.data.npz_file import array_of
+from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
-from atras.running import run
+from atras.running import make_plan, run
 from made_files import arrays, idx_bytes, refused, write_idx, write_npz
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -121,6 +122,15 @@ class TestChannels:
         assert results.run["protocol"]["channels"] == "first"
         assert results.run["data"]["image_shape"] == [13, 8, 8]
         assert protocol.hash != protocol.replace(channels="last").hash
+
+    def test_more_channels_than_the_kernels_take_are_left_to_other_engines(self, tmp_path):
+        path, _ = self.write(tmp_path / "mine.npz", (40, 10, 10))
+        protocol = Protocol(
+            dataset=str(path), channels="first", candidates=(Candidate((4,)),), epochs=1, stem="conv2", precision="fp32"
+        )
+        assert make_plan(protocol, Execution(device="cpu")).engine != "fused"
+        with pytest.raises(InputError, match=r"images of at most 31 channels, not 40"):
+            make_plan(protocol, Execution(device="cpu", engine="fused"))
 
     def test_a_set_whose_axes_are_known_is_not_read_otherwise(self, tmp_path):
         refused("channels (='first'): the images of digits have theirs last", name="digits", channels="first")

@@ -22,6 +22,7 @@ preset = "paper"
 dataset = "mnist"
 train-size = 500
 test_size = "all"
+channels = "last"
 hidden = ["24,192", [8, 32]]
 depth = [2]
 seeds = "0-2"
