@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atras.errors import InputError
 from atras.networks import Candidate, Network, Parameters, Spec
 from atras.results import ACCURACIES, Results
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
+from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
 
 from .statistics import pareto, ranking
@@ -54,7 +54,7 @@ def export(
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
     """
-    path = Path(path)
+    path = expanded(path)
     chosen = file_format or path.suffix.removeprefix(".")
     if chosen not in EXPORT_FORMATS:
         raise InputError(f"format (={chosen!r}): expected one of {', '.join(EXPORT_FORMATS)}; add --format")
@@ -110,7 +110,7 @@ def export_pareto(
         export(
             results,
             Candidate.parse(name),
-            Path(folder) / f"{name}.{file_format}",
+            expanded(folder) / f"{name}.{file_format}",
             seed=seed,
             phase=phase,
             file_format=file_format,
@@ -129,7 +129,7 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         InputError: if the file cannot be read, or is something else.
     """
-    path = Path(path)
+    path = expanded(path)
     try:
         texts, tensors = read_tensors(path, json.dumps(FILE_FORMAT))
         metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}

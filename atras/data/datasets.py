@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from atras.checks import one_of, whole
+from atras.checks import one_of, plain, whole
 from atras.errors import InputError
 from atras.experiment import Channels, Size
 from atras.storage import expanded, is_file, near_misses
@@ -128,7 +128,7 @@ def load(
             fewer images than asked for.
     """
     one_of("channels", channels, get_args(Channels))
-    name = os.fspath(name)
+    name, train_size, test_size = os.fspath(name), plain(train_size), plain(test_size)
     if name == "digits":
         source = _digits()
     elif name in OFFICIAL:

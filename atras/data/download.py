@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atras.errors import InputError
-from atras.storage import is_file, is_folder
+from atras.storage import expanded, is_file, is_folder, near_misses
 
 from .idx_file import IDX_FILES
 
@@ -133,7 +133,7 @@ def cache_dir() -> Path:
         InputError: if there is neither.
     """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
+        return expanded(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
     except RuntimeError:
         raise InputError("XDG_CACHE_HOME: expected a folder, as this user has no home; set it") from None
 
@@ -169,9 +169,13 @@ def locate(name: str, data_dir: str | Path | None, download: bool) -> dict[str, 
         InputError: if `data_dir` is no folder, or the files are nowhere and cannot be downloaded; the text says what
             was tried and where the files can be put by hand.
     """
-    if data_dir is not None and not is_folder(data_dir):
-        raise InputError(f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out")
-    given = [] if data_dir is None else [Path(data_dir)]
+    given = [] if data_dir is None else [expanded(data_dir)]
+    for folder in given:
+        if not is_folder(folder):
+            raise InputError(
+                f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out"
+                f"{near_misses(folder)}"
+            )
     # Before the cache is asked for: a user without a home has none, and needs none where the files are given.
     paths = _search(name, given) or _search(name, [cache_dir()])
     if paths is None:

@@ -115,6 +115,7 @@ class Data(Options):
             "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
             "file",
             metavar="NAME",
+            path=True,
         ),
     ] = "digits"
     train_size: Annotated[

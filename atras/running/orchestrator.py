@@ -19,7 +19,7 @@ from atras.evaluation import cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Plan, halves
 from atras.results import Results, Writer, read, read_run
-from atras.storage import Lock, is_file
+from atras.storage import Lock, expanded, is_file, near_misses
 from atras.training import Networks
 from atras.version import __version__
 
@@ -105,7 +105,7 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
     loaded = recorded(folder)
     check_same(Protocol(**loaded.protocol_fields), protocol)
     before = Execution(**loaded.execution_fields)
@@ -129,11 +129,11 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if it holds no run, or one of another version of atras.
     """
-    path = Path(directory) / "run.json"
+    path = expanded(directory) / "run.json"
     if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
-            "one with --out"
+            f"one with --out{near_misses(path)}"
         )
     return load_config(path)
 
