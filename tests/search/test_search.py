@@ -46,10 +46,10 @@ def test_images_with_their_channels_first_keep_them_in_every_round(tmp_path: Pat
     images = {f"x_{part}": rng.integers(0, 256, (60, 13, 8, 8), dtype=np.uint8) for part in ("train", "test")}
     np.savez(tmp_path / "mine.npz", **images, y_train=labels, y_test=labels)
     protocol = PROTOCOL.replace(
-        dataset=tmp_path / "mine.npz", channels="first", stem="none", train_size="all", test_size="all", epochs=2,
-        adversarial_epochs=1, candidates=SPACE[:4],
+        dataset=tmp_path / "mine.npz", channels="first", stem="none", train_size="all", test_size="all", epochs=4,
+        adversarial_epochs=4, candidates=SPACE[:4],
     )  # fmt: skip
-    search(protocol, CPU, 20, tmp_path / "out")
+    search(protocol, CPU, 36, tmp_path / "out")
     rounds = sorted((tmp_path / "out").glob("round-*"))
     assert len(rounds) > 1
     assert {tuple(atras.read(folder).run["data"]["image_shape"]) for folder in rounds} == {(13, 8, 8)}
