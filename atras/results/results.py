@@ -13,7 +13,7 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
-from atras.storage import JSON_MARK, check_checksum, json_with_checksum
+from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
@@ -140,7 +140,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     Raises:
         InputError: if a file is missing, damaged or not of this form.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     run = read_run(folder)
     return Results(
         **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder

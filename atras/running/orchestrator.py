@@ -18,7 +18,7 @@ from atras.evaluation import Row, cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Machine, Plan, halves
 from atras.results import Results, Writer, read, read_run
-from atras.storage import Lock, is_file
+from atras.storage import Lock, expanded, is_file, near_misses
 from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
@@ -80,7 +80,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": [],
+        "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -115,7 +115,7 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
     loaded = recorded(folder)
     kept = Protocol(**loaded.protocol_fields)
     check_same(kept, protocol)
@@ -141,11 +141,11 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if it holds no run, or one of another version of atras.
     """
-    path = Path(directory) / "run.json"
+    path = expanded(directory) / "run.json"
     if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
-            "one with --out"
+            f"one with --out{near_misses(path)}"
         )
     return load_config(path)
 
@@ -294,6 +294,8 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
+            for line in self.data.cautions:
+                self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
             if self.protocol.transfer:

@@ -15,7 +15,7 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size
+from atras.experiment import Channels, Execution, Protocol, Size
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
 from atras.torch_state import fixed_state, threads
@@ -44,6 +44,7 @@ class DataPlace:
     dataset: str
     train_size: Size
     test_size: Size
+    channels: Channels
     data_dir: str | None
     download: bool
 
@@ -51,7 +52,7 @@ class DataPlace:
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
         sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
+        return cls(protocol.dataset, *sizes, protocol.channels, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
         """The images, on a device.
@@ -64,6 +65,7 @@ class DataPlace:
                 self.dataset,
                 train_size=self.train_size,
                 test_size=self.test_size,
+                channels=self.channels,
                 data_dir=self.data_dir,
                 download=self.download,
                 device=device,

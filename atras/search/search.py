@@ -20,7 +20,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
 from atras.running import Reporter
-from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
+from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
 from .holdout import SELECTION, hold_out, restore
@@ -52,7 +52,7 @@ def search(
         InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
-    folder = Path(out)
+    folder = expanded(out)
     record = Record.new(folder, protocol, execution, budget)
     selection = hold_out(record) if len(record.parts) > 1 else None
     lock = _claim(folder)
@@ -98,7 +98,7 @@ def resume(
             or the data differ; and as `search`.
         Interrupted: as `search`.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     record = Record.read(folder)
     running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
@@ -124,7 +124,7 @@ def resume(
 
 def is_search(directory: str | Path) -> bool:
     """Whether a folder holds a search."""
-    return is_file(Path(directory) / SUMMARY)
+    return is_file(expanded(directory) / SUMMARY)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -133,7 +133,7 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if its search.json is damaged, or of another version of atras.
     """
-    record = Record.read(Path(directory))
+    record = Record.read(expanded(directory))
     return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
@@ -214,7 +214,7 @@ class _Search:
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "channels": "last"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 
