@@ -1,5 +1,5 @@
 """Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
-parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows kernels
 and errors alone."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
+    from .log_odds import log_odds, log_odds_gradient
     from .network import (
         ACTIVATIONS,
         Dropout,
@@ -28,6 +29,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
+        log_odds="log_odds log_odds_gradient",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
         randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
     )
@@ -60,6 +62,8 @@ __all__ = [
     "choose_stem",
     "dropout_key",
     "k_complete",
+    "log_odds",
+    "log_odds_gradient",
     "members_of",
     "parse_layers",
     "parse_stem",
