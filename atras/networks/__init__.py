@@ -15,7 +15,6 @@ from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
-    from .log_odds import log_odds, log_odds_gradient
     from .network import (
         ACTIVATIONS,
         Dropout,
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
         Place,
         Spec,
     )
+    from .odds import log_odds, log_odds_gradient
     from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
 else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
-        log_odds="log_odds log_odds_gradient",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
+        odds="log_odds log_odds_gradient",
         randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
     )
 

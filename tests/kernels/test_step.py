@@ -17,6 +17,7 @@ from populations import (
     all_values,
     assert_near_the_definition,
     assert_same,
+    assert_saturated_signs_agree,
     define,
     make,
     parameters,
@@ -144,6 +145,13 @@ def test_input_gradient_is_the_slope_of_the_log_odds(case):
     expected = (gradient.double() * direction.double()).flatten(1).sum(1)
     # Central differences over 2e-3: rounding of float32 logits, and kinks of relu and of the pools that lie between.
     assert_close(slope, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("instructions", ["", *OTHERS])
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_signs_of_saturated_networks_are_those_of_float64(case, instructions):
+    images, _, _ = work(case, torch.float32)
+    assert_saturated_signs_agree(make(case, instructions=instructions), case, images)
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
