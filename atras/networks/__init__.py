@@ -1,6 +1,6 @@
 """Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
-parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows kernels
-and errors alone."""
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows
+kernels and errors alone."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 [...].
 
     Returns:
-        [...], of the logits' type; above 24 log 2 away from 0, float32 cannot tell one of the two probabilities from 1.
+        [...], of the logits' type; below -25 log 2 float32 rounds the label's probability to 1.
 
     Source: Carlini et al. 2022, "Membership inference attacks from first principles", section IV-B and appendix A,
     for the sum over the other classes.

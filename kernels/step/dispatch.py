@@ -293,7 +293,7 @@ class Step:
         signs: bool = False,
         direction: int = 1,
     ) -> InputGradient:
-        """Gradient of each image's log-odds against its label, or of another objective, in evaluation mode by the images.
+        """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
 
         The log-odds log((1 - p) / p) = logsumexp(other logits) - own logit grow with the cross-entropy, and their
         gradient is that of the cross-entropy divided by 1 - p: an image's signs and direction are the same. It does not

@@ -135,7 +135,9 @@ def test_engine_fused_agrees_there(logits: list[float]) -> None:
     for kind in (LoopEngine, FusedEngine):
         engine = kind(spec, [Member(Candidate((1,)), 0)], Protocol(precision="fp32"), CPU)
         values = engine.get_parameters(0)
-        ones = {name: torch.ones_like(v) if name.endswith("weight") else torch.zeros_like(v) for name, v in values.items()}
+        ones = {
+            name: torch.ones_like(v) if name.endswith("weight") else torch.zeros_like(v) for name, v in values.items()
+        }
         engine.set_parameters(0, ones | {"logits.weight": torch.tensor(logits)[:, None]})
         gradients.append(engine.gradient(image, torch.zeros(1, dtype=torch.int64))[0])
     torch.testing.assert_close(*gradients, equal_nan=True)

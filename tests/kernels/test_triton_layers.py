@@ -231,7 +231,9 @@ def assert_losses_agree(found, expected):
 def assert_nothing_rounds_away(gradients):
     """Where a class has a gradient the label's balances it: p - 1 would be 0 where p rounds to 1."""
     others = gradients.double().clamp(min=0).sum(2)
-    assert_close(gradients.double().clamp(max=0).sum(2), -others, rtol=1e-5, atol=1e-37)  # as above, and subnormal numbers
+    assert_close(
+        gradients.double().clamp(max=0).sum(2), -others, rtol=1e-5, atol=1e-37
+    )  # as above, and subnormal numbers
 
 
 def logits_and_labels(members, rows, classes, device):
