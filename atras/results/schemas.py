@@ -97,8 +97,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "saturated_images": Column(
             pl.Int64,
-            "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it below "
-            "-25 log 2): there a cross-entropy in float32 has no gradient, log-odds have; null likewise",
+            "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it "
+            "below -25 log 2): there a cross-entropy in float32 has no gradient, log-odds have; null likewise",
         ),
         "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
         "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),

@@ -66,6 +66,8 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
         "correct": correct,
         "zero_gradient_fraction": None,
         "nan_gradients": None,
+        "zero_gradient_images": None,
+        "saturated_images": None,
         "mean_linf": None,
         "mean_l2": None,
         "source": None,
