@@ -190,9 +190,9 @@ class _Sizer:
     def fit(self, members: Sequence[Member]) -> Iterator[Group]:
         """One group, or as many of equal size as the cap asks for."""
         at_once = 1 if self.engine.one_by_one else len(members)
-        while at_once > 1 and self._bytes(members, at_once) > self.machine.memory_bytes:
+        while at_once > 1 and self._most_bytes(members, at_once) > self.machine.memory_bytes:
             at_once = -(-at_once // 2)
-        need = self._bytes(members, at_once)
+        need = self._most_bytes(members, at_once)
         if need > self.machine.memory_bytes:
             raise InputError(
                 f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
@@ -213,8 +213,13 @@ class _Sizer:
             parameters=sum(network.parameter_count for network in networks),
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
-            predicted_bytes=self._bytes(members, at_once),
+            predicted_bytes=self._most_bytes(members, at_once),
         )
+
+    def _most_bytes(self, members: Sequence[Member], at_once: int) -> int:
+        """Of as many members at once, the most: the last ones may be the widest."""
+        starts = range(0, len(members), at_once)
+        return max(self._bytes(members[start : start + at_once], at_once) for start in starts)
 
     def _bytes(self, members: Sequence[Member], at_once: int) -> int:
         networks = [Network(self.spec, member.candidate) for member in members][:at_once]
@@ -228,7 +233,7 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
-        stored = [self._widest(networks)] * at_once if self.engine.pads else networks
+        stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
