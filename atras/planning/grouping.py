@@ -234,8 +234,11 @@ class _Sizer:
         )
 
     def bytes(self, members: Sequence[Member], at_once: int) -> int:
-        """Most memory at once, of members that are computed so many at a time."""
-        return self._engine_bytes(members, at_once) + at_once * self.distances
+        """Most memory at once, of members that are computed so many at a time: the last ones may be the widest."""
+        starts = range(0, len(members), at_once)
+        return max(self._engine_bytes(members[start : start + at_once], at_once) for start in starts) + (
+            at_once * self.distances
+        )
 
     def _engine_bytes(self, members: Sequence[Member], at_once: int) -> int:
         networks = [Network(self.spec, member.candidate) for member in members][:at_once]
@@ -249,7 +252,7 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
-        stored = [self._widest(networks)] * at_once if self.engine.pads else networks
+        stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
