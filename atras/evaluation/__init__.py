@@ -6,11 +6,12 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .recorder import BALANCED, EXAMPLES, Recorder, Row, Rows
-from .transfer import PHASES, Part, transfer
+from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows
+from .transfer import PHASES, Part, Transfer
 
 __all__ = [
     "BALANCED",
+    "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",
     "GAP_STEPS",
@@ -27,6 +28,6 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Transfer",
     "cautions",
-    "transfer",
 ]

@@ -77,7 +77,6 @@ class Evaluator:
             else:
                 adversarial = apply_signs(images, signs[:, chunk], self.protocol.epsilon, dtype=self.networks.dtype)
                 counter.add(self.networks.logits(adversarial), labels)
-                counter.add_change(images, adversarial)
         return counter.score()
 
     def signs_of(self, split: str) -> tuple[Tensor, Score]:
@@ -144,11 +143,20 @@ class Evaluator:
         within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
         return correct if within else correct | (change > self.protocol.epsilon)
 
-    def chunks(self, split: str, chosen: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Places, pixels and labels of a split's images, or of those chosen, a forward pass at a time."""
+    def chunks(
+        self, split: str, chosen: Tensor | None = None, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Places, pixels and labels of a split's images, a forward pass at a time.
+
+        Args:
+            split: `train` or `test`.
+            chosen: numbers of some of its images; None for all.
+            first, last: places among these from which and up to which, the last one left out; None for the end.
+        """
         part: Split = getattr(self.data, split)
         count = len(part.labels if chosen is None else chosen)
-        for start in range(0, count, self.evaluation_batch):
+        count = min(count, count if last is None else last)
+        for start in range(first, count, self.evaluation_batch):
             self.pause()
             chunk = slice(start, min(start + self.evaluation_batch, count))
             index = chunk if chosen is None else chosen[chunk]

@@ -1,6 +1,6 @@
 """Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
-parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels
-and errors alone."""
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows
+kernels and errors alone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Place,
         Spec,
     )
+    from .odds import log_odds, log_odds_gradient
     from .randomness import (
         batch_starts,
         draw_order,
@@ -37,6 +38,7 @@ else:
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
+        odds="log_odds log_odds_gradient",
         randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
     )
 
@@ -69,6 +71,8 @@ __all__ = [
     "draw_order",
     "dropout_key",
     "k_complete",
+    "log_odds",
+    "log_odds_gradient",
     "members_of",
     "parse_layers",
     "parse_stem",

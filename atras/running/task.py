@@ -15,10 +15,10 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size, Subset
+from atras.experiment import Channels, Execution, Protocol, Size, Subset
 from atras.networks import Member, Parameters, Spec
-from atras.planning import Group
-from atras.torch_state import fixed_state
+from atras.planning import Group, Machine, parts_of
+from atras.torch_state import fixed_state, threads
 from atras.training import (
     DONE,
     TRAINED,
@@ -45,13 +45,14 @@ class DataPlace:
     train_size: Size
     test_size: Size
     subset: Subset
+    channels: Channels
     data_dir: str | None
     download: bool
 
     @classmethod
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
-        chosen = (protocol.train_size, protocol.test_size, protocol.subset)
+        chosen = (protocol.train_size, protocol.test_size, protocol.subset, protocol.channels)
         return cls(protocol.dataset, *chosen, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
@@ -66,6 +67,7 @@ class DataPlace:
                 train_size=self.train_size,
                 test_size=self.test_size,
                 subset=self.subset,
+                channels=self.channels,
                 data_dir=self.data_dir,
                 download=self.download,
                 device=device,
@@ -106,6 +108,7 @@ class GroupTask:
         checkpoint_every: seconds.
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
+        memory_bytes: most that what is computed at once may be predicted to take.
     """
 
     protocol: Protocol
@@ -119,11 +122,17 @@ class GroupTask:
     checkpoint_every: float
     run_hash: str
     shared: Row
+    memory_bytes: int
 
     @property
     def parts(self) -> list[list[Member]]:
         """The members that one engine object takes."""
         return parts_of(self.group)
+
+    @property
+    def machine(self) -> Machine:
+        """Where it is computed, as far as the size of groups depends on it."""
+        return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
 
     @property
     def path(self) -> Path | None:
@@ -146,12 +155,6 @@ class GroupTask:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             checkpoint.remove_folder_if_empty(self.path.parent)
-
-
-def parts_of(group: Group) -> list[list[Member]]:
-    """The members that one engine object takes."""
-    one_by_one = ENGINES.get(group.engine).one_by_one
-    return [[member] for member in group.members] if one_by_one else [list(group.members)]
 
 
 class _Work(Watcher):
@@ -234,9 +237,8 @@ class _Work(Watcher):
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""
-        protocol = self.task.protocol
         return {
-            "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),
+            "protocol_hash": self.task.run_hash, "parts": len(self.parts),
             "members": [member.name for member in self.task.group.members],
         }  # fmt: skip
 
@@ -250,6 +252,9 @@ class _Work(Watcher):
             return None
         try:
             self.part, self.rows = document["part"], Rows(**document["rows"])
+            before, now = document["record"]["precision"], self.task.protocol.precision
+            if before and now not in before.split("+"):
+                self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
             values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
             return Snapshot(**values, tensors=tensors)
         except (KeyError, TypeError) as error:

@@ -119,7 +119,9 @@ class Record:
         self.parts = plan_rounds(protocol, content.get("budget", 0))
 
     @classmethod
-    def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int, rank_by: str) -> Record:
+    def new(
+        cls, folder: Path, protocol: Protocol, execution: Execution, budget: int, rank_by: str = "accuracy"
+    ) -> Record:
         """The record of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
