@@ -11,6 +11,7 @@ import torch
 from atras.engines import ENGINES
 from atras.evaluation import Row
 from atras.planning import Group
+from atras.storage import remove_file
 from atras.training import Checkpoint, checkpoint
 
 ALLOCATION_FAILURES = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -52,7 +53,7 @@ def remove_other_checkpoints(folder: Path, groups: Iterable[Group]) -> None:
     wanted = {checkpoint.path_of(folder, group.members) for group in groups}
     for path in (folder / checkpoint.FOLDER).glob("group-*.safetensors"):
         if path not in wanted:
-            path.unlink()
+            remove_file(path)
     checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
 
 

@@ -18,6 +18,7 @@ from atras.evaluation import PHASES, Row, Rows, Source
 from atras.experiment import Execution, Protocol, Size
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group
+from atras.storage import remove_file
 from atras.torch_state import fixed_state
 from atras.training import (
     DONE,
@@ -142,7 +143,7 @@ class GroupTask:
     def forget(self) -> None:
         """Delete the checkpoint: the group's rows are where they belong."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove_file(self.path)
             checkpoint.remove_folder_if_empty(self.path.parent)
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .atomic_write import LOCK, SEARCH, Lock, refuse_special, remove_partials, take_folder, unwritable, write_file
+from .atomic_write import (
+    LOCK,
+    SEARCH,
+    Lock,
+    refuse_special,
+    remove_file,
+    remove_partials,
+    take_folder,
+    unwritable,
+    write_file,
+)
 from .bounded_read import is_file, is_folder, memory_limit, open_regular, read_regular
 from .checksum import BLANK, JSON_MARK, check_checksum, json_with_checksum, with_checksum
 
@@ -38,6 +48,7 @@ __all__ = [
     "read_tensors",
     "reason_of",
     "refuse_special",
+    "remove_file",
     "remove_partials",
     "take_folder",
     "unwritable",

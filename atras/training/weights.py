@@ -13,7 +13,7 @@ from pathlib import Path
 from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.networks import Candidate, Member, Network, Parameters, Spec
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_some_tensors, reason_of, write_file
+from atras.storage import TENSOR_ERRORS, pack_tensors, read_some_tensors, reason_of, remove_file, write_file
 
 from .checkpoint import key_of
 
@@ -81,7 +81,7 @@ class Networks:
         kept = {key_of(members) for members in groups}
         for path in (self._folder / FOLDER).glob("*.safetensors"):
             if path.stem.split("-")[1] not in kept:
-                path.unlink()
+                remove_file(path)
 
 
 def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:
