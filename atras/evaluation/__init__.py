@@ -6,7 +6,7 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .recorder import EXAMPLES, Recorder, Row, Rows
+from .recorder import EXAMPLES, Recorder, Row, Rows, examples_kept
 from .transfer import PHASES, Part, transfer
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "Source",
     "Survivors",
     "cautions",
+    "examples_kept",
     "transfer",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,22 @@ from .counters import Score
 Row = dict[str, object]
 
 EXAMPLES = 8
-"""First test images that frame `examples` shows."""
+"""First test images that frame `examples` shows, at the most."""
+
+EXAMPLES_BYTES = 2**28
+"""Most bytes of all pictures in frame `examples`: it is read whole."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
+
+
+def examples_kept(candidates: int, image_shape: Sequence[int]) -> int:
+    """First test images that frame `examples` shows for each of so many candidates.
+
+    Args:
+        candidates: of the run.
+        image_shape: (C, H, W): a byte a pixel for the image and one for its signs, in each of two phases.
+    """
+    return min(EXAMPLES, EXAMPLES_BYTES // (4 * candidates * math.prod(image_shape)))
 
 
 @dataclass
@@ -74,6 +88,7 @@ class Recorder:
         device: where they are.
         backend: engine and backend of the attack, for the rows.
         first_seed: of which examples are kept.
+        examples: first test images of which they are.
     """
 
     def __init__(
@@ -84,9 +99,10 @@ class Recorder:
         device: torch.device,
         backend: str,
         first_seed: int,
+        examples: int = EXAMPLES,
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
-        self.first_seed = first_seed
+        self.first_seed, self.examples = first_seed, examples
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
@@ -156,7 +172,7 @@ class Recorder:
         for i, member in enumerate(self.members):
             if member.seed != self.first_seed or not logits[i].isfinite().all():
                 continue
-            for image in range(chunk.start, min(chunk.stop, EXAMPLES)):
+            for image in range(chunk.start, min(chunk.stop, self.examples)):
                 at = image - chunk.start
                 self.rows.examples.append({
                     "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,

@@ -22,14 +22,23 @@ from .bounded_read import is_file, is_folder, memory_limit, open_regular, read_r
 from .checksum import BLANK, JSON_MARK, check_checksum, json_with_checksum, with_checksum
 
 if TYPE_CHECKING:
-    from .safetensors_file import TENSOR_ERRORS, Content, pack_tensors, read_some_tensors, read_tensors, reason_of
+    from .safetensors_file import (
+        DTYPES,
+        TENSOR_ERRORS,
+        Content,
+        pack_tensors,
+        read_some_tensors,
+        read_tensors,
+        reason_of,
+    )
 else:
     __getattr__ = lazy_exports(
-        __name__, safetensors_file="TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
+        __name__, safetensors_file="DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
     )
 
 __all__ = [
     "BLANK",
+    "DTYPES",
     "JSON_MARK",
     "LOCK",
     "SEARCH",

@@ -15,7 +15,7 @@ from atras.defences import Batch
 from atras.engines import KINDS, BatchStep, Engine, Epoch
 from atras.environment import attack_backend
 from atras.errors import Interrupted
-from atras.evaluation import Evaluator, Measurement, Recorder, Rows, Source
+from atras.evaluation import Evaluator, Measurement, Recorder, Rows, Source, examples_kept
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
 
@@ -165,7 +165,8 @@ class _Stages:
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0])
+        examples = examples_kept(len(protocol.candidates), data.image_shape)
+        self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
         self.trained: dict[str, Tensor] = {}
         self.chunk = 1
