@@ -109,8 +109,8 @@ def parquet(frame: pl.DataFrame) -> bytes:
     frame.write_parquet(buffer, metadata={_KEY: BLANK})
     if (size := buffer.tell()) > MAX_PARQUET_BYTES:
         raise InputError(
-            f"frame: expected at most {MAX_PARQUET_BYTES} bytes, which can be read back, got {size}; split the candidates "
-            "or seeds over runs"
+            f"frame: expected at most {MAX_PARQUET_BYTES} bytes, which can be read back, got {size}; split the "
+            "candidates or seeds over runs"
         )
     return b"".join(with_checksum(_MARK, buffer.getvalue()))
 
