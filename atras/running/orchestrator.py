@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from atras.data import DATASETS
 from atras.engines import ENGINES, why_not
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
@@ -24,12 +25,13 @@ from atras.training import Networks
 from atras.version import __version__
 
 from .all_pairs import transfer_rows
+from .data_place import DataPlace, RecordedData
 from .defence_source import defence_source
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
 from .prepare import Prepared, load_data, plan_again, prepare
 from .progress import Reporter
-from .task import DataPlace, GroupTask, Surroundings
+from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
 
@@ -43,6 +45,7 @@ def run(
     config_plan: Mapping[str, Any] | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -54,6 +57,7 @@ def run(
         config_plan: the plan that an earlier run recorded, to be repeated.
         startup_seconds: time that the caller spent before this call, for `run.json`.
         stop: asked about once a second whether to stop.
+        place: where the data are, if not where the protocol and the execution say.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
@@ -65,16 +69,18 @@ def run(
     start = time.perf_counter()
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
-    prepared = prepare(protocol, execution, config_plan)
+    place = place or DataPlace.of(protocol, execution)
+    prepared = prepare(protocol, execution, config_plan, place.load)
     device, data, spec, plan = prepared
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+        "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
         "warnings": [],
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def resume(
@@ -85,6 +91,7 @@ def resume(
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -92,10 +99,11 @@ def resume(
 
     Args:
         directory: the run's folder.
-        protocol: None for the recorded one; another is refused.
+        protocol: None for the recorded one; another is refused, but for a path of the data where the same ones are.
         execution: None for the recorded one. With another device, engine or memory cap, what is unfinished is planned
             anew.
-        reporter, startup_seconds, stop: as `run`.
+        reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
+            from here or from its folder, and wherever they are named now: their checksums decide.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -109,18 +117,20 @@ def resume(
     loaded = recorded(folder)
     check_same(Protocol(**loaded.protocol_fields), protocol)
     before = Execution(**loaded.execution_fields)
-    protocol, execution = Protocol(**loaded.protocol_fields), execution or before
+    execution = execution or before
+    place = place or DataPlace.of(protocol or Protocol(**loaded.protocol_fields), execution)
+    protocol = Protocol(**loaded.protocol_fields)
     if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared = _reopen(folder, lock, protocol, execution, before)
+        writer, prepared, place = _reopen(folder, lock, protocol, execution, before, place)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -139,7 +149,7 @@ def recorded(directory: str | Path) -> Loaded:
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
-    """Refuse to go on under another protocol.
+    """Refuse to go on under another protocol. A path of the data may be another: their checksums are compared later.
 
     Args:
         recorded: that of what is to be gone on with.
@@ -149,21 +159,25 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     Raises:
         InputError: if it is another; the fields that differ are named.
     """
-    if given is None or given == recorded:
+    if given is None:
         return
     old, new = recorded.to_dict(), given.to_dict()
+    if not {recorded.dataset, given.dataset} <= set(DATASETS):
+        new["dataset"] = old["dataset"]
     shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
+    if not shown:
+        return
     raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
 def _reopen(
-    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution
-) -> tuple[Writer, Prepared]:
-    """The run's folder as it was left, with a plan for this machine."""
-    device, data, spec = load_data(protocol, execution)
+    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution, place: DataPlace
+) -> tuple[Writer, Prepared, DataPlace]:
+    """The run's folder as it was left, with a plan for this machine, and where its data are now."""
     run = read_run(folder)
-    if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
-        raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
+    places = run.get("data_places")
+    found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
+    device, data, spec = load_data(protocol, execution, found.load)
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
@@ -190,9 +204,10 @@ def _reopen(
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
         "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
+        "data_places": found.place.remembered(folder, places),
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
-    return writer, prepared
+    return writer, prepared, found.place
 
 
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
@@ -229,6 +244,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
+        data_place: DataPlace,
         protocol: Protocol,
         execution: Execution,
         writer: Writer,
@@ -237,7 +253,7 @@ class _Run:
         start: float,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
-        self.protocol, self.execution = protocol, execution
+        self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
@@ -295,7 +311,7 @@ class _Run:
             index=index,
             total=len(self.plan.groups),
             device=self.device,
-            data=DataPlace.of(asked, execution),
+            data=self.data_place,
             folder=self.writer.directory,
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,

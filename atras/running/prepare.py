@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -26,8 +26,10 @@ from atras.planning import (
     speed,
 )
 
+from .data_place import DataPlace
 from .defence_source import source_candidate
-from .task import DataPlace
+
+Load = Callable[[torch.device], Dataset]
 
 
 class Prepared(NamedTuple):
@@ -48,27 +50,40 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
     return prepare(protocol, execution, config_plan).plan
 
 
-def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    load: Load | None = None,
+) -> Prepared:
     """Choose the device, load the data on it, and plan or take the recorded plan.
+
+    Args:
+        protocol, execution, config_plan: as `run`.
+        load: as `load_data`.
 
     Raises:
         InputError: as `run`.
     """
-    device, data, spec = load_data(protocol, execution)
+    device, data, spec = load_data(protocol, execution, load)
     if config_plan is not None:
         return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
     return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
 
 
-def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
+def load_data(protocol: Protocol, execution: Execution, load: Load | None = None) -> tuple[torch.device, Dataset, Spec]:
     """Choose the device, load the data on it, and see what networks they take.
+
+    Args:
+        protocol, execution: as `run`.
+        load: loads the data on a device; None for those that the protocol and the execution name.
 
     Raises:
         InputError: as `run`.
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    data = DataPlace.of(protocol, execution).load(device)
+    data = (load or DataPlace.of(protocol, execution).load)(device)
     protocol.check_classes(data.classes)
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from atras.data import Dataset, load
+from atras.data import Dataset
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size
+from atras.experiment import Protocol
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group
 from atras.storage import remove_file
@@ -32,43 +32,11 @@ from atras.training import (
     steps_of,
 )
 
+from .data_place import DataPlace
 from .progress import Reporter
 
 OVERHEAD = 0.02
 """Most of a run's time that writing checkpoints may take; they are written less often where it would be more."""
-
-
-@dataclass(frozen=True)
-class DataPlace:
-    """The place of a run's images, for a process that has not loaded them yet; see `data.load`."""
-
-    dataset: str
-    train_size: Size
-    test_size: Size
-    data_dir: str | None
-    download: bool
-
-    @classmethod
-    def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
-        """The place of an experiment's images."""
-        sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
-
-    def load(self, device: torch.device) -> Dataset:
-        """The images, on a device.
-
-        Raises:
-            InputError: as `data.load`.
-        """
-        with fixed_state(device):
-            return load(
-                self.dataset,
-                train_size=self.train_size,
-                test_size=self.test_size,
-                data_dir=self.data_dir,
-                download=self.download,
-                device=device,
-            )
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Record:
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
             "budget": budget, "spent": 0,
             "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
-            "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
+            "execution": execution.to_dict(), "data": None, "data_places": [], "selection_sha256": None, "rounds": [],
         })  # fmt: skip
 
     @classmethod

@@ -54,7 +54,9 @@ def search(
     """
     folder = Path(out)
     record = Record.new(folder, protocol, execution, budget)
-    selection = hold_out(record) if len(record.parts) > 1 else None
+    place = running.DataPlace.of(protocol, execution)
+    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
         record.write("running")
@@ -62,7 +64,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, place).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -86,7 +88,7 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused.
+        protocol: None for the recorded one; another is refused, but for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -110,10 +112,11 @@ def resume(
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
-        if len(record.parts) > 1:
-            restore(record, execution or record.execution)
+        execution = execution or record.execution
+        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
-        return _Search(record, execution or record.execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, place).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -159,8 +162,10 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        place: running.DataPlace,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+        self.place = place
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -185,11 +190,13 @@ class _Search:
         part, reporter = parts[number - 1], self.reporter()
         try:
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
             if not (folder / "run.json").exists():
-                return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
-            running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(folder, None, self.execution, reporter=reporter, stop=self.stop)
+            running.check_same(recorded, protocol, f"{folder} is no round of this search")
+            return running.resume(folder, None, self.execution, **arguments)
         finally:
             reporter.close()
 
