@@ -87,6 +87,8 @@ class Attacked:
         logits: [M, B, Y], on the adversarial images; None where the attack did not need them.
         nan_gradients, zero_gradients: int64 [M], pixels left as they were for that reason.
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
+        no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
+            had no way to go; None where that is not looked at.
     """
 
     images: Tensor
@@ -97,6 +99,7 @@ class Attacked:
     nan_gradients: Tensor
     zero_gradients: Tensor
     gradients: int = 1
+    no_gradient: Tensor | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -105,6 +108,13 @@ class Attacked:
     def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
         return self.logits_of(networks).argmax(-1) != labels
+
+
+def nowhere(gradients: Tensor) -> Tensor:
+    """bool [M, B]: whose gradient [M, B, C, H, W] is zero in every pixel."""
+    nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
+    nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
+    return nothing
 
 
 def check_target(target: object) -> None:
@@ -197,6 +207,11 @@ class Attack(ABC):
     @abstractmethod
     def cost(self, classes: int) -> Passes:
         """Passes of the attack, and of evaluating its examples, for an image whose clean logits are known."""
+
+    def cost_of_making(self, classes: int) -> Passes:
+        """Passes of the attack alone, whose examples nobody evaluates."""
+        made = self.cost(classes)
+        return Passes(max(made.forward - 1, 0), made.gradient)
 
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:

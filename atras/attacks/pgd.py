@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import reduce
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from atras.checks import number, truth, whole
 
-from .attack import Attack, Attacked, Draw, Passes, Start
+from .attack import Attack, Attacked, Draw, Passes, Start, nowhere
 from .random_starts import starts
 
 if TYPE_CHECKING:
@@ -16,12 +19,20 @@ if TYPE_CHECKING:
     from atras.networks import Classifier
 
 
+class _Kept(NamedTuple):
+    """Adversarial images [M, B, C, H, W], and their logits [M, B, Y] where they are known."""
+
+    images: Tensor
+    logits: Tensor | None
+
+
 @dataclass(frozen=True, repr=False)
 class PGD(Attack):
     """Projected gradient descent: steps along the sign of the gradient, with random starts, inside the ball of epsilon.
 
-    Of several restarts an image keeps the best one: where the attack reached its aim (another class than its label, or
-    the target), else where its loss came furthest.
+    An image keeps the best point on its way, over all steps and restarts, the starts included: one where the attack
+    reached its aim (another class than its label, or the target), and of those or of all the one whose loss came
+    furthest.
 
     Args:
         steps: at least 1.
@@ -31,7 +42,7 @@ class PGD(Attack):
 
     The others are those of `Attack`.
 
-    Source: Madry et al. 2018, section 2.1.
+    Source: Madry et al. 2018, section 2.1; Croce and Hein 2020, algorithm 1, for keeping the best.
     """
 
     steps: int = 20
@@ -40,6 +51,8 @@ class PGD(Attack):
     random_start: bool = True
 
     name = "pgd"
+    keeps_best: ClassVar[bool] = True
+    """Whether an image keeps the best point on its way; without, the last one of the best restart."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +65,10 @@ class PGD(Attack):
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(self.restarts, self.steps * self.restarts)
+
+    def cost_of_making(self, classes: int) -> Passes:
+        compared = self.keeps_best or self.restarts > 1  # then it knows the logits of its examples
+        return self.cost(classes) if compared else super().cost_of_making(classes)
 
     @property
     def length(self) -> float:
@@ -68,30 +85,37 @@ class PGD(Attack):
         chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
         counts = torch.zeros(2, len(networks.members), dtype=torch.int64, device=images.device)
-        best = self._ascend(networks, images, chosen, draw(0) if self.random_start else None, counts)
-        logits: Tensor | None = None  # with one start nobody asks
-        for restart in range(1, self.restarts):
-            logits = networks.logits(best) if logits is None else logits
-            again = self._ascend(networks, images, chosen, draw(restart) if self.random_start else None, counts)
-            reached = networks.logits(again)
-            better = self._better(reached, logits, chosen)
-            best = torch.where(better[..., None, None, None], again, best)
-            logits = torch.where(better[..., None], reached, logits)
+        no_gradient = torch.ones(len(networks.members), images.shape[-4], dtype=torch.bool, device=images.device)
+        ways = (
+            self._ascend(networks, images, chosen, draw(i) if self.random_start else None, counts, no_gradient)
+            for i in range(self.restarts)
+        )
+        best = reduce(lambda old, new: self._better_of(networks, old, new, chosen), chain.from_iterable(ways))
         return Attacked(
             images=images,
-            clipped=best,
+            clipped=best.images,
             labels=chosen,
             clean_logits=clean_logits,
-            logits=logits,
+            logits=best.logits,
             nan_gradients=counts[0],
             zero_gradients=counts[1],
             gradients=self.steps * self.restarts,
+            no_gradient=no_gradient,
         )
 
     def _ascend(
-        self, networks: Classifier, images: Tensor, labels: Tensor, start: Tensor | None, counts: Tensor
-    ) -> Tensor:
-        """[M, B, C, H, W] after all steps from one start; NaN and zero gradients are added to counts [2, M]."""
+        self,
+        networks: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        start: Tensor | None,
+        counts: Tensor,
+        no_gradient: Tensor,
+    ) -> Iterator[_Kept]:
+        """What there is to choose from on the way from one start.
+
+        NaN and zero gradients are added to counts [2, M]; images that had a gradient leave no_gradient [M, B].
+        """
         import torch
 
         from atras.kernels import fgsm
@@ -100,16 +124,31 @@ class PGD(Attack):
         highest = (images + self.strength).clamp(max=self.bounds[1])
         x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
         for _ in range(self.steps):
-            gradients, _ = networks.gradient(x, labels)
+            gradients, logits = networks.gradient(x, labels)
+            if self.keeps_best:
+                yield _Kept(x.expand(gradients.shape), logits)
             x, *left_alone = fgsm(x, gradients, self.length, bounds=self.bounds, direction=self.direction)
             x = torch.clamp(x, lowest, highest)
             counts += torch.stack(left_alone)
-        return x
+            no_gradient &= nowhere(gradients)
+        yield _Kept(x, None)
+
+    def _better_of(self, networks: Classifier, old: _Kept, new: _Kept, labels: Tensor) -> _Kept:
+        """Of each image the better one of two; the old one where they are alike."""
+        import torch
+
+        before = networks.logits(old.images) if old.logits is None else old.logits
+        after = networks.logits(new.images) if new.logits is None else new.logits
+        better = self._better(after, before, labels)
+        images = torch.where(better[..., None, None, None], new.images, old.images)
+        return _Kept(images, torch.where(better[..., None], after, before))
 
     def _better(self, new: Tensor, old: Tensor, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the new adversarial image, by its logits, is a better one than the old."""
+        from atras.networks import log_odds  # the cross-entropy is 0 for all where float32 is sure
+
         reached, before = self._reached(new, labels), self._reached(old, labels)
-        further = self.direction * (_loss(new, labels) - _loss(old, labels)) > 0
+        further = self.direction * (log_odds(new, labels) - log_odds(old, labels)) > 0
         return further.where(reached == before, reached)
 
     def _reached(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -132,14 +171,8 @@ class RandomFGSM(PGD):
     steps: int = 1
 
     name = "random-fgsm"
+    keeps_best = False  # it is the step
 
     @property
     def length(self) -> float:
         return 1.25 * self.strength if self.step_size is None else self.step_size
-
-
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [M, B]."""
-    import torch.nn.functional as F
-
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)

@@ -47,8 +47,7 @@ class BatchCopies(Defence):
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
     def cost(self, classes: int) -> Passes:
-        made = self.attack.cost(classes)
-        return Passes(max(made.forward - 1, 0), made.gradient)  # its examples are not evaluated
+        return self.attack.cost_of_making(classes)
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self._attacked(networks, batch), batch.labels)

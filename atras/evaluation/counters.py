@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from atras.attacks import Attacked
-from atras.networks import Classifier
+from atras.networks import Classifier, log_odds
+
+SATURATED = -25 * math.log(2)
+"""Log-odds against a class below which float32 rounds its probability to 1."""
 
 
 class Score(NamedTuple):
@@ -23,6 +26,8 @@ class Score(NamedTuple):
         finite: bool [M], whether all logits of a member were finite.
         zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
             counted.
+        zero_gradient_images: number of images without any gradient; None likewise.
+        saturated_images: number of clean images whose label has a probability that float32 rounds to 1; None likewise.
         mean_linf, mean_l2: mean change of an image, in pixels of [0, 1]; None without an attack.
     """
 
@@ -32,6 +37,8 @@ class Score(NamedTuple):
     finite: Tensor
     zero_gradient_fraction: list[float] | None = None
     nan_gradients: list[int] | None = None
+    zero_gradient_images: list[int] | None = None
+    saturated_images: list[int] | None = None
     mean_linf: list[float] | None = None
     mean_l2: list[float] | None = None
 
@@ -51,7 +58,7 @@ class Counter:
         self.correct = torch.zeros(m, dtype=torch.int64, device=device)
         self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
         self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
-        self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
+        self.zero, self.nan, self.nowhere, self.saturated = torch.zeros(4, m, dtype=torch.int64, device=device)
         self.n = self.gradients = 0
         self.attacked = False
 
@@ -83,6 +90,11 @@ class Counter:
         self.pixels = math.prod(attacked.images.shape[-3:])
         self.zero += attacked.zero_gradients
         self.nan += attacked.nan_gradients
+        if attacked.no_gradient is not None:
+            self.nowhere += attacked.no_gradient.sum(1)
+        if attacked.clean_logits is not None:
+            odds = log_odds(attacked.clean_logits, attacked.labels.expand(attacked.clean_logits.shape[:2]))
+            self.saturated += (odds < SATURATED).sum(1)
         return self.add(logits, labels), self.add_change(attacked.images, attacked.clipped)
 
     def score(self) -> Score:
@@ -94,6 +106,8 @@ class Counter:
             finite=self.finite,
             zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
             nan_gradients=self.nan.tolist() if taken else None,
+            zero_gradient_images=self.nowhere.tolist() if taken else None,
+            saturated_images=self.saturated.tolist() if taken else None,
             mean_linf=(self.linf / self.n).tolist() if self.attacked else None,
             mean_l2=(self.l2 / self.n).tolist() if self.attacked else None,
         )

@@ -144,6 +144,8 @@ class Recorder:
                 "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
+                "zero_gradient_images": _at(score.zero_gradient_images, i),
+                "saturated_images": _at(score.saturated_images, i),
                 "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
             })  # fmt: skip
 

@@ -91,6 +91,15 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "nan_gradients": Column(
             pl.Int64, "pixels whose loss gradient is NaN, left unchanged, over all steps; null likewise"
         ),
+        "zero_gradient_images": Column(
+            pl.Int64,
+            "images whose loss gradient is zero in every pixel and at every step: nothing to follow; null likewise",
+        ),
+        "saturated_images": Column(
+            pl.Int64,
+            "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it below "
+            "-25 log 2): there a cross-entropy in float32 has no gradient, log-odds have; null likewise",
+        ),
         "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
         "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),

@@ -293,7 +293,11 @@ class Step:
         signs: bool = False,
         direction: int = 1,
     ) -> InputGradient:
-        """Gradient of the summed cross-entropy, or of another objective, in evaluation mode by the images.
+        """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
+
+        The log-odds log((1 - p) / p) = logsumexp(other logits) - own logit grow with the cross-entropy, and their
+        gradient is that of the cross-entropy divided by 1 - p: an image's signs and direction are the same. It does not
+        fade where float32 rounds the label's probability p to 1.
 
         Where a gradient inside a convolutional stem is zero nothing is multiplied, so weights that are NaN or infinite
         may leave a zero where the definition has NaN.
