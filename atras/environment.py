@@ -91,10 +91,11 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def machine_key(device: torch.device) -> str:
-    """The key of a measured speed: processor, threads, device and library versions."""
+    """The key of a measured speed: processor, instruction set, threads, device and library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = versions()
-    return f"{_cpu_model()}|{torch.get_num_threads()}|{name}|torch {known['torch']}|atras {known['atras']}"
+    processor = "|".join([_cpu_model(), *backends.instruction_sets()[:1]])
+    return f"{processor}|{torch.get_num_threads()}|{name}|torch {known['torch']}|atras {known['atras']}"
 
 
 def _cpu_model() -> str:

@@ -14,6 +14,7 @@ from atras.engines import LoopEngine, StackEngine
 from atras.environment import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
 from atras.experiment import Protocol
+from atras.kernels import backends
 from atras.networks import Spec
 from atras.planning import Speed, calibration
 
@@ -66,6 +67,7 @@ def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeyp
 
 def test_the_key_names_the_machine() -> None:
     assert str(torch.get_num_threads()) in machine_key(CPU)
+    assert all(name in machine_key(CPU).split("|") for name in backends.instruction_sets()[:1])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
+from .attack_distances import attack_distances
 from .claims import Claim, claims
 from .compare import compare, compare_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
@@ -15,6 +16,7 @@ __all__ = [
     "Claim",
     "Format",
     "PaperName",
+    "attack_distances",
     "best_robust",
     "bootstrap_mean",
     "claims",

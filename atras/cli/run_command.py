@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _IMPORTED = time.perf_counter()
 _OWN = settings_of(CommandOptions)
 
+OTHER_PLAN = "planned anew: the options given change what the recorded plan was made for"
+
 RunCommand = command_class(SETTINGS.values())
 """The class of the command, which shows its help."""
 
@@ -44,11 +46,13 @@ def run(**given: Any) -> None:
     if command.resume is not None:
         _refuse_beside_resume(written)
     settings = {name: value for name, value in written.items() if name in SETTINGS}
-    protocol, execution, plan = combine(_load(command), settings)
+    loaded = _load(command)
+    protocol, execution, plan = combine(loaded, settings)
+    left_out = loaded.plan is not None and plan is None and command.resume is None
     if command.search is not None or command.budget is not None or _is_search(command.resume):
         results = _search(protocol, execution, command)
     else:
-        results = _run(protocol, execution, plan, command)
+        results = _run(protocol, execution, plan, command, OTHER_PLAN if left_out else "")
     if results is None or not command.fail_on_diverged:
         return
     diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
@@ -57,16 +61,18 @@ def run(**given: Any) -> None:
 
 
 def _run(
-    protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions
+    protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions, note: str
 ) -> Results | None:
     from atras.running import make_plan, resume
     from atras.running import run as begin
 
     if command.dry_run:
-        print_lines(make_plan(protocol, execution, plan).lines())
+        print_lines([*filter(None, [note]), *make_plan(protocol, execution, plan).lines()])
         return None
     folder = _folder(command, protocol)
     reporter = choose_reporter(command.quiet)
+    if note:
+        reporter.note(note)
     with _stoppable(folder / "run.json") as signals:
         arguments: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:

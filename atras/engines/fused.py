@@ -30,7 +30,7 @@ def why_slow() -> str:
 
 def has_bf16(device: torch.device = CPU) -> bool:
     """Whether this processor or GPU multiplies bf16 numbers, and the kernels for that are there."""
-    return "bf16" in Step.precisions(device)
+    return backends.bf16(device).there
 
 
 class FusedEngine(Engine):
@@ -63,7 +63,7 @@ class FusedEngine(Engine):
             raise InputError("precision (=fp64): engine fused computes in fp32 or less; use engine loop or stack")
         if self.protocol.precision == "bf16" and not has_bf16(self.device):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
-        best = "bf16" if has_bf16(self.device) else "fp32"
+        best = "bf16" if backends.bf16(self.device).faster else "fp32"
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,

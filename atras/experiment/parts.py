@@ -219,7 +219,8 @@ class Training(Options):
             "of training", panel="Execution",
             meaning="`bf16` (and `tf32`, on a GPU) is for matrix products in training alone: weights, attacks and "
             "evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the "
-            "engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.",
+            "engine has it and the processor is good at it (AMX, AMD's AVX512-BF16, a GPU of capability 8.0), else "
+            "fp32: that is a rule, never a measured time, and `--dry-run` says which part of it applied.",
         ),
     ] = "auto"  # fmt: skip
 

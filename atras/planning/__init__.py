@@ -4,8 +4,9 @@ nothing."""
 
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
+from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
-from .machine import MEMORY_SHARE, Machine, choose_engine, reason_for
+from .machine import MEMORY_SHARE, Machine, choose_engine, precision_reason, reason_for
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -22,8 +23,11 @@ __all__ = [
     "halves",
     "make_groups",
     "member_bytes",
+    "precision_reason",
     "predict",
     "reason_for",
     "speed",
     "training_flops",
+    "why_impossible",
+    "why_unfit",
 ]

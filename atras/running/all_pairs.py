@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from atras.engines import ENGINES, Engine
+import torch
+
+from atras.engines import ENGINES, Engine, why_not
 from atras.evaluation import Part, Rows, transfer
 from atras.networks import Member
-from atras.planning import Plan
+from atras.planning import Group, Plan
 from atras.torch_state import fixed_state
 
 from .task import GroupTask, Surroundings, parts_of
@@ -35,9 +39,11 @@ def transfer_rows(task: GroupTask, place: Surroundings, plan: Plan, table: Seque
     start = time.perf_counter()
     rows_of = {(row["hidden_layers"], row["seed"]): row for row in table}
     with fixed_state(task.device):
+        # Nothing is trained: evaluation and attacks are alike in all precisions but fp64.
+        protocol = task.protocol.replace(precision="fp64" if task.protocol.precision == "fp64" else "fp32")
         engines = [
-            (ENGINES.get(group.engine)(task.spec, members, task.protocol, task.device), group.evaluation_batch)
-            for group in plan.groups
+            (ENGINES.get(group.engine)(task.spec, members, protocol, task.device), group.evaluation_batch)
+            for group in map(functools.partial(_possible, device=task.device), plan.groups)
             for members in parts_of(group)
         ]
 
@@ -57,3 +63,8 @@ def transfer_rows(task: GroupTask, place: Surroundings, plan: Plan, table: Seque
     seconds = time.perf_counter() - start
     rows.timings.append({"phase": "transfer", "members": count, "seconds": seconds, "steps": 0})
     return rows.completed(task.shared, None)
+
+
+def _possible(group: Group, device: torch.device) -> Group:
+    """A group as this machine can evaluate it: one that was finished elsewhere may have an engine that is not here."""
+    return dataclasses.replace(group, engine="loop") if group.engine == "fused" and why_not(device) else group

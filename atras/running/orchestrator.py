@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from atras.data import DATASETS
-from atras.engines import ENGINES, why_not
+from atras.engines import DTYPES, ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import cautions
@@ -29,7 +30,7 @@ from .data_place import DataPlace, RecordedData
 from .defence_source import defence_source
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, load_data, plan_again, prepare
+from .prepare import Prepared, load_data, plan_again, prepare, unfit
 from .progress import Reporter
 from .task import GroupTask, Surroundings
 
@@ -99,9 +100,10 @@ def resume(
 
     Args:
         directory: the run's folder.
-        protocol: None for the recorded one; another is refused, but for a path of the data where the same ones are.
-        execution: None for the recorded one. With another device, engine or memory cap, what is unfinished is planned
-            anew.
+        protocol: None for the recorded one; another is refused, but for its precision (what is unfinished then trains
+            in that) and for a path of the data where the same ones are.
+        execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
+            do what the run was planned for, what is unfinished is planned anew; the plan says why.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
 
@@ -115,18 +117,20 @@ def resume(
     """
     start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
     loaded = recorded(folder)
-    check_same(Protocol(**loaded.protocol_fields), protocol)
+    kept = Protocol(**loaded.protocol_fields)
+    check_same(kept, protocol)
+    wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
     before = Execution(**loaded.execution_fields)
     execution = execution or before
-    place = place or DataPlace.of(protocol or Protocol(**loaded.protocol_fields), execution)
-    protocol = Protocol(**loaded.protocol_fields)
+    place = place or DataPlace.of(protocol or kept, execution)
+    protocol = kept
     if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared, place = _reopen(folder, lock, protocol, execution, before, place)
+        writer, prepared, place = _reopen(folder, lock, protocol, execution, before, wish, place)
     except BaseException:
         lock.release()
         raise
@@ -149,7 +153,10 @@ def recorded(directory: str | Path) -> Loaded:
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
-    """Refuse to go on under another protocol. A path of the data may be another: their checksums are compared later.
+    """Refuse to go on under another protocol.
+
+    Of the precision only the type of the networks' numbers must stay; a path of the data may be another, as their
+    checksums are compared later.
 
     Args:
         recorded: that of what is to be gone on with.
@@ -164,6 +171,8 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     old, new = recorded.to_dict(), given.to_dict()
     if not {recorded.dataset, given.dataset} <= set(DATASETS):
         new["dataset"] = old["dataset"]
+    if DTYPES[given.precision] == DTYPES[recorded.precision]:
+        new["precision"] = old["precision"]
     shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
     if not shown:
         return
@@ -171,20 +180,41 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
 
 
 def _reopen(
-    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution, place: DataPlace
+    folder: Path,
+    lock: Lock,
+    protocol: Protocol,
+    execution: Execution,
+    before: Execution,
+    wish: str | None,
+    place: DataPlace,
 ) -> tuple[Writer, Prepared, DataPlace]:
-    """The run's folder as it was left, with a plan for this machine, and where its data are now."""
+    """The run's folder as it was left, with a plan for this machine, and where its data are now.
+
+    Args:
+        folder, lock, protocol: the run's.
+        execution, before: as asked for now, and as recorded.
+        wish: another precision than the protocol's, for what is left.
+        place: where the data are said to be.
+    """
     run = read_run(folder)
     places = run.get("data_places")
     found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
-    device, data, spec = load_data(protocol, execution, found.load)
+    here = device, data, spec = load_data(protocol, execution, found.load)
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
-    moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
     done = [old.groups[index] for index in finished]
-    if moved or old.device != str(device) or (old.engine == "fused" and why_not(device)):
+    left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+    reason = _asked_anew(execution, before, wish, old) or unfit(old, left, protocol, execution, *here)
+    warnings = list(run.get("warnings", ()))
+    if reason and left:
         members = [member for group in done for member in group.members]
-        new = plan_again(protocol, execution, device, data, spec, old.precision, members)
+        # What was recorded gives way where this machine cannot do it; what is asked for now does not.
+        engines = [execution.engine, *(["auto"] if execution.engine == before.engine else [])]
+        precisions = [wish] if wish else [old.precision, *(["auto"] if protocol.precision != "fp64" else [])]
+        choices = list(itertools.product(engines, precisions))
+        new = dataclasses.replace(plan_again(protocol, execution, *here, choices, members), replanned=reason)
+        if new.precision != old.precision:
+            warnings.append(f"precision: trained in {old.precision} so far, {new.precision} from here on ({reason})")
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
@@ -193,8 +223,7 @@ def _reopen(
             {index: at for at, index in enumerate(finished)},
         )
     else:
-        left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
-        plan, numbers = old, {index: index for index in finished}
+        plan, numbers = dataclasses.replace(old, device=str(device)), {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}
@@ -204,10 +233,19 @@ def _reopen(
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
         "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
-        "data_places": found.place.remembered(folder, places),
+        "data_places": found.place.remembered(folder, places), "warnings": warnings,
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
     return writer, prepared, found.place
+
+
+def _asked_anew(execution: Execution, before: Execution, wish: str | None, old: Plan) -> str:
+    """What was asked for that a plan is not made for; empty where nothing was."""
+    if execution.engine != before.engine:
+        return f"engine {execution.engine} is asked for"
+    if execution.memory_bytes != before.memory_bytes:
+        return "another memory cap is asked for"
+    return f"precision {wish} is asked for" if wish not in (None, "auto", old.precision) else ""
 
 
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
@@ -233,7 +271,7 @@ def _session(prepared: Prepared, execution: Execution, status: object) -> dict[s
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
         "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
-        "precision": plan.precision, "memory_bytes": execution.memory_bytes,
+        "precision": plan.precision, "memory_bytes": execution.memory_bytes, "planned_anew": plan.replanned or None,
         "environment": describe(prepared.device),
     }  # fmt: skip
 
@@ -305,7 +343,7 @@ class _Run:
         """The task of a group of the plan."""
         asked, execution = self.protocol, self.execution
         return GroupTask(
-            protocol=asked.replace(precision=self.plan.precision),
+            protocol=asked.replace(precision=self.plan.groups[index].precision),
             spec=self.spec,
             group=self.plan.groups[index],
             index=index,
@@ -316,7 +354,7 @@ class _Run:
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
             shared={
-                "dataset": self.data.name, "defence": str(asked.defence), "precision": self.plan.precision,
+                "dataset": self.data.name, "defence": str(asked.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
         )  # fmt: skip

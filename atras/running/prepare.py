@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
 from atras.data import Dataset
-from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_slow
+from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
+from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
+    Group,
     Machine,
     Plan,
     add_source,
     choose_engine,
     make_groups,
+    precision_reason,
     predict,
     reason_for,
     speed,
+    why_impossible,
+    why_unfit,
 )
 
 from .data_place import DataPlace
@@ -65,10 +71,32 @@ def prepare(
     Raises:
         InputError: as `run`.
     """
-    device, data, spec = load_data(protocol, execution, load)
-    if config_plan is not None:
-        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
-    return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
+    here = load_data(protocol, execution, load)
+    if config_plan is None:
+        return Prepared(*here, _plan(protocol, execution, *here))
+    recorded = Plan.from_dict(dict(config_plan), protocol)
+    if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
+        return Prepared(*here, dataclasses.replace(recorded, device=str(here[0])))
+    # In the recorded precision, where that is possible.
+    precision = recorded.precision if protocol.precision == "auto" else protocol.precision
+    choices = [(execution.engine, wanted) for wanted in (precision, protocol.precision)]
+    plan = plan_again(protocol, execution, *here, choices)
+    return Prepared(*here, dataclasses.replace(plan, replanned=reason))
+
+
+def unfit(
+    plan: Plan,
+    left: Collection[Group],
+    protocol: Protocol,
+    execution: Execution,
+    device: torch.device,
+    data: Dataset,
+    spec: Spec,
+) -> str:
+    """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
+    machine = _machine(protocol, execution, device, spec)
+    sizes = len(data.train), len(data.test)
+    return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
 
 def load_data(protocol: Protocol, execution: Execution, load: Load | None = None) -> tuple[torch.device, Dataset, Spec]:
@@ -112,6 +140,18 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
+def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
+    """What this machine can do for a run."""
+    return Machine(
+        kind=device.type,
+        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
+        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
+        bf16=bf16(device),
+        threads=torch.get_num_threads(),
+        fused_slow=why_slow() if device.type == "cpu" else "",
+    )
+
+
 def _plan(
     protocol: Protocol,
     execution: Execution,
@@ -120,14 +160,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = Machine(
-        kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
-        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
-        bf16=has_bf16(device),
-        threads=torch.get_num_threads(),
-        fused_slow=why_slow() if device.type == "cpu" else "",
-    )
+    machine = _machine(protocol, execution, device, spec)
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
     if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec)):
         raise InputError(f"engine (={engine}): {refused}; use another engine")
@@ -139,7 +172,8 @@ def _plan(
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     reason = reason_for(execution.engine, engine, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason)
+    arithmetic = precision_reason(protocol.precision, engine, precision, machine)
+    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic, machine.threads)
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
@@ -160,11 +194,26 @@ def plan_again(
     device: torch.device,
     data: Dataset,
     spec: Spec,
-    precision: str,
-    done: Collection[Member],
+    choices: Sequence[tuple[str, str]],
+    done: Collection[Member] = (),
 ) -> Plan:
-    """A plan of what is left, in the precision that the run has, if this machine can do that."""
-    if protocol.precision == "auto":
+    """A plan of what is left, with the first engine and precision that this machine can do.
+
+    Args:
+        protocol, execution, device, data, spec: of the run.
+        choices: engines and precisions, the best first; where none can be done it is the first one's error that counts.
+        done: members to leave out.
+
+    Raises:
+        InputError: if this machine can do none of them, or has too little memory.
+    """
+    machine, candidates = _machine(protocol, execution, device, spec), all_candidates(protocol, spec)
+    chosen = choices[0]
+    for choice in choices:
         with suppress(InputError):
-            return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
-    return _plan(protocol, execution, device, data, spec, done)
+            engine, precision = choose_engine(*choice, has_convolutions(protocol, spec), machine)
+            if not why_impossible(engine, precision, spec, candidates, machine):
+                chosen = choice
+                break
+    place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
+    return _plan(resolved, place, device, data, spec, done)

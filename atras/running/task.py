@@ -201,9 +201,8 @@ class _Work(Watcher):
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""
-        protocol = self.task.protocol
         return {
-            "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),
+            "protocol_hash": self.task.run_hash, "parts": len(self.parts),
             "members": [member.name for member in self.task.group.members],
         }  # fmt: skip
 
@@ -217,6 +216,9 @@ class _Work(Watcher):
             return None
         try:
             self.part, self.rows = document["part"], Rows(**document["rows"])
+            before, now = document["record"]["precision"], self.task.protocol.precision
+            if before and now not in before.split("+"):
+                self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
             values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
             return Snapshot(**values, tensors=tensors)
         except (KeyError, TypeError) as error:

@@ -64,7 +64,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop, place).go()
+        return _Search(record, execution, reporter, stop, protocol.precision, place).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -88,7 +88,8 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused, but for a path of the data where the same ones are.
+        protocol: None for the recorded one; another is refused, but for its precision (what is left trains in that) and
+            for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -116,7 +117,8 @@ def resume(
         place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
         record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
-        return _Search(record, execution, reporter, stop, place).go()
+        precision = record.protocol.precision if protocol is None else protocol.precision
+        return _Search(record, execution, reporter, stop, precision, place).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -162,10 +164,11 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        precision: str,
         place: running.DataPlace,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
-        self.place = place
+        self.precision, self.place = precision, place
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -196,14 +199,14 @@ class _Search:
                 return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
             running.check_same(recorded, protocol, f"{folder} is no round of this search")
-            return running.resume(folder, None, self.execution, **arguments)
+            return running.resume(folder, recorded.replace(precision=self.precision), self.execution, **arguments)
         finally:
             reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
-        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": self.precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.

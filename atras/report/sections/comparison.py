@@ -24,7 +24,7 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     Returns:
         The section.
     """
-    columns = ("run", "data set", "candidates", "seeds", "epsilon", "clean", "robust, white-box")
+    columns = ("run", "data set", "candidates", "seeds", "epsilon", "trained", "clean", "robust, white-box")
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
     estimates = {name: depth_means(frame, WHITE_BOX) for name, frame in zip(names, trained, strict=True)}
@@ -43,4 +43,5 @@ def _row(run: Results, name: str) -> tuple[str, ...]:
     means = [number(trained.select(pl.col(column).mean()).item()) for column in (CLEAN_AFTER, WHITE_BOX)]
     protocol = run.run["protocol"]
     counts = (str(len(protocol["candidates"])), str(len(protocol["seeds"])), str(protocol.get("epsilon", "-")))
-    return name, run.dataset, *counts, *means, best, run.run["protocol_hash"]
+    members = f"{len(trained)} of {len(run.table)}"
+    return name, run.dataset, *counts, members, *means, best, run.run["protocol_hash"]
