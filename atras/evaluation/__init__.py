@@ -6,6 +6,7 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
+from .progress import PREFIX
 from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
 from .transfer import PHASES, Part, transfer
 
@@ -15,6 +16,7 @@ __all__ = [
     "GAP_IMAGES",
     "GAP_STEPS",
     "PHASES",
+    "PREFIX",
     "Counter",
     "Evaluator",
     "Figures",

@@ -111,6 +111,8 @@ class Recorder:
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
         self.rows = Rows()
         self.phase = "trained"
+        self.seconds_before = 0.0
+        """Seconds that an earlier process spent in what is timed next."""
         self.precision = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,7 +222,8 @@ class Recorder:
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.note_time(phase, time.perf_counter() - start)
+        self.note_time(phase, self.seconds_before + time.perf_counter() - start)
+        self.seconds_before = 0.0
 
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""

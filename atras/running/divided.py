@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from atras.engines import ENGINES
-from atras.evaluation import Row
+from atras.evaluation import PREFIX, Row
 from atras.planning import Group
 from atras.storage import remove_file
 from atras.training import Checkpoint, checkpoint
@@ -68,11 +68,13 @@ def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
     wanted = set(names)
     tensors = {}
     for name, values in whole.tensors.items():
+        if name.startswith(PREFIX):
+            continue  # counted for all members at once: the halves measure from the start of the stage
         if "/" not in name:
             tensors[name] = values[places] if name in ("losses", "correct") else values
         elif "/".join(name.split("/")[1:3]) in wanted:
             tensors[name] = values
-    record = dict(whole.document["record"])
+    record = {key: value for key, value in whole.document["record"].items() if key != "shown"}
     record |= {key: [record[key][place] for place in places] for key in ("finite", "dead", "accuracies")}
     record["rows"] = {frame: _rows_of(rows, wanted) for frame, rows in record["rows"].items()}
     part = len(names) / len(whole.document["members"])

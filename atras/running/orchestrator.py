@@ -27,7 +27,7 @@ from atras.version import __version__
 
 from .all_pairs import transfer_rows
 from .data_place import DataPlace, RecordedData
-from .defence_source import defence_source
+from .defence_source import defence_source, forget_source
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
 from .prepare import Prepared, load_data, plan_again, prepare, unfit
@@ -308,6 +308,8 @@ class _Run:
         try:
             self.reporter.plan(self.plan.lines())
             self.compute_all()
+            if self.writer.directory is not None:
+                forget_source(self.writer.directory)
             if self.protocol.transfer:
                 rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table())
                 self.writer.append(rows)

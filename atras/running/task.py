@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,13 +183,10 @@ class _Work(Watcher):
             return
         start = time.perf_counter()
         document = self._identity() | {
-            "part": self.part, "rows": self.rows.to_dict(), "stage": snapshot.stage, "epoch": snapshot.epoch,
-            "seconds": snapshot.seconds, "record": snapshot.record,
+            "part": self.part, "rows": self.rows.to_dict(), **snapshot.document,
         }  # fmt: skip
         checkpoint.write(self.path, document, snapshot.tensors)
-        end = time.perf_counter()
-        every = self.task.checkpoint_every
-        self.next_keep = end + (max(every, (end - start) / OVERHEAD) if every else 0)
+        self.next_keep = next_checkpoint(self.task.checkpoint_every, start)
 
     def _put_networks(self, snapshot: Snapshot) -> None:
         if snapshot.stage != DONE:
@@ -219,10 +216,32 @@ class _Work(Watcher):
             before, now = document["record"]["precision"], self.task.protocol.precision
             if before and now not in before.split("+"):
                 self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
-            values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
-            return Snapshot(**values, tensors=tensors)
+            return snapshot_in(self.path, document, tensors)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{self.path}: expected a checkpoint, found something else ({error}); delete it") from None
+            raise _no_checkpoint(self.path, error) from None
+
+
+def snapshot_in(path: Path, document: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Snapshot:
+    """The snapshot that a checkpoint holds.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    try:
+        values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
+        return Snapshot(**values, tensors=tensors)
+    except (KeyError, TypeError) as error:
+        raise _no_checkpoint(path, error) from None
+
+
+def next_checkpoint(every: float, begin: float) -> float:
+    """When the next checkpoint is due, behind one that was begun then and is written now."""
+    end = time.perf_counter()
+    return end + (max(every, (end - begin) / OVERHEAD) if every else 0)
+
+
+def _no_checkpoint(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: expected a checkpoint, found something else ({error}); delete it")
 
 
 def _networks(members: Sequence[Member], snapshot: Snapshot, prefix: str) -> dict[Member, Parameters]:
