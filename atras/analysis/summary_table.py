@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from atras.errors import printable
@@ -9,6 +10,7 @@ from atras.results import Results
 
 from .attack_distances import distance_table_lines
 from .paper_tables import distance_lines
+from .provenance import notices
 
 _SHOWN = (
     ("train_accuracy", 6),
@@ -30,6 +32,7 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
             own above its figures.
     """
     width = max(width, 80)
+    told = [row for line in notices(results) for row in textwrap.wrap(line, width)]
     means = results.candidate_means()
     left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
     seeds = results.table["seed"].n_unique()
@@ -49,7 +52,7 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
         lines.append(f"{first[-1]}{_figures(row)}")
     for part in (distance_table_lines(results), distance_lines(results)):
         lines += ["", *part] if part else []
-    return lines
+    return [*told, "", *lines] if told else lines
 
 
 def _heading(left: str, right: str, left_width: int) -> list[str]:

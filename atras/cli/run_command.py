@@ -18,6 +18,7 @@ from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
 from atras.running import Signals, choose_reporter
+from atras.storage import new_folder
 
 from .command_options import CommandOptions
 from .generated_options import command_class, with_options
@@ -69,11 +70,10 @@ def _run(
     if command.dry_run:
         print_lines([*filter(None, [note]), *make_plan(protocol, execution, plan).lines()])
         return None
-    folder = _folder(command, protocol)
     reporter = choose_reporter(command.quiet)
     if note:
         reporter.note(note)
-    with _stoppable(folder / "run.json") as signals:
+    with _folder(command, protocol) as folder, _stoppable(folder / "run.json") as signals:
         arguments: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if command.resume is None:
@@ -95,8 +95,7 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     if command.dry_run:
         print_lines(round_lines(protocol, most))
         return None
-    folder = _folder(command, protocol)
-    with _stoppable(folder / SUMMARY) as signals:
+    with _folder(command, protocol) as folder, _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
             results = search(protocol, execution, most, folder, **arguments)
@@ -163,8 +162,23 @@ def _load(command: CommandOptions) -> Loaded:
     return load_config(command.config)
 
 
-def _folder(command: CommandOptions, protocol: Protocol) -> Path:
-    return Path(command.resume or command.out or _default_folder(protocol.dataset))
+@contextlib.contextmanager
+def _folder(command: CommandOptions, protocol: Protocol) -> Iterator[Path]:
+    """The folder of a run; one without a name from its user is made at once, and is gone again if nothing came there.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    named = command.resume or command.out
+    folder = Path(named) if named else new_folder(_default_folder(protocol.dataset))
+    try:
+        yield folder
+    finally:
+        if not named:
+            # Neither goes that has something in it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def _default_folder(dataset: str) -> Path:

@@ -8,7 +8,7 @@ from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .progress import PREFIX
 from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
-from .transfer import PHASES, Part, transfer
+from .transfer import PHASES, Part, Transfer
 
 __all__ = [
     "DISTANCES",
@@ -29,7 +29,7 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Transfer",
     "cautions",
     "examples_kept",
-    "transfer",
 ]

@@ -182,18 +182,19 @@ class Evaluator:
         return correct if within else correct | (change > self.protocol.epsilon)
 
     def chunks(
-        self, split: str, course: Course | None = None, most: int | None = None
+        self, split: str, course: Course | None = None, most: int | None = None, first: int = 0
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Numbers, pixels and labels of a split's images, a forward pass at a time.
 
         Args:
             split: `train` or `test`.
-            course: which images are done; None for none of them.
-            most: so many of the first alone.
+            course: which images are done; None for those before `first`.
+            most: not beyond so many of the first.
+            first: number of the first one, without a course.
         """
         part: Split = getattr(self.data, split)
         count = min(len(part.labels), most or len(part.labels))
-        for chunk in (course or Course({}, self._paused)).chunks(count, self.evaluation_batch):
+        for chunk in (course or Course({}, self._paused, first)).chunks(count, self.evaluation_batch):
             yield chunk, pixels(part.images[chunk], self.networks.dtype), part.labels[chunk]
 
     def _attack(

@@ -109,10 +109,11 @@ class Course:
     Args:
         counted: objects by name whose attributes are tensors, numbers, lists of tensors or such objects.
         pause: called between images, attacks and steps; may raise.
+        done: images that are left out.
     """
 
-    def __init__(self, counted: Mapping[str, Any], pause: Callable[[], None]) -> None:
-        self.done, self.counted, self._pause = 0, dict(counted), pause
+    def __init__(self, counted: Mapping[str, Any], pause: Callable[[], None], done: int = 0) -> None:
+        self.done, self.counted, self._pause = done, dict(counted), pause
         self.within = Within(pause)
 
     def chunks(self, count: int, size: int) -> Iterator[slice]:

@@ -105,6 +105,19 @@ def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, t
     return sizer.bytes(group.members, 1 if sizer.engine.one_by_one else len(group.members))
 
 
+def group_of(
+    members: Sequence[Member], protocol: Protocol, spec: Spec, engine: str, machine: Machine, images: int, batch: int
+) -> Group:
+    """Members as one group, whatever the cap, with the bytes that they take beside the plan's groups.
+
+    Args:
+        members: of one structure where the engine pads.
+        images: those of which a sign a pixel is kept.
+        batch: images of a forward pass in evaluation and attack.
+    """
+    return _Sizer(protocol, spec, images, 0, engine, machine, batch).group(members, len(members))
+
+
 def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     predicted = {name: getattr(group, name) for name in SECONDS}
     return {name: seconds and seconds * share for name, seconds in predicted.items()}
@@ -167,11 +180,18 @@ class _Sizer:
     """Turns members into groups that fit the memory cap, with their counted cost."""
 
     def __init__(
-        self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+        self,
+        protocol: Protocol,
+        spec: Spec,
+        train_size: int,
+        test_size: int,
+        engine: str,
+        machine: Machine,
+        batch: int | None = None,
     ) -> None:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
-        self.images = train_size + test_size
+        self.images, self.batch = train_size + test_size, batch
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
@@ -214,8 +234,11 @@ class _Sizer:
         )
 
     def bytes(self, members: Sequence[Member], at_once: int) -> int:
-        """Most memory at once, of members that are computed so many at a time."""
-        return self._engine_bytes(members, at_once) + at_once * self.distances
+        """Most memory at once, of members that are computed so many at a time: the last ones may be the widest."""
+        starts = range(0, len(members), at_once)
+        return max(self._engine_bytes(members[start : start + at_once], at_once) for start in starts) + (
+            at_once * self.distances
+        )
 
     def _engine_bytes(self, members: Sequence[Member], at_once: int) -> int:
         networks = [Network(self.spec, member.candidate) for member in members][:at_once]
@@ -229,14 +252,16 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
-        stored = [self._widest(networks)] * at_once if self.engine.pads else networks
+        stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))
 
     def _evaluation_batch(self, networks: Sequence[Network]) -> int:
-        """As many images as fit the budget with all that is kept of them at once."""
+        """As many images as fit the budget with all that is kept of them at once, unless it was said how many."""
+        if self.batch is not None:
+            return self.batch
         if self.engine.any_depths:
             kept = copies_kept(self.protocol) * math.prod(self.spec.image_shape)
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atras.engines import ENGINES
 from atras.errors import InputError
 from atras.kernels.backends import Bf16
+from atras.limits import Limit
 
 MEMORY_SHARE = 0.6
 """Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
@@ -88,6 +89,25 @@ def precision_reason(asked: str, engine: str, precision: str, machine: Machine) 
     if engine != "fused":
         return f"{precision}: engine {engine} computes in fp32 or fp64"
     return f"{precision}: {machine.bf16.reason}"
+
+
+def memory_line(cap: int | None, room: Limit) -> str:
+    """What limits the memory of a group, and where that is said: a line for people.
+
+    Args:
+        cap: `--memory`, in bytes; None for a share of what there is.
+        room: bytes that there are.
+    """
+    there = f"{room.amount / 2**20:.0f} MiB ({room.source})"
+    if cap is None:
+        return f"memory: {MEMORY_SHARE * room.amount / 2**20:.0f} MiB a group, {MEMORY_SHARE:.0%} of {there}"
+    more = f", which is more than the {there} that there are" if cap > room.amount else ""
+    return f"memory: {cap / 2**20:.0f} MiB a group, as asked for by --memory{more}"
+
+
+def threads_line(usable: Limit) -> str:
+    """How many threads compute, and where that is said: a line for people."""
+    return f"threads: {usable.amount} ({usable.source})"
 
 
 def _lacks(precision: str, machine: Machine) -> str:

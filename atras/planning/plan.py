@@ -71,6 +71,8 @@ class Plan:
         groups: in that order.
         reason: why the engine is not the one that is best elsewhere; empty where it is.
         precision_reason: why the precision is what it is; empty where it was asked for.
+        limits: what limits memory and threads, and where that is said; a line each.
+        predicted_transfer_bytes: most memory at once in the transfer; None without one.
         threads: that it is for; 0 where nobody knows.
         replanned: why a recorded plan was not taken; empty where there was none, or it was.
     """
@@ -81,6 +83,8 @@ class Plan:
     groups: tuple[Group, ...]
     reason: str = ""
     precision_reason: str = ""
+    limits: tuple[str, ...] = ()
+    predicted_transfer_bytes: int | None = None
     threads: int = 0
     replanned: str = ""
 
@@ -91,7 +95,7 @@ class Plan:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return head | {"groups": groups}
+        return head | {"limits": list(self.limits), "groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -104,7 +108,12 @@ class Plan:
             groups = tuple(_group(group) for group in values["groups"])
             device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
             reason, arithmetic = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
-            plan = cls(device, engine, precision, groups, reason, arithmetic, int(values.get("threads", 0)))
+            limits = tuple(map(str, values.get("limits", ())))
+            transfer = values.get("predicted_transfer_bytes")
+            if transfer is not None:
+                whole("predicted_transfer_bytes", transfer, 0, 10**30)
+            made_for = int(values.get("threads", 0))
+            plan = cls(device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("engine", plan.engine, ENGINES)
@@ -123,8 +132,9 @@ class Plan:
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
         lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
-        lines += [*textwrap.wrap(anew, 80), *textwrap.wrap(self.reason, 80)]
-        lines += [*textwrap.wrap(self.precision_reason, 80), head]
+        for text in (anew, self.reason, self.precision_reason, *self.limits):
+            lines += textwrap.wrap(text, 80)
+        lines.append(head)
         lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
@@ -132,6 +142,8 @@ class Plan:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
             lines.append(f"seconds of these: {parts}")
+        if self.predicted_transfer_bytes is not None:
+            lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from atras.engines import ENGINES
 from atras.evaluation import Source
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec
+from atras.planning import Group, source_parts, tighter
 from atras.storage import remove_file
 from atras.torch_state import fixed_state
 from atras.training import Snapshot, Watcher, attack_source, checkpoint
 
+from .divided import ShortageError, shortage
 from .task import GroupTask, Surroundings, next_checkpoint, snapshot_in
 
 PREFIX = "source-"
@@ -39,23 +43,38 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
 
     Raises:
         Interrupted: if the run was asked to stop.
+        ShortageError: if there is no memory for one seed.
         InputError: if the checkpoint is damaged, or cannot be written.
     """
-    protocol, engine = task.protocol, ENGINES.get(task.group.engine)
+    protocol = task.protocol
     candidate = source_candidate(protocol, task.spec)
     if candidate is None:
         return None
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
-    parts = [[member] for member in members] if engine.one_by_one else [members]
-    signs = []
+    left = list(source_parts(members, task.group, protocol, task.spec, task.machine, len(place.data.train)))
+    signs: list[Tensor] = []
     with fixed_state(task.device):
-        for part in parts:
-            watcher = _Kept(task, place, part)
-            made = engine(task.spec, part, protocol, task.device)
-            batch, snapshot = task.group.evaluation_batch, watcher.restored()
-            signs.append(attack_source(made, place.data, protocol, batch, watcher, snapshot))
+        while left:
+            reason = shortage(lambda: signs.append(_signs(left[0], task, place)))
+            if not reason:
+                left.pop(0)
+                continue
+            smaller = tighter(left[:1], protocol, task.spec, task.machine)
+            if smaller is None:
+                raise ShortageError(
+                    f"memory: expected room for the defence's source {candidate.name} one seed at a time, found none "
+                    f"({reason}); free some, or start anew with a lower --batch-size or --train-size"
+                )
+            place.reporter.note(f"defence source {candidate.name}: out of memory ({reason}); goes on in smaller parts")
+            left[:1] = smaller
         return Source(candidate.name, torch.cat(signs), protocol.seeds)
+
+
+def _signs(part: Group, task: GroupTask, place: Surroundings) -> Tensor:
+    watcher = _Kept(task, place, part.members)
+    engine = ENGINES.get(part.engine)(task.spec, part.members, task.protocol, task.device)
+    return attack_source(engine, place.data, task.protocol, part.evaluation_batch, watcher, watcher.restored())
 
 
 def forget_source(folder: Path) -> None:
@@ -68,7 +87,7 @@ def forget_source(folder: Path) -> None:
 class _Kept(Watcher):
     """Keeps where the source stands in a checkpoint of its own, until the run is finished."""
 
-    def __init__(self, task: GroupTask, place: Surroundings, members: list[Member]) -> None:
+    def __init__(self, task: GroupTask, place: Surroundings, members: Sequence[Member]) -> None:
         name = f"{PREFIX}{checkpoint.key_of(members)}.safetensors"
         self._path = None if task.folder is None else task.folder / checkpoint.FOLDER / name
         self._place, self._every = place, task.checkpoint_every

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from atras.engines import ENGINES
+from atras.errors import InputError
 from atras.evaluation import PREFIX, Row
 from atras.planning import Group
 from atras.storage import remove_file
@@ -16,6 +17,29 @@ from atras.training import Checkpoint, checkpoint
 
 ALLOCATION_FAILURES = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Texts by which a plain RuntimeError of torch says that there is no memory left."""
+
+
+class ShortageError(InputError):
+    """No memory for the least that can be computed at once."""
+
+
+def shortage(work: Callable[[], object]) -> str:
+    """Do something that may run out of memory, and give back what it held then.
+
+    Returns:
+        The words of the shortage; empty where there was none.
+    """
+    try:
+        work()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    else:
+        return ""
+    # Out of the handler: it holds what had been allocated.
+    free_memory()
+    return reason
 
 
 def out_of_memory(error: BaseException) -> bool:

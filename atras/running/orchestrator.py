@@ -11,26 +11,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from atras.data import DATASETS
 from atras.engines import DTYPES, ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import cautions
+from atras.evaluation import Row, cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
-from atras.planning import Group, Plan, halves
+from atras.planning import Group, Machine, Plan, halves
 from atras.results import Results, Writer, read, read_run
-from atras.storage import Lock, is_file
+from atras.storage import Lock, expanded, is_file, near_misses
+from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
 
 from .all_pairs import transfer_rows
 from .data_place import DataPlace, RecordedData
 from .defence_source import defence_source, forget_source
-from .divided import hand_on_checkpoints, remove_other_checkpoints
+from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, load_data, plan_again, prepare, unfit
+from .prepare import (
+    Prepared,
+    limit_lines,
+    load_data,
+    memory_cap,
+    plan_again,
+    predicted_transfer_bytes,
+    prepare,
+    unfit,
+)
 from .progress import Reporter
 from .task import GroupTask, Surroundings
 
@@ -78,7 +86,7 @@ def run(
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": [],
+        "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -115,7 +123,7 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
     loaded = recorded(folder)
     kept = Protocol(**loaded.protocol_fields)
     check_same(kept, protocol)
@@ -143,11 +151,11 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if it holds no run, or one of another version of atras.
     """
-    path = Path(directory) / "run.json"
+    path = expanded(directory) / "run.json"
     if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
-            "one with --out"
+            f"one with --out{near_misses(path)}"
         )
     return load_config(path)
 
@@ -218,12 +226,14 @@ def _reopen(
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
-        plan, numbers = (
-            dataclasses.replace(new, groups=(*done, *left)),
-            {index: at for at, index in enumerate(finished)},
-        )
+        groups = (*done, *left)
+        machine = Machine(device.type, memory_cap(execution, device), threads=threads().amount)
+        transfer = predicted_transfer_bytes(groups, protocol.replace(precision=new.precision), spec, machine)
+        plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)
+        numbers = {index: at for at, index in enumerate(finished)}
     else:
-        plan, numbers = dataclasses.replace(old, device=str(device)), {index: index for index in finished}
+        plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device))
+        numbers = {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}
@@ -270,7 +280,7 @@ def _session(prepared: Prepared, execution: Execution, status: object) -> dict[s
     plan = prepared.plan
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
-        "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
+        "device": str(prepared.device), "threads": threads().amount, "engine": plan.engine,
         "precision": plan.precision, "memory_bytes": execution.memory_bytes, "planned_anew": plan.replanned or None,
         "environment": describe(prepared.device),
     }  # fmt: skip
@@ -306,13 +316,14 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
+            for line in self.data.cautions:
+                self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
             if self.protocol.transfer:
-                rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table())
-                self.writer.append(rows)
+                self.transfer()
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
@@ -359,7 +370,25 @@ class _Run:
                 "dataset": self.data.name, "defence": str(asked.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
+            memory_bytes=memory_cap(execution, self.device),
         )  # fmt: skip
+
+    def transfer(self) -> None:
+        """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
+        try:
+            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table(), self.note_split)
+        except ShortageError as error:
+            if self.writer.directory is not None:
+                raise
+            told = f"transfer is left out: {error}"
+            self.reporter.note(told)
+            self.writer.update({"warnings": [*self.writer.run.get("warnings", ()), told]})
+        else:
+            self.writer.append(rows)
+
+    def note_split(self, split: Row, **besides: Any) -> None:
+        """Record that memory did not suffice for something, and that it goes on in smaller parts."""
+        self.writer.update({"splits": [*self.writer.run.get("splits", ()), split], **besides})
 
     def take(self, outcome: Outcome) -> None:
         """Write a finished group's rows."""
@@ -392,8 +421,8 @@ class _Run:
         folder = self.writer.directory
         if folder is not None:
             hand_on_checkpoints(folder, (first, second))
-        splits = [*self.writer.run.get("splits", ()), {"group": index, "members": len(group.members), "reason": reason}]
-        self.writer.update({"plan": self.plan.to_dict(), "splits": splits})
+        split: Row = {"group": index, "phase": None, "members": len(group.members), "reason": reason}
+        self.note_split(split, plan=self.plan.to_dict())
         if folder is not None:
             remove_other_checkpoints(folder, self.unfinished())
 

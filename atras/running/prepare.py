@@ -11,7 +11,7 @@ import torch
 
 from atras.data import Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
-from atras.environment import attack_backend, choose_device, total_memory
+from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
@@ -24,13 +24,18 @@ from atras.planning import (
     add_source,
     choose_engine,
     make_groups,
+    memory_line,
     precision_reason,
     predict,
     reason_for,
     speed,
+    threads_line,
+    transfer_bytes,
+    transfer_parts,
     why_impossible,
     why_unfit,
 )
+from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
@@ -76,7 +81,9 @@ def prepare(
         return Prepared(*here, _plan(protocol, execution, *here))
     recorded = Plan.from_dict(dict(config_plan), protocol)
     if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
-        return Prepared(*here, dataclasses.replace(recorded, device=str(here[0])))
+        return Prepared(
+            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, here[0]))
+        )
     # In the recorded precision, where that is possible.
     precision = recorded.precision if protocol.precision == "auto" else protocol.precision
     choices = [(execution.engine, wanted) for wanted in (precision, protocol.precision)]
@@ -144,10 +151,10 @@ def _machine(protocol: Protocol, execution: Execution, device: torch.device, spe
     """What this machine can do for a run."""
     return Machine(
         kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
+        memory_bytes=memory_cap(execution, device),
         fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
         bf16=bf16(device),
-        threads=torch.get_num_threads(),
+        threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
 
@@ -171,9 +178,31 @@ def _plan(
     predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
-    reason = reason_for(execution.engine, engine, machine)
+    no_gpu = why_no_gpu() if execution.device == "auto" else ""
+    reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic, machine.threads)
+    limits = limit_lines(execution, device)
+    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
+    made = (reason, arithmetic, limits, transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *made)
+
+
+def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
+    """Most memory at once in the transfer between the members of these groups; None without a transfer."""
+    if not protocol.transfer or not groups:
+        return None
+    return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
+
+
+def memory_cap(execution: Execution, device: torch.device) -> int:
+    """Most bytes that what is computed at once may be predicted to take."""
+    return execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount)
+
+
+def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
+    """What limits memory and threads here, a line each for people."""
+    memory = memory_line(execution.memory_bytes, total_memory(device))
+    return (memory,) if device.type == "cuda" else (memory, threads_line(threads()))
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:

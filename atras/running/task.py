@@ -17,9 +17,9 @@ from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
 from atras.experiment import Protocol
 from atras.networks import Member, Parameters, Spec
-from atras.planning import Group
+from atras.planning import Group, Machine, parts_of
 from atras.storage import remove_file
-from atras.torch_state import fixed_state
+from atras.torch_state import fixed_state, threads
 from atras.training import (
     DONE,
     TRAINED,
@@ -73,6 +73,7 @@ class GroupTask:
         checkpoint_every: seconds.
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
+        memory_bytes: most that what is computed at once may be predicted to take.
     """
 
     protocol: Protocol
@@ -86,11 +87,17 @@ class GroupTask:
     checkpoint_every: float
     run_hash: str
     shared: Row
+    memory_bytes: int
 
     @property
     def parts(self) -> list[list[Member]]:
         """The members that one engine object takes."""
         return parts_of(self.group)
+
+    @property
+    def machine(self) -> Machine:
+        """Where it is computed, as far as the size of groups depends on it."""
+        return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
 
     @property
     def path(self) -> Path | None:
@@ -113,12 +120,6 @@ class GroupTask:
         if self.path is not None:
             remove_file(self.path)
             checkpoint.remove_folder_if_empty(self.path.parent)
-
-
-def parts_of(group: Group) -> list[list[Member]]:
-    """The members that one engine object takes."""
-    one_by_one = ENGINES.get(group.engine).one_by_one
-    return [[member] for member in group.members] if one_by_one else [list(group.members)]
 
 
 class _Work(Watcher):

@@ -1,5 +1,5 @@
 """Files that can be trusted: reads that are bounded, writes that are whole at every moment, a folder's lock,
-checksums inside files, tensors as safetensors. Knows nothing of what the files mean."""
+checksums inside files, tensors as safetensors, paths as people write them. Knows nothing of what the files mean."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .atomic_write import (
     LOCK,
     SEARCH,
     Lock,
+    new_folder,
     refuse_special,
     remove_file,
     remove_partials,
@@ -20,6 +21,7 @@ from .atomic_write import (
 )
 from .bounded_read import is_file, is_folder, memory_limit, open_regular, read_regular
 from .checksum import BLANK, JSON_MARK, check_checksum, json_with_checksum, with_checksum
+from .paths import expanded, names_in, near, near_misses
 
 if TYPE_CHECKING:
     from .safetensors_file import (
@@ -46,10 +48,15 @@ __all__ = [
     "Content",
     "Lock",
     "check_checksum",
+    "expanded",
     "is_file",
     "is_folder",
     "json_with_checksum",
     "memory_limit",
+    "names_in",
+    "near",
+    "near_misses",
+    "new_folder",
     "open_regular",
     "pack_tensors",
     "read_regular",

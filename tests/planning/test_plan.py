@@ -54,6 +54,13 @@ def test_every_member_is_planned_once_and_each_group_has_one_depth(engine: str, 
     assert groups == plan(protocol, engine=engine, machine=machine)
 
 
+@pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
+def test_no_group_is_over_the_cap_whichever_members_come_last(engine: str) -> None:
+    protocol, machine = Protocol(seeds=(0, 1, 2, 3, 4)), Machine("cpu", 24 * 2**20, threads=2)
+    groups = plan(protocol, engine=engine, machine=machine)
+    assert max(group.predicted_bytes for group in groups) <= machine.memory_bytes
+
+
 def test_width_groups_cost_least_of_all_cuts() -> None:
     candidates = with_depth(PAPER_CANDIDATES, [3])
 
