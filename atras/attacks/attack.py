@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from atras.checks import number, one_of
+from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
-from atras.registry import UNSPELLED, changed, spell
+from atras.registry import UNSPELLED, accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +148,8 @@ class Attack(ABC):
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
     def __post_init__(self) -> None:
+        accept_forms(self)
+        object.__setattr__(self, "bounds", plain(self.bounds))
         if self.epsilon is not None:
             number("epsilon", self.epsilon, 0.0, 1.0)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0

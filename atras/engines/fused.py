@@ -51,6 +51,9 @@ class FusedEngine(Engine):
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:
         if spec.stem_name not in STEMS:
             return f"it has stems {', '.join(STEMS)}, not {spec.stem_name}"
+        channels = spec.image_shape[0]
+        if spec.stem_name != "none" and channels > Step.most_channels:
+            return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
         for candidate in candidates:
             for layer in candidate.layers:
                 if type(layer) is not Dense:

@@ -6,10 +6,11 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .recorder import EXAMPLES, Recorder, Row, Rows
+from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows
 from .transfer import PHASES, Part, Transfer
 
 __all__ = [
+    "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",
     "GAP_STEPS",

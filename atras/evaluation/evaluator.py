@@ -73,7 +73,6 @@ class Evaluator:
             else:
                 adversarial = apply_signs(images, signs[:, chunk], self.protocol.epsilon, dtype=self.networks.dtype)
                 counter.add(self.networks.logits(adversarial), labels)
-                counter.add_change(images, adversarial)
         return counter.score()
 
     def signs_of(self, split: str) -> tuple[Tensor, Score]:

@@ -19,6 +19,9 @@ from .counters import Score
 
 Row = dict[str, object]
 
+DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
+"""Columns of `metrics` on how far an attack moved the images that it had to turn."""
+
 EXAMPLES = 8
 """First test images that frame `examples` shows."""
 
@@ -49,12 +52,12 @@ class Rows:
         """The rows with what all of a run have in common.
 
         Args:
-            shared: dataset, defence, precision, version and protocol_hash; each frame takes those it has.
+            shared: dataset, defence, version and protocol_hash; each frame takes those it has.
             group: number of the group in the plan; None for what concerns all.
         """
         columns = {
             "table": ("dataset", "defence"),
-            "metrics": ("dataset", "defence", "precision", "version", "protocol_hash"),
+            "metrics": ("dataset", "defence", "version", "protocol_hash"),
             "history": ("dataset",),
             "transfer": ("dataset", "protocol_hash"),
             "examples": ("dataset",),
@@ -92,20 +95,27 @@ class Recorder:
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
         self.rows = Rows()
         self.phase = "trained"
+        self.precision = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All rows and states so far, as JSON values (with NaN), for `restore`."""
         return {
-            "phase": self.phase, "finite": self.finite.tolist(), "dead": list(self.dead),
+            "phase": self.phase, "precision": self.precision, "finite": self.finite.tolist(), "dead": list(self.dead),
             "accuracies": [dict(accuracies) for accuracies in self.accuracies],
             "rows": self.rows.to_dict(),
         }  # fmt: skip
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what `to_dict` gave."""
-        self.phase, self.dead, self.accuracies = record["phase"], list(record["dead"]), list(record["accuracies"])
+        self.phase, self.precision = record["phase"], record["precision"]
+        self.dead, self.accuracies = list(record["dead"]), list(record["accuracies"])
         self.finite = torch.tensor(record["finite"], dtype=torch.bool, device=self.device)
         self.rows = Rows(**record["rows"])
+
+    def note_precision(self, precision: str) -> None:
+        """The members train in this arithmetic from now on: behind another one, where a run went on elsewhere."""
+        if precision not in self.precision.split("+"):
+            self.precision = "+".join(filter(None, [self.precision, precision]))
 
     def record(
         self,
@@ -128,7 +138,8 @@ class Recorder:
                 "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
-                "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
+                **{name: _at(getattr(score, name), i) for name in DISTANCES},
+                "backend": self.backend, "precision": self.precision,
             })  # fmt: skip
 
     def copy_column(self, column: str, other: str) -> None:
@@ -204,7 +215,7 @@ class Recorder:
         return None if high is None or low is None else high - low
 
 
-def _at(values: list[float] | list[int] | None, index: int) -> float | int | None:
+def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:
     return None if values is None else values[index]
 
 

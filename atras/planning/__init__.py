@@ -4,6 +4,7 @@ nothing."""
 
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
+from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
 from .parts import batch_bytes, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
@@ -36,4 +37,6 @@ __all__ = [
     "training_flops",
     "transfer_bytes",
     "transfer_parts",
+    "why_impossible",
+    "why_unfit",
 ]

@@ -16,7 +16,15 @@ from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec, members_of, widest
 
-from .cost import activation_values, copies_kept, fused_bytes, fused_device_bytes, member_bytes, training_flops
+from .cost import (
+    activation_values,
+    copies_kept,
+    distance_bytes,
+    fused_bytes,
+    fused_device_bytes,
+    member_bytes,
+    training_flops,
+)
 from .machine import Machine
 from .plan import SECONDS, Group
 
@@ -88,6 +96,13 @@ def halves(
         for part in (group.members[:middle], group.members[middle:])
     )
     return first, second
+
+
+def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine) -> int:
+    """Most memory that a group, as some run planned it, is predicted to need on a machine."""
+    resolved = protocol.replace(precision=group.precision)
+    sizer = _Sizer(resolved, spec, train_size, test_size, group.engine, machine)
+    return sizer.bytes(group.members, 1 if sizer.engine.one_by_one else len(group.members))
 
 
 def group_of(
@@ -180,6 +195,7 @@ class _Sizer:
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
+        self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
     def step_flops(self, candidate: Candidate) -> int:
@@ -190,9 +206,9 @@ class _Sizer:
     def fit(self, members: Sequence[Member]) -> Iterator[Group]:
         """One group, or as many of equal size as the cap asks for."""
         at_once = 1 if self.engine.one_by_one else len(members)
-        while at_once > 1 and self._most_bytes(members, at_once) > self.machine.memory_bytes:
+        while at_once > 1 and self.bytes(members, at_once) > self.machine.memory_bytes:
             at_once = -(-at_once // 2)
-        need = self._most_bytes(members, at_once)
+        need = self.bytes(members, at_once)
         if need > self.machine.memory_bytes:
             raise InputError(
                 f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
@@ -208,21 +224,23 @@ class _Sizer:
         computed = len(members) * training_flops(self._widest(networks)) if self.engine.pads else useful
         return Group(
             engine=self.engine.name,
+            precision=self.protocol.precision,
             members=tuple(members),
             evaluation_batch=self._evaluation_batch(networks[:at_once]),
             parameters=sum(network.parameter_count for network in networks),
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
-            predicted_bytes=self._most_bytes(members, at_once),
+            predicted_bytes=self.bytes(members, at_once),
         )
 
-    def _most_bytes(self, members: Sequence[Member], at_once: int) -> int:
-        """Of as many members at once, the most: the last ones may be the widest."""
-        starts = range(0, len(members), at_once)
-        return max(self._bytes(members[start : start + at_once], at_once) for start in starts)
+    def bytes(self, members: Sequence[Member], at_once: int) -> int:
+        """Most memory at once, of members that are computed so many at a time."""
+        parts = (members[start : start + at_once] for start in range(0, len(members), at_once))
+        # Not the first ones alone: the last ones may be the widest.
+        return max(self._engine_bytes(part) + len(part) * self.distances for part in parts)
 
-    def _bytes(self, members: Sequence[Member], at_once: int) -> int:
-        networks = [Network(self.spec, member.candidate) for member in members][:at_once]
+    def _engine_bytes(self, members: Sequence[Member]) -> int:
+        networks = [Network(self.spec, member.candidate) for member in members]
         batches = {
             "batch": self.protocol.batch_size,
             "evaluation_batch": self._evaluation_batch(networks),

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import BLANK, check_checksum, read_regular, with_checksum
+from atras.storage import BLANK, check_checksum, near_misses, read_regular, with_checksum
 
 from .schemas import COMPUTED, OPTIONAL, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
@@ -165,8 +165,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         return read_regular(path, limit)
     except OSError as error:
+        near = near_misses(path) if isinstance(error, FileNotFoundError) else ""
         raise InputError(
-            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run"
+            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run{near}"
         ) from error
 
 

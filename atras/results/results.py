@@ -13,7 +13,7 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
-from atras.storage import JSON_MARK, check_checksum, json_with_checksum
+from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
@@ -92,6 +92,22 @@ class Results:
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
 
+    def missing(self) -> str:
+        """How much of the run is not there, `3 of 8 groups are missing (12 of 40 members)`; empty of a whole one."""
+        if self.run.get("status", "finished") == "finished":
+            return ""
+        protocol, plan = self.run["protocol"], _object(self.run.get("plan"))
+        members = len(protocol["candidates"]) * len(protocol["seeds"])
+        left = members - len(self.table)
+        groups, finished = (values if isinstance(values, list) else [] for values in (
+            plan.get("groups"), self.run.get("finished_groups"),
+        ))  # fmt: skip
+        if not left:
+            return "all groups are there, but not what comes after them (transfer)"
+        if not groups:
+            return f"{left} of {members} members are missing"
+        return f"{len(groups) - len(finished)} of {len(groups)} groups are missing ({left} of {members} members)"
+
     def members(self, status: str) -> list[tuple[str, int]]:
         """Hidden layers and seed of every member with a status, in the order of the table."""
         return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
@@ -100,6 +116,7 @@ class Results:
         statuses = self.table["status"].to_list()
         counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
         members = ", ".join(counts) or "no members yet"
+        members += f"; {missing}" if (missing := self.missing()) else ""
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
 
@@ -123,7 +140,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     Raises:
         InputError: if a file is missing, damaged or not of this form.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     run = read_run(folder)
     return Results(
         **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder

@@ -91,11 +91,20 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "nan_gradients": Column(
             pl.Int64, "pixels whose loss gradient is NaN, left unchanged, over all steps; null likewise"
         ),
-        "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
-        "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
+        "attacked": Column(
+            pl.Int64,
+            "images that the network classifies correctly as they are and that the attack changed: over these are the "
+            "next four; null for clean images, and for static ones, which were made on another network",
+        ),
+        "mean_linf": Column(pl.Float64, "mean of the largest change of a pixel; null without attacked images"),
+        "median_linf": Column(pl.Float64, "median of it"),
+        "mean_l2": Column(pl.Float64, "mean of the Euclidean length of the change; null likewise"),
+        "median_l2": Column(pl.Float64, "median of it"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
-            pl.String, "arithmetic of training: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or `fp64`"
+            pl.String,
+            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or "
+            "`fp64`; `bf16+fp32`: begun in the first, gone on with in the second by a run that was resumed elsewhere",
         ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),

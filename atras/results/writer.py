@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import SEARCH, Lock, remove_partials, take_folder, write_file
+from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
 from .frames import csv, empty, frame_of, parquet
 from .results import Results, check_run, read, run_json
@@ -47,7 +47,7 @@ class Writer:
 
     def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
         run = {"schema": VERSION, **run_info, "status": "running"}
-        self._begin(None if directory is None else Path(directory), run, None)
+        self._begin(None if directory is None else expanded(directory), run, None)
         content = run_json(self.run)
         if self.directory is None:
             return

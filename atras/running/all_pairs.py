@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from atras.engines import ENGINES, Engine
+import torch
+
+from atras.engines import ENGINES, Engine, why_not
 from atras.evaluation import Part, Row, Rows, Transfer
 from atras.networks import Member
 from atras.planning import Group, Plan, batch_bytes, tighter, transfer_parts
@@ -54,6 +57,11 @@ def transfer_rows(
     return rows.completed(task.shared, None)
 
 
+def _possible(group: Group, device: torch.device) -> Group:
+    """A group as this machine can evaluate it: one that was finished elsewhere may have an engine that is not here."""
+    return dataclasses.replace(group, engine="loop") if group.engine == "fused" and why_not(device) else group
+
+
 def _measured(plan: Plan, table: Sequence[Mapping[str, object]], column: str) -> list[Member]:
     known = {(row["hidden_layers"], row["seed"]) for row in table if row[column] is not None}
     members = [member for group in plan.groups for member in group.members]
@@ -62,7 +70,8 @@ def _measured(plan: Plan, table: Sequence[Mapping[str, object]], column: str) ->
 
 def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan, short: Callable[[Row], None]) -> None:
     """All that is left; after a shortage first with one part at a time, then in halves of parts and batches."""
-    groups: tuple[Group, ...] | None = transfer_parts(plan.groups, task.protocol, task.spec, task.machine)
+    there = [_possible(group, task.device) for group in plan.groups]
+    groups: tuple[Group, ...] | None = transfer_parts(there, task.protocol, task.spec, task.machine)
     cap = task.memory_bytes
     while groups is not None:
         parts = [_part(group, work.fine, task, place) for group in groups]
@@ -82,8 +91,11 @@ def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan
 
 
 def _part(group: Group, fine: Mapping[str, set[Member]], task: GroupTask, place: Surroundings) -> Part[Engine]:
+    # Nothing is trained: evaluation and attacks are alike in all precisions but fp64.
+    protocol = task.protocol.replace(precision="fp64" if task.protocol.precision == "fp64" else "fp32")
+
     def make() -> Engine:
-        return ENGINES.get(group.engine)(task.spec, group.members, task.protocol, task.device)
+        return ENGINES.get(group.engine)(task.spec, group.members, protocol, task.device)
 
     def fill(engine: Engine, phase: str) -> None:
         for index, member in enumerate(group.members):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from atras.engines import ENGINES, why_not
+from atras.engines import DTYPES, ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
 from atras.planning import Group, Machine, Plan, halves
 from atras.results import Results, Writer, read, read_run
-from atras.storage import Lock, is_file
+from atras.storage import Lock, expanded, is_file, near_misses
 from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
@@ -26,7 +27,16 @@ from .all_pairs import transfer_rows
 from .defence_source import defence_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, prepare
+from .prepare import (
+    Prepared,
+    limit_lines,
+    load_data,
+    memory_cap,
+    plan_again,
+    predicted_transfer_bytes,
+    prepare,
+    unfit,
+)
 from .progress import Reporter
 from .task import DataPlace, GroupTask, Surroundings
 
@@ -70,7 +80,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": [],
+        "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -91,9 +101,10 @@ def resume(
 
     Args:
         directory: the run's folder.
-        protocol: None for the recorded one; another is refused.
-        execution: None for the recorded one. With another device, engine or memory cap, what is unfinished is planned
-            anew.
+        protocol: None for the recorded one; another is refused, but for its precision: what is unfinished then trains
+            in that.
+        execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
+            do what the run was planned for, what is unfinished is planned anew; the plan says why.
         reporter, startup_seconds, stop: as `run`.
 
     Returns:
@@ -104,18 +115,20 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
     loaded = recorded(folder)
-    check_same(Protocol(**loaded.protocol_fields), protocol)
+    kept = Protocol(**loaded.protocol_fields)
+    check_same(kept, protocol)
+    wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
     before = Execution(**loaded.execution_fields)
-    protocol, execution = Protocol(**loaded.protocol_fields), execution or before
+    protocol, execution = kept, execution or before
     if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared = _reopen(folder, lock, protocol, execution, before)
+        writer, prepared = _reopen(folder, lock, protocol, execution, before, wish)
     except BaseException:
         lock.release()
         raise
@@ -128,17 +141,17 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if it holds no run, or one of another version of atras.
     """
-    path = Path(directory) / "run.json"
+    path = expanded(directory) / "run.json"
     if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
-            "one with --out"
+            f"one with --out{near_misses(path)}"
         )
     return load_config(path)
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
-    """Refuse to go on under another protocol.
+    """Refuse to go on under another protocol. Of the precision only the type of the networks' numbers must stay.
 
     Args:
         recorded: that of what is to be gone on with.
@@ -150,26 +163,45 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     """
     if given is None or given == recorded:
         return
+    if (
+        DTYPES[given.precision] == DTYPES[recorded.precision]
+        and given.replace(precision=recorded.precision) == recorded
+    ):
+        return
     old, new = recorded.to_dict(), given.to_dict()
     shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
     raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
 def _reopen(
-    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution
+    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution, wish: str | None
 ) -> tuple[Writer, Prepared]:
-    """The run's folder as it was left, with a plan for this machine."""
-    device, data, spec = load_data(protocol, execution)
+    """The run's folder as it was left, with a plan for this machine.
+
+    Args:
+        folder, lock, protocol: the run's.
+        execution, before: as asked for now, and as recorded.
+        wish: another precision than the protocol's, for what is left.
+    """
+    here = device, data, spec = load_data(protocol, execution)
     run = read_run(folder)
     if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
         raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
-    moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
     done = [old.groups[index] for index in finished]
-    if moved or old.device != str(device) or (old.engine == "fused" and why_not(device)):
+    left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+    reason = _asked_anew(execution, before, wish, old) or unfit(old, left, protocol, execution, *here)
+    warnings = list(run.get("warnings", ()))
+    if reason and left:
         members = [member for group in done for member in group.members]
-        new = plan_again(protocol, execution, device, data, spec, old.precision, members)
+        # What was recorded gives way where this machine cannot do it; what is asked for now does not.
+        engines = [execution.engine, *(["auto"] if execution.engine == before.engine else [])]
+        precisions = [wish] if wish else [old.precision, *(["auto"] if protocol.precision != "fp64" else [])]
+        choices = list(itertools.product(engines, precisions))
+        new = dataclasses.replace(plan_again(protocol, execution, *here, choices, members), replanned=reason)
+        if new.precision != old.precision:
+            warnings.append(f"precision: trained in {old.precision} so far, {new.precision} from here on ({reason})")
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
@@ -179,8 +211,7 @@ def _reopen(
         plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)
         numbers = {index: at for at, index in enumerate(finished)}
     else:
-        left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
-        plan = dataclasses.replace(old, limits=limit_lines(execution, device))
+        plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device))
         numbers = {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
@@ -191,9 +222,19 @@ def _reopen(
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
         "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
+        "warnings": warnings,
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
     return writer, prepared
+
+
+def _asked_anew(execution: Execution, before: Execution, wish: str | None, old: Plan) -> str:
+    """What was asked for that a plan is not made for; empty where nothing was."""
+    if execution.engine != before.engine:
+        return f"engine {execution.engine} is asked for"
+    if execution.memory_bytes != before.memory_bytes:
+        return "another memory cap is asked for"
+    return f"precision {wish} is asked for" if wish not in (None, "auto", old.precision) else ""
 
 
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
@@ -219,7 +260,7 @@ def _session(prepared: Prepared, execution: Execution, status: object) -> dict[s
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
         "device": str(prepared.device), "threads": threads().amount, "engine": plan.engine,
-        "precision": plan.precision, "memory_bytes": execution.memory_bytes,
+        "precision": plan.precision, "memory_bytes": execution.memory_bytes, "planned_anew": plan.replanned or None,
         "environment": describe(prepared.device),
     }  # fmt: skip
 
@@ -253,6 +294,8 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
+            for line in self.data.cautions:
+                self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
             if self.protocol.transfer:
@@ -289,7 +332,7 @@ class _Run:
         """The task of a group of the plan."""
         asked, execution = self.protocol, self.execution
         return GroupTask(
-            protocol=asked.replace(precision=self.plan.precision),
+            protocol=asked.replace(precision=self.plan.groups[index].precision),
             spec=self.spec,
             group=self.plan.groups[index],
             index=index,
@@ -300,7 +343,7 @@ class _Run:
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
             shared={
-                "dataset": self.data.name, "defence": str(asked.defence), "precision": self.plan.precision,
+                "dataset": self.data.name, "defence": str(asked.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
             memory_bytes=memory_cap(execution, self.device),

@@ -32,6 +32,8 @@ from atras.planning import (
     threads_line,
     transfer_bytes,
     transfer_parts,
+    why_impossible,
+    why_unfit,
 )
 from atras.torch_state import threads
 
@@ -63,11 +65,34 @@ def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, 
     Raises:
         InputError: as `run`.
     """
-    device, data, spec = load_data(protocol, execution)
-    if config_plan is not None:
-        plan = Plan.from_dict(dict(config_plan), protocol)
-        return Prepared(device, data, spec, dataclasses.replace(plan, limits=limit_lines(execution, device)))
-    return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
+    here = load_data(protocol, execution)
+    if config_plan is None:
+        return Prepared(*here, _plan(protocol, execution, *here))
+    recorded = Plan.from_dict(dict(config_plan), protocol)
+    if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
+        return Prepared(
+            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, here[0]))
+        )
+    # In the recorded precision, where that is possible.
+    precision = recorded.precision if protocol.precision == "auto" else protocol.precision
+    choices = [(execution.engine, wanted) for wanted in (precision, protocol.precision)]
+    plan = plan_again(protocol, execution, *here, choices)
+    return Prepared(*here, dataclasses.replace(plan, replanned=reason))
+
+
+def unfit(
+    plan: Plan,
+    left: Collection[Group],
+    protocol: Protocol,
+    execution: Execution,
+    device: torch.device,
+    data: Dataset,
+    spec: Spec,
+) -> str:
+    """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
+    machine = _machine(protocol, execution, device, spec)
+    sizes = len(data.train), len(data.test)
+    return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
 
 def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
@@ -107,6 +132,18 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
+def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
+    """What this machine can do for a run."""
+    return Machine(
+        kind=device.type,
+        memory_bytes=memory_cap(execution, device),
+        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
+        bf16=bf16(device),
+        threads=threads().amount,
+        fused_slow=why_slow() if device.type == "cpu" else "",
+    )
+
+
 def _plan(
     protocol: Protocol,
     execution: Execution,
@@ -115,14 +152,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = Machine(
-        kind=device.type,
-        memory_bytes=memory_cap(execution, device),
-        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
-        bf16=bf16(device),
-        threads=threads().amount,
-        fused_slow=why_slow() if device.type == "cpu" else "",
-    )
+    machine = _machine(protocol, execution, device, spec)
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
     if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec)):
         raise InputError(f"engine (={engine}): {refused}; use another engine")
@@ -138,7 +168,8 @@ def _plan(
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
     limits = limit_lines(execution, device)
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason, arithmetic, limits, transfer)
+    made = (reason, arithmetic, limits, transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *made)
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
@@ -177,11 +208,26 @@ def plan_again(
     device: torch.device,
     data: Dataset,
     spec: Spec,
-    precision: str,
-    done: Collection[Member],
+    choices: Sequence[tuple[str, str]],
+    done: Collection[Member] = (),
 ) -> Plan:
-    """A plan of what is left, in the precision that the run has, if this machine can do that."""
-    if protocol.precision == "auto":
+    """A plan of what is left, with the first engine and precision that this machine can do.
+
+    Args:
+        protocol, execution, device, data, spec: of the run.
+        choices: engines and precisions, the best first; where none can be done it is the first one's error that counts.
+        done: members to leave out.
+
+    Raises:
+        InputError: if this machine can do none of them, or has too little memory.
+    """
+    machine, candidates = _machine(protocol, execution, device, spec), all_candidates(protocol, spec)
+    chosen = choices[0]
+    for choice in choices:
         with suppress(InputError):
-            return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
-    return _plan(protocol, execution, device, data, spec, done)
+            engine, precision = choose_engine(*choice, has_convolutions(protocol, spec), machine)
+            if not why_impossible(engine, precision, spec, candidates, machine):
+                chosen = choice
+                break
+    place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
+    return _plan(resolved, place, device, data, spec, done)

@@ -15,7 +15,7 @@ from atras.data import Dataset, load
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size
+from atras.experiment import Channels, Execution, Protocol, Size
 from atras.networks import Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
 from atras.torch_state import fixed_state, threads
@@ -44,6 +44,7 @@ class DataPlace:
     dataset: str
     train_size: Size
     test_size: Size
+    channels: Channels
     data_dir: str | None
     download: bool
 
@@ -51,7 +52,7 @@ class DataPlace:
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
         sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
+        return cls(protocol.dataset, *sizes, protocol.channels, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
         """The images, on a device.
@@ -64,6 +65,7 @@ class DataPlace:
                 self.dataset,
                 train_size=self.train_size,
                 test_size=self.test_size,
+                channels=self.channels,
                 data_dir=self.data_dir,
                 download=self.download,
                 device=device,
@@ -233,9 +235,8 @@ class _Work(Watcher):
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""
-        protocol = self.task.protocol
         return {
-            "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),
+            "protocol_hash": self.task.run_hash, "parts": len(self.parts),
             "members": [member.name for member in self.task.group.members],
         }  # fmt: skip
 
@@ -249,6 +250,9 @@ class _Work(Watcher):
             return None
         try:
             self.part, self.rows = document["part"], Rows(**document["rows"])
+            before, now = document["record"]["precision"], self.task.protocol.precision
+            if before and now not in before.split("+"):
+                self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
             values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
             return Snapshot(**values, tensors=tensors)
         except (KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import platform
@@ -101,6 +102,27 @@ def take_folder(folder: Path) -> Lock:
     except OSError as error:
         raise unwritable(folder, error) from error
     return Lock(folder)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that no other process makes too.
+
+    Returns:
+        The path; where something of its name is there already, with the first free number behind it: `name-2`.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    for name in itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2))):
+        folder = path.with_name(name)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except OSError as error:
+            # Something of this name may be there, or, in the place of a folder above it, a file.
+            if not (isinstance(error, FileExistsError) and os.path.lexists(folder)):
+                raise unwritable(folder, error) from error
+    return folder
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

@@ -263,6 +263,7 @@ class _Stages:
         n, size = work.orders.shape[1], self.protocol.batch_size
         sizes = self.batch_sizes(n)
         alive = bool(self.recorder.finite.any())
+        self.recorder.note_precision(self.protocol.precision)
         while (first := self.losses.shape[1]) < len(sizes):
             last = min(first + self.chunk, len(sizes))
             begin = time.perf_counter()

@@ -13,7 +13,7 @@ from pathlib import Path
 from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.networks import Candidate, Member, Network, Parameters, Spec
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_some_tensors, reason_of, write_file
+from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_some_tensors, reason_of, write_file
 
 from .checkpoint import key_of
 
@@ -101,7 +101,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     if phase not in PHASES:
         raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
     prefix = f"{candidate.name}/{seed}/"
-    for path in sorted((Path(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
+    for path in sorted((expanded(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
             metadata, parameters = read_some_tensors(path, FORMAT, prefix)
             if not parameters:

@@ -52,6 +52,9 @@ class Step:
     Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014).
     """
 
+    most_channels = checks.MOST_CHANNELS
+    """Channels that images may have in front of a convolutional stem."""
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

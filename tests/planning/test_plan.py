@@ -37,7 +37,8 @@ CPU = Machine("cpu", 2**34)
 
 
 def plan(protocol: Protocol, spec: Spec = DIGITS, engine: str = "stack", machine: Machine = CPU) -> tuple[Group, ...]:
-    return make_groups(protocol, spec, 5000, 5000, engine, machine)
+    definite = protocol.replace(precision="fp32") if protocol.precision == "auto" else protocol
+    return make_groups(definite, spec, 5000, 5000, engine, machine)
 
 
 @pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
@@ -292,6 +293,8 @@ def test_a_printed_plan_fits_80_columns() -> None:
         {"predicted_bytes": 1e9},
         {"predicted_seconds": "soon"},
         {"engine": "fast"},
+        {"precision": "auto"},
+        {"precision": "bf16"},
         {"members": []},
         {"members": [["8", "0"]]},
         {"members": [["8", 0], ["8-8", 0]]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 import atras
+from atras.engines import has_bf16
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
+from atras.kernels import backends
 from atras.running import orchestrator
 from atras.search import resume, search
 from atras.storage import atomic_write
@@ -43,6 +46,30 @@ def test_a_round_that_was_gone_on_with_by_hand_is_taken_as_it_is(
     assert orchestrator.resume(stopped / "round-2").run["status"] == "finished"
     resume(stopped)
     assert (stopped / "search.json").read_text() == (found[1] / "search.json").read_text()
+
+
+def test_what_is_left_of_a_search_may_train_in_another_precision(stopped: Path) -> None:
+    record = json.loads((stopped / "search.json").read_text())
+    with pytest.raises(InputError, match="expected the recorded protocol, got another precision"):
+        resume(stopped, PROTOCOL.replace(precision="fp64"))
+    resume(stopped, PROTOCOL.replace(precision="fp32"))
+    content = json.loads((stopped / "search.json").read_text())
+    assert (content["status"], content["protocol"]) == ("finished", record["protocol"])
+    asked = [atras.read(stopped / f"round-{number}").run["protocol"]["precision"] for number in range(1, 5)]
+    assert asked == ["auto", "fp32", "fp32", "fp32"]
+
+
+@pytest.mark.skipif(not has_bf16(), reason="no bf16 in this processor")
+def test_a_search_in_bf16_goes_on_where_there_is_no_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, execution = PROTOCOL.replace(precision="bf16"), Execution(device="cpu", engine="fused")
+    asked = itertools.count()
+    with pytest.raises(Interrupted):
+        search(protocol, execution, 80, tmp_path, stop=lambda: next(asked) > 2)
+    lacking = backends.Bf16(False, False, "this processor has neither AVX512-BF16 nor AMX")
+    monkeypatch.setattr(backends, "bf16_on_cpu", lambda *_: lacking)
+    results = resume(tmp_path)
+    assert results.metrics["precision"].unique().to_list() == ["fp32"]
+    assert json.loads((tmp_path / "search.json").read_text())["status"] == "finished"
 
 
 def test_a_finished_round_that_lost_its_table_is_refused(found: tuple[atras.Results, Path], tmp_path: Path) -> None:
