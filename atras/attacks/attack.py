@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
@@ -60,6 +60,20 @@ class Passes(NamedTuple):
         return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
 
 
+class Progress(Protocol):
+    """Keeps an attack under way: one that takes long may go on in another process.
+
+    Args:
+        state: tensors by name, as they were given to `step` in the process before; empty at the beginning.
+    """
+
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Told between two steps how to get the state; may raise, to stop the attack there."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Starting values of an attack on some images.
@@ -69,12 +83,14 @@ class Start:
         draw: random starts; None for those of the first test images.
         targets: int64 [B] or [M, B]; only for target `random`.
         classes: int64 [K], ascending, the classes that occur, which alone are aimed at; None for all.
+        progress: where the attack stands; None for an attack from its beginning, which nobody stops.
     """
 
     clean_logits: Tensor | None = None
     draw: Draw | None = None
     targets: Tensor | None = None
     classes: Tensor | None = None
+    progress: Progress | None = None
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""

@@ -237,8 +237,10 @@ def _fetch(name: str) -> str:
     logging.getLogger(__name__).info("downloading %s into %s", name, _place(name))
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        # Below the cache, so that the finished files can be renamed into place.
-        with tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir()) as folder:
+        # Below the cache, so that the finished files can be renamed into place. On NFS a file that is still open stays
+        # under another name, with which the folder cannot be deleted: the data are there nevertheless.
+        temporary = tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir(), ignore_cleanup_errors=True)
+        with temporary as folder:
             with _limited(), _quiet_off_a_terminal():
                 _download(dataset, name, folder)
             _move_into_place(name, Path(folder))

@@ -6,7 +6,8 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows
+from .progress import PREFIX
+from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
 from .transfer import PHASES, Part, Transfer
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "GAP_IMAGES",
     "GAP_STEPS",
     "PHASES",
+    "PREFIX",
     "Counter",
     "Evaluator",
     "Figures",
@@ -30,4 +32,5 @@ __all__ = [
     "Survivors",
     "Transfer",
     "cautions",
+    "examples_kept",
 ]

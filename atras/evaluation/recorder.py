@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
 """Columns of `metrics` on how far an attack moved the images that it had to turn."""
 
 EXAMPLES = 8
-"""Test images that frame `examples` shows: the first ones of every class in turn."""
+"""Most test images that frame `examples` shows: the first ones of every class in turn."""
+
+EXAMPLES_BYTES = 2**28
+"""Most bytes of all pictures in frame `examples`: it is read whole."""
 
 BALANCED = {
     "attacked_accuracy_after_white_box": "balanced_accuracy_after_white_box",
@@ -32,6 +36,16 @@ BALANCED = {
 """Columns of the table that have one beside them with the mean over classes."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
+
+
+def examples_kept(candidates: int, image_shape: Sequence[int]) -> int:
+    """First test images that frame `examples` shows for each of so many candidates.
+
+    Args:
+        candidates: of the run.
+        image_shape: (C, H, W): a byte a pixel for the image and one for its signs, in each of two phases.
+    """
+    return min(EXAMPLES, EXAMPLES_BYTES // (4 * candidates * math.prod(image_shape)))
 
 
 @dataclass
@@ -83,6 +97,7 @@ class Recorder:
         device: where they are.
         backend: engine and backend of the attack, for the rows.
         first_seed: of which examples are kept.
+        examples: first test images of which they are.
     """
 
     def __init__(
@@ -93,15 +108,18 @@ class Recorder:
         device: torch.device,
         backend: str,
         first_seed: int,
+        examples: int = EXAMPLES,
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
         self.first_seed = first_seed
-        self.shown = of_each_class(data.test.labels, EXAMPLES).tolist()
+        self.shown = of_each_class(data.test.labels, examples).tolist()
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
         self.rows = Rows()
         self.phase = "trained"
+        self.seconds_before = 0.0
+        """Seconds that an earlier process spent in what is timed next."""
         self.precision = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,7 +237,8 @@ class Recorder:
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.note_time(phase, time.perf_counter() - start)
+        self.note_time(phase, self.seconds_before + time.perf_counter() - start)
+        self.seconds_before = 0.0
 
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""

@@ -16,8 +16,8 @@ from atras.storage import expanded, near_misses, read_regular
 from .options import REMOVED, SETTINGS, Loaded, execution_fields, preset_fields, protocol_fields
 from .protocol import Execution, Protocol
 
-MAX_BYTES = 16 * 2**20
-"""Largest run.json accepted: a plan of a large population takes some hundred kilobytes."""
+MAX_BYTES = 2**26
+"""Largest run.json accepted: a plan takes some hundred bytes a member, and a session a kilobyte or two."""
 
 MAX_TOML_BYTES = 2**20
 """Largest run.toml accepted: it is written by hand."""

@@ -175,8 +175,8 @@ class Execution(Options):
         float,
         Option(
             "seconds between checkpoints", number_from(0, 1e6), metavar="SECONDS", default="30, or more",
-            meaning="Of a group in training, if writing them takes no more than 2 % of that; less often otherwise. 0 "
-            "for as often as can be.",
+            meaning="Of a group in training or under attack, if writing them takes no more than 2 % of that; less "
+            "often otherwise. 0 for as often as can be.",
         ),
     ] = 30.0  # fmt: skip
 

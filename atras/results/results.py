@@ -13,13 +13,14 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
+from atras.experiment import MAX_BYTES
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 
-MAX_JSON_BYTES = 2**26
-"""Largest run.json that is read."""
+MAX_JSON_BYTES = MAX_BYTES
+"""Largest run.json that is read, and written."""
 
 _HEADLINES = ("attacked_accuracy_after_white_box", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
@@ -161,12 +162,18 @@ def run_json(run: Mapping[str, Any]) -> bytes:
     """The content of run.json, with its checksum.
 
     Raises:
-        InputError: if it holds what JSON has no form for.
+        InputError: if it holds what JSON has no form for, or more than can be read back.
     """
     try:
-        return json_with_checksum(run)
+        content = json_with_checksum(run)
     except (TypeError, ValueError) as error:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise InputError(
+            f"run.json: expected at most {MAX_JSON_BYTES} bytes, which can be read back, got {len(content)}; split the "
+            "candidates or seeds over runs"
+        )
+    return content
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from atras.data import DATASETS
 from atras.engines import DTYPES, ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
@@ -23,8 +24,9 @@ from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
 
-from .all_pairs import transfer_rows
-from .defence_source import defence_source
+from .all_pairs import forget_transfer, transfer_rows
+from .data_place import DataPlace, RecordedData
+from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
 from .prepare import (
@@ -38,7 +40,7 @@ from .prepare import (
     unfit,
 )
 from .progress import Reporter
-from .task import DataPlace, GroupTask, Surroundings
+from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
 
@@ -52,6 +54,7 @@ def run(
     config_plan: Mapping[str, Any] | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -63,6 +66,7 @@ def run(
         config_plan: the plan that an earlier run recorded, to be repeated.
         startup_seconds: time that the caller spent before this call, for `run.json`.
         stop: asked about once a second whether to stop.
+        place: where the data are, if not where the protocol and the execution say.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
@@ -74,16 +78,18 @@ def run(
     start = time.perf_counter()
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
-    prepared = prepare(protocol, execution, config_plan)
+    place = place or DataPlace.of(protocol, execution)
+    prepared = prepare(protocol, execution, config_plan, place.load)
     device, data, spec, plan = prepared
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+        "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
         "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def resume(
@@ -94,6 +100,7 @@ def resume(
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -101,11 +108,12 @@ def resume(
 
     Args:
         directory: the run's folder.
-        protocol: None for the recorded one; another is refused, but for its precision: what is unfinished then trains
-            in that.
+        protocol: None for the recorded one; another is refused, but for its precision (what is unfinished then trains
+            in that) and for a path of the data where the same ones are.
         execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
-        reporter, startup_seconds, stop: as `run`.
+        reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
+            from here or from its folder, and wherever they are named now: their checksums decide.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -121,18 +129,20 @@ def resume(
     check_same(kept, protocol)
     wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
     before = Execution(**loaded.execution_fields)
-    protocol, execution = kept, execution or before
+    execution = execution or before
+    place = place or DataPlace.of(protocol or kept, execution)
+    protocol = kept
     if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared = _reopen(folder, lock, protocol, execution, before, wish)
+        writer, prepared, place = _reopen(folder, lock, protocol, execution, before, wish, place)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -151,7 +161,10 @@ def recorded(directory: str | Path) -> Loaded:
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
-    """Refuse to go on under another protocol. Of the precision only the type of the networks' numbers must stay.
+    """Refuse to go on under another protocol.
+
+    Of the precision only the type of the networks' numbers must stay; a path of the data may be another, as their
+    checksums are compared later.
 
     Args:
         recorded: that of what is to be gone on with.
@@ -161,32 +174,40 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     Raises:
         InputError: if it is another; the fields that differ are named.
     """
-    if given is None or given == recorded:
-        return
-    if (
-        DTYPES[given.precision] == DTYPES[recorded.precision]
-        and given.replace(precision=recorded.precision) == recorded
-    ):
+    if given is None:
         return
     old, new = recorded.to_dict(), given.to_dict()
+    if not {recorded.dataset, given.dataset} <= set(DATASETS):
+        new["dataset"] = old["dataset"]
+    if DTYPES[given.precision] == DTYPES[recorded.precision]:
+        new["precision"] = old["precision"]
     shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
+    if not shown:
+        return
     raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
 def _reopen(
-    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution, wish: str | None
-) -> tuple[Writer, Prepared]:
-    """The run's folder as it was left, with a plan for this machine.
+    folder: Path,
+    lock: Lock,
+    protocol: Protocol,
+    execution: Execution,
+    before: Execution,
+    wish: str | None,
+    place: DataPlace,
+) -> tuple[Writer, Prepared, DataPlace]:
+    """The run's folder as it was left, with a plan for this machine, and where its data are now.
 
     Args:
         folder, lock, protocol: the run's.
         execution, before: as asked for now, and as recorded.
         wish: another precision than the protocol's, for what is left.
+        place: where the data are said to be.
     """
-    here = device, data, spec = load_data(protocol, execution)
     run = read_run(folder)
-    if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
-        raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
+    places = run.get("data_places")
+    found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
+    here = device, data, spec = load_data(protocol, execution, found.load)
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     done = [old.groups[index] for index in finished]
@@ -222,10 +243,10 @@ def _reopen(
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
         "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
-        "warnings": warnings,
+        "data_places": found.place.remembered(folder, places), "warnings": warnings,
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
-    return writer, prepared
+    return writer, prepared, found.place
 
 
 def _asked_anew(execution: Execution, before: Execution, wish: str | None, old: Plan) -> str:
@@ -271,6 +292,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
+        data_place: DataPlace,
         protocol: Protocol,
         execution: Execution,
         writer: Writer,
@@ -279,7 +301,7 @@ class _Run:
         start: float,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
-        self.protocol, self.execution = protocol, execution
+        self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
@@ -298,6 +320,8 @@ class _Run:
                 self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
+            if self.writer.directory is not None:
+                forget_source(self.writer.directory)
             if self.protocol.transfer:
                 self.transfer()
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
@@ -338,7 +362,7 @@ class _Run:
             index=index,
             total=len(self.plan.groups),
             device=self.device,
-            data=DataPlace.of(asked, execution),
+            data=self.data_place,
             folder=self.writer.directory,
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
@@ -361,6 +385,8 @@ class _Run:
             self.writer.update({"warnings": [*self.writer.run.get("warnings", ()), told]})
         else:
             self.writer.append(rows)
+        if self.writer.directory is not None:
+            forget_transfer(self.writer.directory)
 
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -37,8 +37,10 @@ from atras.planning import (
 )
 from atras.torch_state import threads
 
+from .data_place import DataPlace
 from .defence_source import source_candidate
-from .task import DataPlace
+
+Load = Callable[[torch.device], Dataset]
 
 
 class Prepared(NamedTuple):
@@ -72,13 +74,22 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
     return prepare(protocol, execution, config_plan).lines()
 
 
-def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    load: Load | None = None,
+) -> Prepared:
     """Choose the device, load the data on it, and plan or take the recorded plan.
+
+    Args:
+        protocol, execution, config_plan: as `run`.
+        load: as `load_data`.
 
     Raises:
         InputError: as `run`.
     """
-    here = load_data(protocol, execution)
+    here = load_data(protocol, execution, load)
     if config_plan is None:
         return Prepared(*here, _plan(protocol, execution, *here))
     recorded = Plan.from_dict(dict(config_plan), protocol)
@@ -108,15 +119,19 @@ def unfit(
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
 
-def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
+def load_data(protocol: Protocol, execution: Execution, load: Load | None = None) -> tuple[torch.device, Dataset, Spec]:
     """Choose the device, load the data on it, and see what networks they take.
+
+    Args:
+        protocol, execution: as `run`.
+        load: loads the data on a device; None for those that the protocol and the execution name.
 
     Raises:
         InputError: as `run`.
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    data = DataPlace.of(protocol, execution).load(device)
+    data = (load or DataPlace.of(protocol, execution).load)(device)
     protocol.check_classes(data.occurring.tolist())
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 

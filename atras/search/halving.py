@@ -128,7 +128,7 @@ class Record:
             "budget": budget, "spent": 0, "rank_by": rank_by,
             "train_share": TRAIN_SHARE, "hold_out": "stratified", "warnings": [],
             "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
-            "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
+            "execution": execution.to_dict(), "data": None, "data_places": [], "selection_sha256": None, "rounds": [],
         })  # fmt: skip
 
     @classmethod
@@ -190,10 +190,16 @@ class Record:
         """Replace search.json.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: if it cannot be written, or could not be read back.
         """
         self.content["status"] = status
-        write_file(self.folder / SUMMARY, [json_with_checksum(self.content)])
+        content = json_with_checksum(self.content)
+        if len(content) > MAX_BYTES:
+            raise InputError(
+                f"{SUMMARY}: expected at most {MAX_BYTES} bytes, which can be read back, got {len(content)}; search "
+                "fewer candidates"
+            )
+        write_file(self.folder / SUMMARY, [content])
 
     def _entry(self, number: int, ranked: object) -> dict[str, Any]:
         return {"folder": self.round_folder(number).name, **self.parts[number - 1]._asdict(), "ranking": ranked}

@@ -58,7 +58,9 @@ def search(
     folder = expanded(out)
     one_of("rank_by", rank_by, RANK_BY)
     record = Record.new(folder, protocol, execution, budget, rank_by)
-    selection = hold_out(record) if len(record.parts) > 1 else None
+    place = running.DataPlace.of(protocol, execution)
+    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
         record.write("running")
@@ -66,7 +68,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, place).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -90,7 +92,8 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused, but for its precision: what is left trains in that.
+        protocol: None for the recorded one; another is refused, but for its precision (what is left trains in that) and
+            for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -114,12 +117,13 @@ def resume(
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
-        if len(record.parts) > 1:
-            restore(record, execution or record.execution)
+        execution = execution or record.execution
+        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
         own = record.protocol.precision
         wish = None if protocol is None or protocol.precision == own else protocol.precision
-        return _Search(record, execution or record.execution, reporter, stop, wish).go()
+        return _Search(record, execution, reporter, stop, place, wish).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -183,9 +187,11 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        place: running.DataPlace,
         wish: str | None = None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+        self.place = place
         self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
@@ -221,12 +227,14 @@ class _Search:
             for line in self.record.content["warnings"] if number == 1 else ():
                 reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
             if not (folder / "run.json").exists():
-                return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
-            running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
+            running.check_same(recorded, protocol, f"{folder} is no round of this search")
             asked = recorded.replace(precision=self.wish) if self.wish else None
-            return running.resume(folder, asked, self.execution, reporter=reporter, stop=self.stop)
+            return running.resume(folder, asked, self.execution, **arguments)
         finally:
             reporter.close()
 

@@ -13,6 +13,7 @@ from .atomic_write import (
     Lock,
     new_folder,
     refuse_special,
+    remove_file,
     remove_partials,
     take_folder,
     unwritable,
@@ -23,14 +24,23 @@ from .checksum import BLANK, JSON_MARK, check_checksum, json_with_checksum, with
 from .paths import expanded, names_in, near, near_misses
 
 if TYPE_CHECKING:
-    from .safetensors_file import TENSOR_ERRORS, Content, pack_tensors, read_some_tensors, read_tensors, reason_of
+    from .safetensors_file import (
+        DTYPES,
+        TENSOR_ERRORS,
+        Content,
+        pack_tensors,
+        read_some_tensors,
+        read_tensors,
+        reason_of,
+    )
 else:
     __getattr__ = lazy_exports(
-        __name__, safetensors_file="TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
+        __name__, safetensors_file="DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
     )
 
 __all__ = [
     "BLANK",
+    "DTYPES",
     "JSON_MARK",
     "LOCK",
     "SEARCH",
@@ -54,6 +64,7 @@ __all__ = [
     "read_tensors",
     "reason_of",
     "refuse_special",
+    "remove_file",
     "remove_partials",
     "take_folder",
     "unwritable",

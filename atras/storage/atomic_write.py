@@ -21,6 +21,9 @@ except ImportError:  # not a POSIX system
 
 LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems that sync no folders answer, as some network ones do; of a file it is an error like any other."""
+
 PARTIAL = ".partial"
 SEARCH = "search.json"
 """The record of a search: where it lies is no place for a run."""
@@ -80,10 +83,28 @@ def _write_all(descriptor: int, content: memoryview) -> None:
         content = content[taken:]
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        InputError: if it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected to delete it: {error.strerror or error}; make its folder writable"
+        ) from error
+
+
 def _sync_folder(folder: Path) -> None:
+    """Have the system keep a rename; a file system that syncs no folders is left to do so in its own time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import atras
@@ -177,17 +178,36 @@ def test_other_held_out_images_are_refused_and_lost_ones_made_anew(
 
 def test_other_data_under_the_same_name_are_refused(stopped: Path) -> None:
     change(stopped, data={"x_train": "0"})
-    with pytest.raises(InputError, match="digits: expected the data that the search began with, found others"):
+    with pytest.raises(InputError, match=r"digits: expected the data that the run began with, .*found others in"):
         resume(stopped)
 
 
-def test_a_round_of_a_search_that_was_moved_is_refused(stopped: Path, tmp_path: Path) -> None:
+def test_a_search_that_was_moved_goes_on_in_the_midst_of_a_round(
+    stopped: Path, found: tuple[atras.Results, Path], tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         resume(stopped, stop=lambda: True)
+    (round_,) = stopped.glob("round-2")
+    assert json.loads((round_ / "run.json").read_text())["status"] == "interrupted"
     there = stopped.rename(tmp_path / "there")
-    with pytest.raises(InputError, match=r"another dataset .* is no round of this search, or the search was moved"):
-        resume(there)
-    resume(there.rename(stopped))
+    assert resume(there).table.equals(found[0].table)
+
+
+def test_a_search_on_a_file_goes_on_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    (home / "d").mkdir(parents=True)
+    away.mkdir()
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3
+    np.savez(home / "d" / "m.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    protocol = PROTOCOL.replace(dataset="d/m.npz", train_size="all", test_size="all", epochs=4, adversarial_epochs=0)
+    monkeypatch.chdir(home)
+    for budget in (24, 48):  # of one round, and of two
+        with pytest.raises(Interrupted):
+            search(protocol, CPU, budget, f"out-{budget}", stop=lambda: True)
+        monkeypatch.chdir(away)
+        assert resume(home / f"out-{budget}").run["status"] == "finished"
+        monkeypatch.chdir(home)
 
 
 @pytest.mark.parametrize("start", [resume, lambda folder: search(PROTOCOL, CPU, 80, folder.parent / "new")])
