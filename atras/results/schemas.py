@@ -191,8 +191,8 @@ FRAMES: dict[str, str] = {
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
     "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
-    "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 candidates, none "
-    "from 342).",
+    "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
+    "candidates, none from 342).",
 }
 """The meaning of a row of each frame."""
 
