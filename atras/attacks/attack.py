@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from atras.checks import number, one_of
+from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
-from atras.registry import UNSPELLED, changed, spell
+from atras.registry import UNSPELLED, accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,20 @@ class Passes(NamedTuple):
         return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
 
 
+class Progress(Protocol):
+    """Keeps an attack under way: one that takes long may go on in another process.
+
+    Args:
+        state: tensors by name, as they were given to `step` in the process before; empty at the beginning.
+    """
+
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Told between two steps how to get the state; may raise, to stop the attack there."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Starting values of an attack on some images.
@@ -68,11 +82,13 @@ class Start:
         clean_logits: [M, B, Y] of the images, where they are known already.
         draw: random starts; None for those of the first test images.
         targets: int64 [B] or [M, B]; only for target `random`.
+        progress: where the attack stands; None for an attack from its beginning, which nobody stops.
     """
 
     clean_logits: Tensor | None = None
     draw: Draw | None = None
     targets: Tensor | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +174,8 @@ class Attack(ABC):
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
     def __post_init__(self) -> None:
+        accept_forms(self)
+        object.__setattr__(self, "bounds", plain(self.bounds))
         if self.epsilon is not None:
             number("epsilon", self.epsilon, 0.0, 1.0)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atras.checks import number, one_of, whole
@@ -76,11 +77,18 @@ class DeepFool(Attack):
         shape = (*leave.shape, *images.shape[-3:])
         state = _State(images.expand(shape), torch.zeros(shape, dtype=images.dtype, device=images.device), clean_logits)
         active = (clean_logits.argmax(-1) == leave) & clean_logits.isfinite().all(-1)
-        for _ in range(self.steps):
+        progress, done = start.progress, 0
+        if progress is not None and progress.state:
+            kept = progress.state
+            done, active = int(kept["done"]), kept["active"].clone()
+            state.change, state.logits = kept["change"].clone(), kept["logits"].clone()
+        for step in range(done, self.steps):
             if not active.any():
                 break
             self._cross(networks, state, leave, order, active)
             active &= (state.logits.argmax(-1) == leave) & state.logits.isfinite().all(-1)
+            if progress is not None:
+                progress.step(partial(state.tensors, active, step + 1))
         none = torch.zeros(len(leave), dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -144,3 +152,9 @@ class _State:
 
     def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
         self.images, self.change, self.logits = images, change, logits.clone()
+
+    def tensors(self, active: Tensor, done: int) -> dict[str, Tensor]:
+        """All that the iterations go on from: images that are still to move [M, B], and iterations done, besides."""
+        import torch
+
+        return {"change": self.change, "logits": self.logits, "active": active, "done": torch.tensor(done)}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from atras.checks import number, truth, whole
 
-from .attack import Attack, Attacked, Draw, Passes, Start, nowhere
+from .attack import Attack, Attacked, Draw, Passes, Progress, Start, nowhere
 from .random_starts import starts
 
 if TYPE_CHECKING:
@@ -24,6 +22,51 @@ class _Kept(NamedTuple):
 
     images: Tensor
     logits: Tensor | None
+
+
+@dataclass
+class _Way:
+    """Where the attack stands.
+
+    Args:
+        counts: int64 [2, M], NaN and zero gradients so far.
+        no_gradient: bool [M, B], images that had no gradient so far.
+        restart, step: finished ones; steps are of the restart under way.
+        x: [M, B, C, H, W], [B, C, H, W] at the start; None between two restarts.
+        best: of all points so far.
+    """
+
+    counts: Tensor
+    no_gradient: Tensor
+    restart: int = 0
+    step: int = 0
+    x: Tensor | None = None
+    best: _Kept | None = None
+
+    @classmethod
+    def begun(cls, members: int, images: Tensor) -> _Way:
+        """The state at the beginning of an attack on images [..., B, C, H, W]."""
+        import torch
+
+        counts = torch.zeros(2, members, dtype=torch.int64, device=images.device)
+        return cls(counts, torch.ones(members, images.shape[-4], dtype=torch.bool, device=images.device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state between two steps, for `load`."""
+        import torch
+
+        numbers = torch.tensor([self.restart, self.step])
+        known = {"counts": self.counts, "no_gradient": self.no_gradient, "numbers": numbers, "x": self.x}
+        if self.best is not None:
+            known |= {"images": self.best.images, "logits": self.best.logits}
+        return {name: values for name, values in known.items() if values is not None}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `tensors`."""
+        self.restart, self.step = tensors["numbers"].tolist()
+        self.counts, self.no_gradient, self.x = (tensors[name].clone() for name in ("counts", "no_gradient", "x"))
+        if "images" in tensors:
+            self.best = _Kept(tensors["images"], tensors.get("logits"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +119,6 @@ class PGD(Attack):
         return 2.5 * self.strength / self.steps if self.step_size is None else self.step_size
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
-        import torch
 
         self.check(images, start)
         clean_logits = start.clean_logits
@@ -84,23 +126,23 @@ class PGD(Attack):
             clean_logits = networks.logits(images)
         chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
-        counts = torch.zeros(2, len(networks.members), dtype=torch.int64, device=images.device)
-        no_gradient = torch.ones(len(networks.members), images.shape[-4], dtype=torch.bool, device=images.device)
-        ways = (
-            self._ascend(networks, images, chosen, draw(i) if self.random_start else None, counts, no_gradient)
-            for i in range(self.restarts)
-        )
-        best = reduce(lambda old, new: self._better_of(networks, old, new, chosen), chain.from_iterable(ways))
+        way = _Way.begun(len(networks.members), images)
+        progress = start.progress
+        if progress is not None and progress.state:
+            way.load(progress.state)
+        while way.restart < self.restarts:
+            self._ascend(networks, images, chosen, way, draw, progress)
+        best = cast(_Kept, way.best)  # there is at least one restart
         return Attacked(
             images=images,
             clipped=best.images,
             labels=chosen,
             clean_logits=clean_logits,
             logits=best.logits,
-            nan_gradients=counts[0],
-            zero_gradients=counts[1],
+            nan_gradients=way.counts[0],
+            zero_gradients=way.counts[1],
             gradients=self.steps * self.restarts,
-            no_gradient=no_gradient,
+            no_gradient=way.no_gradient,
         )
 
     def _ascend(
@@ -108,30 +150,37 @@ class PGD(Attack):
         networks: Classifier,
         images: Tensor,
         labels: Tensor,
-        start: Tensor | None,
-        counts: Tensor,
-        no_gradient: Tensor,
-    ) -> Iterator[_Kept]:
-        """What there is to choose from on the way from one start.
-
-        NaN and zero gradients are added to counts [2, M]; images that had a gradient leave no_gradient [M, B].
-        """
+        way: _Way,
+        draw: Draw,
+        progress: Progress | None,
+    ) -> None:
+        """All steps that are left from the start that is under way, of which the best point is kept."""
         import torch
 
         from atras.kernels import fgsm
 
         lowest = (images - self.strength).clamp(min=self.bounds[0])
         highest = (images + self.strength).clamp(max=self.bounds[1])
-        x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
-        for _ in range(self.steps):
-            gradients, logits = networks.gradient(x, labels)
+        if way.x is None:
+            start = draw(way.restart) if self.random_start else None
+            way.x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
+        while way.step < self.steps:
+            gradients, logits = networks.gradient(way.x, labels)
             if self.keeps_best:
-                yield _Kept(x.expand(gradients.shape), logits)
-            x, *left_alone = fgsm(x, gradients, self.length, bounds=self.bounds, direction=self.direction)
-            x = torch.clamp(x, lowest, highest)
-            counts += torch.stack(left_alone)
-            no_gradient &= nowhere(gradients)
-        yield _Kept(x, None)
+                self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
+            x, *left_alone = fgsm(way.x, gradients, self.length, bounds=self.bounds, direction=self.direction)
+            way.x = torch.clamp(x, lowest, highest)
+            way.counts += torch.stack(left_alone)
+            way.no_gradient &= nowhere(gradients)
+            way.step += 1
+            if progress is not None:
+                progress.step(way.tensors)
+        self._keep(networks, way, _Kept(way.x, None), labels)
+        way.restart, way.step, way.x = way.restart + 1, 0, None
+
+    def _keep(self, networks: Classifier, way: _Way, new: _Kept, labels: Tensor) -> None:
+        """Keep of each image the better one of the best so far and a new one."""
+        way.best = new if way.best is None else self._better_of(networks, way.best, new, labels)
 
     def _better_of(self, networks: Classifier, old: _Kept, new: _Kept, labels: Tensor) -> _Kept:
         """Of each image the better one of two; the old one where they are alike."""

@@ -35,6 +35,7 @@ class BatchCopies(Defence):
     name = "batch"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attack, Attack):
             raise InputError(f"batch: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack.target != "none" or self.attack.label_source != "true":
