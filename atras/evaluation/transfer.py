@@ -219,7 +219,7 @@ class Transfer:
         evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
         return [
             (evaluator.attack(self._attack, "test", chunk, images, labels).clipped, labels)
-            for chunk, images, labels in evaluator.chunks("test", most=first + span, first=first)
+            for chunk, images, labels in evaluator.chunks("test", first=first, last=first + span)
         ]
 
 

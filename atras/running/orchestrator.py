@@ -397,7 +397,7 @@ class _Run:
         rows = outcome.rows
         if rows is None:
             return
-        told = cautions(rows, self.data.classes)
+        told = cautions(rows)
         for line in told:
             self.reporter.note(line)
         self.writer.append(rows)
