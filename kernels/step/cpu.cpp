@@ -108,7 +108,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   }
   run.group = std::max(16, round_up(spec.batch, 8 * 16) / 8);
   packed.clear(), slopes.clear(), results.clear(), argmax.clear(), hidden.clear(), hidden_slopes.clear();
-  std::size_t widest = 0, g = 0, list = 0, raster = 0;
+  std::size_t widest = 0, g = 0, list = 0, raster = 0, patches = 0;
   for (const Conv& c : stem.convs) {
     const bool last = &c == &stem.convs.back();
     const std::size_t stride = last ? row_stride(stem.features) : c.store_size();
@@ -119,6 +119,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     widest = std::max({widest, c.in_size(), c.store_size(), stem.image_size});
     g = std::max(g, c.result_size());
     list = 32 * 64 * 8;
+    if (patches == 0) patches = 4 * kBlock * std::size_t(round_up(16 * c.in_channels, kLane));
     raster = std::max(raster, (std::size_t(c.in_h) * c.in_w + 32) * kBlock);
   }
   if (!stem.convs.empty()) run.images = a.take<float>(rows * stem.image_size);
@@ -147,6 +148,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     w.raster = a.take<float>(raster);
     w.expanded = a.take<float>(widest + kLane);
     w.lists = a.take<char>(list);
+    w.patches = a.take<float>(patches);
     w.left = a.take<float>(left);
     w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
     w.bytes = a.take<std::uint8_t>(std::max(g, out) + 512);

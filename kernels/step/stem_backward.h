@@ -73,6 +73,7 @@ inline void stem_backward_image(Run& r, int row, float* gradients, const Workspa
     b.argmax = r.argmax[i] ? r.argmax[i] + row * c.result_size() : nullptr;
     b.weights = r.parameters + c.weight;
     b.lists = static_cast<Entry*>(w.lists);
+    b.patches = w.patches;
     if (gradients) {
       add_bias_gradient(c, w.g, gradients + c.bias);
       b.x = input_of(r, i, row, w);
@@ -97,6 +98,8 @@ inline void stem_backward(Run& r, int group, const Workspace& w) {
   if (r.training) {
     gradients = r.partial + group * r.stem->size;
     std::memset(gradients, 0, r.stem->size * sizeof(float));
+  } else if (!r.stem->convs.empty()) {
+    pack_patches(r.stem->convs[0], r.parameters + r.stem->convs[0].weight, w.patches);
   }
   for (int row = first; row < last; ++row) stem_backward_image(r, row, gradients, w);
 }
