@@ -2,11 +2,11 @@
 
     python bench/attacks.py --dataset mnist --members 8 --images 250 --json attacks.json
 
-A few candidates of the preset, evenly from the cheapest to the dearest, are trained by atras for some steps. Then atras,
-in one call for all of them, and the loops of textbook.py, one network after the other, attack the same test images from
-the same random starts. A first step must move the same pixels the same way, and all steps must leave every network the
-same accuracy, or nothing is timed and the exit status is 1. Then all attack in turn, round after round; figures are
-medians, and a ratio is taken within a round.
+A few candidates of the preset, evenly from the cheapest to the dearest, are trained by atras for some steps. Then
+atras, in one call for all of them, and the loops of textbook.py, one network after the other, attack the same test
+images from the same random starts. A first step must move the same pixels the same way, and all steps must leave every
+network the same accuracy, or nothing is timed and the exit status is 1. Then all attack in turn, round after round;
+figures are medians, and a ratio is taken within a round.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ACCURACY = 0.02
 
 
 class Case(NamedTuple):
-    """What is attacked: the population, the engines of atras, its trained networks in textbook PyTorch by memory format,
+    """What is attacked: the population, the engines of atras, their trained networks in PyTorch by the name of the loop,
     images [B, C, H, W], labels [B], and starts [B, C, H, W], uniform in [-1, 1)."""
 
     population: Population
