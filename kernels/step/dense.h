@@ -14,22 +14,32 @@ constexpr int kTileRows = 6;
 template <class P, int R, int N, class Done>
 ATRAS_INLINE void product_tile(int depth, const typename P::Element* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
                                const float* b, std::ptrdiff_t b_row, const Done& done, int row, int column) {
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < N; ++v) done.soon(row + r, column + v * V);
   vf sum[R][N];
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) sum[r][v] = vf{};
-  for (int k = 0; k < depth; ++k, a += a_k, b += b_row) {
-    vf right[N];
+  const auto add = [&](int count) ATRAS_LAMBDA {
+    for (int k = 0; k < count; ++k, a += a_k, b += b_row) {
+      vf right[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) right[v] = load(b + v * V);
+      for (int v = 0; v < N; ++v) right[v] = load(b + v * V);
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r)
+      for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) sum[r][v] = P::add(sum[r][v], a + r * a_row, right[v]);
+        for (int v = 0; v < N; ++v) sum[r][v] = P::add(sum[r][v], a + r * a_row, right[v]);
+    }
+  };
+  if constexpr (Done::kFetches) {
+    const int few = depth / (R * N);
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < N; ++v) {
+        done.soon(row + r, column + v * V);
+        add(few);
+      }
+    depth -= few * R * N;
   }
+  add(depth);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -88,7 +98,12 @@ ATRAS_INLINE void update_vector(const Update& u, float* parameter, float* first,
   v = v * 0.999f + gradient * gradient * 0.001f;
   store(first, m);
   store(second, v);
+#if defined(__AVX512F__)
+  const vf y = reciprocal_root(v);
+  store(parameter, load(parameter) - u.learning_rate * m * y * reciprocal(1.0f + u.floor * y));
+#else
   store(parameter, load(parameter) - u.learning_rate * m / (root(v) + u.floor));
+#endif
 }
 
 inline void update_at(const Run& r, std::size_t at, vf gradient) {
@@ -155,7 +170,7 @@ struct WriteOutputs {
   float* to;
   std::ptrdiff_t stride;
   const float* bias;
-  ATRAS_INLINE void soon(int, int) const {}
+  static constexpr bool kFetches = false;
   ATRAS_INLINE void operator()(int out, int column, vf value) const {
     store(to + out * stride + column, value + bias[out]);
   }
@@ -178,7 +193,7 @@ struct WriteGradient {
   float* to;
   std::ptrdiff_t stride;
   const float* slope;
-  ATRAS_INLINE void soon(int, int) const {}
+  static constexpr bool kFetches = false;
   ATRAS_INLINE void operator()(int row, int column, vf value) const {
     const std::ptrdiff_t at = row * stride + column;
     store(to + at, slope ? value * load(slope + at) : value);
@@ -211,6 +226,7 @@ struct UpdateWeights {
   const Run& r;
   std::size_t from;
   std::ptrdiff_t stride;
+  static constexpr bool kFetches = true;
   ATRAS_INLINE void soon(int row, int column) const {
     const std::size_t at = from + row * stride + column;
     __builtin_prefetch(r.parameters + at, 1);
