@@ -221,12 +221,23 @@ void Step::head_backward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
   for (int layer = int(run.member->dense.size()) - 1; layer >= 0; --layer) {
     const Dense& d = run.member->dense[layer];
-    if (layer > 0 || !stem_.convs.empty() || !run.training)
-      spread(threads, panels_of(d.in_padded()) * chunks_of(run.rows_padded()), slot,
-             [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); });
-    if (run.training)
-      spread(threads, panels_of(d.in_padded()) * chunks_of(d.out), slot,
-             [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); });
+    const bool pass_on = layer > 0 || !stem_.convs.empty() || !run.training;
+    const int panels = panels_of(d.in_padded());
+    const auto gradient = [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); };
+    const auto update = [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); };
+    const int gradients = pass_on ? panels * chunks_of(run.rows_padded()) : 0;
+    const int updates = run.training ? panels * chunks_of(d.out) : 0;
+    if (threads > 1) {
+      spread(threads, gradients, slot, gradient);
+      spread(threads, updates, slot, update);
+    } else {  // a panel's weights are updated while they are still in cache, for no other panel's gradient reads them
+      slot.with_workspace([&](const Workspace& w) {
+        for (int panel = 0; panel < panels; ++panel) {
+          for (int item = panel; item < gradients; item += panels) gradient(item, w);
+          for (int item = panel; item < updates; item += panels) update(item, w);
+        }
+      });
+    }
     std::swap(run.gradient, run.next_gradient);
   }
 }
