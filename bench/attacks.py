@@ -43,7 +43,7 @@ ACCURACY = 0.02
 
 
 class Case(NamedTuple):
-    """What is attacked: the population, the engines of atras, their trained networks in PyTorch by the name of the loop,
+    """What is attacked: the population, the engines of atras, their networks in PyTorch by the name of the loop,
     images [B, C, H, W], labels [B], and starts [B, C, H, W], uniform in [-1, 1)."""
 
     population: Population
