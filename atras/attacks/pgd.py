@@ -169,7 +169,7 @@ class PGD(Attack):
             if self.keeps_best:
                 self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
             x, *left_alone = fgsm(way.x, gradients, self.length, bounds=self.bounds, direction=self.direction)
-            way.x = torch.clamp(x, lowest, highest)
+            way.x = torch.clamp(x, lowest, highest, out=x)  # new memory costs more than the clamp
             way.counts += torch.stack(left_alone)
             way.no_gradient &= nowhere(gradients)
             way.step += 1
