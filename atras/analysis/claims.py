@@ -12,6 +12,7 @@ import polars as pl
 from atras.results import Results
 
 from .paper_tables import LARGE, STATED_RECOVERY, PaperName, own_table, paper_members, rank_correlation
+from .provenance import require_whole
 from .statistics import Interval, bootstrap_mean, depth_means, mean_difference, robust_column
 from .step_timing import measured_steps
 
@@ -51,16 +52,21 @@ class Claim:
     paper_verdict: Verdict = "unresolved"
 
 
-def claims(results: Results, dataset: PaperName | None = None) -> list[Claim]:
+def claims(results: Results, dataset: PaperName | None = None, *, partial: bool = False) -> list[Claim]:
     """Evaluate every claim of the paper on a run.
 
     Args:
         results: a run.
         dataset: whose table of the paper to evaluate them on too; None for that of the run's own data set.
+        partial: also of a run that is not finished, by what is there.
 
     Returns:
         Claims about recovery, robustness, speed and transfer, in this order.
+
+    Raises:
+        InputError: if groups are missing and `partial` is not set.
     """
+    require_whole(results, partial)
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)
     run = results.table
@@ -223,7 +229,8 @@ def _transfers(results: Results) -> Claim:
 
 
 def transfer_effects(results: Results) -> pl.DataFrame:
-    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models.
+    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models,
+    over members that trained.
 
     Returns:
         Columns source, target, seed, larger (whether the target has more parameters), loss (clean accuracy less
@@ -237,6 +244,12 @@ def transfer_effects(results: Results) -> pl.DataFrame:
         names = {"hidden_layers": f"{side}_hidden_layers", "parameters": f"{side}_parameters"}
         rows = rows.join(sizes.rename(names), on=f"{side}_hidden_layers")
     keys = ["target_hidden_layers", "seed", "attack", "epsilon", "label_source"]
+    # A dead network's own attack turns nothing, and its images are no attack on others.
+    trained = results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed")
+    for side in ("source", "target"):
+        rows = rows.join(
+            trained, left_on=[f"{side}_hidden_layers", "seed"], right_on=["hidden_layers", "seed"], how="semi"
+        )
     own = rows.filter(pl.col("source_hidden_layers") == pl.col("target_hidden_layers"))
     rows = rows.join(own.select(*keys, own_loss="loss"), on=keys, nulls_equal=True)
     difference = pl.col("target_parameters") - pl.col("source_parameters")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from atras.checks import number, one_of
+from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
-from atras.registry import UNSPELLED, changed, spell
+from atras.registry import UNSPELLED, accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,20 @@ class Passes(NamedTuple):
         return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
 
 
+class Progress(Protocol):
+    """Keeps an attack under way: one that takes long may go on in another process.
+
+    Args:
+        state: tensors by name, as they were given to `step` in the process before; empty at the beginning.
+    """
+
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Told between two steps how to get the state; may raise, to stop the attack there."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Starting values of an attack on some images.
@@ -68,11 +82,23 @@ class Start:
         clean_logits: [M, B, Y] of the images, where they are known already.
         draw: random starts; None for those of the first test images.
         targets: int64 [B] or [M, B]; only for target `random`.
+        classes: int64 [K], ascending, the classes that occur, which alone are aimed at; None for all.
+        progress: where the attack stands; None for an attack from its beginning, which nobody stops.
     """
 
     clean_logits: Tensor | None = None
     draw: Draw | None = None
     targets: Tensor | None = None
+    classes: Tensor | None = None
+    progress: Progress | None = None
+
+    def of_classes(self, logits: Tensor) -> Tensor:
+        """[..., K], of logits [..., Y] those of the classes that occur."""
+        return logits if self.classes is None else logits[..., self.classes]
+
+    def class_at(self, places: Tensor) -> Tensor:
+        """The classes at these places among those that occur."""
+        return places if self.classes is None else self.classes[places]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +113,8 @@ class Attacked:
         logits: [M, B, Y], on the adversarial images; None where the attack did not need them.
         nan_gradients, zero_gradients: int64 [M], pixels left as they were for that reason.
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
+        no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
+            had no way to go; None where that is not looked at.
     """
 
     images: Tensor
@@ -97,6 +125,7 @@ class Attacked:
     nan_gradients: Tensor
     zero_gradients: Tensor
     gradients: int = 1
+    no_gradient: Tensor | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -105,6 +134,13 @@ class Attacked:
     def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
         return self.logits_of(networks).argmax(-1) != labels
+
+
+def nowhere(gradients: Tensor) -> Tensor:
+    """bool [M, B]: whose gradient [M, B, C, H, W] is zero in every pixel."""
+    nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
+    nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
+    return nothing
 
 
 def check_target(target: object) -> None:
@@ -148,6 +184,8 @@ class Attack(ABC):
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
     def __post_init__(self) -> None:
+        accept_forms(self)
+        object.__setattr__(self, "bounds", plain(self.bounds))
         if self.epsilon is not None:
             number("epsilon", self.epsilon, 0.0, 1.0)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
@@ -198,6 +236,11 @@ class Attack(ABC):
     def cost(self, classes: int) -> Passes:
         """Passes of the attack, and of evaluating its examples, for an image whose clean logits are known."""
 
+    def cost_of_making(self, classes: int) -> Passes:
+        """Passes of the attack alone, whose examples nobody evaluates."""
+        made = self.cost(classes)
+        return Passes(max(made.forward - 1, 0), made.gradient)
+
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         """Attack every member.
@@ -230,13 +273,15 @@ class Attack(ABC):
         """Whether the labels of the loss depend on the model."""
         return self.target == "least-likely" or (self.target == "none" and self.label_source == "predicted")
 
-    def loss_labels(self, logits: Tensor | None, labels: Tensor, targets: Tensor | None) -> Tensor:
+    def loss_labels(self, logits: Tensor | None, labels: Tensor, start: Start) -> Tensor:
         """int64 [B] or [M, B], the labels of the attack's loss, from clean logits [M, B, Y] where it needs them."""
         chosen = labels
         if self.target.startswith("class:"):
             chosen = labels.new_full(labels.shape, int(self.target.removeprefix("class:")))
-        elif self.target == "random" and targets is not None:
-            chosen = targets
+        elif self.target == "random" and start.targets is not None:
+            chosen = start.targets
+        elif self.target == "least-likely" and logits is not None:
+            chosen = start.class_at(start.of_classes(logits).argmin(-1))
         elif self.needs_logits and logits is not None:
-            chosen = logits.argmin(-1) if self.target == "least-likely" else logits.argmax(-1)
+            chosen = logits.argmax(-1)
         return chosen if logits is None else chosen.expand(logits.shape[:2])

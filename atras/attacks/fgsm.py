@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .attack import Attack, Attacked, Bounds, Passes, Start
+from .attack import Attack, Attacked, Bounds, Passes, Start, nowhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,8 @@ class Signed(Attacked):
 class FGSM(Attack):
     """The fast gradient sign method: one step of epsilon along the sign of the loss gradient.
 
-    Untargeted, the image ascends the loss of its label; targeted, it descends the loss of the target. See `Attack`.
+    Untargeted, the image ascends the loss of its label; targeted, it descends the loss of the target. The loss is the
+    cross-entropy, followed by the log-odds, which grow with it and whose gradient does not fade. See `Attack`.
 
     Source: Goodfellow et al. 2015, section 4 (untargeted); Kurakin et al. 2017, section 2.3 (least likely class).
     """
@@ -61,9 +62,9 @@ class FGSM(Attack):
         clean_logits = start.clean_logits
         if clean_logits is None:
             gradients, clean_logits = networks.gradient(images, self._objective(labels, start))
-            chosen = self.loss_labels(clean_logits, labels, start.targets)
+            chosen = self.loss_labels(clean_logits, labels, start)
         else:
-            chosen = self.loss_labels(clean_logits, labels, start.targets)
+            chosen = self.loss_labels(clean_logits, labels, start)
             gradients, _ = networks.gradient(images, chosen)
         signs, nan_count, zero_count = fgsm(
             images, gradients, self.strength, bounds=self.bounds, direction=self.direction, output="signs"
@@ -75,6 +76,7 @@ class FGSM(Attack):
             clean_logits=clean_logits,
             nan_gradients=nan_count,
             zero_gradients=zero_count,
+            no_gradient=nowhere(gradients),
             signs=signs,
             epsilon=self.strength,
             bounds=self.bounds,
@@ -83,7 +85,7 @@ class FGSM(Attack):
     def _objective(self, labels: Tensor, start: Start) -> Cotangent:
         """The labels of the loss where they are known before the logits; else what finds them."""
         if not self.needs_logits:
-            return self.loss_labels(None, labels, start.targets)
+            return self.loss_labels(None, labels, start)
         if self.target == "none":
             return None  # each member's own predictions
-        return lambda logits: self.loss_labels(logits, labels, start.targets)
+        return lambda logits: self.loss_labels(logits, labels, start)

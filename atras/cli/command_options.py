@@ -21,16 +21,26 @@ class CommandOptions(Options):
     budget: Annotated[
         str | None, Option("most candidate-epochs that a search may take", panel="Population", metavar="N")
     ] = None
+    rank_by: Annotated[
+        str | None,
+        Option(
+            "what a search ranks candidates by: accuracy or balanced", panel="Population", metavar="NAME",
+            default="accuracy", meaning="Robust accuracy, or its mean over classes, in which a frequent class counts "
+            "no more than a rare one.",
+        ),
+    ] = None  # fmt: skip
     resume: Annotated[
-        str | None, Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR")
+        str | None,
+        Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
     ] = None
     config: Annotated[
-        str | None, Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE")
+        str | None,
+        Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),
     ] = None
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     out: Annotated[
         str | None,
-        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>"),
+        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
     ] = None
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
     quiet: Annotated[bool, Option("no progress, only the results", panel="Output")] = False

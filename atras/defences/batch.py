@@ -35,6 +35,7 @@ class BatchCopies(Defence):
     name = "batch"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attack, Attack):
             raise InputError(f"batch: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack.target != "none" or self.attack.label_source != "true":
@@ -47,8 +48,7 @@ class BatchCopies(Defence):
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
     def cost(self, classes: int) -> Passes:
-        made = self.attack.cost(classes)
-        return Passes(max(made.forward - 1, 0), made.gradient)  # its examples are not evaluated
+        return self.attack.cost_of_making(classes)
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self._attacked(networks, batch), batch.labels)
@@ -57,7 +57,7 @@ class BatchCopies(Defence):
         """[M, B, C, H, W], the batch with its copies attacked; its images themselves where there are no copies."""
         import torch
 
-        images, labels, copied, epoch, number = batch
+        images, labels, copied, epoch, number, classes = batch
         count = int(copied.sum(-1).max())
         if not count:
             return images
@@ -65,7 +65,7 @@ class BatchCopies(Defence):
         chosen = copied.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :count]
         members = torch.arange(len(networks.members), device=images.device)[:, None]
         own = () if copied.ndim == 1 else (members,)
-        start = Start(draw=self._draw(networks, images, chosen, epoch, number))
+        start = Start(draw=self._draw(networks, images, chosen, epoch, number), classes=classes)
         made = self.attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from atras.attacks import Passes
-from atras.registry import changed, spell
+from atras.registry import accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         copied: bool, shaped like `labels`: which positions stand for the adversarial copy of their image.
         epoch: from 1.
         number: of the batch in its epoch, from 0.
+        classes: int64 [K], ascending, those that training images have; None for all.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     copied: Tensor
     epoch: int
     number: int
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Defence(ABC):
     """Whether an epoch has an adversarial copy of every image beside the image."""
     from_signs: ClassVar[bool] = False
     """Whether the copies are made once, as signs, before the second training; `step` is not called then."""
+
+    def __post_init__(self) -> None:
+        accept_forms(self)
 
     def __str__(self) -> str:
         return spell(self)

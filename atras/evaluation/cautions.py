@@ -6,6 +6,7 @@ Source: Athalye, Carlini, Wagner 2018, section 3.1 (signs of masked gradients); 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from atras.registry import name_of
@@ -18,26 +19,38 @@ NOISE = 0.01
 WIDE = 0.5
 """Epsilon from which on FGSM can make any image unreadable."""
 
-MOST_ZEROS = 0.9
-"""Share of zero gradients from which on the sign of the gradient says little."""
+NO_GRADIENT = 0.01
+"""Share of the images that may have no gradient at all without a word: FGSM counts each of them as it is."""
+
+SATURATED = 0.1
+"""Share of the images from which on a cross-entropy in float32 would mislead other tools by as much."""
 
 OVERFITTED = 0.2
 """Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
+
+CLEAR = 1.96
+"""Standard errors above the majority share up to which an accuracy's 95 % interval reaches down to that share."""
+
+BLIND = 3.0
+"""Standard errors above the majority share that answers which do not depend on the images pass once in 740 figures."""
 
 NAMED = 5
 """Most members that one caution names."""
 
 
-def cautions(rows: Rows, classes: int) -> list[str]:
+def cautions(rows: Rows) -> list[str]:
     """Cautions about a group's figures, a line each.
 
     Args:
         rows: the group's, complete.
-        classes: of the data set.
     """
     members: dict[str, dict[str, None]] = {}
-    for meaning, row in (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics)):
+    found = (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics), *_of_epochs(rows.metrics))
+    for meaning, row in found:
         members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
+    for meaning, row, images in _of_gradients(rows.metrics):
+        name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']}: {images} of {row['n']})"
+        members.setdefault(meaning, {})[name] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -62,10 +75,19 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
                 yield "more accurate under attack than without, weak gradients?", row
 
 
-def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row]]:
+def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Members that tell classes apart no better than the one answer that is right most often."""
+    told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
+    for row in rows.metrics:
+        last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
+        if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
+            yield "not clearly more accurate than always answering the most frequent class", row
+
+
+def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
-    fresh = [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
-    fgsm = [row for row in fresh if row["attack"] == "fgsm" and row["label_source"] == "true"]
+    fresh = _fresh(metrics)
+    fgsm = _by_fgsm(fresh)
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in fresh:
         if row["label_source"] != "true" or row.get("target", "none") != "none":
@@ -77,11 +99,39 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
     for row in fgsm:
         if _number(row["epsilon"]) >= _number(widest.get(_who(row), {"epsilon": WIDE})["epsilon"]):
             widest[_who(row)] = row
-        if _number(row["zero_gradient_fraction"]) > MOST_ZEROS:
-            yield f"more than {MOST_ZEROS:.0%} of the gradients are zero, masked gradients?", row
     for row in widest.values():
-        if _accuracy(row) > 2 / classes:
-            yield f"more than twice chance at epsilon {row['epsilon']:g}, masked gradients?", row
+        if _above_majority(row) > BLIND:
+            epsilon = f"{row['epsilon']:g}"
+            yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
+
+
+def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
+    """Numbers of test images without a gradient, and of those where float32 would have lost that of a cross-entropy.
+
+    A gradient does not depend on the epsilon: the first row of a member and phase speaks for all.
+    """
+    once: dict[object, Row] = {}
+    for row in _by_fgsm(_fresh(metrics)):
+        once.setdefault(_who(row), row)
+    for row in once.values():
+        if _number(row["zero_gradient_images"]) > NO_GRADIENT * _number(row["n"]):
+            meaning = "images without any gradient, which no attack by gradients moves, masked gradients?"
+            yield meaning, row, row["zero_gradient_images"]
+        if _number(row["saturated_images"]) > SATURATED * _number(row["n"]):
+            meaning = (
+                "images whose label float32 takes for certain (atras follows the log-odds; attacks elsewhere, along a "
+                "float32 cross-entropy, may look weaker)"
+            )
+            yield meaning, row, row["saturated_images"]
+
+
+def _fresh(metrics: Sequence[Row]) -> list[Row]:
+    """Rows of attacks made on the model evaluated, after its last epoch, on test images."""
+    return [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
+
+
+def _by_fgsm(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["attack"] == "fgsm" and row["label_source"] == "true"]
 
 
 def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
@@ -104,6 +154,17 @@ def _who(row: Row) -> tuple[object, ...]:
 
 def _accuracy(row: Row) -> float:
     return _number(row["correct"]) / _number(row["n"])
+
+
+def _above_majority(row: Row) -> float:
+    """Standard errors by which an accuracy is above the majority share of its images.
+
+    A network that cannot see the images is right for the share of the class that it answers, or, where it draws its
+    answers, for as much but for noise. This is the score test, of which Wilson's interval is the inversion.
+    """
+    share = _number(row["majority_share"])
+    error = math.sqrt(share * (1 - share) / _number(row["n"]))
+    return (_accuracy(row) - share) / error if error else _accuracy(row) - share
 
 
 def _number(value: object) -> float:

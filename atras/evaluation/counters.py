@@ -4,41 +4,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from atras.attacks import Attacked
-from atras.networks import Classifier
+from atras.networks import Classifier, log_odds
+
+SATURATED = -25 * math.log(2)
+"""Log-odds against a class below which float32 rounds its probability to 1."""
 
 
 class Score(NamedTuple):
     """The result of one evaluation of M members.
 
     Args:
-        correct: correct predictions of each member.
-        n: number of images.
+        class_correct: int64 [M, Y] on the CPU, correct predictions of each member among the images of each class.
+        class_n: int64 [Y] on the CPU, images of each class.
         one_class: whether a member gave all images the same class.
         finite: bool [M], whether all logits of a member were finite.
         zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
             counted.
-        mean_linf, mean_l2: mean change of an image, in pixels of [0, 1]; None without an attack.
+        zero_gradient_images: number of images without any gradient; None likewise.
+        saturated_images: number of clean images whose label has a probability that float32 rounds to 1; None likewise.
+        attacked: images that a fresh attack changed and that the network classifies correctly as they are; None without
+            one. An image that is misclassified already leaves an attack nothing to do, and its distance of 0 would make
+            a poor network look easier to fool.
+        mean_linf, median_linf, mean_l2, median_l2: change of those images, in pixels of [0, 1]; None for a member that
+            has none of them.
     """
 
-    correct: list[int]
-    n: int
+    class_correct: Tensor
+    class_n: Tensor
     one_class: list[bool]
     finite: Tensor
     zero_gradient_fraction: list[float] | None = None
     nan_gradients: list[int] | None = None
-    mean_linf: list[float] | None = None
-    mean_l2: list[float] | None = None
+    zero_gradient_images: list[int] | None = None
+    saturated_images: list[int] | None = None
+    attacked: list[int] | None = None
+    mean_linf: list[float | None] | None = None
+    median_linf: list[float | None] | None = None
+    mean_l2: list[float | None] | None = None
+    median_l2: list[float | None] | None = None
+
+    @property
+    def correct(self) -> list[int]:
+        """Correct predictions of each member."""
+        counts: list[int] = self.class_correct.sum(1).tolist()
+        return counts
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return int(self.class_n.sum())
+
+    @property
+    def balanced(self) -> list[float]:
+        """Each member's mean, over the classes that have images, of the share of them that it gets right."""
+        there = self.class_n > 0
+        means: list[float] = (self.class_correct[:, there].double() / self.class_n[there]).mean(1).tolist()
+        return means
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the images that are of the most frequent class."""
+        return int(self.class_n.max()) / self.n
 
     def joined(self, other: Score) -> Score:
         """The score of both sets of images together, as far as it counts correct predictions."""
-        correct = [a + b for a, b in zip(self.correct, other.correct, strict=True)]
-        return Score(correct, self.n + other.n, self.one_class, self.finite & other.finite)
+        correct, n = self.class_correct + other.class_correct, self.class_n + other.class_n
+        return Score(correct, n, self.one_class, self.finite & other.finite)
+
+
+class ClassCounts:
+    """Correct predictions by class, on the device."""
+
+    def __init__(self, networks: Classifier) -> None:
+        shape = (len(networks.members), networks.classes)
+        self.correct = torch.zeros(shape, dtype=torch.int64, device=networks.device)
+        self.n = torch.zeros(shape[1], dtype=torch.int64, device=networks.device)
+
+    def add(self, hits: Tensor, labels: Tensor) -> None:
+        """Count one chunk: bool [M, B], which predictions are correct, of images with labels [B]."""
+        self.correct.index_add_(1, labels, hits.to(torch.int64))
+        self.n += torch.bincount(labels, minlength=len(self.n))
 
 
 class Counter:
@@ -48,12 +100,11 @@ class Counter:
         m, device = len(networks.members), networks.device
         self.pixels = 0
         self.finite = torch.ones(m, dtype=torch.bool, device=device)
-        self.correct = torch.zeros(m, dtype=torch.int64, device=device)
+        self.counts = ClassCounts(networks)
         self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
-        self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
-        self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
-        self.n = self.gradients = 0
-        self.attacked = False
+        self.distances = Distances()
+        self.zero, self.nan, self.nowhere, self.saturated = torch.zeros(4, m, dtype=torch.int64, device=device)
+        self.gradients = 0
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count one chunk's logits [M, B, Y] against labels [B]; bool [M, B], which are correct.
@@ -63,55 +114,83 @@ class Counter:
         self.finite &= logits.isfinite().flatten(1).all(1)
         predictions = logits.argmax(-1)
         hits = predictions == labels
-        self.correct += hits.sum(1)
+        self.counts.add(hits, labels)
         self.predicted.scatter_add_(1, predictions, torch.ones_like(predictions))
-        self.n += len(labels)
         return hits
 
-    def add_change(self, images: Tensor, adversarial: Tensor) -> Tensor:
-        """Measure what became of the clean images; [M, B], the largest change of a pixel."""
-        self.attacked = True
-        change = (adversarial - images).flatten(2)
-        linf = change.abs().amax(2)
-        self.linf += linf.sum(1, dtype=torch.float64)
-        self.l2 += torch.linalg.vector_norm(change, dim=2).sum(1, dtype=torch.float64)
-        return linf
-
     def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count one chunk of a fresh attack, whose examples have these logits; what `add` and `add_change` return."""
+        """Count one chunk of a fresh attack, whose examples have these logits.
+
+        Returns:
+            [M, B]: which predictions are correct, and the largest change of a pixel.
+        """
         self.gradients += attacked.gradients * attacked.images.shape[-4]
         self.pixels = math.prod(attacked.images.shape[-3:])
         self.zero += attacked.zero_gradients
         self.nan += attacked.nan_gradients
-        return self.add(logits, labels), self.add_change(attacked.images, attacked.clipped)
+        if attacked.no_gradient is not None:
+            self.nowhere += attacked.no_gradient.sum(1)
+        if attacked.clean_logits is not None:
+            odds = log_odds(attacked.clean_logits, attacked.labels.expand(attacked.clean_logits.shape[:2]))
+            self.saturated += (odds < SATURATED).sum(1)
+        return self.add(logits, labels), self.distances.add(attacked, labels)
 
     def score(self) -> Score:
-        taken = self.gradients * self.pixels
+        taken, n = self.gradients * self.pixels, int(self.counts.n.sum())
         return Score(
-            correct=self.correct.tolist(),
-            n=self.n,
-            one_class=(self.predicted.amax(1) == self.n).tolist(),
+            class_correct=self.counts.correct.cpu(),
+            class_n=self.counts.n.cpu(),
+            one_class=(self.predicted.amax(1) == n).tolist(),
             finite=self.finite,
             zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
             nan_gradients=self.nan.tolist() if taken else None,
-            mean_linf=(self.linf / self.n).tolist() if self.attacked else None,
-            mean_l2=(self.l2 / self.n).tolist() if self.attacked else None,
+            zero_gradient_images=self.nowhere.tolist() if taken else None,
+            saturated_images=self.saturated.tolist() if taken else None,
+            **self.distances.summary(),
         )
+
+
+class Distances:
+    """The distances of adversarial images from the clean ones, by member: kept until the end, as a median needs all."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Tensor] = []
+
+    def add(self, attacked: Attacked, labels: Tensor) -> Tensor:
+        """Keep those of the images that were attacked; [M, B], the largest change of a pixel of all images."""
+        change = (attacked.clipped - attacked.images).flatten(2)
+        linf, l2 = change.abs().amax(2), torch.linalg.vector_norm(change, dim=2)
+        if attacked.clean_logits is not None:
+            counts = (attacked.clean_logits.argmax(-1) == labels) & (linf > 0)
+            self.chunks.append(torch.where(counts, torch.stack([linf, l2]), torch.nan))
+        return linf
+
+    def summary(self) -> dict[str, Any]:
+        """`attacked`, means and medians, as in `Score`; nothing where nothing was kept."""
+        if not self.chunks:
+            return {}
+        kept = torch.cat(self.chunks, dim=2).to("cpu", torch.float64).numpy()
+        found: dict[str, Any] = {"attacked": (~np.isnan(kept[0])).sum(1).tolist()}
+        for norm, members in zip(("linf", "l2"), kept, strict=True):
+            # Member by member: a sum must not depend on who is beside it.
+            own = [values[~np.isnan(values)] for values in members]
+            found[f"mean_{norm}"] = [float(values.mean()) if len(values) else None for values in own]
+            found[f"median_{norm}"] = [float(np.median(values)) if len(values) else None for values in own]
+        return found
 
 
 class Survivors:
     """Count of the images that no attack turned: the worst case over attacks, image by image."""
 
     def __init__(self, networks: Classifier) -> None:
-        self.correct = torch.zeros(len(networks.members), dtype=torch.int64, device=networks.device)
-        self.n = 0
+        self.counts = ClassCounts(networks)
 
-    def add(self, survived: Sequence[Tensor]) -> None:
-        """Count one chunk: bool [M, B] of each attack, which images it did not turn."""
-        self.correct += torch.stack(list(survived)).all(0).sum(1)
-        self.n += survived[0].shape[1]
+    def add(self, survived: Sequence[Tensor], labels: Tensor) -> None:
+        """Count one chunk with labels [B]: bool [M, B] of each attack, which images it did not turn."""
+        self.counts.add(torch.stack(list(survived)).all(0), labels)
 
     def score(self, counters: Sequence[Counter]) -> Score:
         """The worst case over the attacks of these counters."""
         finite = torch.stack([counter.finite for counter in counters]).all(0)
-        return Score(self.correct.tolist(), self.n, [False] * len(self.correct), finite)
+        correct = self.counts.correct.cpu()
+        return Score(correct, self.counts.n.cpu(), [False] * len(correct), finite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +13,39 @@ import torch
 from torch import Tensor
 
 from atras.attacks import AttackSpec, Signed
-from atras.data import Dataset, pixels
+from atras.data import Dataset, of_each_class, pixels
 from atras.networks import Member, Network, Spec
 
 from .counters import Score
 
 Row = dict[str, object]
 
+DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
+"""Columns of `metrics` on how far an attack moved the images that it had to turn."""
+
 EXAMPLES = 8
-"""First test images that frame `examples` shows."""
+"""Most test images that frame `examples` shows: the first ones of every class in turn."""
+
+EXAMPLES_BYTES = 2**28
+"""Most bytes of all pictures in frame `examples`: it is read whole."""
+
+BALANCED = {
+    "attacked_accuracy_after_white_box": "balanced_accuracy_after_white_box",
+    "worst_case_accuracy_after": "balanced_accuracy_after_worst_case",
+}
+"""Columns of the table that have one beside them with the mean over classes."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
+
+
+def examples_kept(candidates: int, image_shape: Sequence[int]) -> int:
+    """First test images that frame `examples` shows for each of so many candidates.
+
+    Args:
+        candidates: of the run.
+        image_shape: (C, H, W): a byte a pixel for the image and one for its signs, in each of two phases.
+    """
+    return min(EXAMPLES, EXAMPLES_BYTES // (4 * candidates * math.prod(image_shape)))
 
 
 @dataclass
@@ -49,12 +72,12 @@ class Rows:
         """The rows with what all of a run have in common.
 
         Args:
-            shared: dataset, defence, precision, version and protocol_hash; each frame takes those it has.
+            shared: dataset, defence, version and protocol_hash; each frame takes those it has.
             group: number of the group in the plan; None for what concerns all.
         """
         columns = {
             "table": ("dataset", "defence"),
-            "metrics": ("dataset", "defence", "precision", "version", "protocol_hash"),
+            "metrics": ("dataset", "defence", "version", "protocol_hash"),
             "history": ("dataset",),
             "transfer": ("dataset", "protocol_hash"),
             "examples": ("dataset",),
@@ -74,6 +97,7 @@ class Recorder:
         device: where they are.
         backend: engine and backend of the attack, for the rows.
         first_seed: of which examples are kept.
+        examples: first test images of which they are.
     """
 
     def __init__(
@@ -84,28 +108,39 @@ class Recorder:
         device: torch.device,
         backend: str,
         first_seed: int,
+        examples: int = EXAMPLES,
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
         self.first_seed = first_seed
+        self.shown = of_each_class(data.test.labels, examples).tolist()
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
         self.rows = Rows()
         self.phase = "trained"
+        self.seconds_before = 0.0
+        """Seconds that an earlier process spent in what is timed next."""
+        self.precision = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All rows and states so far, as JSON values (with NaN), for `restore`."""
         return {
-            "phase": self.phase, "finite": self.finite.tolist(), "dead": list(self.dead),
+            "phase": self.phase, "precision": self.precision, "finite": self.finite.tolist(), "dead": list(self.dead),
             "accuracies": [dict(accuracies) for accuracies in self.accuracies],
             "rows": self.rows.to_dict(),
         }  # fmt: skip
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what `to_dict` gave."""
-        self.phase, self.dead, self.accuracies = record["phase"], list(record["dead"]), list(record["accuracies"])
+        self.phase, self.precision = record["phase"], record["precision"]
+        self.dead, self.accuracies = list(record["dead"]), list(record["accuracies"])
         self.finite = torch.tensor(record["finite"], dtype=torch.bool, device=self.device)
         self.rows = Rows(**record["rows"])
+
+    def note_precision(self, precision: str) -> None:
+        """The members train in this arithmetic from now on: behind another one, where a run went on elsewhere."""
+        if precision not in self.precision.split("+"):
+            self.precision = "+".join(filter(None, [self.precision, precision]))
 
     def record(
         self,
@@ -118,23 +153,32 @@ class Recorder:
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
         self.finite &= score.finite
+        correct, n, balanced = score.correct, score.n, score.balanced
         for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
             if column is not None:
-                self.accuracies[i][column] = score.correct[i] / score.n if fine else None
+                self.accuracies[i][column] = correct[i] / n if fine else None
+            if column in BALANCED:
+                self.accuracies[i][BALANCED[column]] = balanced[i] if fine else None
             if not fine:
                 continue
             self.rows.metrics.append({
                 "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "epoch": epoch,
-                "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
+                "split": split, **attack._asdict(), "mode": mode, "n": n, "correct": correct[i],
+                "balanced_accuracy": balanced[i], "majority_share": score.majority_share,
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
-                "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
+                "zero_gradient_images": _at(score.zero_gradient_images, i),
+                "saturated_images": _at(score.saturated_images, i),
+                **{name: _at(getattr(score, name), i) for name in DISTANCES},
+                "backend": self.backend, "precision": self.precision,
             })  # fmt: skip
 
     def copy_column(self, column: str, other: str) -> None:
         """Give a column of the table the figures of another one."""
         for accuracies in self.accuracies:
             accuracies[other] = accuracies[column]
+            if other in BALANCED:
+                accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
         """Remember which members predict one class for every test image."""
@@ -152,11 +196,11 @@ class Recorder:
             })  # fmt: skip
 
     def show(self, attacked: Signed, logits: Tensor, chunk: slice) -> None:
-        """Keep the first images of the test set, for the members of the first seed."""
+        """Keep a few test images, for the members of the first seed."""
         for i, member in enumerate(self.members):
             if member.seed != self.first_seed or not logits[i].isfinite().all():
                 continue
-            for image in range(chunk.start, min(chunk.stop, EXAMPLES)):
+            for image in (image for image in self.shown if chunk.start <= image < chunk.stop):
                 at = image - chunk.start
                 self.rows.examples.append({
                     "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,
@@ -169,12 +213,14 @@ class Recorder:
 
     def finish(self) -> Rows:
         """The table rows, behind everything recorded so far."""
+        labels = self.data.test.labels
+        majority_share = int(torch.bincount(labels).max()) / len(labels)
         for i, member in enumerate(self.members):
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
                 "hidden_layers": member.candidate.name, "depth": member.candidate.depth,
                 "parameters": Network(self.spec, member.candidate).parameter_count,
-                "seed": member.seed, "status": status,
+                "seed": member.seed, "status": status, "majority_share": majority_share,
             }  # fmt: skip
             row.update(self.accuracies[i])
             static = ("attacked_accuracy_after_static", "attacked_accuracy_before")
@@ -191,7 +237,8 @@ class Recorder:
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.note_time(phase, time.perf_counter() - start)
+        self.note_time(phase, self.seconds_before + time.perf_counter() - start)
+        self.seconds_before = 0.0
 
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""
@@ -204,7 +251,7 @@ class Recorder:
         return None if high is None or low is None else high - low
 
 
-def _at(values: list[float] | list[int] | None, index: int) -> float | int | None:
+def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:
     return None if values is None else values[index]
 
 

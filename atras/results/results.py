@@ -13,13 +13,14 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
-from atras.storage import JSON_MARK, check_checksum, json_with_checksum
+from atras.experiment import MAX_BYTES
+from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 
-MAX_JSON_BYTES = 2**26
-"""Largest run.json that is read."""
+MAX_JSON_BYTES = MAX_BYTES
+"""Largest run.json that is read, and written."""
 
 _HEADLINES = ("attacked_accuracy_after_white_box", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
@@ -92,6 +93,28 @@ class Results:
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
 
+    @property
+    def majority_share(self) -> float | None:
+        """Accuracy, on the test images, of always answering the most frequent class; None where there is no row."""
+        share: float | None = self.table["majority_share"].max()  # type: ignore[assignment]
+        return share
+
+    def missing(self) -> str:
+        """How much of the run is not there, `3 of 8 groups are missing (12 of 40 members)`; empty of a whole one."""
+        if self.run.get("status", "finished") == "finished":
+            return ""
+        protocol, plan = self.run["protocol"], _object(self.run.get("plan"))
+        members = len(protocol["candidates"]) * len(protocol["seeds"])
+        left = members - len(self.table)
+        groups, finished = (values if isinstance(values, list) else [] for values in (
+            plan.get("groups"), self.run.get("finished_groups"),
+        ))  # fmt: skip
+        if not left:
+            return "all groups are there, but not what comes after them (transfer)"
+        if not groups:
+            return f"{left} of {members} members are missing"
+        return f"{len(groups) - len(finished)} of {len(groups)} groups are missing ({left} of {members} members)"
+
     def members(self, status: str) -> list[tuple[str, int]]:
         """Hidden layers and seed of every member with a status, in the order of the table."""
         return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
@@ -100,13 +123,18 @@ class Results:
         statuses = self.table["status"].to_list()
         counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
         members = ", ".join(counts) or "no members yet"
+        members += f"; {missing}" if (missing := self.missing()) else ""
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
 
     def _repr_html_(self) -> str:
         """The view of a run in a notebook: the line of `repr` and a row for each candidate, the most robust first."""
         shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
-        means = self.candidate_means().sort(_HEADLINES[0], descending=True, nulls_last=True).select(shown)
+        # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
+        figure = pl.when(pl.col("status") == "trained").then(pl.col(_HEADLINES[0])).otherwise(0.0)
+        order = self.table.group_by("hidden_layers", maintain_order=True).agg(figure.mean().alias("order"))
+        means = self.candidate_means().with_columns(order["order"])
+        means = means.sort("order", descending=True, nulls_last=True).select(shown)
         with pl.Config(
             tbl_rows=20, tbl_cols=-1, float_precision=4, fmt_str_lengths=60, tbl_hide_column_data_types=True
         ):
@@ -123,7 +151,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     Raises:
         InputError: if a file is missing, damaged or not of this form.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     run = read_run(folder)
     return Results(
         **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
@@ -134,12 +162,18 @@ def run_json(run: Mapping[str, Any]) -> bytes:
     """The content of run.json, with its checksum.
 
     Raises:
-        InputError: if it holds what JSON has no form for.
+        InputError: if it holds what JSON has no form for, or more than can be read back.
     """
     try:
-        return json_with_checksum(run)
+        content = json_with_checksum(run)
     except (TypeError, ValueError) as error:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise InputError(
+            f"run.json: expected at most {MAX_JSON_BYTES} bytes, which can be read back, got {len(content)}; split the "
+            "candidates or seeds over runs"
+        )
+    return content
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "`trained`; `dead`: one class predicted for all test images; `diverged`: a loss that is not finite, "
             "accuracies null from there on",
         ),
+        "majority_share": Column(
+            pl.Float64,
+            "share of the most frequent class among the test images: the accuracy of always answering it, a baseline",
+        ),
         "train_accuracy": Column(pl.Float64, "trained model, clean training images"),
         "test_accuracy": Column(pl.Float64, "trained model, clean test images"),
         "attacked_accuracy_before": Column(pl.Float64, "trained model, test images attacked at the run's label source"),
@@ -51,6 +55,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "trained model, test images that no attack of the run, made on it, turns with a change of at most epsilon",
         ),
         "worst_case_accuracy_after": Column(pl.Float64, "defended model, likewise"),
+        "balanced_accuracy_after_white_box": Column(
+            pl.Float64, "as attacked_accuracy_after_white_box, as mean over classes of the share of each that is right"
+        ),
+        "balanced_accuracy_after_worst_case": Column(pl.Float64, "as worst_case_accuracy_after, likewise"),
         "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
         "recovery_white_box": Column(pl.Float64, "attacked_accuracy_after_white_box - attacked_accuracy_before_true"),
     },
@@ -85,17 +93,44 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "accuracy": Column(pl.Float64, "correct / n"),
         "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
         "ci_high": Column(pl.Float64, "upper end of that interval"),
+        "balanced_accuracy": Column(
+            pl.Float64,
+            "mean over classes of the share of their images that is classified correctly (recall); classes without "
+            "images left out",
+        ),
+        "majority_share": Column(
+            pl.Float64,
+            "share of the most frequent class among the images evaluated: the accuracy of always answering it",
+        ),
         "zero_gradient_fraction": Column(
             pl.Float64, "share of pixels whose loss gradient is zero, over all steps; null where none was taken"
         ),
         "nan_gradients": Column(
             pl.Int64, "pixels whose loss gradient is NaN, left unchanged, over all steps; null likewise"
         ),
-        "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
-        "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
+        "zero_gradient_images": Column(
+            pl.Int64,
+            "images whose loss gradient is zero in every pixel and at every step: nothing to follow; null likewise",
+        ),
+        "saturated_images": Column(
+            pl.Int64,
+            "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it "
+            "below -25 log 2): there a cross-entropy in float32 has no gradient, log-odds have; null likewise",
+        ),
+        "attacked": Column(
+            pl.Int64,
+            "images that the network classifies correctly as they are and that the attack changed: over these are the "
+            "next four; null for clean images, and for static ones, which were made on another network",
+        ),
+        "mean_linf": Column(pl.Float64, "mean of the largest change of a pixel; null without attacked images"),
+        "median_linf": Column(pl.Float64, "median of it"),
+        "mean_l2": Column(pl.Float64, "mean of the Euclidean length of the change; null likewise"),
+        "median_l2": Column(pl.Float64, "median of it"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
-            pl.String, "arithmetic of training: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or `fp64`"
+            pl.String,
+            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or "
+            "`fp64`; `bf16+fp32`: begun in the first, gone on with in the second by a run that was resumed elsewhere",
         ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
@@ -155,7 +190,9 @@ FRAMES: dict[str, str] = {
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
-    "examples": "The first test images with the attack of each member of the first seed, for pictures.",
+    "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
+    "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
+    "candidates, none from 342).",
 }
 """The meaning of a row of each frame."""
 

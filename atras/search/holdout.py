@@ -1,4 +1,5 @@
-"""The images that a search ranks its candidates on: split off the training set, and kept as a data set of their own."""
+"""The images that a search ranks its candidates on: drawn from the training set class by class, and kept as a data set
+of their own."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from atras.data import Dataset
+from atras.data import Dataset, stratified
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
-from atras.running import DataPlace
+from atras.running import DataPlace, RecordedData
 from atras.storage import memory_limit, open_regular, write_file
 
 from .halving import TRAIN_SHARE, Record
@@ -22,8 +23,12 @@ from .halving import TRAIN_SHARE, Record
 SELECTION = "selection.npz"
 
 
-def hold_out(record: Record) -> bytes:
+def hold_out(record: Record, place: DataPlace) -> bytes:
     """The training images of a search that begins, split in two; the record takes their checksum and the data's.
+
+    Args:
+        record: of the search.
+        place: where the data are.
 
     Returns:
         What is to be written to SELECTION.
@@ -31,28 +36,43 @@ def hold_out(record: Record) -> bytes:
     Raises:
         InputError: if the data cannot be loaded, or are too few.
     """
-    data = _load(record.protocol, record.execution)
+    data = place.load(torch.device("cpu"))
     selection = _selection(data)
     checksum = hashlib.sha256(selection).hexdigest()
-    record.content |= {"data": data.provenance()["sha256"], "selection_sha256": checksum}
+    record.content |= {
+        "data": data.provenance()["sha256"], "selection_sha256": checksum, "warnings": list(data.cautions),
+    }  # fmt: skip
     return selection
 
 
-def restore(record: Record, execution: Execution) -> None:
-    """Refuse other data than those that a search began with, and write SELECTION if it is not there.
+def data_cautions(protocol: Protocol, execution: Execution) -> list[str]:
+    """Cautions about the data of a search, a line each.
+
+    Raises:
+        InputError: if the data cannot be loaded.
+    """
+    return list(DataPlace.of(protocol, execution).load(torch.device("cpu")).cautions)
+
+
+def restore(record: Record, place: DataPlace) -> DataPlace:
+    """Find the data that a search began with, and write SELECTION if it is not there.
 
     Args:
         record: as `hold_out` left it.
-        execution: where the data are.
+        place: where the data are said to be.
+
+    Returns:
+        Where they are.
 
     Raises:
         InputError: if the data or the file are others, or cannot be read.
     """
-    data, path = _load(record.protocol, execution), record.folder / SELECTION
-    if data.provenance()["sha256"] != record.content.get("data"):
-        raise InputError(
-            f"{record.protocol.dataset}: expected the data that the search began with, found others; restore them"
-        )
+    recorded, path = DataPlace.of(record.protocol, record.execution), record.folder / SELECTION
+    known = {"sha256": record.content.get("data")} if len(record.parts) > 1 else None
+    found = RecordedData(place, recorded, record.folder, record.content.get("data_places"), known)
+    data = found.load(torch.device("cpu"))
+    if known is None:
+        return found.place
     # Killed at its very start, a search has none yet.
     selection = None if path.exists() else _selection(data)
     checksum = _checksum(path) if selection is None else hashlib.sha256(selection).hexdigest()
@@ -63,6 +83,7 @@ def restore(record: Record, execution: Execution) -> None:
         )
     if selection is not None:
         write_file(path, [selection])
+    return found.place
 
 
 def _checksum(path: Path) -> str:
@@ -75,17 +96,28 @@ def _checksum(path: Path) -> str:
 
 def _selection(data: Dataset) -> bytes:
     """The training images, split in two, as an .npz file: equal data, equal bytes."""
-    cut = math.floor(TRAIN_SHARE * len(data.train))
-    if not 0 < cut < len(data.train):
-        raise InputError(f"train_size (={len(data.train)}): expected at least 2 images to hold some out; raise it")
+    held_out = _held_out(data.train.labels)
     images, labels = data.train.images.permute(0, 2, 3, 1).numpy(), data.train.labels.numpy()
     arrays: dict[str, Any] = {}
-    for part, where in {"train": slice(cut), "test": slice(cut, None)}.items():
+    for part, where in {"train": ~held_out, "test": held_out}.items():
         arrays |= {f"x_{part}": images[where], f"y_{part}": labels[where]}
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
 
 
-def _load(protocol: Protocol, execution: Execution) -> Dataset:
-    return DataPlace.of(protocol, execution).load(torch.device("cpu"))
+def _held_out(labels: torch.Tensor) -> np.ndarray:
+    """bool [N], the images to be held out: of each class its share, but never a class's only image.
+
+    Raises:
+        InputError: if no class has two images.
+    """
+    count = len(labels) - math.floor(TRAIN_SHARE * len(labels))
+    pool = (torch.bincount(labels)[labels] > 1).nonzero()[:, 0]
+    if not len(pool):
+        raise InputError(
+            f"train_size (={len(labels)}): expected at least 2 images of a class to hold some out; raise it"
+        )
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[pool[stratified(labels[pool], min(count, len(pool) // 2), "hold-out")].numpy()] = True
+    return chosen

@@ -1,8 +1,8 @@
 """Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full.
 
 What is dropped is decided on images held out of the training set, never on the test set: each round but the last trains
-on the first 80 % of the training images and is attacked on the rest. The last round is the protocol itself, on all
-training images and the test set, so its figures are as honest as those of any run.
+on 80 % of the training images and is attacked on the rest, in which every class has its share. The last round is the
+protocol itself, on all training images and the test set, so its figures are as honest as those of any run.
 
 Every round is an ordinary run in a folder of its own, planned anew, so that groups are full whatever was dropped.
 """
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from atras import running
-from atras.analysis import pareto, ranking
+from atras.analysis import RANK_BY, pareto, ranking
+from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
 from atras.running import Reporter
-from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
+from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
 from .holdout import SELECTION, hold_out, restore
@@ -32,6 +33,7 @@ def search(
     budget: int,
     out: str | Path,
     *,
+    rank_by: str = "accuracy",
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
 ) -> Results:
@@ -42,6 +44,7 @@ def search(
         execution: where and how.
         budget: candidate-epochs, as in `plan_rounds`.
         out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
         reporter: makes the reporter of a round.
         stop: asked about once a second whether to stop.
 
@@ -49,12 +52,15 @@ def search(
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
+        InputError: as `plan_rounds` and `running.run`; if `rank_by` is something else, or the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
-    folder = Path(out)
-    record = Record.new(folder, protocol, execution, budget)
-    selection = hold_out(record) if len(record.parts) > 1 else None
+    folder = expanded(out)
+    one_of("rank_by", rank_by, RANK_BY)
+    record = Record.new(folder, protocol, execution, budget, rank_by)
+    place = running.DataPlace.of(protocol, execution)
+    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
         record.write("running")
@@ -62,7 +68,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, place).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -86,7 +92,8 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused.
+        protocol: None for the recorded one; another is refused, but for its precision (what is left trains in that) and
+            for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -98,7 +105,7 @@ def resume(
             or the data differ; and as `search`.
         Interrupted: as `search`.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     record = Record.read(folder)
     running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
@@ -110,10 +117,13 @@ def resume(
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
-        if len(record.parts) > 1:
-            restore(record, execution or record.execution)
+        execution = execution or record.execution
+        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
-        return _Search(record, execution or record.execution, reporter, stop).go()
+        own = record.protocol.precision
+        wish = None if protocol is None or protocol.precision == own else protocol.precision
+        return _Search(record, execution, reporter, stop, place, wish).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -122,7 +132,7 @@ def resume(
 
 def is_search(directory: str | Path) -> bool:
     """Whether a folder holds a search."""
-    return is_file(Path(directory) / SUMMARY)
+    return is_file(expanded(directory) / SUMMARY)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -131,15 +141,32 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if its search.json is damaged, or of another version of atras.
     """
-    record = Record.read(Path(directory))
+    record = Record.read(expanded(directory))
     return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
-def pareto_lines(results: Results) -> list[str]:
-    """The Pareto front of a run as plain text within 80 columns."""
-    front = pareto(results)
+def rank_by_of(directory: str | Path) -> str:
+    """What the search in a folder ranks by.
+
+    Raises:
+        InputError: as `recorded`.
+    """
+    return str(Record.read(Path(directory)).content["rank_by"])
+
+
+def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
+    """The Pareto front of a run as plain text within 80 columns.
+
+    Args:
+        results: a run.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
+    """
+    front = pareto(results, rank_by=rank_by)
+    if not len(front):
+        return ["Pareto front: empty, as no candidate trained"]
+    figure = "robust accuracy" if rank_by == "accuracy" else "balanced robust accuracy"
     lines = [
-        "Pareto front: parameters against robust accuracy, with 95 % intervals",
+        f"Pareto front: parameters against {figure}, with 95 % intervals",
         f"{'hidden layers':<40} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7}",
     ]
     for row in front.iter_rows(named=True):
@@ -147,7 +174,8 @@ def pareto_lines(results: Results) -> list[str]:
         lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 40 else []
         figures = " ".join(f"{row[figure]:>7.4f}" for figure in ("mean", "low", "high"))
         lines.append(f"{name if len(name) <= 40 else '':<40} {row['parameters']:>11} {figures}")
-    return lines
+    share = results.majority_share
+    return lines if share is None else [*lines, f"baseline: the most frequent class is {share:.4f} of the test images"]
 
 
 class _Search:
@@ -159,8 +187,12 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        place: running.DataPlace,
+        wish: str | None = None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+        self.place = place
+        self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -168,7 +200,9 @@ class _Search:
             last = len(self.record.parts)
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
-                self.record.add(number, ranking(results)["hidden_layers"].to_list())
+                self.follow(results)
+                ranked = ranking(results, rank_by=self.record.content["rank_by"])
+                self.record.add(number, ranked["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
         except (Interrupted, KeyboardInterrupt):
@@ -178,30 +212,43 @@ class _Search:
             self.leave("failed")
             raise
 
+    def follow(self, results: Results) -> None:
+        """Have later rounds train in the precision that a round had to go on in, where that is not the one asked."""
+        taken = results.run["plan"]["precision"]
+        if self.record.protocol.precision not in ("auto", taken):
+            self.wish = taken
+
     def compute(self, number: int) -> Results:
         """A round, from where it stands."""
         protocol, folder = self.protocol(number), self.record.round_folder(number)
         parts = self.record.parts
         part, reporter = parts[number - 1], self.reporter()
         try:
+            for line in self.record.content["warnings"] if number == 1 else ():
+                reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
             if not (folder / "run.json").exists():
-                return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
-            running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(folder, None, self.execution, reporter=reporter, stop=self.stop)
+            running.check_same(recorded, protocol, f"{folder} is no round of this search")
+            asked = recorded.replace(precision=self.wish) if self.wish else None
+            return running.resume(folder, asked, self.execution, **arguments)
         finally:
             reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
-        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        precision = self.wish or record.protocol.precision
+        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
+            changes |= {"channels": "last"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

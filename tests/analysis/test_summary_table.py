@@ -39,7 +39,8 @@ def test_figures_stand_under_their_headings_white_box_before_static() -> None:
         "                                   before  train   test whitebox static",
         "16-64-256-1024 1.40M 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000 trained",
     ]
-    assert lines[4:] == [
+    assert lines[3] == "baseline: the most frequent class is 0.2500 of the test images"
+    assert lines[5:] == [
         "means by depth, over the members that trained",
         "depth        trained  train   test attack    adv    adv    after  after",
         "                                   before  train   test whitebox static",
@@ -62,6 +63,7 @@ def test_missing_accuracies_are_dashes() -> None:
 
 def test_several_seeds_are_said_to_be_means() -> None:
     assert "means over 2 seeds; the status is that of the worst seed" in summary_lines(seeded())
+    assert "a diverged seed has no figures: 2 candidates' means are over fewer seeds" in summary_lines(seeded())
     assert not any("seeds" in line for line in paper_sized())
 
 

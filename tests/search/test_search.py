@@ -41,13 +41,28 @@ def test_each_round_is_a_run_of_the_better_half(found: tuple[atras.Results, Path
     assert summary["spent"] == sum(part.cost for part in plan_rounds(PROTOCOL, 80))
 
 
+def test_images_with_their_channels_first_keep_them_in_every_round(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    images = {f"x_{part}": rng.integers(0, 256, (60, 13, 8, 8), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **images, y_train=labels, y_test=labels)
+    protocol = PROTOCOL.replace(
+        dataset=tmp_path / "mine.npz", channels="first", stem="none", train_size="all", test_size="all", epochs=4,
+        adversarial_epochs=4, candidates=SPACE[:4],
+    )  # fmt: skip
+    search(protocol, CPU, 36, tmp_path / "out")
+    rounds = sorted((tmp_path / "out").glob("round-*"))
+    assert len(rounds) > 1
+    assert {tuple(atras.read(folder).run["data"]["image_shape"]) for folder in rounds} == {(13, 8, 8)}
+
+
 def test_selection_never_sees_the_test_images(found: tuple[atras.Results, Path]) -> None:
     results, folder = found
     data, parts = load("digits", train_size=200, test_size=100), np.load(folder / "selection.npz")
-    expected = data.train.images.permute(0, 2, 3, 1).numpy()
-    assert np.array_equal(parts["x_train"], expected[:160])
-    assert np.array_equal(parts["x_test"], expected[160:])
-    assert np.array_equal(np.concatenate([parts["y_train"], parts["y_test"]]), data.train.labels.numpy())
+    images = data.train.images.permute(0, 2, 3, 1).numpy()
+    expected = sorted((image.tobytes(), int(label)) for image, label in zip(images, data.train.labels, strict=True))
+    held = [(parts[f"x_{part}"], parts[f"y_{part}"]) for part in ("train", "test")]
+    found_images = [(image.tobytes(), int(label)) for x, y in held for image, label in zip(x, y, strict=True)]
+    assert sorted(found_images) == expected
     for run in (atras.read(folder / "round-1"), results):
         taken = run.run["data"]
         assert (taken["train_size"], taken["test_size"]) == ((160, 40) if run is not results else (200, 100))
@@ -76,7 +91,7 @@ def test_a_folder_in_use_and_a_single_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("")
     with pytest.raises(InputError, match="expected a new or empty folder for a search"):
         search(PROTOCOL, CPU, 80, tmp_path)
-    with pytest.raises(InputError, match="expected at least 2 images to hold some out"):
+    with pytest.raises(InputError, match="expected at least 2 images of a class to hold some out"):
         search(PROTOCOL.replace(train_size=1), CPU, 80, tmp_path / "new")
 
 
