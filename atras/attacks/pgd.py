@@ -124,7 +124,7 @@ class PGD(Attack):
         clean_logits = start.clean_logits
         if clean_logits is None and self.needs_logits:
             clean_logits = networks.logits(images)
-        chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
+        chosen = self.loss_labels(clean_logits, labels, start).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
         way = _Way.begun(len(networks.members), images)
         progress = start.progress
