@@ -18,7 +18,7 @@ from .statistics import (
     sign_flip_test,
 )
 from .step_timing import measure_steps, measured_steps
-from .summary_table import summary_lines
+from .summary_table import caution_lines, summary_lines
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -30,6 +30,7 @@ __all__ = [
     "attack_distances",
     "best_robust",
     "bootstrap_mean",
+    "caution_lines",
     "claims",
     "compare",
     "compare_depths",

@@ -57,7 +57,8 @@ def data_differences(a: Results, b: Results) -> list[str]:
     for part, changed in (("test", _changed(left, right, "test")), ("training", _changed(left, right, "train"))):
         if changed:
             lines.append(f"{part} images: other checksums ({', '.join(changed)})")
-    known = [name for name in left if name in right and name not in (*_NAMES_ONLY, "sha256")]
+    alike = ["subset"] if all(_taken(a, part) == _taken(b, part) for part in ("train", "test")) else []
+    known = [name for name in left if name in right and name not in (*_NAMES_ONLY, *alike, "sha256")]
     return lines + [f"{name}: {left[name]} and {right[name]}" for name in known if left[name] != right[name]]
 
 
@@ -66,8 +67,7 @@ def other_test_images(a: Results, b: Results) -> bool:
     left, right = _data(a), _data(b)
     if not left or not right:
         return False
-    chosen = [[each.run["protocol"].get("subset"), _data(each).get("test_size")] for each in (a, b)]
-    return bool(_changed(left, right, "test")) or chosen[0] != chosen[1]
+    return bool(_changed(left, right, "test")) or _taken(a, "test") != _taken(b, "test")
 
 
 def computing_differences(a: Results, b: Results) -> list[str]:
@@ -79,6 +79,14 @@ def computing_differences(a: Results, b: Results) -> list[str]:
 
 def _data(results: Results) -> Mapping[str, Any]:
     return results.run.get("data") or {}
+
+
+def _taken(results: Results, part: str) -> tuple[object, object]:
+    """How many images of a part were taken, and how: of a part that was taken whole, it makes no difference."""
+    data = _data(results)
+    size = data.get(f"{part}_size")
+    whole = size is not None and size == data.get(f"{part}_available")
+    return size, None if whole else results.run["protocol"].get("subset")
 
 
 def _changed(left: Mapping[str, Any], right: Mapping[str, Any], part: str) -> list[str]:
@@ -99,6 +107,12 @@ def _parts(name: str) -> Iterable[str]:
     return ("train",) if "train" in name or name.startswith("data_batch") else ("test", "train")
 
 
+def _commit(name: object) -> str | None:
+    """The beginning of a commit's name, which tells it from others and leaves room for two, and what follows it."""
+    commit, *rest = str(name).split("-", 1)
+    return None if name is None else "-".join([commit[:12], *rest])
+
+
 def _computing(results: Results) -> dict[str, Any]:
     run = results.run
     plan, environment = run.get("plan") or {}, run.get("environment") or {}
@@ -109,7 +123,7 @@ def _computing(results: Results) -> dict[str, Any]:
 
     return {
         "version of atras": run.get("version"),
-        "commit": environment.get("commit"),
+        "commit": _commit(environment.get("commit")),
         "precision": of_rows("precision") or plan.get("precision"),
         "engine": of_rows("backend") or plan.get("engine"),
         "device": environment.get("device"),

@@ -57,6 +57,18 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     return [*told, "", *lines] if told else lines
 
 
+def caution_lines(results: Results, width: int = 80) -> list[str]:
+    """What makes a run's figures say less than they seem to, as plain text; nothing where nothing does.
+
+    Args:
+        results: a run's frames.
+        width: as in `summary_lines`.
+    """
+    told = [printable(str(line)) for line in results.run.get("warnings", ())]
+    rows = [row for line in told for row in textwrap.wrap(line, max(width, 80), subsequent_indent="  ")]
+    return ["", "cautions", *rows] if rows else []
+
+
 def _heading(left: str, right: str, left_width: int) -> list[str]:
     return [
         f"{left}{right:>{left_width - len(left)}}  train   test attack    adv    adv    after  after",

@@ -43,4 +43,4 @@ class CommandOptions(Options):
         Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
     ] = None
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
-    quiet: Annotated[bool, Option("no progress, only the results", panel="Output")] = False
+    quiet: Annotated[bool, Option("no progress, only the results and their cautions", panel="Output")] = False

@@ -83,14 +83,16 @@ def _run(
                 results = resume(folder, protocol, execution, **arguments)
         finally:
             reporter.close()
-    from atras.analysis import summary_lines
+    from atras.analysis import caution_lines, summary_lines
 
-    _show(summary_lines(results, shutil.get_terminal_size().columns), folder)
+    width = shutil.get_terminal_size().columns
+    # All others were told of them on the way.
+    _show([*summary_lines(results, width), *(caution_lines(results, width) if command.quiet else ())], folder)
     return results
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.analysis import RANK_BY
+    from atras.analysis import RANK_BY, caution_lines
     from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
@@ -105,12 +107,19 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
-    _show(pareto_lines(results, rank_by_of(folder)), folder)
+    told = caution_lines(results, shutil.get_terminal_size().columns) if command.quiet else ()
+    _show([*pareto_lines(results, rank_by_of(folder)), *told], folder)
     return results
 
 
 def _most(command: CommandOptions) -> int:
     """The budget of a search, in candidate-epochs."""
+    if command.search is None:
+        asked = "budget" if command.rank_by is None else "rank_by"
+        raise InputError(
+            f"{asked}: expected with --search, which {'spends' if asked == 'budget' else 'ranks'}; add --search "
+            "halving, or leave it out"
+        )
     one_of("search", command.search, ("halving",))
     if command.budget is None:
         raise InputError("budget: expected with --search, none came; add --budget N, in candidate-epochs")

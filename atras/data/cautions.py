@@ -68,8 +68,8 @@ def _empty(train: Part, test: Part) -> Iterator[str]:
     empty = np.flatnonzero(whole == 0)
     if len(empty):
         yield (
-            f"data: labels go up to {len(whole) - 1}, but no image is of {_names(empty)}; attacks aim at classes that "
-            "training images have; number the classes from 0 without gaps"
+            f"data: the classes are 0 to {len(whole) - 1}, but no image is of {_names(empty)}; attacks aim at classes "
+            "that training images have; number the classes from 0 without gaps"
         )
 
 
@@ -132,17 +132,19 @@ def _majority(test: Part) -> Iterator[str]:
     if classes > 1 and count * (classes - 1) >= ODDS * (test.size - count):
         yield (
             f"data: {count} of {test.size} test images are of class {most}, so that always answering it has accuracy "
-            f"{count / test.size:.4f}; read balanced_accuracy, and rank by it: --rank-by balanced"
+            f"{count / test.size:.4f}; read balanced_accuracy; a search and atras export "
+            "rank by it with --rank-by balanced"
         )
 
 
 def _dark(brightest: Mapping[str, tuple[float, float]]) -> Iterator[str]:
     """Images that use a small part of the range in which epsilon is measured."""
-    for name, (value, white) in brightest.items():
-        if value >= HALF * white:
-            continue
+    dark = {name: found for name, found in brightest.items() if found[0] < HALF * found[1]}
+    # By one factor, or none: scaled apart, the parts would no longer be alike.
+    highest = max(value / white for value, white in brightest.values())
+    for name, (value, white) in dark.items():
         kind, how = ("uint8", "multiply by {:.6g} and round") if white > 1 else ("float", "multiply by {:.6g}")
-        advice = f"; {how.format(white / value)}" if value else ""
+        advice = f"; {how.format(1 / highest)}" if 0 < highest < HALF else ""
         yield (
             f"data: the brightest pixel of {name} is {value:.6g} of {white:g} ({kind}), {value / white:.3g} of the "
             f"range that epsilon is measured in{advice}"

@@ -48,7 +48,13 @@ def checked(source: SourceArrays, channels: Channels) -> tuple[SourceArrays, int
         raise InputError(
             f"labels of {source.origin}: expected at least 2 classes, got only label {highest}; add another class"
         )
-    return replace(source, arrays=arrays), source.classes or next(iter(lengths), highest + 1)
+    classes = source.classes or next(iter(lengths), highest + 1)
+    if highest >= classes:
+        raise InputError(
+            f"labels of {source.origin}: expected labels below {classes}, the length of the other part's one-hot rows, "
+            f"got {highest}; give both parts in one form"
+        )
+    return replace(source, arrays=arrays), classes
 
 
 def _channels(source: SourceArrays, asked: Channels) -> Channels:

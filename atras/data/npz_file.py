@@ -108,7 +108,7 @@ def _validation(entries: Sequence[Entry]) -> str:
 def _cautions(path: Path, entries: Sequence[Entry]) -> tuple[str, ...]:
     unused = _validation(entries)
     advice = "to test on them, save them as x_test and y_test"
-    return (f"data: {unused} of {path.name} are not used; {advice}",) if unused else ()
+    return (f"data: not used are {unused} of {path.name}; {advice}",) if unused else ()
 
 
 def _chosen(path: Path, entries: Sequence[Entry]) -> dict[str, Entry]:

@@ -3,6 +3,7 @@ of their own."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import math
@@ -21,6 +22,14 @@ from atras.storage import memory_limit, open_regular, write_file
 from .halving import TRAIN_SHARE, Record
 
 SELECTION = "selection.npz"
+
+
+class HeldOut(DataPlace):
+    """The place of SELECTION. About its images nothing is to be said: what concerns the data, the search said of them
+    as a whole, and the images that a round tests on are none of the test set."""
+
+    def load(self, device: torch.device) -> Dataset:
+        return dataclasses.replace(super().load(device), cautions=())
 
 
 def hold_out(record: Record, place: DataPlace) -> bytes:

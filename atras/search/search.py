@@ -24,7 +24,7 @@ from atras.running import Reporter
 from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
-from .holdout import SELECTION, hold_out, restore
+from .holdout import SELECTION, HeldOut, hold_out, restore
 
 
 def search(
@@ -227,7 +227,7 @@ class _Search:
             for line in self.record.content["warnings"] if number == 1 else ():
                 reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
-            place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
+            place = self.place if number == len(parts) else HeldOut.of(protocol, self.execution)
             arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
             if not (folder / "run.json").exists():
                 return running.run(protocol, self.execution, out=folder, **arguments)

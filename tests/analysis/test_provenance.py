@@ -17,6 +17,7 @@ from atras.analysis import (
     compare,
     compare_depths,
     compare_lines,
+    difference_lines,
     export_pareto,
     notices,
     summary_lines,
@@ -90,6 +91,18 @@ def test_fewer_of_the_same_test_images_are_other_images() -> None:
     assert found[-1].split()[-3:] == ["-", "-", "-"]
 
 
+@pytest.mark.parametrize("train_available", [100, 200])
+def test_a_test_set_taken_whole_is_the_same_however_it_was_taken(train_available: int) -> None:
+    data = {"train_available": train_available, "test_available": 100}
+    drawn = made(0.02, data=data | {"subset": "stratified"})
+    drawn.run["protocol"]["subset"] = "stratified"
+    lines = difference_lines(made(data=data | {"subset": "first"}), drawn)
+    told = ["THE DATA DIFFER:", "  subset: first and stratified"]
+    assert lines[:2] == told if train_available == 200 else "THE DATA DIFFER:" not in lines
+    assert not any("TEST IMAGES" in line for line in lines)
+    assert compare(made(data=data), drawn)["p"].null_count() == 0
+
+
 def test_other_training_images_are_told_and_tested() -> None:
     other = made(0.02, data={"sha256": DATA["sha256"] | {"x_train": "z"}})  # type: ignore[operator]
     lines = compare_lines(made(), other)
@@ -103,6 +116,11 @@ def test_the_same_images_under_other_names_are_the_same() -> None:
     renamed = {"train-images": "a", "train-labels": "b", "t10k-images": "c", "t10k-labels": "d"}
     other = made(data={"sha256": renamed, "name": "n", "source": "there"})
     assert compare_lines(made(), other)[0].startswith("8 members in common")
+
+
+def test_both_commits_are_seen() -> None:
+    runs = [made(run={"environment": {"commit": "0123456789abcdef" * 2 + "01234567" + end}}) for end in ("", "-dirty")]
+    assert "  commit: 0123456789ab and 0123456789ab-dirty" in compare_lines(*runs)
 
 
 def test_versions_precision_and_engine_are_told_before_the_protocol() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atras.analysis import summary_table
-from atras.analysis.summary_table import summary_lines
+from atras.analysis.summary_table import caution_lines, summary_lines
 from atras.networks import PAPER_CANDIDATES
 from atras.results.schemas import ACCURACIES
 from atras.results.writer import Writer
@@ -94,3 +94,12 @@ def test_names_in_foreign_results_are_shown_and_not_obeyed(tmp_path: Path) -> No
     for text in (repr(found), *summary_lines(found)):
         assert text.isprintable()
     assert any(line.startswith(r"\x1b[2J") for line in summary_lines(found))
+
+
+def test_cautions_of_a_run_stay_within_the_width() -> None:
+    writer = Writer(None, run_info(("8",), (0,)) | {"warnings": ["data: " + "word " * 40, "dead: \x1b[2J8"]})
+    lines = caution_lines(writer.finish({}))
+    assert lines[:2] == ["", "cautions"]
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert caution_lines(Writer(None, run_info(("8",), (0,))).finish({})) == []

@@ -39,6 +39,9 @@ def schedule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Schedule:
     monkeypatch.setattr(atras.running, "run", stub.run)
     monkeypatch.setattr(atras.running, "plan_lines", stub.plan_lines)
     monkeypatch.setattr(atras.analysis, "summary_lines", lambda results, width: [f"table of {results}, {width} wide"])
+    monkeypatch.setattr(
+        atras.analysis, "caution_lines", lambda results, width: [f"cautions of {results}, {width} wide"]
+    )
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "91")
     monkeypatch.chdir(tmp_path)

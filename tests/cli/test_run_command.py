@@ -38,9 +38,12 @@ def test_a_run_ends_with_the_table_and_the_folder(schedule: Any, capsys: pytest.
     assert schedule.calls[0].out == Path("there")
 
 
-def test_quiet_leaves_only_the_results(schedule: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_leaves_the_results_and_what_makes_them_mislead(
+    schedule: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert execute("--out there --quiet") == 0
-    assert capsys.readouterr() == ("table of the results, 91 wide\nresults are in there\n", "")
+    figures = "table of the results, 91 wide\ncautions of the results, 91 wide\nresults are in there\n"
+    assert capsys.readouterr() == (figures, "")
 
 
 @pytest.mark.parametrize(("dataset", "stem"), [("digits", "digits"), ("x/part.npz", "part"), ("x/folder/", "folder")])

@@ -130,6 +130,16 @@ def test_images_that_do_not_reach_far_are_told(tmp_path: Path, white: float, dty
         assert expected in cautions[0]
 
 
+def test_both_parts_are_scaled_by_one_factor(tmp_path: Path) -> None:
+    labels = np.arange(40) % 4
+    for test, factor in ((15, "; multiply by 15.9375 and round"), (255, "")):
+        images = {"x_train": np.full((40, 4, 4), 16, np.uint8), "x_test": np.full((40, 4, 4), test, np.uint8)}
+        np.savez(tmp_path / "apart.npz", **images, y_train=labels, y_test=labels)
+        lines = load(str(tmp_path / "apart.npz")).cautions
+        assert len(lines) == (2 if factor else 1)
+        assert all(line.endswith(f"of the range that epsilon is measured in{factor}") for line in lines)
+
+
 def test_black_images_are_told_without_a_factor(tmp_path: Path) -> None:
     line, _ = made(tmp_path, np.arange(40) % 4, np.arange(40) % 4, 0).cautions
     assert line.endswith("is 0 of 255 (uint8), 0 of the range that epsilon is measured in")
@@ -139,8 +149,16 @@ def test_classes_that_only_the_numbering_has_are_named(tmp_path: Path) -> None:
     labels = np.array([1, 2, 4]).repeat(20)
     data = made(tmp_path, labels, labels)
     (line,) = data.cautions
-    assert line.startswith("data: labels go up to 4, but no image is of classes 0 and 3")
+    assert line.startswith("data: the classes are 0 to 4, but no image is of classes 0 and 3")
     assert data.occurring.tolist() == [1, 2, 4]
+
+
+def test_a_column_of_one_hot_rows_may_be_of_no_image(tmp_path: Path) -> None:
+    labels = np.eye(5)[np.arange(40) % 3]
+    images = np.full((40, 4, 4), 255, np.uint8)
+    np.savez(tmp_path / "rows.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    (line,) = load(str(tmp_path / "rows.npz")).cautions
+    assert line.startswith("data: the classes are 0 to 4, but no image is of classes 3 and 4")
 
 
 def test_one_class_is_refused_whatever_its_number(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ class TestLabels:
     def test_other_labels_are_refused_with_the_first_that_is_wrong(self, tmp_path, labels, part):
         refused("y_train of", part, name=write_npz(tmp_path / "mine.npz", y_train=labels))
 
+    def test_labels_beyond_the_one_hot_rows_of_the_other_part_are_refused(self, tmp_path):
+        made = {"y_train": np.eye(3)[LABELS], "y_test": np.array([1, 2, 3, 1])}
+        refused("expected labels below 3, the length", name=write_npz(tmp_path / "mine.npz", **made))
+
     def test_one_hot_rows_of_two_lengths_are_refused(self, tmp_path):
         made = {"y_train": np.eye(3)[LABELS], "y_test": np.eye(4)[[0, 1, 2, 3]]}
         refused("one-hot rows of one length, got 3 and 4", name=write_npz(tmp_path / "mine.npz", **made))
@@ -166,7 +170,7 @@ class TestNamesOfArrays:
         np.savez(tmp_path / "pathmnist.npz", **stored)
         found = load(str(tmp_path / "pathmnist.npz"))
         assert (len(found.train), len(found.test), found.image_shape) == (6, 4, (3, 28, 28))
-        unused = "data: val_images and val_labels of pathmnist.npz are not used; to test on them, save them as x_test"
+        unused = "data: not used are val_images and val_labels of pathmnist.npz; to test on them, save them as x_test"
         assert [caution[: len(unused)] for caution in found.cautions] == [unused]
         told = run(
             Protocol(dataset=str(tmp_path / "pathmnist.npz"), candidates=(Candidate((4,)),), epochs=1, stem="none"),

@@ -75,6 +75,26 @@ def test_dry_runs_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert LINE in capsys.readouterr().out
 
 
+def test_a_search_says_it_of_the_data_and_not_of_what_it_holds_out(tmp_path: Path) -> None:
+    listener = Listener()
+    protocol = Protocol(
+        dataset=str(write_sorted(tmp_path)), candidates=tuple(Candidate((width,)) for width in (4, 6, 8, 10)),
+        train_size=60, epochs=4, adversarial_epochs=0,
+    )  # fmt: skip
+    search(protocol, CPU, 12, tmp_path / "search", reporter=lambda: listener)
+    said = [line.split(":")[0] for line in listener.heard if line.startswith(("data: ", "round "))]
+    assert said == ["data", "round 1 of 3", "round 2 of 3", "round 3 of 3", "data"]
+    dark = np.load(tmp_path / "sorted.npz")
+    np.savez(tmp_path / "dark.npz", **{name: dark[name] // (16 if "x" in name else 1) for name in dark})
+    listener.heard.clear()
+    search(protocol.replace(dataset=str(tmp_path / "dark.npz"), train_size="all"), CPU, 12, tmp_path / "other",
+           reporter=lambda: listener)  # fmt: skip
+    assert sum("brightest" in line for line in listener.heard) == 4  # of two parts, at the start and in the last round
+    assert not any(
+        "data: " in line for line in json.loads((tmp_path / "other/round-1/run.json").read_text())["warnings"]
+    )
+
+
 def test_a_search_on_sorted_data_ranks_on_every_class(tmp_path: Path) -> None:
     protocol = Protocol(
         dataset=str(write_sorted(tmp_path)), candidates=tuple(Candidate((width,)) for width in (2, 12, 16, 20)),

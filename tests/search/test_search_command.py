@@ -36,7 +36,7 @@ def test_a_dry_run_prints_the_rounds(capsys: pytest.CaptureFixture[str]) -> None
     [
         ("--search random --budget 5", "search (='random'): expected one of halving"),
         ("--search halving", "budget: expected with --search, none came; add --budget N, in candidate-epochs"),
-        ("--budget 5", "search (=None): expected one of halving"),
+        ("--budget 5", "budget: expected with --search, which spends; add --search halving, or leave it out"),
         ("--search halving --budget much", "budget (='much'): expected a whole number; write for example 10"),
         ("--search halving --budget 900 --rank-by size --dry-run", "rank_by (='size'): expected one of accuracy, "),
         ("--search halving --budget 3", "budget (=3): 40 candidates need at least 720 candidate-epochs"),
