@@ -1,0 +1,376 @@
+"""Auto-PGD: projected gradient ascent with momentum whose step size follows from its progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from atras.checks import number, one_of, whole
+
+from .attack import Passes
+from .pair_attack import Found, PairAttack
+from .per_pair import PerPair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import Cotangent
+
+    from .pairs import Pairs
+
+LOSSES = ("ce", "dlr", "margin")
+
+FIRST_CHECK, SHORTER, LEAST = 0.22, 0.03, 0.06
+"""Shares of the steps: until the first check of the step size, by how much each further wait is shorter, the least."""
+
+MOMENTUM = 0.75
+"""Weight of the new step; the rest goes to the one before."""
+
+RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
+"""In l1, the radii of the balls one after the other, in epsilons, and each one's share of the steps."""
+
+L1_CHECK, SPARSER, FALL, SMALLEST = 0.04, 1.5, 1.5, 10.0
+"""In l1: share of the steps between two checks; by what the share of pixels that move is divided; by what a step size
+that stays is; how far it falls at the most."""
+
+
+@dataclass(frozen=True, repr=False)
+class APGD(PairAttack):
+    """Projected gradient ascent with momentum that halves its step size where it stops making progress.
+
+    Args:
+        norm: `linf`, `l2` or `l1`.
+        loss: `ce` (cross-entropy), `dlr` (difference of logits ratio) or `margin`.
+        steps: at least 1.
+        restarts: random starts, at least 1.
+        rho: share of the steps since the last check of the step size that have to ascend.
+        eot: gradients that are averaged for a step, for networks that draw at random; 1 for all others.
+
+    Source: Croce, Hein 2020, "Reliable evaluation of adversarial robustness", algorithm 1; for `l1` Croce, Hein 2021,
+    "Mind the box", section 3.
+    """
+
+    loss: str = "ce"
+    steps: int = 100
+    restarts: int = 1
+    rho: float = 0.75
+    eot: int = 1
+
+    name = "apgd"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    kept_copies = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("loss", self.loss, LOSSES)
+        for option in ("steps", "restarts", "eot"):
+            whole(option, getattr(self, option), 1, 10**6)
+        number("rho", self.rho, 0.0, 1.0)
+        object.__setattr__(self, "rho", float(self.rho))
+
+    def cost(self, classes: int) -> Passes:
+        gradients = self._runs(classes) * (self.steps + 1) * self.eot
+        return Passes(1 + (0 if self.loss == "ce" else gradients), gradients)
+
+    def _runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
+        return self.restarts
+
+    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
+        import torch
+
+        images, values = clean.clone(), torch.full_like(clean[:, 0, 0, 0], -torch.inf)
+        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
+        for run in range(self._runs(clean_logits.shape[-1])):
+            left = ~fooled
+            if not left.any():
+                break
+            found, reached, value = self._run(pairs.only(left), clean[left], clean_logits[left], run)
+            better = reached | (value > values[left])
+            images[left] = torch.where(better[:, None, None, None], found, images[left])
+            values[left] = torch.where(better, value, values[left])
+            fooled[left] = reached
+        return Found(images, fooled)
+
+    def _objective(self, clean_logits: Tensor, labels: Tensor, run: int) -> _Objective:  # noqa: ARG002 (of the base)
+        return _Objective(self.loss, labels)
+
+    def _run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [P, C, H, W], whether they fool, and the objective's values [P], of one random start."""
+        from .norms import projected, random_point
+
+        objective = self._objective(clean_logits, pairs.labels, run)
+        draw = pairs.drawn(run, clean.shape[1:])
+        if self.norm != "l1":
+            return _Ascent(self, pairs, clean, objective, self.strength, self.steps).run(
+                random_point(draw, clean, self.strength, self.norm, self.bounds)
+            )
+        x = random_point(draw, clean, RADII[0][0] * self.strength, "l1", self.bounds)
+        first, second = (int(share * self.steps) for _, share in RADII[:2])
+        for (radius, _), steps in zip(RADII, (first, second, self.steps - first - second), strict=True):
+            epsilon = radius * self.strength
+            x = projected(x, clean, epsilon, "l1", self.bounds)
+            ascent = _Ascent(self, pairs, clean, objective, epsilon, steps, ends=radius == 1.0)
+            x, fooled, values = ascent.run(x)
+        return x, fooled, values
+
+
+@dataclass(frozen=True, repr=False)
+class APGDT(APGD):
+    """APGD towards one wrong class after the other, the likeliest first.
+
+    Args:
+        loss: `dlr` (its targeted form) or `margin` (the target's logit less the label's).
+        targets: how many classes are tried; never more than there are other ones.
+
+    The others are those of `APGD`.
+
+    Source: Croce, Hein 2020, "Reliable evaluation of adversarial robustness", section 4.1 (targeted DLR) and 6.
+    """
+
+    loss: str = "dlr"
+    targets: int = 9
+
+    name = "apgd-t"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("loss", self.loss, LOSSES[1:])
+        whole("targets", self.targets, 1, 10**6)
+
+    def _runs(self, classes: int) -> int:
+        return self.restarts * min(self.targets, classes - 1)
+
+    def _objective(self, clean_logits: Tensor, labels: Tensor, run: int) -> _Objective:
+        order = clean_logits.argsort(dim=-1, descending=True, stable=True)
+        return _Objective(self.loss, labels, order[:, 1 + run // self.restarts])
+
+
+@dataclass
+class _Objective(PerPair):
+    """What is ascended: a loss at the labels [P], or towards targets [P]."""
+
+    loss: str
+    labels: Tensor
+    targets: Tensor | None = None
+
+    def values(self, logits: Tensor) -> Tensor:
+        """[P]; for the cross-entropy the logarithm of the odds, which orders images alike and does not saturate."""
+        from . import objectives
+
+        if self.loss == "ce":
+            return objectives.log_odds(logits, self.labels)
+        if self.targets is None:
+            return getattr(objectives, self.loss)(logits, self.labels)
+        return getattr(objectives, f"targeted_{self.loss}")(logits, self.labels, self.targets)
+
+    @property
+    def cotangent(self) -> Cotangent:
+        """As an engine takes it."""
+        from .objectives import cotangent_of
+
+        return self.labels if self.loss == "ce" else cotangent_of(self.values)
+
+
+@dataclass
+class _State(PerPair):
+    """The state of an ascent, of each pair."""
+
+    place: Tensor
+    """int64, among the pairs that it began with."""
+    clean: Tensor
+    x: Tensor
+    before: Tensor
+    """x of the step before."""
+    gradient: Tensor
+    value: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    best_value: Tensor
+    step: Tensor
+    """Step size."""
+    ascents: Tensor
+    """Steps since the last check that ascended."""
+    checked_value: Tensor
+    """Best value at the last check."""
+    shortened: Tensor
+    """bool, whether the last check shortened the step."""
+    moving: Tensor
+    """In l1, share of the pixels that a step moves."""
+    changed: Tensor
+    """In l1, number of changed pixels at the last check."""
+    lost: Tensor
+    """bool, whether the pair is fooled, and only waits to be dropped."""
+
+
+class _Ascent:
+    """One run of the algorithm in one ball, for P pairs.
+
+    Args:
+        attack: whose options it has.
+        pairs, clean, objective: of the pairs.
+        epsilon, steps: of this ball.
+        ends: whether a pair that is fooled is at its end; not in a ball that is too large.
+    """
+
+    def __init__(
+        self,
+        attack: APGD,
+        pairs: Pairs,
+        clean: Tensor,
+        objective: _Objective,
+        epsilon: float,
+        steps: int,
+        ends: bool = True,
+    ) -> None:
+        self.attack, self.pairs, self.clean, self.objective = attack, pairs, clean, objective
+        self.epsilon, self.steps, self.ends = epsilon, steps, ends
+
+    def run(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From starting points to the fooling images, or else those of the highest value; see `APGD._run`."""
+        import torch
+
+        count = len(self.pairs)
+        self.images, self.values = x.clone(), torch.full_like(x[:, 0, 0, 0], -torch.inf)
+        self.fooled = torch.zeros(count, dtype=torch.bool, device=x.device)
+        self._begin(x)
+        l1 = self.attack.norm == "l1"
+        wait = max(int((L1_CHECK if l1 else FIRST_CHECK) * self.steps), 1)
+        since = 0
+        for i in range(self.steps):
+            if not len(self.pairs):
+                break
+            self._move(first=i == 0)
+            self._look()
+            since += 1
+            if since == wait:
+                if l1:
+                    self._check_sparsity()
+                else:
+                    self._check_progress(wait)
+                    wait = max(wait - max(int(SHORTER * self.steps), 1), max(int(LEAST * self.steps), 1))
+                since = 0
+        self._keep_best()
+        return self.images, self.fooled, self.values
+
+    def _begin(self, x: Tensor) -> None:
+        import torch
+
+        count, device = len(x), x.device
+        gradient, logits = self._evaluate(x)
+        value = self.objective.values(logits)
+        changed = (x != self.clean).flatten(1).sum(1)
+        false = torch.zeros(count, dtype=torch.bool, device=device)
+        self.state = _State(
+            place=torch.arange(count, device=device), clean=self.clean, x=x, before=x, gradient=gradient, value=value,
+            best=x, best_gradient=gradient, best_value=value,
+            step=torch.full_like(value, self.epsilon * (1 if self.attack.norm == "l1" else 2)),
+            ascents=torch.zeros(count, dtype=torch.int64, device=device), checked_value=value, shortened=~false,
+            moving=changed / self.clean[0].numel() / SPARSER, changed=changed, lost=false,
+        )  # fmt: skip
+        self._note_fooled(logits)
+
+    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient and logits at some points; of several passes their means."""
+        gradient, logits = self.pairs.gradient(x, self.objective.cotangent)
+        for _ in range(1, self.attack.eot):
+            again, other = self.pairs.gradient(x, self.objective.cotangent)
+            gradient, logits = gradient + again, logits + other
+        return gradient / self.attack.eot, logits / self.attack.eot
+
+    def _move(self, first: bool) -> None:
+        """Take a step along the gradient and, but for the first, some of the step before."""
+        import torch
+
+        from .norms import projected, scaled
+
+        s, norm = self.state, self.attack.norm
+        ball = (s.clean, self.epsilon, norm, self.attack.bounds)
+        if norm == "l1":
+            direction = self._sparse_signs()
+        elif norm == "l2":
+            direction = scaled(s.gradient, 1.0, "l2")
+        else:
+            direction = s.gradient.sign()
+        reached = projected(s.x + s.step[:, None, None, None] * torch.nan_to_num(direction), *ball)
+        if norm != "l1" and not first:
+            reached = projected(s.x + MOMENTUM * (reached - s.x) + (1 - MOMENTUM) * (s.x - s.before), *ball)
+        s.before, s.x = s.x, reached
+
+    def _sparse_signs(self) -> Tensor:
+        """Signs of the pixels with the largest gradients, together of l1 norm 1."""
+        from .norms import scaled
+
+        s = self.state
+        sizes = s.gradient.abs().flatten(1)
+        pixels = sizes.shape[1]
+        rank = ((1 - s.moving) * pixels).long().clamp(0, pixels - 1)
+        least = sizes.sort(1).values.gather(1, rank[:, None])
+        signs = s.gradient.sign() * (sizes >= least).view_as(s.gradient)
+        return scaled(signs, 1.0, "l1")
+
+    def _look(self) -> None:
+        """Evaluate where the pairs are, and remember the best and the fooling images."""
+        import torch
+
+        s = self.state
+        s.gradient, logits = self._evaluate(s.x)
+        value = self.objective.values(logits)
+        s.ascents = s.ascents + (value > s.value)
+        s.value = value
+        better = value > s.best_value
+        wide = better[:, None, None, None]
+        s.best, s.best_gradient = torch.where(wide, s.x, s.best), torch.where(wide, s.gradient, s.best_gradient)
+        s.best_value = torch.where(better, value, s.best_value)
+        self._note_fooled(logits)
+
+    def _note_fooled(self, logits: Tensor) -> None:
+        """Keep images that fool; drop their pairs once they are many enough to be worth the copying."""
+        s = self.state
+        fooling = (logits.argmax(-1) != self.pairs.labels) & ~s.lost
+        if not self.ends or not fooling.any():
+            return
+        self.images[s.place[fooling]] = s.x[fooling]
+        self.fooled[s.place[fooling]] = True
+        self.values[s.place[fooling]] = s.value[fooling]
+        s.lost = s.lost | fooling
+        if 16 * int(s.lost.sum()) >= len(s.lost):
+            kept = ~s.lost
+            self.pairs = self.pairs.only(kept)
+            self.objective = self.objective.only(kept)
+            self.state = s.only(kept)
+
+    def _check_progress(self, wait: int) -> None:
+        """Halve the steps of pairs that ascend too rarely, or have not got higher, and take them back to their best."""
+        s = self.state
+        rarely = s.ascents <= self.attack.rho * wait
+        stuck = ~s.shortened & (s.checked_value >= s.best_value)
+        s.shortened, s.checked_value = rarely | stuck, s.best_value
+        s.ascents = s.ascents.new_zeros(s.ascents.shape)
+        self._return(s.shortened)
+        s.step = s.step / (1 + s.shortened.to(s.step.dtype))
+
+    def _check_sparsity(self) -> None:
+        """In l1: where the best image changed fewer pixels, start anew from it; elsewhere shorten the step."""
+        import torch
+
+        s = self.state
+        changed = (s.best != s.clean).flatten(1).sum(1)
+        sparser = changed < 0.95 * s.changed
+        s.moving = changed / s.clean[0].numel() / SPARSER
+        shorter = (s.step / FALL).clamp(self.epsilon / SMALLEST, self.epsilon)
+        s.step = torch.where(sparser, self.epsilon, shorter)
+        s.changed = changed
+        self._return(sparser)
+
+    def _return(self, chosen: Tensor) -> None:
+        import torch
+
+        s, wide = self.state, chosen[:, None, None, None]
+        s.x, s.gradient = torch.where(wide, s.best, s.x), torch.where(wide, s.best_gradient, s.gradient)
+
+    def _keep_best(self) -> None:
+        s = self.state
+        left = ~s.lost
+        self.images[s.place[left]] = s.best[left]
+        self.values[s.place[left]] = s.best_value[left]
+

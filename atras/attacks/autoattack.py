@@ -1,0 +1,77 @@
+"""AutoAttack: four attacks, each on what the ones before it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from atras.checks import one_of
+
+from .apgd import APGD, APGDT
+from .attack import Passes
+from .fab import FABT
+from .pair_attack import Found, PairAttack
+from .square import Square
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .pairs import Pairs
+
+FAR = 10**9
+"""Between the numbers of one part's draws and the next one's."""
+
+EOT = 20
+"""Gradients that are averaged for a step in version `rand`."""
+
+
+@dataclass(frozen=True, repr=False)
+class AutoAttack(PairAttack):
+    """APGD-CE, targeted APGD, targeted FAB and Square, each on the images that the ones before it left.
+
+    Args:
+        norm: `linf` or `l2`.
+        version: `standard`, or `rand` for networks that draw at random: APGD with cross-entropy and with DLR, gradients
+            averaged over 20 passes.
+
+    Source: Croce, Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks", section 6.
+    """
+
+    version: str = "standard"
+
+    name = "autoattack"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    kept_copies = 22
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("version", self.version, ("standard", "rand"))
+
+    @property
+    def parts(self) -> tuple[PairAttack, ...]:
+        """The attacks, in their order."""
+        own = {"epsilon": self.epsilon, "norm": self.norm, "label_source": self.label_source, "bounds": self.bounds}
+        if self.version == "rand":
+            return APGD(**own, eot=EOT), APGD(**own, loss="dlr", eot=EOT)
+        return APGD(**own), APGDT(**own), FABT(**own), Square(**own)
+
+    def cost(self, classes: int) -> Passes:
+        total = Passes(1)
+        for part in self.parts:
+            total = total.plus(part.cost(classes))
+        return total
+
+    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
+        import torch
+
+        images = clean.clone()
+        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
+        for number, part in enumerate(self.parts):
+            left = ~fooled
+            if not left.any():
+                break
+            own = pairs.only(left).drawing_from(number * FAR)
+            found = part.attack_pairs(own, clean[left], clean_logits[left])
+            images[left], fooled[left] = found.images, found.fooled
+        return Found(images, fooled)
