@@ -373,4 +373,3 @@ class _Ascent:
         left = ~s.lost
         self.images[s.place[left]] = s.best[left]
         self.values[s.place[left]] = s.best_value[left]
-

@@ -33,7 +33,6 @@ class Draw(Protocol):
         """
 
 
-
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
 

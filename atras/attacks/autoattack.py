@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from atras.checks import one_of
 
@@ -51,7 +51,7 @@ class AutoAttack(PairAttack):
     @property
     def parts(self) -> tuple[PairAttack, ...]:
         """The attacks, in their order."""
-        own = {"epsilon": self.epsilon, "norm": self.norm, "label_source": self.label_source, "bounds": self.bounds}
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("epsilon", "norm", "label_source", "bounds")}
         if self.version == "rand":
             return APGD(**own, eot=EOT), APGD(**own, loss="dlr", eot=EOT)
         return APGD(**own), APGDT(**own), FABT(**own), Square(**own)

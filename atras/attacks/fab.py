@@ -1,4 +1,4 @@
-"""Fast adaptive boundary attack, targeted: small changes by steps onto linearised boundaries, biased towards the image."""
+"""Fast adaptive boundary attack, targeted: steps onto linearised boundaries, biased towards the clean image."""
 
 from __future__ import annotations
 

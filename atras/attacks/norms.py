@@ -95,8 +95,8 @@ def to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, norm: str, b
 def _even(weights: Tensor, room: Tensor, wanted: Tensor, norm: str) -> Tensor:
     """Moves [P, D] within their room with sum(weights * moves) = wanted, of the least linf or l2 norm.
 
-    They are min(t * rate, room) with rates 1 or the weights. The sum is concave in t, so Newton's steps from 0 come from
-    below, and end exactly: each but the last uses up the room of a pixel at least, usually of many.
+    They are min(t * rate, room) with rates 1 or the weights. The sum is concave in t, so Newton's steps from 0 come
+    from below, and end exactly: each but the last uses up the room of a pixel at least, usually of many.
     """
     rates = torch.ones_like(weights) if norm == "linf" else weights
     gains, full = weights * rates, weights * room

@@ -1,4 +1,4 @@
-"""What the square attack tries next: squares of pixels at a corner of the l-infinity ball, or moved mass in the l2 ball.
+"""Proposals of the square attack: squares at a corner of the l-infinity ball, or mass moved within the l2 ball.
 
 Source: Andriushchenko, Croce, Flammarion, Hein 2020, "Square attack", algorithms 2 and 3.
 """

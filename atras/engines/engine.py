@@ -166,9 +166,7 @@ class Engine(ABC):
         with fixed_state(self.device):
             return self._logits(_usable(images)) if counts is None else self._logits_of_pairs(_usable(images), counts)
 
-    def gradient(
-        self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradient of an objective with respect to the images, in evaluation mode.
 
         Args:

@@ -47,9 +47,7 @@ class Classifier(Protocol):
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
         """[M, B, Y], or of pairs [P, Y]."""
 
-    def gradient(
-        self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradient of an objective with respect to the images.
 
         Args:

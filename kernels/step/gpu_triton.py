@@ -208,9 +208,9 @@ class Population:
     ) -> reference.InputGradient:
         """As `Step.input_gradient`; pairs as in `logits`."""
         if counts is not None:
-            given = [value if value is None else pad_pairs(value, counts) for value in (labels, cotangents)]
-            padded = self.input_gradient(pad_pairs(images, counts), *given, False, direction, None)
-            return reference.of_pairs(*(unpad_pairs(value, counts) for value in padded[:2]), counts)
+            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
+            padded = self.input_gradient(pad_pairs(images, counts), labels, cotangents, signs, direction, None)
+            return reference.of_pairs(padded, counts)
         members, count = self.layout.members, images.shape[-4]
         out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
         logits = self._new(members, count, self.layout.classes)

@@ -169,7 +169,7 @@ class Step:
     ) -> Tensor:
         """Evaluation-mode logits [M, N, Y], or of pairs [P, Y]."""
         if counts is not None:
-            own = self._pixels(images, None, 0.0).split(counts.tolist())
+            own = torch.split(self._pixels(images, None, 0.0), counts.tolist())
             return torch.cat([self._forward(m, x).detach() for m, x in enumerate(own)])
         logits = []
         for m in range(len(self.parameters)):
@@ -189,9 +189,8 @@ class Step:
     ) -> InputGradient:
         """Gradients of the summed cross-entropy, or of the objective whose gradient by the logits is `cotangents`."""
         if counts is not None:
-            given = [value if value is None else pad_pairs(value, counts) for value in (labels, cotangents)]
-            padded = self.input_gradient(pad_pairs(images, counts), given[0], cotangents=given[1])
-            return of_pairs(*(unpad_pairs(value, counts) for value in padded[:2]), counts)
+            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
+            return of_pairs(self.input_gradient(pad_pairs(images, counts), labels, cotangents=cotangents), counts)
         gradients, logits = [], []
         for m in range(len(self.parameters)):
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
@@ -255,8 +254,9 @@ class Step:
         return F.linear(x, last, last_bias)
 
 
-def of_pairs(gradient: Tensor, logits: Tensor, counts: Tensor) -> InputGradient:
-    """The result for pairs, from gradients [P, C, H, W] and logits [P, Y]: zeros and NaNs counted a member."""
+def of_pairs(padded: InputGradient, counts: Tensor) -> InputGradient:
+    """The result for pairs, out of that for as many images of every member as the one with most has."""
+    gradient, logits = unpad_pairs(padded.gradient, counts), unpad_pairs(padded.logits, counts)
     members = members_of_pairs(counts, gradient.device)
     zero, nan = torch.zeros(2, len(counts), dtype=torch.int64, device=gradient.device)
     zero.index_add_(0, members, (gradient == 0).flatten(1).sum(1))

@@ -108,6 +108,6 @@ def smallest(w: np.ndarray, x: np.ndarray, offset: float, norm: str) -> float | 
     # linf: the least t with |d| <= t.
     ones = -np.ones((size, 1))
     return float(
-        linprog(np.r_[np.zeros(size), 1.0], A_ub=np.vstack([np.hstack([np.eye(size), ones]), np.hstack([-np.eye(size), ones])]),
+        linprog(np.r_[np.zeros(size), 1.0], A_ub=np.block([[np.eye(size), ones], [-np.eye(size), ones]]),
                 b_ub=np.zeros(2 * size), A_eq=np.r_[w, 0.0][None], b_eq=[-offset], bounds=[*limits, (0, None)]).fun
     )  # fmt: skip
