@@ -169,8 +169,8 @@ class Step:
     ) -> Tensor:
         """Evaluation-mode logits [M, N, Y], or of pairs [P, Y]."""
         if counts is not None:
-            own = torch.split(self._pixels(images, None, 0.0), counts.tolist())
-            return torch.cat([self._forward(m, x).detach() for m, x in enumerate(own)])
+            parts = torch.split(self._pixels(images, None, 0.0), counts.tolist())
+            return torch.cat([self._forward(m, part).detach() for m, part in enumerate(parts)])
         logits = []
         for m in range(len(self.parameters)):
             own = images[m] if images.ndim == 5 else images
