@@ -8,6 +8,30 @@ from typing import Any
 from .errors import InputError, shown
 from .version import SCHEMA
 
+MOST_OF_A_RANGE = 1_000_000
+"""Most numbers that are taken out of a range: past it a mistake is likelier than a wish."""
+
+
+def plain(value: Any) -> Any:
+    """A value in Python's own types, whatever usual one a caller has it in.
+
+    Args:
+        value: anything.
+
+    Returns:
+        Numbers out of numpy as Python's; lists, ranges and arrays as tuples, with their numbers likewise; all else as
+        it is.
+    """
+    value = _number(value)
+    if isinstance(value, range):
+        value = value[:MOST_OF_A_RANGE]
+    return tuple(_number(item) for item in value) if type(value) in (list, tuple, range) else value
+
+
+def _number(value: Any) -> Any:
+    """A scalar or an array of numpy, which need not be installed, in Python's types."""
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
     """Refuse a value that is not among the allowed ones."""

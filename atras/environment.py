@@ -15,27 +15,41 @@ import torch
 from atras.kernels import backends
 from atras.kernels.fgsm.dispatch import BACKENDS as FGSM_BACKENDS
 
+from . import gpu
 from .errors import InputError
+from .limits import Limit, memory
+from .torch_state import fixed_state, threads
 
 PACKAGES = ("atras", "torch", "torchvision", "triton", "numpy", "polars")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for here.
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for here: `auto` is the first GPU that can be used.
 
     Raises:
-        InputError: if a GPU is asked for that is not there.
+        InputError: if a GPU is asked for that is not there, or cannot be used.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if count else "cpu"
     if name == "cpu":
         return torch.device("cpu")
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        gpus = f"{count} CUDA device(s)" if count else "none that torch can use"
-        raise InputError(f"device (={name!r}): expected a GPU of this machine, found {gpus}; use --device cpu or auto")
-    return torch.device("cuda", index)
+    count, trouble = gpu.found()
+    if name == "auto":
+        gpus = (torch.device("cuda", index) for index in range(count))
+        return next((each for each in gpus if not gpu.trouble(each)), torch.device("cpu"))
+    device = torch.device("cuda", int(name.partition(":")[2] or 0))
+    if device.index >= count:
+        there = f"{count} CUDA device(s)" if count else f"none that torch can use{trouble and f' ({trouble})'}"
+        raise InputError(f"device (={name!r}): expected a GPU of this machine, found {there}; use --device cpu or auto")
+    if reason := gpu.trouble(device):
+        raise InputError(f"device (={name!r}): expected a GPU that can be used, but {reason}; or use --device cpu")
+    return device
+
+
+def why_no_gpu() -> str:
+    """Why `auto` took none of the GPUs that are there, a line for people; empty where it took one or there is none."""
+    count, trouble = gpu.found()
+    reasons = [gpu.trouble(torch.device("cuda", index)) for index in range(count)]
+    reason = trouble if not count else reasons[0] if all(reasons) else ""
+    return reason and f"the GPU is not taken: {reason}"
 
 
 def attack_backend(device: torch.device, dtype: torch.dtype) -> str:
@@ -50,16 +64,11 @@ def attack_backend(device: torch.device, dtype: torch.dtype) -> str:
         raise InputError(str(error)) from None
 
 
-def total_memory(device: torch.device) -> int:
-    """Bytes of memory that a run may count on at the most: the GPU's, or the machine's or its control group's."""
+def total_memory(device: torch.device) -> Limit:
+    """Bytes of memory that a run may count on at the most, and what says so: the GPU, or what limits this process."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _first_line(path)
-        if text.isdigit():
-            limits.append(int(text))
-    return min(limits)
+        return gpu.room(device)
+    return memory()
 
 
 def versions() -> dict[str, str | None]:
@@ -75,26 +84,33 @@ def versions() -> dict[str, str | None]:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """The environment of a run, as JSON values, for `run.json`."""
-    gpu = None
+    taken = None
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        gpu = {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+        taken = {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    usable, room = threads(), memory()
+    with fixed_state(device):
+        kernels = backends.report()
     return {
         "device": str(device),
-        "gpu": gpu,
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "gpu": taken,
+        "cpu": {
+            "model": _cpu_model(), "cores": os.cpu_count(), "threads": usable.amount, "threads_limit": usable.source,
+        },
+        "memory": {"usable_bytes": room.amount, "limit": room.source},
         "platform": platform.platform(),
         "versions": versions(),
         "commit": _commit(),
-        "kernels": backends.report(),
-    }
+        "kernels": kernels,
+    }  # fmt: skip
 
 
 def machine_key(device: torch.device) -> str:
-    """The key of a measured speed: processor, threads, device and library versions."""
+    """The key of a measured speed: processor, instruction set, threads, device and library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = versions()
-    return f"{_cpu_model()}|{torch.get_num_threads()}|{name}|torch {known['torch']}|atras {known['atras']}"
+    processor = "|".join([_cpu_model(), *backends.instruction_sets()[:1]])
+    return f"{processor}|{threads().amount}|{name}|torch {known['torch']}|atras {known['atras']}"
 
 
 def _cpu_model() -> str:
@@ -119,10 +135,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _first_line(path: str) -> str:
-    try:
-        return Path(path).read_text().partition("\n")[0].strip()
-    except OSError:
-        return ""

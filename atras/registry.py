@@ -19,6 +19,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from .checks import plain
 from .errors import InputError, shown
 
 Choice = TypeVar("Choice")
@@ -204,6 +205,25 @@ def spelled_fields(choice: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields if field.metadata.get("spelled", True)}
 
 
+def accept_forms(choice: Any) -> None:
+    """Bring the options of an object that is being made into their types: what Python may give for them, as `plain` has
+    it, a fraction in text for a number, and a spelling for a choice such as an attack.
+
+    Raises:
+        InputError: if a text is no fraction, or no spelling.
+    """
+    for name, kind in spelled_fields(type(choice)).items():
+        value = plain(getattr(choice, name))
+        kinds = _kinds(kind)
+        if isinstance(value, str):
+            register = next((_REGISTERS[each] for each in kinds if each in _REGISTERS), None)
+            if register is not None:
+                value = register.parse(value)
+            elif float in kinds and str not in kinds:
+                value = read_fraction(name, value)
+        object.__setattr__(choice, name, value)
+
+
 def spell(choice: Any, leave_out: tuple[str, ...] = ()) -> str:
     """An object as text that `Registry.parse` reads: its name, and the options that are not as by default.
 
@@ -246,9 +266,14 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """The types that a value may have."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
 def _value(name: str, text: str, kind: Any) -> Any:
     """A text as a value of an option's type."""
-    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    kinds = _kinds(kind)
     if type(None) in kinds and text == "none":
         return None
     readers: dict[Any, Callable[[str, str], Any]] = {bool: _truth, int: _whole, float: read_fraction}

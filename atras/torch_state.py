@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
+
+from .limits import Limit, processors
 
 _UNCHANGED = contextlib.nullcontext()
 
@@ -14,8 +18,9 @@ _UNCHANGED = contextlib.nullcontext()
 def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """A context in which torch computes as in a fresh process; afterwards all is as the caller had set it.
 
-    Default dtype float32, default device the CPU, gradients on, no inference mode, no autocast, no demand for
-    deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where the defaults give neither.
+    No more threads than `threads` says, default dtype float32, default device the CPU, gradients on, no inference mode,
+    no autocast, no demand for deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where
+    the defaults give neither.
 
     Args:
         device: where is computed.
@@ -24,9 +29,25 @@ def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]
     return _UNCHANGED if device.type == "cpu" and _is_fresh() else _fixed(device)
 
 
+def threads() -> Limit:
+    """Number of threads that compute, and what decides it: never more than this process may keep busy, unless
+    OMP_NUM_THREADS says so. torch itself sees no quota of a control group."""
+    asked = torch.get_num_threads()
+    if os.environ.get("OMP_NUM_THREADS"):
+        return Limit(asked, "OMP_NUM_THREADS")
+    usable = _processors()
+    return usable if usable.amount <= asked else Limit(asked, "torch.get_num_threads()")
+
+
+@cache
+def _processors() -> Limit:
+    return processors()
+
+
 def _is_fresh() -> bool:
     return (
-        torch.is_grad_enabled()
+        torch.get_num_threads() == threads().amount
+        and torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
         and not torch.is_autocast_enabled("cpu")
         and torch.get_default_dtype() == torch.float32
@@ -38,6 +59,9 @@ def _is_fresh() -> bool:
 @contextlib.contextmanager
 def _fixed(device: torch.device) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
+        if (usable := threads().amount) != torch.get_num_threads():
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(usable)
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         if torch.are_deterministic_algorithms_enabled():

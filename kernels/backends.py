@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -49,6 +49,56 @@ def instruction_sets() -> list[str]:
     The last one, `amx_emulated`, is for tests alone.
     """
     return [] if _cpu is None else list(_cpu.instruction_sets())
+
+
+def vendor() -> str:
+    """The processor's maker as it names itself, such as `GenuineIntel`; empty where that is not known."""
+    return "" if _cpu is None else str(_cpu.vendor())
+
+
+class Bf16(NamedTuple):
+    """How well a processor or GPU multiplies bf16 numbers.
+
+    Args:
+        there: whether it does so at all, with kernels that use it; elsewhere it is emulated.
+        faster: whether training is faster than in fp32.
+        reason: of `faster`, in words that stand after the precision that follows from it.
+    """
+
+    there: bool
+    faster: bool
+    reason: str
+
+
+def bf16_on_cpu(instructions: str, maker: str) -> Bf16:
+    """The rule for processors; the figures behind it are in docs/performance.md, "Which precision `auto` takes".
+
+    Args:
+        instructions: the set that the kernels use, of `instruction_sets`.
+        maker: as `vendor` gives it.
+    """
+    if instructions == "amx":
+        return Bf16(True, True, "AMX")
+    if instructions != "avx512_bf16":
+        return Bf16(False, False, "this processor has neither AVX512-BF16 nor AMX")
+    if maker == "AuthenticAMD":
+        return Bf16(True, True, "an AMD processor with AVX512-BF16")
+    if maker == "GenuineIntel":
+        slow = "an Intel processor with AVX512-BF16 and no AMX multiplies bf16 at half its fp32 rate"
+        return Bf16(True, False, slow)
+    return Bf16(True, False, f"whether AVX512-BF16 is the faster one is not known of the maker {maker or 'unknown'}")
+
+
+def bf16(device: torch.device) -> Bf16:
+    """How well a device multiplies bf16 numbers, with the kernels that are there."""
+    backend = compiled(device)
+    if reason := missing(backend, device):
+        return Bf16(False, False, reason)
+    if backend == "cpu":
+        return bf16_on_cpu(instruction_sets()[0], vendor())
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return Bf16(True, True, "a GPU of capability 8.0 or more")
+    return Bf16(False, False, "this GPU's capability is below 8.0")
 
 
 def interpreting() -> bool:
@@ -133,7 +183,9 @@ def report() -> dict[str, Any]:
     if _cpu is None:
         cpu["reason"] = _cpu_missing
     else:
-        cpu |= {"instructions": instruction_sets()[0], "threads": torch.get_num_threads()}
+        there, faster, _ = bf16_on_cpu(instruction_sets()[0], vendor())
+        cpu |= {"instructions": instruction_sets()[0], "vendor": vendor(), "threads": torch.get_num_threads()}
+        cpu["bf16"] = {"there": there, "faster": faster}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reason = missing("triton", device)
     triton: dict[str, Any] = {"available": not reason, "version": _triton_version()}

@@ -14,6 +14,7 @@ from atras.engines import LoopEngine, StackEngine
 from atras.environment import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
 from atras.experiment import Protocol
+from atras.kernels import backends
 from atras.networks import Spec
 from atras.planning import Speed, calibration
 
@@ -31,7 +32,7 @@ def test_the_environment_is_json_and_names_what_changes_figures() -> None:
 
 
 def test_memory_is_the_machines_or_less() -> None:
-    assert 2**28 < total_memory(CPU) < 2**50
+    assert 2**28 < total_memory(CPU).amount < 2**50
 
 
 def test_automatic_device_is_one_that_works() -> None:
@@ -66,6 +67,7 @@ def test_a_damaged_cache_is_measured_again(content: str, tmp_path: Path, monkeyp
 
 def test_the_key_names_the_machine() -> None:
     assert str(torch.get_num_threads()) in machine_key(CPU)
+    assert all(name in machine_key(CPU).split("|") for name in backends.instruction_sets()[:1])
 
 
 @pytest.mark.parametrize(

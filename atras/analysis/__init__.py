@@ -1,10 +1,12 @@
 """Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
+from .attack_distances import attack_distances
 from .claims import Claim, claims
-from .compare import compare, compare_lines
+from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
+from .provenance import notices, other_test_images, require_whole
 from .statistics import bootstrap_mean, compare_depths, holm, pareto, ranking, sign_flip_test
 from .step_timing import measure_steps, measured_steps
 from .summary_table import summary_lines
@@ -15,12 +17,14 @@ __all__ = [
     "Claim",
     "Format",
     "PaperName",
+    "attack_distances",
     "best_robust",
     "bootstrap_mean",
     "claims",
     "compare",
     "compare_depths",
     "compare_lines",
+    "difference_lines",
     "distance",
     "export",
     "export_pareto",
@@ -28,9 +32,12 @@ __all__ = [
     "load",
     "measure_steps",
     "measured_steps",
+    "notices",
+    "other_test_images",
     "paper_table",
     "pareto",
     "ranking",
+    "require_whole",
     "row_by_row",
     "sign_flip_test",
     "summary_lines",

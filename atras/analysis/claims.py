@@ -12,6 +12,7 @@ import polars as pl
 from atras.results import Results
 
 from .paper_tables import LARGE, STATED_RECOVERY, PaperName, own_table, paper_members, rank_correlation
+from .provenance import require_whole
 from .statistics import Interval, bootstrap_mean, depth_means, mean_difference, robust_column
 from .step_timing import measured_steps
 
@@ -51,16 +52,21 @@ class Claim:
     paper_verdict: Verdict = "unresolved"
 
 
-def claims(results: Results, dataset: PaperName | None = None) -> list[Claim]:
+def claims(results: Results, dataset: PaperName | None = None, *, partial: bool = False) -> list[Claim]:
     """Evaluate every claim of the paper on a run.
 
     Args:
         results: a run.
         dataset: whose table of the paper to evaluate them on too; None for that of the run's own data set.
+        partial: also of a run that is not finished, by what is there.
 
     Returns:
         Claims about recovery, robustness, speed and transfer, in this order.
+
+    Raises:
+        InputError: if groups are missing and `partial` is not set.
     """
+    require_whole(results, partial)
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)
     run = results.table

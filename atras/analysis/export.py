@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 from atras.errors import InputError
 from atras.networks import Candidate, Network, Parameters, Spec
 from atras.results import ACCURACIES, Results
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
+from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
 
+from .provenance import require_whole
 from .statistics import pareto, ranking
 
 Format = str
@@ -52,7 +55,7 @@ def export(
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
     """
-    path = Path(path)
+    path = expanded(path)
     chosen = file_format or path.suffix.removeprefix(".")
     if chosen not in EXPORT_FORMATS:
         raise InputError(f"format (={chosen!r}): expected one of {', '.join(EXPORT_FORMATS)}; add --format")
@@ -85,30 +88,42 @@ def first_seed(results: Results, candidate: Candidate) -> int:
     return int((trained if len(trained) else rows)["seed"][0])
 
 
-def best_robust(results: Results) -> Candidate:
+def best_robust(results: Results, *, partial: bool = False) -> Candidate:
     """The candidate with the highest mean robust accuracy over seeds; among equals the one of fewest parameters.
 
+    Args:
+        results: a run.
+        partial: also of a run that is not finished, of what is there.
+
     Raises:
-        InputError: if the run has no members yet.
+        InputError: if the run has no members yet, or groups are missing and `partial` is not set.
     """
+    require_whole(results, partial)
     return Candidate.parse(_first(results)["hidden_layers"])
 
 
 def export_pareto(
-    results: Results, folder: str | Path, *, seed: int | None = None, phase: str = "defended", file_format: Format
+    results: Results,
+    folder: str | Path,
+    *,
+    seed: int | None = None,
+    phase: str = "defended",
+    file_format: Format,
+    partial: bool = False,
 ) -> list[Path]:
     """Write every network on the front of parameters against robust accuracy into a folder, as `<hidden>.<format>`.
 
     Raises:
-        InputError: as `export`.
+        InputError: as `export` and `best_robust`.
     """
+    require_whole(results, partial)
     _first(results)
     names = pareto(results)["hidden_layers"].to_list()
     return [
         export(
             results,
             Candidate.parse(name),
-            Path(folder) / f"{name}.{file_format}",
+            expanded(folder) / f"{name}.{file_format}",
             seed=seed,
             phase=phase,
             file_format=file_format,
@@ -127,7 +142,7 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         InputError: if the file cannot be read, or is something else.
     """
-    path = Path(path)
+    path = expanded(path)
     try:
         texts, tensors = read_tensors(path, json.dumps(FILE_FORMAT))
         metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}
@@ -167,6 +182,7 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
         "protocol_hash": results.run["protocol_hash"],
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
+        "missing": results.missing(),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }
     return {name: json.dumps(value) for name, value in values.items()}
@@ -180,7 +196,7 @@ def _safetensors(network: Network, parameters: Parameters, metadata: dict[str, s
 def _pt2(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
     module, images = network.module(parameters), _example(network, parameters)
     buffer = io.BytesIO()
-    with _quiet():
+    with _quiet(), _named_user():
         program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, buffer, extra_files=dict(metadata))
     return buffer.getvalue()
@@ -197,7 +213,7 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
         "dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("batch")},),
         "input_names": ["images"], "output_names": ["logits"],
     }  # fmt: skip
-    with _quiet():
+    with _quiet(), _named_user():
         program = torch.onnx.export(module, (images,), **options)
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
@@ -217,6 +233,27 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _named_user() -> Iterator[None]:
+    """Give a user without an entry in the passwd file, such as a container's, a name for as long as torch asks for it.
+
+    The exporters name a cache folder after the user, which fails without a name in torch before 2.13, and leave the
+    folder's path in the environment; afterwards the environment is as before.
+    """
+    before = {name: os.environ.get(name) for name in ("LOGNAME", "TORCHINDUCTOR_CACHE_DIR")}
+    try:
+        try:
+            getpass.getuser()
+        except (KeyError, OSError, ImportError):
+            os.environ["LOGNAME"] = f"uid_{os.getuid()}"
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 Writer = Callable[[Network, Parameters, dict[str, str]], bytes]

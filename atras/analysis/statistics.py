@@ -210,7 +210,9 @@ def depth_means(table: pl.DataFrame, column: str) -> pl.DataFrame:
         Columns depth, seed, mean.
     """
     whole = (pl.col("status") == "trained") & pl.col(column).is_not_null()
-    kept = table.filter(whole.all().over("hidden_layers"))
+    # Of a run that is not finished a candidate may lack a seed.
+    every = pl.len().over("hidden_layers") == table["seed"].n_unique()
+    kept = table.filter(whole.all().over("hidden_layers") & every)
     return kept.group_by("depth", "seed").agg(pl.col(column).mean().alias("mean")).sort("depth", "seed")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from atras.errors import printable
 from atras.results import Results
 
+from .attack_distances import distance_table_lines
 from .paper_tables import distance_lines
+from .provenance import notices
 
 _SHOWN = (
     ("train_accuracy", 6),
@@ -21,7 +24,7 @@ _SHOWN = (
 
 
 def summary_lines(results: Results, width: int = 80) -> list[str]:
-    """The table, the means by depth and the distance from the paper's table, as plain text.
+    """The table, the means by depth, attacks' distances and the distance from the paper's table, as plain text.
 
     Args:
         results: a run's frames.
@@ -29,6 +32,7 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
             own above its figures.
     """
     width = max(width, 80)
+    told = [row for line in notices(results) for row in textwrap.wrap(line, width)]
     means = results.candidate_means()
     left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
     seeds = results.table["seed"].n_unique()
@@ -39,12 +43,16 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
         lines += [*first[:-1], f"{first[-1]}{_figures(row)} {printable(row['status'])}"]
     if seeds > 1:
         lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
+        diverged = results.table.filter(status="diverged")["hidden_layers"].n_unique()
+        if diverged:
+            lines.append(f"a diverged seed has no figures: {diverged} candidates' means are over fewer seeds")
     lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left)]
     for row in results.by_depth().iter_rows(named=True):
         first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
         lines.append(f"{first[-1]}{_figures(row)}")
-    distance = distance_lines(results)
-    return [*lines, "", *distance] if distance else lines
+    for part in (distance_table_lines(results), distance_lines(results)):
+        lines += ["", *part] if part else []
+    return [*told, "", *lines] if told else lines
 
 
 def _heading(left: str, right: str, left_width: int) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Start, check_target
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 
@@ -48,6 +48,7 @@ __all__ = [
     "Draw",
     "PairAttack",
     "Passes",
+    "Progress",
     "RandomFGSM",
     "Signed",
     "Square",

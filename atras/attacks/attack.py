@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from atras.checks import number, one_of
+from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
-from atras.registry import UNSPELLED, changed, spell
+from atras.registry import UNSPELLED, accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +71,20 @@ class Passes(NamedTuple):
         return Passes(self.forward + times * other.forward, self.gradient + times * other.gradient)
 
 
+class Progress(Protocol):
+    """Keeps an attack under way: one that takes long may go on in another process.
+
+    Args:
+        state: tensors by name, as they were given to `step` in the process before; empty at the beginning.
+    """
+
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Told between two steps how to get the state; may raise, to stop the attack there."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Starting values of an attack on some images.
@@ -79,11 +93,13 @@ class Start:
         clean_logits: [M, B, Y] of the images, where they are known already.
         draw: random starts; None for those of the first test images.
         targets: int64 [B] or [M, B]; only for target `random`.
+        progress: where the attack stands; None for an attack from its beginning, which nobody stops.
     """
 
     clean_logits: Tensor | None = None
     draw: Draw | None = None
     targets: Tensor | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +114,8 @@ class Attacked:
         logits: [M, B, Y], on the adversarial images; None where the attack did not need them.
         nan_gradients, zero_gradients: int64 [M], pixels left as they were for that reason.
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
+        no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
+            had no way to go; None where that is not looked at.
     """
 
     images: Tensor
@@ -108,6 +126,7 @@ class Attacked:
     nan_gradients: Tensor
     zero_gradients: Tensor
     gradients: int = 1
+    no_gradient: Tensor | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -116,6 +135,13 @@ class Attacked:
     def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
         return self.logits_of(networks).argmax(-1) != labels
+
+
+def nowhere(gradients: Tensor) -> Tensor:
+    """bool [M, B]: whose gradient [M, B, C, H, W] is zero in every pixel."""
+    nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
+    nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
+    return nothing
 
 
 def check_target(target: object) -> None:
@@ -159,6 +185,8 @@ class Attack(ABC):
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
     def __post_init__(self) -> None:
+        accept_forms(self)
+        object.__setattr__(self, "bounds", plain(self.bounds))
         if self.epsilon is not None:
             number("epsilon", self.epsilon, 0.0, self.farthest)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
@@ -220,6 +248,11 @@ class Attack(ABC):
     @abstractmethod
     def cost(self, classes: int) -> Passes:
         """Passes of the attack, and of evaluating its examples, for an image whose clean logits are known."""
+
+    def cost_of_making(self, classes: int) -> Passes:
+        """Passes of the attack alone, whose examples nobody evaluates."""
+        made = self.cost(classes)
+        return Passes(max(made.forward - 1, 0), made.gradient)
 
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:

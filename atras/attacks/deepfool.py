@@ -1,12 +1,9 @@
-"""DeepFool: a small change that crosses a class boundary, found by crossing the nearest linear one again and again.
-
-Engines give gradients of the cross-entropy alone. That at label k is sum_i p_i grad z_i - grad z_k, so the gradient of
-a difference of logits, z_j - z_k, is that at label k less that at label j, exactly: nothing else is needed here.
-"""
+"""DeepFool: a small change that crosses a class boundary, found by crossing the nearest linear one again and again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atras.checks import number, one_of, whole
@@ -64,7 +61,10 @@ class DeepFool(Attack):
         whole("classes", self.classes, 2, 10**6)
 
     def cost(self, classes: int) -> Passes:
-        return Passes(USUAL_STEPS, USUAL_STEPS * min(self.classes, classes))
+        return Passes(USUAL_STEPS, USUAL_STEPS * (min(self.classes, classes) - 1))
+
+    def cost_of_making(self, classes: int) -> Passes:
+        return self.cost(classes)  # it knows the logits of its examples
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         import torch
@@ -72,15 +72,23 @@ class DeepFool(Attack):
         self.check(images, start)
         clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
         leave = self.loss_labels(clean_logits, labels, None)
-        order = clean_logits.argsort(-1, descending=True)[..., : self.classes]
+        others = clean_logits.scatter(-1, leave[..., None], -torch.inf)
+        order = others.argsort(-1, descending=True)[..., : min(self.classes, others.shape[-1]) - 1]
         shape = (*leave.shape, *images.shape[-3:])
         state = _State(images.expand(shape), torch.zeros(shape, dtype=images.dtype, device=images.device), clean_logits)
         active = (clean_logits.argmax(-1) == leave) & clean_logits.isfinite().all(-1)
-        for _ in range(self.steps):
+        progress, done = start.progress, 0
+        if progress is not None and progress.state:
+            kept = progress.state
+            done, active = int(kept["done"]), kept["active"].clone()
+            state.change, state.logits = kept["change"].clone(), kept["logits"].clone()
+        for step in range(done, self.steps):
             if not active.any():
                 break
             self._cross(networks, state, leave, order, active)
             active &= (state.logits.argmax(-1) == leave) & state.logits.isfinite().all(-1)
+            if progress is not None:
+                progress.step(partial(state.tensors, active, step + 1))
         none = torch.zeros(len(leave), dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -120,16 +128,16 @@ class DeepFool(Attack):
         """The shortest of the steps from x [M, K, C, H, W] to the linearised boundaries with the classes of order."""
         import torch
 
-        at_own, _ = networks.gradient(x, own)
         own_logit = logits.gather(-1, own[..., None])[..., 0]
         shortest = torch.full_like(own_logit, torch.inf)
         step = torch.zeros_like(x)
         for j in range(order.shape[-1]):
             other = order[..., j]
-            normal = at_own - networks.gradient(x, other)[0]
+            apart = torch.zeros_like(logits).scatter(-1, own[..., None], -1.0).scatter(-1, other[..., None], 1.0)
+            normal, _ = networks.gradient(x, apart)  # of the difference of the two logits
             gap = (logits.gather(-1, other[..., None])[..., 0] - own_logit).abs()
             size = (normal.abs().sum((2, 3, 4)) if self.norm == "linf" else normal.flatten(2).norm(dim=2)) + 1e-8
-            distance = torch.where(other == own, torch.inf, gap / size)
+            distance = gap / size
             direction = normal.sign() if self.norm == "linf" else normal / size[..., None, None, None]
             nearer = distance < shortest
             step = torch.where(
@@ -144,3 +152,9 @@ class _State:
 
     def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
         self.images, self.change, self.logits = images, change, logits.clone()
+
+    def tensors(self, active: Tensor, done: int) -> dict[str, Tensor]:
+        """All that the iterations go on from: images that are still to move [M, B], and iterations done, besides."""
+        import torch
+
+        return {"change": self.change, "logits": self.logits, "active": active, "done": torch.tensor(done)}

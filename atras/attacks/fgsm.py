@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .attack import Attack, Attacked, Bounds, Passes, Start
+from .attack import Attack, Attacked, Bounds, Passes, Start, nowhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,8 @@ class Signed(Attacked):
 class FGSM(Attack):
     """The fast gradient sign method: one step of epsilon along the sign of the loss gradient.
 
-    Untargeted, the image ascends the loss of its label; targeted, it descends the loss of the target. See `Attack`.
+    Untargeted, the image ascends the loss of its label; targeted, it descends the loss of the target. The loss is the
+    cross-entropy, followed by the log-odds, which grow with it and whose gradient does not fade. See `Attack`.
 
     Source: Goodfellow et al. 2015, section 4 (untargeted); Kurakin et al. 2017, section 2.3 (least likely class).
     """
@@ -75,6 +76,7 @@ class FGSM(Attack):
             clean_logits=clean_logits,
             nan_gradients=nan_count,
             zero_gradients=zero_count,
+            no_gradient=nowhere(gradients),
             signs=signs,
             epsilon=self.strength,
             bounds=self.bounds,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from atras.checks import number, truth, whole
 
-from .attack import Attack, Attacked, Draw, Passes, Start
+from .attack import Attack, Attacked, Draw, Passes, Progress, Start, nowhere
 from .random_starts import starts
 
 if TYPE_CHECKING:
@@ -16,12 +17,65 @@ if TYPE_CHECKING:
     from atras.networks import Classifier
 
 
+class _Kept(NamedTuple):
+    """Adversarial images [M, B, C, H, W], and their logits [M, B, Y] where they are known."""
+
+    images: Tensor
+    logits: Tensor | None
+
+
+@dataclass
+class _Way:
+    """Where the attack stands.
+
+    Args:
+        counts: int64 [2, M], NaN and zero gradients so far.
+        no_gradient: bool [M, B], images that had no gradient so far.
+        restart, step: finished ones; steps are of the restart under way.
+        x: [M, B, C, H, W], [B, C, H, W] at the start; None between two restarts.
+        best: of all points so far.
+    """
+
+    counts: Tensor
+    no_gradient: Tensor
+    restart: int = 0
+    step: int = 0
+    x: Tensor | None = None
+    best: _Kept | None = None
+
+    @classmethod
+    def begun(cls, members: int, images: Tensor) -> _Way:
+        """The state at the beginning of an attack on images [..., B, C, H, W]."""
+        import torch
+
+        counts = torch.zeros(2, members, dtype=torch.int64, device=images.device)
+        return cls(counts, torch.ones(members, images.shape[-4], dtype=torch.bool, device=images.device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state between two steps, for `load`."""
+        import torch
+
+        numbers = torch.tensor([self.restart, self.step])
+        known = {"counts": self.counts, "no_gradient": self.no_gradient, "numbers": numbers, "x": self.x}
+        if self.best is not None:
+            known |= {"images": self.best.images, "logits": self.best.logits}
+        return {name: values for name, values in known.items() if values is not None}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `tensors`."""
+        self.restart, self.step = tensors["numbers"].tolist()
+        self.counts, self.no_gradient, self.x = (tensors[name].clone() for name in ("counts", "no_gradient", "x"))
+        if "images" in tensors:
+            self.best = _Kept(tensors["images"], tensors.get("logits"))
+
+
 @dataclass(frozen=True, repr=False)
 class PGD(Attack):
     """Projected gradient descent: steps along the sign of the gradient, with random starts, inside the ball of epsilon.
 
-    Of several restarts an image keeps the best one: where the attack reached its aim (another class than its label, or
-    the target), else where its loss came furthest.
+    An image keeps the best point on its way, over all steps and restarts, the starts included: one where the attack
+    reached its aim (another class than its label, or the target), and of those or of all the one whose loss came
+    furthest.
 
     Args:
         steps: at least 1.
@@ -31,7 +85,7 @@ class PGD(Attack):
 
     The others are those of `Attack`.
 
-    Source: Madry et al. 2018, section 2.1.
+    Source: Madry et al. 2018, section 2.1; Croce and Hein 2020, algorithm 1, for keeping the best.
     """
 
     steps: int = 20
@@ -40,6 +94,8 @@ class PGD(Attack):
     random_start: bool = True
 
     name = "pgd"
+    keeps_best: ClassVar[bool] = True
+    """Whether an image keeps the best point on its way; without, the last one of the best restart."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,13 +109,16 @@ class PGD(Attack):
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(self.restarts, self.steps * self.restarts)
 
+    def cost_of_making(self, classes: int) -> Passes:
+        compared = self.keeps_best or self.restarts > 1  # then it knows the logits of its examples
+        return self.cost(classes) if compared else super().cost_of_making(classes)
+
     @property
     def length(self) -> float:
         """Change of a pixel in a step."""
         return 2.5 * self.strength / self.steps if self.step_size is None else self.step_size
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
-        import torch
 
         self.check(images, start)
         clean_logits = start.clean_logits
@@ -67,49 +126,78 @@ class PGD(Attack):
             clean_logits = networks.logits(images)
         chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
-        counts = torch.zeros(2, len(networks.members), dtype=torch.int64, device=images.device)
-        best = self._ascend(networks, images, chosen, draw(0) if self.random_start else None, counts)
-        logits: Tensor | None = None  # with one start nobody asks
-        for restart in range(1, self.restarts):
-            logits = networks.logits(best) if logits is None else logits
-            again = self._ascend(networks, images, chosen, draw(restart) if self.random_start else None, counts)
-            reached = networks.logits(again)
-            better = self._better(reached, logits, chosen)
-            best = torch.where(better[..., None, None, None], again, best)
-            logits = torch.where(better[..., None], reached, logits)
+        way = _Way.begun(len(networks.members), images)
+        progress = start.progress
+        if progress is not None and progress.state:
+            way.load(progress.state)
+        while way.restart < self.restarts:
+            self._ascend(networks, images, chosen, way, draw, progress)
+        best = cast(_Kept, way.best)  # there is at least one restart
         return Attacked(
             images=images,
-            clipped=best,
+            clipped=best.images,
             labels=chosen,
             clean_logits=clean_logits,
-            logits=logits,
-            nan_gradients=counts[0],
-            zero_gradients=counts[1],
+            logits=best.logits,
+            nan_gradients=way.counts[0],
+            zero_gradients=way.counts[1],
             gradients=self.steps * self.restarts,
+            no_gradient=way.no_gradient,
         )
 
     def _ascend(
-        self, networks: Classifier, images: Tensor, labels: Tensor, start: Tensor | None, counts: Tensor
-    ) -> Tensor:
-        """[M, B, C, H, W] after all steps from one start; NaN and zero gradients are added to counts [2, M]."""
+        self,
+        networks: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        way: _Way,
+        draw: Draw,
+        progress: Progress | None,
+    ) -> None:
+        """All steps that are left from the start that is under way, of which the best point is kept."""
         import torch
 
         from atras.kernels import fgsm
 
         lowest = (images - self.strength).clamp(min=self.bounds[0])
         highest = (images + self.strength).clamp(max=self.bounds[1])
-        x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
-        for _ in range(self.steps):
-            gradients, _ = networks.gradient(x, labels)
-            x, *left_alone = fgsm(x, gradients, self.length, bounds=self.bounds, direction=self.direction)
-            x = torch.clamp(x, lowest, highest)
-            counts += torch.stack(left_alone)
-        return x
+        if way.x is None:
+            start = draw(way.restart) if self.random_start else None
+            way.x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
+        while way.step < self.steps:
+            gradients, logits = networks.gradient(way.x, labels)
+            if self.keeps_best:
+                self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
+            x, *left_alone = fgsm(way.x, gradients, self.length, bounds=self.bounds, direction=self.direction)
+            way.x = torch.clamp(x, lowest, highest)
+            way.counts += torch.stack(left_alone)
+            way.no_gradient &= nowhere(gradients)
+            way.step += 1
+            if progress is not None:
+                progress.step(way.tensors)
+        self._keep(networks, way, _Kept(way.x, None), labels)
+        way.restart, way.step, way.x = way.restart + 1, 0, None
+
+    def _keep(self, networks: Classifier, way: _Way, new: _Kept, labels: Tensor) -> None:
+        """Keep of each image the better one of the best so far and a new one."""
+        way.best = new if way.best is None else self._better_of(networks, way.best, new, labels)
+
+    def _better_of(self, networks: Classifier, old: _Kept, new: _Kept, labels: Tensor) -> _Kept:
+        """Of each image the better one of two; the old one where they are alike."""
+        import torch
+
+        before = networks.logits(old.images) if old.logits is None else old.logits
+        after = networks.logits(new.images) if new.logits is None else new.logits
+        better = self._better(after, before, labels)
+        images = torch.where(better[..., None, None, None], new.images, old.images)
+        return _Kept(images, torch.where(better[..., None], after, before))
 
     def _better(self, new: Tensor, old: Tensor, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the new adversarial image, by its logits, is a better one than the old."""
+        from atras.networks import log_odds  # the cross-entropy is 0 for all where float32 is sure
+
         reached, before = self._reached(new, labels), self._reached(old, labels)
-        further = self.direction * (_loss(new, labels) - _loss(old, labels)) > 0
+        further = self.direction * (log_odds(new, labels) - log_odds(old, labels)) > 0
         return further.where(reached == before, reached)
 
     def _reached(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -132,14 +220,8 @@ class RandomFGSM(PGD):
     steps: int = 1
 
     name = "random-fgsm"
+    keeps_best = False  # it is the step
 
     @property
     def length(self) -> float:
         return 1.25 * self.strength if self.step_size is None else self.step_size
-
-
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [M, B]."""
-    import torch.nn.functional as F
-
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)

@@ -22,15 +22,17 @@ class CommandOptions(Options):
         str | None, Option("most candidate-epochs that a search may take", panel="Population", metavar="N")
     ] = None
     resume: Annotated[
-        str | None, Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR")
+        str | None,
+        Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
     ] = None
     config: Annotated[
-        str | None, Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE")
+        str | None,
+        Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),
     ] = None
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     out: Annotated[
         str | None,
-        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>"),
+        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
     ] = None
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
     quiet: Annotated[bool, Option("no progress, only the results", panel="Output")] = False

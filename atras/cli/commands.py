@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from atras.analysis import Claim, PaperName
     from atras.results import Results
 
+Partial = Annotated[
+    bool, typer.Option("--partial", help="also of a run with groups missing, of what is there", show_default=False)
+]
 Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", show_default=False)]
 
 
@@ -25,12 +28,14 @@ def claims(
     measure: Annotated[
         bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
     ] = False,
+    partial: Partial = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis import measure_steps
+    from atras.analysis import measure_steps, require_whole
     from atras.results import read
 
     results = read(run)
+    require_whole(results, partial)
     if measure:
         measure_steps(results)
     print_lines(claims_lines(results))
@@ -39,12 +44,13 @@ def claims(
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run's folder", show_default=False)],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="another one", show_default=False)],
+    partial: Partial = False,
 ) -> None:
     """Show what the members that two runs share gained or lost from one to the other."""
     from atras.analysis import compare_lines
     from atras.results import read
 
-    print_lines(compare_lines(read(run_a), read(run_b)))
+    print_lines(compare_lines(read(run_a), read(run_b), partial=partial))
 
 
 def export(
@@ -69,13 +75,14 @@ def export(
         str | None,
         typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),
     ] = None,
+    partial: Partial = False,
 ) -> None:
     """Write a trained network as a file of its own."""
     if [hidden is not None, best is not None, pareto].count(True) != 1:
         raise InputError("export: expected one of --hidden, --best and --pareto; name the network in one way")
     if best not in (None, "robust"):
         raise InputError(f"best (={best!r}): expected robust")
-    from atras.analysis import Format, best_robust, export_pareto
+    from atras.analysis import Format, best_robust, export_pareto, notices
     from atras.analysis import export as write
     from atras.results import read
 
@@ -83,11 +90,11 @@ def export(
     chosen: Format | None = file_format
     member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
     if pareto:
-        written = export_pareto(results, out, file_format=chosen or "safetensors", **member)
+        written = export_pareto(results, out, file_format=chosen or "safetensors", partial=partial, **member)
     else:
-        candidate = best_robust(results) if hidden is None else Candidate.parse(hidden)
+        candidate = best_robust(results, partial=partial) if hidden is None else Candidate.parse(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
-    print_lines(f"wrote {path}" for path in written)
+    print_lines([*notices(results), *(f"wrote {path}" for path in written)])
 
 
 def report(
@@ -114,12 +121,13 @@ def report(
 
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis import PAPER_NAMES, text_against_tables
+    from atras.analysis import PAPER_NAMES, notices, text_against_tables
     from atras.analysis import claims as evaluate
 
-    tables = zip(*(evaluate(results, dataset) for dataset in PAPER_NAMES), strict=True)
+    tables = zip(*(evaluate(results, dataset, partial=True) for dataset in PAPER_NAMES), strict=True)
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    for claim, of_tables in zip(evaluate(results), tables, strict=True):
+    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    for claim, of_tables in zip(evaluate(results, partial=True), tables, strict=True):
         lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
     lines += ["the paper's text against its own tables (accuracies in points)"]
     lines += [f"{'':<37} {'mnist':>20} {'cifar10':>20}", f"{'':<37}" + f" {'text':>10} {'tables':>9}" * 2]

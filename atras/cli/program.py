@@ -46,8 +46,8 @@ for _program in (app, run_app):
 def main(args: list[str] | None = None) -> None:
     """The command `atras`: runs it and exits.
 
-    The status is 0 when done, 2 for bad input, 3 for members that diverged where `--fail-on-diverged` asks, and 129,
-    130 or 143 after SIGHUP, SIGINT or SIGTERM.
+    The status is 0 when done, 2 for bad input, 3 for members that diverged where `--fail-on-diverged` asks, and
+    128 + n after signal n: 130 after SIGINT, 143 after SIGTERM; also SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU.
     """
     args = sys.argv[1:] if args is None else args
     sys.exit(execute(app, args or ["--help"], "atras"))

@@ -18,6 +18,7 @@ from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
 from atras.running import Signals, choose_reporter
+from atras.storage import new_folder
 
 from .command_options import CommandOptions
 from .generated_options import command_class, with_options
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _IMPORTED = time.perf_counter()
 _OWN = settings_of(CommandOptions)
+
+OTHER_PLAN = "planned anew: the options given change what the recorded plan was made for"
 
 RunCommand = command_class(SETTINGS.values())
 """The class of the command, which shows its help."""
@@ -44,11 +47,13 @@ def run(**given: Any) -> None:
     if command.resume is not None:
         _refuse_beside_resume(written)
     settings = {name: value for name, value in written.items() if name in SETTINGS}
-    protocol, execution, plan = combine(_load(command), settings)
+    loaded = _load(command)
+    protocol, execution, plan = combine(loaded, settings)
+    left_out = loaded.plan is not None and plan is None and command.resume is None
     if command.search is not None or command.budget is not None or _is_search(command.resume):
         results = _search(protocol, execution, command)
     else:
-        results = _run(protocol, execution, plan, command)
+        results = _run(protocol, execution, plan, command, OTHER_PLAN if left_out else "")
     if results is None or not command.fail_on_diverged:
         return
     diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
@@ -57,17 +62,18 @@ def run(**given: Any) -> None:
 
 
 def _run(
-    protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions
+    protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions, note: str
 ) -> Results | None:
     from atras.running import make_plan, resume
     from atras.running import run as begin
 
     if command.dry_run:
-        print_lines(make_plan(protocol, execution, plan).lines())
+        print_lines([*filter(None, [note]), *make_plan(protocol, execution, plan).lines()])
         return None
-    folder = _folder(command, protocol)
     reporter = choose_reporter(command.quiet)
-    with _stoppable(folder / "run.json") as signals:
+    if note:
+        reporter.note(note)
+    with _folder(command, protocol) as folder, _stoppable(folder / "run.json") as signals:
         arguments: Any = {"reporter": reporter, "startup_seconds": _seconds_since_start(), "stop": signals.stop}
         try:
             if command.resume is None:
@@ -89,8 +95,7 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     if command.dry_run:
         print_lines(round_lines(protocol, most))
         return None
-    folder = _folder(command, protocol)
-    with _stoppable(folder / SUMMARY) as signals:
+    with _folder(command, protocol) as folder, _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
             results = search(protocol, execution, most, folder, **arguments)
@@ -157,8 +162,23 @@ def _load(command: CommandOptions) -> Loaded:
     return load_config(command.config)
 
 
-def _folder(command: CommandOptions, protocol: Protocol) -> Path:
-    return Path(command.resume or command.out or _default_folder(protocol.dataset))
+@contextlib.contextmanager
+def _folder(command: CommandOptions, protocol: Protocol) -> Iterator[Path]:
+    """The folder of a run; one without a name from its user is made at once, and is gone again if nothing came there.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    named = command.resume or command.out
+    folder = Path(named) if named else new_folder(_default_folder(protocol.dataset))
+    try:
+        yield folder
+    finally:
+        if not named:
+            # Neither goes that has something in it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def _default_folder(dataset: str) -> Path:

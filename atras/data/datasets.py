@@ -6,30 +6,30 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from atras.checks import whole
+from atras.checks import one_of, plain, whole
 from atras.errors import InputError
-from atras.experiment import Size
-from atras.storage import is_file
+from atras.experiment import Channels, Size
+from atras.storage import expanded, is_file, near_misses
 
+from .checked_arrays import checked
+from .cifar_file import read_cifar
 from .download import OFFICIAL, locate, recognise
+from .file_contents import Contents
 from .file_formats import FILE_FORMATS
-from .formats import ARRAYS, Contents, read_cifar, read_svhn
 from .idx_folder import idx_arrays
 from .source_arrays import SourceArrays, Status, array_checksums, checksums_of, folder_of
+from .svhn_file import read_svhn
 
 DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
 """The names that `load` knows; it also takes a folder of IDX files and an `.npz` file."""
 
 DEFAULT_SIZE = 5000
 """Images taken from the start of each part unless told otherwise, as in the paper."""
-
-MAX_CLASSES = 65_536
-"""Most classes accepted: past it a label is likelier an error than a class."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Dataset:
         status: `official` if every file has the official checksum, `bundled` if it came with a package.
         available: images that train and test have in all.
         sha256: of each whole file, uncompressed, or of each whole array's bytes.
+        cautions: what its user should know of it, a line each.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     status: Status = "unverified"
     available: tuple[int, int] | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -99,6 +101,7 @@ def load(
     *,
     train_size: Size = "default",
     test_size: Size = "default",
+    channels: Channels = "auto",
     data_dir: str | Path | None = None,
     download: bool = True,
     device: str | torch.device = "cpu",
@@ -107,10 +110,12 @@ def load(
 
     Args:
         name: one of `DATASETS`, or what a format of `FILE_FORMATS` reads: a folder of IDX files, an `.npz` file with
-            x_train, y_train, x_test, y_test (images N H W or N H W C, uint8 or float in [0, 1]; labels whole numbers
-            from 0).
+            x_train, y_train, x_test, y_test (images N H W, N H W C or N C H W, uint8 or float in [0, 1]; labels whole
+            numbers from 0, or one-hot).
         train_size, test_size: images from the start of each part: `default` for 5,000 or all where there are fewer, a
             number for exactly that many, `all`.
+        channels: the axis of an `.npz` file's images that has the channels: `first`, `last`, or `auto` for the one of
+            both that has at most 4.
         data_dir: folder to look in for a named data set before the user's cache.
         download: whether a named data set that is nowhere may be downloaded into the cache.
         device: where the tensors will be.
@@ -122,14 +127,15 @@ def load(
         InputError: if there is no such data set, its files are malformed or their contents out of range, or it has
             fewer images than asked for.
     """
-    name = os.fspath(name)
+    one_of("channels", channels, get_args(Channels))
+    name, train_size, test_size = os.fspath(name), plain(train_size), plain(test_size)
     if name == "digits":
         source = _digits()
     elif name in OFFICIAL:
         source = _official(name, data_dir, download)
     else:
         source = _from_path(name)
-    classes = _check(source)
+    source, classes = checked(source, channels)
     parts = {}
     for part, size in (("train", train_size), ("test", test_size)):
         images, labels = source.arrays[f"x_{part}"], source.arrays[f"y_{part}"]
@@ -137,7 +143,14 @@ def load(
         parts[part] = Split(_image_tensor(images[:taken]).to(device), _label_tensor(labels[:taken]).to(device))
     available = (len(source.arrays["y_train"]), len(source.arrays["y_test"]))
     return Dataset(
-        source.name, parts["train"], parts["test"], classes, source.origin, source.status, available, source.sha256
+        name=source.name,
+        **parts,
+        classes=classes,
+        source=source.origin,
+        status=source.status,
+        available=available,
+        sha256=source.sha256,
+        cautions=source.cautions,
     )
 
 
@@ -206,7 +219,7 @@ def _svhn(files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.nda
 
 
 def _from_path(name: str) -> SourceArrays:
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 (the method raises at an unknown user)
+    path = expanded(name)
     formats = {each: FILE_FORMATS.get(each)() for each in FILE_FORMATS}
     for file_format in formats.values():
         if name and file_format.fits(path):
@@ -215,61 +228,10 @@ def _from_path(name: str) -> SourceArrays:
     advice = "there is none of that name" if like_a_path else "check the spelling"
     if is_file(path):
         advice = "this is another file"
+    elif name:
+        advice += near_misses(path, () if like_a_path else DATASETS)
     kinds = " or ".join(FILE_FORMATS.texts().values())
     raise InputError(f"dataset (={name!r}): expected one of {', '.join(DATASETS)}, {kinds}; {advice}")
-
-
-def _check(source: SourceArrays) -> int:
-    """Refuse arrays that are not images and labels; returns the number of classes."""
-    where = {name: f"{name} of {source.origin}" for name in ARRAYS}
-    for part in ("train", "test"):
-        images, labels = source.arrays[f"x_{part}"], source.arrays[f"y_{part}"]
-        _check_images(where[f"x_{part}"], images)
-        _check_labels(where[f"y_{part}"], labels, len(images), source.classes or MAX_CLASSES)
-    train_shape, test_shape = source.arrays["x_train"].shape[1:], source.arrays["x_test"].shape[1:]
-    if train_shape != test_shape:
-        raise InputError(
-            f"x_test of {source.origin}: expected images of the training shape {train_shape}, got {test_shape}; "
-            "make both the same"
-        )
-    highest = max(int(source.arrays[name].max()) for name in ("y_train", "y_test"))
-    if highest < 1:
-        raise InputError(f"labels of {source.origin}: expected at least 2 classes, got only label 0; add another class")
-    return source.classes or highest + 1
-
-
-def _check_images(where: str, images: np.ndarray) -> None:
-    shape = images.shape
-    if images.ndim not in (3, 4) or images.size == 0:
-        raise InputError(f"{where}: expected at least one image, [N, H, W] or [N, H, W, C], got {shape}; reshape it")
-    if images.ndim == 4 and shape[1] <= 4 < shape[3]:
-        raise InputError(
-            f"{where}: expected [N, H, W, C], got {shape}, which is [N, C, H, W]; transpose(0, 2, 3, 1) it"
-        )
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise InputError(f"{where}: expected uint8, or floats in [0, 1], got {images.dtype.name}; convert it")
-    if images.dtype.kind == "f":
-        low, high = float(images.min()), float(images.max())
-        if np.isnan(low):
-            count = int(np.isnan(images).sum())
-            raise InputError(f"{where}: expected pixels in [0, 1], got {count} that are NaN; replace them")
-        if low < 0 or high > 1:
-            raise InputError(
-                f"{where}: expected pixels in [0, 1], got {low:.9g} to {high:.9g}; scale them, or store uint8"
-            )
-
-
-def _check_labels(where: str, labels: np.ndarray, images: int, classes: int) -> None:
-    if labels.shape not in ((images,), (images, 1)):
-        raise InputError(
-            f"{where}: expected one label for each of {images} images, got {labels.shape}; make them agree"
-        )
-    if labels.dtype.kind not in "ui":
-        raise InputError(f"{where}: expected whole numbers from 0, got {labels.dtype.name}; convert it to int64")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise InputError(f"{where}: expected labels from 0 to {classes - 1}, got {wrong}; number the classes from 0")
 
 
 def _taken(part: str, size: Size, available: int, dataset: str) -> int:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atras.errors import InputError
-from atras.storage import is_file, is_folder
+from atras.storage import expanded, is_file, is_folder, near_misses
 
-from .formats import IDX_FILES
+from .idx_file import IDX_FILES
 
 TIMEOUT_SECONDS = 30.0
 """Longest time, in seconds, that a download may stand still before it is given up."""
@@ -133,7 +133,7 @@ def cache_dir() -> Path:
         InputError: if there is neither.
     """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
+        return expanded(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atras"
     except RuntimeError:
         raise InputError("XDG_CACHE_HOME: expected a folder, as this user has no home; set it") from None
 
@@ -169,24 +169,33 @@ def locate(name: str, data_dir: str | Path | None, download: bool) -> dict[str, 
         InputError: if `data_dir` is no folder, or the files are nowhere and cannot be downloaded; the text says what
             was tried and where the files can be put by hand.
     """
-    if data_dir is not None and not is_folder(data_dir):
-        raise InputError(f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out")
-    roots = [*([Path(data_dir)] if data_dir is not None else []), cache_dir()]
-    paths = _search(name, roots)
+    given = [] if data_dir is None else [expanded(data_dir)]
+    for folder in given:
+        if not is_folder(folder):
+            raise InputError(
+                f"data_dir (={str(data_dir)!r}): expected a folder, there is none; create it or leave it out"
+                f"{near_misses(folder)}"
+            )
+    # Before the cache is asked for: a user without a home has none, and needs none where the files are given.
+    paths = _search(name, given) or _search(name, [cache_dir()])
     if paths is None:
         reason = _fetch(name) if download else "download is off"
         paths = _search(name, [cache_dir()]) if not reason else None
         if paths is None:
-            looked = " and ".join(map(str, roots))
+            looked = " and ".join(map(str, [*given, cache_dir()]))
             raise InputError(f"{name}: not in {looked}; {reason or 'the download lacks files'}; {_by_hand(name)}")
     return paths
 
 
 def files_in(folder: Path, names: tuple[str, ...], suffixes: tuple[str, ...]) -> dict[str, Path] | None:
-    """The path of each named file in a folder, under the first suffix it has; None where one is missing."""
+    """The path of each named file in a folder, under the first suffix it has; None where one is missing.
+
+    Archives that were unpacked by some programs have a dot before `idx`.
+    """
     files = {}
     for name in names:
-        paths = (folder / f"{name}{suffix}" for suffix in suffixes)
+        spellings = dict.fromkeys((name, name.replace("-idx", ".idx")))
+        paths = (folder / f"{spelled}{suffix}" for suffix in suffixes for spelled in spellings)
         path = next(filter(is_file, paths), None)
         if path is None:
             return None
@@ -228,8 +237,10 @@ def _fetch(name: str) -> str:
     logging.getLogger(__name__).info("downloading %s into %s", name, _place(name))
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        # Below the cache, so that the finished files can be renamed into place.
-        with tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir()) as folder:
+        # Below the cache, so that the finished files can be renamed into place. On NFS a file that is still open stays
+        # under another name, with which the folder cannot be deleted: the data are there nevertheless.
+        temporary = tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir(), ignore_cleanup_errors=True)
+        with temporary as folder:
             with _limited(), _quiet_off_a_terminal():
                 _download(dataset, name, folder)
             _move_into_place(name, Path(folder))

@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from .formats import Contents
+from atras.experiment import Channels
+
+from .file_contents import Contents
 
 Status = Literal["official", "unverified", "bundled"]
 
@@ -22,10 +24,13 @@ class SourceArrays:
     Args:
         name: for the result.
         origin: the path or package that was read.
-        arrays: x_train, y_train, x_test, y_test; images as [N, H, W] or [N, H, W, C].
+        arrays: x_train, y_train, x_test, y_test; images as [N, H, W], or with channels where `channels` says; labels as
+            `class_labels` takes them.
         sha256: of each whole file, uncompressed, or of each whole array's bytes.
         status: `official` if every file has the official checksum, `bundled` if it came with a package.
         classes: number of classes; None to count them.
+        channels: where images of four axes have their channels; `auto` if the file does not say.
+        cautions: what its user should know of how it was read, a line each.
     """
 
     name: str
@@ -34,6 +39,8 @@ class SourceArrays:
     sha256: dict[str, str]
     status: Status = "unverified"
     classes: int | None = None
+    channels: Channels = "last"
+    cautions: tuple[str, ...] = ()
 
 
 def checksums_of(contents: Mapping[str, Contents]) -> dict[str, set[str]]:

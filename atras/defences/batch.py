@@ -36,6 +36,7 @@ class BatchCopies(Defence):
     name = "batch"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attack, Attack):
             raise InputError(f"batch: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack.target != "none" or self.attack.label_source != "true":
@@ -48,8 +49,7 @@ class BatchCopies(Defence):
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
     def cost(self, classes: int) -> Passes:
-        made = self.attack.cost(classes)
-        return Passes(max(made.forward - 1, 0), made.gradient)  # its examples are not evaluated
+        return self.attack.cost_of_making(classes)
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self._attacked(networks, batch), batch.labels)

@@ -38,6 +38,7 @@ class Copies(Defence):
     from_signs = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.attack, Attack):
             raise InputError(f"copies: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
         if self.attack != FGSM():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from atras.attacks import Passes
-from atras.registry import changed, spell
+from atras.registry import accept_forms, changed, spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,9 @@ class Defence(ABC):
     """Whether an epoch has an adversarial copy of every image beside the image."""
     from_signs: ClassVar[bool] = False
     """Whether the copies are made once, as signs, before the second training; `step` is not called then."""
+
+    def __post_init__(self) -> None:
+        accept_forms(self)
 
     def __str__(self) -> str:
         return spell(self)

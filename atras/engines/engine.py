@@ -12,7 +12,7 @@ from torch import Tensor
 from atras.data import pixels
 from atras.experiment import Protocol
 from atras.kernels import apply_signs, pad_pairs, unpad_pairs
-from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult
+from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult, log_odds_gradient
 from atras.torch_state import fixed_state
 
 DTYPES = {
@@ -171,12 +171,13 @@ class Engine(ABC):
 
         Args:
             images: [B, C, H, W] or [M, B, C, H, W], float; with counts pairs [P, C, H, W].
-            cotangent: the objective; see `networks.Cotangent`.
+            cotangent: the objective; see `networks.Cotangent`. With labels it is the log-odds against them: the
+                direction of the cross-entropy's gradient, at a length that does not fade where a network is sure.
             counts: as in `logits`.
 
         Returns:
-            The gradient [M, B, C, H, W] of the sum of cotangent times logits, and the logits [M, B, Y] it came from; of
-            pairs [P, C, H, W] and [P, Y].
+            The gradient [M, B, C, H, W] of the sum over images of the objective, for each image its own, and the logits
+            [M, B, Y] it came from; of pairs [P, C, H, W] and [P, Y].
         """
         with fixed_state(self.device):
             if counts is None:
@@ -275,6 +276,12 @@ class Engine(ABC):
 def _usable(values: Tensor) -> Tensor:
     """The values as a tensor that may be part of a gradient: one made in inference mode may not."""
     return values.clone() if values.is_inference() else values
+
+
+def derivative(cotangent: Cotangent, logits: Tensor) -> Tensor:
+    """d(objective) / d(logits) [M, B, Y] of an image gradient's objective, at logits [M, B, Y]."""
+    value = definite(cotangent, logits)
+    return value if value.is_floating_point() else log_odds_gradient(logits, value)
 
 
 def definite(cotangent: Cotangent, logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from atras import gpu
 from atras.errors import InputError
 from atras.kernels import Step, backends
 from atras.networks import STEMS, Candidate, Cotangent, Dense, Parameters, Spec, StepResult, dropout_key
@@ -18,7 +19,9 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backends.compiled(device), device)
+    return backends.missing(backends.compiled(device), device) or (
+        gpu.kernel_trouble(device) if device.type == "cuda" else ""
+    )
 
 
 def why_slow() -> str:
@@ -30,7 +33,7 @@ def why_slow() -> str:
 
 def has_bf16(device: torch.device = CPU) -> bool:
     """Whether this processor or GPU multiplies bf16 numbers, and the kernels for that are there."""
-    return "bf16" in Step.precisions(device)
+    return backends.bf16(device).there
 
 
 class FusedEngine(Engine):
@@ -48,6 +51,9 @@ class FusedEngine(Engine):
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:
         if spec.stem_name not in STEMS:
             return f"it has stems {', '.join(STEMS)}, not {spec.stem_name}"
+        channels = spec.image_shape[0]
+        if spec.stem_name != "none" and channels > Step.most_channels:
+            return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
         for candidate in candidates:
             for layer in candidate.layers:
                 if type(layer) is not Dense:
@@ -63,7 +69,7 @@ class FusedEngine(Engine):
             raise InputError("precision (=fp64): engine fused computes in fp32 or less; use engine loop or stack")
         if self.protocol.precision == "bf16" and not has_bf16(self.device):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
-        best = "bf16" if has_bf16(self.device) else "fp32"
+        best = "bf16" if backends.bf16(self.device).faster else "fp32"
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,

@@ -9,7 +9,7 @@ from torch import Tensor
 from atras.errors import InputError
 from atras.networks import Cotangent, Dropout, Parameters, StepResult, dropout_key
 
-from .engine import Engine, definite
+from .engine import Engine, definite, derivative
 
 
 class LoopEngine(Engine):
@@ -102,11 +102,7 @@ class LoopEngine(Engine):
         x = _only(images, 4).detach().requires_grad_()
         fixed = {name: values.detach() for name, values in self.parameters.items()}
         out = self.network.logits(fixed, x)
-        objective = definite(cotangent, out.detach()[None])[0]
-        if objective.is_floating_point():
-            (gradient,) = torch.autograd.grad(out, x, objective)
-        else:
-            (gradient,) = torch.autograd.grad(F.cross_entropy(out, objective, reduction="sum"), x)
+        (gradient,) = torch.autograd.grad(out, x, derivative(cotangent, out.detach()[None])[0])
         return gradient[None], out.detach()[None]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from atras.errors import InputError
 from atras.networks import Cotangent, Dropout, Network, Parameters, StepResult, dropout_key, widest
 
-from .engine import Engine, definite
+from .engine import Engine, definite, derivative
 from .stacked_optimizer import StackedOptimizer
 
 
@@ -113,12 +113,7 @@ class StackEngine(Engine):
     def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         own = images.expand(len(self.members), *images.shape[-4:]).detach().requires_grad_()
         out = self._forward(own)
-        objective = definite(cotangent, out.detach())
-        if objective.is_floating_point():
-            (gradient,) = torch.autograd.grad(out, own, objective)
-        else:
-            loss = F.cross_entropy(out.flatten(0, 1), objective.flatten(), reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, own)
+        (gradient,) = torch.autograd.grad(out, own, derivative(cotangent, out.detach()))
         return gradient, out.detach()
 
     def _forward(self, images: Tensor) -> Tensor:

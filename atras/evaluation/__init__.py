@@ -6,14 +6,17 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .recorder import EXAMPLES, Recorder, Row, Rows
-from .transfer import PHASES, Part, transfer
+from .progress import PREFIX
+from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
+from .transfer import PHASES, Part, Transfer
 
 __all__ = [
+    "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",
     "GAP_STEPS",
     "PHASES",
+    "PREFIX",
     "Counter",
     "Evaluator",
     "Figures",
@@ -26,6 +29,7 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Transfer",
     "cautions",
-    "transfer",
+    "examples_kept",
 ]

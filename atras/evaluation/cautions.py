@@ -18,8 +18,11 @@ NOISE = 0.01
 WIDE = 0.5
 """Epsilon from which on FGSM can make any image unreadable."""
 
-MOST_ZEROS = 0.9
-"""Share of zero gradients from which on the sign of the gradient says little."""
+NO_GRADIENT = 0.01
+"""Share of the images that may have no gradient at all without a word: FGSM counts each of them as it is."""
+
+SATURATED = 0.1
+"""Share of the images from which on a cross-entropy in float32 would mislead other tools by as much."""
 
 OVERFITTED = 0.2
 """Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
@@ -36,8 +39,12 @@ def cautions(rows: Rows, classes: int) -> list[str]:
         classes: of the data set.
     """
     members: dict[str, dict[str, None]] = {}
-    for meaning, row in (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics)):
+    found = (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics))
+    for meaning, row in found:
         members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
+    for meaning, row, images in _of_gradients(rows.metrics):
+        name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']}: {images} of {row['n']})"
+        members.setdefault(meaning, {})[name] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -64,8 +71,8 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
-    fresh = [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
-    fgsm = [row for row in fresh if row["attack"] == "fgsm" and row["label_source"] == "true"]
+    fresh = _fresh(metrics)
+    fgsm = _by_fgsm(fresh)
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in fresh:
         if row["label_source"] != "true" or row.get("target", "none") != "none":
@@ -77,11 +84,38 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
     for row in fgsm:
         if _number(row["epsilon"]) >= _number(widest.get(_who(row), {"epsilon": WIDE})["epsilon"]):
             widest[_who(row)] = row
-        if _number(row["zero_gradient_fraction"]) > MOST_ZEROS:
-            yield f"more than {MOST_ZEROS:.0%} of the gradients are zero, masked gradients?", row
     for row in widest.values():
         if _accuracy(row) > 2 / classes:
             yield f"more than twice chance at epsilon {row['epsilon']:g}, masked gradients?", row
+
+
+def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
+    """Numbers of test images without a gradient, and of those where float32 would have lost that of a cross-entropy.
+
+    A gradient does not depend on the epsilon: the first row of a member and phase speaks for all.
+    """
+    once: dict[object, Row] = {}
+    for row in _by_fgsm(_fresh(metrics)):
+        once.setdefault(_who(row), row)
+    for row in once.values():
+        if _number(row["zero_gradient_images"]) > NO_GRADIENT * _number(row["n"]):
+            meaning = "images without any gradient, which no attack by gradients moves, masked gradients?"
+            yield meaning, row, row["zero_gradient_images"]
+        if _number(row["saturated_images"]) > SATURATED * _number(row["n"]):
+            meaning = (
+                "images whose label float32 takes for certain (atras follows the log-odds; attacks elsewhere, along a "
+                "float32 cross-entropy, may look weaker)"
+            )
+            yield meaning, row, row["saturated_images"]
+
+
+def _fresh(metrics: Sequence[Row]) -> list[Row]:
+    """Rows of attacks made on the model evaluated, after its last epoch, on test images."""
+    return [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
+
+
+def _by_fgsm(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["attack"] == "fgsm" and row["label_source"] == "true"]
 
 
 def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:

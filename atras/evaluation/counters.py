@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from atras.attacks import Attacked
-from atras.networks import Classifier
+from atras.networks import Classifier, log_odds
+
+SATURATED = -25 * math.log(2)
+"""Log-odds against a class below which float32 rounds its probability to 1."""
 
 
 class Score(NamedTuple):
@@ -23,7 +27,13 @@ class Score(NamedTuple):
         finite: bool [M], whether all logits of a member were finite.
         zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
             counted.
-        mean_linf, mean_l2: mean change of an image, in pixels of [0, 1]; None without an attack.
+        zero_gradient_images: number of images without any gradient; None likewise.
+        saturated_images: number of clean images whose label has a probability that float32 rounds to 1; None likewise.
+        attacked: images that a fresh attack changed and that the network classifies correctly as they are; None without
+            one. An image that is misclassified already leaves an attack nothing to do, and its distance of 0 would make
+            a poor network look easier to fool.
+        mean_linf, median_linf, mean_l2, median_l2: change of those images, in pixels of [0, 1]; None for a member that
+            has none of them.
     """
 
     correct: list[int]
@@ -32,8 +42,13 @@ class Score(NamedTuple):
     finite: Tensor
     zero_gradient_fraction: list[float] | None = None
     nan_gradients: list[int] | None = None
-    mean_linf: list[float] | None = None
-    mean_l2: list[float] | None = None
+    zero_gradient_images: list[int] | None = None
+    saturated_images: list[int] | None = None
+    attacked: list[int] | None = None
+    mean_linf: list[float | None] | None = None
+    median_linf: list[float | None] | None = None
+    mean_l2: list[float | None] | None = None
+    median_l2: list[float | None] | None = None
 
     def joined(self, other: Score) -> Score:
         """The score of both sets of images together, as far as it counts correct predictions."""
@@ -50,10 +65,9 @@ class Counter:
         self.finite = torch.ones(m, dtype=torch.bool, device=device)
         self.correct = torch.zeros(m, dtype=torch.int64, device=device)
         self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
-        self.linf, self.l2 = torch.zeros(2, m, dtype=torch.float64, device=device)
-        self.zero, self.nan = torch.zeros_like(self.correct), torch.zeros_like(self.correct)
+        self.distances = Distances()
+        self.zero, self.nan, self.nowhere, self.saturated = torch.zeros(4, m, dtype=torch.int64, device=device)
         self.n = self.gradients = 0
-        self.attacked = False
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count one chunk's logits [M, B, Y] against labels [B]; bool [M, B], which are correct.
@@ -68,22 +82,22 @@ class Counter:
         self.n += len(labels)
         return hits
 
-    def add_change(self, images: Tensor, adversarial: Tensor) -> Tensor:
-        """Measure what became of the clean images; [M, B], the largest change of a pixel."""
-        self.attacked = True
-        change = (adversarial - images).flatten(2)
-        linf = change.abs().amax(2)
-        self.linf += linf.sum(1, dtype=torch.float64)
-        self.l2 += torch.linalg.vector_norm(change, dim=2).sum(1, dtype=torch.float64)
-        return linf
-
     def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count one chunk of a fresh attack, whose examples have these logits; what `add` and `add_change` return."""
+        """Count one chunk of a fresh attack, whose examples have these logits.
+
+        Returns:
+            [M, B]: which predictions are correct, and the largest change of a pixel.
+        """
         self.gradients += attacked.gradients * attacked.images.shape[-4]
         self.pixels = math.prod(attacked.images.shape[-3:])
         self.zero += attacked.zero_gradients
         self.nan += attacked.nan_gradients
-        return self.add(logits, labels), self.add_change(attacked.images, attacked.clipped)
+        if attacked.no_gradient is not None:
+            self.nowhere += attacked.no_gradient.sum(1)
+        if attacked.clean_logits is not None:
+            odds = log_odds(attacked.clean_logits, attacked.labels.expand(attacked.clean_logits.shape[:2]))
+            self.saturated += (odds < SATURATED).sum(1)
+        return self.add(logits, labels), self.distances.add(attacked, labels)
 
     def score(self) -> Score:
         taken = self.gradients * self.pixels
@@ -94,9 +108,39 @@ class Counter:
             finite=self.finite,
             zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
             nan_gradients=self.nan.tolist() if taken else None,
-            mean_linf=(self.linf / self.n).tolist() if self.attacked else None,
-            mean_l2=(self.l2 / self.n).tolist() if self.attacked else None,
+            zero_gradient_images=self.nowhere.tolist() if taken else None,
+            saturated_images=self.saturated.tolist() if taken else None,
+            **self.distances.summary(),
         )
+
+
+class Distances:
+    """The distances of adversarial images from the clean ones, by member: kept until the end, as a median needs all."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Tensor] = []
+
+    def add(self, attacked: Attacked, labels: Tensor) -> Tensor:
+        """Keep those of the images that were attacked; [M, B], the largest change of a pixel of all images."""
+        change = (attacked.clipped - attacked.images).flatten(2)
+        linf, l2 = change.abs().amax(2), torch.linalg.vector_norm(change, dim=2)
+        if attacked.clean_logits is not None:
+            counts = (attacked.clean_logits.argmax(-1) == labels) & (linf > 0)
+            self.chunks.append(torch.where(counts, torch.stack([linf, l2]), torch.nan))
+        return linf
+
+    def summary(self) -> dict[str, Any]:
+        """`attacked`, means and medians, as in `Score`; nothing where nothing was kept."""
+        if not self.chunks:
+            return {}
+        kept = torch.cat(self.chunks, dim=2).to("cpu", torch.float64).numpy()
+        found: dict[str, Any] = {"attacked": (~np.isnan(kept[0])).sum(1).tolist()}
+        for norm, members in zip(("linf", "l2"), kept, strict=True):
+            # Member by member: a sum must not depend on who is beside it.
+            own = [values[~np.isnan(values)] for values in members]
+            found[f"mean_{norm}"] = [float(values.mean()) if len(values) else None for values in own]
+            found[f"median_{norm}"] = [float(np.median(values)) if len(values) else None for values in own]
+        return found
 
 
 class Survivors:

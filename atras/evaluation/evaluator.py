@@ -5,20 +5,21 @@ The meaning of each figure is defined in docs/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from atras.attacks import FGSM, PGD, Attack, Attacked, Signed, Start, starts
+from atras.attacks import FGSM, PGD, Attack, Attacked, Progress, Signed, Start, starts
 from atras.data import Dataset, Split, pixels
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
 
 from .counters import Counter, Score, Survivors
+from .progress import PREFIX, Course, Signs, Within, below_of
 
 OnExamples = Callable[[Signed, Tensor, slice], None]
 """Told of each chunk that FGSM at the true label attacked: its examples, their logits [M, B, Y], and their numbers."""
@@ -62,37 +63,71 @@ class Evaluator:
         self.seeds, places = seeds_of(networks.members)
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
-        """Called between the chunks of an evaluation; may raise to stop it."""
+        """Called between the chunks of an evaluation, its attacks and their steps; may raise to stop it there."""
+        self._courses: dict[str, Course] = {}
+        self._left: dict[str, Tensor] = {}
 
-    def score(self, split: str, signs: Tensor | None = None) -> Score:
-        """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Where the evaluations since `forget` stand, for `load`: also those that are done, and those to come."""
+        own = {name: course.tensors() for name, course in self._courses.items()}
+        live = {f"{PREFIX}{name}.{key}": values for name, found in own.items() for key, values in found.items()}
+        return self._left | live
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let evaluations of these names go on from `tensors`; those that were done give their scores at once."""
+        self._left |= {name: values for name, values in tensors.items() if name.startswith(PREFIX)}
+
+    def forget(self) -> None:
+        """Let the next evaluations begin anew."""
+        self._courses, self._left = {}, {}
+
+    def _course(self, name: str, **counted: Any) -> Course:
+        """An evaluation, from where it stands."""
+        course = self._courses[name] = Course(counted, self._paused)
+        prefix = f"{PREFIX}{name}."
+        if kept := below_of(self._left, prefix):
+            course.load({key: values.to(self.networks.device) for key, values in kept.items()})
+            self._left = {key: values for key, values in self._left.items() if not key.startswith(prefix)}
+        return course
+
+    def _paused(self) -> None:
+        self.pause()
+
+    def score(self, split: str, signs: Tensor | None = None, name: str | None = None) -> Score:
+        """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them.
+
+        Args:
+            split: `train` or `test`.
+            signs: of the split.
+            name: of the evaluation; None for the split's.
+        """
         counter = Counter(self.networks)
-        for chunk, images, labels in self.chunks(split):
+        for chunk, images, labels in self.chunks(split, self._course(name or split, counter=counter)):
             if signs is None:
                 counter.add(self.networks.logits(images), labels)
             else:
                 adversarial = apply_signs(images, signs[:, chunk], self.protocol.epsilon, dtype=self.networks.dtype)
                 counter.add(self.networks.logits(adversarial), labels)
-                counter.add_change(images, adversarial)
         return counter.score()
 
     def signs_of(self, split: str) -> tuple[Tensor, Score]:
         """Signs [M, N, C, H, W] of the protocol's attack on a split, and the score of its clean images."""
-        counter, signs, attack = Counter(self.networks), self._empty_signs(split), self.protocol.attack
-        for chunk, images, labels in self.chunks(split):
+        counter, signs, attack = Counter(self.networks), Signs(self._empty_signs(split)), self.protocol.attack
+        for chunk, images, labels in self.chunks(split, self._course(f"signs-{split}", counter=counter, signs=signs)):
             start = Start(targets=self._targets(attack, split, chunk))
             attacked = attack(self.networks, images, labels, start=start)
-            signs[:, chunk] = attacked.signs
+            signs.put(chunk, attacked.signs)
             counter.add(attacked.clean_logits, labels)
-        return signs, counter.score()
+        return signs.values, counter.score()
 
     def gap(self) -> dict[Attack, Score]:
         """Attack the first training images with FGSM and with the PGD that it should not be far from."""
         epsilon = self.protocol.epsilon
         attacks: tuple[Attack, ...] = (FGSM(epsilon), PGD(epsilon, steps=GAP_STEPS))
         counters = {attack: Counter(self.networks) for attack in attacks}
-        for chunk, images, labels in self.chunks("train", GAP_IMAGES):
-            for _, counter, attacked in self._attack(counters, "train", chunk, images, labels):
+        course = self._course("gap", attacks=_numbered(counters))
+        for chunk, images, labels in self.chunks("train", course, GAP_IMAGES):
+            for _, counter, attacked in self._attack(counters, "train", chunk, images, labels, course.within):
                 counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
         return {attack: counter.score() for attack, counter in counters.items()}
 
@@ -112,10 +147,18 @@ class Evaluator:
         counters = {attack: Counter(self.networks) for attack in made}
         curve = {e: Counter(self.networks) for e in self.protocol.epsilons if e != self.protocol.epsilon}
         clean, survivors = Counter(self.networks), Survivors(self.networks)
-        signs = self._empty_signs("test", wanted=first is not None)
-        for chunk, images, labels in self.chunks("test"):
-            alive = []
-            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels):
+        signs = Signs(self._empty_signs("test", wanted=first is not None))
+        course = self._course(
+            "attacks",
+            attacks=_numbered(counters),
+            curve=_numbered(curve),
+            clean=clean,
+            survivors=survivors,
+            signs=signs,
+        )
+        for chunk, images, labels in self.chunks("test", course):
+            alive = course.within.alive
+            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, course.within):
                 logits = attacked.logits_of(self.networks)
                 correct, change = counter.add_attacked(attacked, logits, labels)
                 if attack in counted:
@@ -123,7 +166,7 @@ class Evaluator:
                 if attack == next(iter(counters)) and isinstance(attacked, Signed):
                     clean.add(attacked.clean_logits, labels)
                     if first is not None:
-                        signs[:, chunk] = attacked.signs
+                        signs.put(chunk, attacked.signs)
                 if attack == white_box and isinstance(attacked, Signed):
                     self._count_curve(curve, attacked, labels)
                     if on_examples is not None:
@@ -131,31 +174,44 @@ class Evaluator:
             survivors.add(alive)
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score() for attack, counter in counters.items()}
-        return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs
+        return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
 
     def _survived(self, attack: Attack, correct: Tensor, change: Tensor) -> Tensor:
         """bool [M, B]: which images an attack did not turn with a change of at most the protocol's epsilon."""
         within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
         return correct if within else correct | (change > self.protocol.epsilon)
 
-    def chunks(self, split: str, most: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Numbers, pixels and labels of a split's images, a forward pass at a time; of the first `most` alone."""
+    def chunks(
+        self, split: str, course: Course | None = None, most: int | None = None, first: int = 0
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Numbers, pixels and labels of a split's images, a forward pass at a time.
+
+        Args:
+            split: `train` or `test`.
+            course: which images are done; None for those before `first`.
+            most: not beyond so many of the first.
+            first: number of the first one, without a course.
+        """
         part: Split = getattr(self.data, split)
         count = min(len(part.labels), most or len(part.labels))
-        for start in range(0, count, self.evaluation_batch):
-            self.pause()
-            chunk = slice(start, min(start + self.evaluation_batch, count))
+        for chunk in (course or Course({}, self._paused, first)).chunks(count, self.evaluation_batch):
             yield chunk, pixels(part.images[chunk], self.networks.dtype), part.labels[chunk]
 
     def _attack(
-        self, counters: dict[Attack, Counter], split: str, chunk: slice, images: Tensor, labels: Tensor
+        self,
+        counters: dict[Attack, Counter],
+        split: str,
+        chunk: slice,
+        images: Tensor,
+        labels: Tensor,
+        within: Within,
     ) -> Iterator[tuple[Attack, Counter, Attacked]]:
-        """Make attack after attack on one chunk; the first one's clean logits serve all."""
-        clean_logits = None
-        for attack, counter in counters.items():
-            attacked = self.attack(attack, split, chunk, images, labels, clean_logits)
-            clean_logits = attacked.clean_logits
+        """Make the attacks that are left on one chunk, one by one; the first one's clean logits serve all."""
+        for attack, counter in list(counters.items())[within.at :]:
+            within.stop = chunk.stop
+            attacked = self.attack(attack, split, chunk, images, labels, within.clean_logits, within.steps)
             yield attack, counter, attacked
+            within.attacked(chunk.stop, attacked.clean_logits)
 
     def attack(
         self,
@@ -165,6 +221,7 @@ class Evaluator:
         images: Tensor,
         labels: Tensor,
         clean_logits: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Attacked:
         """Attack one chunk of a split, as `chunks` gives it, with the random starts and targets of its images.
 
@@ -172,9 +229,10 @@ class Evaluator:
             attack: with a definite epsilon.
             split, chunk, images, labels: numbers, pixels [B, C, H, W] and labels [B] of the images.
             clean_logits: [M, B, Y] of the images, where they are known already.
+            progress: where the attack stands; None for its beginning.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk))
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk), progress)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -196,3 +254,8 @@ class Evaluator:
         images = getattr(self.data, split).images
         shape = (len(self.networks.members), len(images) if wanted else 0, *images.shape[1:])
         return torch.empty(shape, dtype=torch.int8, device=images.device)
+
+
+def _numbered(counters: Mapping[Any, Counter]) -> dict[str, Counter]:
+    """Counters by their place: the names of what they are of may hold anything."""
+    return {str(place): counter for place, counter in enumerate(counters.values())}

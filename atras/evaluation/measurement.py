@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
-from atras.attacks import AttackSpec
+from atras.attacks import Attack, AttackSpec
 
+from .counters import Score
 from .evaluator import Evaluator, Figures
 from .recorder import Recorder
 
@@ -81,12 +83,15 @@ class Measurement:
         recorder, old = self.recorder, self.protocol.attack.spec
         copies_of = old if self.source is None else old._replace(source=self.source.name)
         with recorder.timed("evaluate"):
-            clean, copies = self.evaluator.score("train"), self.evaluator.score("train", self.train_signs)
+            clean, copies = (
+                self.evaluator.score("train"),
+                self.evaluator.score("train", self.train_signs, "train-copies"),
+            )
             recorder.record(None, "train", clean)
             recorder.record(None, "train", copies, copies_of, "static")
             both = clean.joined(copies)
             recorder.record("adversarial_train_accuracy", "train+adversarial", both, copies_of, "static")
-            static = self.evaluator.score("test", self.test_signs)
+            static = self.evaluator.score("test", self.test_signs, "test-static")
         with recorder.timed("attack"):
             figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
             recorder.record("adversarial_test_accuracy", "test", figures.clean)
@@ -94,9 +99,9 @@ class Measurement:
             recorder.record("attacked_accuracy_after_static", "test", static, old, "static")
             self._record_attacks(figures, "attacked_accuracy_after_white_box", "worst_case_accuracy_after")
 
-    def gap(self, epoch: int) -> None:
-        """Compare FGSM and PGD after an epoch: where they part, the model has learned FGSM alone."""
-        for attack, score in self.evaluator.gap().items():
+    def record_gap(self, epoch: int, gap: Mapping[Attack, Score]) -> None:
+        """Record how FGSM and PGD compare after an epoch: where they part, the model has learned FGSM alone."""
+        for attack, score in gap.items():
             self.recorder.record(None, "train", score, attack.spec, "white-box", epoch)
 
     def _record_attacks(self, figures: Figures, column: str, worst_column: str, recorded: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,26 @@ from .counters import Score
 
 Row = dict[str, object]
 
+DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
+"""Columns of `metrics` on how far an attack moved the images that it had to turn."""
+
 EXAMPLES = 8
-"""First test images that frame `examples` shows."""
+"""First test images that frame `examples` shows, at the most."""
+
+EXAMPLES_BYTES = 2**28
+"""Most bytes of all pictures in frame `examples`: it is read whole."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
+
+
+def examples_kept(candidates: int, image_shape: Sequence[int]) -> int:
+    """First test images that frame `examples` shows for each of so many candidates.
+
+    Args:
+        candidates: of the run.
+        image_shape: (C, H, W): a byte a pixel for the image and one for its signs, in each of two phases.
+    """
+    return min(EXAMPLES, EXAMPLES_BYTES // (4 * candidates * math.prod(image_shape)))
 
 
 @dataclass
@@ -49,12 +66,12 @@ class Rows:
         """The rows with what all of a run have in common.
 
         Args:
-            shared: dataset, defence, precision, version and protocol_hash; each frame takes those it has.
+            shared: dataset, defence, version and protocol_hash; each frame takes those it has.
             group: number of the group in the plan; None for what concerns all.
         """
         columns = {
             "table": ("dataset", "defence"),
-            "metrics": ("dataset", "defence", "precision", "version", "protocol_hash"),
+            "metrics": ("dataset", "defence", "version", "protocol_hash"),
             "history": ("dataset",),
             "transfer": ("dataset", "protocol_hash"),
             "examples": ("dataset",),
@@ -74,6 +91,7 @@ class Recorder:
         device: where they are.
         backend: engine and backend of the attack, for the rows.
         first_seed: of which examples are kept.
+        examples: first test images of which they are.
     """
 
     def __init__(
@@ -84,28 +102,38 @@ class Recorder:
         device: torch.device,
         backend: str,
         first_seed: int,
+        examples: int = EXAMPLES,
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
-        self.first_seed = first_seed
+        self.first_seed, self.examples = first_seed, examples
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
         self.rows = Rows()
         self.phase = "trained"
+        self.seconds_before = 0.0
+        """Seconds that an earlier process spent in what is timed next."""
+        self.precision = ""
 
     def to_dict(self) -> dict[str, Any]:
         """All rows and states so far, as JSON values (with NaN), for `restore`."""
         return {
-            "phase": self.phase, "finite": self.finite.tolist(), "dead": list(self.dead),
+            "phase": self.phase, "precision": self.precision, "finite": self.finite.tolist(), "dead": list(self.dead),
             "accuracies": [dict(accuracies) for accuracies in self.accuracies],
             "rows": self.rows.to_dict(),
         }  # fmt: skip
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what `to_dict` gave."""
-        self.phase, self.dead, self.accuracies = record["phase"], list(record["dead"]), list(record["accuracies"])
+        self.phase, self.precision = record["phase"], record["precision"]
+        self.dead, self.accuracies = list(record["dead"]), list(record["accuracies"])
         self.finite = torch.tensor(record["finite"], dtype=torch.bool, device=self.device)
         self.rows = Rows(**record["rows"])
+
+    def note_precision(self, precision: str) -> None:
+        """The members train in this arithmetic from now on: behind another one, where a run went on elsewhere."""
+        if precision not in self.precision.split("+"):
+            self.precision = "+".join(filter(None, [self.precision, precision]))
 
     def record(
         self,
@@ -128,7 +156,10 @@ class Recorder:
                 "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
-                "mean_linf": _at(score.mean_linf, i), "mean_l2": _at(score.mean_l2, i), "backend": self.backend,
+                "zero_gradient_images": _at(score.zero_gradient_images, i),
+                "saturated_images": _at(score.saturated_images, i),
+                **{name: _at(getattr(score, name), i) for name in DISTANCES},
+                "backend": self.backend, "precision": self.precision,
             })  # fmt: skip
 
     def copy_column(self, column: str, other: str) -> None:
@@ -156,7 +187,7 @@ class Recorder:
         for i, member in enumerate(self.members):
             if member.seed != self.first_seed or not logits[i].isfinite().all():
                 continue
-            for image in range(chunk.start, min(chunk.stop, EXAMPLES)):
+            for image in range(chunk.start, min(chunk.stop, self.examples)):
                 at = image - chunk.start
                 self.rows.examples.append({
                     "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,
@@ -191,7 +222,8 @@ class Recorder:
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.note_time(phase, time.perf_counter() - start)
+        self.note_time(phase, self.seconds_before + time.perf_counter() - start)
+        self.seconds_before = 0.0
 
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""
@@ -204,7 +236,7 @@ class Recorder:
         return None if high is None or low is None else high - low
 
 
-def _at(values: list[float] | list[int] | None, index: int) -> float | int | None:
+def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:
     return None if values is None else values[index]
 
 

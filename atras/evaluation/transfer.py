@@ -1,12 +1,15 @@
-"""Attacks made on one candidate, tried on every other one: all pairs of a population."""
+"""Attacks made on one candidate, tried on every other one: all pairs of a population, within a cap on memory."""
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from atras.attacks import Attack
@@ -18,111 +21,205 @@ from atras.networks import Classifier, Member
 from .evaluator import Evaluator
 from .recorder import Row
 
+Networks = TypeVar("Networks", bound=Classifier)
+
 PHASES = ("trained", "defended")
 """The networks of a run: after the first and after the second training."""
 
-SetPhase = Callable[[str], Iterable[Member]]
-"""Gives the classifiers the parameters of a phase, and tells which members have any: those that did not diverge."""
 
-
-class Part(NamedTuple):
-    """Members that are computed together.
+@dataclass(frozen=True, eq=False)
+class Part(Generic[Networks]):
+    """Members that are computed together, and may be made and let go again at any time.
 
     Args:
-        networks: the members.
+        members: which.
         evaluation_batch: images that they take at once.
+        make: makes the classifier, with any parameters.
+        fill: gives it the parameters of a phase, where members have any.
+        predicted_bytes: of the classifier and of what it computes with a batch.
+        image_bytes: of one adversarial image of each member.
     """
 
-    networks: Classifier
+    members: tuple[Member, ...]
     evaluation_batch: int
+    make: Callable[[], Networks]
+    fill: Callable[[Networks, str], None]
+    predicted_bytes: int = 0
+    image_bytes: int = 0
 
 
-def transfer(
-    parts: Sequence[Part],
-    set_phase: SetPhase,
-    data: Dataset,
-    protocol: Protocol,
-    stop: Callable[[], bool] = lambda: False,
-    attack: Attack | None = None,
-) -> list[Row]:
-    """Give the adversarial test images of every member to all members of its seed, in both phases.
-
-    All parts stay in memory with their parameters alone; what is made of the
-    images is gone after each chunk.
+class Room(NamedTuple):
+    """What of a transfer is in memory at once.
 
     Args:
-        parts: every member of the protocol once.
-        set_phase: gives them the parameters of a phase.
+        span: images that a part is attacked on before the others take their turns.
+        for_parts: bytes that classifiers may take together; one is always there, whatever it takes.
+    """
+
+    span: int
+    for_parts: float
+
+
+def room_for(source: Part[Any], parts: Sequence[Part[Any]], cap: float) -> Room:
+    """All parts at once where they fit; else they take turns, on as many attacked images as half of the rest holds.
+
+    Args:
+        source: the part that is attacked.
+        parts: all.
+        cap: most bytes.
+    """
+    batch, image, largest = source.evaluation_batch, source.image_bytes, max(part.predicted_bytes for part in parts)
+    if sum(part.predicted_bytes for part in parts) + batch * image <= cap:
+        return Room(batch, math.inf)
+    batches = int(max(0.0, cap - largest) / 2 // (batch * image))
+    span = max(1, batches) * batch
+    return Room(span, cap - span * image)
+
+
+@dataclass
+class Transfer:
+    """The adversarial test images of every member, given to all members of its seed, in both phases.
+
+    What is counted is kept when memory runs out: `run` can be called again, with smaller parts and less room.
+
+    Args:
         data: on the parts' device.
         protocol: candidates, seeds, epsilon.
-        stop: asked between parts whether to stop.
+        fine: by phase, the members that have parameters: those that did not diverge.
         attack: made on the sources; without an epsilon of its own it takes the protocol's. None for FGSM at the true
             label.
-
-    Returns:
-        Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged.
+        stop: asked between parts whether to stop.
 
     Raises:
         InputError: if the attack is a targeted one.
-        Interrupted: if `stop` said so.
     """
-    rows: list[Row] = []
-    attack = protocol.true_label_attack if attack is None else attack.at(protocol.epsilon)
-    if attack.target != "none":
-        raise InputError(f"transfer: attack (={attack}): expected an untargeted one, whose rows tell it from others")
-    for phase in PHASES:
-        counts = _Counts(parts, data, protocol, attack)
-        fine = set(set_phase(phase))
-        for part in parts:
-            if stop():
-                raise Interrupted
-            counts.attack_from(part)
-        for source, target, seed in itertools.product(protocol.candidates, protocol.candidates, protocol.seeds):
-            if {Member(source, seed), Member(target, seed)} <= fine:
-                rows.append({
-                    "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
-                    "seed": seed, "attack": attack.spec.attack, "epsilon": attack.spec.epsilon,
-                    "label_source": attack.spec.label_source, "n": len(data.test.labels),
-                    "correct": counts.correct[source.name, Member(target, seed)],
-                })  # fmt: skip
+
+    data: Dataset
+    protocol: Protocol
+    fine: Mapping[str, set[Member]]
+    attack: Attack | None = None
+    stop: Callable[[], bool] = lambda: False
+    correct: dict[tuple[str, str, Member], int] = field(default_factory=dict)
+    """Correct predictions by phase, source candidate and target, on the images of the source of the target's seed."""
+    tried: set[tuple[str, Member]] = field(default_factory=set)
+    """The sources, by phase, whose images all targets have had."""
+
+    def __post_init__(self) -> None:
+        given = self.attack
+        self._attack = self.protocol.true_label_attack if given is None else given.at(self.protocol.epsilon)
+        if self._attack.target != "none":
+            raise InputError(
+                f"transfer: attack (={self._attack}): expected an untargeted one, whose rows tell it from others"
+            )
+
+    def run(self, parts: Sequence[Part[Any]], cap: float = math.inf) -> None:
+        """Attack all sources that are left, and try their images on all targets.
+
+        Args:
+            parts: every member of the protocol once.
+            cap: most bytes that classifiers and attacked images may take together, one part and its batch excepted.
+
+        Raises:
+            Interrupted: if `stop` said so.
+        """
+        held = _Held()
+        for phase in PHASES:
+            for source in parts:
+                if all((phase, member) in self.tried for member in source.members):
+                    continue
+                if self.stop():
+                    raise Interrupted
+                self._from(phase, source, parts, held, cap)
+                self.tried |= {(phase, member) for member in source.members}
+
+    def rows(self) -> list[Row]:
+        """Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged."""
+        spec, candidates = self._attack.spec, self.protocol.candidates
+        return [
+            {
+                "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
+                "seed": seed, "attack": spec.attack, "epsilon": spec.epsilon, "label_source": spec.label_source,
+                "n": len(self.data.test.labels), "correct": self.correct[phase, source.name, Member(target, seed)],
+            }
+            for phase in PHASES
+            for source, target, seed in itertools.product(candidates, candidates, self.protocol.seeds)
+            if {Member(source, seed), Member(target, seed)} <= self.fine[phase]
+        ]  # fmt: skip
+
+    def _from(self, phase: str, source: Part[Any], parts: Sequence[Part[Any]], held: _Held, cap: float) -> None:
+        """Try the images of a part's members on all parts, span after span of the test images."""
+        seeds = {member.seed for member in source.members}
+        targets = [part for part in parts if seeds & {member.seed for member in part.members}]
+        room = room_for(source, parts, cap)
+        counts: dict[tuple[str, Member], Tensor] = {}
+        for first in range(0, len(self.data.test.labels), room.span):
+            attacked = self._attacked(held.get(source, phase, room.for_parts), source, first, room.span)
+            for target in targets:
+                networks = held.get(target, phase, room.for_parts)
+                for candidate, rows in _rows(source, target).items():
+                    hits = _hits(networks, attacked, rows, target.evaluation_batch)
+                    for place, member in enumerate(target.members):
+                        key = candidate, member
+                        counts[key] = counts[key] + hits[place] if key in counts else hits[place]
+                del networks  # it must be free to go while others take their turns
+            targets.reverse()  # those that are there still come first
+        own = {(member.candidate.name, member.seed) for member in source.members}
+        for (candidate, member), count in counts.items():
+            if (candidate, member.seed) in own:
+                self.correct[phase, candidate, member] = int(count)
+
+    def _attacked(self, networks: Classifier, source: Part[Any], first: int, span: int) -> list[tuple[Tensor, Tensor]]:
+        """Adversarial images [M, B, C, H, W] of a span of the test images and their labels [B], batch by batch."""
+        evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
+        return [
+            (evaluator.attack(self._attack, "test", chunk, images, labels).clipped, labels)
+            for chunk, images, labels in evaluator.chunks("test", most=first + span, first=first)
+        ]
+
+
+class _Held:
+    """The classifiers that are in memory, the one that was used last at the end."""
+
+    def __init__(self) -> None:
+        self._there: dict[Part[Any], tuple[Any, str]] = {}
+
+    def get(self, part: Part[Any], phase: str, most: float) -> Classifier:
+        """A part's classifier with the parameters of a phase; others go until all take no more than `most` bytes."""
+        networks, filled = self._there.pop(part, (None, ""))
+        while self._there and sum(each.predicted_bytes for each in (part, *self._there)) > most:
+            self._let_go(next(iter(self._there)))
+        networks = part.make() if networks is None else networks
+        if filled != phase:
+            part.fill(networks, phase)
+        self._there[part] = networks, phase
+        return networks
+
+    def _let_go(self, part: Part[Any]) -> None:
+        """Free a part's classifier now: its memory is wanted for the next one."""
+        still = weakref.ref(self._there.pop(part)[0])
+        if still() is not None:  # it refers to itself, as a stack's compiled functions do
+            gc.collect()
+
+
+def _rows(source: Part[Any], target: Part[Any]) -> dict[str, list[int]]:
+    """By candidate of a source, for each target the source member of its seed.
+
+    Any member where this part has none of that seed, as another part has it: what is counted there is left out.
+    """
+    rows = {}
+    for candidate in dict.fromkeys(member.candidate for member in source.members):
+        own = {m.seed: place for place, m in enumerate(source.members) if m.candidate == candidate}
+        anyone = next(iter(own.values()))
+        if any(member.seed in own for member in target.members):
+            rows[candidate.name] = [own.get(member.seed, anyone) for member in target.members]
     return rows
 
 
-class _Counts:
-    """Correct predictions of each target on the images of each source candidate of its seed."""
-
-    def __init__(self, parts: Sequence[Part], data: Dataset, protocol: Protocol, attack: Attack) -> None:
-        self.parts, self.data, self.protocol, self.attack = parts, data, protocol, attack
-        self.correct: dict[tuple[str, Member], int] = {}
-
-    def attack_from(self, source: Part) -> None:
-        """Attack the members of a part, and try the images on all parts."""
-        candidates = dict.fromkeys(member.candidate for member in source.networks.members)
-        hits = {(c, j): torch.zeros(len(part.networks.members), dtype=torch.int64, device=part.networks.device)
-                for c in candidates for j, part in enumerate(self.parts)}  # fmt: skip
-        evaluator = Evaluator(source.networks, self.data, self.protocol, source.evaluation_batch)
-        for chunk, images, labels in evaluator.chunks("test"):
-            adversarial = evaluator.attack(self.attack, "test", chunk, images, labels).clipped
-            for c, j in hits:
-                rows = self._rows(source, c.name, self.parts[j])
-                hits[c, j] += _hits(self.parts[j], adversarial[rows], labels)
-        for (c, j), counts in hits.items():
-            seeds = {member.seed for member in source.networks.members if member.candidate == c}
-            for member, count in zip(self.parts[j].networks.members, counts.tolist(), strict=True):
-                if member.seed in seeds:
-                    self.correct[c.name, member] = count
-
-    def _rows(self, source: Part, candidate: str, target: Part) -> list[int]:
-        """For each target the source member of its seed; any where this part has none, as another part has it."""
-        own = {m.seed: i for i, m in enumerate(source.networks.members) if m.candidate.name == candidate}
-        anyone = next(iter(own.values()))
-        return [own.get(member.seed, anyone) for member in target.networks.members]
-
-
-def _hits(part: Part, images: Tensor, labels: Tensor) -> Tensor:
-    """Correct predictions [M] on images [M, B, C, H, W], with no more at once than the part takes."""
-    correct = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    for start in range(0, len(labels), part.evaluation_batch):
-        piece = slice(start, start + part.evaluation_batch)
-        correct += (part.networks.logits(images[:, piece]).argmax(-1) == labels[piece]).sum(1)
-    return correct
+def _hits(networks: Classifier, attacked: Sequence[tuple[Tensor, Tensor]], rows: list[int], batch: int) -> Tensor:
+    """Correct predictions [M] on the images of some sources, with no more at once than the part takes."""
+    hits = [
+        (networks.logits(images[rows, piece]).argmax(-1) == labels[piece]).sum(1)
+        for images, labels in attacked
+        for piece in (slice(start, start + batch) for start in range(0, len(labels), batch))
+    ]
+    return sum(hits[1:], hits[0])

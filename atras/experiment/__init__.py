@@ -12,7 +12,7 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Size, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "PRESETS",
     "REMOVED",
     "SETTINGS",
+    "Channels",
     "Execution",
     "Loaded",
     "Option",

@@ -11,13 +11,13 @@ from typing import Any
 from atras.checks import schema
 from atras.errors import InputError, shown
 from atras.networks import PAPER_CANDIDATES
-from atras.storage import read_regular
+from atras.storage import expanded, near_misses, read_regular
 
 from .options import REMOVED, SETTINGS, Loaded, execution_fields, preset_fields, protocol_fields
 from .protocol import Execution, Protocol
 
-MAX_BYTES = 16 * 2**20
-"""Largest run.json accepted: a plan of a large population takes some hundred kilobytes."""
+MAX_BYTES = 2**26
+"""Largest run.json accepted: a plan takes some hundred bytes a member, and a session a kilobyte or two."""
 
 MAX_TOML_BYTES = 2**20
 """Largest run.toml accepted: it is written by hand."""
@@ -42,7 +42,7 @@ def load_config(path: str | Path) -> Loaded:
     Raises:
         InputError: if the file cannot be read, a key is unknown, or a value has another type or range than its field.
     """
-    path = Path(path)
+    path = expanded(path)
     try:
         document = parse_file(path)
         return from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
@@ -59,8 +59,9 @@ def parse_file(path: Path) -> dict[str, Any]:
     try:
         document = _json(path) if path.suffix.lower() == ".json" else _toml(path)
     except OSError as error:
+        near = near_misses(path) if isinstance(error, FileNotFoundError) else ""
         raise InputError(
-            f"cannot be read ({error.strerror}); name a run.toml or the run.json of an earlier run"
+            f"cannot be read ({error.strerror}); name a run.toml or the run.json of an earlier run{near}"
         ) from None
     except UnicodeDecodeError:
         raise InputError(
@@ -77,14 +78,14 @@ def parse_file(path: Path) -> dict[str, Any]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    text = read_regular(path, MAX_TOML_BYTES).decode("utf-8")
+    text = read_regular(path, MAX_TOML_BYTES).decode("utf-8-sig")  # some editors begin with a mark
     if max(line.count(".") for line in text.split("\n")) > MAX_TOML_DOTS:
         raise InputError(f"expected at most {MAX_TOML_DOTS} dots on a line, got more; is it a configuration file?")
     return tomllib.loads(text)
 
 
 def _json(path: Path) -> Any:
-    text = read_regular(path, MAX_BYTES).decode("utf-8")
+    text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
     return json.loads(text, object_pairs_hook=_distinct_keys, parse_constant=_no_number)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ from dataclasses import KW_ONLY, MISSING, dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from atras.checks import one_of, text, truth
+from atras.checks import one_of, plain, text, truth
 from atras.registry import Registry
 
 from .kinds import BY_TYPE, TEXT, TRUTH, Kind
@@ -41,6 +42,7 @@ class Option:
         flag: its name on the command line.
         repeat: whether the command line takes it several times.
         accept: turns what Python may also give, such as texts, into the value, before it is checked.
+        path: whether it may name a file or folder: then `~` is the user's home, and Python may give a `Path`.
         choices: the register that its values come from.
         besides: further values, and the line of each in `--help`.
     """
@@ -57,6 +59,7 @@ class Option:
     flag: str = ""
     repeat: bool = False
     accept: Callable[[Any], Any] | None = None
+    path: bool = False
     choices: Registry[Any] | None = None
     besides: Mapping[str, str] = field(default_factory=dict)
 
@@ -117,6 +120,30 @@ class Setting(NamedTuple):
             return self.option.default
         return str(self.default)
 
+    def accept(self, value: Any) -> Any:
+        """A value as Python or a file may give it, in the field's own form, so that equal experiments are equal.
+
+        Args:
+            value: as `checks.plain` takes it; where a file may hold a text for the option, as such a text too.
+
+        Raises:
+            InputError: if it is a text of another form; all else is left to `check`.
+        """
+        value = plain(value)
+        if self.option.path:
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            value = os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 (it stays as written)
+        if self._is_text(value):
+            value = self.kind.read(value, self.key)
+        return value if self.option.accept is None else self.option.accept(value)
+
+    def _is_text(self, value: object) -> bool:
+        """Whether a value is text that stands for a value of another type, or has such text in it."""
+        if isinstance(value, str):
+            return self.type is not str and str in self.kind.types
+        texts = isinstance(value, tuple) and any(isinstance(item, str) for item in value)
+        return texts and self.option.accept is None and str in self.kind.items
+
     def check(self, value: object) -> None:
         """Refuse a value out of range.
 
@@ -144,13 +171,12 @@ class Options:
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for name, setting in settings_of(kind).items():
-            if setting.option.accept is not None:
-                object.__setattr__(self, name, setting.option.accept(getattr(self, name)))
-            setting.check(getattr(self, name))
-            object.__setattr__(self, name, _plain(setting.type, getattr(self, name)))
+            value = setting.accept(getattr(self, name))
+            setting.check(value)
+            object.__setattr__(self, name, _as_floats(setting.type, value))
 
 
-def _plain(kind: Any, value: Any) -> Any:
+def _as_floats(kind: Any, value: Any) -> Any:
     """A number as a float where the option is one, so that equal experiments have equal records and hashes."""
     if kind is float and value is not None:
         return float(value) + 0.0  # of which -0.0 is 0.0

@@ -14,7 +14,7 @@ from atras.networks import PAPER_CANDIDATES, STEMS, Candidate, parse_stem
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, SEEDS, SIZE
 from .option import Check, Option, Options
-from .readers import Size
+from .readers import Channels, Size
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initialisation = Literal["glorot", "he"]
@@ -115,6 +115,7 @@ class Data(Options):
             "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
             "file",
             metavar="NAME",
+            path=True,
         ),
     ] = "digits"
     train_size: Annotated[
@@ -132,6 +133,14 @@ class Data(Options):
             meaning="From the start of the test part, likewise.",
         ),
     ] = "default"  # fmt: skip
+    channels: Annotated[
+        Channels,
+        Option(
+            "which axis of an .npz file's images has the channels",
+            meaning="`first` for [N, C, H, W], `last` for [N, H, W, C]; `auto` is the one of both that has at most 4, "
+            "and refuses where both have or neither. Images [N, H, W] have one channel.",
+        ),
+    ] = "auto"  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +228,8 @@ class Training(Options):
             "of training", panel="Execution",
             meaning="`bf16` (and `tf32`, on a GPU) is for matrix products in training alone: weights, attacks and "
             "evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the "
-            "engine and the processor have it, otherwise fp32: what can be done decides, never a measured time.",
+            "engine has it and the processor is good at it (AMX, AMD's AVX512-BF16, a GPU of capability 8.0), else "
+            "fp32: that is a rule, never a measured time, and `--dry-run` says which part of it applied.",
         ),
     ] = "auto"  # fmt: skip
 

@@ -151,6 +151,7 @@ class Execution(Options):
         str | None,
         Option(
             "folder that holds data sets", panel="Data", metavar="DIR", default="$ATRAS_DATA, then the cache",
+            path=True,
             meaning="It is looked in before the user's cache.",
         ),
     ] = field(default_factory=lambda: os.environ.get("ATRAS_DATA") or None)  # fmt: skip

@@ -11,6 +11,7 @@ from atras.defences import DEFENCES, Defence
 from atras.errors import InputError, shown
 from atras.registry import read_fraction, split_outside
 
+Channels = Literal["auto", "first", "last"]
 Size = int | Literal["default", "all"]
 
 MAX_COUNT = 10_000

@@ -1,6 +1,6 @@
 """Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
-parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`. Knows kernels
-and errors alone."""
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows
+kernels and errors alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         Place,
         Spec,
     )
+    from .odds import log_odds, log_odds_gradient
     from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
 else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
+        odds="log_odds log_odds_gradient",
         randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
     )
 
@@ -60,6 +62,8 @@ __all__ = [
     "choose_stem",
     "dropout_key",
     "k_complete",
+    "log_odds",
+    "log_odds_gradient",
     "members_of",
     "parse_layers",
     "parse_stem",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from atras.checks import plain
 from atras.errors import InputError, shown
 
 from .layers import Dense, Layer, parse_layers, spell_layers
@@ -29,7 +30,8 @@ class Candidate:
     layers: tuple[Layer, ...]
 
     def __init__(self, layers: Sequence[Layer | int]) -> None:
-        given = tuple(layers) if isinstance(layers, tuple | list) else ()
+        taken = plain(layers)
+        given = taken if isinstance(taken, tuple) else ()
         if len(given) > MAX_LAYERS:
             raise InputError(f"hidden (={shown(layers)}): expected at most {MAX_LAYERS} layers, got {len(given)}")
         if not given or not all(isinstance(layer, Layer) or _is_width(layer) for layer in given):

@@ -13,8 +13,10 @@ from .candidates import Member
 Cotangent = Tensor | Callable[[Tensor], Tensor] | None
 """An objective, as the input of a gradient.
 
-- int64 [B] or [M, B] (of pairs [P], and [P, Y] below): labels; the objective is each image's own cross-entropy at them.
-- None: the cross-entropy at each member's own predictions.
+- int64 [B] or [M, B] (of pairs [P], and [P, Y] below): labels; the objective is each image's log-odds against its label
+  (`log_odds`), whose gradient is that of its cross-entropy divided by 1 - p: the same signs and direction, also where p
+  rounds to 1.
+- None: the log-odds against each member's own predictions.
 - floating point [M, B, Y]: d(objective) / d(logits) of any other objective.
 - a function from logits [M, B, Y] to one of the first or third kind.
 """
@@ -56,8 +58,8 @@ class Classifier(Protocol):
             counts: how many of the pairs are each member's.
 
         Returns:
-            The gradient [M, B, C, H, W] of the sum of cotangent times logits, and the logits [M, B, Y] it came from; of
-            pairs [P, C, H, W] and [P, Y].
+            The gradient [M, B, C, H, W] of the sum over images of the objective, for each image its own, and the logits
+            [M, B, Y] it came from; of pairs [P, C, H, W] and [P, Y].
         """
 
 

@@ -4,8 +4,10 @@ nothing."""
 
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
+from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
-from .machine import MEMORY_SHARE, Machine, choose_engine, reason_for
+from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
+from .parts import batch_bytes, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import Speed, add_source, predict
 
@@ -17,13 +19,24 @@ __all__ = [
     "Speed",
     "activation_values",
     "add_source",
+    "batch_bytes",
     "choose_engine",
     "forward_flops",
     "halves",
     "make_groups",
     "member_bytes",
+    "memory_line",
+    "parts_of",
+    "precision_reason",
     "predict",
     "reason_for",
+    "source_parts",
     "speed",
+    "threads_line",
+    "tighter",
     "training_flops",
+    "transfer_bytes",
+    "transfer_parts",
+    "why_impossible",
+    "why_unfit",
 ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from atras.attacks import FGSM, Attack, Passes
+from atras.engines import DTYPES
 from atras.evaluation import GAP_IMAGES, GAP_STEPS
 from atras.experiment import Protocol
 from atras.kernels.step import gpu_layout
@@ -18,6 +19,13 @@ def copies_kept(protocol: Protocol) -> int:
     attacks = [protocol.attack, *protocol.stronger_attacks]
     anew = 0 if protocol.defence.from_signs else Attack.kept_copies
     return max([anew, *(each.kept_copies for each in attacks), *([defence.kept_copies] if defence else [])])
+
+
+def distance_bytes(protocol: Protocol, test_size: int) -> int:
+    """Bytes a member of the distances that an evaluation keeps of every test image and attack, in both norms."""
+    curve = set(protocol.epsilons) - {protocol.epsilon}
+    attacks = {protocol.attack, protocol.true_label_attack, *protocol.stronger_attacks}
+    return 2 * DTYPES[protocol.precision].itemsize * test_size * (len(attacks) + len(curve))
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:

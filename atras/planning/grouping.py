@@ -16,7 +16,15 @@ from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec, members_of, widest
 
-from .cost import activation_values, copies_kept, fused_bytes, fused_device_bytes, member_bytes, training_flops
+from .cost import (
+    activation_values,
+    copies_kept,
+    distance_bytes,
+    fused_bytes,
+    fused_device_bytes,
+    member_bytes,
+    training_flops,
+)
 from .machine import Machine
 from .plan import SECONDS, Group
 
@@ -90,6 +98,26 @@ def halves(
     return first, second
 
 
+def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine) -> int:
+    """Most memory that a group, as some run planned it, is predicted to need on a machine."""
+    resolved = protocol.replace(precision=group.precision)
+    sizer = _Sizer(resolved, spec, train_size, test_size, group.engine, machine)
+    return sizer.bytes(group.members, 1 if sizer.engine.one_by_one else len(group.members))
+
+
+def group_of(
+    members: Sequence[Member], protocol: Protocol, spec: Spec, engine: str, machine: Machine, images: int, batch: int
+) -> Group:
+    """Members as one group, whatever the cap, with the bytes that they take beside the plan's groups.
+
+    Args:
+        members: of one structure where the engine pads.
+        images: those of which a sign a pixel is kept.
+        batch: images of a forward pass in evaluation and attack.
+    """
+    return _Sizer(protocol, spec, images, 0, engine, machine, batch).group(members, len(members))
+
+
 def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     predicted = {name: getattr(group, name) for name in SECONDS}
     return {name: seconds and seconds * share for name, seconds in predicted.items()}
@@ -152,14 +180,22 @@ class _Sizer:
     """Turns members into groups that fit the memory cap, with their counted cost."""
 
     def __init__(
-        self, protocol: Protocol, spec: Spec, train_size: int, test_size: int, engine: str, machine: Machine
+        self,
+        protocol: Protocol,
+        spec: Spec,
+        train_size: int,
+        test_size: int,
+        engine: str,
+        machine: Machine,
+        batch: int | None = None,
     ) -> None:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
-        self.images = train_size + test_size
+        self.images, self.batch = train_size + test_size, batch
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
+        self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
     def step_flops(self, candidate: Candidate) -> int:
@@ -170,9 +206,9 @@ class _Sizer:
     def fit(self, members: Sequence[Member]) -> Iterator[Group]:
         """One group, or as many of equal size as the cap asks for."""
         at_once = 1 if self.engine.one_by_one else len(members)
-        while at_once > 1 and self._bytes(members, at_once) > self.machine.memory_bytes:
+        while at_once > 1 and self.bytes(members, at_once) > self.machine.memory_bytes:
             at_once = -(-at_once // 2)
-        need = self._bytes(members, at_once)
+        need = self.bytes(members, at_once)
         if need > self.machine.memory_bytes:
             raise InputError(
                 f"memory (={self.machine.memory_bytes / 2**20:.0f} MiB): expected room for one member, which needs "
@@ -188,15 +224,23 @@ class _Sizer:
         computed = len(members) * training_flops(self._widest(networks)) if self.engine.pads else useful
         return Group(
             engine=self.engine.name,
+            precision=self.protocol.precision,
             members=tuple(members),
             evaluation_batch=self._evaluation_batch(networks[:at_once]),
             parameters=sum(network.parameter_count for network in networks),
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
-            predicted_bytes=self._bytes(members, at_once),
+            predicted_bytes=self.bytes(members, at_once),
         )
 
-    def _bytes(self, members: Sequence[Member], at_once: int) -> int:
+    def bytes(self, members: Sequence[Member], at_once: int) -> int:
+        """Most memory at once, of members that are computed so many at a time: the last ones may be the widest."""
+        starts = range(0, len(members), at_once)
+        return max(self._engine_bytes(members[start : start + at_once], at_once) for start in starts) + (
+            at_once * self.distances
+        )
+
+    def _engine_bytes(self, members: Sequence[Member], at_once: int) -> int:
         networks = [Network(self.spec, member.candidate) for member in members][:at_once]
         batches = {
             "batch": self.protocol.batch_size,
@@ -208,14 +252,16 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
-        stored = [self._widest(networks)] * at_once if self.engine.pads else networks
+        stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))
 
     def _evaluation_batch(self, networks: Sequence[Network]) -> int:
-        """As many images as fit the budget with all that is kept of them at once."""
+        """As many images as fit the budget with all that is kept of them at once, unless it was said how many."""
+        if self.batch is not None:
+            return self.batch
         if self.engine.any_depths:
             kept = copies_kept(self.protocol) * math.prod(self.spec.image_shape)
         else:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from atras.engines import ENGINES
 from atras.errors import InputError
+from atras.kernels.backends import Bf16
+from atras.limits import Limit
 
 MEMORY_SHARE = 0.6
 """Of the device's memory, what a group may be predicted to need when no cap is given: predictions are not exact."""
+
+NO_BF16 = Bf16(False, False, "bf16 is not there")
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,23 @@ class Machine:
         memory_bytes: most that a group may be predicted to need.
         fused: why engine fused cannot compute the run here; empty where it can.
         fused_slow: why it is slower here than plain torch, though it can run; empty where it is not.
-        bf16: whether engine fused has bf16 here; a GPU has tf32 then too.
+        bf16: whether engine fused has bf16 here, and whether that is faster than fp32; a GPU has tf32 then too.
         threads: that compute.
     """
 
     kind: str
     memory_bytes: int
     fused: str = ""
-    bf16: bool = False
+    bf16: Bf16 = NO_BF16
     threads: int = 1
     fused_slow: str = ""
 
 
 def choose_engine(engine: str, precision: str, convolutions: bool, machine: Machine) -> tuple[str, str]:
-    """The engine and precision that `auto` means; both come from what can be done, not from what was measured.
+    """The engine and precision that `auto` means; both come from what a machine is good at, never from a timing.
 
-    That is `fused`. Where it cannot compute the run or is slow, or fp64 is asked for, it is `stack`; but on a CPU,
-    where a stack of convolutions is slower than a loop, `loop` for those.
+    That is `fused`, in bf16 where that is faster than fp32. Where it cannot compute the run or is slow, or fp64 is
+    asked for, it is `stack`; but on a CPU, where a stack of convolutions is slower than a loop, `loop` for those.
 
     Args:
         engine, precision: as asked for.
@@ -59,7 +63,7 @@ def choose_engine(engine: str, precision: str, convolutions: bool, machine: Mach
             raise InputError("precision (=fp64): engine fused computes in fp32 or less; use --engine loop or stack")
         if reason := _lacks(precision, machine):
             raise InputError(f"precision (={precision}): {reason}; use --precision fp32")
-        return engine, ("bf16" if machine.bf16 else "fp32") if precision == "auto" else precision
+        return engine, ("bf16" if machine.bf16.faster else "fp32") if precision == "auto" else precision
     if precision != "auto" and precision not in ENGINES.get(engine).precisions:
         missing = f", which cannot run here: {machine.fused}" if machine.fused else ""
         raise InputError(
@@ -76,11 +80,38 @@ def reason_for(asked: str, engine: str, machine: Machine) -> str:
     return f"engine fused is not taken: {why}"
 
 
+def precision_reason(asked: str, engine: str, precision: str, machine: Machine) -> str:
+    """Why a run takes its precision: a line for people; empty where it was asked for and is not the slower one."""
+    if asked == "bf16" and not machine.bf16.faster:
+        return f"bf16, as asked for, though {machine.bf16.reason}"
+    if asked != "auto":
+        return ""
+    if engine != "fused":
+        return f"{precision}: engine {engine} computes in fp32 or fp64"
+    return f"{precision}: {machine.bf16.reason}"
+
+
+def memory_line(cap: int | None, room: Limit) -> str:
+    """What limits the memory of a group, and where that is said: a line for people.
+
+    Args:
+        cap: `--memory`, in bytes; None for a share of what there is.
+        room: bytes that there are.
+    """
+    there = f"{room.amount / 2**20:.0f} MiB ({room.source})"
+    if cap is None:
+        return f"memory: {MEMORY_SHARE * room.amount / 2**20:.0f} MiB a group, {MEMORY_SHARE:.0%} of {there}"
+    more = f", which is more than the {there} that there are" if cap > room.amount else ""
+    return f"memory: {cap / 2**20:.0f} MiB a group, as asked for by --memory{more}"
+
+
+def threads_line(usable: Limit) -> str:
+    """How many threads compute, and where that is said: a line for people."""
+    return f"threads: {usable.amount} ({usable.source})"
+
+
 def _lacks(precision: str, machine: Machine) -> str:
     """Why engine fused has no such precision here; empty where it has."""
     if precision == "tf32" and machine.kind == "cpu":
         return "only GPUs have it"
-    if precision in ("tf32", "bf16") and not machine.bf16:
-        cpu = machine.kind == "cpu"
-        return "this processor has neither AVX512-BF16 nor AMX" if cpu else "this GPU's capability is below 8.0"
-    return ""
+    return machine.bf16.reason if precision in ("tf32", "bf16") and not machine.bf16.there else ""

@@ -18,6 +18,9 @@ from atras.networks import Candidate, Member, members_of
 SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
 """The names of a group's predicted times."""
 
+PRECISIONS = ("fp32", "fp64", "tf32", "bf16")
+"""Definite arithmetics of training."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -25,6 +28,7 @@ class Group:
 
     Args:
         engine: name of the engine that computes them.
+        precision: of their training.
         members: (candidate, seed) pairs.
         evaluation_batch: images of a forward pass in evaluation and attack.
         parameters: of all members, padding left out.
@@ -36,6 +40,7 @@ class Group:
     """
 
     engine: str
+    precision: str
     members: tuple[Member, ...]
     evaluation_batch: int
     parameters: int
@@ -59,13 +64,29 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups in the order they are computed; `reason` says why the engine is not the one that is best elsewhere."""
+    """All groups in the order they are computed.
+
+    Args:
+        device, engine, precision: of all groups but those that a run had finished before it was planned anew.
+        groups: in that order.
+        reason: why the engine is not the one that is best elsewhere; empty where it is.
+        precision_reason: why the precision is what it is; empty where it was asked for.
+        limits: what limits memory and threads, and where that is said; a line each.
+        predicted_transfer_bytes: most memory at once in the transfer; None without one.
+        threads: that it is for; 0 where nobody knows.
+        replanned: why a recorded plan was not taken; empty where there was none, or it was.
+    """
 
     device: str
     engine: str
     precision: str
     groups: tuple[Group, ...]
     reason: str = ""
+    precision_reason: str = ""
+    limits: tuple[str, ...] = ()
+    predicted_transfer_bytes: int | None = None
+    threads: int = 0
+    replanned: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -73,8 +94,8 @@ class Plan:
         for group in self.groups:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
             groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
-        head = {"device": self.device, "engine": self.engine, "precision": self.precision, "reason": self.reason}
-        return head | {"groups": groups}
+        head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return head | {"limits": list(self.limits), "groups": groups}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -86,14 +107,21 @@ class Plan:
         try:
             groups = tuple(_group(group) for group in values["groups"])
             device, engine, precision = (str(values[name]) for name in ("device", "engine", "precision"))
-            plan = cls(device, engine, precision, groups, str(values.get("reason", "")))
+            reason, arithmetic = (str(values.get(name, "")) for name in ("reason", "precision_reason"))
+            limits = tuple(map(str, values.get("limits", ())))
+            transfer = values.get("predicted_transfer_bytes")
+            if transfer is not None:
+                whole("predicted_transfer_bytes", transfer, 0, 10**30)
+            made_for = int(values.get("threads", 0))
+            plan = cls(device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
-        one_of("precision", plan.precision, ("fp32", "fp64", "tf32", "bf16"))
-        # A run that went on with another engine keeps the groups that the one before has finished.
-        for engine in {plan.engine, *(group.engine for group in groups)}:
-            if plan.precision not in ENGINES.get(engine).precisions:
-                raise InputError(f"plan: engine {engine} does not compute in {plan.precision}; plan anew")
+        one_of("engine", plan.engine, ENGINES)
+        one_of("precision", plan.precision, PRECISIONS)
+        # A run that went on with another engine or precision keeps the groups that it had finished.
+        for name, taken in {(engine, precision), *((group.engine, group.precision) for group in groups)}:
+            if taken not in ENGINES.get(name).precisions:
+                raise InputError(f"plan: engine {name} does not compute in {taken}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
         if Counter(planned) != Counter(members_of(protocol.candidates, protocol.seeds)):
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
@@ -103,7 +131,10 @@ class Plan:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
         lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
-        lines += [*textwrap.wrap(self.reason, 80), head]
+        anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
+        for text in (anew, self.reason, self.precision_reason, *self.limits):
+            lines += textwrap.wrap(text, 80)
+        lines.append(head)
         lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
@@ -111,6 +142,8 @@ class Plan:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
             lines.append(f"seconds of these: {parts}")
+        if self.predicted_transfer_bytes is not None:
+            lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 
@@ -132,6 +165,7 @@ def _group(values: dict[str, Any]) -> Group:
         whole("seed", member.seed, 0, 2**63 - 1)
     group = Group(**(values | {"members": members}))
     one_of("engine", group.engine, ENGINES)
+    one_of("precision", group.precision, PRECISIONS)
     whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
     for name in ("parameters", "flops", "predicted_bytes"):
         whole(name, getattr(group, name), 0, 10**30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from atras.analysis import notices
 from atras.errors import InputError
 from atras.report.registry import make_sections
 from atras.report.section import Figure, Section
@@ -19,11 +20,13 @@ class Contents:
     Args:
         names: of the runs.
         runs: the sections of each run.
+        notices: of each run, what its reader must know first.
         comparison: the section that compares the runs; None where there is but one.
     """
 
     names: tuple[str, ...]
     runs: tuple[tuple[Section, ...], ...]
+    notices: tuple[tuple[str, ...], ...]
     comparison: Section | None
 
 
@@ -41,7 +44,8 @@ def contents(runs: Sequence[Results]) -> Contents:
     """
     names = run_names(runs)
     compared = comparison(runs, names) if len(runs) > 1 else None
-    return Contents(tuple(names), tuple(make_sections(run) for run in runs), compared)
+    sections = tuple(make_sections(run) for run in runs)
+    return Contents(tuple(names), sections, tuple(tuple(notices(run)) for run in runs), compared)
 
 
 def figures(results: Results) -> dict[str, Figure]:

@@ -14,7 +14,7 @@ from atras.report.markdown import markdown
 from atras.report.page import page
 from atras.report.section import Figure
 from atras.results import Results
-from atras.storage import refuse_special
+from atras.storage import expanded, refuse_special
 
 Format = Literal["html", "png", "svg", "md"]
 DEFAULT_PATHS: dict[str, str] = {"html": "report.html", "md": "report.md", "png": "report", "svg": "report"}
@@ -41,7 +41,7 @@ def write(runs: Results | Sequence[Results], path: str | Path | None = None, for
         raise InputError("runs: expected at least one, got none; name the folder of a run")
     if format not in get_args(Format):
         raise InputError(f"format (={format!r}): expected one of {', '.join(get_args(Format))}")
-    target = Path(DEFAULT_PATHS[format] if path is None else path)
+    target = expanded(DEFAULT_PATHS[format] if path is None else path)
     report = contents(runs)
     if format in ("html", "md"):
         _save(target, _in_utf8(page(report) if format == "html" else markdown(report)).encode())

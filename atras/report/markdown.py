@@ -27,8 +27,10 @@ def markdown(report: Contents) -> str:
     lines = [f"# atras: {text(', '.join(report.names))}", ""]
     if report.comparison is not None:
         lines += _section(report.comparison, "##")
-    for name, sections in zip(report.names, report.runs, strict=True):
+    for name, notices, sections in zip(report.names, report.notices, report.runs, strict=True):
         lines += [f"## {text(name)}", ""] if several else []
+        for notice in notices:
+            lines += [f"**{text(notice)}**", ""]
         for section in sections:
             lines += _section(section, "###" if several else "##")
     return "\n".join(lines).rstrip() + "\n"

@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import BLANK, check_checksum, read_regular, with_checksum
+from atras.storage import BLANK, check_checksum, near_misses, read_regular, with_checksum
 
 from .schemas import COMPUTED, OPTIONAL, PYTHON_TYPES, SCHEMAS, STATUSES, dtypes
 
 MAX_PARQUET_BYTES = 2**30
-"""Largest frame that is read."""
+"""Largest frame that is read, and written."""
 
 MAX_ROWS = 10_000_000
 """Most rows of a frame that is read: a small file can declare any number of equal ones."""
@@ -99,10 +99,33 @@ def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
 
 
 def parquet(frame: pl.DataFrame) -> bytes:
-    """A frame as a Parquet file, with its checksum among its metadata."""
+    """A frame as a Parquet file, with its checksum among its metadata.
+
+    Raises:
+        InputError: if it has more rows or bytes than `read_frame` takes.
+    """
+    check_rows(frame.height)
     buffer = io.BytesIO()
     frame.write_parquet(buffer, metadata={_KEY: BLANK})
+    if (size := buffer.tell()) > MAX_PARQUET_BYTES:
+        raise InputError(
+            f"frame: expected at most {MAX_PARQUET_BYTES} bytes, which can be read back, got {size}; split the "
+            "candidates or seeds over runs"
+        )
     return b"".join(with_checksum(_MARK, buffer.getvalue()))
+
+
+def check_rows(count: int, frame: str = "frame") -> None:
+    """Refuse more rows than can be read back.
+
+    Raises:
+        InputError: if there are, or will be.
+    """
+    if count > MAX_ROWS:
+        raise InputError(
+            f"{frame}: expected at most {MAX_ROWS} rows, which can be read back, got {count}; split the candidates or "
+            "seeds over runs"
+        )
 
 
 def csv(frame: pl.DataFrame) -> bytes:
@@ -165,8 +188,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         return read_regular(path, limit)
     except OSError as error:
+        near = near_misses(path) if isinstance(error, FileNotFoundError) else ""
         raise InputError(
-            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run"
+            f"{path}: expected a file of a run: {error.strerror or error}; point to the folder of a run{near}"
         ) from error
 
 

@@ -13,13 +13,14 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
-from atras.storage import JSON_MARK, check_checksum, json_with_checksum
+from atras.experiment import MAX_BYTES
+from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 
-MAX_JSON_BYTES = 2**26
-"""Largest run.json that is read."""
+MAX_JSON_BYTES = MAX_BYTES
+"""Largest run.json that is read, and written."""
 
 _HEADLINES = ("attacked_accuracy_after_white_box", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
@@ -92,6 +93,22 @@ class Results:
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
 
+    def missing(self) -> str:
+        """How much of the run is not there, `3 of 8 groups are missing (12 of 40 members)`; empty of a whole one."""
+        if self.run.get("status", "finished") == "finished":
+            return ""
+        protocol, plan = self.run["protocol"], _object(self.run.get("plan"))
+        members = len(protocol["candidates"]) * len(protocol["seeds"])
+        left = members - len(self.table)
+        groups, finished = (values if isinstance(values, list) else [] for values in (
+            plan.get("groups"), self.run.get("finished_groups"),
+        ))  # fmt: skip
+        if not left:
+            return "all groups are there, but not what comes after them (transfer)"
+        if not groups:
+            return f"{left} of {members} members are missing"
+        return f"{len(groups) - len(finished)} of {len(groups)} groups are missing ({left} of {members} members)"
+
     def members(self, status: str) -> list[tuple[str, int]]:
         """Hidden layers and seed of every member with a status, in the order of the table."""
         return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
@@ -100,6 +117,7 @@ class Results:
         statuses = self.table["status"].to_list()
         counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
         members = ", ".join(counts) or "no members yet"
+        members += f"; {missing}" if (missing := self.missing()) else ""
         where = f", directory={str(self.directory)!r}" if self.directory else ""
         return f"Results({self.dataset!r}, {printable(str(self.run.get('status', 'unknown')))}: {members}{where})"
 
@@ -123,7 +141,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     Raises:
         InputError: if a file is missing, damaged or not of this form.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     run = read_run(folder)
     return Results(
         **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
@@ -134,12 +152,18 @@ def run_json(run: Mapping[str, Any]) -> bytes:
     """The content of run.json, with its checksum.
 
     Raises:
-        InputError: if it holds what JSON has no form for.
+        InputError: if it holds what JSON has no form for, or more than can be read back.
     """
     try:
-        return json_with_checksum(run)
+        content = json_with_checksum(run)
     except (TypeError, ValueError) as error:
         raise InputError(f"run_info: expected JSON values, got something else ({error}); convert it first") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise InputError(
+            f"run.json: expected at most {MAX_JSON_BYTES} bytes, which can be read back, got {len(content)}; split the "
+            "candidates or seeds over runs"
+        )
+    return content
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -91,11 +91,29 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "nan_gradients": Column(
             pl.Int64, "pixels whose loss gradient is NaN, left unchanged, over all steps; null likewise"
         ),
-        "mean_linf": Column(pl.Float64, "mean over images of the largest change of a pixel; null for clean images"),
-        "mean_l2": Column(pl.Float64, "mean over images of the Euclidean length of the change; null for clean images"),
+        "zero_gradient_images": Column(
+            pl.Int64,
+            "images whose loss gradient is zero in every pixel and at every step: nothing to follow; null likewise",
+        ),
+        "saturated_images": Column(
+            pl.Int64,
+            "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it "
+            "below -25 log 2): there a cross-entropy in float32 has no gradient, log-odds have; null likewise",
+        ),
+        "attacked": Column(
+            pl.Int64,
+            "images that the network classifies correctly as they are and that the attack changed: over these are the "
+            "next four; null for clean images, and for static ones, which were made on another network",
+        ),
+        "mean_linf": Column(pl.Float64, "mean of the largest change of a pixel; null without attacked images"),
+        "median_linf": Column(pl.Float64, "median of it"),
+        "mean_l2": Column(pl.Float64, "mean of the Euclidean length of the change; null likewise"),
+        "median_l2": Column(pl.Float64, "median of it"),
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
-            pl.String, "arithmetic of training: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or `fp64`"
+            pl.String,
+            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or "
+            "`fp64`; `bf16+fp32`: begun in the first, gone on with in the second by a run that was resumed elsewhere",
         ),
         "version": Column(pl.String, "version of atras"),
         "protocol_hash": Column(pl.String, "hash of the protocol in run.json"),
@@ -155,7 +173,9 @@ FRAMES: dict[str, str] = {
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
-    "examples": "The first test images with the attack of each member of the first seed, for pictures.",
+    "examples": "The first test images with the attack of each member of the first seed, for pictures: eight, or as "
+    "many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 candidates, none "
+    "from 342).",
 }
 """The meaning of a row of each frame."""
 

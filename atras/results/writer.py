@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
-from atras.storage import SEARCH, Lock, remove_partials, take_folder, write_file
+from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
-from .frames import csv, empty, frame_of, parquet
+from .frames import check_rows, csv, empty, frame_of, parquet
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
 
@@ -40,14 +40,16 @@ class Writer:
         run_info: JSON values for run.json: at least protocol (with dataset, candidates, seeds), protocol_hash, version.
 
     Raises:
-        InputError: if the folder holds a run already, is another's, or cannot be written.
+        InputError: if the folder holds a run already, is another's, or cannot be written; or if its frames would be
+            larger than can be read back.
     """
 
     _lock: Lock | None
 
     def __init__(self, directory: str | Path | None, run_info: Mapping[str, Any]) -> None:
         run = {"schema": VERSION, **run_info, "status": "running"}
-        self._begin(None if directory is None else Path(directory), run, None)
+        self._begin(None if directory is None else expanded(directory), run, None)
+        _check_sizes(self.run["protocol"])
         content = run_json(self.run)
         if self.directory is None:
             return
@@ -173,6 +175,15 @@ class Writer:
     def _write_run(self, content: bytes) -> None:
         if self.directory is not None:
             write_file(self.directory / "run.json", [content])
+
+
+def _check_sizes(protocol: Mapping[str, Any]) -> None:
+    """Refuse a run at its start whose largest frames could not be read back at its end."""
+    members = len(protocol["candidates"]) * len(protocol["seeds"])
+    epochs = [protocol.get(name) or 0 for name in ("epochs", "adversarial_epochs")]
+    check_rows(members * sum(epochs), "history")
+    if protocol.get("transfer"):
+        check_rows(2 * members * len(protocol["candidates"]), "transfer")
 
 
 def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:

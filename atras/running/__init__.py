@@ -11,17 +11,19 @@ from .progress import Reporter, choose_reporter
 from .signals import Signals
 
 if TYPE_CHECKING:
+    from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
     from .orchestrator import Stop, check_same, recorded, resume, run
     from .prepare import load_data, make_plan, make_spec
-    from .task import DataPlace, GroupTask, Surroundings
+    from .task import GroupTask, Surroundings
 else:
     __getattr__ = lazy_exports(
         __name__,
+        data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
         orchestrator="Stop check_same recorded resume run",
         prepare="load_data make_plan make_spec",
-        task="DataPlace GroupTask Surroundings",
+        task="GroupTask Surroundings",
     )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "GroupTask",
     "LocalExecutor",
     "Outcome",
+    "RecordedData",
     "Reporter",
     "Signals",
     "Stop",

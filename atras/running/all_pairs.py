@@ -1,23 +1,34 @@
-"""Transfer between all members of a finished run."""
+"""Transfer between all members of a finished run, within its memory; where that runs out, in smaller parts."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from atras.engines import ENGINES, Engine
-from atras.evaluation import Part, Rows, transfer
+import torch
+
+from atras.engines import ENGINES, Engine, why_not
+from atras.evaluation import Part, Row, Rows, Transfer
 from atras.networks import Member
-from atras.planning import Plan
+from atras.planning import Group, Plan, batch_bytes, tighter, transfer_parts
 from atras.torch_state import fixed_state
 
-from .task import GroupTask, Surroundings, parts_of
+from .divided import ShortageError, shortage
+from .task import GroupTask, Surroundings
 
 MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_white_box"}
 """By phase, the column of the table that is null where the network had diverged."""
 
 
-def transfer_rows(task: GroupTask, place: Surroundings, plan: Plan, table: Sequence[Mapping[str, object]]) -> Rows:
+def transfer_rows(
+    task: GroupTask,
+    place: Surroundings,
+    plan: Plan,
+    table: Sequence[Mapping[str, object]],
+    short: Callable[[Row], None] = lambda _: None,
+) -> Rows:
     """Every member's adversarial test images, tried on every member of its seed.
 
     Args:
@@ -25,35 +36,71 @@ def transfer_rows(task: GroupTask, place: Surroundings, plan: Plan, table: Seque
         place: this process; its networks hold every member.
         plan: as it was computed.
         table: rows of the finished table.
+        short: told of each shortage of memory after which the transfer goes on in smaller parts.
 
     Returns:
         Complete rows.
 
     Raises:
         Interrupted: if the run was asked to stop.
+        ShortageError: if there is no memory for one member.
     """
     start = time.perf_counter()
-    rows_of = {(row["hidden_layers"], row["seed"]): row for row in table}
+    fine = {phase: set(_measured(plan, table, column)) for phase, column in MEASURED.items()}
+    work = Transfer(place.data, task.protocol, fine, stop=place.stop)
     with fixed_state(task.device):
-        engines = [
-            (ENGINES.get(group.engine)(task.spec, members, task.protocol, task.device), group.evaluation_batch)
-            for group in plan.groups
-            for members in parts_of(group)
-        ]
-
-        def set_phase(phase: str) -> Iterator[Member]:
-            for engine, _ in engines:
-                for index, member in enumerate(engine.members):
-                    if rows_of[member.candidate.name, member.seed][MEASURED[phase]] is not None:
-                        _set(engine, index, phase)
-                        yield member
-
-        def _set(engine: Engine, index: int, phase: str) -> None:
-            engine.set_parameters(index, place.networks.get(phase, engine.members[index]))
-
-        parts = [Part(engine, batch) for engine, batch in engines]
-        rows = Rows(transfer=transfer(parts, set_phase, place.data, task.protocol, place.stop))
+        _go_through(work, task, place, plan, short)
+        rows = Rows(transfer=work.rows())
     count = sum(len(group.members) for group in plan.groups)
     seconds = time.perf_counter() - start
     rows.timings.append({"phase": "transfer", "members": count, "seconds": seconds, "steps": 0})
     return rows.completed(task.shared, None)
+
+
+def _possible(group: Group, device: torch.device) -> Group:
+    """A group as this machine can evaluate it: one that was finished elsewhere may have an engine that is not here."""
+    return dataclasses.replace(group, engine="loop") if group.engine == "fused" and why_not(device) else group
+
+
+def _measured(plan: Plan, table: Sequence[Mapping[str, object]], column: str) -> list[Member]:
+    known = {(row["hidden_layers"], row["seed"]) for row in table if row[column] is not None}
+    members = [member for group in plan.groups for member in group.members]
+    return [member for member in members if (member.candidate.name, member.seed) in known]
+
+
+def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan, short: Callable[[Row], None]) -> None:
+    """All that is left; after a shortage first with one part at a time, then in halves of parts and batches."""
+    there = [_possible(group, task.device) for group in plan.groups]
+    groups: tuple[Group, ...] | None = transfer_parts(there, task.protocol, task.spec, task.machine)
+    cap = task.memory_bytes
+    while groups is not None:
+        parts = [_part(group, work.fine, task, place) for group in groups]
+        reason = shortage(partial(work.run, parts, cap))
+        if not reason:
+            return
+        members = sum(len(group.members) for group in groups)
+        if cap == 0:
+            groups = tighter(groups, task.protocol, task.spec, task.machine)
+        cap = 0
+        if groups is not None:
+            place.reporter.note(f"transfer: out of memory ({reason}); goes on in smaller parts")
+            short({"group": None, "phase": "transfer", "members": members, "reason": reason})
+    raise ShortageError(
+        f"memory: expected room for the transfer of one member at a time, found none ({reason}); free some"
+    )
+
+
+def _part(group: Group, fine: Mapping[str, set[Member]], task: GroupTask, place: Surroundings) -> Part[Engine]:
+    # Nothing is trained: evaluation and attacks are alike in all precisions but fp64.
+    protocol = task.protocol.replace(precision="fp64" if task.protocol.precision == "fp64" else "fp32")
+
+    def make() -> Engine:
+        return ENGINES.get(group.engine)(task.spec, group.members, protocol, task.device)
+
+    def fill(engine: Engine, phase: str) -> None:
+        for index, member in enumerate(group.members):
+            if member in fine[phase]:
+                engine.set_parameters(index, place.networks.get(phase, member))
+
+    image = batch_bytes(group, task.protocol, task.spec) // group.evaluation_batch
+    return Part(group.members, group.evaluation_batch, make, fill, group.predicted_bytes, image)

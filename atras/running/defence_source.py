@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from atras.engines import ENGINES
 from atras.evaluation import Source
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec
+from atras.planning import Group, source_parts, tighter
+from atras.storage import remove_file
 from atras.torch_state import fixed_state
-from atras.training import Watcher, attack_source
+from atras.training import Snapshot, Watcher, attack_source, checkpoint
 
-from .task import GroupTask, Surroundings
+from .divided import ShortageError, shortage
+from .task import GroupTask, Surroundings, next_checkpoint, snapshot_in
+
+PREFIX = "source-"
+"""Begins the names of the source's checkpoints."""
 
 
 def source_candidate(protocol: Protocol, spec: Spec) -> Candidate | None:
@@ -26,29 +35,86 @@ def source_candidate(protocol: Protocol, spec: Spec) -> Candidate | None:
 
 
 def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
-    """Train and attack the candidate that the defence of all others learns from; a resumed run does so again.
+    """Train and attack the candidate that the defence of all others learns from, from its checkpoint if there is one.
 
     Args:
-        task: any of the run: its engine and evaluation batch are taken.
+        task: any of the run: its engine, evaluation batch and folder are taken.
         place: where to compute.
 
     Raises:
         Interrupted: if the run was asked to stop.
+        ShortageError: if there is no memory for one seed.
+        InputError: if the checkpoint is damaged, or cannot be written.
     """
-    protocol, engine = task.protocol, ENGINES.get(task.group.engine)
+    protocol = task.protocol
     candidate = source_candidate(protocol, task.spec)
     if candidate is None:
         return None
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
-    parts = [[member] for member in members] if engine.one_by_one else [members]
-    batch, watcher = task.group.evaluation_batch, _Stoppable(place.stop)
+    left = list(source_parts(members, task.group, protocol, task.spec, task.machine, len(place.data.train)))
+    signs: list[Tensor] = []
     with fixed_state(task.device):
-        engines = (engine(task.spec, part, protocol, task.device) for part in parts)
-        signs = [attack_source(each, place.data, protocol, batch, watcher) for each in engines]
+        while left:
+            reason = shortage(lambda: signs.append(_signs(left[0], task, place)))
+            if not reason:
+                left.pop(0)
+                continue
+            smaller = tighter(left[:1], protocol, task.spec, task.machine)
+            if smaller is None:
+                raise ShortageError(
+                    f"memory: expected room for the defence's source {candidate.name} one seed at a time, found none "
+                    f"({reason}); free some, or start anew with a lower --batch-size or --train-size"
+                )
+            place.reporter.note(f"defence source {candidate.name}: out of memory ({reason}); goes on in smaller parts")
+            left[:1] = smaller
         return Source(candidate.name, torch.cat(signs), protocol.seeds)
 
 
-class _Stoppable(Watcher):
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.stop = asked  # type: ignore[method-assign]
+def _signs(part: Group, task: GroupTask, place: Surroundings) -> Tensor:
+    watcher = _Kept(task, place, part.members)
+    engine = ENGINES.get(part.engine)(task.spec, part.members, task.protocol, task.device)
+    return attack_source(engine, place.data, task.protocol, part.evaluation_batch, watcher, watcher.restored())
+
+
+def forget_source(folder: Path) -> None:
+    """Delete the checkpoints of a defence's source: no group needs it any more."""
+    for path in (folder / checkpoint.FOLDER).glob(f"{PREFIX}*.safetensors"):
+        remove_file(path)
+    checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
+
+
+class _Kept(Watcher):
+    """Keeps where the source stands in a checkpoint of its own, until the run is finished."""
+
+    def __init__(self, task: GroupTask, place: Surroundings, members: Sequence[Member]) -> None:
+        name = f"{PREFIX}{checkpoint.key_of(members)}.safetensors"
+        self._path = None if task.folder is None else task.folder / checkpoint.FOLDER / name
+        self._place, self._every = place, task.checkpoint_every
+        self._identity = {
+            "precision": task.protocol.precision, "protocol_hash": task.protocol.hash,
+            "members": [member.name for member in members],
+        }  # fmt: skip
+        self.keeps = self._path is not None
+        self._next = time.perf_counter() + self._every
+
+    def restored(self) -> Snapshot | None:
+        """Where an earlier process kept the source."""
+        if self._path is None or not self._path.exists():
+            return None
+        document, tensors = checkpoint.read(self._path)
+        if any(document.get(name) != value for name, value in self._identity.items()):
+            return None
+        return snapshot_in(self._path, document, tensors)
+
+    def due(self) -> bool:
+        return self.keeps and time.perf_counter() >= self._next
+
+    def stop(self) -> bool:
+        return self._place.stop()
+
+    def keep(self, snapshot: Snapshot) -> None:
+        if self._path is not None:
+            begin = time.perf_counter()
+            checkpoint.write(self._path, self._identity | snapshot.document, snapshot.tensors)
+            self._next = next_checkpoint(self._every, begin)

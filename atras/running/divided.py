@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from atras.engines import ENGINES
-from atras.evaluation import Row
+from atras.errors import InputError
+from atras.evaluation import PREFIX, Row
 from atras.planning import Group
+from atras.storage import remove_file
 from atras.training import Checkpoint, checkpoint
 
 ALLOCATION_FAILURES = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Texts by which a plain RuntimeError of torch says that there is no memory left."""
+
+
+class ShortageError(InputError):
+    """No memory for the least that can be computed at once."""
+
+
+def shortage(work: Callable[[], object]) -> str:
+    """Do something that may run out of memory, and give back what it held then.
+
+    Returns:
+        The words of the shortage; empty where there was none.
+    """
+    try:
+        work()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    else:
+        return ""
+    # Out of the handler: it holds what had been allocated.
+    free_memory()
+    return reason
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -52,7 +77,7 @@ def remove_other_checkpoints(folder: Path, groups: Iterable[Group]) -> None:
     wanted = {checkpoint.path_of(folder, group.members) for group in groups}
     for path in (folder / checkpoint.FOLDER).glob("group-*.safetensors"):
         if path not in wanted:
-            path.unlink()
+            remove_file(path)
     checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
 
 
@@ -67,11 +92,13 @@ def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
     wanted = set(names)
     tensors = {}
     for name, values in whole.tensors.items():
+        if name.startswith(PREFIX):
+            continue  # counted for all members at once: the halves measure from the start of the stage
         if "/" not in name:
             tensors[name] = values[places] if name in ("losses", "correct") else values
         elif "/".join(name.split("/")[1:3]) in wanted:
             tensors[name] = values
-    record = dict(whole.document["record"])
+    record = {key: value for key, value in whole.document["record"].items() if key != "shown"}
     record |= {key: [record[key][place] for place in places] for key in ("finite", "dead", "accuracies")}
     record["rows"] = {frame: _rows_of(rows, wanted) for frame, rows in record["rows"].items()}
     part = len(names) / len(whole.document["members"])

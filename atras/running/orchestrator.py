@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from atras.engines import ENGINES, why_not
+from atras.data import DATASETS
+from atras.engines import DTYPES, ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import cautions
+from atras.evaluation import Row, cautions
 from atras.experiment import EXECUTORS, Execution, Loaded, Protocol, load_config
-from atras.planning import Group, Plan, halves
+from atras.planning import Group, Machine, Plan, halves
 from atras.results import Results, Writer, read, read_run
-from atras.storage import Lock, is_file
+from atras.storage import Lock, expanded, is_file, near_misses
+from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
 
 from .all_pairs import transfer_rows
-from .defence_source import defence_source
-from .divided import hand_on_checkpoints, remove_other_checkpoints
+from .data_place import DataPlace, RecordedData
+from .defence_source import defence_source, forget_source
+from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, load_data, plan_again, prepare
+from .prepare import (
+    Prepared,
+    limit_lines,
+    load_data,
+    memory_cap,
+    plan_again,
+    predicted_transfer_bytes,
+    prepare,
+    unfit,
+)
 from .progress import Reporter
-from .task import DataPlace, GroupTask, Surroundings
+from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
 
@@ -43,6 +54,7 @@ def run(
     config_plan: Mapping[str, Any] | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -54,6 +66,7 @@ def run(
         config_plan: the plan that an earlier run recorded, to be repeated.
         startup_seconds: time that the caller spent before this call, for `run.json`.
         stop: asked about once a second whether to stop.
+        place: where the data are, if not where the protocol and the execution say.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
@@ -65,16 +78,18 @@ def run(
     start = time.perf_counter()
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
-    prepared = prepare(protocol, execution, config_plan)
+    place = place or DataPlace.of(protocol, execution)
+    prepared = prepare(protocol, execution, config_plan, place.load)
     device, data, spec, plan = prepared
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+        "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": [],
+        "warnings": list(data.cautions),
         "sessions": [_session(prepared, execution, "start")],
     })  # fmt: skip
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def resume(
@@ -85,6 +100,7 @@ def resume(
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
+    place: DataPlace | None = None,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -92,10 +108,12 @@ def resume(
 
     Args:
         directory: the run's folder.
-        protocol: None for the recorded one; another is refused.
-        execution: None for the recorded one. With another device, engine or memory cap, what is unfinished is planned
-            anew.
-        reporter, startup_seconds, stop: as `run`.
+        protocol: None for the recorded one; another is refused, but for its precision (what is unfinished then trains
+            in that) and for a path of the data where the same ones are.
+        execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
+            do what the run was planned for, what is unfinished is planned anew; the plan says why.
+        reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
+            from here or from its folder, and wherever they are named now: their checksums decide.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -105,22 +123,26 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), Path(directory), reporter or Reporter()
+    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
     loaded = recorded(folder)
-    check_same(Protocol(**loaded.protocol_fields), protocol)
+    kept = Protocol(**loaded.protocol_fields)
+    check_same(kept, protocol)
+    wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
     before = Execution(**loaded.execution_fields)
-    protocol, execution = Protocol(**loaded.protocol_fields), execution or before
+    execution = execution or before
+    place = place or DataPlace.of(protocol or kept, execution)
+    protocol = kept
     if read_run(folder).get("status") == "finished":
         reporter.note(f"{folder}: this run is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared = _reopen(folder, lock, protocol, execution, before)
+        writer, prepared, place = _reopen(folder, lock, protocol, execution, before, wish, place)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -129,17 +151,20 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if it holds no run, or one of another version of atras.
     """
-    path = Path(directory) / "run.json"
+    path = expanded(directory) / "run.json"
     if not is_file(path):
         raise InputError(
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
-            "one with --out"
+            f"one with --out{near_misses(path)}"
         )
     return load_config(path)
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
     """Refuse to go on under another protocol.
+
+    Of the precision only the type of the networks' numbers must stay; a path of the data may be another, as their
+    checksums are compared later.
 
     Args:
         recorded: that of what is to be gone on with.
@@ -149,38 +174,66 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     Raises:
         InputError: if it is another; the fields that differ are named.
     """
-    if given is None or given == recorded:
+    if given is None:
         return
     old, new = recorded.to_dict(), given.to_dict()
+    if not {recorded.dataset, given.dataset} <= set(DATASETS):
+        new["dataset"] = old["dataset"]
+    if DTYPES[given.precision] == DTYPES[recorded.precision]:
+        new["precision"] = old["precision"]
     shown = [f"{name} (={_short(new[name])}, recorded {_short(old[name])})" for name in old if old[name] != new[name]]
+    if not shown:
+        return
     raise InputError(f"resume: expected the recorded protocol, got another {', '.join(shown)}; {advice}")
 
 
 def _reopen(
-    folder: Path, lock: Lock, protocol: Protocol, execution: Execution, before: Execution
-) -> tuple[Writer, Prepared]:
-    """The run's folder as it was left, with a plan for this machine."""
-    device, data, spec = load_data(protocol, execution)
+    folder: Path,
+    lock: Lock,
+    protocol: Protocol,
+    execution: Execution,
+    before: Execution,
+    wish: str | None,
+    place: DataPlace,
+) -> tuple[Writer, Prepared, DataPlace]:
+    """The run's folder as it was left, with a plan for this machine, and where its data are now.
+
+    Args:
+        folder, lock, protocol: the run's.
+        execution, before: as asked for now, and as recorded.
+        wish: another precision than the protocol's, for what is left.
+        place: where the data are said to be.
+    """
     run = read_run(folder)
-    if run.get("data", {}).get("sha256") != data.provenance()["sha256"]:
-        raise InputError(f"{protocol.dataset}: expected the data that the run began with, found others; restore them")
+    places = run.get("data_places")
+    found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
+    here = device, data, spec = load_data(protocol, execution, found.load)
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
-    moved = (execution.engine, execution.memory_bytes) != (before.engine, before.memory_bytes)
     done = [old.groups[index] for index in finished]
-    if moved or old.device != str(device) or (old.engine == "fused" and why_not(device)):
+    left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+    reason = _asked_anew(execution, before, wish, old) or unfit(old, left, protocol, execution, *here)
+    warnings = list(run.get("warnings", ()))
+    if reason and left:
         members = [member for group in done for member in group.members]
-        new = plan_again(protocol, execution, device, data, spec, old.precision, members)
+        # What was recorded gives way where this machine cannot do it; what is asked for now does not.
+        engines = [execution.engine, *(["auto"] if execution.engine == before.engine else [])]
+        precisions = [wish] if wish else [old.precision, *(["auto"] if protocol.precision != "fp64" else [])]
+        choices = list(itertools.product(engines, precisions))
+        new = dataclasses.replace(plan_again(protocol, execution, *here, choices, members), replanned=reason)
+        if new.precision != old.precision:
+            warnings.append(f"precision: trained in {old.precision} so far, {new.precision} from here on ({reason})")
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
-        plan, numbers = (
-            dataclasses.replace(new, groups=(*done, *left)),
-            {index: at for at, index in enumerate(finished)},
-        )
+        groups = (*done, *left)
+        machine = Machine(device.type, memory_cap(execution, device), threads=threads().amount)
+        transfer = predicted_transfer_bytes(groups, protocol.replace(precision=new.precision), spec, machine)
+        plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)
+        numbers = {index: at for at, index in enumerate(finished)}
     else:
-        left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
-        plan, numbers = old, {index: index for index in finished}
+        plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device))
+        numbers = {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}
@@ -190,9 +243,19 @@ def _reopen(
     sessions = [*run.get("sessions", ()), _session(prepared, execution, run.get("status"))]
     writer.update({
         "status": "running", "plan": plan.to_dict(), "finished_groups": list(numbers.values()), "sessions": sessions,
+        "data_places": found.place.remembered(folder, places), "warnings": warnings,
     })  # fmt: skip
     remove_other_checkpoints(folder, left)
-    return writer, prepared
+    return writer, prepared, found.place
+
+
+def _asked_anew(execution: Execution, before: Execution, wish: str | None, old: Plan) -> str:
+    """What was asked for that a plan is not made for; empty where nothing was."""
+    if execution.engine != before.engine:
+        return f"engine {execution.engine} is asked for"
+    if execution.memory_bytes != before.memory_bytes:
+        return "another memory cap is asked for"
+    return f"precision {wish} is asked for" if wish not in (None, "auto", old.precision) else ""
 
 
 def _finished(run: Mapping[str, Any], plan: Plan, folder: Path) -> list[int]:
@@ -217,8 +280,8 @@ def _session(prepared: Prepared, execution: Execution, status: object) -> dict[s
     plan = prepared.plan
     return {
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "found": status,
-        "device": str(prepared.device), "threads": torch.get_num_threads(), "engine": plan.engine,
-        "precision": plan.precision, "memory_bytes": execution.memory_bytes,
+        "device": str(prepared.device), "threads": threads().amount, "engine": plan.engine,
+        "precision": plan.precision, "memory_bytes": execution.memory_bytes, "planned_anew": plan.replanned or None,
         "environment": describe(prepared.device),
     }  # fmt: skip
 
@@ -229,6 +292,7 @@ class _Run:
     def __init__(
         self,
         prepared: Prepared,
+        data_place: DataPlace,
         protocol: Protocol,
         execution: Execution,
         writer: Writer,
@@ -237,7 +301,7 @@ class _Run:
         start: float,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
-        self.protocol, self.execution = protocol, execution
+        self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
@@ -252,11 +316,14 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
+            for line in self.data.cautions:
+                self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
+            if self.writer.directory is not None:
+                forget_source(self.writer.directory)
             if self.protocol.transfer:
-                rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table())
-                self.writer.append(rows)
+                self.transfer()
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
@@ -289,21 +356,39 @@ class _Run:
         """The task of a group of the plan."""
         asked, execution = self.protocol, self.execution
         return GroupTask(
-            protocol=asked.replace(precision=self.plan.precision),
+            protocol=asked.replace(precision=self.plan.groups[index].precision),
             spec=self.spec,
             group=self.plan.groups[index],
             index=index,
             total=len(self.plan.groups),
             device=self.device,
-            data=DataPlace.of(asked, execution),
+            data=self.data_place,
             folder=self.writer.directory,
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
             shared={
-                "dataset": self.data.name, "defence": str(asked.defence), "precision": self.plan.precision,
+                "dataset": self.data.name, "defence": str(asked.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
+            memory_bytes=memory_cap(execution, self.device),
         )  # fmt: skip
+
+    def transfer(self) -> None:
+        """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
+        try:
+            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table(), self.note_split)
+        except ShortageError as error:
+            if self.writer.directory is not None:
+                raise
+            told = f"transfer is left out: {error}"
+            self.reporter.note(told)
+            self.writer.update({"warnings": [*self.writer.run.get("warnings", ()), told]})
+        else:
+            self.writer.append(rows)
+
+    def note_split(self, split: Row, **besides: Any) -> None:
+        """Record that memory did not suffice for something, and that it goes on in smaller parts."""
+        self.writer.update({"splits": [*self.writer.run.get("splits", ()), split], **besides})
 
     def take(self, outcome: Outcome) -> None:
         """Write a finished group's rows."""
@@ -336,8 +421,8 @@ class _Run:
         folder = self.writer.directory
         if folder is not None:
             hand_on_checkpoints(folder, (first, second))
-        splits = [*self.writer.run.get("splits", ()), {"group": index, "members": len(group.members), "reason": reason}]
-        self.writer.update({"plan": self.plan.to_dict(), "splits": splits})
+        split: Row = {"group": index, "phase": None, "members": len(group.members), "reason": reason}
+        self.note_split(split, plan=self.plan.to_dict())
         if folder is not None:
             remove_other_checkpoints(folder, self.unfinished())
 

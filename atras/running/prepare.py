@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
 from atras.data import Dataset
-from atras.engines import DTYPES, ENGINES, FusedEngine, has_bf16, why_not, why_slow
-from atras.environment import attack_backend, choose_device, total_memory
+from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
+from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
+from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
+    Group,
     Machine,
     Plan,
     add_source,
     choose_engine,
     make_groups,
+    memory_line,
+    precision_reason,
     predict,
     reason_for,
     speed,
+    threads_line,
+    transfer_bytes,
+    transfer_parts,
+    why_impossible,
+    why_unfit,
 )
+from atras.torch_state import threads
 
+from .data_place import DataPlace
 from .defence_source import source_candidate
-from .task import DataPlace
+
+Load = Callable[[torch.device], Dataset]
 
 
 class Prepared(NamedTuple):
@@ -48,27 +61,64 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
     return prepare(protocol, execution, config_plan).plan
 
 
-def prepare(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    load: Load | None = None,
+) -> Prepared:
     """Choose the device, load the data on it, and plan or take the recorded plan.
+
+    Args:
+        protocol, execution, config_plan: as `run`.
+        load: as `load_data`.
 
     Raises:
         InputError: as `run`.
     """
-    device, data, spec = load_data(protocol, execution)
-    if config_plan is not None:
-        return Prepared(device, data, spec, Plan.from_dict(dict(config_plan), protocol))
-    return Prepared(device, data, spec, _plan(protocol, execution, device, data, spec))
+    here = load_data(protocol, execution, load)
+    if config_plan is None:
+        return Prepared(*here, _plan(protocol, execution, *here))
+    recorded = Plan.from_dict(dict(config_plan), protocol)
+    if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
+        return Prepared(
+            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, here[0]))
+        )
+    # In the recorded precision, where that is possible.
+    precision = recorded.precision if protocol.precision == "auto" else protocol.precision
+    choices = [(execution.engine, wanted) for wanted in (precision, protocol.precision)]
+    plan = plan_again(protocol, execution, *here, choices)
+    return Prepared(*here, dataclasses.replace(plan, replanned=reason))
 
 
-def load_data(protocol: Protocol, execution: Execution) -> tuple[torch.device, Dataset, Spec]:
+def unfit(
+    plan: Plan,
+    left: Collection[Group],
+    protocol: Protocol,
+    execution: Execution,
+    device: torch.device,
+    data: Dataset,
+    spec: Spec,
+) -> str:
+    """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
+    machine = _machine(protocol, execution, device, spec)
+    sizes = len(data.train), len(data.test)
+    return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
+
+
+def load_data(protocol: Protocol, execution: Execution, load: Load | None = None) -> tuple[torch.device, Dataset, Spec]:
     """Choose the device, load the data on it, and see what networks they take.
+
+    Args:
+        protocol, execution: as `run`.
+        load: loads the data on a device; None for those that the protocol and the execution name.
 
     Raises:
         InputError: as `run`.
     """
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
-    data = DataPlace.of(protocol, execution).load(device)
+    data = (load or DataPlace.of(protocol, execution).load)(device)
     protocol.check_classes(data.classes)
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 
@@ -97,6 +147,18 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
+def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
+    """What this machine can do for a run."""
+    return Machine(
+        kind=device.type,
+        memory_bytes=memory_cap(execution, device),
+        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
+        bf16=bf16(device),
+        threads=threads().amount,
+        fused_slow=why_slow() if device.type == "cpu" else "",
+    )
+
+
 def _plan(
     protocol: Protocol,
     execution: Execution,
@@ -105,14 +167,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = Machine(
-        kind=device.type,
-        memory_bytes=execution.memory_bytes or int(MEMORY_SHARE * total_memory(device)),
-        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
-        bf16=has_bf16(device),
-        threads=torch.get_num_threads(),
-        fused_slow=why_slow() if device.type == "cpu" else "",
-    )
+    machine = _machine(protocol, execution, device, spec)
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
     if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec)):
         raise InputError(f"engine (={engine}): {refused}; use another engine")
@@ -123,8 +178,31 @@ def _plan(
     predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
-    reason = reason_for(execution.engine, engine, machine)
-    return Plan(str(device), engine, precision, tuple(predicted), reason)
+    no_gpu = why_no_gpu() if execution.device == "auto" else ""
+    reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
+    arithmetic = precision_reason(protocol.precision, engine, precision, machine)
+    limits = limit_lines(execution, device)
+    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
+    made = (reason, arithmetic, limits, transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *made)
+
+
+def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
+    """Most memory at once in the transfer between the members of these groups; None without a transfer."""
+    if not protocol.transfer or not groups:
+        return None
+    return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
+
+
+def memory_cap(execution: Execution, device: torch.device) -> int:
+    """Most bytes that what is computed at once may be predicted to take."""
+    return execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount)
+
+
+def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
+    """What limits memory and threads here, a line each for people."""
+    memory = memory_line(execution.memory_bytes, total_memory(device))
+    return (memory,) if device.type == "cuda" else (memory, threads_line(threads()))
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
@@ -145,11 +223,26 @@ def plan_again(
     device: torch.device,
     data: Dataset,
     spec: Spec,
-    precision: str,
-    done: Collection[Member],
+    choices: Sequence[tuple[str, str]],
+    done: Collection[Member] = (),
 ) -> Plan:
-    """A plan of what is left, in the precision that the run has, if this machine can do that."""
-    if protocol.precision == "auto":
+    """A plan of what is left, with the first engine and precision that this machine can do.
+
+    Args:
+        protocol, execution, device, data, spec: of the run.
+        choices: engines and precisions, the best first; where none can be done it is the first one's error that counts.
+        done: members to leave out.
+
+    Raises:
+        InputError: if this machine can do none of them, or has too little memory.
+    """
+    machine, candidates = _machine(protocol, execution, device, spec), all_candidates(protocol, spec)
+    chosen = choices[0]
+    for choice in choices:
         with suppress(InputError):
-            return _plan(protocol.replace(precision=precision), execution, device, data, spec, done)
-    return _plan(protocol, execution, device, data, spec, done)
+            engine, precision = choose_engine(*choice, has_convolutions(protocol, spec), machine)
+            if not why_impossible(engine, precision, spec, candidates, machine):
+                chosen = choice
+                break
+    place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
+    return _plan(resolved, place, device, data, spec, done)

@@ -8,11 +8,17 @@ import threading
 from types import FrameType
 from typing import Any
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+WARNINGS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""What queues send some time before they end a process; the system itself sends SIGXCPU again every second."""
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", *WARNINGS)
 
 
 class Signals:
     """A context in which the first signal asks a run to stop and the second one ends the process at once.
+
+    A warning may come several times and before another signal, while the checkpoint is being written: it is never a
+    second one, nor is the first other signal behind it.
 
     Until the run has asked `stop` for the first time there is nothing to be kept, so that a signal stops it directly,
     by a KeyboardInterrupt. What a parent process ignores (as `nohup` does SIGHUP) stays ignored.
@@ -20,6 +26,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._received = 0
+        self._urgent = False
         self._listening = False
         self._former: dict[int, Any] = {}
 
@@ -43,12 +50,15 @@ class Signals:
 
     @property
     def status(self) -> int:
-        """The exit status of the process after a signal: 130, 143 or 129; 130 without one."""
+        """The exit status of the process after a signal: 128 and the number of the first; 130 without one."""
         return 128 + (self._received or signal.SIGINT)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the system's signature)
-        if self._received:
-            os._exit(128 + number)
-        self._received = number
-        if not self._listening:
+        first = not self._received
+        if signal.Signals(number).name not in WARNINGS:
+            if self._urgent:
+                os._exit(128 + number)
+            self._urgent = True
+        self._received = self._received or number
+        if first and not self._listening:
             raise KeyboardInterrupt

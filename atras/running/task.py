@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atras.data import Dataset, load
+from atras.data import Dataset
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source
-from atras.experiment import Execution, Protocol, Size
+from atras.experiment import Protocol
 from atras.networks import Member, Parameters, Spec
-from atras.planning import Group
-from atras.torch_state import fixed_state
+from atras.planning import Group, Machine, parts_of
+from atras.storage import remove_file
+from atras.torch_state import fixed_state, threads
 from atras.training import (
     DONE,
     TRAINED,
@@ -31,43 +32,11 @@ from atras.training import (
     steps_of,
 )
 
+from .data_place import DataPlace
 from .progress import Reporter
 
 OVERHEAD = 0.02
 """Most of a run's time that writing checkpoints may take; they are written less often where it would be more."""
-
-
-@dataclass(frozen=True)
-class DataPlace:
-    """The place of a run's images, for a process that has not loaded them yet; see `data.load`."""
-
-    dataset: str
-    train_size: Size
-    test_size: Size
-    data_dir: str | None
-    download: bool
-
-    @classmethod
-    def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
-        """The place of an experiment's images."""
-        sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, execution.data_dir, execution.download)
-
-    def load(self, device: torch.device) -> Dataset:
-        """The images, on a device.
-
-        Raises:
-            InputError: as `data.load`.
-        """
-        with fixed_state(device):
-            return load(
-                self.dataset,
-                train_size=self.train_size,
-                test_size=self.test_size,
-                data_dir=self.data_dir,
-                download=self.download,
-                device=device,
-            )
 
 
 @dataclass(frozen=True)
@@ -104,6 +73,7 @@ class GroupTask:
         checkpoint_every: seconds.
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
+        memory_bytes: most that what is computed at once may be predicted to take.
     """
 
     protocol: Protocol
@@ -117,11 +87,17 @@ class GroupTask:
     checkpoint_every: float
     run_hash: str
     shared: Row
+    memory_bytes: int
 
     @property
     def parts(self) -> list[list[Member]]:
         """The members that one engine object takes."""
         return parts_of(self.group)
+
+    @property
+    def machine(self) -> Machine:
+        """Where it is computed, as far as the size of groups depends on it."""
+        return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
 
     @property
     def path(self) -> Path | None:
@@ -142,14 +118,8 @@ class GroupTask:
     def forget(self) -> None:
         """Delete the checkpoint: the group's rows are where they belong."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove_file(self.path)
             checkpoint.remove_folder_if_empty(self.path.parent)
-
-
-def parts_of(group: Group) -> list[list[Member]]:
-    """The members that one engine object takes."""
-    one_by_one = ENGINES.get(group.engine).one_by_one
-    return [[member] for member in group.members] if one_by_one else [list(group.members)]
 
 
 class _Work(Watcher):
@@ -214,13 +184,10 @@ class _Work(Watcher):
             return
         start = time.perf_counter()
         document = self._identity() | {
-            "part": self.part, "rows": self.rows.to_dict(), "stage": snapshot.stage, "epoch": snapshot.epoch,
-            "seconds": snapshot.seconds, "record": snapshot.record,
+            "part": self.part, "rows": self.rows.to_dict(), **snapshot.document,
         }  # fmt: skip
         checkpoint.write(self.path, document, snapshot.tensors)
-        end = time.perf_counter()
-        every = self.task.checkpoint_every
-        self.next_keep = end + (max(every, (end - start) / OVERHEAD) if every else 0)
+        self.next_keep = next_checkpoint(self.task.checkpoint_every, start)
 
     def _put_networks(self, snapshot: Snapshot) -> None:
         if snapshot.stage != DONE:
@@ -232,9 +199,8 @@ class _Work(Watcher):
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""
-        protocol = self.task.protocol
         return {
-            "precision": protocol.precision, "protocol_hash": protocol.hash, "parts": len(self.parts),
+            "protocol_hash": self.task.run_hash, "parts": len(self.parts),
             "members": [member.name for member in self.task.group.members],
         }  # fmt: skip
 
@@ -248,10 +214,35 @@ class _Work(Watcher):
             return None
         try:
             self.part, self.rows = document["part"], Rows(**document["rows"])
-            values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
-            return Snapshot(**values, tensors=tensors)
+            before, now = document["record"]["precision"], self.task.protocol.precision
+            if before and now not in before.split("+"):
+                self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
+            return snapshot_in(self.path, document, tensors)
         except (KeyError, TypeError) as error:
-            raise InputError(f"{self.path}: expected a checkpoint, found something else ({error}); delete it") from None
+            raise _no_checkpoint(self.path, error) from None
+
+
+def snapshot_in(path: Path, document: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Snapshot:
+    """The snapshot that a checkpoint holds.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    try:
+        values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
+        return Snapshot(**values, tensors=tensors)
+    except (KeyError, TypeError) as error:
+        raise _no_checkpoint(path, error) from None
+
+
+def next_checkpoint(every: float, begin: float) -> float:
+    """When the next checkpoint is due, behind one that was begun then and is written now."""
+    end = time.perf_counter()
+    return end + (max(every, (end - begin) / OVERHEAD) if every else 0)
+
+
+def _no_checkpoint(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: expected a checkpoint, found something else ({error}); delete it")
 
 
 def _networks(members: Sequence[Member], snapshot: Snapshot, prefix: str) -> dict[Member, Parameters]:

@@ -124,7 +124,7 @@ class Record:
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
             "budget": budget, "spent": 0,
             "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
-            "execution": execution.to_dict(), "data": None, "selection_sha256": None, "rounds": [],
+            "execution": execution.to_dict(), "data": None, "data_places": [], "selection_sha256": None, "rounds": [],
         })  # fmt: skip
 
     @classmethod
@@ -185,10 +185,16 @@ class Record:
         """Replace search.json.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: if it cannot be written, or could not be read back.
         """
         self.content["status"] = status
-        write_file(self.folder / SUMMARY, [json_with_checksum(self.content)])
+        content = json_with_checksum(self.content)
+        if len(content) > MAX_BYTES:
+            raise InputError(
+                f"{SUMMARY}: expected at most {MAX_BYTES} bytes, which can be read back, got {len(content)}; search "
+                "fewer candidates"
+            )
+        write_file(self.folder / SUMMARY, [content])
 
     def _entry(self, number: int, ranked: object) -> dict[str, Any]:
         return {"folder": self.round_folder(number).name, **self.parts[number - 1]._asdict(), "ranking": ranked}

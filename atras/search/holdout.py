@@ -13,8 +13,7 @@ import torch
 
 from atras.data import Dataset
 from atras.errors import InputError
-from atras.experiment import Execution, Protocol
-from atras.running import DataPlace
+from atras.running import DataPlace, RecordedData
 from atras.storage import memory_limit, open_regular, write_file
 
 from .halving import TRAIN_SHARE, Record
@@ -22,8 +21,12 @@ from .halving import TRAIN_SHARE, Record
 SELECTION = "selection.npz"
 
 
-def hold_out(record: Record) -> bytes:
+def hold_out(record: Record, place: DataPlace) -> bytes:
     """The training images of a search that begins, split in two; the record takes their checksum and the data's.
+
+    Args:
+        record: of the search.
+        place: where the data are.
 
     Returns:
         What is to be written to SELECTION.
@@ -31,28 +34,32 @@ def hold_out(record: Record) -> bytes:
     Raises:
         InputError: if the data cannot be loaded, or are too few.
     """
-    data = _load(record.protocol, record.execution)
+    data = place.load(torch.device("cpu"))
     selection = _selection(data)
     checksum = hashlib.sha256(selection).hexdigest()
     record.content |= {"data": data.provenance()["sha256"], "selection_sha256": checksum}
     return selection
 
 
-def restore(record: Record, execution: Execution) -> None:
-    """Refuse other data than those that a search began with, and write SELECTION if it is not there.
+def restore(record: Record, place: DataPlace) -> DataPlace:
+    """Find the data that a search began with, and write SELECTION if it is not there.
 
     Args:
         record: as `hold_out` left it.
-        execution: where the data are.
+        place: where the data are said to be.
+
+    Returns:
+        Where they are.
 
     Raises:
         InputError: if the data or the file are others, or cannot be read.
     """
-    data, path = _load(record.protocol, execution), record.folder / SELECTION
-    if data.provenance()["sha256"] != record.content.get("data"):
-        raise InputError(
-            f"{record.protocol.dataset}: expected the data that the search began with, found others; restore them"
-        )
+    recorded, path = DataPlace.of(record.protocol, record.execution), record.folder / SELECTION
+    known = {"sha256": record.content.get("data")} if len(record.parts) > 1 else None
+    found = RecordedData(place, recorded, record.folder, record.content.get("data_places"), known)
+    data = found.load(torch.device("cpu"))
+    if known is None:
+        return found.place
     # Killed at its very start, a search has none yet.
     selection = None if path.exists() else _selection(data)
     checksum = _checksum(path) if selection is None else hashlib.sha256(selection).hexdigest()
@@ -63,6 +70,7 @@ def restore(record: Record, execution: Execution) -> None:
         )
     if selection is not None:
         write_file(path, [selection])
+    return found.place
 
 
 def _checksum(path: Path) -> str:
@@ -85,7 +93,3 @@ def _selection(data: Dataset) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
-
-
-def _load(protocol: Protocol, execution: Execution) -> Dataset:
-    return DataPlace.of(protocol, execution).load(torch.device("cpu"))

@@ -20,7 +20,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
 from atras.running import Reporter
-from atras.storage import LOCK, Lock, is_file, take_folder, unwritable, write_file
+from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
 from .halving import SUMMARY, Record
 from .holdout import SELECTION, hold_out, restore
@@ -52,9 +52,11 @@ def search(
         InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
-    folder = Path(out)
+    folder = expanded(out)
     record = Record.new(folder, protocol, execution, budget)
-    selection = hold_out(record) if len(record.parts) > 1 else None
+    place = running.DataPlace.of(protocol, execution)
+    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
         record.write("running")
@@ -62,7 +64,7 @@ def search(
             write_file(folder / SELECTION, [selection])
         # It is as large as the data set, which every round loads for itself.
         del selection
-        return _Search(record, execution, reporter, stop).go()
+        return _Search(record, execution, reporter, stop, place).go()
     except InputError as error:
         if record.round_folder(1).joinpath("run.json").exists():
             raise _with_advice(error, folder) from error
@@ -86,7 +88,8 @@ def resume(
 
     Args:
         directory: the search's folder.
-        protocol: None for the recorded one; another is refused.
+        protocol: None for the recorded one; another is refused, but for its precision (what is left trains in that) and
+            for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
 
@@ -98,7 +101,7 @@ def resume(
             or the data differ; and as `search`.
         Interrupted: as `search`.
     """
-    folder = Path(directory)
+    folder = expanded(directory)
     record = Record.read(folder)
     running.check_same(record.protocol, protocol)
     if record.content["status"] == "finished":
@@ -110,10 +113,13 @@ def resume(
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
-        if len(record.parts) > 1:
-            restore(record, execution or record.execution)
+        execution = execution or record.execution
+        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
-        return _Search(record, execution or record.execution, reporter, stop).go()
+        own = record.protocol.precision
+        wish = None if protocol is None or protocol.precision == own else protocol.precision
+        return _Search(record, execution, reporter, stop, place, wish).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -122,7 +128,7 @@ def resume(
 
 def is_search(directory: str | Path) -> bool:
     """Whether a folder holds a search."""
-    return is_file(Path(directory) / SUMMARY)
+    return is_file(expanded(directory) / SUMMARY)
 
 
 def recorded(directory: str | Path) -> Loaded:
@@ -131,7 +137,7 @@ def recorded(directory: str | Path) -> Loaded:
     Raises:
         InputError: if its search.json is damaged, or of another version of atras.
     """
-    record = Record.read(Path(directory))
+    record = Record.read(expanded(directory))
     return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
@@ -159,8 +165,12 @@ class _Search:
         execution: Execution,
         reporter: Callable[[], Reporter],
         stop: running.Stop | None,
+        place: running.DataPlace,
+        wish: str | None = None,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
+        self.place = place
+        self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -168,6 +178,7 @@ class _Search:
             last = len(self.record.parts)
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
+                self.follow(results)
                 self.record.add(number, ranking(results)["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
@@ -178,6 +189,12 @@ class _Search:
             self.leave("failed")
             raise
 
+    def follow(self, results: Results) -> None:
+        """Have later rounds train in the precision that a round had to go on in, where that is not the one asked."""
+        taken = results.run["plan"]["precision"]
+        if self.record.protocol.precision not in ("auto", taken):
+            self.wish = taken
+
     def compute(self, number: int) -> Results:
         """A round, from where it stands."""
         protocol, folder = self.protocol(number), self.record.round_folder(number)
@@ -185,23 +202,27 @@ class _Search:
         part, reporter = parts[number - 1], self.reporter()
         try:
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
             if not (folder / "run.json").exists():
-                return running.run(protocol, self.execution, out=folder, reporter=reporter, stop=self.stop)
+                return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)
-            running.check_same(recorded, protocol, f"{folder} is no round of this search, or the search was moved")
-            return running.resume(folder, None, self.execution, reporter=reporter, stop=self.stop)
+            running.check_same(recorded, protocol, f"{folder} is no round of this search")
+            asked = recorded.replace(precision=self.wish) if self.wish else None
+            return running.resume(folder, asked, self.execution, **arguments)
         finally:
             reporter.close()
 
     def protocol(self, number: int) -> Protocol:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
-        changes: dict[str, Any] = {"candidates": record.candidates(number)}
+        precision = self.wish or record.protocol.precision
+        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "channels": "last"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

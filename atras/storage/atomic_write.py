@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import platform
@@ -20,6 +21,9 @@ except ImportError:  # not a POSIX system
 
 LOCK = ".lock"
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems that sync no folders answer, as some network ones do; of a file it is an error like any other."""
+
 PARTIAL = ".partial"
 SEARCH = "search.json"
 """The record of a search: where it lies is no place for a run."""
@@ -79,10 +83,28 @@ def _write_all(descriptor: int, content: memoryview) -> None:
         content = content[taken:]
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        InputError: if it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected to delete it: {error.strerror or error}; make its folder writable"
+        ) from error
+
+
 def _sync_folder(folder: Path) -> None:
+    """Have the system keep a rename; a file system that syncs no folders is left to do so in its own time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -101,6 +123,27 @@ def take_folder(folder: Path) -> Lock:
     except OSError as error:
         raise unwritable(folder, error) from error
     return Lock(folder)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that no other process makes too.
+
+    Returns:
+        The path; where something of its name is there already, with the first free number behind it: `name-2`.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    for name in itertools.chain([path.name], (f"{path.name}-{number}" for number in itertools.count(2))):
+        folder = path.with_name(name)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except OSError as error:
+            # Something of this name may be there, or, in the place of a folder above it, a file.
+            if not (isinstance(error, FileExistsError) and os.path.lexists(folder)):
+                raise unwritable(folder, error) from error
+    return folder
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

@@ -8,8 +8,10 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from atras.limits import memory
+
 MAX_FILE_BYTES = 64 * 2**30
-"""Most bytes a file may have, where that is less than half of this machine's memory."""
+"""Most bytes a file may have, where that is less than half of the memory that this process may use."""
 
 
 def is_file(path: str | Path) -> bool:
@@ -65,8 +67,8 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def memory_limit() -> int:
-    """Most bytes that a file may have whose size nothing else bounds: what this machine cannot hold is not begun."""
+    """Most bytes that a file may have whose size nothing else bounds: what this process cannot hold is not begun."""
     try:
-        return min(MAX_FILE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+        return min(MAX_FILE_BYTES, memory().amount // 2)
     except (AttributeError, OSError, ValueError):
         return MAX_FILE_BYTES

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from atras.errors import InputError
+
 from .bounded_read import memory_limit, open_regular, read_regular
 from .checksum import BLANK, check_checksum, with_checksum
 
-DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+DTYPES = {
+    torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.int8: "I8",
+    torch.bool: "BOOL",
+}  # fmt: skip
+"""The types that a file may hold."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""Largest header that the library safetensors reads."""
+
 MARK = b'"sha256":"'
 """Stands once in a header: inside of other texts the quotation marks are escaped."""
 
@@ -41,19 +51,33 @@ class Content(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def pack_tensors(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
+def pack_tensors(
+    metadata: Mapping[str, str], tensors: Mapping[str, Tensor | Sequence[Tensor]]
+) -> list[bytes | memoryview]:
     """The content of a safetensors file with its checksum, in parts for `write_file`.
 
     Args:
         metadata: texts; the name sha256 is taken.
-        tensors: float32, float64 or int64, on any device.
+        tensors: of the types of DTYPES, on any device; several of one type under one name become one flat tensor.
 
     Returns:
         The header, and the bytes of each tensor in the order of the names.
+
+    Raises:
+        InputError: if the file could not be read back.
     """
     # In one order: that of tensors which safetensors has read differs from time to time.
-    values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return with_checksum(MARK, _header(metadata, values), *map(_view, values.values()))
+    values = {name: _pieces(tensors[name]) for name in sorted(tensors)}
+    header = _header(metadata, values)
+    limits = {"header": (len(header), MAX_HEADER_BYTES)}
+    limits["file"] = (len(header) + sum(piece.nbytes for pieces in values.values() for piece in pieces), memory_limit())
+    for part, (size, limit) in limits.items():
+        if size > limit:
+            raise InputError(
+                f"expected a {part} of at most {limit} bytes, which can be read back, got {size}; make smaller groups "
+                "(a lower --memory), or split the run"
+            )
+    return with_checksum(MARK, header, *(_view(piece) for pieces in values.values() for piece in pieces))
 
 
 def read_tensors(path: Path, file_format: str) -> Content:
@@ -100,12 +124,20 @@ def _checked(path: Path, file_format: str, *_identity: int) -> dict[str, str]:
         return _metadata(content, file_format)
 
 
-def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+def _pieces(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The tensors under one name, on the CPU; those of a list as flat ones."""
+    if isinstance(tensors, Tensor):
+        return [tensors.detach().cpu().contiguous()]
+    return [tensor.detach().cpu().contiguous().reshape(-1) for tensor in tensors]
+
+
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, list[Tensor]]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {**metadata, "sha256": BLANK}}
     end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    for name, pieces in tensors.items():
+        start, end = end, end + sum(piece.nbytes for piece in pieces)
+        shape = pieces[0].shape if len(pieces) == 1 else [sum(piece.numel() for piece in pieces)]
+        entries[name] = {"dtype": DTYPES[pieces[0].dtype], "shape": list(shape), "data_offsets": [start, end]}
     content = json.dumps(entries, separators=(",", ":")).encode()
     content += b" " * (-len(content) % 8)  # tensors begin at a multiple of 8
     return len(content).to_bytes(8, "little") + content

@@ -1,30 +1,33 @@
 """Where a group stands, as one file: tensors, and a JSON document beside them.
 
-A checkpoint is named after the members it is of, so that another division into groups never mistakes it.
+A checkpoint is named after the members it is of, so that another division into groups never mistakes it. Readers of
+safetensors bound the header, so nothing that grows with a run stands there: the document, its bytes (such as pictures)
+and the tensors are flat tensors of the file, one for each type, and the document has the index of them.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from atras.errors import InputError
 from atras.networks import Member
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
+from atras.storage import DTYPES, TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
 
 FOLDER = "checkpoint"
-FORMAT = "atras-checkpoint-1"
+FORMAT = "atras-checkpoint-2"
 
 
 class Checkpoint(NamedTuple):
-    """A document of JSON values (with NaN and bytes), and tensors float32, float64 or int64 on the CPU."""
+    """A document of JSON values (with NaN and bytes), and tensors of the types of `storage.DTYPES` on the CPU."""
 
     document: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -51,10 +54,20 @@ def write(path: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]
     """Replace a checkpoint in one step.
 
     Raises:
-        InputError: if it cannot be written; the former one stays.
+        InputError: if it cannot be written, or could not be read back; the former one stays.
     """
-    text = json.dumps(document, default=_without_bytes)
-    write_file(path, pack_tensors({"format": FORMAT, "document": text}, tensors))
+    pictures = _Bytes()
+    names = sorted(tensors, key=lambda name: (DTYPES[tensors[name].dtype], name))
+    index = [[name, DTYPES[tensors[name].dtype], list(tensors[name].shape)] for name in names]
+    text = json.dumps({"document": document, "tensors": index}, default=pictures.place)
+    content: dict[str, list[Tensor]] = {"document": [_of_bytes(text.encode())], "bytes": pictures.tensors}
+    for name in names:
+        content.setdefault(f"values.{DTYPES[tensors[name].dtype]}", []).append(tensors[name])
+    try:
+        packed = pack_tensors({"format": FORMAT}, content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    write_file(path, packed)
 
 
 def read(path: Path) -> Checkpoint:
@@ -64,24 +77,63 @@ def read(path: Path) -> Checkpoint:
         InputError: if the file cannot be read, is damaged, or is something else.
     """
     try:
-        metadata, tensors = read_tensors(path, FORMAT)
-        document = json.loads(metadata["document"], object_hook=_with_bytes)
-        if not isinstance(document, dict):
+        _, content = read_tensors(path, FORMAT)
+        found = json.loads(_to_bytes(content["document"]), object_hook=_reader(_to_bytes(content["bytes"])))
+        if not isinstance(found["document"], dict):
             raise ValueError("no document")
-    except TENSOR_ERRORS as error:
+        return Checkpoint(found["document"], _tensors(found["tensors"], content))
+    except (*TENSOR_ERRORS, RuntimeError) as error:
         reason = reason_of(error)
         raise InputError(
             f"{path}: expected a checkpoint of this atras, found a damaged or foreign file ({reason}); "
             "delete it to start its group anew"
         ) from None
-    return Checkpoint(document, tensors)
 
 
-def _without_bytes(value: object) -> dict[str, str]:
-    if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}
-    raise TypeError(f"expected JSON values or bytes, got {type(value).__name__}")
+def _tensors(index: list[Any], content: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by name: each takes its numbers from where the one before of its type ended."""
+    tensors: dict[str, Tensor] = {}
+    ends: dict[str, int] = {}
+    for name, dtype, shape in index:
+        start = ends.get(dtype, 0)
+        ends[dtype] = start + math.prod(shape)
+        # A copy: a view would keep all others alive.
+        tensors[name] = content[f"values.{dtype}"].reshape(-1)[start : ends[dtype]].reshape(shape).clone()
+    return tensors
 
 
-def _with_bytes(value: dict[str, Any]) -> Any:
-    return base64.b64decode(value["base64"]) if value.keys() == {"base64"} else value
+class _Bytes:
+    """The bytes of a document, each content once."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, list[int]] = {}
+        self._end = 0
+
+    def place(self, value: object) -> dict[str, list[int]]:
+        """Start and end of bytes, which stand for them in JSON."""
+        if not isinstance(value, bytes):
+            raise TypeError(f"expected JSON values or bytes, got {type(value).__name__}")
+        if value not in self._places:
+            self._places[value] = [self._end, self._end + len(value)]
+            self._end += len(value)
+        return {"bytes": self._places[value]}
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """One after the other, and a last one without any."""
+        return [*map(_of_bytes, self._places), torch.empty(0, dtype=torch.uint8)]
+
+
+def _reader(content: bytes) -> Callable[[dict[str, Any]], Any]:
+    def with_bytes(value: dict[str, Any]) -> Any:
+        return content[slice(*value["bytes"])] if value.keys() == {"bytes"} else value
+
+    return with_bytes
+
+
+def _of_bytes(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+def _to_bytes(content: Tensor) -> bytes:
+    return bytes(content.numpy().tobytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from atras.defences import Batch
 from atras.engines import KINDS, BatchStep, Engine, Epoch
 from atras.environment import attack_backend
 from atras.errors import Interrupted
-from atras.evaluation import Evaluator, Measurement, Recorder, Rows, Source
+from atras.evaluation import PREFIX, Evaluator, Measurement, Recorder, Rows, Source, examples_kept
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
 
@@ -31,6 +31,9 @@ TRAINED = "trained"
 CALL_SECONDS = 1.0
 """Steps are entered by the call, each of about so long: between calls a run can be stopped, saved and told of."""
 
+SIGNS = f"{PREFIX}signs-"
+"""Prefix, in a snapshot's tensors, of the signs of an attack."""
+
 GROWTH = 16
 """A call has at most so many times the steps of the call before it."""
 
@@ -44,8 +47,8 @@ class Snapshot:
         epoch: finished epochs of it.
         seconds: spent in it.
         record: what was measured so far, as JSON values.
-        tensors: the engine's state, the trained parameters, and the losses and correct predictions, [M, S], of the
-            steps made in the unfinished epoch.
+        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the steps
+            made in the unfinished epoch, where evaluations under way stand, and signs that took long to make.
     """
 
     stage: str
@@ -53,6 +56,11 @@ class Snapshot:
     seconds: float
     record: dict[str, Any]
     tensors: dict[str, Tensor]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All but the tensors, as JSON values (with NaN and bytes)."""
+        return {name: value for name, value in vars(self).items() if name != "tensors"}
 
 
 class Watcher:
@@ -65,7 +73,7 @@ class Watcher:
         """Steps were made; loss and accuracy are means over the epoch so far and the group's members."""
 
     def due(self) -> bool:
-        """Whether a snapshot is wanted now, in the midst of training. At each stage's end one is made anyway."""
+        """Whether a snapshot is wanted now, in the midst of a stage. At each stage's end one is made anyway."""
         return False
 
     def keep(self, snapshot: Snapshot) -> None:
@@ -130,14 +138,19 @@ def run_group(
 
 
 def attack_source(
-    engine: Engine, data: Dataset, protocol: Protocol, evaluation_batch: int = 250, watcher: Watcher | None = None
+    engine: Engine,
+    data: Dataset,
+    protocol: Protocol,
+    evaluation_batch: int = 250,
+    watcher: Watcher | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Tensor:
     """Train the members as in the first training, and attack their training images.
 
     Args:
         engine: freshly made: one candidate with every seed, or with one.
         data, protocol, evaluation_batch: as in `run_group`.
-        watcher: asked whether to stop.
+        watcher, snapshot: as in `run_group`; the last snapshot has all that is returned.
 
     Returns:
         Signs int8 [M, N, C, H, W] of the adversarial training images.
@@ -146,9 +159,14 @@ def attack_source(
         Interrupted: if the watcher asked to stop.
     """
     stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher())
-    stages.train(protocol.epochs, len(data.train))
-    stages.enter("measure_trained")
-    return stages.evaluator.signs_of("train")[0]
+    if snapshot is not None:
+        stages.restore(snapshot)
+    if stages.stage == STAGES[0]:
+        stages.train(protocol.epochs, len(data.train))
+        stages.enter(STAGES[1])
+    signs, _ = stages.evaluator.signs_of("train")
+    stages.keep()
+    return signs
 
 
 class _Stages:
@@ -165,10 +183,14 @@ class _Stages:
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0])
+        examples = examples_kept(len(protocol.candidates), data.image_shape)
+        self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
         self.trained: dict[str, Tensor] = {}
+        self.signs: dict[str, Tensor] = {}
         self.chunk = 1
+        self.restored: Snapshot | None = None
+        self.evaluator.pause = self.pause
         self.enter(STAGES[0])
 
     def run(self) -> Rows:
@@ -195,7 +217,10 @@ class _Stages:
     def enter(self, stage: str) -> None:
         self.stage, self.epoch, self.start = stage, 0, time.perf_counter()
         self.begun = False
-        self.evaluator.pause = self.stop_if_asked
+        self.evaluator.forget()
+        self.record = self.recorder.to_dict()
+        if stage == DONE:
+            self.signs = {}
         self.losses = torch.zeros(len(self.engine.members), 0, dtype=torch.float64)
         self.correct = torch.zeros(len(self.engine.members), 0, dtype=torch.int64)
 
@@ -242,16 +267,12 @@ class _Stages:
         part, evaluator = self.evaluator.data.train, self.evaluator
         if not self.begun:
             self.engine.begin_phase(self.stage)
-        # An evaluation between epochs is not stopped: the last snapshot may be old.
-        evaluator.pause = lambda: None
         for epoch in range(self.epoch + 1, epochs + 1):
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             orders = orders.to(self.engine.device)
             work = Epoch(part.images, part.labels, orders, evaluator.seed_of, signs, self.protocol.epsilon)
             self.train_epoch(work, epoch, batch_steps)
-            self.note_epoch(epoch, self.batch_sizes(n))
-            if batch_steps is not None and self.defence.copies:
-                self.measurement.gap(epoch)
+            self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.copies)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
@@ -263,6 +284,7 @@ class _Stages:
         n, size = work.orders.shape[1], self.protocol.batch_size
         sizes = self.batch_sizes(n)
         alive = bool(self.recorder.finite.any())
+        self.recorder.note_precision(self.protocol.precision)
         while (first := self.losses.shape[1]) < len(sizes):
             last = min(first + self.chunk, len(sizes))
             begin = time.perf_counter()
@@ -293,17 +315,21 @@ class _Stages:
         n = sizes.sum()
         self.watcher.progress(self.stage, steps, (losses.mean() / n).item(), (correct.double().mean() / n).item())
 
-    def note_epoch(self, epoch: int, sizes: Tensor) -> None:
-        """History rows of an epoch, and the test accuracy where that is asked for."""
-        n = sizes.sum()
+    def note_epoch(self, epoch: int, sizes: Tensor, compare: bool) -> None:
+        """History rows of an epoch, the test accuracy where that is asked for, and, to compare them, FGSM and PGD."""
+        n, every = sizes.sum(), self.protocol.evaluate_every
         losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / n
+        # All evaluations come before the first row: one that is stopped leaves none behind.
+        score = self.evaluator.score("test") if every and epoch % every == 0 else None
+        gap = self.evaluator.gap() if compare else {}
+        self.evaluator.forget()
         self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes))
-        every = self.protocol.evaluate_every
-        if every and epoch % every == 0:
-            self.recorder.record(None, "test", self.evaluator.score("test"), epoch=epoch)
+        if score is not None:
+            self.recorder.record(None, "test", score, epoch=epoch)
+        self.measurement.record_gap(epoch, gap)
 
     def pause(self) -> None:
-        """Between two calls: keep a snapshot when one is due, stop when asked."""
+        """Between two calls of training, or two steps of an evaluation: keep a snapshot when due, stop when asked."""
         if self.watcher.due():
             self.keep()
         if self.watcher.stop():
@@ -311,17 +337,29 @@ class _Stages:
             raise Interrupted
 
     def stop_if_asked(self) -> None:
-        """Where the last snapshot is as good as a new one: at a stage's end, and while measuring."""
+        """Where the last snapshot is as good as a new one: at a stage's end."""
         if self.watcher.stop():
             raise Interrupted
 
     def keep(self) -> None:
         if not self.watcher.keeps:
             return
-        tensors = self.engine.state(optimizer=self.stage in ("train", "adversarial") and not self.begins())
+        if self.restored is not None:
+            # Its signs are being made again: all else is as it was.
+            self.watcher.keep(replace(self.restored, tensors=self.restored.tensors | self.evaluator.tensors()))
+            self.kept = True
+            return
+        training = self.stage in ("train", "adversarial")
+        tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
+        tensors |= self.signs | self.evaluator.tensors()
+        record = self.recorder.to_dict()
+        if self.stage in ("measure_trained", "measure_defended"):
+            # What this stage has recorded is recorded again, from the counters; only pictures are not made again.
+            first = len(self.record["rows"]["examples"])
+            record = self.record | {"shown": self.recorder.rows.examples[first:]}
         seconds = time.perf_counter() - self.start
-        self.watcher.keep(Snapshot(self.stage, self.epoch, seconds, self.recorder.to_dict(), tensors))
+        self.watcher.keep(Snapshot(self.stage, self.epoch, seconds, record, tensors))
 
     def begins(self) -> bool:
         return self.epoch == 0 and self.losses.shape[1] == 0
@@ -334,13 +372,30 @@ class _Stages:
         prefix = f"{TRAINED}/"
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
         self.engine.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
+        self.evaluator.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
-            before = {f"{KINDS[0]}/{name.removeprefix(prefix)}": values for name, values in self.trained.items()}
-            self.engine.load_state({"steps": torch.tensor(0), **before})
-            self.measurement.make_signs()
+            self.make_signs(snapshot)
         self.recorder.restore(snapshot.record)
+        self.record = self.recorder.to_dict()
+        self.recorder.rows.examples += snapshot.record.get("shown", ())
+        if snapshot.stage in ("measure_trained", "measure_defended"):
+            self.recorder.seconds_before = snapshot.seconds
         self.engine.load_state(snapshot.tensors)
         self.begun = True
+
+    def make_signs(self, snapshot: Snapshot) -> None:
+        """Attack the trained networks once more, and keep the signs from now on if that took long."""
+        prefix = f"{TRAINED}/"
+        before = {f"{KINDS[0]}/{name.removeprefix(prefix)}": values for name, values in self.trained.items()}
+        self.engine.load_state({"steps": torch.tensor(0), **before})
+        self.restored, self.kept = snapshot, any(name.startswith(SIGNS) for name in snapshot.tensors)
+        self.measurement.make_signs()
+        self.restored = None
+        own = {name: values for name, values in self.evaluator.tensors().items() if name.startswith(SIGNS)}
+        left = {name: values for name, values in self.evaluator.tensors().items() if name not in own}
+        self.signs = own if self.kept else {}
+        self.evaluator.forget()
+        self.evaluator.load(left)
 
 
 def next_chunk(steps: int, seconds: float) -> int:

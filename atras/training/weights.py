@@ -7,22 +7,28 @@ file's metadata holds the shared spec of the networks and the protocol's hash.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.networks import Candidate, Member, Network, Parameters, Spec
-from atras.storage import TENSOR_ERRORS, pack_tensors, read_some_tensors, reason_of, write_file
+from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_some_tensors, reason_of, remove_file, write_file
 
 from .checkpoint import key_of
 
 FOLDER = "weights"
 FORMAT = "atras-weights-1"
 
+MOST_HEADER_BYTES = 50_000_000
+"""A file of networks whose header would have more, as far as can be told, is several: readers bound it."""
+
+ENTRY_BYTES = 150
+"""Most bytes of a header that tell of a tensor, but for its name."""
+
 
 def file_name(phase: str, members: Sequence[Member], part: int | None = None) -> str:
-    """Where a group's networks lie below the run's folder; where its members train one by one, those of one of them."""
+    """Where a group's networks lie below the run's folder, or one part of them."""
     return f"{FOLDER}/{phase}-{key_of(members)}{'' if part is None else f'-{part:03d}'}.safetensors"
 
 
@@ -49,7 +55,10 @@ class Networks:
             InputError: if the file cannot be written.
         """
         if self._folder is not None:
-            write_file(self._folder / file_name(phase, members, part), self._packed(networks))
+            shares = list(_shares(networks))
+            for number, share in enumerate(shares):
+                path = self._folder / file_name(phase, members, number if len(shares) > 1 else part)
+                write_file(path, self._packed(share))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
 
@@ -81,7 +90,7 @@ class Networks:
         kept = {key_of(members) for members in groups}
         for path in (self._folder / FOLDER).glob("*.safetensors"):
             if path.stem.split("-")[1] not in kept:
-                path.unlink()
+                remove_file(path)
 
 
 def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:
@@ -101,7 +110,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     if phase not in PHASES:
         raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
     prefix = f"{candidate.name}/{seed}/"
-    for path in sorted((Path(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
+    for path in sorted((expanded(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
             metadata, parameters = read_some_tensors(path, FORMAT, prefix)
             if not parameters:
@@ -116,6 +125,20 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     raise InputError(
         f"{folder}: expected the {phase} network {candidate.name} of seed {seed}, found none; name a member of the run"
     )
+
+
+def _shares(networks: Mapping[Member, Parameters]) -> Iterator[dict[Member, Parameters]]:
+    """The networks, so many at a time as the header of a file has room for."""
+    share: dict[Member, Parameters] = {}
+    room = MOST_HEADER_BYTES
+    for member, parameters in networks.items():
+        need = sum(len(member.name) + len(name) + ENTRY_BYTES for name in parameters)
+        if share and need > room:
+            yield share
+            share, room = {}, MOST_HEADER_BYTES
+        share[member] = parameters
+        room -= need
+    yield share
 
 
 def _spec(metadata: dict[str, str]) -> Spec:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from atras.kernels import Step
+from atras.kernels import Step, backends
 from atras.kernels.step import reference
 from atras.testing import assert_close, make_step_inputs
 
@@ -90,7 +90,7 @@ class OneStep:
         self.order = torch.arange(len(self.labels), device=where)
         self.rates = torch.full((len(hidden),), 1e-3, dtype=torch.float64)
         self.textbook = Textbook(stem, image_shape, hidden, device)
-        precision = "bf16" if "bf16" in Step.precisions(where) else "fp32"  # what training uses here
+        precision = "bf16" if backends.bf16(where).faster else "fp32"  # what training uses here
         settings = {"stem": stem, "batch": BATCH, "stem_rate256": 0, "threads": torch.get_num_threads()}
         self.step = Step(image_shape, 10, hidden, precision=precision, device=where, **settings)
         for index, member in enumerate(self.textbook.members):

@@ -22,7 +22,7 @@ NB_MODULE(_cpu, m) {
       if (atras::runs_here(set.id)) names.push_back(set.name);
     return names;
   });
-  m.def("has_bf16", [] { return atras::set_of(atras::best_instructions()).bf16; });
+  m.def("vendor", [] { return std::string(atras::vendor()); });
   m.def("fgsm", &atras::fgsm, release());
   m.def("fgsm_signs", &atras::fgsm_signs, release());
   m.def("apply_signs", &atras::apply_signs, release());

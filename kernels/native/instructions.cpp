@@ -25,6 +25,21 @@ bool amx() {
 
 }  // namespace
 
+const char* vendor() {
+#if defined(__x86_64__)
+  static const struct Name {
+    char text[13] = {};
+    Name() {
+      unsigned a, parts[3];
+      if (__get_cpuid(0, &a, &parts[0], &parts[2], &parts[1])) std::memcpy(text, parts, 12);
+    }
+  } name;
+  return name.text;
+#else
+  return "";
+#endif
+}
+
 bool runs_here(Instructions id) {
 #if defined(__x86_64__)
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

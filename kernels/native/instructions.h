@@ -24,6 +24,9 @@ constexpr const InstructionSet& set_of(Instructions id) {
   return *set;
 }
 
+// The processor's maker as it names itself, such as GenuineIntel; empty where it is not an x86.
+const char* vendor();
+
 // Whether this CPU (and, for AMX, its operating system) runs a set.
 bool runs_here(Instructions id);
 

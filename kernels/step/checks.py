@@ -17,6 +17,7 @@ CHOICES: dict[str, Collection[str]] = {
     "precision": ("fp32", "tf32", "bf16"),
 }
 SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
+MOST_CHANNELS = 31  # of an image in front of a convolutional stem
 
 
 def choice(name: str, value: object) -> None:
@@ -45,8 +46,9 @@ def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[
         side = "x".join(map(str, image_shape[1:]))
         least = f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
         raise ValueError(f"step: stem (={stem!r}): expected images of at least {least}, got {side}; use stem none")
-    if stem != "none" and image_shape[0] >= 32:
-        raise ValueError(f"step: stem (={stem!r}): expected images of at most 31 channels, got {image_shape[0]}")
+    if stem != "none" and image_shape[0] > MOST_CHANNELS:
+        most = f"at most {MOST_CHANNELS} channels"
+        raise ValueError(f"step: stem (={stem!r}): expected images of {most}, got {image_shape[0]}; use stem none")
     if len(hidden) == 0:
         raise ValueError("step: hidden (=[]): expected the hidden widths of at least one member")
     for widths in hidden:

@@ -52,6 +52,9 @@ class Step:
     Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014).
     """
 
+    most_channels = checks.MOST_CHANNELS
+    """Channels that images may have in front of a convolutional stem."""
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -95,14 +98,13 @@ class Step:
 
     @staticmethod
     def precisions(device: torch.device = CPU) -> tuple[str, ...]:
-        """The precisions that this processor or GPU computes fast; empty where the kernels for it are missing."""
+        """The precisions that this processor or GPU multiplies in; empty where the kernels for it are missing."""
         backend = backends.compiled(device)
         if backends.missing(backend, device):
             return ()
-        if backend == "cpu":
-            return ("fp32", "bf16") if backends.cpu_extension().has_bf16() else ("fp32",)
-        recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        return ("fp32", "tf32", "bf16") if recent else ("fp32",)
+        if not backends.bf16(device).there:
+            return ("fp32",)
+        return ("fp32", "bf16") if backend == "cpu" else ("fp32", "tf32", "bf16")
 
     @staticmethod
     def best_instructions() -> str:
@@ -302,7 +304,11 @@ class Step:
         direction: int = 1,
         counts: Tensor | None = None,
     ) -> InputGradient:
-        """Gradient of the summed cross-entropy, or of another objective, in evaluation mode by the images.
+        """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
+
+        The log-odds log((1 - p) / p) = logsumexp(other logits) - own logit grow with the cross-entropy, and their
+        gradient is that of the cross-entropy divided by 1 - p: an image's signs and direction are the same. It does not
+        fade where float32 rounds the label's probability p to 1.
 
         Where a gradient inside a convolutional stem is zero nothing is multiplied, so weights that are NaN or infinite
         may leave a zero where the definition has NaN.

@@ -97,11 +97,11 @@ class Batch:
         correct: Tensor,
         *,
         counter: Tensor | None = None,
-        mean: bool = True,
+        odds: bool = False,
     ) -> None:
         """Losses, correct predictions and the gradient of the logits; arguments as of `gpu_loss.launch`."""
         classes, gradients = self.network.layout.classes, self._logit_gradients()
-        gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, mean=mean)
+        gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, odds=odds)
 
     def take_cotangents(self, cotangents: Tensor) -> None:
         """Another objective's gradient of the logits, float32 [M, rows, Y], in place of the loss's."""

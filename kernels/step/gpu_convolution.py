@@ -151,12 +151,14 @@ def forward(
     depth = _power(9 * layer.channels, 64) if _few(layer) else _power(layer.channels, tile.depth)
     # A derivative beside the activation takes registers that wide tiles do not leave.
     columns = _power(layer.filters, tile.columns if slopes is None else max(16, tile.columns // 2))
+    # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their own.
+    unroll = 1 if depth < layer.channels and _capability(y.device) == 10 else tile.unroll
     own_step = step is not None and len(step) > 1
     grid = (triton.cdiv(images * _blocks(layer), tile.rows), members, triton.cdiv(layer.filters, columns))
     with torch.cuda.device_of(y):
         forward_kernel[grid](
             *(x, weight, bias, y, saved, slopes, *masks, images, layer.scale, layer.index, x.ndim == 4, own_step),
-            *(*layer[:8], INPUT_PRECISION[precision], tile.rows, depth, columns, _few(layer), tile.unroll),
+            *(*layer[:8], INPUT_PRECISION[precision], tile.rows, depth, columns, _few(layer), unroll),
             **tile.options,
         )
 
@@ -260,16 +262,16 @@ def _splits(layer: Layer, members: int, images: int) -> int:
 
 def _tile(tile: Tile, device: torch.device) -> Tile:
     """The same or, where both operands of a product pass through registers, a smaller one."""
-    if _has_warp_groups(device):
+    if _capability(device) in (9, 10):  # where products read shared memory themselves; 12 multiplies as 8 does
         return tile
     depth = max(16, tile.depth // 2)
     return tile._replace(rows=min(tile.rows, 32), columns=min(tile.columns, 16), depth=depth, unroll=1)
 
 
 @functools.cache
-def _has_warp_groups(device: torch.device) -> bool:
-    """Whether products read shared memory themselves, as on compute capabilities 9 and 10; 12 multiplies as 8 does."""
-    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
+def _capability(device: torch.device) -> int:
+    """Major compute capability; that of the largest tiles where no card is (in the interpreter)."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 def _blocks(layer: Layer) -> int:

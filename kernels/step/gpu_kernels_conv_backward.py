@@ -166,6 +166,8 @@ def weight_gradient_kernel(
         p_slopes += i_member * images * SIZE
     if not SHARED:
         p_x += i_member * images * (HEIGHT * WIDTH * CHANNELS)
+    # One program in so many has the bias; the others would sum up what nobody reads.
+    sums_bias = tap + k_tile == 0
     b_left = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
     b_right = b_left
     b_bias = tl.zeros((BLOCK_O,), tl.float32)
@@ -178,7 +180,8 @@ def weight_gradient_kernel(
                 p_dy, p_saved, p_slopes, scale, i_image, i_block_y, i_block_x, row, i_o, inside,
                 OUT_Y, OUT_X, FILTERS, POOL,
             )  # fmt: skip
-            b_bias += tl.sum(b_g0 + b_g1, 0)
+            if sums_bias:
+                b_bias += tl.sum(b_g0 + b_g1, 0)
             b_g0, b_g1 = b_g0.to(DTYPE), b_g1.to(DTYPE)
             if FEW:
                 b_x = load_window(p_x, i_image, i_y + row, i_x, i_k, inside, HEIGHT, WIDTH, CHANNELS)
@@ -199,7 +202,7 @@ def weight_gradient_kernel(
     else:
         tl.store(p_scratch + tap * (2 * LENGTH * FILTERS) + i_at, b_left, mask=inside)
         tl.store(p_scratch + (tap * 2 + 1) * (LENGTH * FILTERS) + i_at, b_right, mask=inside)
-        if tap + k_tile == 0:
+        if sums_bias:
             tl.store(p_scratch + (SLAB - FILTERS) + i_o, b_bias, mask=there)
 
 

@@ -1,4 +1,4 @@
-"""The loss of all members on a GPU: softmax cross-entropy, correct predictions and the gradient of the logits."""
+"""The loss of all members on a GPU: cross-entropy, correct predictions and the gradient of the logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def launch(
     *,
     classes: int,
     counter: Tensor | None = None,
-    mean: bool = True,
+    odds: bool = False,
 ) -> None:
     """All members' losses, correct predictions and gradients, in place and without a synchronization.
 
@@ -31,13 +31,14 @@ def launch(
         gradients: [M, B, at least Y], zero past the classes.
         classes: Y.
         counter: int64 [1], the row of losses and correct to write.
-        mean: whether losses and gradients are of the mean over the batch, or of the sum.
+        odds: whether gradients are of each row's log-odds against its label, for attacks, and losses 0; else both are
+            of the mean cross-entropy over the batch.
     """
     members, rows, stride = logits.shape
     columns = triton.next_power_of_2(max(stride, gradients.shape[2]))
     tensors = (logits, correct if labels is None else labels, losses, correct, gradients)
     sizes = (rows, classes, stride, gradients.shape[2], 0 if labels is None or labels.ndim == 1 else rows)
-    kind = (counter is not None, labels is None, mean, max(1, min(triton.next_power_of_2(rows), BLOCK // columns)))
+    kind = (counter is not None, labels is None, odds, max(1, min(triton.next_power_of_2(rows), BLOCK // columns)))
     cross_entropy_kernel[(members,)](
         *tensors, correct if counter is None else counter, *sizes, *kind, columns, **OPTIONS
     )

@@ -221,7 +221,7 @@ class Population:
                 logits[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
                 if cotangents is None:
                     own = None if labels is None else labels[..., part].contiguous()
-                    batch.loss(own, losses, ignored, mean=False)
+                    batch.loss(own, losses, ignored, odds=True)
                 else:
                     batch.take_cotangents(cotangents[:, part])
                 batch.backward_dense(self.parameters, dropped=False)

@@ -1,6 +1,8 @@
 // What lies between the dense layers' matrix products: activations, dropout and the loss.
 #pragma once
 
+#include <limits>
+
 #include "dense.h"
 #include "stem_forward.h"
 
@@ -65,23 +67,50 @@ ATRAS_INLINE float sum_lanes(vf x) {
   return total;
 }
 
-// Softmax cross-entropy of one row: the loss, and dlogits = scale * (softmax - one at the label).
-inline double row_loss(const float* z, int classes, std::int64_t label, float scale, float* dz) {
-  float top = z[0];
-  for (int c = 1; c < classes; ++c) top = z[c] > top || z[c] != z[c] ? z[c] : top;
+// e^(z - top) of every class but the label, which gets 0, and their sum.
+inline float exponentials(const float* z, int classes, std::int64_t label, float top, float* e) {
   vf total{};
   for (int c = 0; c < round_up(classes, kLane); c += V) {
     vi lane;
     for (int i = 0; i < V; ++i) lane[i] = c + i;
-    const vf e = lane < classes ? exponential(load(z + c) - top) : vf{};
-    store(dz + c, e);
-    total += e;
+    const vi others = (lane < classes) & (lane != int(label));
+    const vf each = others ? exponential(load(z + c) - top) : vf{};
+    store(e + c, each);
+    total += each;
   }
-  const float sum = sum_lanes(total);
-  const double loss = std::log(double(sum)) - (double(z[label]) - double(top));
-  for (int c = 0; c < round_up(classes, kLane); c += V) store(dz + c, load(dz + c) * (scale / sum));
-  dz[label] -= scale;
-  return loss;
+  return sum_lanes(total);
+}
+
+ATRAS_INLINE void multiply_row(float* row, int classes, float factor) {
+  for (int c = 0; c < round_up(classes, kLane); c += V) store(row + c, load(row + c) * factor);
+}
+
+ATRAS_INLINE float larger(float top, float z) { return z > top || z != z ? z : top; }
+
+// Softmax cross-entropy of one row: the loss, and dlogits = scale * (softmax - one at the label). At the label that is
+// minus the sum of the others: the difference itself would be 0 where the label's probability rounds to 1.
+inline double row_loss(const float* z, int classes, std::int64_t label, float scale, float* dz) {
+  float top = z[0];
+  for (int c = 1; c < classes; ++c) top = larger(top, z[c]);
+  const float others = exponentials(z, classes, label, top, dz);
+  const float sum = others + std::exp(z[label] - top);
+  multiply_row(dz, classes, scale / sum);
+  dz[label] = -others * (scale / sum);
+  return std::log(double(sum)) - (double(z[label]) - double(top));
+}
+
+// Of the log-odds against the label, log((1 - p) / p) = log(sum of e^z of the others) - z[label]: the gradient by the
+// logits is the softmax over the other classes, and -1 at the label. That of the cross-entropy is 1 - p times as long.
+// Where no other class has any probability it is zero; where a logit is NaN, or infinite upwards, it is NaN.
+inline void row_odds(const float* z, int classes, std::int64_t label, float* dz) {
+  constexpr float lowest = -std::numeric_limits<float>::max();
+  float top = z[label] < std::numeric_limits<float>::infinity() ? lowest : std::nanf("");
+  for (int c = 0; c < classes; ++c)
+    if (c != label) top = larger(top, z[c]);
+  const float others = exponentials(z, classes, label, top, dz);
+  const float factor = top == lowest ? 0.0f : 1.0f / others;
+  multiply_row(dz, classes, factor);
+  dz[label] = -others * factor;
 }
 
 inline int first_largest(const float* z, int classes) {
@@ -91,10 +120,11 @@ inline int first_largest(const float* z, int classes) {
   return best;
 }
 
-// Leaves d(loss)/d(logits) in `gradient`; the loss is the mean over the batch, or for attacks the sum.
+// Leaves d(loss)/d(logits) in `gradient`: of the mean cross-entropy over the batch, or for attacks of each row's log-odds
+// against its label.
 inline void cross_entropy(Run& r, bool mean) {
   const int classes = r.spec->classes, stride = row_stride(classes), rows = r.batch.rows;
-  const float scale = mean ? 1.0f / float(rows) : 1.0f;
+  const float scale = 1.0f / float(rows);
   r.loss = 0.0;
   r.correct = 0;
   for (int b = 0; b < rows; ++b) {
@@ -109,9 +139,10 @@ inline void cross_entropy(Run& r, bool mean) {
     }
     r.correct += predicted == label;
     float* dz = r.gradient + std::ptrdiff_t(b) * stride;
-    r.loss += row_loss(z, classes, label, scale, dz);
+    if (mean) r.loss += row_loss(z, classes, label, scale, dz);
+    else row_odds(z, classes, label, dz);
   }
-  r.loss *= mean ? 1.0 / rows : 1.0;
+  r.loss /= rows;
   std::memset(r.gradient + std::ptrdiff_t(rows) * stride, 0,
               std::size_t(r.rows_padded() - rows) * stride * sizeof(float));
 }

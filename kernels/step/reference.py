@@ -187,7 +187,7 @@ class Step:
         direction: int = 1,
         counts: Tensor | None = None,
     ) -> InputGradient:
-        """Gradients of the summed cross-entropy, or of the objective whose gradient by the logits is `cotangents`."""
+        """Gradients of each image's log-odds, or of the objective whose gradient by the logits is `cotangents`."""
         if counts is not None:
             labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
             return of_pairs(self.input_gradient(pad_pairs(images, counts), labels, cotangents=cotangents), counts)
@@ -196,10 +196,8 @@ class Step:
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
             z = self._forward(m, x)
             targets = z.argmax(1) if labels is None else labels[m] if labels.ndim == 2 else labels
-            if cotangents is None:
-                (gradient,) = torch.autograd.grad(F.cross_entropy(z, targets, reduction="sum"), x)
-            else:
-                (gradient,) = torch.autograd.grad(z, x, cotangents[m].to(self.dtype))
+            given = _odds_gradient(z.detach(), targets) if cotangents is None else cotangents[m].to(self.dtype)
+            (gradient,) = torch.autograd.grad(z, x, given)
             gradients.append(gradient)
             logits.append(z.detach())
         stacked = torch.stack(gradients)
@@ -266,3 +264,14 @@ def of_pairs(padded: InputGradient, counts: Tensor) -> InputGradient:
 
 def _drop(x: Tensor, masks: tuple[Tensor, Tensor] | None, layer: int, rate256: int) -> Tensor:
     return dropout.dropout(x, *masks, layer, rate256, None) if masks and rate256 else x
+
+
+def _odds_gradient(z: Tensor, labels: Tensor) -> Tensor:
+    """Gradient [B, Y] by the logits of the log-odds against the labels, logsumexp of the other classes less the own."""
+    own = F.one_hot(labels, z.shape[-1]).bool()
+    others = z.masked_fill(own, -torch.inf)
+    shares = (others - others.amax(-1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)).exp()
+    total = shares.sum(-1, keepdim=True)
+    gradient = torch.where(own, -total, shares) / total.masked_fill(total == 0, 1.0)
+    usable = (z < torch.inf) | ~own  # a NaN at the label spoils its row, as one elsewhere does
+    return gradient.masked_fill(~usable.all(-1, keepdim=True), torch.nan)

@@ -62,6 +62,7 @@ def test_missing_accuracies_are_dashes() -> None:
 
 def test_several_seeds_are_said_to_be_means() -> None:
     assert "means over 2 seeds; the status is that of the worst seed" in summary_lines(seeded())
+    assert "a diverged seed has no figures: 2 candidates' means are over fewer seeds" in summary_lines(seeded())
     assert not any("seeds" in line for line in paper_sized())
 
 

@@ -156,7 +156,7 @@ def test_outcomes_do_not_depend_on_neighbours(name: str, engine: type[Engine]) -
     all_images = attack(everyone, x, labels).clipped
     last = engine(spec, members[-1:], protocol, CPU)
     alone = attack(last, x[:17], labels[-1:, :17]).clipped
-    if engine is StackEngine:  # whose products are rounded by their shape: a step may tip
+    if engine is not FusedEngine:  # torch rounds products by their shape: a step may tip
         assert ((alone[0] - all_images[-1, :17]).abs().flatten(1).amax(1) < 1e-5).float().mean() > 0.7
     else:
         assert torch.equal(alone[0], all_images[-1, :17])

@@ -15,7 +15,7 @@ from atras.data import load, pixels
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Cotangent, Member, Spec, random_targets
+from atras.networks import Candidate, Cotangent, Member, Spec, log_odds, random_targets
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 8, 8), 10)
@@ -57,25 +57,25 @@ def copy_of(engine: Engine, kind: type[Engine], chosen: list[int]) -> Engine:
 
 
 class Stub:
-    """An engine of one member whose gradient is a constant, and whose logits are the mean pixel and its negative."""
+    """An engine of one member whose gradient is a constant, along which the loss of one class grows."""
 
     members = (Member(Candidate((1,)), 0),)
 
-    def __init__(self, gradient: Tensor) -> None:
-        self.slope = gradient
+    def __init__(self, gradient: Tensor, label: int) -> None:
+        self.slope, self.sign = gradient, 1 - 2 * label
         self.asked: list[Tensor] = []
 
     def logits(self, images: Tensor) -> Tensor:
-        mean = images.mean((-3, -2, -1)).expand(1, -1)
-        return torch.stack([mean, -mean], -1)
+        along = (images * self.slope.nan_to_num()).sum((-3, -2, -1)).expand(1, -1)
+        return torch.stack([-self.sign * along, self.sign * along], -1)
 
     def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         self.asked.append(images)
         return self.slope.expand(1, images.shape[-4], *self.slope.shape), self.logits(images)
 
 
-def stub() -> Any:
-    return Stub(torch.tensor([[[2.0, -1.0, 0.0, torch.nan]]]))
+def stub(label: int = 0) -> Any:
+    return Stub(torch.tensor([[[2.0, -1.0, 0.0, torch.nan]]]), label)
 
 
 def test_random_fgsm_steps_once_by_one_and_a_quarter_epsilon_and_comes_back_into_the_ball() -> None:
@@ -90,7 +90,7 @@ def test_random_fgsm_steps_once_by_one_and_a_quarter_epsilon_and_comes_back_into
 
 @pytest.mark.parametrize(("target", "sign"), [("none", 1), ("class:1", -1), ("least-likely", -1), ("random", -1)])
 def test_pgd_walks_to_the_edge_of_ball_and_bounds_up_its_loss_or_down_its_targets(target: str, sign: int) -> None:
-    images, engine = torch.tensor([0.5, 0.5, 0.5, 0.5]).view(1, 1, 1, 4), stub()
+    images, engine = torch.tensor([0.5, 0.5, 0.5, 0.5]).view(1, 1, 1, 4), stub(int(target != "none"))
     attack = PGD(0.3, steps=4, random_start=False, target=target)
     attacked = attack(engine, images, torch.tensor([0]), start=Start(targets=torch.tensor([1])))
     assert attacked.labels.tolist() == [[0 if target == "none" else 1]]
@@ -114,6 +114,67 @@ def test_of_several_restarts_the_misclassified_image_wins_then_the_highest_loss(
     assert attack._better(torch.tensor([[[0.4, 0.3, 0.3]]]), fooled, labels[:, :1]).tolist() == [[False]]
     towards = PGD(0.1, target="class:1")
     assert towards._better(new, old, labels + 1).tolist() == [[False, True, True]]
+
+
+class Hill:
+    """A network of two classes that is least sure of its first one at one brightness of a pixel."""
+
+    members = (Member(Candidate((1,)), 0),)
+
+    def __init__(self, top: float, height: float) -> None:
+        self.top, self.height = top, height
+
+    def logits(self, images: Tensor) -> Tensor:
+        odds = self.height - 100 * (images - self.top).square().sum((-3, -2, -1)).expand(1, -1)
+        return torch.stack([torch.zeros_like(odds), odds], -1)
+
+    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        return (self.top - images).expand(1, *images.shape[-4:]), self.logits(images)
+
+
+@pytest.mark.parametrize("height", [-40.0, 0.5], ids=["saturated", "turned at the top alone"])
+def test_pgd_keeps_its_best_point_where_a_long_step_passes_over_it(height: float) -> None:
+    """From 0.5 by 0.1 a step: 0.6, 0.7, 0.6 with the top at 0.62. At -40 a cross-entropy in float32 is 0 all along."""
+    engine: Any = Hill(0.62, height)
+    images, labels = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    attack = PGD(0.3, steps=2, step_size=0.1, random_start=False)
+    attacked = attack(engine, images, labels)
+    assert attacked.clipped.item() == pytest.approx(0.6)
+    assert attacked.success(engine, labels).item() == (height > 0)
+    assert torch.equal(attacked.logits_of(engine), engine.logits(attacked.clipped))
+    assert PGD(0.3, steps=1, step_size=0.3, random_start=False)(engine, images, labels).clipped.item() == 0.5
+    once = RandomFGSM(0.3, step_size=0.3, random_start=False)(engine, images, labels)  # which is its step
+    assert once.clipped.item() == pytest.approx(0.8)
+
+
+def test_no_point_on_the_way_of_pgd_is_better_than_the_one_kept(trained: StackEngine) -> None:
+    images, labels = pictures(200)
+    seen: list[Tensor] = []
+    engine = copy_of(trained, StackEngine, [0, 1, 2])
+    gradient = engine.gradient
+    engine.gradient = lambda x, y: seen.append(x) or gradient(x, y)  # type: ignore[method-assign, func-returns-value]
+    attacked = PGD(0.1, steps=4, step_size=0.09, restarts=2)(engine, images, labels)
+    kept = engine.logits(attacked.clipped)
+    assert torch.equal(attacked.logits_of(engine), kept)
+    chosen = labels.expand(3, -1)
+    turned, odds = kept.argmax(-1) != labels, log_odds(kept, chosen)
+    assert len(seen) == 8
+    for x in seen:
+        logits = trained.logits(x)
+        wrong = logits.argmax(-1) != labels
+        assert (turned | ~wrong).all()
+        # The logits come from other calls, whose sums are rounded in another order.
+        assert (log_odds(logits, chosen) <= odds + 1e-4)[wrong == turned].all()
+
+
+def test_images_without_any_gradient_are_counted(trained: StackEngine) -> None:
+    engine = copy_of(trained, StackEngine, [0, 1])
+    engine.set_parameters(0, {name: torch.zeros_like(values) for name, values in engine.get_parameters(0).items()})
+    images, labels = pictures(30)
+    for attack in (FGSM(EPSILON), PGD(EPSILON, steps=2), RandomFGSM(EPSILON)):
+        attacked = attack(engine, images, labels)
+        assert attacked.no_gradient is not None
+        assert attacked.no_gradient.sum(1).tolist() == [30, 0]
 
 
 def test_restarts_only_help(trained: StackEngine) -> None:
@@ -254,9 +315,17 @@ def test_pgd_from_the_image_equals_arts(trained: StackEngine, target: str) -> No
         targeted=target != "none", verbose=False,
     )  # fmt: skip
     theirs = torch.from_numpy(art.generate(images.numpy(), y=ours.labels[0].numpy()))
-    classes = [network(found).argmax(1) for found in (ours.clipped[0], theirs)]
-    assert (classes[0] != classes[1]).sum() <= 1  # rounding turns single signs, and hardly ever a class
-    assert ((ours.clipped[0] - theirs).abs() > 1e-5).float().mean() < 0.01
+    aim, sign = ours.labels[0], attack.direction
+    logits = [network(found).detach() for found in (ours.clipped[0], theirs)]
+    reached = [(z.argmax(1) != aim) if target == "none" else (z.argmax(1) == aim) for z in logits]
+    # Rounding turns single signs, and hardly ever a class. The Toolbox keeps the last point, which some steps passed.
+    assert (reached[1] & ~reached[0]).sum() <= 1
+    odds = [sign * log_odds(z, aim) for z in logits]
+    assert (odds[0] >= odds[1] - 1e-2)[reached[0] == reached[1]].float().mean() > 0.99
+    apart = ((ours.clipped[0] - theirs).abs() > 1e-5).flatten(1).float().mean(1)
+    same = apart < 0.05
+    assert same.float().mean() > 0.5
+    assert (apart[same]).mean() < 0.01
 
 
 def deepfool_of_art(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

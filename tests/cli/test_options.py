@@ -26,6 +26,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--no-download", {"download": False}),
     ("--train-size 500", {"train_size": 500}),
     ("--test-size all", {"test_size": "all"}),
+    ("--channels first", {"channels": "first"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),

@@ -11,7 +11,7 @@ import pytest
 
 from atras.data import load
 from atras.data.download import OFFICIAL
-from atras.data.formats import IDX_FILES
+from atras.data.idx_file import IDX_FILES
 from atras.errors import InputError
 
 MIB = 2**20

@@ -18,7 +18,7 @@ from atras.data import download as official_files
 from atras.data import load, pixels
 from atras.data.datasets import DATASETS
 from atras.data.download import OFFICIAL
-from atras.data.formats import IDX_FILES
+from atras.data.idx_file import IDX_FILES
 from made_files import arrays, refused, write_idx, write_npz
 
 

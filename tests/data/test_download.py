@@ -22,7 +22,7 @@ import torchvision.datasets
 
 from atras.data import download, load
 from atras.data.download import OFFICIAL
-from atras.data.formats import IDX_FILES
+from atras.data.idx_file import IDX_FILES
 from atras.errors import InputError
 
 # urllib leaves the socket of a refused answer to the garbage collector.

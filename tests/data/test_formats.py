@@ -7,6 +7,7 @@ import hashlib
 import io
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras.data import formats, load
-from atras.data.formats import IDX_FILES
+from atras.data import file_contents, load
+from atras.data.idx_file import IDX_FILES, read_idx
 from atras.errors import InputError
 from made_files import MIB, arrays, idx_bytes, make_known, md5, refused, write_idx, write_npz
 
@@ -59,6 +60,16 @@ class TestIdx:
         assert load("kmnist", download=False).provenance()["train_available"] == 7
         write_idx(tmp_path / "data/KMNIST/raw", arrays(train=8))
         assert load("kmnist", data_dir=tmp_path / "data", download=False).provenance()["train_available"] == 8
+
+    def test_a_user_without_a_home_needs_no_cache_where_the_data_folder_has_the_files(self, tmp_path, monkeypatch):
+        def none(_):
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", classmethod(none))
+        write_idx(tmp_path / "data/MNIST/raw", arrays())
+        assert len(load("mnist", data_dir=tmp_path / "data", download=False).train) == 6
+        refused("this user has no home", name="kmnist", data_dir=tmp_path / "data")
 
     def test_torchvisions_layout_below_a_given_folder_is_found(self, tmp_path):
         write_idx(tmp_path / "data/FashionMNIST/raw", arrays())
@@ -130,7 +141,7 @@ class TestIdx:
         made = arrays()
         made["x_train"][:] = 0
         folder = write_idx(tmp_path / "mine", made, ".gz")
-        monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 100)
+        monkeypatch.setattr(file_contents, "MAX_UNPACKED_BYTES", 100)
         refused("the file holds at most 100", name=folder)
 
     def test_a_folder_that_lacks_a_file_is_refused(self, tmp_path):
@@ -155,7 +166,7 @@ class TestIdx:
         path.write_bytes(bytes(content[: max(len(content) - cut, 0)]) if cut % 2 else bytes(content))
         text = ""
         try:
-            formats.read_idx(path, 3)
+            read_idx(path, 3)
         except InputError as error:
             text = str(error)
         assert "\n" not in text
@@ -210,7 +221,6 @@ class TestNpz:
             ({"x_train": np.zeros((6, 25), np.uint8)}, ("x_train", "[N, H, W] or [N, H, W, C]", "(6, 25)")),
             ({"x_train": np.zeros((6, 0, 5), np.uint8)}, ("at least one image", "(6, 0, 5)")),
             ({"x_train": np.zeros((0, 5, 5), np.uint8), "y_train": np.zeros(0, int)}, ("at least one image",)),
-            ({"x_train": np.zeros((6, 3, 32, 32), np.uint8)}, ("(6, 3, 32, 32), which is [N, C, H, W]",)),
             ({"x_train": np.zeros((6, 5, 5), np.int64)}, ("expected uint8, or floats in [0, 1], got int64",)),
             ({"x_train": np.zeros((6, 5, 5), bool)}, ("got bool",)),
             ({"x_train": np.full((6, 5, 5), 255.0)}, ("expected pixels in [0, 1], got 255 to 255", "uint8")),
@@ -220,8 +230,6 @@ class TestNpz:
             ({"x_test": np.full((4, 5, 5), np.nan)}, ("x_test", "got 100 that are NaN")),
             ({"x_test": np.zeros((4, 5, 6), np.uint8)}, ("training shape (5, 5), got (5, 6)",)),
             ({"y_train": np.zeros(5, int)}, ("one label for each of 6 images, got (5,)",)),
-            ({"y_train": np.zeros((6, 3), int)}, ("one label for each of 6 images, got (6, 3)",)),
-            ({"y_train": np.zeros(6)}, ("y_train", "expected whole numbers from 0, got float64")),
             ({"y_train": np.array([0, 1, 2, -1, 0, 1])}, ("y_train", "got -1")),
             ({"y_train": np.array([0, 1, 2, 10**12, 0, 1])}, ("y_train", "expected labels from 0 to 65535")),
             ({"y_train": np.array([0, 1, 2, 2**64 - 1, 0, 1], np.uint64)}, (f"got {2**64 - 1}",)),
@@ -298,14 +306,14 @@ class TestNpz:
 
     def test_an_archive_that_unpacks_to_too_much_is_refused_unread(self, tmp_path, monkeypatch):
         np.savez_compressed(tmp_path / "bomb.npz", **(arrays() | {"x_train": np.zeros((16, MIB), np.uint8)}))
-        monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 8 * MIB)
+        monkeypatch.setattr(file_contents, "MAX_UNPACKED_BYTES", 8 * MIB)
         tracemalloc.start()
         refused(f"of which {8 * MIB} are allowed", name=tmp_path / "bomb.npz")
         assert tracemalloc.get_traced_memory()[1] < MIB
         tracemalloc.stop()
 
     def test_a_large_file_that_is_not_compressed_is_no_bomb(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 10)
+        monkeypatch.setattr(file_contents, "MAX_UNPACKED_BYTES", 10)
         assert len(load(str(write_npz(tmp_path / "mine.npz"))).train) == 6
 
     @settings(max_examples=60, deadline=None)

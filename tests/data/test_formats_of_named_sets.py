@@ -11,7 +11,7 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atras.data import formats, load
+from atras.data import file_contents, load
 from atras.data.download import OFFICIAL
 from atras.errors import InputError
 from made_files import make_known, md5, refused
@@ -170,7 +170,7 @@ class TestSvhn:
 
     def test_a_file_that_unpacks_to_too_much_is_refused(self, tmp_path, monkeypatch):
         self.write(tmp_path, X=np.zeros((32, 32, 3, 4), np.uint8))
-        monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 10_000)
+        monkeypatch.setattr(file_contents, "MAX_UNPACKED_BYTES", 10_000)
         refused("unpacks to more than 10000 bytes", name="svhn", data_dir=tmp_path)
 
     @settings(max_examples=60, deadline=None)

@@ -71,11 +71,26 @@ def by_hand(member: Member, protocol: Protocol, epoch: int) -> list[Tensor]:
         start = batch_starts(member.seed, epoch, number, name, 0, len(index), (1, 5, 5))
         x = images if name == "fgsm" else (images + 0.1 * start).clamp(images - 0.1, images + 0.1).clamp(0, 1)
         steps, size = {"fgsm": (1, 0.1), "random-fgsm": (1, 0.125), "pgd": (3, 0.25 / 3)}[name]
+        way = [x]
         for _ in range(steps):
             x = (x + size * engine.gradient(x, labels)[0][0].sign()).clamp(0, 1)
             x = x.clamp(images - 0.1, images + 0.1)
+            way.append(x)
+        if name == "pgd":
+            x = best_of(engine, way, labels)
         engine.step(torch.where((index >= 30)[:, None, None, None], x, images), labels)
     return list(engine.get_parameters(0).values())
+
+
+def best_of(engine: Engine, way: list[Tensor], labels: Tensor) -> Tensor:
+    """Of each image the misclassified point of greatest loss, else the one of greatest loss."""
+    images = []
+    for i, label in enumerate(labels.tolist()):
+        points = torch.stack([x[i] for x in way])
+        logits = engine.logits(points)[0]
+        losses = torch.nn.functional.cross_entropy(logits, torch.full((len(way),), label), reduction="none")
+        images.append(points[(losses + 100 * (logits.argmax(-1) != label)).argmax()])
+    return torch.stack(images)
 
 
 @pytest.mark.parametrize("kind", ENGINES)

@@ -48,6 +48,18 @@ def cross_entropy(labels: Tensor, mean: bool = False) -> Cotangent:
     return function
 
 
+def odds(labels: Tensor) -> Cotangent:
+    """The log-odds' gradient as a function of the logits [M, B, Y], by autograd."""
+
+    def function(logits: Tensor) -> Tensor:
+        z = logits.clone().requires_grad_()
+        own = labels.expand(logits.shape[:2])[..., None]
+        value = z.scatter(-1, own, -torch.inf).logsumexp(-1, keepdim=True) - z.gather(-1, own)
+        return torch.autograd.grad(value.sum(), z)[0]
+
+    return function
+
+
 def margin(logits: Tensor) -> Tensor:
     """Of the objective max of the others' logits less the first class's, summed over images: its gradient by hand."""
     best = 1 + logits[..., 1:].argmax(-1)
@@ -65,7 +77,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("stem", SPECS)
 @pytest.mark.parametrize("kind", ENGINES)
-def test_every_form_of_the_cross_entropy_gives_one_gradient(kind: type[Engine], stem: str, own: bool) -> None:
+def test_every_form_of_the_log_odds_gives_one_gradient(kind: type[Engine], stem: str, own: bool) -> None:
     spec = SPECS[stem]
     images, labels = inputs(spec, 6, torch.float64, own=own)
     for chosen in groups(kind):
@@ -74,7 +86,7 @@ def test_every_form_of_the_cross_entropy_gives_one_gradient(kind: type[Engine], 
         gradient, logits = engine.gradient(x, y)
         assert gradient.shape == (len(chosen), 6, *spec.image_shape)
         assert torch.equal(logits, engine.logits(x))
-        direct = cross_entropy(y)
+        direct = odds(y)
         seen = []
         forms: list[Cotangent] = [
             y.expand(len(chosen), 6),
@@ -83,6 +95,9 @@ def test_every_form_of_the_cross_entropy_gives_one_gradient(kind: type[Engine], 
             direct(logits),  # type: ignore[operator, misc]
             lambda out: seen.append(out) or direct(out),  # type: ignore[func-returns-value, operator, misc]  # noqa: B023
         ]
+        slope, _ = engine.gradient(x, cross_entropy(y))  # of the cross-entropy: the same times 1 - p
+        p = logits.softmax(-1).gather(-1, y.expand(len(chosen), 6)[..., None])
+        torch.testing.assert_close(slope, (1 - p)[..., None, None] * gradient, rtol=1e-9, atol=1e-12)
         for form in forms:
             found, out = engine.gradient(x, form)
             torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)

@@ -16,7 +16,7 @@ def metric(attack: str, correct: int, **changes: object) -> Row:
     row: Row = {
         "hidden_layers": "40", "seed": 0, "phase": "trained", "epoch": None, "split": "test", "attack": attack,
         "epsilon": 0.05, "label_source": "true", "mode": "white-box", "n": 1000, "correct": correct,
-        "zero_gradient_fraction": 0.1,
+        "zero_gradient_images": 10, "saturated_images": 100,
     }  # fmt: skip
     return row | changes
 
@@ -38,7 +38,6 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
         ({}, [metric("fgsm", 500), metric("fgsm", 201, epsilon=0.5)], "more than twice chance at epsilon 0.5"),
         ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.5), metric("fgsm", 100, epsilon=1.0)], None),
         ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.4)], None),
-        ({}, [metric("fgsm", 500, zero_gradient_fraction=0.91)], "more than 90% of the gradients are zero"),
         ({}, [metric("fgsm", 90, **EPOCH), metric("pgd", 69, **EPOCH)], "robust to FGSM but not to PGD"),
         ({}, [metric("fgsm", 90, **EPOCH), metric("pgd", 71, **EPOCH)], None),
     ],
@@ -61,3 +60,17 @@ def test_a_targeted_attack_is_not_held_against_fgsm() -> None:
     weaker, towards = metric("fgsm", 150), metric("pgd", 190, target="random", label_source=None)
     assert not cautions(Rows(metrics=[weaker, towards]), 10)
     assert cautions(Rows(metrics=[weaker, metric("pgd", 190)]), 10)
+
+
+@pytest.mark.parametrize(
+    ("column", "meaning"),
+    [("zero_gradient_images", "images without any gradient"), ("saturated_images", "images whose label float32 takes")],
+)
+def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, meaning: str) -> None:
+    count = {"zero_gradient_images": 11, "saturated_images": 101}[column]
+    rows = [metric("fgsm", 500, **{column: count}), metric("fgsm", 400, epsilon=0.1, **{column: count})]
+    (line,) = cautions(Rows(metrics=rows), 10)
+    assert line.startswith(meaning)
+    assert line.endswith(f": 40 (seed 0, trained: {count} of 1000)")
+    assert not cautions(Rows(metrics=[metric("pgd", 500, **{column: count})]), 10)
+    assert not cautions(Rows(metrics=[metric("fgsm", 500, **{column: count - 1})]), 10)

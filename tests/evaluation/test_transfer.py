@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
-from atras.evaluation import Evaluator, Part, transfer
+from atras.evaluation import PHASES, Evaluator, Part, Transfer
+from atras.evaluation.transfer import room_for
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
@@ -90,26 +91,32 @@ def test_all_pairs_stand_in_the_order_of_phases_candidates_and_seeds(results: Re
     assert where(results.timings, phase="transfer")["group"].to_list() == [None]
 
 
-def test_pairs_by_hand_whatever_the_parts_and_without_those_that_diverged() -> None:
+def part(
+    kind: type, spec: Spec, members: list[Member], protocol: Protocol, batch: int, fill: Any, size: int = 0
+) -> Part:
+    return Part(tuple(members), batch, lambda: kind(spec, members, protocol, CPU), fill, size, 64 * 4 * len(members))
+
+
+@pytest.mark.parametrize("cap", [math.inf, 5e6, 0], ids=["all at once", "turns", "one at a time"])
+def test_pairs_by_hand_whatever_the_parts_and_room_and_without_those_that_diverged(cap: float) -> None:
     spec = Spec((1, 8, 8), 10)
     protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), seeds=(0, 1), epsilon=0.1, test_size=90)
     data = load("digits", test_size=90)
     members = [Member(c, s) for c in protocol.candidates for s in protocol.seeds]
     engines = {member: LoopEngine(spec, [member], protocol, CPU) for member in members}
-    parts = [
-        Part(StackEngine(spec, [members[0], members[3], members[1]], protocol, CPU), 40),
-        Part(StackEngine(spec, [members[2]], protocol, CPU), 25),
-    ]
-    lost = ("defended", members[3])
+    fine = {"trained": set(members), "defended": {*members[:3]}}
 
-    def set_phase(phase: str) -> Iterator[Member]:
-        for part in parts:
-            for slot, member in enumerate(part.networks.members):
-                if (phase, member) != lost:
-                    part.networks.set_parameters(slot, engines[member].get_parameters(0))
-                    yield member
+    def fill(networks: Any, phase: str) -> None:
+        for slot, member in enumerate(networks.members):
+            if member in fine[phase]:
+                networks.set_parameters(slot, engines[member].get_parameters(0))
 
-    rows = transfer(parts, set_phase, data, protocol)
+    work = Transfer(data, protocol, fine)
+    work.run([
+        part(StackEngine, spec, [members[0], members[3], members[1]], protocol, 40, fill, 3_000_000),
+        part(StackEngine, spec, [members[2]], protocol, 25, fill, 3_000_000),
+    ], cap)  # fmt: skip
+    rows = work.rows()
     images, labels = pixels(data.test.images, torch.float32), data.test.labels
     for row in rows:
         source, target = (
@@ -129,17 +136,28 @@ def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
     protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), epsilon=0.1, test_size=90, attacks=(attack,))
     data = load("digits", test_size=90)
     members = [Member(candidate, 0) for candidate in protocol.candidates]
-    parts = [Part(LoopEngine(spec, [member], protocol, CPU), 40) for member in members]
-    rows = transfer(parts, lambda _: iter(members), data, protocol, attack=attack)
+    parts = [part(LoopEngine, spec, [member], protocol, 40, lambda *_: None) for member in members]
+    work = Transfer(data, protocol, {phase: set(members) for phase in PHASES}, attack)
+    work.run(parts)
+    rows = work.rows()
     assert {(row["attack"], row["epsilon"], row["label_source"]) for row in rows} == {
         ("pgd(steps=2, step_size=0.05)", 0.1, "true")
     }
-    for part, member in zip(parts, members, strict=True):
-        figures, _ = Evaluator(part.networks, data, protocol, 25).attack_test()
+    for each, member in zip(parts, members, strict=True):
+        figures, _ = Evaluator(each.make(), data, protocol, 25).attack_test()
         (own,) = figures.attacks[attack.at(0.1)].correct
         name = member.candidate.name
         both = {row["correct"] for row in rows if row["source_hidden_layers"] == row["target_hidden_layers"] == name}
         assert both == {own}  # starts are those of the image's number, whatever the chunks
+
+
+def test_the_attacked_images_and_the_networks_share_the_room() -> None:
+    members = (Member(Candidate((6,)), 0),)
+    few, many = (Part[Any](members * count, 10, lambda: None, lambda *_: None, 1000, 20 * count) for count in (1, 4))
+    assert room_for(few, [few, many], 2200) == (10, math.inf)  # 2,000 and a batch of 200
+    assert room_for(few, [few, many], 2199) == (20, 1799)  # half of what one part leaves: two batches
+    assert room_for(many, [few, many], 2199) == (10, 1399)
+    assert room_for(few, [few, many], 9) == (10, -191)  # one part and one batch there must be
 
 
 def test_the_worst_case_is_at_most_the_least_of_the_bounded_attacks(results: Results) -> None:
@@ -180,7 +198,11 @@ def test_the_epsilon_curve_has_a_row_a_strength_and_begins_at_the_clean_accuracy
         assert points["epsilon"].to_list() == [0.0, 0.05, 0.2, 0.5]
         clean = where(results.metrics, phase=phase, mode="clean", split="test", seed=0, hidden_layers="16")
         assert points["correct"][0] == clean["correct"][0]
-        assert points["mean_linf"].to_list() == pytest.approx(points["epsilon"].to_list(), rel=1e-6)
+        # Epsilon 0 changes no image, and a mean over none is none.
+        assert points["mean_linf"].to_list() == [
+            None,
+            *(pytest.approx(epsilon, rel=1e-6) for epsilon in (0.05, 0.2, 0.5)),
+        ]
         assert points["correct"].is_sorted(descending=True)
         assert points["zero_gradient_fraction"].n_unique() == 1
 

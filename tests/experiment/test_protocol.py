@@ -21,6 +21,7 @@ OTHER_VALUES: dict[str, Any] = {
     "dataset": "mnist",
     "train_size": 100,
     "test_size": "all",
+    "channels": "last",
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
     "stem": "conv2",
@@ -60,18 +61,18 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "2b5ebdf5c163a3c5"
+    assert Protocol().hash == "e1801b8227000ced"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "705831e7514bda6f"
+    assert other.hash == "c4062d679886ed2e"
     assert Protocol().to_dict() | {"candidates": 40} == {
-        "dataset": "digits", "train_size": "default", "test_size": "default", "candidates": 40, "seeds": [0],
-        "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0, "epochs": 20,
-        "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001, "momentum": 0.0,
-        "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"], "epsilons": [],
-        "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
+        "dataset": "digits", "train_size": "default", "test_size": "default", "channels": "auto", "candidates": 40,
+        "seeds": [0], "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
+        "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
+        "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
+        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
     }  # fmt: skip
 
 

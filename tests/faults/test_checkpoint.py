@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,8 +23,9 @@ from atras.experiment import Execution, Protocol
 from atras.networks import Member, permutation
 from atras.results.results import read
 from atras.running import GroupTask, make_spec, orchestrator
+from atras.storage import safetensors_file
 from atras.testing import SMALL, tables_of
-from atras.training import checkpoint, stages
+from atras.training import checkpoint, stages, weights
 
 CPU = torch.device("cpu")
 MEMBERS = [Member(candidate, seed) for candidate in SMALL.candidates[:2] for seed in (0, 3)]
@@ -63,6 +65,73 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert tensors.keys() == TENSORS.keys()
     for name, values in TENSORS.items():
         torch.testing.assert_close(tensors[name], values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_hundred_megabytes_of_pictures_come_out(tmp_path: Path) -> None:
+    """Readers of safetensors take headers of 100 MB at the most."""
+    path = tmp_path / "file.safetensors"
+    rows = [{"pixels": bytes(13_000_000) + bytes([number])} for number in range(8)]
+    checkpoint.write(path, {"rows": rows}, TENSORS)
+    assert checkpoint.read(path).document == {"rows": rows}
+
+
+def test_nothing_that_grows_with_a_run_stands_in_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty candidates' pictures of 256 x 256 colour pixels would make 120 MB of it, of which 100 can be read."""
+    path = tmp_path / "file.safetensors"
+    draw = random.Random(0)  # noqa: S311
+    images = [draw.randbytes(2000) for _ in range(8)]
+    rows = [{"pixels": images[i % 8], "signs": draw.randbytes(2000), "name": f"row {i}"} for i in range(100)]
+    tensors = {f"parameters/{i}-{i}/0/dense1.weight": torch.full((i % 3, 2), float(i)) for i in range(200)}
+    monkeypatch.setattr(safetensors_file, "MAX_HEADER_BYTES", 1000)
+    checkpoint.write(path, {"rows": rows}, tensors)
+    document, found = checkpoint.read(path)
+    assert document == {"rows": rows}
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(values, tensors[name]) for name, values in found.items())
+    assert path.stat().st_size < 108 * 2000 + 40_000  # equal bytes once, and none in base64
+
+
+@pytest.mark.parametrize(("limit", "part"), [("MAX_HEADER_BYTES", "header"), ("memory_limit", "file")])
+def test_a_file_that_could_not_be_read_back_is_never_written(
+    limit: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.safetensors"
+    checkpoint.write(path, DOCUMENT, TENSORS)
+    former = path.read_bytes()
+    monkeypatch.setattr(safetensors_file, limit, 100 if limit.isupper() else lambda: 100)
+    with pytest.raises(InputError, match=rf"file.safetensors: expected a {part} of at most 100 bytes, which can be"):
+        checkpoint.write(path, DOCUMENT | {"more": 1}, TENSORS)
+    assert path.read_bytes() == former
+
+
+@pytest.mark.parametrize("engine", ["stack", "loop"])
+def test_a_run_with_large_pictures_goes_on(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step: None
+) -> None:
+    monkeypatch.setattr(safetensors_file, "MAX_HEADER_BYTES", 2000)
+    monkeypatch.setattr(weights, "MOST_HEADER_BYTES", 700)
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    labels = np.arange(60) % 3
+    data = tmp_path / "colours.npz"
+    np.savez(data, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    protocol = SMALL.replace(dataset=str(data), stem="none", train_size="all", test_size="all", epochs=1)
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    orchestrator.run(protocol, execution(engine), out=whole)
+    measured: list[bool] = []
+    trained = stages._Stages.measure_trained
+
+    def stopping(self: Any) -> None:
+        trained(self)
+        measured.append(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages._Stages, "measure_trained", stopping)
+        with pytest.raises(Interrupted):
+            orchestrator.run(protocol, execution(engine), out=folder, stop=lambda: bool(measured))
+    assert list(folder.glob("checkpoint/*"))
+    orchestrator.resume(folder)
+    assert tables_of(folder) == tables_of(whole)
+    assert (folder / "examples.parquet").read_bytes() == (whole / "examples.parquet").read_bytes()
 
 
 def test_every_changed_byte_is_seen(long: bool, tmp_path: Path, count: Callable[..., None]) -> None:

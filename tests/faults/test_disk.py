@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -98,6 +99,81 @@ def test_a_run_whose_disk_fails_goes_on_when_it_works_again(
         assert tables_of(folder) == whole
         assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
         count("disk faults handled")
+
+
+def refusing_sync(error: int, kind: Callable[[int], bool]) -> Callable[[int], None]:
+    """A system that syncs no files, or no folders."""
+
+    def fsync(descriptor: int) -> None:
+        if kind(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        CALLS["fsync"](descriptor)
+
+    return fsync
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("error", sorted({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}), ids=errno.errorcode.get)
+def test_a_file_system_that_syncs_no_folders_will_do(
+    error: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing_sync(error, stat.S_ISDIR))
+    orchestrator.run(SMALL, EXECUTION, out=tmp_path)
+    assert tables_of(tmp_path) == whole
+    count("disk faults handled")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errno.EINVAL, stat.S_ISREG),
+        (errno.ENOTSUP, stat.S_ISREG),
+        (errno.EIO, stat.S_ISDIR),
+        (errno.EROFS, stat.S_ISDIR),
+    ],
+    ids=["file EINVAL", "file ENOTSUP", "folder EIO", "folder EROFS"],
+)
+def test_any_other_refused_sync_is_an_error(
+    error: int, kind: Callable[[int], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing_sync(error, kind))
+    with pytest.raises(InputError, match=os.strerror(error)):
+        atomic_write.write_file(tmp_path / "file", [b"new"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_without_flock_will_do(
+    error: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(atomic_write.fcntl, "flock", flock)
+    orchestrator.run(SMALL, EXECUTION, out=tmp_path)
+    assert tables_of(tmp_path) == whole
+    assert not (tmp_path / atomic_write.LOCK).exists()
+
+
+@pytest.mark.faults
+def test_a_checkpoint_that_cannot_be_deleted_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    unlink = Path.unlink
+
+    def refusing(path: Path, *args: Any, **options: Any) -> None:
+        if path.match("group-*.safetensors"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refusing)
+        with pytest.raises(InputError, match=r"expected to delete it: Read-only file system.*--resume") as caught:
+            orchestrator.run(SMALL, EXECUTION, out=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert orchestrator.resume(tmp_path, execution=EXECUTION).run["status"] == "finished"
+    assert tables_of(tmp_path) == whole
 
 
 @pytest.mark.faults

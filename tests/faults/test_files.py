@@ -26,8 +26,11 @@ import torch
 from hypothesis import strategies as st
 
 from atras.analysis.summary_table import summary_lines
-from atras.data import Split, formats, load
-from atras.data.formats import IDX_FILES
+from atras.data import Split, file_contents, load
+from atras.data.cifar_file import read_cifar
+from atras.data.idx_file import IDX_FILES, read_idx
+from atras.data.npz_file import read_npz
+from atras.data.svhn_file import read_svhn
 from atras.engines import LoopEngine
 from atras.errors import InputError
 from atras.evaluation import Rows
@@ -314,7 +317,7 @@ def test_an_archive_that_declares_too_much_is_refused_unread(
 def test_compressed_idx_and_matlab_unpack_to_no_more_than_is_allowed(
     tmp_path: Path, within_mib: Any, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", MIB)
+    monkeypatch.setattr(file_contents, "MAX_UNPACKED_BYTES", MIB)
     images = tmp_path / "images.gz"
     images.write_bytes(gzip.compress(idx(ARRAYS["x_train"]) + ZEROS))
     matlab = tmp_path / "train_32x32.mat"
@@ -322,9 +325,9 @@ def test_compressed_idx_and_matlab_unpack_to_no_more_than_is_allowed(
 
     def refused() -> None:
         with pytest.raises(InputError, match="the file holds more"):
-            formats.read_idx(images, 3)
+            read_idx(images, 3)
         with pytest.raises(InputError, match="unpacks to more than"):
-            formats.read_svhn(matlab)
+            read_svhn(matlab)
 
     within_mib(refused)
     count("bombs refused", 2)
@@ -372,10 +375,10 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(tmp_path: Path, 
     (tmp_path / "loop").symlink_to("loop")
     readers: list[Callable[[Path], object]] = [
         load_config,
-        lambda path: formats.read_idx(path, 3),
-        formats.read_npz,
-        lambda path: formats.read_cifar(path, frozenset({"0" * 32}), "labels"),
-        formats.read_svhn,
+        lambda path: read_idx(path, 3),
+        read_npz,
+        lambda path: read_cifar(path, frozenset({"0" * 32}), "labels"),
+        read_svhn,
         lambda path: frames.read_frame(path, "table", missing=False),
     ]
     for name, reason in (("fifo", "no regular file"), ("zero", "no regular file"), ("loop", "symbolic links")):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from atras.engines import ENGINES, FusedEngine
 from atras.errors import InputError
+from atras.evaluation import Transfer
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
 from atras.results.results import Results
@@ -142,6 +145,141 @@ def test_only_a_lack_of_memory_counts_as_one() -> None:
     assert not any(
         out_of_memory(error) for error in (RuntimeError("shapes"), ValueError("not enough memory"), OSError())
     )
+
+
+@pytest.fixture
+def in_transfer(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Its last element says whether a transfer is under way."""
+    under_way = [False]
+    go = Transfer.run
+
+    def noted(self: Transfer, *given: Any) -> None:
+        under_way.append(True)
+        try:
+            go(self, *given)
+        finally:
+            under_way.append(False)
+
+    monkeypatch.setattr(Transfer, "run", noted)
+    return under_way
+
+
+def short_in_transfer(
+    monkeypatch: pytest.MonkeyPatch, under_way: list[bool], engine: str, site: str, error: Exception, room: int
+) -> None:
+    """An engine of more members than there is room for gets no memory in the transfer."""
+    kind = ENGINES.get(engine)
+    method = getattr(kind, site)
+
+    def allocate(self: Any, *args: Any, **options: Any) -> Any:
+        if under_way[-1] and len(self.members) > room:
+            raise error
+        return method(self, *args, **options)
+
+    monkeypatch.setattr(kind, site, allocate)
+
+
+PAIRS = PROTOCOL.replace(transfer=True, precision="fp32")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("site", "error"), [*zip(["_build", "set_parameters", "logits", "gradient"], ERRORS.values(), strict=True)]
+)
+def test_a_transfer_without_memory_goes_on_in_halves(
+    site: str,
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_transfer: list[bool],
+    count: Callable[..., None],
+) -> None:
+    expected = orchestrator.run(PAIRS, execution("fused"))
+    short_in_transfer(monkeypatch, in_transfer, "fused", site, error, 2)
+    results = orchestrator.run(PAIRS, execution("fused"), out=tmp_path)
+    assert results.run["status"] == "finished"
+    # Members lie at their natural widths: there is no padding to change, and nothing differs.
+    assert results.table.equals(expected.table)
+    assert results.transfer.equals(expected.transfer)
+    # Short with all five, with the one part in turn, and with 2 and 3 members.
+    splits = results.run["splits"]
+    assert [(split["group"], split["phase"], split["members"]) for split in splits] == [(None, "transfer", 5)] * 3
+    count("memory shortages survived", 3)
+
+
+@pytest.mark.faults
+def test_a_transfer_for_which_there_is_no_memory_loses_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_transfer: list[bool], count: Callable[..., None]
+) -> None:
+    expected = orchestrator.run(PAIRS, execution("stack"))
+    with monkeypatch.context() as patch:
+        short_in_transfer(patch, in_transfer, "stack", "logits", ERRORS["cpu"], 0)
+        with pytest.raises(
+            InputError, match=r"memory: expected room for the transfer of one member.*--resume"
+        ) as caught:
+            orchestrator.run(PAIRS, execution("stack"), out=tmp_path)
+        assert "\n" not in str(caught.value)
+        inside = orchestrator.run(PAIRS, execution("stack"))
+    assert inside.table.equals(expected.table)
+    assert inside.transfer.is_empty()
+    assert [line for line in inside.run["warnings"] if line.startswith("transfer is left out: memory: expected room")]
+    trained: list[str] = []
+    begin = ENGINES.get("stack").begin_phase
+    monkeypatch.setattr(ENGINES.get("stack"), "begin_phase", lambda *given: (trained.append(given[1]), begin(*given)))
+    results = orchestrator.resume(tmp_path)
+    assert trained == []
+    assert results.table.equals(expected.table)
+    assert results.transfer.equals(expected.transfer)
+    count("memory shortages survived", 2)
+
+
+@pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
+def test_a_transfer_stays_within_the_cap(
+    engine: str, monkeypatch: pytest.MonkeyPatch, in_transfer: list[bool], tmp_path: Path
+) -> None:
+    wide = PAIRS.replace(candidates=tuple(Candidate((width,) * 2) for width in (96, 100, 104, 108, 112)), seeds=(0, 1))
+    expected = orchestrator.run(wide, execution(engine))
+    whole = expected.run["plan"]["predicted_transfer_bytes"]
+    cap = whole // 2
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    kind, most = ENGINES.get(engine), [0]
+    build = kind._build
+
+    def noted(self: Any) -> None:
+        build(self)
+        if in_transfer[-1]:
+            alive.add(self)
+            most[0] = max(most[0], sum(len(each.members) for each in alive))
+
+    monkeypatch.setattr(kind, "_build", noted)
+    capped = orchestrator.run(wide, replace(execution(engine), memory_bytes=cap))
+    assert capped.run["plan"]["predicted_transfer_bytes"] <= cap < whole
+    assert 0 < most[0] < 10  # of ten members
+    assert capped.run["splits"] == []
+    # In float32 another grouping may turn one image of 30 or 60 at the most.
+    difference = capped.transfer["accuracy"] - expected.transfer["accuracy"]
+    assert difference.abs().max() <= 1 / 30 + 1e-6  # type: ignore[operator]
+
+
+@pytest.mark.faults
+def test_the_defences_source_is_divided_too(monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]) -> None:
+    protocol = PROTOCOL.replace(precision="fp32", seeds=(0, 1, 2), defence="copies(source=smallest)")
+    expected = orchestrator.run(protocol, execution("fused")).table
+    kind = ENGINES.get("fused")
+    epoch = kind.epoch
+
+    def allocate(self: Any, work: Any) -> Any:
+        if len(self.members) in (2, 3):  # the source's three seeds; the group has fifteen members
+            raise MemoryError
+        return epoch(self, work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "epoch", allocate)
+        assert orchestrator.run(protocol, execution("fused")).table.equals(expected)
+        patch.setattr(kind, "epoch", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(InputError, match=r"memory: expected room for the defence's source 8 one seed at a time"):
+            orchestrator.run(protocol, execution("fused"))
+    count("memory shortages survived", 2)
 
 
 def learn_at(monkeypatch: pytest.MonkeyPatch, engine: str, rates: dict[str, float]) -> None:

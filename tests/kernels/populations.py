@@ -111,3 +111,33 @@ def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: f
     for m, (ours, theirs) in enumerate(zip(all_values(found, case), all_values(defined, case), strict=True)):
         for a, b, start in zip(ours, theirs, parameters(case, m), strict=True):
             assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)
+
+
+def top_gaps(logits: Tensor) -> Tensor:
+    """[M, N], from the second-highest logit to the highest."""
+    first, second = logits.topk(2, -1).values.unbind(-1)
+    return first - second
+
+
+def assert_saturated_signs_agree(step: Any, case: Case, images: Tensor, device: torch.device | None = None) -> None:
+    """Where networks are so sure that float32 rounds the label's probability to 1, signs are those of float64.
+
+    Args:
+        step: the op with the case's parameters; its last layers are multiplied here.
+        case, device: which population it is, and where.
+        images: float32 [N, C, H, W], on the CPU.
+    """
+    definition = define(case)
+    gaps = top_gaps(definition.logits(images))
+    for m, gap in enumerate(gaps.median(1).values.tolist()):
+        *head, weight, bias = parameters(case, m)
+        for each in (step, definition):
+            each.set_parameters(m, [*head, 40 / gap * weight, 40 / gap * bias])
+    expected = definition.input_gradient(images)
+    sure = top_gaps(expected.logits) > 20  # 1 - p is less than 2**-25
+    assert sure.double().mean() > 0.5
+    found = step.input_gradient(images.to(device or "cpu"), signs=True)
+    # Rounding turns the sign of a gradient that is nearly zero: sums of float32 are off by some 1e-5 of their terms.
+    agree = (found.gradient.cpu() == expected.gradient.sign()).flatten(2).double().mean(-1)
+    assert agree[sure].mean() > 0.998
+    assert agree.mean() > 0.998

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,6 +141,69 @@ def test_the_instruction_sets_are_those_that_a_step_takes():
             Step((1, 2, 2), 2, [[1]], instructions=name)
     assert Step.best_instructions() == Step((1, 2, 2), 2, [[1]]).instructions == sets[0]
     assert ("bf16" in Step.precisions()) == (sets[0] in ("amx", "avx512_bf16"))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "maker", "there", "faster", "words"),
+    [
+        ("amx", "GenuineIntel", True, True, "AMX"),
+        ("avx512_bf16", "AuthenticAMD", True, True, "an AMD processor"),
+        ("avx512_bf16", "GenuineIntel", True, False, "half its fp32 rate"),
+        ("avx512_bf16", "CentaurHauls", True, False, "CentaurHauls"),
+        ("avx512", "AuthenticAMD", False, False, "neither AVX512-BF16 nor AMX"),
+        ("portable", "", False, False, "neither AVX512-BF16 nor AMX"),
+    ],
+)
+def test_bf16_is_the_faster_one_where_the_processor_is_good_at_it(instructions, maker, there, faster, words):
+    found = backends.bf16_on_cpu(instructions, maker)
+    assert (found.there, found.faster) == (there, faster)
+    assert words in found.reason
+
+
+def test_bf16_of_a_device_goes_by_its_kernels(monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda backend, device: "")
+    monkeypatch.setattr(backends, "instruction_sets", lambda: ["avx512_bf16", "portable", "amx_emulated"])
+    monkeypatch.setattr(backends, "vendor", lambda: "GenuineIntel")
+    assert backends.bf16(CPU) == backends.bf16_on_cpu("avx512_bf16", "GenuineIntel")
+    assert Step.precisions(CPU) == ("fp32", "bf16")  # it can be asked for
+    for capability, there in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, given=capability: given)
+        assert backends.bf16(CUDA)[:2] == (there, there)
+    monkeypatch.setattr(backends, "missing", lambda backend, device: "not built")
+    assert backends.bf16(CPU) == backends.Bf16(False, False, "not built")
+
+
+@extension
+def test_the_vendor_is_the_one_that_the_kernel_knows():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    known = {line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")}
+    if not known:
+        pytest.skip("needs /proc/cpuinfo of an x86 processor")
+    assert {backends.vendor()} == known
+    assert backends.report()["cpu"]["vendor"] == backends.vendor()
+
+
+@extension
+@pytest.mark.parametrize("maker", ["GenuineIntel", "AuthenticAMD"])
+def test_a_run_takes_and_explains_the_precision_that_the_processor_is_good_at(monkeypatch, tmp_path, maker):
+    from atras.experiment import Execution
+    from atras.running import run
+    from atras.testing import SMALL
+
+    if backends.instruction_sets()[0] != "avx512_bf16":
+        pytest.skip("needs a processor with AVX512-BF16 and no AMX")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(backends, "vendor", lambda: maker)
+    run(SMALL.replace(epochs=1, precision="auto"), Execution(device="cpu"), out=tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    reason = backends.bf16_on_cpu("avx512_bf16", maker).reason
+    precision = "fp32" if maker == "GenuineIntel" else "bf16"
+    assert (record["plan"]["precision"], record["sessions"][0]["precision"]) == (precision, precision)
+    assert record["plan"]["precision_reason"] == f"{precision}: {reason}"
+    assert record["environment"]["kernels"]["cpu"]["bf16"] == {"there": True, "faster": precision == "bf16"}
 
 
 @extension

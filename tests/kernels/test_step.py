@@ -17,6 +17,7 @@ from populations import (
     all_values,
     assert_near_the_definition,
     assert_same,
+    assert_saturated_signs_agree,
     define,
     make,
     parameters,
@@ -128,7 +129,7 @@ def test_signs_are_those_of_the_gradient(case):
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
-def test_input_gradient_is_the_slope_of_the_loss(case):
+def test_input_gradient_is_the_slope_of_the_log_odds(case):
     images, labels, _ = work(case, torch.float32)
     images = images.clamp(0.01, 0.99)
     step = make(case)
@@ -136,13 +137,21 @@ def test_input_gradient_is_the_slope_of_the_loss(case):
     direction = gradient / gradient.flatten(2).norm(dim=2)[..., None, None, None]
 
     def losses(distance):
-        z = step.logits((images + distance * direction).contiguous()).double().log_softmax(-1)
-        return -z[:, torch.arange(len(labels)), labels].sum(1)
+        z = step.logits((images + distance * direction).contiguous()).double()
+        own = labels[:, None].expand(len(z), -1, 1)
+        return (z.scatter(2, own, -torch.inf).logsumexp(2) - z.gather(2, own)[..., 0]).sum(1)
 
     slope = (losses(1e-3) - losses(-1e-3)) / 2e-3
     expected = (gradient.double() * direction.double()).flatten(1).sum(1)
     # Central differences over 2e-3: rounding of float32 logits, and kinks of relu and of the pools that lie between.
     assert_close(slope, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("instructions", ["", *OTHERS])
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_signs_of_saturated_networks_are_those_of_float64(case, instructions):
+    images, _, _ = work(case, torch.float32)
+    assert_saturated_signs_agree(make(case, instructions=instructions), case, images)
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)

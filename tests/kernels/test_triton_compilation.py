@@ -43,7 +43,14 @@ KERNELS = {
         "loss",
         "cross_entropy_kernel",
         LOSS,
-        {"COUNTED": True, "PREDICTED": False, "MEAN": True, "BLOCK_B": 128, "BLOCK_Y": 16},
+        {"COUNTED": True, "PREDICTED": False, "ODDS": False, "BLOCK_B": 128, "BLOCK_Y": 16},
+        "OPTIONS",
+    ),
+    "log-odds": (
+        "loss",
+        "cross_entropy_kernel",
+        LOSS,
+        {"COUNTED": False, "PREDICTED": True, "ODDS": True, "BLOCK_B": 128, "BLOCK_Y": 16},
         "OPTIONS",
     ),
     "gather": (

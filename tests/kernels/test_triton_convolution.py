@@ -291,7 +291,7 @@ def launches(monkeypatch, layer, precision, capability):
 
     for name in ("forward_kernel", "input_gradient_kernel", "weight_gradient_kernel", "reduce_kernel"):
         monkeypatch.setattr(gpu_convolution, name, Recorded(getattr(gpu_convolution, name)))
-    monkeypatch.setattr(gpu_convolution, "_has_warp_groups", lambda device: capability >= 90)
+    monkeypatch.setattr(gpu_convolution, "_capability", lambda device: capability // 10)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     images = [] if layer.index == 0 else [40]
     x = torch.empty(*images, 128, layer.channels, layer.height, layer.width, dtype=dtype, device="meta")

@@ -194,26 +194,30 @@ class Loss(NamedTuple):
     gradients: Tensor
 
 
-def loss_of(logits, labels, *, classes, mean=True, stored=0):
+def loss_of(logits, labels, *, classes, odds=False, stored=0):
     """A launch over logits [M, B, at least Y] and labels [M, B], [B] or None."""
     members, rows = logits.shape[:2]
     losses = torch.full((members,), torch.nan, dtype=torch.float64, device=logits.device)
     correct = torch.full((members,), -1, device=logits.device)
     gradients = torch.full((members, rows, stored or classes), torch.nan, device=logits.device)
-    gpu_loss.launch(logits, labels, losses, correct, gradients, classes=classes, mean=mean)
+    gpu_loss.launch(logits, labels, losses, correct, gradients, classes=classes, odds=odds)
     return Loss(losses.cpu(), correct.cpu(), gradients.cpu())
 
 
-def loss_defined(logits, labels, mean=True):
+def loss_defined(logits, labels, odds=False):
     """The same by torch's own in float64."""
     logits = logits.cpu().double().requires_grad_()
-    labels = labels.expand(logits.shape[:2])
-    reduction = "mean" if mean else "sum"
-    losses = torch.stack(
-        [F.cross_entropy(z, y, reduction=reduction) for z, y in zip(logits, labels.cpu(), strict=True)]
-    )
-    (gradients,) = torch.autograd.grad(losses.sum(), logits)
-    return Loss(losses.detach(), (logits.argmax(-1) == labels.cpu()).sum(1), gradients)
+    labels = labels.cpu().expand(logits.shape[:2])
+    if odds:
+        own = labels[..., None]
+        objective = (logits.scatter(2, own, -torch.inf).logsumexp(2) - logits.gather(2, own)[..., 0]).sum(1)
+        losses = torch.zeros(len(logits), dtype=torch.float64)
+    else:
+        losses = objective = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, labels, strict=True)])
+    (gradients,) = torch.autograd.grad(objective.sum(), logits)
+    if logits.shape[2] == 1:  # whose odds nothing changes
+        gradients = torch.zeros_like(gradients)
+    return Loss(losses.detach(), (logits.argmax(-1) == labels).sum(1), gradients)
 
 
 def assert_losses_agree(found, expected):
@@ -221,6 +225,15 @@ def assert_losses_agree(found, expected):
     assert_close(found.losses, expected.losses, rtol=2e-6, atol=1e-6)
     assert_close(found.correct, expected.correct)
     assert_close(found.gradients.double(), expected.gradients, rtol=1e-5, atol=1e-7)
+    assert_nothing_rounds_away(found.gradients)
+
+
+def assert_nothing_rounds_away(gradients):
+    """Where a class has a gradient the label's balances it: p - 1 would be 0 where p rounds to 1."""
+    others = gradients.double().clamp(min=0).sum(2)
+    assert_close(
+        gradients.double().clamp(max=0).sum(2), -others, rtol=1e-5, atol=1e-37
+    )  # as above, and subnormal numbers
 
 
 def logits_and_labels(members, rows, classes, device):
@@ -231,16 +244,16 @@ def logits_and_labels(members, rows, classes, device):
     return logits.to(device), torch.randint(0, classes, (members, rows), generator=draw).to(device)
 
 
-@pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])
+@pytest.mark.parametrize("odds", [False, True], ids=["cross-entropy", "log-odds"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 10), (5, 7), (3, 16), (33, 17), (2, 1024), (600, 3)], ids=str)
-def test_the_loss_is_torchs_own(device, shape, mean):
+def test_the_loss_is_torchs_own(device, shape, odds):
     logits, labels = logits_and_labels(3, *shape, device)
-    own = loss_of(logits, labels, classes=shape[1], mean=mean)
-    assert_losses_agree(own, loss_defined(logits, labels, mean))
-    shared = loss_of(logits, labels[1], classes=shape[1], mean=mean)
-    assert_losses_agree(shared, loss_defined(logits, labels[1], mean))
-    predicted = loss_of(logits, None, classes=shape[1], mean=mean)
-    assert_losses_agree(predicted, loss_defined(logits, logits.argmax(-1), mean))
+    own = loss_of(logits, labels, classes=shape[1], odds=odds)
+    assert_losses_agree(own, loss_defined(logits, labels, odds))
+    shared = loss_of(logits, labels[1], classes=shape[1], odds=odds)
+    assert_losses_agree(shared, loss_defined(logits, labels[1], odds))
+    predicted = loss_of(logits, None, classes=shape[1], odds=odds)
+    assert_losses_agree(predicted, loss_defined(logits, logits.argmax(-1), odds))
 
 
 def test_what_lies_past_the_classes_is_neither_read_nor_left(device):

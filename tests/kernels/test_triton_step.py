@@ -15,7 +15,18 @@ import torch
 from atras.kernels import Step, backends
 from atras.kernels.step import gpu_layout
 from atras.testing import assert_close, make_step_inputs
-from populations import Case, all_values, assert_near_the_definition, assert_same, define, make, plan, train, work
+from populations import (
+    Case,
+    all_values,
+    assert_near_the_definition,
+    assert_same,
+    assert_saturated_signs_agree,
+    define,
+    make,
+    plan,
+    train,
+    work,
+)
 
 pytest.importorskip("triton")
 
@@ -110,6 +121,13 @@ def test_evaluates_as_defined(case, device):
     signs, _, *counts = step.input_gradient(images.to(device), signs=True, direction=-1)
     assert_same(signs, -found.sign().to(torch.int8))
     assert_same(counts, (zero, nan))
+
+
+@pytest.mark.parametrize("case", [DENSE[0], DENSE[3], STEMS[0]], ids=str)
+def test_signs_of_saturated_networks_are_those_of_float64(case, device):
+    images, _, _ = work(case, torch.float32)
+    images = images[: 4 if case.stem != "none" else IMAGES]
+    assert_saturated_signs_agree(make(case, device=device), case, images, device)
 
 
 def test_evaluation_goes_on_past_a_chunk(device):

@@ -14,6 +14,7 @@ import torch
 from atras.engines import StackEngine
 from atras.errors import InputError
 from atras.experiment import Protocol
+from atras.kernels.backends import Bf16
 from atras.networks import PAPER_CANDIDATES, Candidate, Network, Spec, members_of, widest, with_depth
 from atras.planning import (
     Group,
@@ -23,6 +24,7 @@ from atras.planning import (
     choose_engine,
     forward_flops,
     make_groups,
+    precision_reason,
     predict,
     reason_for,
     training_flops,
@@ -35,7 +37,8 @@ CPU = Machine("cpu", 2**34)
 
 
 def plan(protocol: Protocol, spec: Spec = DIGITS, engine: str = "stack", machine: Machine = CPU) -> tuple[Group, ...]:
-    return make_groups(protocol, spec, 5000, 5000, engine, machine)
+    definite = protocol.replace(precision="fp32") if protocol.precision == "auto" else protocol
+    return make_groups(definite, spec, 5000, 5000, engine, machine)
 
 
 @pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
@@ -49,6 +52,13 @@ def test_every_member_is_planned_once_and_each_group_has_one_depth(engine: str, 
     assert all(one_depth) or engine == "fused"
     assert all(group.predicted_bytes <= machine.memory_bytes for group in groups)
     assert groups == plan(protocol, engine=engine, machine=machine)
+
+
+@pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
+def test_no_group_is_over_the_cap_whichever_members_come_last(engine: str) -> None:
+    protocol, machine = Protocol(seeds=(0, 1, 2, 3, 4)), Machine("cpu", 24 * 2**20, threads=2)
+    groups = plan(protocol, engine=engine, machine=machine)
+    assert max(group.predicted_bytes for group in groups) <= machine.memory_bytes
 
 
 def test_width_groups_cost_least_of_all_cuts() -> None:
@@ -97,9 +107,12 @@ def test_a_smaller_memory_makes_more_groups_and_an_impossible_one_is_refused() -
         plan(Protocol(), MNIST, machine=Machine("cpu", 2**24))
 
 
-FUSED, FUSED_BF16 = Machine("cpu", 2**34), Machine("cpu", 2**34, bf16=True)
+FUSED, FUSED_BF16 = Machine("cpu", 2**34), Machine("cpu", 2**34, bf16=Bf16(True, True, "AMX"))
 PLAIN, CUDA = Machine("cpu", 2**34, fused="not built"), Machine("cuda", 2**34, fused="no triton")
-GPU, OLD_GPU = Machine("cuda", 2**36, bf16=True), Machine("cuda", 2**36)
+FUSED = replace(FUSED, bf16=Bf16(False, False, "it has neither AVX512-BF16 nor AMX"))
+SLOW_BF16 = Machine("cpu", 2**34, bf16=Bf16(True, False, "this processor multiplies bf16 at half its fp32 rate"))
+GPU = Machine("cuda", 2**36, bf16=Bf16(True, True, "a GPU of capability 8.0 or more"))
+OLD_GPU = Machine("cuda", 2**36, bf16=Bf16(False, False, "this GPU's capability is below 8.0"))
 SLOW = Machine("cpu", 2**34, fused_slow="without AVX2 it is slow")
 
 
@@ -109,6 +122,9 @@ SLOW = Machine("cpu", 2**34, fused_slow="without AVX2 it is slow")
         (("auto", "auto"), MNIST, FUSED, ("fused", "fp32")),
         (("auto", "auto"), MNIST, FUSED_BF16, ("fused", "bf16")),
         (("auto", "fp32"), DIGITS, FUSED_BF16, ("fused", "fp32")),
+        (("auto", "auto"), MNIST, SLOW_BF16, ("fused", "fp32")),
+        (("fused", "auto"), DIGITS, SLOW_BF16, ("fused", "fp32")),
+        (("auto", "bf16"), MNIST, SLOW_BF16, ("fused", "bf16")),
         (("auto", "fp64"), DIGITS, FUSED_BF16, ("stack", "fp64")),
         (("auto", "fp64"), MNIST, FUSED_BF16, ("loop", "fp64")),
         (("auto", "auto"), MNIST, PLAIN, ("loop", "fp32")),
@@ -141,6 +157,28 @@ def test_why_fused_is_not_taken_stands_in_the_plan_and_its_text() -> None:
         assert reason_for("stack", "stack", machine) == ""
     assert reason_for("auto", "fused", FUSED) == reason_for("auto", "loop", FUSED) == ""
     assert len(Plan("cpu", "fused", "fp32", groups).lines()) == len(made.lines()) - 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "machine", "reason"),
+    [
+        ("auto", ("fused", "bf16"), FUSED_BF16, "bf16: AMX"),
+        ("auto", ("fused", "fp32"), SLOW_BF16, "fp32: this processor multiplies bf16 at half its fp32 rate"),
+        ("auto", ("fused", "fp32"), FUSED, "fp32: it has neither AVX512-BF16 nor AMX"),
+        ("auto", ("stack", "fp32"), FUSED_BF16, "fp32: engine stack computes in fp32 or fp64"),
+        ("bf16", ("fused", "bf16"), SLOW_BF16,
+         "bf16, as asked for, though this processor multiplies bf16 at half its fp32 rate"),
+        ("bf16", ("fused", "bf16"), FUSED_BF16, ""),
+        ("fp32", ("fused", "fp32"), FUSED_BF16, ""),
+    ],
+)  # fmt: skip
+def test_why_a_precision_is_taken_stands_in_the_plan_and_its_text(
+    asked: str, chosen: tuple[str, str], machine: Machine, reason: str
+) -> None:
+    assert precision_reason(asked, *chosen, machine) == reason
+    made = Plan("cpu", *chosen, plan(Protocol(), engine=chosen[0]), precision_reason=reason)
+    assert made.lines()[1:-2][: bool(reason)] == [reason][: bool(reason)]
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict())), Protocol()) == made
 
 
 @pytest.mark.parametrize(
@@ -255,6 +293,8 @@ def test_a_printed_plan_fits_80_columns() -> None:
         {"predicted_bytes": 1e9},
         {"predicted_seconds": "soon"},
         {"engine": "fast"},
+        {"precision": "auto"},
+        {"precision": "bf16"},
         {"members": []},
         {"members": [["8", "0"]]},
         {"members": [["8", 0], ["8-8", 0]]},

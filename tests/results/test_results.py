@@ -105,7 +105,9 @@ def test_repr_is_one_short_line_with_the_counts() -> None:
 
 def test_repr_names_the_folder(tmp_path: Path) -> None:
     Writer(tmp_path, run_info())
-    assert repr(read(tmp_path)) == f"Results('digits', running: no members yet, directory={str(tmp_path)!r})"
+    assert repr(read(tmp_path)) == (
+        f"Results('digits', running: no members yet; 6 of 6 members are missing, directory={str(tmp_path)!r})"
+    )
 
 
 @pytest.mark.parametrize(

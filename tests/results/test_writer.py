@@ -16,6 +16,7 @@ import pytest
 
 from atras.errors import InputError
 from atras.experiment import Protocol
+from atras.results import frames, results
 from atras.results.frames import wilson
 from atras.results.results import read
 from atras.results.schemas import OPTIONAL, SCHEMAS
@@ -258,3 +259,29 @@ def test_a_protocol_fits_into_run_info(tmp_path: Path) -> None:
     protocol = Protocol(seeds=(0, 2))
     Writer(tmp_path, run_info() | {"protocol": protocol.to_dict(), "protocol_hash": protocol.hash})
     assert read(tmp_path).run["protocol"] == protocol.to_dict()
+
+
+def test_a_file_of_a_run_that_could_not_be_read_back_is_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(tmp_path, run_info())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix}
+    rows = Rows(table=[table_row(name) for name in NAMES])
+    for module, limit in ((frames, "MAX_ROWS"), (frames, "MAX_PARQUET_BYTES"), (results, "MAX_JSON_BYTES")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, limit, 2)
+            with pytest.raises(InputError, match=r"expected at most 2 (rows|bytes), which can be read back"):
+                writer.update({}) if module is results else writer.append(rows)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix} == before
+    writer.close()
+
+
+@pytest.mark.parametrize(("changes", "frame"), [({"epochs": 10**7}, "history"), ({"transfer": True}, "transfer")])
+def test_a_run_whose_frames_could_not_be_read_back_is_refused_at_its_start(
+    changes: dict[str, Any], frame: str, tmp_path: Path
+) -> None:
+    info = run_info(names=tuple(map(str, range(1, 2001))), seeds=(0, 1))
+    info["protocol"] |= changes
+    with pytest.raises(InputError, match=rf"{frame}: expected at most 10000000 rows.*split the candidates or seeds"):
+        Writer(tmp_path / "run", info)
+    assert not (tmp_path / "run").exists()

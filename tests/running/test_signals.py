@@ -22,7 +22,9 @@ from atras.training import stages
 ROOT = Path(program.__file__).parents[2]
 OPTIONS = ["--hidden", "8", "--hidden", "6,8", "--train-size", "60", "--test-size", "30", "--epochs", "2"]
 OPTIONS += ["--batch-size", "16", "--engine", "fused", "--device", "cpu", "--quiet"]
-STATUSES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+STATUSES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129} | {
+    name: 128 + getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,19 @@ def test_a_second_signal_ends_the_process_there_and_then(monkeypatch: pytest.Mon
         os.kill(os.getpid(), signal.SIGTERM)
     assert ended == [143]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_queues_warnings_are_never_the_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(signals.os, "_exit", ended.append)
+    with signals.Signals() as found:
+        assert not found.stop()
+        # The system sends SIGXCPU every second, and a queue SIGTERM after its warning.
+        for name in ("SIGXCPU", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGXCPU"):
+            os.kill(os.getpid(), getattr(signal, name))
+        assert (found.stop(), ended, found.status) == (True, [], 128 + signal.SIGXCPU)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == [143]
 
 
 def test_what_the_parent_ignores_stays_ignored() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import atras
+from atras.engines import has_bf16
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
+from atras.kernels import backends
 from atras.running import orchestrator
 from atras.search import resume, search
 from atras.storage import atomic_write
@@ -43,6 +47,30 @@ def test_a_round_that_was_gone_on_with_by_hand_is_taken_as_it_is(
     assert orchestrator.resume(stopped / "round-2").run["status"] == "finished"
     resume(stopped)
     assert (stopped / "search.json").read_text() == (found[1] / "search.json").read_text()
+
+
+def test_what_is_left_of_a_search_may_train_in_another_precision(stopped: Path) -> None:
+    record = json.loads((stopped / "search.json").read_text())
+    with pytest.raises(InputError, match="expected the recorded protocol, got another precision"):
+        resume(stopped, PROTOCOL.replace(precision="fp64"))
+    resume(stopped, PROTOCOL.replace(precision="fp32"))
+    content = json.loads((stopped / "search.json").read_text())
+    assert (content["status"], content["protocol"]) == ("finished", record["protocol"])
+    asked = [atras.read(stopped / f"round-{number}").run["protocol"]["precision"] for number in range(1, 5)]
+    assert asked == ["auto", "fp32", "fp32", "fp32"]
+
+
+@pytest.mark.skipif(not has_bf16(), reason="no bf16 in this processor")
+def test_a_search_in_bf16_goes_on_where_there_is_no_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, execution = PROTOCOL.replace(precision="bf16"), Execution(device="cpu", engine="fused")
+    asked = itertools.count()
+    with pytest.raises(Interrupted):
+        search(protocol, execution, 80, tmp_path, stop=lambda: next(asked) > 2)
+    lacking = backends.Bf16(False, False, "this processor has neither AVX512-BF16 nor AMX")
+    monkeypatch.setattr(backends, "bf16_on_cpu", lambda *_: lacking)
+    results = resume(tmp_path)
+    assert results.metrics["precision"].unique().to_list() == ["fp32"]
+    assert json.loads((tmp_path / "search.json").read_text())["status"] == "finished"
 
 
 def test_a_finished_round_that_lost_its_table_is_refused(found: tuple[atras.Results, Path], tmp_path: Path) -> None:
@@ -150,17 +178,36 @@ def test_other_held_out_images_are_refused_and_lost_ones_made_anew(
 
 def test_other_data_under_the_same_name_are_refused(stopped: Path) -> None:
     change(stopped, data={"x_train": "0"})
-    with pytest.raises(InputError, match="digits: expected the data that the search began with, found others"):
+    with pytest.raises(InputError, match=r"digits: expected the data that the run began with, .*found others in"):
         resume(stopped)
 
 
-def test_a_round_of_a_search_that_was_moved_is_refused(stopped: Path, tmp_path: Path) -> None:
+def test_a_search_that_was_moved_goes_on_in_the_midst_of_a_round(
+    stopped: Path, found: tuple[atras.Results, Path], tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         resume(stopped, stop=lambda: True)
+    (round_,) = stopped.glob("round-2")
+    assert json.loads((round_ / "run.json").read_text())["status"] == "interrupted"
     there = stopped.rename(tmp_path / "there")
-    with pytest.raises(InputError, match=r"another dataset .* is no round of this search, or the search was moved"):
-        resume(there)
-    resume(there.rename(stopped))
+    assert resume(there).table.equals(found[0].table)
+
+
+def test_a_search_on_a_file_goes_on_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    (home / "d").mkdir(parents=True)
+    away.mkdir()
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 3
+    np.savez(home / "d" / "m.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    protocol = PROTOCOL.replace(dataset="d/m.npz", train_size="all", test_size="all", epochs=4, adversarial_epochs=0)
+    monkeypatch.chdir(home)
+    for budget in (24, 48):  # of one round, and of two
+        with pytest.raises(Interrupted):
+            search(protocol, CPU, budget, f"out-{budget}", stop=lambda: True)
+        monkeypatch.chdir(away)
+        assert resume(home / f"out-{budget}").run["status"] == "finished"
+        monkeypatch.chdir(home)
 
 
 @pytest.mark.parametrize("start", [resume, lambda folder: search(PROTOCOL, CPU, 80, folder.parent / "new")])

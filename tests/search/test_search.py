@@ -41,6 +41,20 @@ def test_each_round_is_a_run_of_the_better_half(found: tuple[atras.Results, Path
     assert summary["spent"] == sum(part.cost for part in plan_rounds(PROTOCOL, 80))
 
 
+def test_images_with_their_channels_first_keep_them_in_every_round(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    images = {f"x_{part}": rng.integers(0, 256, (60, 13, 8, 8), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **images, y_train=labels, y_test=labels)
+    protocol = PROTOCOL.replace(
+        dataset=tmp_path / "mine.npz", channels="first", stem="none", train_size="all", test_size="all", epochs=4,
+        adversarial_epochs=4, candidates=SPACE[:4],
+    )  # fmt: skip
+    search(protocol, CPU, 36, tmp_path / "out")
+    rounds = sorted((tmp_path / "out").glob("round-*"))
+    assert len(rounds) > 1
+    assert {tuple(atras.read(folder).run["data"]["image_shape"]) for folder in rounds} == {(13, 8, 8)}
+
+
 def test_selection_never_sees_the_test_images(found: tuple[atras.Results, Path]) -> None:
     results, folder = found
     data, parts = load("digits", train_size=200, test_size=100), np.load(folder / "selection.npz")

@@ -43,6 +43,20 @@ def test_networks_come_back_as_they_were_kept(tmp_path: Path) -> None:
     assert not weights.Networks(None, SPEC, "hash").wanted
 
 
+def test_networks_too_many_for_one_header_are_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "MOST_HEADER_BYTES", 700)
+    kept = weights.Networks(tmp_path, SPEC, "hash")
+    kept.put("trained", MEMBERS, None, NETWORKS)
+    assert len(list((tmp_path / "weights").iterdir())) == 2
+    for member, expected in NETWORKS.items():
+        found = kept.get("trained", member)
+        assert all(torch.equal(values, expected[name]) for name, values in found.items())
+    kept.forget_others([MEMBERS])
+    assert len(list((tmp_path / "weights").iterdir())) == 2
+    kept.forget_others([])
+    assert not list((tmp_path / "weights").iterdir())
+
+
 def test_a_damaged_file_of_networks_is_named(tmp_path: Path) -> None:
     kept = weights.Networks(tmp_path, SPEC, "hash")
     kept.put("trained", MEMBERS, None, NETWORKS)

@@ -56,6 +56,7 @@ class Conv(Layer):
     kind = "conv"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("filters", "kernel", "stride"):
             whole(name, getattr(self, name), 1, MAX_UNITS)
         whole("pool", self.pool, 0, MAX_UNITS)

@@ -33,6 +33,7 @@ class Dense(Layer):
     kind = "dense"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole("units", self.units, 1, MAX_UNITS)
 
     def __str__(self) -> str:

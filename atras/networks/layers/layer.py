@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from abc import ABC, abstractmethod
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
+from atras.checks import plain
 from atras.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     """Names the layer's parameters, numbered: `conv1.weight`."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
 
     @abstractmethod
     def __str__(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.analysis import attack_distances
 from atras.registry import name_of
-from atras.report.charts import Chart, Point, Series, bootstrap_mean, categories, linear, number
+from atras.report.charts import Chart, Point, Series, Table, bootstrap_mean, categories, linear, number
 from atras.report.section import Section
 from atras.results import Results
 
@@ -27,12 +28,29 @@ def attacks(results: Results) -> Section:
     spellings = sorted(metrics["label"].unique(maintain_order=True), key=lambda attack: name_of(attack) == "worst")
     if len(spellings) < 2:
         missing = "One attack was evaluated: run with --attack fgsm --attack pgd to see the worst case over several."
-        return Section("attacks", title, (missing,))
+        return Section("attacks", title, (missing,), tables=_distance_tables(results))
     text = (
         "Worst: an image counts as correct only where no attack of the run, made on the network itself, turns it with "
         "a change of at most the run's epsilon."
     )
-    return Section("attacks", title, (text,), (_chart(metrics, spellings),))
+    return Section("attacks", title, (text,), (_chart(metrics, spellings),), _distance_tables(results))
+
+
+def _distance_tables(results: Results) -> tuple[Table, ...]:
+    """The distances of the adversarial images, with the number of images that they are of; none of older rows."""
+    frame = _labelled(attack_distances(results), results.run["protocol"].get("epsilon"))
+    rows = tuple(
+        (
+            row["label"],
+            "before defence" if row["phase"] == "trained" else "after defence",
+            f"{row['attacked']} of {row['n']}",
+            *(number(row[figure]) for figure in ("median_l2", "mean_l2", "median_linf", "mean_linf")),
+        )
+        for row in frame.iter_rows(named=True)
+    )
+    columns = ("attack", "network", "images", "median l2", "mean l2", "median linf", "mean linf")
+    title = "Distance of adversarial images that the network classified correctly before"
+    return (Table(title, columns, rows),) if rows else ()
 
 
 def _labelled(metrics: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:

@@ -28,7 +28,11 @@ def pictures(results: Results) -> Section:
     """
     shown = galleries(results)
     if not shown:
-        return Section("pictures", "Pictures", ("No pictures: no network of the first seed trained.",))
+        return Section(
+            "pictures",
+            "Pictures",
+            ("No pictures: no network of the first seed trained, or the images are too large for so many candidates.",),
+        )
     text = (
         "The first test images, attacked on the smallest, the middle and the largest network: the image, the direction "
         "in which FGSM moves each pixel (black down, white up), and the sum of both at the run's epsilon."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from atras.errors import Interrupted
-from atras.running.divided import free_memory, out_of_memory
+from atras.evaluation import Rows
+from atras.running.divided import shortage
 from atras.running.task import GroupTask, Surroundings
 
 from .executor import Executor, Outcome
@@ -29,12 +30,6 @@ def compute(task: GroupTask, place: Surroundings) -> Outcome:
     Raises:
         Interrupted, InputError: as `Executor.map`.
     """
-    try:
-        return Outcome(task, task.run(place))
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-    # Out of the handler: it holds what the group had allocated.
-    free_memory()
-    return Outcome(task, None, reason)
+    done: list[Rows] = []
+    reason = shortage(lambda: done.append(task.run(place)))
+    return Outcome(task, done[0] if done else None, reason)

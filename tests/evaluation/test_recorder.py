@@ -1,0 +1,23 @@
+"""Rows of the examples: how many pictures a run keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from atras.evaluation import examples_kept
+
+
+@pytest.mark.parametrize(
+    ("candidates", "shape", "images"),
+    [
+        (40, (1, 28, 28), 8),
+        (42, (3, 256, 256), 8),
+        (43, (3, 256, 256), 7),
+        (341, (3, 256, 256), 1),
+        (342, (3, 256, 256), 0),
+    ],
+)
+def test_all_pictures_of_a_run_stay_below_a_quarter_of_a_gibibyte(
+    candidates: int, shape: tuple[int, int, int], images: int
+) -> None:
+    assert examples_kept(candidates, shape) == images
