@@ -45,6 +45,14 @@ class Member(NamedTuple):
     seed_row: int
 
 
+class Ascent(NamedTuple):
+    """Steps up the sign of the loss gradient, within epsilon of the image; pixels are of [0, 1]."""
+
+    epsilon: float
+    steps: int
+    step_size: float
+
+
 @dataclass(frozen=True)
 class Task:
     """The task of every contestant: its networks, images and device."""
@@ -176,6 +184,18 @@ class LoopChannelsLast(Loop):
 
 class LoopBf16(LoopChannelsLast):
     precision = "bf16"
+
+
+def pgd(network: nn.Module, images: Tensor, labels: Tensor, start: Tensor, attack: Ascent) -> Tensor:
+    """PGD's adversarial images [B, C, H, W], in the memory format of the images, from images that are moved by `start`
+    (the same shape). The network's parameters ask for no gradients."""
+    lowest, highest = (images - attack.epsilon).clamp_(min=0.0), (images + attack.epsilon).clamp_(max=1.0)
+    x = torch.clamp(images + start, lowest, highest)
+    for _ in range(attack.steps):
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(network(x), labels, reduction="sum"), x)
+        x = torch.clamp(x.detach() + attack.step_size * gradient.sign(), lowest, highest)
+    return x
 
 
 class LoopCompiled(Loop):

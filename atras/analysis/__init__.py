@@ -7,13 +7,23 @@ from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .provenance import notices, other_test_images, require_whole
-from .statistics import bootstrap_mean, compare_depths, holm, pareto, ranking, sign_flip_test
+from .statistics import (
+    RANK_BY,
+    bootstrap_mean,
+    compare_depths,
+    holm,
+    independent_images,
+    pareto,
+    ranking,
+    sign_flip_test,
+)
 from .step_timing import measure_steps, measured_steps
 from .summary_table import summary_lines
 
 __all__ = [
     "EXPORT_FORMATS",
     "PAPER_NAMES",
+    "RANK_BY",
     "Claim",
     "Format",
     "PaperName",
@@ -29,6 +39,7 @@ __all__ = [
     "export",
     "export_pareto",
     "holm",
+    "independent_images",
     "load",
     "measure_steps",
     "measured_steps",

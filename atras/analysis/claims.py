@@ -229,7 +229,8 @@ def _transfers(results: Results) -> Claim:
 
 
 def transfer_effects(results: Results) -> pl.DataFrame:
-    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models.
+    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models,
+    over members that trained.
 
     Returns:
         Columns source, target, seed, larger (whether the target has more parameters), loss (clean accuracy less
@@ -243,6 +244,12 @@ def transfer_effects(results: Results) -> pl.DataFrame:
         names = {"hidden_layers": f"{side}_hidden_layers", "parameters": f"{side}_parameters"}
         rows = rows.join(sizes.rename(names), on=f"{side}_hidden_layers")
     keys = ["target_hidden_layers", "seed", "attack", "epsilon", "label_source"]
+    # A dead network's own attack turns nothing, and its images are no attack on others.
+    trained = results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed")
+    for side in ("source", "target"):
+        rows = rows.join(
+            trained, left_on=[f"{side}_hidden_layers", "seed"], right_on=["hidden_layers", "seed"], how="semi"
+        )
     own = rows.filter(pl.col("source_hidden_layers") == pl.col("target_hidden_layers"))
     rows = rows.join(own.select(*keys, own_loss="loss"), on=keys, nulls_equal=True)
     difference = pl.col("target_parameters") - pl.col("source_parameters")

@@ -88,18 +88,19 @@ def first_seed(results: Results, candidate: Candidate) -> int:
     return int((trained if len(trained) else rows)["seed"][0])
 
 
-def best_robust(results: Results, *, partial: bool = False) -> Candidate:
+def best_robust(results: Results, *, rank_by: str = "accuracy", partial: bool = False) -> Candidate:
     """The candidate with the highest mean robust accuracy over seeds; among equals the one of fewest parameters.
 
     Args:
         results: a run.
+        rank_by: as in `robust_column`.
         partial: also of a run that is not finished, of what is there.
 
     Raises:
-        InputError: if the run has no members yet, or groups are missing and `partial` is not set.
+        InputError: if the run has no members yet or none that trained, or groups are missing and `partial` is not set.
     """
     require_whole(results, partial)
-    return Candidate.parse(_first(results)["hidden_layers"])
+    return Candidate.parse(_first(results, rank_by)["hidden_layers"])
 
 
 def export_pareto(
@@ -109,16 +110,19 @@ def export_pareto(
     seed: int | None = None,
     phase: str = "defended",
     file_format: Format,
+    rank_by: str = "accuracy",
     partial: bool = False,
 ) -> list[Path]:
     """Write every network on the front of parameters against robust accuracy into a folder, as `<hidden>.<format>`.
+
+    The arguments are those of `export` and of `best_robust`.
 
     Raises:
         InputError: as `export` and `best_robust`.
     """
     require_whole(results, partial)
-    _first(results)
-    names = pareto(results)["hidden_layers"].to_list()
+    _first(results, rank_by)
+    names = pareto(results, rank_by=rank_by)["hidden_layers"].to_list()
     return [
         export(
             results,
@@ -161,11 +165,16 @@ def load(path: str | Path) -> nn.Module:
     return module
 
 
-def _first(results: Results) -> dict[str, Any]:
-    ranked = ranking(results)
+def _first(results: Results, rank_by: str) -> dict[str, Any]:
+    ranked = ranking(results, rank_by=rank_by)
     if not len(ranked):
         raise InputError("results: expected a run with members, found none yet; wait for its first group")
-    return ranked.row(0, named=True)
+    first = ranked.row(0, named=True)
+    if not first["trained"]:
+        raise InputError(
+            "results: expected a candidate that trained, found none that is not dead or diverged; name one by --hidden"
+        )
+    return first
 
 
 def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str) -> dict[str, str]:

@@ -10,8 +10,13 @@ import numpy as np
 import polars as pl
 from scipy import special
 
+from atras.checks import one_of
 from atras.errors import InputError
+from atras.evaluation import BALANCED
 from atras.results import Results, wilson
+
+RANK_BY = ("accuracy", "balanced")
+"""What candidates may be ranked by: the robust accuracy, or its mean over classes."""
 
 EXACT = 14
 """Most differences whose sign patterns are all counted (16,384); past it they are drawn."""
@@ -124,35 +129,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def robust_column(results: Results) -> str:
-    """The table's most honest column: the worst case over attacks, or the white-box accuracy where that is missing."""
+def robust_column(results: Results, rank_by: str = "accuracy") -> str:
+    """The table's most honest column: the worst case over attacks, or the white-box accuracy where that is missing.
+
+    Args:
+        results: a run.
+        rank_by: `accuracy`, or `balanced` for the mean over classes.
+
+    Raises:
+        InputError: if `rank_by` is something else.
+    """
+    one_of("rank_by", rank_by, RANK_BY)
     worst = "worst_case_accuracy_after"
-    return worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
+    column = worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
+    return column if rank_by == "accuracy" else BALANCED[column]
 
 
-def ranking(results: Results, column: str | None = None) -> pl.DataFrame:
+def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
     """Candidates from best to worst, with ties where their intervals overlap.
 
-    A figure is the mean over seeds. A dead member counts with the accuracy it has, a diverged one as 0: it left no
-    network. The interval is the wider of two at either end: the bootstrap over seeds, and Wilson's over test images.
-    `rank_low` is one more than the candidates whose whole interval lies above; `rank_high` leaves out those whose
-    whole interval lies below.
+    A figure is the mean over seeds. A member that is dead or diverged counts 0: it left no network that tells classes
+    apart, and the accuracy of a dead one is only the share of a class. The interval is the wider of two at either end:
+    the bootstrap over seeds, and Wilson's over test images. `rank_low` is one more than the candidates whose whole
+    interval lies above; `rank_high` leaves out those whose whole interval lies below.
 
     Args:
         results: a run.
         column: an accuracy of the table; None for `robust_column`.
+        rank_by: of `robust_column`.
 
     Returns:
         Columns hidden_layers, depth, parameters, seeds, trained, mean, low, high, rank_low, rank_high, sorted by mean,
-        then fewest parameters.
+        then fewest parameters; candidates of which no seed trained come last.
+
+    Raises:
+        InputError: as `robust_column`.
     """
-    column = column or robust_column(results)
-    images = _test_images(results)
+    column = column or robust_column(results, rank_by)
+    images = independent_images(results, column)
+    figure = pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
     rows = []
     for (name, depth, parameters), part in results.table.group_by(
         "hidden_layers", "depth", "parameters", maintain_order=True
     ):
-        values = part[column].fill_null(0.0).to_list()
+        values = part.select(figure.alias("figure"))["figure"].to_list()
         interval = _with_images(bootstrap_mean(values), images)
         trained = int((part["status"] == "trained").sum())
         rows.append((name, depth, parameters, len(values), trained, *interval))
@@ -164,7 +184,8 @@ def ranking(results: Results, column: str | None = None) -> pl.DataFrame:
         pl.Series("rank_low", [1 + count for count in above], pl.Int64),
         pl.Series("rank_high", [len(frame) - count for count in below], pl.Int64),
     )
-    return frame.sort(["mean", "parameters"], descending=[True, False], maintain_order=True)
+    order = [pl.col("trained") > 0, pl.col("mean"), pl.col("parameters")]
+    return frame.sort(order, descending=[True, True, False], maintain_order=True)
 
 
 _RANKING = {
@@ -179,18 +200,23 @@ _RANKING = {
 }
 
 
-def pareto(results: Results, column: str | None = None) -> pl.DataFrame:
-    """The front of parameters against robust accuracy: candidates that no smaller or equal one matches.
+def pareto(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
+    """The front of parameters against robust accuracy: those that trained and that no smaller or equal one matches.
 
     Args:
         results: a run.
         column: an accuracy of the table; None for `robust_column`.
+        rank_by: of `robust_column`.
 
     Returns:
         The rows of `ranking` on the front, fewest parameters first.
+
+    Raises:
+        InputError: as `robust_column`.
     """
     best, keep = -1.0, []
-    ranked = ranking(results, column).sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
+    ranked = ranking(results, column, rank_by=rank_by).filter(pl.col("trained") > 0)
+    ranked = ranked.sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
     for mean in ranked["mean"]:
         keep.append(mean > best)
         best = max(best, mean)
@@ -261,8 +287,20 @@ def _finite(values: Sequence[float]) -> np.ndarray:
     return data
 
 
-def _test_images(results: Results) -> int:
-    """Test images of the run; 0 where nothing says so."""
+def independent_images(results: Results, column: str) -> int:
+    """Test images by whose number the noise of a figure goes; 0 where nothing says so.
+
+    A balanced accuracy of K classes of n_c images is as noisy as an accuracy over K^2 / sum(1 / n_c) images, at equal
+    recalls: n where the classes are even, and fewer where a rare class counts as much as a frequent one.
+
+    Args:
+        results: a run.
+        column: an accuracy of the table.
+    """
+    if column in BALANCED.values():
+        sizes = [size for size in results.run.get("data", {}).get("test_class_counts", ()) if size]
+        if sizes:
+            return int(len(sizes) ** 2 / sum(1 / size for size in sizes))
     counts = results.metrics.filter(pl.col("split") == "test")["n"]
     return int(counts.max() or 0)  # type: ignore[arg-type]
 

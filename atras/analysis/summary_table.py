@@ -41,6 +41,8 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     for row in means.iter_rows(named=True):
         first = _left(printable(row["hidden_layers"]), _short(row["parameters"]), left, width)
         lines += [*first[:-1], f"{first[-1]}{_figures(row)} {printable(row['status'])}"]
+    if results.majority_share is not None:
+        lines.append(f"baseline: the most frequent class is {results.majority_share:.4f} of the test images")
     if seeds > 1:
         lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
         diverged = results.table.filter(status="diverged")["hidden_layers"].n_unique()

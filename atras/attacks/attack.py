@@ -93,13 +93,23 @@ class Start:
         clean_logits: [M, B, Y] of the images, where they are known already.
         draw: random starts; None for those of the first test images.
         targets: int64 [B] or [M, B]; only for target `random`.
+        classes: int64 [K], ascending, the classes that occur, which alone are aimed at; None for all.
         progress: where the attack stands; None for an attack from its beginning, which nobody stops.
     """
 
     clean_logits: Tensor | None = None
     draw: Draw | None = None
     targets: Tensor | None = None
+    classes: Tensor | None = None
     progress: Progress | None = None
+
+    def of_classes(self, logits: Tensor) -> Tensor:
+        """[..., K], of logits [..., Y] those of the classes that occur."""
+        return logits if self.classes is None else logits[..., self.classes]
+
+    def class_at(self, places: Tensor) -> Tensor:
+        """The classes at these places among those that occur."""
+        return places if self.classes is None else self.classes[places]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,13 +296,15 @@ class Attack(ABC):
         """Whether the labels of the loss depend on the model."""
         return self.target == "least-likely" or (self.target == "none" and self.label_source == "predicted")
 
-    def loss_labels(self, logits: Tensor | None, labels: Tensor, targets: Tensor | None) -> Tensor:
+    def loss_labels(self, logits: Tensor | None, labels: Tensor, start: Start) -> Tensor:
         """int64 [B] or [M, B], the labels of the attack's loss, from clean logits [M, B, Y] where it needs them."""
         chosen = labels
         if self.target.startswith("class:"):
             chosen = labels.new_full(labels.shape, int(self.target.removeprefix("class:")))
-        elif self.target == "random" and targets is not None:
-            chosen = targets
+        elif self.target == "random" and start.targets is not None:
+            chosen = start.targets
+        elif self.target == "least-likely" and logits is not None:
+            chosen = start.class_at(start.of_classes(logits).argmin(-1))
         elif self.needs_logits and logits is not None:
-            chosen = logits.argmin(-1) if self.target == "least-likely" else logits.argmax(-1)
+            chosen = logits.argmax(-1)
         return chosen if logits is None else chosen.expand(logits.shape[:2])

@@ -71,9 +71,10 @@ class DeepFool(Attack):
 
         self.check(images, start)
         clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
-        leave = self.loss_labels(clean_logits, labels, None)
-        others = clean_logits.scatter(-1, leave[..., None], -torch.inf)
-        order = others.argsort(-1, descending=True)[..., : min(self.classes, others.shape[-1]) - 1]
+        leave = self.loss_labels(clean_logits, labels, start)
+        others = start.of_classes(clean_logits.scatter(-1, leave[..., None], -torch.inf))
+        most = min(self.classes, others.shape[-1]) - 1
+        order = start.class_at(others.argsort(-1, descending=True)[..., :most])
         shape = (*leave.shape, *images.shape[-3:])
         state = _State(images.expand(shape), torch.zeros(shape, dtype=images.dtype, device=images.device), clean_logits)
         active = (clean_logits.argmax(-1) == leave) & clean_logits.isfinite().all(-1)

@@ -62,9 +62,9 @@ class FGSM(Attack):
         clean_logits = start.clean_logits
         if clean_logits is None:
             gradients, clean_logits = networks.gradient(images, self._objective(labels, start))
-            chosen = self.loss_labels(clean_logits, labels, start.targets)
+            chosen = self.loss_labels(clean_logits, labels, start)
         else:
-            chosen = self.loss_labels(clean_logits, labels, start.targets)
+            chosen = self.loss_labels(clean_logits, labels, start)
             gradients, _ = networks.gradient(images, chosen)
         signs, nan_count, zero_count = fgsm(
             images, gradients, self.strength, bounds=self.bounds, direction=self.direction, output="signs"
@@ -85,7 +85,7 @@ class FGSM(Attack):
     def _objective(self, labels: Tensor, start: Start) -> Cotangent:
         """The labels of the loss where they are known before the logits; else what finds them."""
         if not self.needs_logits:
-            return self.loss_labels(None, labels, start.targets)
+            return self.loss_labels(None, labels, start)
         if self.target == "none":
             return None  # each member's own predictions
-        return lambda logits: self.loss_labels(logits, labels, start.targets)
+        return lambda logits: self.loss_labels(logits, labels, start)

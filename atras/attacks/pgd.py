@@ -124,7 +124,7 @@ class PGD(Attack):
         clean_logits = start.clean_logits
         if clean_logits is None and self.needs_logits:
             clean_logits = networks.logits(images)
-        chosen = self.loss_labels(clean_logits, labels, start.targets).expand(len(networks.members), -1)
+        chosen = self.loss_labels(clean_logits, labels, start).expand(len(networks.members), -1)
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
         way = _Way.begun(len(networks.members), images)
         progress = start.progress
@@ -169,7 +169,7 @@ class PGD(Attack):
             if self.keeps_best:
                 self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
             x, *left_alone = fgsm(way.x, gradients, self.length, bounds=self.bounds, direction=self.direction)
-            way.x = torch.clamp(x, lowest, highest)
+            way.x = torch.clamp(x, lowest, highest, out=x)  # new memory costs more than the clamp
             way.counts += torch.stack(left_alone)
             way.no_gradient &= nowhere(gradients)
             way.step += 1

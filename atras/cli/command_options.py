@@ -21,6 +21,14 @@ class CommandOptions(Options):
     budget: Annotated[
         str | None, Option("most candidate-epochs that a search may take", panel="Population", metavar="N")
     ] = None
+    rank_by: Annotated[
+        str | None,
+        Option(
+            "what a search ranks candidates by: accuracy or balanced", panel="Population", metavar="NAME",
+            default="accuracy", meaning="Robust accuracy, or its mean over classes, in which a frequent class counts "
+            "no more than a rare one.",
+        ),
+    ] = None  # fmt: skip
     resume: Annotated[
         str | None,
         Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),

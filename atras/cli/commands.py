@@ -64,6 +64,10 @@ def export(
     best: Annotated[
         str | None, typer.Option(metavar="robust", help="the most robust on average over seeds", show_default=False)
     ] = None,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(metavar="accuracy|balanced", help="what --best and --pareto go by", show_default=False),
+    ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="all that nothing smaller beats, into a folder", show_default=False)
     ] = False,
@@ -82,6 +86,9 @@ def export(
         raise InputError("export: expected one of --hidden, --best and --pareto; name the network in one way")
     if best not in (None, "robust"):
         raise InputError(f"best (={best!r}): expected robust")
+    if rank_by is not None and hidden is not None:
+        raise InputError("rank_by: expected with --best or --pareto, which rank; leave it out beside --hidden")
+    ranked: dict[str, Any] = {"rank_by": rank_by or "accuracy", "partial": partial}
     from atras.analysis import Format, best_robust, export_pareto, notices
     from atras.analysis import export as write
     from atras.results import read
@@ -90,9 +97,9 @@ def export(
     chosen: Format | None = file_format
     member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
     if pareto:
-        written = export_pareto(results, out, file_format=chosen or "safetensors", partial=partial, **member)
+        written = export_pareto(results, out, file_format=chosen or "safetensors", **ranked, **member)
     else:
-        candidate = best_robust(results, partial=partial) if hidden is None else Candidate.parse(hidden)
+        candidate = best_robust(results, **ranked) if hidden is None else Candidate.parse(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
     print_lines([*notices(results), *(f"wrote {path}" for path in written)])
 

@@ -50,7 +50,8 @@ def run(**given: Any) -> None:
     loaded = _load(command)
     protocol, execution, plan = combine(loaded, settings)
     left_out = loaded.plan is not None and plan is None and command.resume is None
-    if command.search is not None or command.budget is not None or _is_search(command.resume):
+    searching = (command.search, command.budget, command.rank_by)
+    if any(option is not None for option in searching) or _is_search(command.resume):
         results = _search(protocol, execution, command)
     else:
         results = _run(protocol, execution, plan, command, OTHER_PLAN if left_out else "")
@@ -64,11 +65,11 @@ def run(**given: Any) -> None:
 def _run(
     protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, command: CommandOptions, note: str
 ) -> Results | None:
-    from atras.running import make_plan, resume
+    from atras.running import plan_lines, resume
     from atras.running import run as begin
 
     if command.dry_run:
-        print_lines([*filter(None, [note]), *make_plan(protocol, execution, plan).lines()])
+        print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan)])
         return None
     reporter = choose_reporter(command.quiet)
     if note:
@@ -89,19 +90,22 @@ def _run(
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.search import SUMMARY, pareto_lines, resume, round_lines, search
+    from atras.analysis import RANK_BY
+    from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
+    rank_by = command.rank_by or "accuracy"
+    one_of("rank_by", rank_by, RANK_BY)
     if command.dry_run:
-        print_lines(round_lines(protocol, most))
+        print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution)])
         return None
     with _folder(command, protocol) as folder, _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            results = search(protocol, execution, most, folder, **arguments)
+            results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
-    _show(pareto_lines(results), folder)
+    _show(pareto_lines(results, rank_by_of(folder)), folder)
     return results
 
 
@@ -140,7 +144,7 @@ def _show(lines: Iterable[str], folder: Path) -> None:
 
 
 def _refuse_beside_resume(settings: dict[str, Any]) -> None:
-    for name in ("config", "out", "dry_run", "search", "budget"):
+    for name in ("config", "out", "dry_run", "search", "budget", "rank_by"):
         if name in settings:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"resume and {option} exclude each other: a run goes on where and as it began")

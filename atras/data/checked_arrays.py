@@ -44,8 +44,10 @@ def checked(source: SourceArrays, channels: Channels) -> tuple[SourceArrays, int
             "make both the same"
         )
     highest = max(int(arrays[name].max()) for name in ("y_train", "y_test"))
-    if highest < 1:
-        raise InputError(f"labels of {source.origin}: expected at least 2 classes, got only label 0; add another class")
+    if highest == min(int(arrays[name].min()) for name in ("y_train", "y_test")):
+        raise InputError(
+            f"labels of {source.origin}: expected at least 2 classes, got only label {highest}; add another class"
+        )
     return replace(source, arrays=arrays), source.classes or next(iter(lengths), highest + 1)
 
 

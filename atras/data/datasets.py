@@ -13,12 +13,14 @@ import torch
 
 from atras.checks import one_of, plain, whole
 from atras.errors import InputError
-from atras.experiment import Channels, Size
+from atras.experiment import Channels, Size, Subset
 from atras.storage import expanded, is_file, near_misses
 
+from .cautions import Part, data_cautions
 from .checked_arrays import checked
 from .cifar_file import read_cifar
 from .download import OFFICIAL, locate, recognise
+from .draws import stratified
 from .file_contents import Contents
 from .file_formats import FILE_FORMATS
 from .idx_folder import idx_arrays
@@ -30,6 +32,9 @@ DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
 
 DEFAULT_SIZE = 5000
 """Images taken from the start of each part unless told otherwise, as in the paper."""
+
+PART_NAMES = {"train": "training", "test": "test"}
+"""The parts of a data set, in words."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Dataset:
         status: `official` if every file has the official checksum, `bundled` if it came with a package.
         available: images that train and test have in all.
         sha256: of each whole file, uncompressed, or of each whole array's bytes.
-        cautions: what its user should know of it, a line each.
+        subset: how the images were chosen where not all were taken.
+        cautions: what its user should know of it, and what makes figures on it say less than they seem to, a line each.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Dataset:
     status: Status = "unverified"
     available: tuple[int, int] | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    subset: Subset = "first"
     cautions: tuple[str, ...] = ()
 
     @property
@@ -78,6 +85,11 @@ class Dataset:
         """(C, H, W)."""
         _, channels, height, width = self.train.images.shape
         return channels, height, width
+
+    @property
+    def occurring(self) -> torch.Tensor:
+        """int64 [K], the classes that training images have, ascending: those that attacks aim at."""
+        return torch.bincount(self.train.labels).nonzero()[:, 0]
 
     def provenance(self) -> dict[str, Any]:
         """A description of the loaded data, as JSON values."""
@@ -90,8 +102,11 @@ class Dataset:
             "image_shape": list(self.image_shape),
             "train_size": len(self.train),
             "train_available": train_available,
+            "train_class_counts": _counts(self.train.labels, self.classes),
             "test_size": len(self.test),
             "test_available": test_available,
+            "test_class_counts": _counts(self.test.labels, self.classes),
+            "subset": self.subset,
             "sha256": dict(self.sha256),
         }
 
@@ -101,6 +116,7 @@ def load(
     *,
     train_size: Size = "default",
     test_size: Size = "default",
+    subset: Subset = "first",
     channels: Channels = "auto",
     data_dir: str | Path | None = None,
     download: bool = True,
@@ -112,8 +128,10 @@ def load(
         name: one of `DATASETS`, or what a format of `FILE_FORMATS` reads: a folder of IDX files, an `.npz` file with
             x_train, y_train, x_test, y_test (images N H W, N H W C or N C H W, uint8 or float in [0, 1]; labels whole
             numbers from 0, or one-hot).
-        train_size, test_size: images from the start of each part: `default` for 5,000 or all where there are fewer, a
-            number for exactly that many, `all`.
+        train_size, test_size: images of each part: `default` for 5,000 or all where there are fewer, a number for
+            exactly that many, `all`.
+        subset: `first` for those at the start of the part, `stratified` for a draw in which every class has its share;
+            see `draws.stratified`.
         channels: the axis of an `.npz` file's images that has the channels: `first`, `last`, or `auto` for the one of
             both that has at most 4.
         data_dir: folder to look in for a named data set before the user's cache.
@@ -136,21 +154,24 @@ def load(
     else:
         source = _from_path(name)
     source, classes = checked(source, channels)
-    parts = {}
+    splits, parts = {}, {}
     for part, size in (("train", train_size), ("test", test_size)):
-        images, labels = source.arrays[f"x_{part}"], source.arrays[f"y_{part}"]
-        taken = _taken(part, size, len(labels), source.name)
-        parts[part] = Split(_image_tensor(images[:taken]).to(device), _label_tensor(labels[:taken]).to(device))
-    available = (len(source.arrays["y_train"]), len(source.arrays["y_test"]))
+        images, labels = source.arrays[f"x_{part}"], _label_tensor(source.arrays[f"y_{part}"])
+        taken = _chosen(part, labels, _taken(part, size, len(labels), source.name), subset)
+        chosen = labels[taken]
+        splits[part] = Split(_image_tensor(images[taken]).to(device), chosen.to(device))
+        parts[part] = Part(PART_NAMES[part], *(np.array(_counts(each, classes)) for each in (chosen, labels)))
+    brightest = {f"x_{part}": _brightest(source.arrays[f"x_{part}"]) for part in splits}
     return Dataset(
         name=source.name,
-        **parts,
+        **splits,
         classes=classes,
         source=source.origin,
         status=source.status,
-        available=available,
+        available=(len(source.arrays["y_train"]), len(source.arrays["y_test"])),
         sha256=source.sha256,
-        cautions=source.cautions,
+        subset=subset,
+        cautions=(*source.cautions, *data_cautions(**parts, brightest=brightest)),
     )
 
 
@@ -246,6 +267,21 @@ def _taken(part: str, size: Size, available: int, dataset: str) -> int:
             f"{part}_size (={size}): {dataset} has {available} {part} images; ask for at most {available}, or for all"
         )
     return size
+
+
+def _chosen(part: str, labels: torch.Tensor, count: int, subset: Subset) -> slice | np.ndarray:
+    """Numbers of the images taken, ascending."""
+    return slice(count) if subset == "first" else stratified(labels, count, part).numpy()
+
+
+def _counts(labels: torch.Tensor, classes: int) -> list[int]:
+    counts: list[int] = torch.bincount(labels, minlength=classes).tolist()
+    return counts
+
+
+def _brightest(images: np.ndarray) -> tuple[float, float]:
+    """The highest value of images, and the value that stands for white."""
+    return float(images.max()), 255.0 if images.dtype == np.uint8 else 1.0
 
 
 def _image_tensor(images: np.ndarray) -> torch.Tensor:

@@ -58,7 +58,7 @@ class BatchCopies(Defence):
         """[M, B, C, H, W], the batch with its copies attacked; its images themselves where there are no copies."""
         import torch
 
-        images, labels, copied, epoch, number = batch
+        images, labels, copied, epoch, number, classes = batch
         count = int(copied.sum(-1).max())
         if not count:
             return images
@@ -66,7 +66,7 @@ class BatchCopies(Defence):
         chosen = copied.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :count]
         members = torch.arange(len(networks.members), device=images.device)[:, None]
         own = () if copied.ndim == 1 else (members,)
-        start = Start(draw=self._draw(networks, images, chosen, epoch, number))
+        start = Start(draw=self._draw(networks, images, chosen, epoch, number), classes=classes)
         made = self.attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])
 

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         copied: bool, shaped like `labels`: which positions stand for the adversarial copy of their image.
         epoch: from 1.
         number: of the batch in its epoch, from 0.
+        classes: int64 [K], ascending, those that training images have; None for all.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     copied: Tensor
     epoch: int
     number: int
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .progress import PREFIX
-from .recorder import DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
+from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
 from .transfer import PHASES, Part, Transfer
 
 __all__ = [
+    "BALANCED",
     "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",

@@ -6,6 +6,7 @@ Source: Athalye, Carlini, Wagner 2018, section 3.1 (signs of masked gradients); 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from atras.registry import name_of
@@ -27,19 +28,24 @@ SATURATED = 0.1
 OVERFITTED = 0.2
 """Accuracy under FGSM less that under PGD that tells of catastrophic overfitting; other training stays within 0.1."""
 
+CLEAR = 1.96
+"""Standard errors above the majority share up to which an accuracy's 95 % interval reaches down to that share."""
+
+BLIND = 3.0
+"""Standard errors above the majority share that answers which do not depend on the images pass once in 740 figures."""
+
 NAMED = 5
 """Most members that one caution names."""
 
 
-def cautions(rows: Rows, classes: int) -> list[str]:
+def cautions(rows: Rows) -> list[str]:
     """Cautions about a group's figures, a line each.
 
     Args:
         rows: the group's, complete.
-        classes: of the data set.
     """
     members: dict[str, dict[str, None]] = {}
-    found = (*_of_table(rows.table), *_of_attacks(rows.metrics, classes), *_of_epochs(rows.metrics))
+    found = (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics), *_of_epochs(rows.metrics))
     for meaning, row in found:
         members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
     for meaning, row, images in _of_gradients(rows.metrics):
@@ -69,7 +75,16 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
                 yield "more accurate under attack than without, weak gradients?", row
 
 
-def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row]]:
+def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Members that tell classes apart no better than the one answer that is right most often."""
+    told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
+    for row in rows.metrics:
+        last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
+        if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
+            yield "not clearly more accurate than always answering the most frequent class", row
+
+
+def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
     fresh = _fresh(metrics)
     fgsm = _by_fgsm(fresh)
@@ -85,8 +100,9 @@ def _of_attacks(metrics: Sequence[Row], classes: int) -> Iterator[tuple[str, Row
         if _number(row["epsilon"]) >= _number(widest.get(_who(row), {"epsilon": WIDE})["epsilon"]):
             widest[_who(row)] = row
     for row in widest.values():
-        if _accuracy(row) > 2 / classes:
-            yield f"more than twice chance at epsilon {row['epsilon']:g}, masked gradients?", row
+        if _above_majority(row) > BLIND:
+            epsilon = f"{row['epsilon']:g}"
+            yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
 
 
 def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
@@ -138,6 +154,17 @@ def _who(row: Row) -> tuple[object, ...]:
 
 def _accuracy(row: Row) -> float:
     return _number(row["correct"]) / _number(row["n"])
+
+
+def _above_majority(row: Row) -> float:
+    """Standard errors by which an accuracy is above the majority share of its images.
+
+    A network that cannot see the images is right for the share of the class that it answers, or, where it draws its
+    answers, for as much but for noise. This is the score test, of which Wilson's interval is the inversion.
+    """
+    share = _number(row["majority_share"])
+    error = math.sqrt(share * (1 - share) / _number(row["n"]))
+    return (_accuracy(row) - share) / error if error else _accuracy(row) - share
 
 
 def _number(value: object) -> float:

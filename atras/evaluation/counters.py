@@ -21,8 +21,8 @@ class Score(NamedTuple):
     """The result of one evaluation of M members.
 
     Args:
-        correct: correct predictions of each member.
-        n: number of images.
+        class_correct: int64 [M, Y] on the CPU, correct predictions of each member among the images of each class.
+        class_n: int64 [Y] on the CPU, images of each class.
         one_class: whether a member gave all images the same class.
         finite: bool [M], whether all logits of a member were finite.
         zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
@@ -36,8 +36,8 @@ class Score(NamedTuple):
             has none of them.
     """
 
-    correct: list[int]
-    n: int
+    class_correct: Tensor
+    class_n: Tensor
     one_class: list[bool]
     finite: Tensor
     zero_gradient_fraction: list[float] | None = None
@@ -50,10 +50,47 @@ class Score(NamedTuple):
     mean_l2: list[float | None] | None = None
     median_l2: list[float | None] | None = None
 
+    @property
+    def correct(self) -> list[int]:
+        """Correct predictions of each member."""
+        counts: list[int] = self.class_correct.sum(1).tolist()
+        return counts
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return int(self.class_n.sum())
+
+    @property
+    def balanced(self) -> list[float]:
+        """Each member's mean, over the classes that have images, of the share of them that it gets right."""
+        there = self.class_n > 0
+        means: list[float] = (self.class_correct[:, there].double() / self.class_n[there]).mean(1).tolist()
+        return means
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the images that are of the most frequent class."""
+        return int(self.class_n.max()) / self.n
+
     def joined(self, other: Score) -> Score:
         """The score of both sets of images together, as far as it counts correct predictions."""
-        correct = [a + b for a, b in zip(self.correct, other.correct, strict=True)]
-        return Score(correct, self.n + other.n, self.one_class, self.finite & other.finite)
+        correct, n = self.class_correct + other.class_correct, self.class_n + other.class_n
+        return Score(correct, n, self.one_class, self.finite & other.finite)
+
+
+class ClassCounts:
+    """Correct predictions by class, on the device."""
+
+    def __init__(self, networks: Classifier) -> None:
+        shape = (len(networks.members), networks.classes)
+        self.correct = torch.zeros(shape, dtype=torch.int64, device=networks.device)
+        self.n = torch.zeros(shape[1], dtype=torch.int64, device=networks.device)
+
+    def add(self, hits: Tensor, labels: Tensor) -> None:
+        """Count one chunk: bool [M, B], which predictions are correct, of images with labels [B]."""
+        self.correct.index_add_(1, labels, hits.to(torch.int64))
+        self.n += torch.bincount(labels, minlength=len(self.n))
 
 
 class Counter:
@@ -63,11 +100,11 @@ class Counter:
         m, device = len(networks.members), networks.device
         self.pixels = 0
         self.finite = torch.ones(m, dtype=torch.bool, device=device)
-        self.correct = torch.zeros(m, dtype=torch.int64, device=device)
+        self.counts = ClassCounts(networks)
         self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
         self.distances = Distances()
         self.zero, self.nan, self.nowhere, self.saturated = torch.zeros(4, m, dtype=torch.int64, device=device)
-        self.n = self.gradients = 0
+        self.gradients = 0
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count one chunk's logits [M, B, Y] against labels [B]; bool [M, B], which are correct.
@@ -77,9 +114,8 @@ class Counter:
         self.finite &= logits.isfinite().flatten(1).all(1)
         predictions = logits.argmax(-1)
         hits = predictions == labels
-        self.correct += hits.sum(1)
+        self.counts.add(hits, labels)
         self.predicted.scatter_add_(1, predictions, torch.ones_like(predictions))
-        self.n += len(labels)
         return hits
 
     def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,11 +136,11 @@ class Counter:
         return self.add(logits, labels), self.distances.add(attacked, labels)
 
     def score(self) -> Score:
-        taken = self.gradients * self.pixels
+        taken, n = self.gradients * self.pixels, int(self.counts.n.sum())
         return Score(
-            correct=self.correct.tolist(),
-            n=self.n,
-            one_class=(self.predicted.amax(1) == self.n).tolist(),
+            class_correct=self.counts.correct.cpu(),
+            class_n=self.counts.n.cpu(),
+            one_class=(self.predicted.amax(1) == n).tolist(),
             finite=self.finite,
             zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
             nan_gradients=self.nan.tolist() if taken else None,
@@ -147,15 +183,14 @@ class Survivors:
     """Count of the images that no attack turned: the worst case over attacks, image by image."""
 
     def __init__(self, networks: Classifier) -> None:
-        self.correct = torch.zeros(len(networks.members), dtype=torch.int64, device=networks.device)
-        self.n = 0
+        self.counts = ClassCounts(networks)
 
-    def add(self, survived: Sequence[Tensor]) -> None:
-        """Count one chunk: bool [M, B] of each attack, which images it did not turn."""
-        self.correct += torch.stack(list(survived)).all(0).sum(1)
-        self.n += survived[0].shape[1]
+    def add(self, survived: Sequence[Tensor], labels: Tensor) -> None:
+        """Count one chunk with labels [B]: bool [M, B] of each attack, which images it did not turn."""
+        self.counts.add(torch.stack(list(survived)).all(0), labels)
 
     def score(self, counters: Sequence[Counter]) -> Score:
         """The worst case over the attacks of these counters."""
         finite = torch.stack([counter.finite for counter in counters]).all(0)
-        return Score(self.correct.tolist(), self.n, [False] * len(self.correct), finite)
+        correct = self.counts.correct.cpu()
+        return Score(correct, self.counts.n.cpu(), [False] * len(correct), finite)

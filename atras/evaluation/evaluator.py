@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atras.attacks import FGSM, PGD, Attack, Attacked, Progress, Signed, Start, starts
-from atras.data import Dataset, Split, pixels
+from atras.data import Dataset, Split, pixels, stratified
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
@@ -25,7 +25,8 @@ OnExamples = Callable[[Signed, Tensor, slice], None]
 """Told of each chunk that FGSM at the true label attacked: its examples, their logits [M, B, Y], and their numbers."""
 
 GAP_IMAGES = 100
-"""First training images on which FGSM and PGD are compared after each epoch whose copies were made in every batch."""
+"""Training images, of each class its share, on which FGSM and PGD are compared after each epoch whose copies were made
+in every batch."""
 
 GAP_STEPS = 10
 """Steps of PGD in that comparison."""
@@ -60,6 +61,9 @@ class Evaluator:
     def __init__(self, networks: Classifier, data: Dataset, protocol: Protocol, evaluation_batch: int = 250) -> None:
         self.networks, self.data, self.protocol = networks, data, protocol
         self.evaluation_batch = evaluation_batch
+        self.occurring = data.occurring
+        self.classes = None if len(self.occurring) == data.classes else self.occurring
+        """What attacks may aim at; None for all classes."""
         self.seeds, places = seeds_of(networks.members)
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
@@ -114,19 +118,20 @@ class Evaluator:
         """Signs [M, N, C, H, W] of the protocol's attack on a split, and the score of its clean images."""
         counter, signs, attack = Counter(self.networks), Signs(self._empty_signs(split)), self.protocol.attack
         for chunk, images, labels in self.chunks(split, self._course(f"signs-{split}", counter=counter, signs=signs)):
-            start = Start(targets=self._targets(attack, split, chunk))
+            start = Start(targets=self._targets(attack, split, chunk), classes=self.classes)
             attacked = attack(self.networks, images, labels, start=start)
             signs.put(chunk, attacked.signs)
             counter.add(attacked.clean_logits, labels)
         return signs.values, counter.score()
 
     def gap(self) -> dict[Attack, Score]:
-        """Attack the first training images with FGSM and with the PGD that it should not be far from."""
+        """Attack a few training images with FGSM and with the PGD that it should not be far from."""
         epsilon = self.protocol.epsilon
         attacks: tuple[Attack, ...] = (FGSM(epsilon), PGD(epsilon, steps=GAP_STEPS))
         counters = {attack: Counter(self.networks) for attack in attacks}
-        course = self._course("gap", attacks=_numbered(counters))
-        for chunk, images, labels in self.chunks("train", course, GAP_IMAGES):
+        course, part = self._course("gap", attacks=_numbered(counters)), self.data.train
+        chosen = stratified(part.labels, min(GAP_IMAGES, len(part)), "gap")
+        for chunk, images, labels in self.chunks("train", course, chosen):
             for _, counter, attacked in self._attack(counters, "train", chunk, images, labels, course.within):
                 counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
         return {attack: counter.score() for attack, counter in counters.items()}
@@ -171,7 +176,7 @@ class Evaluator:
                     self._count_curve(curve, attacked, labels)
                     if on_examples is not None:
                         on_examples(attacked, logits, chunk)
-            survivors.add(alive)
+            survivors.add(alive, labels)
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score() for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
@@ -182,20 +187,28 @@ class Evaluator:
         return correct if within else correct | (change > self.protocol.epsilon)
 
     def chunks(
-        self, split: str, course: Course | None = None, most: int | None = None, first: int = 0
+        self,
+        split: str,
+        course: Course | None = None,
+        chosen: Tensor | None = None,
+        first: int = 0,
+        last: int | None = None,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Numbers, pixels and labels of a split's images, a forward pass at a time.
+        """Places, pixels and labels of a split's images, a forward pass at a time.
 
         Args:
             split: `train` or `test`.
             course: which images are done; None for those before `first`.
-            most: not beyond so many of the first.
-            first: number of the first one, without a course.
+            chosen: numbers of some of its images, among which places are counted; None for all.
+            first: place of the first one, without a course.
+            last: place before which to stop; None for the end.
         """
         part: Split = getattr(self.data, split)
-        count = min(len(part.labels), most or len(part.labels))
+        count = len(part.labels if chosen is None else chosen)
+        count = min(count, count if last is None else last)
         for chunk in (course or Course({}, self._paused, first)).chunks(count, self.evaluation_batch):
-            yield chunk, pixels(part.images[chunk], self.networks.dtype), part.labels[chunk]
+            index = chunk if chosen is None else chosen[chunk]
+            yield chunk, pixels(part.images[index], self.networks.dtype), part.labels[index]
 
     def _attack(
         self,
@@ -232,7 +245,7 @@ class Evaluator:
             progress: where the attack stands; None for its beginning.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk), progress)
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -247,7 +260,7 @@ class Evaluator:
         if attack.target != "random":
             return None
         labels = getattr(self.data, split).labels
-        own = [random_targets(seed, split, labels, self.data.classes) for seed in self.seeds]
+        own = [random_targets(seed, split, labels, self.occurring) for seed in self.seeds]
         return torch.stack(own)[self.seed_of][:, chunk]
 
     def _empty_signs(self, split: str, wanted: bool = True) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atras.attacks import AttackSpec, Signed
-from atras.data import Dataset, pixels
+from atras.data import Dataset, of_each_class, pixels
 from atras.networks import Member, Network, Spec
 
 from .counters import Score
@@ -24,10 +24,16 @@ DISTANCES = ("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")
 """Columns of `metrics` on how far an attack moved the images that it had to turn."""
 
 EXAMPLES = 8
-"""First test images that frame `examples` shows, at the most."""
+"""Most test images that frame `examples` shows: the first ones of every class in turn."""
 
 EXAMPLES_BYTES = 2**28
 """Most bytes of all pictures in frame `examples`: it is read whole."""
+
+BALANCED = {
+    "attacked_accuracy_after_white_box": "balanced_accuracy_after_white_box",
+    "worst_case_accuracy_after": "balanced_accuracy_after_worst_case",
+}
+"""Columns of the table that have one beside them with the mean over classes."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
 
@@ -105,7 +111,8 @@ class Recorder:
         examples: int = EXAMPLES,
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
-        self.first_seed, self.examples = first_seed, examples
+        self.first_seed = first_seed
+        self.shown = of_each_class(data.test.labels, examples).tolist()
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
@@ -146,14 +153,18 @@ class Recorder:
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
         self.finite &= score.finite
+        correct, n, balanced = score.correct, score.n, score.balanced
         for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
             if column is not None:
-                self.accuracies[i][column] = score.correct[i] / score.n if fine else None
+                self.accuracies[i][column] = correct[i] / n if fine else None
+            if column in BALANCED:
+                self.accuracies[i][BALANCED[column]] = balanced[i] if fine else None
             if not fine:
                 continue
             self.rows.metrics.append({
                 "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "epoch": epoch,
-                "split": split, **attack._asdict(), "mode": mode, "n": score.n, "correct": score.correct[i],
+                "split": split, **attack._asdict(), "mode": mode, "n": n, "correct": correct[i],
+                "balanced_accuracy": balanced[i], "majority_share": score.majority_share,
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
                 "zero_gradient_images": _at(score.zero_gradient_images, i),
@@ -166,6 +177,8 @@ class Recorder:
         """Give a column of the table the figures of another one."""
         for accuracies in self.accuracies:
             accuracies[other] = accuracies[column]
+            if other in BALANCED:
+                accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
         """Remember which members predict one class for every test image."""
@@ -183,11 +196,11 @@ class Recorder:
             })  # fmt: skip
 
     def show(self, attacked: Signed, logits: Tensor, chunk: slice) -> None:
-        """Keep the first images of the test set, for the members of the first seed."""
+        """Keep a few test images, for the members of the first seed."""
         for i, member in enumerate(self.members):
             if member.seed != self.first_seed or not logits[i].isfinite().all():
                 continue
-            for image in range(chunk.start, min(chunk.stop, self.examples)):
+            for image in (image for image in self.shown if chunk.start <= image < chunk.stop):
                 at = image - chunk.start
                 self.rows.examples.append({
                     "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,
@@ -200,12 +213,14 @@ class Recorder:
 
     def finish(self) -> Rows:
         """The table rows, behind everything recorded so far."""
+        labels = self.data.test.labels
+        majority_share = int(torch.bincount(labels).max()) / len(labels)
         for i, member in enumerate(self.members):
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
                 "hidden_layers": member.candidate.name, "depth": member.candidate.depth,
                 "parameters": Network(self.spec, member.candidate).parameter_count,
-                "seed": member.seed, "status": status,
+                "seed": member.seed, "status": status, "majority_share": majority_share,
             }  # fmt: skip
             row.update(self.accuracies[i])
             static = ("attacked_accuracy_after_static", "attacked_accuracy_before")

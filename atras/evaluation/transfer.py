@@ -14,9 +14,9 @@ from torch import Tensor
 
 from atras.attacks import Attack
 from atras.data import Dataset
-from atras.errors import InputError, Interrupted
+from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Classifier, Member
+from atras.networks import Candidate, Classifier, Member
 
 from .evaluator import Evaluator
 from .recorder import Row
@@ -76,6 +76,29 @@ def room_for(source: Part[Any], parts: Sequence[Part[Any]], cap: float) -> Room:
     return Room(span, cap - span * image)
 
 
+class _UnderWay(NamedTuple):
+    """A source some of whose images have been tried.
+
+    Args:
+        phase, members: of the source.
+        done: images that all targets have had.
+        counts: correct predictions on them, by source candidate and target.
+    """
+
+    phase: str
+    members: tuple[Member, ...]
+    done: int
+    counts: Mapping[tuple[str, Member], Any]
+
+
+def _named(member: Member) -> list[Any]:
+    return [member.candidate.name, member.seed]
+
+
+def _member(name: str, seed: int) -> Member:
+    return Member(Candidate.parse(name), seed)
+
+
 @dataclass
 class Transfer:
     """The adversarial test images of every member, given to all members of its seed, in both phases.
@@ -88,7 +111,7 @@ class Transfer:
         fine: by phase, the members that have parameters: those that did not diverge.
         attack: made on the sources; without an epsilon of its own it takes the protocol's. None for FGSM at the true
             label.
-        stop: asked between parts whether to stop.
+        pause: called between spans of images and between parts; may raise, to stop the transfer there.
 
     Raises:
         InputError: if the attack is a targeted one.
@@ -98,11 +121,13 @@ class Transfer:
     protocol: Protocol
     fine: Mapping[str, set[Member]]
     attack: Attack | None = None
-    stop: Callable[[], bool] = lambda: False
+    pause: Callable[[], None] = lambda: None
     correct: dict[tuple[str, str, Member], int] = field(default_factory=dict)
     """Correct predictions by phase, source candidate and target, on the images of the source of the target's seed."""
     tried: set[tuple[str, Member]] = field(default_factory=set)
     """The sources, by phase, whose images all targets have had."""
+    under_way: _UnderWay | None = None
+    """The source whose images some targets have had, as far as they are counted."""
 
     def __post_init__(self) -> None:
         given = self.attack
@@ -118,19 +143,16 @@ class Transfer:
         Args:
             parts: every member of the protocol once.
             cap: most bytes that classifiers and attacked images may take together, one part and its batch excepted.
-
-        Raises:
-            Interrupted: if `stop` said so.
         """
         held = _Held()
         for phase in PHASES:
             for source in parts:
                 if all((phase, member) in self.tried for member in source.members):
                     continue
-                if self.stop():
-                    raise Interrupted
+                self.pause()
                 self._from(phase, source, parts, held, cap)
                 self.tried |= {(phase, member) for member in source.members}
+                self.under_way = None
 
     def rows(self) -> list[Row]:
         """Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged."""
@@ -146,13 +168,35 @@ class Transfer:
             if {Member(source, seed), Member(target, seed)} <= self.fine[phase]
         ]  # fmt: skip
 
+    def to_dict(self) -> dict[str, Any]:
+        """All that is counted so far, as JSON values, for `load`."""
+        at = self.under_way
+        return {
+            "correct": [[phase, name, *_named(member), n] for (phase, name, member), n in self.correct.items()],
+            "tried": [[phase, *_named(member)] for phase, member in self.tried],
+            "under_way": at and {
+                "phase": at.phase, "members": [_named(member) for member in at.members], "done": at.done,
+                "counts": [[name, *_named(member), int(n)] for (name, member), n in at.counts.items()],
+            },
+        }  # fmt: skip
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Go on from `to_dict`."""
+        self.correct = {(phase, name, _member(*member)): n for phase, name, *member, n in kept["correct"]}
+        self.tried = {(phase, _member(*member)) for phase, *member in kept["tried"]}
+        if at := kept["under_way"]:
+            counts = {(name, _member(*member)): n for name, *member, n in at["counts"]}
+            self.under_way = _UnderWay(at["phase"], tuple(_member(*m) for m in at["members"]), at["done"], counts)
+
     def _from(self, phase: str, source: Part[Any], parts: Sequence[Part[Any]], held: _Held, cap: float) -> None:
         """Try the images of a part's members on all parts, span after span of the test images."""
         seeds = {member.seed for member in source.members}
         targets = [part for part in parts if seeds & {member.seed for member in part.members}]
         room = room_for(source, parts, cap)
-        counts: dict[tuple[str, Member], Tensor] = {}
-        for first in range(0, len(self.data.test.labels), room.span):
+        if self.under_way is None or self.under_way[:2] != (phase, source.members):
+            self.under_way = _UnderWay(phase, source.members, 0, {})
+        counts: dict[tuple[str, Member], Any] = dict(self.under_way.counts)
+        for first in range(self.under_way.done, len(self.data.test.labels), room.span):
             attacked = self._attacked(held.get(source, phase, room.for_parts), source, first, room.span)
             for target in targets:
                 networks = held.get(target, phase, room.for_parts)
@@ -163,6 +207,8 @@ class Transfer:
                         counts[key] = counts[key] + hits[place] if key in counts else hits[place]
                 del networks  # it must be free to go while others take their turns
             targets.reverse()  # those that are there still come first
+            self.under_way = _UnderWay(phase, source.members, first + room.span, counts)
+            self.pause()
         own = {(member.candidate.name, member.seed) for member in source.members}
         for (candidate, member), count in counts.items():
             if (candidate, member.seed) in own:
@@ -173,7 +219,7 @@ class Transfer:
         evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
         return [
             (evaluator.attack(self._attack, "test", chunk, images, labels).clipped, labels)
-            for chunk, images, labels in evaluator.chunks("test", most=first + span, first=first)
+            for chunk, images, labels in evaluator.chunks("test", first=first, last=first + span)
         ]
 
 

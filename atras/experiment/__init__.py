@@ -12,7 +12,7 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "Protocol",
     "Setting",
     "Size",
+    "Subset",
     "combine",
     "from_run",
     "load_config",

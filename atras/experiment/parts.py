@@ -14,7 +14,7 @@ from atras.networks import PAPER_CANDIDATES, STEMS, Candidate, parse_stem
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, SEEDS, SIZE
 from .option import Check, Option, Options
-from .readers import Channels, Size
+from .readers import Channels, Size, Subset
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initialisation = Literal["glorot", "he"]
@@ -121,18 +121,26 @@ class Data(Options):
     train_size: Annotated[
         Size,
         Option(
-            "first images to train on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
-            meaning="From the start of the training part; `default` is 5,000 as in the paper, or all where the part "
-            "has fewer; `all` is all.",
+            "images to train on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
+            meaning="Of the training part; `default` is 5,000 as in the paper, or all where the part has fewer; `all` "
+            "is all.",
         ),
     ] = "default"  # fmt: skip
     test_size: Annotated[
         Size,
         Option(
-            "first images to test on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
-            meaning="From the start of the test part, likewise.",
+            "images to test on, or all", _check_size, kind=SIZE, metavar="N", default="5000 or fewer",
+            meaning="Of the test part, likewise.",
         ),
     ] = "default"  # fmt: skip
+    subset: Annotated[
+        Subset,
+        Option(
+            "which images, where not all are taken",
+            meaning="`first` is the start of each part, as in the paper. `stratified` is a draw in which every class "
+            "has its share, the same on every machine: for files that are sorted.",
+        ),
+    ] = "first"  # fmt: skip
     channels: Annotated[
         Channels,
         Option(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -92,15 +93,25 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             if other is not attack:
                 raise InputError(f"attack: {other} and {attack} are the same in this run; name one of them")
 
-    def check_classes(self, classes: int) -> None:
-        """Refuse a target class that the data set does not have.
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Refuse a target that no training image has.
+
+        Args:
+            classes: those that training images have, ascending.
 
         Raises:
-            InputError: if the target of an attack is `class:N` with N past the last class.
+            InputError: if the target of an attack is `class:N` with another N, or is to be drawn and there is but one.
         """
         for target in (self.target, *(attack.target for attack in self.attacks)):
-            if target.startswith("class:") and int(target.removeprefix("class:")) >= classes:
-                raise InputError(f"target (={shown(target)}): expected a class from 0 to {classes - 1}")
+            if target.startswith("class:") and int(target.removeprefix("class:")) not in classes:
+                span = f"a class from {classes[0]} to {classes[-1]}"
+                expected = span if len(classes) > classes[-1] - classes[0] else f"{span} that training images have"
+                raise InputError(f"target (={shown(target)}): expected {expected}")
+            if target == "random" and len(classes) < 2:
+                raise InputError(
+                    f"target (={shown(target)}): expected training images of at least 2 classes, all are of class "
+                    f"{classes[0]}; take more of them, or --subset stratified"
+                )
 
     def replace(self, **changes: Any) -> Protocol:
         """A copy with some fields changed, checked anew."""
@@ -164,8 +175,8 @@ class Execution(Options):
         float,
         Option(
             "seconds between checkpoints", number_from(0, 1e6), metavar="SECONDS", default="30, or more",
-            meaning="Of a group in training, if writing them takes no more than 2 % of that; less often otherwise. 0 "
-            "for as often as can be.",
+            meaning="Of a group in training or under attack, if writing them takes no more than 2 % of that; less "
+            "often otherwise. 0 for as often as can be.",
         ),
     ] = 30.0  # fmt: skip
 

@@ -13,6 +13,7 @@ from atras.registry import read_fraction, split_outside
 
 Channels = Literal["auto", "first", "last"]
 Size = int | Literal["default", "all"]
+Subset = Literal["first", "stratified"]
 
 MAX_COUNT = 10_000
 """Most numbers that ranges such as 0-4 may stand for: past it a typing error is likelier than a wish."""

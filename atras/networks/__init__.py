@@ -24,14 +24,22 @@ if TYPE_CHECKING:
         Spec,
     )
     from .odds import log_odds, log_odds_gradient
-    from .randomness import batch_starts, dropout_key, permutation, random_starts, random_targets, stable_key
+    from .randomness import (
+        batch_starts,
+        draw_order,
+        dropout_key,
+        permutation,
+        random_starts,
+        random_targets,
+        stable_key,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
         odds="log_odds log_odds_gradient",
-        randomness="batch_starts dropout_key permutation random_starts random_targets stable_key",
+        randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
     )
 
 __all__ = [
@@ -60,6 +68,7 @@ __all__ = [
     "Trainable",
     "batch_starts",
     "choose_stem",
+    "draw_order",
     "dropout_key",
     "k_complete",
     "log_odds",

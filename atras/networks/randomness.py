@@ -46,26 +46,41 @@ def permutation(seed: int, phase: str, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, phase, epoch, "order"), dtype=torch.int64, device="cpu")
 
 
+def draw_order(what: str, n: int) -> Tensor:
+    """Random order in which images of a data set are drawn for a purpose, whatever the seed.
+
+    Args:
+        what: the purpose, such as `hold-out`.
+        n: number of images.
+
+    Returns:
+        int64 [n] on the CPU.
+    """
+    return torch.randperm(n, generator=generator(what, "draw"), dtype=torch.int64, device="cpu")
+
+
 def dropout_key(seed: int, candidate: str, phase: str) -> int:
     """The 64-bit key of a member's dropout masks in one phase; step and layer are counted inside the kernel."""
     return stable_key(seed, candidate, phase, "dropout")
 
 
-def random_targets(seed: int, split: str, labels: Tensor, classes: int) -> Tensor:
+def random_targets(seed: int, split: str, labels: Tensor, classes: Tensor) -> Tensor:
     """A class other than the true one for every image, the same for all candidates of a seed.
 
     Args:
         seed: the member's seed.
         split: `train` or `test`.
         labels: int64 [N], the true classes.
-        classes: how many there are, at least 2.
+        classes: int64 [K], those that may be aimed at, ascending, at least 2.
 
     Returns:
         int64 [N] on the device of `labels`.
     """
     draw = generator(seed, split, "target")
-    shift = torch.randint(1, classes, labels.shape, generator=draw, dtype=torch.int64, device="cpu")
-    return (labels + shift.to(labels.device)) % classes
+    shift = torch.randint(1, len(classes), labels.shape, generator=draw, dtype=torch.int64, device="cpu")
+    classes = classes.to(labels.device)
+    place = torch.searchsorted(classes, labels)
+    return classes[(place + shift.to(labels.device)) % len(classes)]
 
 
 def random_starts(

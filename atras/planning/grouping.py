@@ -234,14 +234,13 @@ class _Sizer:
         )
 
     def bytes(self, members: Sequence[Member], at_once: int) -> int:
-        """Most memory at once, of members that are computed so many at a time: the last ones may be the widest."""
-        starts = range(0, len(members), at_once)
-        return max(self._engine_bytes(members[start : start + at_once], at_once) for start in starts) + (
-            at_once * self.distances
-        )
+        """Most memory at once, of members that are computed so many at a time."""
+        parts = (members[start : start + at_once] for start in range(0, len(members), at_once))
+        # Not the first ones alone: the last ones may be the widest.
+        return max(self._engine_bytes(part) + len(part) * self.distances for part in parts)
 
-    def _engine_bytes(self, members: Sequence[Member], at_once: int) -> int:
-        networks = [Network(self.spec, member.candidate) for member in members][:at_once]
+    def _engine_bytes(self, members: Sequence[Member]) -> int:
+        networks = [Network(self.spec, member.candidate) for member in members]
         batches = {
             "batch": self.protocol.batch_size,
             "evaluation_batch": self._evaluation_batch(networks),

@@ -93,6 +93,12 @@ class Results:
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
 
+    @property
+    def majority_share(self) -> float | None:
+        """Accuracy, on the test images, of always answering the most frequent class; None where there is no row."""
+        share: float | None = self.table["majority_share"].max()  # type: ignore[assignment]
+        return share
+
     def missing(self) -> str:
         """How much of the run is not there, `3 of 8 groups are missing (12 of 40 members)`; empty of a whole one."""
         if self.run.get("status", "finished") == "finished":
@@ -124,7 +130,11 @@ class Results:
     def _repr_html_(self) -> str:
         """The view of a run in a notebook: the line of `repr` and a row for each candidate, the most robust first."""
         shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
-        means = self.candidate_means().sort(_HEADLINES[0], descending=True, nulls_last=True).select(shown)
+        # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
+        figure = pl.when(pl.col("status") == "trained").then(pl.col(_HEADLINES[0])).otherwise(0.0)
+        order = self.table.group_by("hidden_layers", maintain_order=True).agg(figure.mean().alias("order"))
+        means = self.candidate_means().with_columns(order["order"])
+        means = means.sort("order", descending=True, nulls_last=True).select(shown)
         with pl.Config(
             tbl_rows=20, tbl_cols=-1, float_precision=4, fmt_str_lengths=60, tbl_hide_column_data_types=True
         ):

@@ -34,6 +34,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "`trained`; `dead`: one class predicted for all test images; `diverged`: a loss that is not finite, "
             "accuracies null from there on",
         ),
+        "majority_share": Column(
+            pl.Float64,
+            "share of the most frequent class among the test images: the accuracy of always answering it, a baseline",
+        ),
         "train_accuracy": Column(pl.Float64, "trained model, clean training images"),
         "test_accuracy": Column(pl.Float64, "trained model, clean test images"),
         "attacked_accuracy_before": Column(pl.Float64, "trained model, test images attacked at the run's label source"),
@@ -51,6 +55,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "trained model, test images that no attack of the run, made on it, turns with a change of at most epsilon",
         ),
         "worst_case_accuracy_after": Column(pl.Float64, "defended model, likewise"),
+        "balanced_accuracy_after_white_box": Column(
+            pl.Float64, "as attacked_accuracy_after_white_box, as mean over classes of the share of each that is right"
+        ),
+        "balanced_accuracy_after_worst_case": Column(pl.Float64, "as worst_case_accuracy_after, likewise"),
         "recovery_static": Column(pl.Float64, "attacked_accuracy_after_static - attacked_accuracy_before"),
         "recovery_white_box": Column(pl.Float64, "attacked_accuracy_after_white_box - attacked_accuracy_before_true"),
     },
@@ -85,6 +93,15 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "accuracy": Column(pl.Float64, "correct / n"),
         "ci_low": Column(pl.Float64, "lower end of the Wilson 95 % interval of the accuracy"),
         "ci_high": Column(pl.Float64, "upper end of that interval"),
+        "balanced_accuracy": Column(
+            pl.Float64,
+            "mean over classes of the share of their images that is classified correctly (recall); classes without "
+            "images left out",
+        ),
+        "majority_share": Column(
+            pl.Float64,
+            "share of the most frequent class among the images evaluated: the accuracy of always answering it",
+        ),
         "zero_gradient_fraction": Column(
             pl.Float64, "share of pixels whose loss gradient is zero, over all steps; null where none was taken"
         ),
@@ -173,9 +190,9 @@ FRAMES: dict[str, str] = {
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
-    "examples": "The first test images with the attack of each member of the first seed, for pictures: eight, or as "
-    "many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 candidates, none "
-    "from 342).",
+    "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
+    "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
+    "candidates, none from 342).",
 }
 """The meaning of a row of each frame."""
 

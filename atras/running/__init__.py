@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
     from .orchestrator import Stop, check_same, recorded, resume, run
-    from .prepare import load_data, make_plan, make_spec
+    from .prepare import load_data, make_plan, make_spec, plan_lines
     from .task import GroupTask, Surroundings
 else:
     __getattr__ = lazy_exports(
@@ -22,7 +22,7 @@ else:
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
         orchestrator="Stop check_same recorded resume run",
-        prepare="load_data make_plan make_spec",
+        prepare="load_data make_plan make_spec plan_lines",
         task="GroupTask Surroundings",
     )
 
@@ -42,6 +42,7 @@ __all__ = [
     "load_data",
     "make_plan",
     "make_spec",
+    "plan_lines",
     "recorded",
     "resume",
     "run",

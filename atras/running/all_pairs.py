@@ -6,17 +6,24 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from atras.engines import ENGINES, Engine, why_not
+from atras.errors import Interrupted
 from atras.evaluation import Part, Row, Rows, Transfer
 from atras.networks import Member
 from atras.planning import Group, Plan, batch_bytes, tighter, transfer_parts
+from atras.storage import remove_file
 from atras.torch_state import fixed_state
+from atras.training import checkpoint
 
 from .divided import ShortageError, shortage
-from .task import GroupTask, Surroundings
+from .task import GroupTask, Surroundings, next_checkpoint
+
+PLACE = Path(checkpoint.FOLDER) / "transfer.safetensors"
+"""Where the checkpoint of a transfer lies below the run's folder."""
 
 MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_white_box"}
 """By phase, the column of the table that is null where the network had diverged."""
@@ -47,14 +54,54 @@ def transfer_rows(
     """
     start = time.perf_counter()
     fine = {phase: set(_measured(plan, table, column)) for phase, column in MEASURED.items()}
-    work = Transfer(place.data, task.protocol, fine, stop=place.stop)
+    work = Transfer(place.data, task.protocol, fine)
+    keeper = _Keeper(work, task, place)
+    work.pause = keeper.pause
     with fixed_state(task.device):
         _go_through(work, task, place, plan, short)
         rows = Rows(transfer=work.rows())
     count = sum(len(group.members) for group in plan.groups)
-    seconds = time.perf_counter() - start
+    seconds = keeper.before + time.perf_counter() - start
     rows.timings.append({"phase": "transfer", "members": count, "seconds": seconds, "steps": 0})
     return rows.completed(task.shared, None)
+
+
+def forget_transfer(folder: Path) -> None:
+    """Delete the checkpoint of the transfer: its rows are where they belong."""
+    remove_file(folder / PLACE)
+    checkpoint.remove_folder_if_empty((folder / PLACE).parent)
+
+
+class _Keeper:
+    """Keeps in a checkpoint what a transfer has counted, and takes it from there.
+
+    Raises:
+        InputError: if the checkpoint is damaged.
+    """
+
+    def __init__(self, work: Transfer, task: GroupTask, place: Surroundings) -> None:
+        self._work, self._every, self._stop = work, task.checkpoint_every, place.stop
+        self._path = None if task.folder is None else task.folder / PLACE
+        self._identity = {"protocol_hash": task.protocol.hash}
+        self.before, self._start = 0.0, time.perf_counter()
+        self._next = self._start + self._every
+        if self._path is not None and self._path.exists():
+            document = checkpoint.read(self._path).document
+            if document.get("protocol_hash") == task.protocol.hash:
+                self.before = document["seconds"]
+                work.load(document["transfer"])
+
+    def pause(self) -> None:
+        """Keep what is counted when that is due, and stop when asked."""
+        stop = self._stop()
+        if self._path is not None and (stop or time.perf_counter() >= self._next):
+            begin = time.perf_counter()
+            seconds = self.before + begin - self._start
+            document = self._identity | {"seconds": seconds, "transfer": self._work.to_dict()}
+            checkpoint.write(self._path, document, {})
+            self._next = next_checkpoint(self._every, begin)
+        if stop:
+            raise Interrupted
 
 
 def _possible(group: Group, device: torch.device) -> Group:

@@ -13,7 +13,7 @@ import torch
 
 from atras.data import DATASETS, Dataset, load
 from atras.errors import InputError
-from atras.experiment import Channels, Execution, Protocol, Size
+from atras.experiment import Channels, Execution, Protocol, Size, Subset
 from atras.torch_state import fixed_state
 
 MOST_PLACES = 8
@@ -27,6 +27,7 @@ class DataPlace:
     dataset: str
     train_size: Size
     test_size: Size
+    subset: Subset
     channels: Channels
     data_dir: str | None
     download: bool
@@ -34,8 +35,8 @@ class DataPlace:
     @classmethod
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
-        sizes = (protocol.train_size, protocol.test_size)
-        return cls(protocol.dataset, *sizes, protocol.channels, execution.data_dir, execution.download)
+        chosen = (protocol.train_size, protocol.test_size, protocol.subset, protocol.channels)
+        return cls(protocol.dataset, *chosen, execution.data_dir, execution.download)
 
     def load(self, device: torch.device) -> Dataset:
         """The images, on a device.
@@ -48,6 +49,7 @@ class DataPlace:
                 self.dataset,
                 train_size=self.train_size,
                 test_size=self.test_size,
+                subset=self.subset,
                 channels=self.channels,
                 data_dir=self.data_dir,
                 download=self.download,

@@ -24,7 +24,7 @@ from atras.torch_state import threads
 from atras.training import Networks
 from atras.version import __version__
 
-from .all_pairs import transfer_rows
+from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace, RecordedData
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
@@ -385,6 +385,8 @@ class _Run:
             self.writer.update({"warnings": [*self.writer.run.get("warnings", ()), told]})
         else:
             self.writer.append(rows)
+        if self.writer.directory is not None:
+            forget_transfer(self.writer.directory)
 
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""
@@ -395,7 +397,7 @@ class _Run:
         rows = outcome.rows
         if rows is None:
             return
-        told = cautions(rows, self.data.classes)
+        told = cautions(rows)
         for line in told:
             self.reporter.note(line)
         self.writer.append(rows)

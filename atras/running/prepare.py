@@ -51,6 +51,10 @@ class Prepared(NamedTuple):
     spec: Spec
     plan: Plan
 
+    def lines(self) -> list[str]:
+        """Cautions about the data and the plan, as plain text."""
+        return [*self.data.cautions, *self.plan.lines()]
+
 
 def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
     """The plan of a `run` with the same arguments, with predicted seconds; nothing is trained.
@@ -59,6 +63,15 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
         InputError: as `run`.
     """
     return prepare(protocol, execution, config_plan).plan
+
+
+def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
+    """What a `run` with the same arguments says before it begins: cautions about the data, and the plan.
+
+    Raises:
+        InputError: as `run`.
+    """
+    return prepare(protocol, execution, config_plan).lines()
 
 
 def prepare(
@@ -119,7 +132,7 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
     data = (load or DataPlace.of(protocol, execution).load)(device)
-    protocol.check_classes(data.classes)
+    protocol.check_classes(data.occurring.tolist())
     return device, data, make_spec(protocol, data.image_shape, data.classes)
 
 

@@ -2,6 +2,18 @@
 Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
-from .search import is_search, pareto_lines, recorded, resume, search
+from .holdout import data_cautions
+from .search import is_search, pareto_lines, rank_by_of, recorded, resume, search
 
-__all__ = ["SUMMARY", "is_search", "pareto_lines", "plan_rounds", "recorded", "resume", "round_lines", "search"]
+__all__ = [
+    "SUMMARY",
+    "data_cautions",
+    "is_search",
+    "pareto_lines",
+    "plan_rounds",
+    "rank_by_of",
+    "recorded",
+    "resume",
+    "round_lines",
+    "search",
+]

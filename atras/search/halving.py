@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file
@@ -16,7 +17,7 @@ from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum,
 from atras.version import SCHEMA, __version__
 
 TRAIN_SHARE = 0.8
-"""Of the training images, those that rounds train on; on the others they are ranked."""
+"""Of the training images, those that rounds train on; on the others, drawn class by class, they are ranked."""
 
 SUMMARY = SEARCH
 STATUSES = ("running", "interrupted", "failed", "finished")
@@ -118,12 +119,15 @@ class Record:
         self.parts = plan_rounds(protocol, content.get("budget", 0))
 
     @classmethod
-    def new(cls, folder: Path, protocol: Protocol, execution: Execution, budget: int) -> Record:
+    def new(
+        cls, folder: Path, protocol: Protocol, execution: Execution, budget: int, rank_by: str = "accuracy"
+    ) -> Record:
         """The record of a search that begins; nothing is written yet."""
         return cls(folder, protocol, execution, {
             "schema": SCHEMA, "search": "halving", "status": "running", "version": __version__,
-            "budget": budget, "spent": 0,
-            "train_share": TRAIN_SHARE, "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
+            "budget": budget, "spent": 0, "rank_by": rank_by,
+            "train_share": TRAIN_SHARE, "hold_out": "stratified", "warnings": [],
+            "protocol": protocol.to_dict(), "protocol_hash": protocol.hash,
             "execution": execution.to_dict(), "data": None, "data_places": [], "selection_sha256": None, "rounds": [],
         })  # fmt: skip
 
@@ -139,6 +143,7 @@ class Record:
             content = _intact(path)
             one_of("search", content.get("search"), ("halving",))
             one_of("status", content.get("status"), STATUSES)
+            one_of("rank_by", content.get("rank_by"), RANK_BY)
             text("protocol_hash", content.get("protocol_hash"))
             loaded = from_run(content)
             record = cls(folder, Protocol(**loaded.protocol_fields), Execution(**loaded.execution_fields), content)

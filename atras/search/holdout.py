@@ -1,4 +1,5 @@
-"""The images that a search ranks its candidates on: split off the training set, and kept as a data set of their own."""
+"""The images that a search ranks its candidates on: drawn from the training set class by class, and kept as a data set
+of their own."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from atras.data import Dataset
+from atras.data import Dataset, stratified
 from atras.errors import InputError
+from atras.experiment import Execution, Protocol
 from atras.running import DataPlace, RecordedData
 from atras.storage import memory_limit, open_regular, write_file
 
@@ -37,8 +39,19 @@ def hold_out(record: Record, place: DataPlace) -> bytes:
     data = place.load(torch.device("cpu"))
     selection = _selection(data)
     checksum = hashlib.sha256(selection).hexdigest()
-    record.content |= {"data": data.provenance()["sha256"], "selection_sha256": checksum}
+    record.content |= {
+        "data": data.provenance()["sha256"], "selection_sha256": checksum, "warnings": list(data.cautions),
+    }  # fmt: skip
     return selection
+
+
+def data_cautions(protocol: Protocol, execution: Execution) -> list[str]:
+    """Cautions about the data of a search, a line each.
+
+    Raises:
+        InputError: if the data cannot be loaded.
+    """
+    return list(DataPlace.of(protocol, execution).load(torch.device("cpu")).cautions)
 
 
 def restore(record: Record, place: DataPlace) -> DataPlace:
@@ -83,13 +96,28 @@ def _checksum(path: Path) -> str:
 
 def _selection(data: Dataset) -> bytes:
     """The training images, split in two, as an .npz file: equal data, equal bytes."""
-    cut = math.floor(TRAIN_SHARE * len(data.train))
-    if not 0 < cut < len(data.train):
-        raise InputError(f"train_size (={len(data.train)}): expected at least 2 images to hold some out; raise it")
+    held_out = _held_out(data.train.labels)
     images, labels = data.train.images.permute(0, 2, 3, 1).numpy(), data.train.labels.numpy()
     arrays: dict[str, Any] = {}
-    for part, where in {"train": slice(cut), "test": slice(cut, None)}.items():
+    for part, where in {"train": ~held_out, "test": held_out}.items():
         arrays |= {f"x_{part}": images[where], f"y_{part}": labels[where]}
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
+
+
+def _held_out(labels: torch.Tensor) -> np.ndarray:
+    """bool [N], the images to be held out: of each class its share, but never a class's only image.
+
+    Raises:
+        InputError: if no class has two images.
+    """
+    count = len(labels) - math.floor(TRAIN_SHARE * len(labels))
+    pool = (torch.bincount(labels)[labels] > 1).nonzero()[:, 0]
+    if not len(pool):
+        raise InputError(
+            f"train_size (={len(labels)}): expected at least 2 images of a class to hold some out; raise it"
+        )
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[pool[stratified(labels[pool], min(count, len(pool) // 2), "hold-out")].numpy()] = True
+    return chosen

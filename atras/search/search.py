@@ -1,8 +1,8 @@
 """Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full.
 
 What is dropped is decided on images held out of the training set, never on the test set: each round but the last trains
-on the first 80 % of the training images and is attacked on the rest. The last round is the protocol itself, on all
-training images and the test set, so its figures are as honest as those of any run.
+on 80 % of the training images and is attacked on the rest, in which every class has its share. The last round is the
+protocol itself, on all training images and the test set, so its figures are as honest as those of any run.
 
 Every round is an ordinary run in a folder of its own, planned anew, so that groups are full whatever was dropped.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from atras import running
-from atras.analysis import pareto, ranking
+from atras.analysis import RANK_BY, pareto, ranking
+from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
@@ -32,6 +33,7 @@ def search(
     budget: int,
     out: str | Path,
     *,
+    rank_by: str = "accuracy",
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
 ) -> Results:
@@ -42,6 +44,7 @@ def search(
         execution: where and how.
         budget: candidate-epochs, as in `plan_rounds`.
         out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
         reporter: makes the reporter of a round.
         stop: asked about once a second whether to stop.
 
@@ -49,11 +52,12 @@ def search(
         The last round's results.
 
     Raises:
-        InputError: as `plan_rounds` and `running.run`; or if the folder is in use.
+        InputError: as `plan_rounds` and `running.run`; if `rank_by` is something else, or the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     folder = expanded(out)
-    record = Record.new(folder, protocol, execution, budget)
+    one_of("rank_by", rank_by, RANK_BY)
+    record = Record.new(folder, protocol, execution, budget, rank_by)
     place = running.DataPlace.of(protocol, execution)
     selection = hold_out(record, place) if len(record.parts) > 1 else None
     record.content["data_places"] = place.remembered(folder)
@@ -141,11 +145,28 @@ def recorded(directory: str | Path) -> Loaded:
     return Loaded(dict(vars(record.protocol)), dict(vars(record.execution)))
 
 
-def pareto_lines(results: Results) -> list[str]:
-    """The Pareto front of a run as plain text within 80 columns."""
-    front = pareto(results)
+def rank_by_of(directory: str | Path) -> str:
+    """What the search in a folder ranks by.
+
+    Raises:
+        InputError: as `recorded`.
+    """
+    return str(Record.read(Path(directory)).content["rank_by"])
+
+
+def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
+    """The Pareto front of a run as plain text within 80 columns.
+
+    Args:
+        results: a run.
+        rank_by: `accuracy`, or `balanced` for its mean over classes.
+    """
+    front = pareto(results, rank_by=rank_by)
+    if not len(front):
+        return ["Pareto front: empty, as no candidate trained"]
+    figure = "robust accuracy" if rank_by == "accuracy" else "balanced robust accuracy"
     lines = [
-        "Pareto front: parameters against robust accuracy, with 95 % intervals",
+        f"Pareto front: parameters against {figure}, with 95 % intervals",
         f"{'hidden layers':<40} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7}",
     ]
     for row in front.iter_rows(named=True):
@@ -153,7 +174,8 @@ def pareto_lines(results: Results) -> list[str]:
         lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 40 else []
         figures = " ".join(f"{row[figure]:>7.4f}" for figure in ("mean", "low", "high"))
         lines.append(f"{name if len(name) <= 40 else '':<40} {row['parameters']:>11} {figures}")
-    return lines
+    share = results.majority_share
+    return lines if share is None else [*lines, f"baseline: the most frequent class is {share:.4f} of the test images"]
 
 
 class _Search:
@@ -179,7 +201,8 @@ class _Search:
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
                 self.follow(results)
-                self.record.add(number, ranking(results)["hidden_layers"].to_list())
+                ranked = ranking(results, rank_by=self.record.content["rank_by"])
+                self.record.add(number, ranked["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
         except (Interrupted, KeyboardInterrupt):
@@ -201,6 +224,8 @@ class _Search:
         parts = self.record.parts
         part, reporter = parts[number - 1], self.reporter()
         try:
+            for line in self.record.content["warnings"] if number == 1 else ():
+                reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             place = self.place if number == len(parts) else running.DataPlace.of(protocol, self.execution)
             arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
@@ -222,7 +247,8 @@ class _Search:
             part = record.parts[number - 1]
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "channels": "last"}
+            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
+            changes |= {"channels": "last"}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

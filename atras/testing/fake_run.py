@@ -90,7 +90,13 @@ class _FakeRun:
         gain = None if after is None or before is None else after - before
         self.rows.table.append(
             where
-            | {"defence": "copies", "depth": len(widths), "parameters": size, "status": "dead" if dead else "trained"}
+            | {
+                "majority_share": 0.1,
+                "defence": "copies",
+                "depth": len(widths),
+                "parameters": size,
+                "status": "dead" if dead else "trained",
+            }
             | figures
             | {"recovery_static": None if gain is None else gain + 0.08, "recovery_white_box": gain}
         )

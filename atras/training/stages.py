@@ -245,7 +245,9 @@ class _Stages:
         """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
 
         def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
-            return self.defence.step(engine, Batch(images, labels, copied, epoch, first + number))
+            return self.defence.step(
+                engine, Batch(images, labels, copied, epoch, first + number, self.evaluator.classes)
+            )
 
         return step
 

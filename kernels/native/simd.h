@@ -11,6 +11,7 @@
 #include "instructions.h"
 
 #define ATRAS_INLINE inline __attribute__((always_inline))
+#define ATRAS_LAMBDA __attribute__((always_inline))
 
 namespace atras {
 

@@ -101,6 +101,7 @@ struct ConvBackward {
   float* dweights;             // the same, added to; null where not wanted
   float* dx;                   // like x, zeroed by the caller and added to; null where not wanted
   Entry* lists;                // scratch [32][kListLength]
+  const float* patches;        // of the first convolution, as pack_patches leaves them
 };
 
 ATRAS_INLINE std::ptrdiff_t position_of(const Conv& c, int index, int q, int pixel) {
@@ -282,31 +283,94 @@ __attribute__((noinline)) inline void first_weight_gradient(const ConvBackward& 
     }
 }
 
-// Gradient of the image itself, added to dx [in_h][in_w][channels]; weights [k][32].
-__attribute__((noinline)) inline void image_gradient(const ConvBackward& b) {
-  const Conv& c = *b.conv;
-  const int results = c.result_h * c.result_w, choices = c.pool ? 4 : 1, k_row = c.k_row();
-  for (int p = 0; p < results; ++p) {
-    const std::size_t at = std::size_t(p) * kBlock;
-    const std::uint32_t any = nonzero32(b.g + at);
-    for (int q = 0; q < choices; ++q) {
-      const std::uint32_t mask = c.pool ? any & equal32(b.argmax + at, q) : any;
-      if (!mask) continue;
-      vf g[kBlock / V];
-      for (int v = 0; v < kBlock / V; ++v) {
-        alignas(64) float kept[V];
-        for (int i = 0; i < V; ++i) kept[i] = mask >> (v * V + i) & 1 ? b.g[at + v * V + i] : 0.0f;
-        g[v] = load(kept);
-      }
-      float* dx = b.dx + position_of(c, p, q, c.in_channels);
+// How the gradient of the image adds up: all that one output position, or one pool window, can add to lies side by side
+// in a patch of `rows` x `row` floats.
+struct ImagePatch {
+  int rows, row, lanes;
+
+  ATRAS_INLINE explicit ImagePatch(const Conv& c)
+      : rows(c.pool ? 4 : 3), row(rows * c.in_channels), lanes(round_up(rows * row, V)) {}
+};
+
+// to[q][channel][lanes] = what one output channel adds to the patch where position q of the pool won, zeros around it;
+// from the first convolution's weights [k][32].
+inline void pack_patches(const Conv& c, const float* weights, float* to) {
+  const ImagePatch patch(c);
+  const int k_row = c.k_row(), choices = c.pool ? 4 : 1;
+  std::memset(to, 0, std::size_t(choices) * kBlock * patch.lanes * sizeof(float));
+  for (int q = 0; q < choices; ++q)
+    for (int channel = 0; channel < kBlock; ++channel, to += patch.lanes)
       for (int k = 0; k < 3 * k_row; ++k) {
-        vf product = vf{};
-        for (int v = 0; v < kBlock / V; ++v) product += g[v] * load(b.weights + k * kBlock + v * V);
-        float total = 0.0f;
-        for (int i = 0; i < V; ++i) total += product[i];
-        dx[std::ptrdiff_t(k / k_row) * c.in_w * c.in_channels + k % k_row] += total;
+        const int y = q / 2 + k / k_row, x = q % 2 * c.in_channels + k % k_row;
+        to[y * patch.row + x] = weights[k * kBlock + channel];
       }
-    }
+}
+
+// patch[N vectors] = sum over the channels of one position or window.
+template <int N>
+ATRAS_INLINE void sum_patch(const float* g, const std::uint8_t* argmax, const float* patches, int lanes, float* patch) {
+  constexpr int kChains = N == 1 ? 4 : 2;  // sums that do not wait for one another
+  vf sum[kChains][N];
+  for (auto& chain : sum)
+    for (vf& s : chain) s = vf{};
+#pragma GCC unroll 32
+  for (int channel = 0; channel < kBlock; ++channel) {
+    const float* from = patches + ((argmax ? argmax[channel] : 0) * kBlock + channel) * lanes;
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) sum[channel % kChains][v] += g[channel] * load(from + v * V);
+  }
+  for (int v = 0; v < N; ++v) {
+    vf total = sum[0][v] + sum[1][v];
+    if constexpr (kChains == 4) total += sum[2][v] + sum[3][v];
+    store(patch + v * V, total);
+  }
+}
+
+ATRAS_INLINE void sum_patch(const float* g, const std::uint8_t* argmax, const float* patches, int lanes, float* patch) {
+  int at = 0;
+  for (; at + 4 * V <= lanes; at += 4 * V) sum_patch<4>(g, argmax, patches + at, lanes, patch + at);
+  switch ((lanes - at) / V) {
+    case 3: return sum_patch<3>(g, argmax, patches + at, lanes, patch + at);
+    case 2: return sum_patch<2>(g, argmax, patches + at, lanes, patch + at);
+    case 1: return sum_patch<1>(g, argmax, patches + at, lanes, patch + at);
+    default: return;
+  }
+}
+
+// Row is the length of a patch's row where it is known at compile time, else 0.
+template <int Row>
+ATRAS_INLINE void add_rows(const ImagePatch& patch, const float* from, float* to, std::ptrdiff_t next_row) {
+  const int row = Row ? Row : patch.row;
+  for (int y = 0; y < patch.rows; ++y)
+    for (int i = 0; i < row; ++i) to[y * next_row + i] += from[y * row + i];
+}
+
+// Gradient of the image itself, added to dx [in_h][in_w][channels]. Neighbours overlap, and what was stored a moment ago
+// is slow to load: so a row is gone through in turns of those that do not.
+template <int Row>
+__attribute__((noinline)) void image_gradient_as(const ConvBackward& b) {
+  const Conv& c = *b.conv;
+  const ImagePatch patch(c);
+  const int turns = c.pool ? 2 : 3, stride = c.pool ? 2 : 1;
+  const std::ptrdiff_t next_row = std::ptrdiff_t(c.in_w) * c.in_channels;
+  alignas(64) float sum[kBlock * 16 + V];
+  for (int y = 0; y < c.result_h; ++y)
+    for (int turn = 0; turn < turns; ++turn)
+      for (int x = turn; x < c.result_w; x += turns) {
+        const std::size_t at = (std::size_t(y) * c.result_w + x) * kBlock;
+        if (!nonzero32(b.g + at)) continue;
+        sum_patch(b.g + at, b.argmax ? b.argmax + at : nullptr, b.patches, patch.lanes, sum);
+        add_rows<Row>(patch, sum, b.dx + y * stride * next_row + x * stride * c.in_channels, next_row);
+      }
+}
+
+inline void image_gradient(const ConvBackward& b) {
+  switch (ImagePatch(*b.conv).row) {
+    case 3: return image_gradient_as<3>(b);
+    case 4: return image_gradient_as<4>(b);
+    case 9: return image_gradient_as<9>(b);
+    case 12: return image_gradient_as<12>(b);
+    default: return image_gradient_as<0>(b);
   }
 }
 

@@ -108,7 +108,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   }
   run.group = std::max(16, round_up(spec.batch, 8 * 16) / 8);
   packed.clear(), slopes.clear(), results.clear(), argmax.clear(), hidden.clear(), hidden_slopes.clear();
-  std::size_t widest = 0, g = 0, list = 0, raster = 0;
+  std::size_t widest = 0, g = 0, list = 0, raster = 0, patches = 0;
   for (const Conv& c : stem.convs) {
     const bool last = &c == &stem.convs.back();
     const std::size_t stride = last ? row_stride(stem.features) : c.store_size();
@@ -119,6 +119,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     widest = std::max({widest, c.in_size(), c.store_size(), stem.image_size});
     g = std::max(g, c.result_size());
     list = 32 * 64 * 8;
+    if (patches == 0) patches = 4 * kBlock * std::size_t(round_up(16 * c.in_channels, kLane));
     raster = std::max(raster, (std::size_t(c.in_h) * c.in_w + 32) * kBlock);
   }
   if (!stem.convs.empty()) run.images = a.take<float>(rows * stem.image_size);
@@ -147,6 +148,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     w.raster = a.take<float>(raster);
     w.expanded = a.take<float>(widest + kLane);
     w.lists = a.take<char>(list);
+    w.patches = a.take<float>(patches);
     w.left = a.take<float>(left);
     w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
     w.bytes = a.take<std::uint8_t>(std::max(g, out) + 512);
@@ -219,12 +221,23 @@ void Step::head_backward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
   for (int layer = int(run.member->dense.size()) - 1; layer >= 0; --layer) {
     const Dense& d = run.member->dense[layer];
-    if (layer > 0 || !stem_.convs.empty() || !run.training)
-      spread(threads, panels_of(d.in_padded()) * chunks_of(run.rows_padded()), slot,
-             [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); });
-    if (run.training)
-      spread(threads, panels_of(d.in_padded()) * chunks_of(d.out), slot,
-             [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); });
+    const bool pass_on = layer > 0 || !stem_.convs.empty() || !run.training;
+    const int panels = panels_of(d.in_padded());
+    const auto gradient = [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); };
+    const auto update = [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); };
+    const int gradients = pass_on ? panels * chunks_of(run.rows_padded()) : 0;
+    const int updates = run.training ? panels * chunks_of(d.out) : 0;
+    if (threads > 1) {
+      spread(threads, gradients, slot, gradient);
+      spread(threads, updates, slot, update);
+    } else {  // a panel's weights are updated while they are still in cache, for no other panel's gradient reads them
+      slot.with_workspace([&](const Workspace& w) {
+        for (int panel = 0; panel < panels; ++panel) {
+          for (int item = panel; item < gradients; item += panels) gradient(item, w);
+          for (int item = panel; item < updates; item += panels) update(item, w);
+        }
+      });
+    }
     std::swap(run.gradient, run.next_gradient);
   }
 }

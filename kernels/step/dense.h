@@ -7,30 +7,43 @@
 namespace atras::step::ATRAS_ISA {
 
 constexpr int kTileRows = 6;
+constexpr int kAhead = 20;  // rows of the right operand, which may lie further apart than what a processor fetches by itself
 
 // done(row, column, sum) takes each result once; done.soon(row, column) is told of it first, to fetch what it will touch.
 // sum over k of a[row * a_row + k * a_k] * b[k * b_row + column], for R rows and N vectors of columns. In bf16 each k
 // is a pair.
-template <class P, int R, int N, class Done>
+template <class P, int R, int N, bool First, class Done>
 ATRAS_INLINE void product_tile(int depth, const typename P::Element* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
                                const float* b, std::ptrdiff_t b_row, const Done& done, int row, int column) {
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < N; ++v) done.soon(row + r, column + v * V);
   vf sum[R][N];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) sum[r][v] = vf{};
-  for (int k = 0; k < depth; ++k, a += a_k, b += b_row) {
-    vf right[N];
+  const auto add = [&](int count) ATRAS_LAMBDA {
+    for (int k = 0; k < count; ++k, a += a_k, b += b_row) {
+      vf right[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < N; ++v) right[v] = load(b + v * V);
-#pragma GCC unroll 6
+      for (int v = 0; v < N; ++v) right[v] = load(b + v * V);
+      if constexpr (First)
+        for (int v = 0; v < N * V; v += kLane) __builtin_prefetch(b + kAhead * b_row + v);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) sum[r][v] = P::add(sum[r][v], a + r * a_row, right[v]);
+    }
+  };
+  if constexpr (Done::kFetches) {
+    const int few = depth / (R * N);
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) sum[r][v] = P::add(sum[r][v], a + r * a_row, right[v]);
+      for (int v = 0; v < N; ++v) {
+        done.soon(row + r, column + v * V);
+        add(few);
+      }
+    depth -= few * R * N;
   }
-#pragma GCC unroll 6
+  add(depth);
+#pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) done(row + r, column + v * V, sum[r][v]);
@@ -39,16 +52,25 @@ ATRAS_INLINE void product_tile(int depth, const typename P::Element* a, std::ptr
 template <class P, int N, class Done>
 void product_columns(int rows, int depth, const typename P::Element* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k,
                      const float* b, std::ptrdiff_t b_row, const Done& done, int column) {
+  // A single vector of columns takes more rows, for sums that do not wait for one another.
+  constexpr int kRows = V == 16 && N == 1 ? 2 * kTileRows : kTileRows;
   int row = 0;
-  for (; row + kTileRows <= rows; row += kTileRows)
-    product_tile<P, kTileRows, N>(depth, a + row * a_row, a_row, a_k, b, b_row, done, row, column);
+  if (rows >= kRows) {
+    product_tile<P, kRows, N, true>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    for (row = kRows; row + kRows <= rows; row += kRows)
+      product_tile<P, kRows, N, false>(depth, a + row * a_row, a_row, a_k, b, b_row, done, row, column);
+  }
+  if (kRows > kTileRows && row + kTileRows <= rows) {
+    product_tile<P, kTileRows, N, false>(depth, a + row * a_row, a_row, a_k, b, b_row, done, row, column);
+    row += kTileRows;
+  }
   a += row * a_row;
   switch (rows - row) {
-    case 5: return product_tile<P, 5, N>(depth, a, a_row, a_k, b, b_row, done, row, column);
-    case 4: return product_tile<P, 4, N>(depth, a, a_row, a_k, b, b_row, done, row, column);
-    case 3: return product_tile<P, 3, N>(depth, a, a_row, a_k, b, b_row, done, row, column);
-    case 2: return product_tile<P, 2, N>(depth, a, a_row, a_k, b, b_row, done, row, column);
-    case 1: return product_tile<P, 1, N>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    case 5: return product_tile<P, 5, N, false>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    case 4: return product_tile<P, 4, N, false>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    case 3: return product_tile<P, 3, N, false>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    case 2: return product_tile<P, 2, N, false>(depth, a, a_row, a_k, b, b_row, done, row, column);
+    case 1: return product_tile<P, 1, N, false>(depth, a, a_row, a_k, b, b_row, done, row, column);
     default: return;
   }
 }
@@ -88,7 +110,12 @@ ATRAS_INLINE void update_vector(const Update& u, float* parameter, float* first,
   v = v * 0.999f + gradient * gradient * 0.001f;
   store(first, m);
   store(second, v);
+#if defined(__AVX512F__)
+  const vf y = reciprocal_root(v);
+  store(parameter, load(parameter) - u.learning_rate * m * y * reciprocal(1.0f + u.floor * y));
+#else
   store(parameter, load(parameter) - u.learning_rate * m / (root(v) + u.floor));
+#endif
 }
 
 inline void update_at(const Run& r, std::size_t at, vf gradient) {
@@ -155,7 +182,7 @@ struct WriteOutputs {
   float* to;
   std::ptrdiff_t stride;
   const float* bias;
-  ATRAS_INLINE void soon(int, int) const {}
+  static constexpr bool kFetches = false;
   ATRAS_INLINE void operator()(int out, int column, vf value) const {
     store(to + out * stride + column, value + bias[out]);
   }
@@ -178,7 +205,7 @@ struct WriteGradient {
   float* to;
   std::ptrdiff_t stride;
   const float* slope;
-  ATRAS_INLINE void soon(int, int) const {}
+  static constexpr bool kFetches = false;
   ATRAS_INLINE void operator()(int row, int column, vf value) const {
     const std::ptrdiff_t at = row * stride + column;
     store(to + at, slope ? value * load(slope + at) : value);
@@ -211,6 +238,7 @@ struct UpdateWeights {
   const Run& r;
   std::size_t from;
   std::ptrdiff_t stride;
+  static constexpr bool kFetches = true;
   ATRAS_INLINE void soon(int row, int column) const {
     const std::size_t at = from + row * stride + column;
     __builtin_prefetch(r.parameters + at, 1);

@@ -72,7 +72,7 @@ WEIGHT_GRADIENT = {
     "tf32x3": Tile(16, 64, 64, 1, 8),
     "fp32": Tile(16, 32, 32, 1, 8),
 }
-"""The largest that no registers spill for; not yet tuned on a card."""
+"""The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
 
 
 class Layer(NamedTuple):

@@ -54,10 +54,11 @@ struct Dense {
   ATRAS_INLINE int out_padded() const { return round_up(out, kLane); }
 };
 
-// Row stride of a matrix with `width` columns; odd multiples of a cache line keep rows out of each other's cache sets.
+// Row stride of a matrix with `width` columns. Rows a multiple of 512 bytes apart would leave half of the cache's sets or
+// more unused, and a panel of 64 columns and a batch's rows would not fit the rest.
 ATRAS_INLINE int row_stride(int width) {
   const int padded = round_up(width, kLane);
-  return padded % 256 == 0 ? padded + kLane : padded;
+  return padded % 128 == 0 ? padded + kLane : padded;
 }
 
 // Work items of the phases of a dense layer and of the stem's update.

@@ -75,6 +75,7 @@ struct Workspace {
   float* raster;         // products of one image before the pool, for tiles
   float* expanded;       // a bf16 image as float
   void* lists;
+  float* patches;        // the first convolution's weights as an image's gradient takes them
   std::uint8_t* bytes;   // dropout
   float *left, *right;   // operands of a dense product as pairs of bf16
 };

@@ -42,23 +42,40 @@ inline const float* input_of(const Run& r, int conv, int row, const Workspace& w
   return w.expanded;
 }
 
+// A row of an image's gradient as the caller wants it; Apart is the distance of its pixels, or 0 for that of `apart`.
+template <int Apart>
+ATRAS_INLINE void write_gradient_row(Run& r, const float* dx, int apart, std::size_t to) {
+  const int width = r.spec->width, step = Apart ? Apart : apart;
+  int zero = 0, nan = 0;
+  for (int x = 0; x < width; ++x) {
+    zero += dx[x * step] == 0.0f;
+    nan += dx[x * step] != dx[x * step];
+  }
+  r.zero_gradients += zero;
+  r.nan_gradients += nan;
+  if (float* gradient = r.image_gradient)
+    for (int x = 0; x < width; ++x) gradient[to + x] = dx[x * step];
+  if (std::int8_t* signs = r.image_signs) {
+    const int direction = r.direction;
+    for (int x = 0; x < width; ++x) {
+      const int sign = int(dx[x * step] > 0.0f) - int(dx[x * step] < 0.0f);
+      signs[to + x] = std::int8_t(direction * sign);
+    }
+  }
+}
+
 inline void write_image_gradient(Run& r, int row, const float* dx) {
   const Spec& s = *r.spec;
-  const int border = r.stem->image_border, wide = s.width + 2 * border;
+  const bool planar = r.stem->convs.empty();
+  const int border = r.stem->image_border, wide = s.width + 2 * border, apart = planar ? 1 : s.channels;
   std::size_t to = std::size_t(row) * s.channels * s.height * s.width;
   for (int channel = 0; channel < s.channels; ++channel)
-    for (int y = 0; y < s.height; ++y)
-      for (int x = 0; x < s.width; ++x, ++to) {
-        const std::size_t planar = (std::size_t(channel) * s.height + y) * s.width + x;
-        const std::size_t interleaved = (std::size_t(y + border) * wide + x + border) * s.channels + channel;
-        const std::size_t at = r.stem->convs.empty() ? planar : interleaved;
-        const float value = dx[at];
-        r.zero_gradients += value == 0.0f;
-        r.nan_gradients += value != value;
-        if (r.image_gradient) r.image_gradient[to] = value;
-        const int sign = int(value > 0.0f) - int(value < 0.0f);
-        if (r.image_signs) r.image_signs[to] = std::int8_t(r.direction * sign);
-      }
+    for (int y = 0; y < s.height; ++y, to += s.width) {
+      const std::size_t interleaved = (std::size_t(y + border) * wide + border) * s.channels + channel;
+      const float* from = dx + (planar ? (std::size_t(channel) * s.height + y) * s.width : interleaved);
+      if (apart == 1) write_gradient_row<1>(r, from, apart, to);
+      else write_gradient_row<0>(r, from, apart, to);
+    }
 }
 
 inline void stem_backward_image(Run& r, int row, float* gradients, const Workspace& w) {
@@ -73,6 +90,7 @@ inline void stem_backward_image(Run& r, int row, float* gradients, const Workspa
     b.argmax = r.argmax[i] ? r.argmax[i] + row * c.result_size() : nullptr;
     b.weights = r.parameters + c.weight;
     b.lists = static_cast<Entry*>(w.lists);
+    b.patches = w.patches;
     if (gradients) {
       add_bias_gradient(c, w.g, gradients + c.bias);
       b.x = input_of(r, i, row, w);
@@ -97,6 +115,8 @@ inline void stem_backward(Run& r, int group, const Workspace& w) {
   if (r.training) {
     gradients = r.partial + group * r.stem->size;
     std::memset(gradients, 0, r.stem->size * sizeof(float));
+  } else if (!r.stem->convs.empty()) {
+    pack_patches(r.stem->convs[0], r.parameters + r.stem->convs[0].weight, w.patches);
   }
   for (int row = first; row < last; ++row) stem_backward_image(r, row, gradients, w);
 }

@@ -288,6 +288,15 @@ def test_the_defended_phase_and_equal_sizes_are_left_out() -> None:
     assert found.filter("larger")["loss"].to_list() == pytest.approx([0.3] * 21)
 
 
+def test_dead_networks_are_neither_sources_nor_targets() -> None:
+    alive, rows = populated(), transfer_rows(0.3, 0.2)
+    dead = [{**alive[0], "status": "dead"}, *alive[1:]]
+    found = transfer_effects(run_of(dead, transfer=rows))
+    assert len(transfer_effects(run_of(alive, transfer=rows))) == len(NAMES) * (len(NAMES) - 1)
+    assert len(found) == (len(NAMES) - 1) * (len(NAMES) - 2)
+    assert alive[0]["hidden_layers"] not in {*found["source"], *found["target"]}
+
+
 def test_without_the_frame_the_claim_names_the_option() -> None:
     found = claims(run_of(members({1: 0.5}, 1)))[8]
     assert (found.verdict, found.ours) == ("unresolved", None)

@@ -148,6 +148,7 @@ def test_onnx_takes_stems_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, engine.logits(images)[0].numpy(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's own reader
 def test_pt2_runs_without_atras_at_any_batch_size(finished: Results, tmp_path: Path) -> None:
     extra = {"hidden": ""}
     program = torch.export.load(export(finished, LARGE, tmp_path / "w.pt2", seed=0), extra_files=extra)
@@ -286,6 +287,8 @@ def test_the_command_writes_the_file_it_names(
     [
         ("-o w.onnx", "export: expected one of --hidden, --best and --pareto; name the network in one way"),
         ("-o w.onnx --pareto --best robust", "export: expected one of --hidden, --best and --pareto"),
+        ("-o w.onnx --hidden 8 --rank-by balanced", "rank_by: expected with --best or --pareto, which rank"),
+        ("-o w.onnx --best robust --rank-by size", "rank_by (='size'): expected one of accuracy, balanced"),
         ("-o w.onnx --best clean", "best (='clean'): expected robust"),
         ("-o w.onnx --hidden 24 --seed one", "seed (='one'): expected a whole number"),
         ("-o w --hidden 24", "format (=''): expected one of safetensors, pt2, onnx; add --format"),

@@ -18,6 +18,7 @@ from atras.analysis.statistics import (
     compare_depths,
     depth_means,
     holm,
+    independent_images,
     mean_difference,
     pareto,
     ranking,
@@ -171,10 +172,10 @@ def test_test_images_widen_the_interval() -> None:
     assert ranking(run_of(rows)).row(0, named=True)["low"] == pytest.approx(0.9)
 
 
-def test_members_that_failed_are_not_passed_over() -> None:
+def test_members_that_failed_count_nothing() -> None:
     rows = [row("8", 0.9), row("8", 0.1, 1, "dead"), row("16", 0.9), row("16", None, 1, "diverged"), row("24", 0.6)]
     found = ranking(run_of(rows))
-    assert dict(found.select("hidden_layers", "mean").iter_rows()) == pytest.approx({"24": 0.6, "8": 0.5, "16": 0.45})
+    assert dict(found.select("hidden_layers", "mean").iter_rows()) == pytest.approx({"24": 0.6, "8": 0.45, "16": 0.45})
     assert dict(found.select("hidden_layers", "trained").iter_rows()) == {"24": 1, "8": 1, "16": 1}
 
 
@@ -182,6 +183,41 @@ def test_the_worst_case_outranks_the_white_box_figure() -> None:
     rows = [{**row("8", 0.9), "worst_case_accuracy_after": 0.2}, {**row("16", 0.8), "worst_case_accuracy_after": 0.3}]
     assert ranking(run_of(rows))["hidden_layers"].to_list() == ["16", "8"]
     assert robust_column(run_of([row("8", 0.9)])) == ROBUST
+
+
+def test_dead_members_never_win_however_frequent_their_class() -> None:
+    rows = [
+        row("8", 0.9, 0, "dead"),
+        row("8", 0.9, 1, "dead"),
+        row("16", 0.7),
+        row("16", 0.9, 1, "dead"),
+        row("24", 0.0),
+    ]
+    assert ranking(run_of(rows))["hidden_layers"].to_list() == ["16", "24", "8"]
+    assert pareto(run_of(rows))["hidden_layers"].to_list() == ["16"]
+    assert not len(pareto(run_of(rows[:2])))
+
+
+def test_balanced_accuracy_ranks_when_asked() -> None:
+    rows = [
+        {**row("8", 0.9), "balanced_accuracy_after_white_box": 0.5},
+        {**row("16", 0.8), "balanced_accuracy_after_white_box": 0.7},
+    ]
+    for name, best in (("accuracy", "8"), ("balanced", "16")):
+        assert ranking(run_of(rows), rank_by=name)["hidden_layers"][0] == best
+    assert pareto(run_of(rows), rank_by="balanced")["hidden_layers"].to_list() == ["8", "16"]
+    assert robust_column(run_of([row("8", 0.9)]), "balanced") == "balanced_accuracy_after_white_box"
+    with pytest.raises(InputError, match=r"rank_by \(='size'\): expected one of accuracy, balanced"):
+        ranking(run_of(rows), rank_by="size")
+
+
+def test_rare_classes_make_balanced_accuracy_less_certain() -> None:
+    run = run_of([row("8", 0.9)], images=1000)
+    run.run["data"] = {"test_class_counts": [500, 500, 0]}
+    assert independent_images(run, "balanced_accuracy_after_white_box") == 1000
+    run.run["data"] = {"test_class_counts": [990, 10]}
+    assert independent_images(run, "balanced_accuracy_after_white_box") == 39  # 4 / (1 / 990 + 1 / 10)
+    assert independent_images(run, ROBUST) == 1000
 
 
 def test_the_front_has_what_nothing_smaller_matches() -> None:

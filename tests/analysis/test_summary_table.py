@@ -39,7 +39,8 @@ def test_figures_stand_under_their_headings_white_box_before_static() -> None:
         "                                   before  train   test whitebox static",
         "16-64-256-1024 1.40M 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000 trained",
     ]
-    assert lines[4:] == [
+    assert lines[3] == "baseline: the most frequent class is 0.2500 of the test images"
+    assert lines[5:] == [
         "means by depth, over the members that trained",
         "depth        trained  train   test attack    adv    adv    after  after",
         "                                   before  train   test whitebox static",

@@ -155,7 +155,7 @@ def loss(engine: StackEngine, images: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("target", ["none", "class:3", "least-likely", "random"])
 def test_untargeted_attacks_ascend_and_targeted_ones_descend_their_loss(victim: StackEngine, target: str) -> None:
     images, labels = (part[:200] for part in pictures())
-    targets = random_targets(0, "test", labels, 10) if target == "random" else None
+    targets = random_targets(0, "test", labels, torch.arange(10)) if target == "random" else None
     attacked: Signed = FGSM(0.01, "true", target)(victim, images, labels, start=Start(targets=targets))
     if target == "class:3":
         assert (attacked.labels == 3).all()

@@ -261,7 +261,7 @@ def test_on_engine_fused_a_members_examples_are_the_same_bits_in_any_company(
 @pytest.mark.parametrize("target", ["class:3", "least-likely", "random"])
 def test_targeted_pgd_reaches_its_class_more_often_than_targeted_fgsm(trained: StackEngine, target: str) -> None:
     images, labels = pictures(200)
-    targets = random_targets(0, "test", labels, 10) if target == "random" else None
+    targets = random_targets(0, "test", labels, torch.arange(10)) if target == "random" else None
     step = FGSM(0.2, target=target)(trained, images, labels, start=Start(targets=targets))
     walk = PGD(0.2, target=target, steps=10)(trained, images, labels, start=Start(targets=targets))
     assert torch.equal(step.labels, walk.labels)

@@ -28,16 +28,16 @@ class Schedule:
         rest["reporter"].note("a note")
         return "the results"
 
-    def make_plan(self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None) -> SimpleNamespace:
+    def plan_lines(self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None) -> list[str]:
         self.planned.append((protocol, execution))
-        return SimpleNamespace(lines=lambda: ["group 1", "group 2"])
+        return ["group 1", "group 2"]
 
 
 @pytest.fixture
 def schedule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Schedule:
     stub = Schedule()
     monkeypatch.setattr(atras.running, "run", stub.run)
-    monkeypatch.setattr(atras.running, "make_plan", stub.make_plan)
+    monkeypatch.setattr(atras.running, "plan_lines", stub.plan_lines)
     monkeypatch.setattr(atras.analysis, "summary_lines", lambda results, width: [f"table of {results}, {width} wide"])
     monkeypatch.delenv("ATRAS_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "91")

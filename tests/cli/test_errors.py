@@ -71,6 +71,8 @@ def execute(line: str) -> int:
             "defence (='batch(source=own)'): unknown option 'source=own'; options of batch:",
         ),
         ("--executor x", "executor (='x'): expected one of local"),
+        ("--rank-by balanced", "search (=None): expected one of halving"),
+        ("--search halving --budget 900 --rank-by size", "rank_by (='size'): expected one of accuracy, balanced"),
         ("--search best --budget 3", "search (='best'): expected one of halving"),
         ("--budget 3", "search (=None): expected one of halving"),
         ("--search halving", "budget: expected with --search, none came; add --budget N, in candidate-epochs"),

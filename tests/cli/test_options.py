@@ -26,6 +26,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--no-download", {"download": False}),
     ("--train-size 500", {"train_size": 500}),
     ("--test-size all", {"test_size": "all"}),
+    ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
@@ -89,7 +90,7 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
-    searching = {"--search", "--budget"}  # tests/search/test_search.py
+    searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
     assert known - tried == others | searching
 
 

@@ -73,12 +73,11 @@ def test_startup_seconds_reach_the_run(schedule: Any) -> None:
 
 
 STUBBED = """
-import types
 from atras import cli, running
-def lines():
+def lines(*_):
     {action}
     return ["x"] * 100_000
-running.make_plan = lambda *_: types.SimpleNamespace(lines=lines)
+running.plan_lines = lines
 cli.main(["run", "--dry-run"])
 """
 

@@ -16,11 +16,12 @@ def metric(attack: str, correct: int, **changes: object) -> Row:
     row: Row = {
         "hidden_layers": "40", "seed": 0, "phase": "trained", "epoch": None, "split": "test", "attack": attack,
         "epsilon": 0.05, "label_source": "true", "mode": "white-box", "n": 1000, "correct": correct,
-        "zero_gradient_images": 10, "saturated_images": 100,
+        "majority_share": 0.1, "zero_gradient_images": 10, "saturated_images": 100,
     }  # fmt: skip
     return row | changes
 
 
+CLEAN = {"mode": "clean", "label_source": None, "majority_share": 0.9}
 EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
 
 
@@ -35,7 +36,12 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
         ({}, [metric("fgsm", 500), metric("pgd", 511)], "FGSM turns more images than PGD"),
         ({}, [metric("fgsm", 500), metric("pgd", 509)], None),
         ({}, [metric("fgsm", 500), metric("pgd", 600, phase="defended")], None),
-        ({}, [metric("fgsm", 500), metric("fgsm", 201, epsilon=0.5)], "more than twice chance at epsilon 0.5"),
+        ({}, [metric("fgsm", 500), metric("fgsm", 129, epsilon=0.5)], "more accurate than the most frequent class at"),
+        ({}, [metric("fgsm", 500), metric("fgsm", 128, epsilon=0.5)], None),
+        ({}, [metric("fgsm", 900, majority_share=0.9), metric("fgsm", 900, epsilon=0.5, majority_share=0.9)], None),
+        ({}, [metric("none", 918, **CLEAN)], "not clearly more accurate than always answering the most frequent class"),
+        ({}, [metric("none", 919, **CLEAN)], None),
+        ({"status": "dead"}, [metric("none", 900, **CLEAN)], "dead, predicts one class"),
         ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.5), metric("fgsm", 100, epsilon=1.0)], None),
         ({}, [metric("fgsm", 500), metric("fgsm", 300, epsilon=0.4)], None),
         ({}, [metric("fgsm", 90, **EPOCH), metric("pgd", 69, **EPOCH)], "robust to FGSM but not to PGD"),
@@ -43,7 +49,7 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
     ],
 )
 def test_each_caution_names_its_member(table: Row, metrics: list[Row], expected: str | None) -> None:
-    found = cautions(Rows(table=[FINE | table], metrics=metrics), 10)
+    found = cautions(Rows(table=[FINE | table], metrics=metrics))
     assert len(found) == (expected is not None)
     if expected:
         assert found[0].startswith(expected)
@@ -52,14 +58,14 @@ def test_each_caution_names_its_member(table: Row, metrics: list[Row], expected:
 
 def test_many_members_share_a_line() -> None:
     rows = Rows(table=[FINE | {"status": "dead", "seed": seed} for seed in range(12)])
-    (line,) = cautions(rows, 10)
+    (line,) = cautions(rows)
     assert line.endswith("40 (seed 4) and 7 more")
 
 
 def test_a_targeted_attack_is_not_held_against_fgsm() -> None:
     weaker, towards = metric("fgsm", 150), metric("pgd", 190, target="random", label_source=None)
-    assert not cautions(Rows(metrics=[weaker, towards]), 10)
-    assert cautions(Rows(metrics=[weaker, metric("pgd", 190)]), 10)
+    assert not cautions(Rows(metrics=[weaker, towards]))
+    assert cautions(Rows(metrics=[weaker, metric("pgd", 190)]))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +75,8 @@ def test_a_targeted_attack_is_not_held_against_fgsm() -> None:
 def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, meaning: str) -> None:
     count = {"zero_gradient_images": 11, "saturated_images": 101}[column]
     rows = [metric("fgsm", 500, **{column: count}), metric("fgsm", 400, epsilon=0.1, **{column: count})]
-    (line,) = cautions(Rows(metrics=rows), 10)
+    (line,) = cautions(Rows(metrics=rows))
     assert line.startswith(meaning)
     assert line.endswith(f": 40 (seed 0, trained: {count} of 1000)")
-    assert not cautions(Rows(metrics=[metric("pgd", 500, **{column: count})]), 10)
-    assert not cautions(Rows(metrics=[metric("fgsm", 500, **{column: count - 1})]), 10)
+    assert not cautions(Rows(metrics=[metric("pgd", 500, **{column: count})]))
+    assert not cautions(Rows(metrics=[metric("fgsm", 500, **{column: count - 1})]))

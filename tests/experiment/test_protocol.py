@@ -21,6 +21,7 @@ OTHER_VALUES: dict[str, Any] = {
     "dataset": "mnist",
     "train_size": 100,
     "test_size": "all",
+    "subset": "stratified",
     "channels": "last",
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
@@ -61,15 +62,16 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "e1801b8227000ced"
+    assert Protocol().hash == "59506abdd7bc4ebb"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "c4062d679886ed2e"
+    assert other.hash == "dd39103f393ba983"
     assert Protocol().to_dict() | {"candidates": 40} == {
-        "dataset": "digits", "train_size": "default", "test_size": "default", "channels": "auto", "candidates": 40,
-        "seeds": [0], "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
+        "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
+        "channels": "auto", "candidates": 40, "seeds": [0],
+        "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
         "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
@@ -148,9 +150,9 @@ def test_momentum_belongs_to_sgd() -> None:
 
 
 def test_a_target_past_the_last_class_is_refused() -> None:
-    Protocol(target="class:9").check_classes(10)
+    Protocol(target="class:9").check_classes(range(10))
     with pytest.raises(InputError, match="from 0 to 9"):
-        Protocol(target="class:10").check_classes(10)
+        Protocol(target="class:10").check_classes(range(10))
 
 
 @pytest.mark.parametrize(

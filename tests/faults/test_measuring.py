@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from atras.engines import Engine
 from atras.errors import Interrupted
-from atras.evaluation import Evaluator
+from atras.evaluation import Evaluator, progress, transfer
 from atras.experiment import Execution, Protocol
 from atras.running import orchestrator
 from atras.testing import SMALL, tables_of
@@ -133,3 +135,45 @@ def test_a_measuring_that_is_asked_to_stop_keeps_where_it_stands(
             continue
     assert 5 < session < 99
     assert tables_of(folder) == tables_of(tmp_path / "whole")
+
+
+@pytest.mark.faults
+def test_a_transfer_longer_than_a_process_lives_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = LONG.replace(attacks=("fgsm",), epsilons=(), transfer=True, test_size=30)
+    monkeypatch.setattr(transfer, "room_for", lambda source, *_: transfer.Room(10, math.inf))
+    whole = orchestrator.run(protocol, execution("loop"), out=tmp_path / "whole")
+    attacked, folder = transfer.Transfer._attacked, tmp_path / "killed"
+    for life in range(1, 100):
+        left = iter(range(2))
+
+        def dying(self: Any, *args: Any, left: Any = left) -> Any:
+            if next(left, None) is None:
+                raise Killed
+            return attacked(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(transfer.Transfer, "_attacked", dying)
+            patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+            try:
+                found = (
+                    orchestrator.resume(folder)
+                    if life > 1
+                    else orchestrator.run(protocol, execution("loop"), out=folder)
+                )
+                break
+            except Killed:
+                continue
+    # Two sources in two phases, each on three spans of the test images, of which a process attacks two.
+    assert life == 6
+    assert found.transfer.equals(whole.transfer)
+    assert not (folder / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 1, 3, 3), (1, 0, 1, 2, 2), (3, 1, 1, 1, 1)])
+def test_four_signs_a_byte_come_back(shape: tuple[int, ...]) -> None:
+    signs = torch.randint(-1, 2, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    kept = progress.packed(signs)
+    assert kept.shape == (shape[0], -(-signs[0].numel() // 4))
+    assert torch.equal(progress.unpacked(kept, signs.shape), signs)

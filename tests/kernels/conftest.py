@@ -96,3 +96,22 @@ def assembled(tmp_path: Path) -> Callable[[str], str]:
         raise AssertionError(f"none of {tools} takes {arch}")
 
     return report
+
+
+@pytest.fixture
+def spilled(assembled: Callable[[str], str], record_property: Callable[[str, object], None]) -> Callable[..., int]:
+    """spilled(kernel): bytes that it spills to or from memory; all figures are printed, and not empty code's."""
+
+    def figures(kernel: Any) -> int:
+        ptx = kernel.asm["ptx"]
+        # An LLVM that finds a kernel's behaviour undefined leaves this of it, and that is no error anywhere.
+        assert "trap;" not in ptx, f"{kernel.metadata.name} is compiled into a trap"
+        report = assembled(ptx)
+        spills = [int(size) for size in re.findall(r"(\d+) bytes spill (?:stores|loads)", report)]
+        registers = int(re.search(r"Used (\d+) registers", report)[1])  # type: ignore[index]
+        text = f"{registers} registers, {max(spills)} bytes spilled, {kernel.metadata.shared} bytes shared"
+        record_property(kernel.metadata.name, text)
+        print(f"{kernel.metadata.name}: {text}")  # noqa: T201 (read with -rP)
+        return max(spills)
+
+    return figures

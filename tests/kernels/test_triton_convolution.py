@@ -16,6 +16,7 @@ from torch import Tensor
 from atras.kernels import backends
 from atras.kernels.dropout import reference as dropout
 from atras.testing import assert_close, poisoned
+from budgets import SPILLED
 
 triton = pytest.importorskip("triton")
 
@@ -306,15 +307,12 @@ def launches(monkeypatch, layer, precision, capability):
 @ahead
 @linux
 @pytest.mark.parametrize(("capability", "precision", "layer"), COMPILED, ids=str)
-def test_kernels_compile_without_spills(monkeypatch, compile_ahead, assembled, capability, precision, layer):
+def test_kernels_compile_into_registers(monkeypatch, compile_ahead, spilled, capability, precision, layer):
     kernels = launches(monkeypatch, layer, precision, capability)
     assert len(kernels) == 4
     for function, arguments, options in kernels:
         kernel = compile_ahead(function, arguments, capability, options)
-        report = assembled(kernel.asm["ptx"])
-        spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
-        assert spills
-        assert set(spills) == {"0"}, (function, report)
+        assert spilled(kernel) <= SPILLED, function
         assert kernel.metadata.shared <= SHARED_BYTES[capability]
         name = function.fn.__name__
         # An image's few channels make a product too low for warp groups.
@@ -325,8 +323,32 @@ def test_kernels_compile_without_spills(monkeypatch, compile_ahead, assembled, c
 
 
 @ahead
+@linux
+def test_a_tile_that_is_too_large_is_over_the_budget(monkeypatch, compile_ahead, spilled):
+    monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=128))
+    function, arguments, options = launches(monkeypatch, CONV4[2], "bf16", 90)[0]
+    assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED  # nearly 2000
+
+
+@ahead
+def test_the_bias_is_summed_only_where_it_is_stored(monkeypatch, compile_ahead):
+    function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[2]
+    lines = compile_ahead(function, arguments, 90, options).asm["ttgir"].splitlines()
+    sums = [i for i, line in enumerate(lines) if '"tt.reduce"' in line]
+    loop = next(i for i, line in enumerate(lines) if "scf.for" in line)
+    assert len(sums) == 2
+    for at in sums:
+        # The nearest enclosing operation is the one before it that is indented less.
+        indent = len(lines[at]) - len(lines[at].lstrip())
+        around = next(line for line in lines[at::-1] if line.strip() and len(line) - len(line.lstrip()) < indent)
+        assert at > loop
+        assert "scf.if" in around
+
+
+@ahead
 def test_pixels_are_read_once_a_block_and_16_bytes_at_a_time(monkeypatch, compile_ahead):
     function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
     ptx = compile_ahead(function, arguments, 90, options).asm["ptx"]
     # A tile of 64 blocks of 32 channels is 2 loads of 8 values for each of 128 threads, a tap's 32x64 weights too.
-    assert len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)) == 2 * (16 + 9)
+    # Position by position it would be 2 * (36 + 9) and more; between that and this a compiler may copy code.
+    assert 2 * (16 + 9) <= len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)) < 2 * (36 + 9) * 0.9

@@ -39,7 +39,7 @@ def test_members_draw_masks_of_their_own_in_each_phase() -> None:
 
 def test_random_targets_are_never_the_true_class_and_reach_all_others() -> None:
     labels = torch.arange(4).repeat(200)
-    targets = random_targets(0, "test", labels, 4)
+    targets = random_targets(0, "test", labels, torch.arange(4))
     assert not (targets == labels).any()
     assert {(a, b) for a, b in zip(labels.tolist(), targets.tolist(), strict=True)} == {
         (a, b) for a in range(4) for b in range(4) if a != b

@@ -38,6 +38,7 @@ def test_a_dry_run_prints_the_rounds(capsys: pytest.CaptureFixture[str]) -> None
         ("--search halving", "budget: expected with --search, none came; add --budget N, in candidate-epochs"),
         ("--budget 5", "search (=None): expected one of halving"),
         ("--search halving --budget much", "budget (='much'): expected a whole number; write for example 10"),
+        ("--search halving --budget 900 --rank-by size --dry-run", "rank_by (='size'): expected one of accuracy, "),
         ("--search halving --budget 3", "budget (=3): 40 candidates need at least 720 candidate-epochs"),
     ],
 )
@@ -56,6 +57,13 @@ def test_the_command_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert out[0].startswith("Pareto front")
     assert out[-1] == "results are in there"
     assert (tmp_path / "there" / "search.json").is_file()
+
+
+def test_the_command_ranks_by_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--hidden 4 --hidden 8 --epochs 2 --adversarial-epochs 0 --train-size 100 --test-size 50 --device cpu"
+    assert execute(f"--search halving --budget 4 --rank-by balanced --out {tmp_path / 'there'} --quiet {options}") == 0
+    assert "against balanced robust accuracy" in capsys.readouterr().out.splitlines()[0]
+    assert json.loads((tmp_path / "there" / "search.json").read_text())["rank_by"] == "balanced"
 
 
 SEARCH = (

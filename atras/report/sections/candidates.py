@@ -6,12 +6,27 @@ from atras.report.charts import Estimate, Table, number
 from atras.report.section import Section
 from atras.results import ACCURACIES, Results
 
-from .population import BEFORE, CLEAN_AFTER, CLEAN_BEFORE, STATIC, WHITE_BOX, WORST, Entry, entries, most_robust
+from .population import (
+    BALANCED,
+    BEFORE,
+    CLEAN_AFTER,
+    CLEAN_BEFORE,
+    STATIC,
+    WHITE_BOX,
+    WORST,
+    Entry,
+    entries,
+    most_robust,
+)
+
+UNEVEN = 0.01
+"""Difference of balanced and plain accuracy from which on both are shown."""
 
 _SHOWN = (
     (WHITE_BOX, "robust, white-box"),
     (STATIC, "robust, static"),
     (WORST, "worst case"),
+    (BALANCED, "robust, balanced"),
     (BEFORE, "robust before"),
     (CLEAN_AFTER, "clean"),
     (CLEAN_BEFORE, "clean before"),
@@ -34,12 +49,23 @@ def candidates(results: Results) -> Section:
         "Robust accuracy is the share of attacked test images that are still classified correctly. White-box: attacked "
         "anew, with knowledge of the defended network. Static: the old attack, made before the defence, as in the "
         "paper.",
+        *_baseline(results),
         "Figures are means over the seeds that trained, with 95 % bootstrap intervals; the status is the worst seed's."
         if several
         else "In brackets: 95 % Wilson intervals.",
     ]
     tables = [_candidate_table(rows, several), *([_member_table(results)] if several else [])]
     return Section("candidates", "Candidates", tuple(text), tables=tuple(tables))
+
+
+def _baseline(results: Results) -> list[str]:
+    share = results.majority_share
+    if share is None:
+        return []
+    return [
+        f"Baseline: always answering the most frequent class has accuracy {number(share)} on the test images, and a "
+        "balanced accuracy (mean over classes) of 1 / classes."
+    ]
 
 
 def _headline(rows: tuple[Entry, ...]) -> str:
@@ -61,9 +87,11 @@ def _ties(winner: Entry, rows: tuple[Entry, ...]) -> str:
 
 
 def _candidate_table(rows: tuple[Entry, ...], several: bool) -> Table:
-    # With one attack the worst case is the white-box figure over again.
+    # With one attack the worst case is the white-box figure over again, and so is the mean over even classes.
     same = all(row.figures[WORST] in (row.figures[WHITE_BOX], Estimate(None)) for row in rows)
-    first, *others = [(key, label) for key, label in _SHOWN if key != WORST or not same]
+    even = all(_near(row.figures[BALANCED].mean, row.figures[WHITE_BOX].mean) for row in rows)
+    left_out = {key for key, absent in ((WORST, same), (BALANCED, even)) if absent}
+    first, *others = [(key, label) for key, label in _SHOWN if key not in left_out]
     columns = ("hidden layers", first[1], "depth", "parameters", *(label for _, label in others), "status")
     cells = [
         (
@@ -78,6 +106,11 @@ def _candidate_table(rows: tuple[Entry, ...], several: bool) -> Table:
         for row in rows
     ]
     return Table("Every candidate", (*columns, *(("seeds trained",) if several else ())), tuple(cells), sortable=True)
+
+
+def _near(balanced: float | None, plain: float | None) -> bool:
+    """Whether a mean over classes says no more than the mean over images."""
+    return balanced is None or plain is None or abs(balanced - plain) < UNEVEN
 
 
 def _member_table(results: Results) -> Table:

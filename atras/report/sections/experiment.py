@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atras.report.charts import Table
 from atras.report.section import Section
 from atras.results import Results
 
@@ -11,7 +12,7 @@ from .population import counted
 
 
 def experiment(results: Results) -> Section:
-    """Data, candidates, seeds and procedure of a run.
+    """Data, candidates, seeds and procedure of a run, and the cautions about it.
 
     Args:
         results: the run.
@@ -27,7 +28,9 @@ def experiment(results: Results) -> Section:
         text.append(_procedure(results.run["protocol"], results.run.get("model", {})))
     if results.run.get("status") != "finished":
         text.append("This run has not finished: what follows is what it had written so far.")
-    return Section("experiment", "What was run", tuple(text))
+    warnings = tuple((str(line),) for line in results.run.get("warnings", ()))
+    tables = (Table("Cautions: what may make these figures mislead", ("caution",), warnings),) if warnings else ()
+    return Section("experiment", "What was run", tuple(text), tables=tables)
 
 
 def _population(results: Results) -> str:

@@ -34,8 +34,9 @@ def pictures(results: Results) -> Section:
             ("No pictures: no network of the first seed trained, or the images are too large for so many candidates.",),
         )
     text = (
-        "The first test images, attacked on the smallest, the middle and the largest network: the image, the direction "
-        "in which FGSM moves each pixel (black down, white up), and the sum of both at the run's epsilon."
+        "Test images, the first ones of every class in turn, attacked on the smallest, the middle and the largest "
+        "network: the image, the direction in which FGSM moves each pixel (black down, white up), and the sum of both "
+        "at the run's epsilon."
     )
     return Section("pictures", "Pictures", (text,), galleries=shown)
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import polars as pl
 
+from atras.analysis import independent_images
 from atras.report.charts import Estimate, estimate
 from atras.results import Results
 
@@ -21,6 +22,7 @@ BEFORE = "attacked_accuracy_before_true"
 CLEAN_BEFORE = "test_accuracy"
 CLEAN_AFTER = "adversarial_test_accuracy"
 WORST = "worst_case_accuracy_after"
+BALANCED = "balanced_accuracy_after_white_box"
 RANK = ("trained", "dead", "diverged")
 """Statuses of members, the worst last."""
 
@@ -76,8 +78,8 @@ def entries(results: Results) -> tuple[Entry, ...]:
     Returns:
         The candidates in the order of the table.
     """
-    n = images(results)
-    return tuple(_entry(rows, n) for _, rows in results.table.group_by("hidden_layers", maintain_order=True))
+    n, even = images(results), independent_images(results, BALANCED)
+    return tuple(_entry(rows, n, even or n) for _, rows in results.table.group_by("hidden_layers", maintain_order=True))
 
 
 def images(results: Results) -> int | None:
@@ -93,11 +95,13 @@ def images(results: Results) -> int | None:
     return results.run.get("data", {}).get("test_size") or (int(str(counts.max())) if len(counts) else None)
 
 
-def _entry(rows: pl.DataFrame, n: int | None) -> Entry:
+def _entry(rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
+    """A candidate, whose accuracies are over n images, and balanced ones as uncertain as over `even`."""
     first = rows.row(0, named=True)
     statuses = rows["status"].to_list()
     good = rows.filter(pl.col("status") == "trained")
-    columns = (WHITE_BOX, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, "recovery_white_box", "recovery_static")
+    columns = (WHITE_BOX, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, BALANCED)
+    sizes = dict.fromkeys(columns, n) | {BALANCED: even, "recovery_white_box": None, "recovery_static": None}
     chosen = good if len(good) else rows
     return Entry(
         first["hidden_layers"],
@@ -106,7 +110,7 @@ def _entry(rows: pl.DataFrame, n: int | None) -> Entry:
         max(statuses, key=RANK.index),
         len(good),
         len(rows),
-        {name: estimate(chosen[name].to_list(), n if "accuracy" in name else None) for name in columns},
+        {name: estimate(chosen[name].to_list(), size) for name, size in sizes.items()},
     )
 
 

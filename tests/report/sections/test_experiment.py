@@ -17,6 +17,13 @@ def test_a_run_that_has_not_finished_says_so(full: Results) -> None:
     assert "has not finished" not in " ".join(experiment(full).text)
 
 
+def test_cautions_stand_in_the_report(full: Results) -> None:
+    assert experiment(full).tables == ()
+    told = dataclasses.replace(full, run={**full.run, "warnings": ["data: sorted", "dead: 40 (seed 0)"]})
+    (table,) = experiment(told).tables
+    assert table.rows == (("data: sorted",), ("dead: 40 (seed 0)",))
+
+
 @pytest.mark.parametrize(
     ("names", "seeds", "words"),
     [

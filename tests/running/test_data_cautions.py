@@ -1,0 +1,90 @@
+"""Cautions about the data stand in the terminal, in run.json and in the report, and a dry run shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import atras
+from atras import cli
+from atras.experiment import Execution, Protocol
+from atras.networks import Candidate
+from atras.report import write as write_report
+from atras.running import Reporter, run
+from atras.search import search
+
+CPU = Execution(device="cpu")
+LINE = "data: no training image of 60 is of class 2, but 20 of the 60 test images taken"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, so that the machine's speed is measured once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def write_sorted(folder: Path) -> Path:
+    """Data sorted by class: 30 training and 20 test images of each of three, a bright bar at another place in each."""
+    draw, arrays = np.random.default_rng(0), {}
+    for part, each in (("train", 30), ("test", 20)):
+        labels = np.arange(3).repeat(each)
+        images = draw.integers(0, 60, (3 * each, 6, 6), dtype=np.uint8)
+        images[np.arange(3 * each), 2 * labels] += 190
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    path = folder / "sorted.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.heard.append(message)
+
+
+def test_a_run_on_sorted_data_says_so_everywhere(tmp_path: Path) -> None:
+    listener = Listener()
+    protocol = Protocol(
+        dataset=str(write_sorted(tmp_path)), candidates=(Candidate((8,)),), train_size=60, epochs=1,
+        adversarial_epochs=1,
+    )  # fmt: skip
+    results = run(protocol, CPU, out=tmp_path / "run", reporter=listener)
+    assert listener.heard[0].startswith(LINE)
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written["warnings"][0].startswith(LINE)
+    assert written["data"]["train_class_counts"] == [30, 30, 0]
+    page = write_report([results], tmp_path / "page.md", "md").read_text()
+    assert LINE in page.replace("\\", "")
+
+
+def test_dry_runs_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_sorted(tmp_path)
+    line = f"run --dataset {path} --train-size 60 --hidden 8 --hidden 4 --dry-run --device cpu"
+    for more in ("", " --search halving --budget 200"):
+        assert cli.execute(cli.app, f"{line}{more}".split(), "atras") == 0
+        assert LINE in capsys.readouterr().out
+
+
+def test_a_search_on_sorted_data_ranks_on_every_class(tmp_path: Path) -> None:
+    protocol = Protocol(
+        dataset=str(write_sorted(tmp_path)), candidates=tuple(Candidate((width,)) for width in (2, 12, 16, 20)),
+        epochs=16, adversarial_epochs=4, batch_size=8, learning_rate=0.01,
+    )  # fmt: skip
+    results = search(protocol, CPU, 72, tmp_path / "search")
+    held_out = np.load(tmp_path / "search" / "selection.npz")
+    assert np.bincount(held_out["y_train"]).tolist() == [24, 24, 24]
+    assert np.bincount(held_out["y_test"]).tolist() == [6, 6, 6]
+    first = atras.read(tmp_path / "search" / "round-1").table
+    assert first["test_accuracy"].max() > 0.6  # on classes that were hardly trained it would be near 0
+    assert results.table["hidden_layers"].to_list() != ["2"]
+    assert json.loads((tmp_path / "search" / "search.json").read_text())["hold_out"] == "stratified"
