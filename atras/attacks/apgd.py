@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from atras.checks import number, one_of, whole
 
-from .attack import Passes
-from .pair_attack import Found, PairAttack
-from .per_pair import PerPair
+from .attack import Passes, Progress
+from .pair_attack import PairAttack
+from .per_pair import Found, PerPair, kept_of
+from .stages import stages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,49 +72,40 @@ class APGD(PairAttack):
         object.__setattr__(self, "rho", float(self.rho))
 
     def cost(self, classes: int) -> Passes:
-        gradients = self._runs(classes) * (self.steps + 1) * self.eot
+        gradients = self.runs(classes) * (self.steps + 1) * self.eot
         return Passes(1 + (0 if self.loss == "ce" else gradients), gradients)
 
-    def _runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
+    def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
         return self.restarts
 
-    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
-        import torch
-
-        images, values = clean.clone(), torch.full_like(clean[:, 0, 0, 0], -torch.inf)
-        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
-        for run in range(self._runs(clean_logits.shape[-1])):
-            left = ~fooled
-            if not left.any():
-                break
-            found, reached, value = self._run(pairs.only(left), clean[left], clean_logits[left], run)
-            better = reached | (value > values[left])
-            images[left] = torch.where(better[:, None, None, None], found, images[left])
-            values[left] = torch.where(better, value, values[left])
-            fooled[left] = reached
-        return Found(images, fooled)
-
-    def _objective(self, clean_logits: Tensor, labels: Tensor, run: int) -> _Objective:  # noqa: ARG002 (of the base)
-        return _Objective(self.loss, labels)
-
-    def _run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [P, C, H, W], whether they fool, and the objective's values [P], of one random start."""
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
         from .norms import projected, random_point
 
-        objective = self._objective(clean_logits, pairs.labels, run)
-        draw = pairs.drawn(run, clean.shape[1:])
+        objective = self._objective(pairs, clean_logits, run)
+        found, balls = Found.nothing(clean), self._balls
+        for ball, inner in stages(progress, len(balls)):
+            epsilon, steps = balls[ball]
+            ascent = _Ascent(self, pairs, clean, objective, epsilon, steps, ends=ball == len(balls) - 1)
+            if inner.state:
+                ascent.go_on(inner.state)
+            elif ball == 0:
+                ascent.begin(random_point(pairs.drawn(run, clean.shape[1:]), clean, epsilon, self.norm, self.bounds))
+            else:
+                ascent.begin(projected(found.images, clean, epsilon, self.norm, self.bounds))
+            found = ascent.finished(inner)
+        return found
+
+    @property
+    def _balls(self) -> list[tuple[float, int]]:
+        """Radius of each ball that a run ascends in, and the steps in it."""
         if self.norm != "l1":
-            return _Ascent(self, pairs, clean, objective, self.strength, self.steps).run(
-                random_point(draw, clean, self.strength, self.norm, self.bounds)
-            )
-        x = random_point(draw, clean, RADII[0][0] * self.strength, "l1", self.bounds)
+            return [(self.strength, self.steps)]
         first, second = (int(share * self.steps) for _, share in RADII[:2])
-        for (radius, _), steps in zip(RADII, (first, second, self.steps - first - second), strict=True):
-            epsilon = radius * self.strength
-            x = projected(x, clean, epsilon, "l1", self.bounds)
-            ascent = _Ascent(self, pairs, clean, objective, epsilon, steps, ends=radius == 1.0)
-            x, fooled, values = ascent.run(x)
-        return x, fooled, values
+        steps = (first, second, self.steps - first - second)
+        return [(radius * self.strength, own) for (radius, _), own in zip(RADII, steps, strict=True)]
+
+    def _objective(self, pairs: Pairs, clean_logits: Tensor, run: int) -> _Objective:  # noqa: ARG002 (of the base)
+        return _Objective(self.loss, pairs.labels)
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,12 +131,11 @@ class APGDT(APGD):
         one_of("loss", self.loss, LOSSES[1:])
         whole("targets", self.targets, 1, 10**6)
 
-    def _runs(self, classes: int) -> int:
+    def runs(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1)
 
-    def _objective(self, clean_logits: Tensor, labels: Tensor, run: int) -> _Objective:
-        order = clean_logits.argsort(dim=-1, descending=True, stable=True)
-        return _Objective(self.loss, labels, order[:, 1 + run // self.restarts])
+    def _objective(self, pairs: Pairs, clean_logits: Tensor, run: int) -> _Objective:
+        return _Objective(self.loss, pairs.labels, pairs.wrong_classes(clean_logits)[:, run // self.restarts])
 
 
 @dataclass
@@ -155,10 +148,12 @@ class _Objective(PerPair):
 
     def values(self, logits: Tensor) -> Tensor:
         """[P]; for the cross-entropy the logarithm of the odds, which orders images alike and does not saturate."""
+        from atras.networks import log_odds
+
         from . import objectives
 
         if self.loss == "ce":
-            return objectives.log_odds(logits, self.labels)
+            return log_odds(logits, self.labels)
         if self.targets is None:
             return getattr(objectives, self.loss)(logits, self.labels)
         return getattr(objectives, f"targeted_{self.loss}")(logits, self.labels, self.targets)
@@ -174,6 +169,8 @@ class _Objective(PerPair):
 @dataclass
 class _State(PerPair):
     """The state of an ascent, of each pair."""
+
+    recomputed: ClassVar[tuple[str, ...]] = ("clean",)
 
     place: Tensor
     """int64, among the pairs that it began with."""
@@ -224,50 +221,61 @@ class _Ascent:
     ) -> None:
         self.attack, self.pairs, self.clean, self.objective = attack, pairs, clean, objective
         self.epsilon, self.steps, self.ends = epsilon, steps, ends
+        self.found, self.done = Found.nothing(clean), 0
 
-    def run(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From starting points to the fooling images, or else those of the highest value; see `APGD._run`."""
+    def begin(self, x: Tensor) -> None:
+        """Take the starting points."""
         import torch
 
-        count = len(self.pairs)
-        self.images, self.values = x.clone(), torch.full_like(x[:, 0, 0, 0], -torch.inf)
-        self.fooled = torch.zeros(count, dtype=torch.bool, device=x.device)
-        self._begin(x)
-        l1 = self.attack.norm == "l1"
-        wait = max(int((L1_CHECK if l1 else FIRST_CHECK) * self.steps), 1)
-        since = 0
-        for i in range(self.steps):
-            if not len(self.pairs):
-                break
-            self._move(first=i == 0)
-            self._look()
-            since += 1
-            if since == wait:
-                if l1:
-                    self._check_sparsity()
-                else:
-                    self._check_progress(wait)
-                    wait = max(wait - max(int(SHORTER * self.steps), 1), max(int(LEAST * self.steps), 1))
-                since = 0
-        self._keep_best()
-        return self.images, self.fooled, self.values
-
-    def _begin(self, x: Tensor) -> None:
-        import torch
-
-        count, device = len(x), x.device
         gradient, logits = self._evaluate(x)
         value = self.objective.values(logits)
         changed = (x != self.clean).flatten(1).sum(1)
-        false = torch.zeros(count, dtype=torch.bool, device=device)
+        false = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.state = _State(
-            place=torch.arange(count, device=device), clean=self.clean, x=x, before=x, gradient=gradient, value=value,
-            best=x, best_gradient=gradient, best_value=value,
+            place=torch.arange(len(x), device=x.device), clean=self.clean, x=x, before=x, gradient=gradient,
+            value=value, best=x, best_gradient=gradient, best_value=value,
             step=torch.full_like(value, self.epsilon * (1 if self.attack.norm == "l1" else 2)),
-            ascents=torch.zeros(count, dtype=torch.int64, device=device), checked_value=value, shortened=~false,
+            ascents=torch.zeros(len(x), dtype=torch.int64, device=x.device), checked_value=value, shortened=~false,
             moving=changed / self.clean[0].numel() / SPARSER, changed=changed, lost=false,
         )  # fmt: skip
         self._note_fooled(logits)
+
+    def go_on(self, kept: Mapping[str, Tensor]) -> None:
+        """Take the state that was kept."""
+        place = kept["place"]
+        self.found, self.done = Found.loaded(kept), int(kept["done"])
+        self.state = _State.loaded(kept, clean=self.clean[place])
+        self.pairs, self.objective = self.pairs.only(place), self.objective.only(place)
+
+    def finished(self, progress: Progress) -> Found:
+        """Take all steps that are left; of a pair that is not fooled the image of the highest value."""
+        checks = self._checks
+        for step in range(self.done, self.steps):
+            if not len(self.pairs):
+                break
+            self._move(first=step == 0)
+            self._look()
+            if step in checks and self.attack.norm == "l1":
+                self._check_sparsity()
+            elif step in checks:
+                self._check_progress(checks[step])
+            progress.step(partial(kept_of, self.found, self.state, step + 1))
+        s = self.state
+        left = ~s.lost
+        self.found.put(s.place[left], s.best[left], s.best_value[left], fooled=False)
+        return self.found
+
+    @property
+    def _checks(self) -> dict[int, int]:
+        """The steps after which the step size is checked, each with how many steps there were since the last one."""
+        share, shorter = (L1_CHECK, 0) if self.attack.norm == "l1" else (FIRST_CHECK, max(int(SHORTER * self.steps), 1))
+        wait, least, checks = max(int(share * self.steps), 1), max(int(LEAST * self.steps), 1), {}
+        step = wait - 1
+        while step < self.steps:
+            checks[step] = wait
+            wait = max(wait - shorter, least) if shorter else wait
+            step += wait
+        return checks
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and logits at some points; of several passes their means."""
@@ -329,9 +337,7 @@ class _Ascent:
         fooling = (logits.argmax(-1) != self.pairs.labels) & ~s.lost
         if not self.ends or not fooling.any():
             return
-        self.images[s.place[fooling]] = s.x[fooling]
-        self.fooled[s.place[fooling]] = True
-        self.values[s.place[fooling]] = s.value[fooling]
+        self.found.put(s.place[fooling], s.x[fooling], s.value[fooling])
         s.lost = s.lost | fooling
         if 16 * int(s.lost.sum()) >= len(s.lost):
             kept = ~s.lost
@@ -367,9 +373,3 @@ class _Ascent:
 
         s, wide = self.state, chosen[:, None, None, None]
         s.x, s.gradient = torch.where(wide, s.best, s.x), torch.where(wide, s.best_gradient, s.gradient)
-
-    def _keep_best(self) -> None:
-        s = self.state
-        left = ~s.lost
-        self.images[s.place[left]] = s.best[left]
-        self.values[s.place[left]] = s.best_value[left]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atras.checks import one_of
 
 from .apgd import APGD, APGDT
-from .attack import Passes
+from .attack import Passes, Progress
 from .fab import FABT
-from .pair_attack import Found, PairAttack
+from .pair_attack import PairAttack
+from .per_pair import Found
 from .square import Square
 
 if TYPE_CHECKING:
@@ -62,16 +63,10 @@ class AutoAttack(PairAttack):
             total = total.plus(part.cost(classes))
         return total
 
-    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
-        import torch
+    def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
+        return len(self.parts)
 
-        images = clean.clone()
-        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
-        for number, part in enumerate(self.parts):
-            left = ~fooled
-            if not left.any():
-                break
-            own = pairs.only(left).drawing_from(number * FAR)
-            found = part.attack_pairs(own, clean[left], clean_logits[left])
-            images[left], fooled[left] = found.images, found.fooled
-        return Found(images, fooled)
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
+        found = self.parts[run].attack_pairs(pairs.drawing_from(run * FAR), clean, clean_logits, progress)
+        # Their values are of different objectives: an image that no part turns stays as the first one left it.
+        return replace(found, values=found.values.new_zeros(len(pairs)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from atras.checks import number, whole
 
-from .attack import Passes
-from .pair_attack import Found, PairAttack
-from .per_pair import PerPair
+from .attack import Passes, Progress
+from .pair_attack import PairAttack
+from .per_pair import Found, PerPair, kept_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,26 +60,32 @@ class FABT(PairAttack):
             object.__setattr__(self, option, float(getattr(self, option)))
 
     def cost(self, classes: int) -> Passes:
-        runs = self.restarts * min(self.targets, classes - 1)
-        return Passes(1, runs * self.steps)
+        return Passes(1, self.runs(classes) * self.steps)
 
-    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
-        import torch
+    def runs(self, classes: int) -> int:
+        return self.restarts * min(self.targets, classes - 1)
 
-        order = clean_logits.argsort(dim=-1, descending=True, stable=True)
-        images = clean.clone()
-        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
-        for run in range(self.restarts * min(self.targets, clean_logits.shape[-1] - 1)):
-            left = ~fooled
-            if not left.any():
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
+        targets = pairs.wrong_classes(clean_logits)[:, run // self.restarts]
+        kept = progress.state
+        if kept:
+            place, found = kept["place"], Found.loaded(kept)
+            state = _State.loaded(kept, clean=clean[place], targets=targets[place])
+            pairs = pairs.only(place)
+        else:
+            found = Found.nothing(clean)
+            pairs, state = self._settle(pairs, self._begin(pairs, clean, targets, run), found)
+        for step in range(int(kept["done"]) if kept else 0, self.steps):
+            if not len(pairs):
                 break
-            targets = order[left, 1 + run // self.restarts]
-            found, reached = self._run(pairs.only(left), clean[left], targets, run)
-            images[left], fooled[left] = found, reached
-        return Found(images, fooled)
+            state.x = self._towards(state)
+            state.normal, state.value, state.wrong = _boundary(pairs, state.x, state.targets)
+            pairs, state = self._settle(pairs, state, found)
+            pairs, state = self._go_back(pairs, state, found)
+            progress.step(partial(kept_of, found, state, step + 1))
+        return found
 
-    def _run(self, pairs: Pairs, clean: Tensor, targets: Tensor, run: int) -> tuple[Tensor, Tensor]:
-        """Images [P, C, H, W] within epsilon, the clean ones where there is none; and where there is one."""
+    def _begin(self, pairs: Pairs, clean: Tensor, targets: Tensor, run: int) -> _State:
         import torch
 
         from .norms import random_point
@@ -88,17 +95,7 @@ class FABT(PairAttack):
             draw = pairs.drawn(run, clean.shape[1:])
             x = random_point(draw, clean, self.strength / 2, self.norm, self.bounds)
         place = torch.arange(len(pairs), device=clean.device)
-        state = _State(place, clean, x, targets, *_boundary(pairs, x, targets))
-        found = Found(clean.clone(), torch.zeros_like(state.wrong))
-        pairs, state = self._settle(pairs, state, found)
-        for _ in range(self.steps):
-            if not len(pairs):
-                break
-            state.x = self._towards(state)
-            state.normal, state.value, state.wrong = _boundary(pairs, state.x, state.targets)
-            pairs, state = self._settle(pairs, state, found)
-            pairs, state = self._go_back(pairs, state, found)
-        return found.images, found.fooled
+        return _State(place, clean, x, targets, *_boundary(pairs, x, targets))
 
     def _towards(self, s: _State) -> Tensor:
         """The next points: beyond the linearised boundary, from where the pairs are and a little from the image."""
@@ -123,7 +120,7 @@ class FABT(PairAttack):
         reached = state.wrong & (norm_of(state.x - state.clean, self.norm) <= self.strength)
         if not reached.any():
             return pairs, state
-        found.images[state.place[reached]], found.fooled[state.place[reached]] = state.x[reached], True
+        found.put(state.place[reached], state.x[reached], state.value[reached])
         return pairs.only(~reached), state.only(~reached)
 
     def _go_back(self, pairs: Pairs, state: _State, found: Found) -> tuple[Pairs, _State]:
@@ -142,6 +139,8 @@ class FABT(PairAttack):
 @dataclass
 class _State(PerPair):
     """The state of the search, of each pair."""
+
+    recomputed: ClassVar[tuple[str, ...]] = ("clean", "targets")
 
     place: Tensor
     """int64, among the pairs that it began with."""

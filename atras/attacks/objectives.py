@@ -26,13 +26,6 @@ def cotangent_of(objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Te
     return gradient
 
 
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logarithm of the odds against the label, [P]: it orders images as the cross-entropy does, and never saturates."""
-    own = logits.gather(-1, labels[:, None])
-    others = logits.scatter(-1, labels[:, None], -torch.inf)
-    return others.logsumexp(-1) - own[:, 0]
-
-
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """The highest other logit less the label's, [P]: positive where the image is misclassified."""
     own = logits.gather(-1, labels[:, None])[:, 0]

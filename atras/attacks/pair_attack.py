@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from atras.checks import one_of
 from atras.registry import UNSPELLED
 
-from .attack import Attack, Attacked, Start
+from .attack import Attack, Attacked, Progress, Start
+from .per_pair import Found
 from .random_starts import starts
+from .stages import Stage, Unwatched, stages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,18 +23,6 @@ if TYPE_CHECKING:
 
 FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
 """Highest epsilon of each norm: what no image of a usual size can need."""
-
-
-class Found(NamedTuple):
-    """What an attack made of P pairs.
-
-    Args:
-        images: [P, C, H, W], within the ball and the bounds.
-        fooled: bool [P], whether they are taken for another class than the label.
-    """
-
-    images: Tensor
-    fooled: Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,15 +59,18 @@ class PairAttack(Attack):
         from .pairs import Pairs
 
         self.check(images, start)
-        clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
-        chosen = self.loss_labels(clean_logits, labels, None)
+        progress = Unwatched() if start.progress is None else start.progress
+        known = progress.state.get("clean_logits", start.clean_logits)
+        clean_logits = networks.logits(images) if known is None else known
+        chosen = self.loss_labels(clean_logits, labels, start)
         own = images.expand(*chosen.shape, *images.shape[-3:])
         right = (clean_logits.argmax(-1) == chosen) & clean_logits.isfinite().all(-1)
         draw = starts(networks, images, self.name) if start.draw is None else start.draw
-        pairs = Pairs.where(networks, right, chosen, draw)
+        pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
         clipped = own.clone()
         if len(pairs) and self.strength > 0:
-            clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right]).images
+            inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits})
+            clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right], inner).images
         none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -89,12 +82,31 @@ class PairAttack(Attack):
             gradients=0,
         )
 
-    @abstractmethod
-    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:
-        """Attack pairs that are classified correctly.
+    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, progress: Progress) -> Found:
+        """Attack pairs that are classified correctly, in one run after the other, each on what is left.
 
         Args:
             pairs: P of them, at least one.
             clean: [P, C, H, W], their images.
             clean_logits: [P, Y], theirs.
+            progress: of all runs.
+
+        Returns:
+            Images that fool, or else those of the run that came furthest.
         """
+        found = Found.loaded(progress.state) if "images" in progress.state else Found.nothing(clean)
+        count = self.runs(pairs.start.of_classes(clean_logits).shape[-1])
+        for run, inner in stages(progress, count, found.tensors):
+            left = (~found.fooled).nonzero()[:, 0]
+            if not len(left):
+                break
+            found.improve(left, self.run(pairs.only(left), clean[left], clean_logits[left], run, inner))
+        return found
+
+    @abstractmethod
+    def runs(self, classes: int) -> int:
+        """How many runs there are at the most, with so many classes to choose from."""
+
+    @abstractmethod
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
+        """One run; as `attack_pairs` but for its number."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from atras.checks import number, truth, whole
 
-from .attack import Passes
-from .pair_attack import Found, PairAttack
-from .per_pair import PerPair
+from .attack import Passes, Progress
+from .pair_attack import PairAttack
+from .per_pair import Found, PerPair, kept_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .pairs import Pairs
+    from .square_proposals import Proposals
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, past 0, after which the share of pixels is halved once more."""
@@ -60,57 +63,63 @@ class Square(PairAttack):
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(1 + self.restarts * self.queries)
 
-    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor) -> Found:  # noqa: ARG002 (of the base)
-        import torch
-
-        images = clean.clone()
-        fooled = torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
-        for restart in range(self.restarts):
-            left = ~fooled
-            if not left.any():
-                break
-            images[left], fooled[left] = self._search(pairs.only(left), clean[left], restart)
-        return Found(images, fooled)
+    def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
+        return self.restarts
 
     def share(self, query: int) -> float:
         """Share of the pixels that a square covers, after so many before it."""
         at = query * SCHEDULE // self.queries if self.rescale else query
         return self.p / 2 ** sum(at > each for each in HALVINGS)
 
-    def _search(self, pairs: Pairs, clean: Tensor, restart: int) -> tuple[Tensor, Tensor]:
-        """Images [P, C, H, W] of the smallest margin, and whether they fool, of one search."""
-        import torch
-
-        from .objectives import margin
+    def run(
+        self,
+        pairs: Pairs,
+        clean: Tensor,
+        clean_logits: Tensor,  # noqa: ARG002 (of the base)
+        run: int,
+        progress: Progress,
+    ) -> Found:
         from .square_proposals import PROPOSALS
 
         make = PROPOSALS[self.norm](self.strength, self.bounds, clean.shape[1:])
-        first = restart * (2 + self.queries // DRAWN)  # the restart's first draw
-        x = make.start(pairs.drawn(first, make.start_shape), clean)
-        place = torch.arange(len(pairs), device=clean.device)
-        images, fooled = x.clone(), torch.zeros(len(pairs), dtype=torch.bool, device=clean.device)
-        state = _State(place, clean, x, margin(pairs.logits(x), pairs.labels))
-        for query in range(self.queries):
+        pairs = pairs.drawing_from(run * (2 + self.queries // DRAWN))
+        found, state, done, numbers = *self._begun(pairs, clean, make, progress.state), None
+        pairs = pairs.only(state.place)
+        for query in range(done, self.queries):
             reached = state.value > 0
             if reached.any():
-                images[state.place[reached]], fooled[state.place[reached]] = state.best[reached], True
+                found.put(state.place[reached], state.best[reached], state.value[reached])
                 pairs, state = pairs.only(~reached), state.only(~reached)
             if not len(pairs) or query == self.queries - 1:
                 break
-            if query % DRAWN == 0:
-                numbers = pairs.draw(first + 1 + query // DRAWN, (DRAWN, make.numbers))
-            tried = make.propose(pairs.of_drawn(numbers)[:, query % DRAWN], state.clean, state.best, self.share(query))
-            value = margin(pairs.logits(tried), pairs.labels)
-            better = value > state.value
-            state.best = torch.where(better[:, None, None, None], tried, state.best)
-            state.value = torch.where(better, value, state.value)
-        images[state.place] = state.best
-        return images, fooled
+            if numbers is None or query % DRAWN == 0:
+                numbers = pairs.draw(1 + query // DRAWN, (DRAWN, make.numbers))
+            drawn = pairs.of_drawn(numbers)[:, query % DRAWN]
+            state.keep_better(pairs, make.propose(drawn, state.clean, state.best, self.share(query)))
+            progress.step(partial(kept_of, found, state, query + 1))
+        found.put(state.place, state.best, state.value, fooled=False)
+        return found
+
+    def _begun(
+        self, pairs: Pairs, clean: Tensor, make: Proposals, kept: Mapping[str, Tensor]
+    ) -> tuple[Found, _State, int]:
+        """What is found, the state and the number of queries that are done, where a run begins or goes on."""
+        import torch
+
+        from .objectives import margin
+
+        if kept:
+            return Found.loaded(kept), _State.loaded(kept, clean=clean[kept["place"]]), int(kept["done"])
+        x = make.start(pairs.drawn(0, make.start_shape), clean)
+        place = torch.arange(len(pairs), device=clean.device)
+        return Found.nothing(clean), _State(place, clean, x, margin(pairs.logits(x), pairs.labels)), 0
 
 
 @dataclass
 class _State(PerPair):
     """The state of the search, of each pair."""
+
+    recomputed: ClassVar[tuple[str, ...]] = ("clean",)
 
     place: Tensor
     """int64, among the pairs that it began with."""
@@ -118,3 +127,14 @@ class _State(PerPair):
     best: Tensor
     value: Tensor
     """Highest other logit less the label's at the best image."""
+
+    def keep_better(self, pairs: Pairs, tried: Tensor) -> None:
+        """Keep of each pair the better one of its best image and another."""
+        import torch
+
+        from .objectives import margin
+
+        value = margin(pairs.logits(tried), pairs.labels)
+        better = value > self.value
+        self.best = torch.where(better[:, None, None, None], tried, self.best)
+        self.value = torch.where(better, value, self.value)
