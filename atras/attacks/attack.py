@@ -191,6 +191,8 @@ class Attack(ABC):
     """Whether the change stays within epsilon."""
     uses_gradients: ClassVar[bool] = True
     """Whether it follows gradients of the networks."""
+    drops_fooled: ClassVar[bool] = False
+    """Whether an image that is fooled costs no more; `cost` is that of one that never is."""
     kept_copies: ClassVar[int] = 12
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 

@@ -41,6 +41,7 @@ class PairAttack(Attack):
     target: str = field(default="none", metadata=UNSPELLED)
     norm: str = "linf"
 
+    drops_fooled = True
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     """The norms that the attack has."""
 
