@@ -109,13 +109,13 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    """Attacks that see logits alone, and turn images that the best attack by gradients of their ball leaves."""
+    """Attacks without gradients that do better than all by gradients in their ball."""
     untargeted = [row for row in fresh if row["label_source"] == "true" and row.get("target", "none") == "none"]
     best: dict[object, float] = {}
     blind = []
     for row in untargeted:
-        if name_of(str(row["attack"])) == "worst":
-            continue  # no attack of its own
+        if name_of(str(row["attack"])) not in ATTACKS:
+            continue  # such as the worst case
         attack = ATTACKS.parse(str(row["attack"]))
         if not attack.bounded:
             continue
@@ -127,7 +127,7 @@ def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     for ball, name, row in blind:
         if best.get(ball, math.nan) > _accuracy(row) + NOISE:
             yield (
-                f"{name}, which sees logits alone, turns more images than attacks by gradients, masked gradients?",
+                f"{name}, which follows no gradient, turns more images than attacks by gradients, masked gradients?",
                 row,
             )
 

@@ -39,12 +39,16 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
         (
             {},
             [metric("apgd", 400), metric("fgsm", 500), metric("square", 389)],
-            "square, which sees logits alone, turns",
+            "square, which follows no",
         ),
         ({}, [metric("apgd", 400), metric("fgsm", 500), metric("square(queries=9)", 390)], None),
         ({}, [metric("apgd", 400), metric("square", 300, epsilon=0.1)], None),
         ({}, [metric("apgd(norm=l2)", 400, epsilon=1.0), metric("square", 300, epsilon=1.0)], None),
-        ({}, [metric("apgd(norm=l2)", 400), metric("square(norm=l2)", 300)], "square, which sees logits alone, turns"),
+        (
+            {},
+            [metric("apgd(norm=l2)", 400), metric("square(norm=l2)", 300)],
+            "square, which follows no",
+        ),
         ({}, [metric("worst(apgd, square)", 400), metric("deepfool", 400), metric("square", 300)], None),
         ({}, [metric("fgsm", 500), metric("fgsm", 129, epsilon=0.5)], "more accurate than the most frequent class at"),
         ({}, [metric("fgsm", 500), metric("fgsm", 128, epsilon=0.5)], None),
