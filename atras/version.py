@@ -1,7 +1,8 @@
 """The version of atras, and of what it writes."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the schema of a run's frames, its run.json and search.json. 1 had `adaptive` for `white-box`, other columns
-for attacks, and an attack's options among those of the run."""
+for attacks, and an attack's options among those of the run; 2 had distances averaged over all images, no balanced
+accuracy, no counts of images without a gradient, and example images in the header of a checkpoint."""

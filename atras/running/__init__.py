@@ -13,16 +13,18 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
-    from .orchestrator import Stop, check_same, recorded, resume, run
+    from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
+    from .reopen import check_same, recorded
     from .task import GroupTask, Surroundings
 else:
     __getattr__ = lazy_exports(
         __name__,
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
-        orchestrator="Stop check_same recorded resume run",
+        orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
+        reopen="check_same recorded",
         task="GroupTask Surroundings",
     )
 

@@ -215,7 +215,8 @@ class Step:
             gradients = torch.autograd.grad(z, self.parameters[member], cotangents)
         for parameter, gradient in zip(self.parameters[member], gradients, strict=True):
             parameter.grad = gradient
-        self.optimizers[member].step()
+        with torch.device("cpu"):  # torch 2.11 puts Adam's count of steps on the default device
+            self.optimizers[member].step()
         return loss.item(), int((z.argmax(1) == labels).sum())
 
     def _source(self, member: int, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:

@@ -19,6 +19,7 @@ from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
 from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--dataset mnist", {"dataset": "mnist"}),
@@ -106,7 +107,12 @@ def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Any) -> No
     ("line", "plan"), [("", {"groups": []}), ("--quiet --out x", {"groups": []}), ("--epochs 3", None)]
 )
 def test_a_run_json_repeats_its_plan_unless_an_option_changes_it(schedule: Any, line: str, plan: Any) -> None:
-    content = {"schema": 2, "protocol": Protocol(dataset="mnist").to_dict(), "execution": {}, "plan": {"groups": []}}
+    content = {
+        "schema": SCHEMA,
+        "protocol": Protocol(dataset="mnist").to_dict(),
+        "execution": {},
+        "plan": {"groups": []},
+    }
     Path("run.json").write_text(json.dumps(content))
     assert execute(f"--config run.json {line}") == 0
     assert schedule.calls[0].protocol.dataset == "mnist"

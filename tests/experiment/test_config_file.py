@@ -16,6 +16,7 @@ from atras.defences import BatchCopies, Copies
 from atras.errors import InputError
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, config_file, load_config
 from atras.networks import Candidate
+from atras.version import SCHEMA
 
 EVERY_KEY = """
 preset = "paper"
@@ -66,7 +67,7 @@ def write(folder: Path, content: str | bytes, name: str = "run.toml") -> Path:
 def run_json(**changes: Any) -> str:
     protocol = Protocol(candidates=(Candidate((40,)),), seeds=(0, 1), epochs=3)
     content = {
-        "schema": 2,
+        "schema": SCHEMA,
         "protocol": protocol.to_dict(),
         "protocol_hash": protocol.hash,
         "execution": Execution(device="cpu", memory_bytes=2**30, recalibrate=True).to_dict(),
@@ -246,8 +247,8 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
         {"schema": None, "protocol": Protocol().to_dict()},
         {"schema": 1, "protocol": Protocol().to_dict()},
         {"schema": True, "protocol": Protocol().to_dict()},
-        {"schema": "2", "protocol": Protocol().to_dict()},
-        {"schema": 3, "protocol": {"later": 1}},
+        {"schema": str(SCHEMA), "protocol": Protocol().to_dict()},
+        {"schema": SCHEMA + 1, "protocol": {"later": 1}},
     ],
 )
 def test_a_run_json_of_another_schema_is_one_line_with_what_to_do(tmp_path: Path, former: dict[str, Any]) -> None:
@@ -257,7 +258,7 @@ def test_a_run_json_of_another_schema_is_one_line_with_what_to_do(tmp_path: Path
     found = former.get("schema")
     which = "an earlier schema" if found is None else f"schema {found!r}"
     assert str(caught.value) == (
-        f"{path}: schema: expected 2, but this was written by {which} of atras; run it again with its settings"
+        f"{path}: schema: expected {SCHEMA}, but this was written by {which} of atras; run it again with its settings"
     )
 
 
@@ -274,7 +275,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(st.dictionaries(KEYS, JSON, max_size=2))
 def test_whatever_a_run_json_holds_only_an_input_error_comes_out(folder: Path, protocol: dict[str, Any]) -> None:
-    path = write(folder, json.dumps({"schema": 2, "protocol": protocol}), "run.json")
+    path = write(folder, json.dumps({"schema": SCHEMA, "protocol": protocol}), "run.json")
     with suppress(InputError):
         load_config(path)
 

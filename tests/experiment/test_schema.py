@@ -18,11 +18,12 @@ from atras.running import recorded as run_recorded
 from atras.search import recorded as search_recorded
 from atras.search.halving import Record
 from atras.storage import json_with_checksum
+from atras.version import SCHEMA
 
 PROTOCOL = Protocol(candidates=(Candidate((8,)), Candidate((9,))), epochs=1)
 FORMER = {"attacks": ["fgsm"], "attack_steps": 20, "step_size": None, "restarts": 1, "train_attack": "fgsm"}
 """Options of a protocol as an earlier schema had them."""
-REFUSED = "schema: expected 2, but this was written by {} of atras; run it again with its settings"
+REFUSED = f"schema: expected {SCHEMA}, but this was written by {{}} of atras; run it again with its settings"
 
 
 def rewrite(path: Path, **changes: Any) -> None:
@@ -50,7 +51,7 @@ def search(tmp_path: Path) -> Path:
 
 
 def test_the_schema_stands_in_every_record(run: Path, search: Path) -> None:
-    assert VERSION == 2
+    assert VERSION == 3
     assert read_run(run)["schema"] == VERSION
     assert Record.read(search).content["schema"] == VERSION
     assert json.loads((run / "run.json").read_text())["schema"] == VERSION
@@ -64,8 +65,8 @@ def test_the_schema_stands_in_every_record(run: Path, search: Path) -> None:
         ({"schema": None, "finished_groups": 3}, "an earlier schema"),
         ({"schema": None, "protocol": PROTOCOL.to_dict() | FORMER}, "an earlier schema"),
         ({"schema": 1}, "schema 1"),
-        ({"schema": 3}, "schema 3"),
-        ({"schema": "2"}, "schema '2'"),
+        ({"schema": SCHEMA + 1}, f"schema {SCHEMA + 1}"),
+        ({"schema": str(SCHEMA)}, f"schema '{SCHEMA}'"),
         ({"schema": True}, "schema True"),
     ],
 )

@@ -166,7 +166,9 @@ def finished_run(folder: Path) -> Path:
         "seed": 0,
         "defence": "copies",
     }
-    accuracies = {name: 0.5 for name in SCHEMAS["table"] if "accuracy" in name or "recovery" in name}
+    accuracies = {
+        name: 0.5 for name in SCHEMAS["table"] if any(word in name for word in ("accuracy", "recovery", "share"))
+    }
     writer.append(Rows(table=[row | {"defence": "copies", "status": "trained"} | accuracies]))
     writer.finish({})
     return folder

@@ -23,6 +23,7 @@ from atras.networks import Candidate
 from atras.planning import Plan, Speed, calibration
 from atras.running.prepare import make_plan
 from atras.testing import damage
+from atras.version import SCHEMA
 
 Fuzz = Callable[..., None]
 
@@ -165,7 +166,7 @@ def test_run_json(fuzz: Fuzz, tmp_path: Path) -> None:
         execution = Execution(device="cpu", engine=engine)
         plan = make_plan(protocol, execution).to_dict()
         Plan.from_dict(plan, protocol)
-        return {"schema": 2, "protocol": protocol.to_dict(), "execution": execution.to_dict(), "plan": plan}
+        return {"schema": SCHEMA, "protocol": protocol.to_dict(), "execution": execution.to_dict(), "plan": plan}
 
     documents = [recorded("loop"), recorded("stack")]
     whole = json.dumps(documents[0]).encode()

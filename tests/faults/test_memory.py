@@ -107,7 +107,7 @@ def test_a_divided_group_goes_on_from_its_checkpoint(
     shortage(monkeypatch, "stack", "epoch", MemoryError(), 3, 9)
     results = orchestrator.run(PROTOCOL, execution("stack"), out=tmp_path)
     assert begun == [(5, "train"), (5, "adversarial"), (2, "adversarial"), (3, "adversarial")]
-    assert results.table.null_count().select(pl.col("^.*_accuracy.*$")).row(0) == (0,) * 10
+    assert not any(results.table.null_count().select(pl.col("^.*_accuracy.*$")).row(0))
     count("memory shortages survived")
 
 
