@@ -3,6 +3,7 @@
 from .dropout.dispatch import dropout
 from .fgsm.dispatch import Perturbed, apply_signs, fgsm
 from .step.dispatch import Step
+from .step.pairs import members_of_pairs, pad_pairs, unpad_pairs
 from .step.reference import InputGradient
 
 __all__ = [
@@ -12,4 +13,7 @@ __all__ = [
     "apply_signs",
     "dropout",
     "fgsm",
+    "members_of_pairs",
+    "pad_pairs",
+    "unpad_pairs",
 ]

@@ -12,25 +12,46 @@ from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 
 if TYPE_CHECKING:
+    from .apgd import APGD, APGDT
+    from .autoattack import AutoAttack
     from .deepfool import DeepFool
+    from .fab import FABT
+    from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
     from .random_starts import starts
+    from .square import Square
 else:
-    __getattr__ = lazy_exports(__name__, deepfool="DeepFool", pgd="PGD RandomFGSM", random_starts="starts")
+    __getattr__ = lazy_exports(
+        __name__,
+        apgd="APGD APGDT",
+        autoattack="AutoAttack",
+        deepfool="DeepFool",
+        fab="FABT",
+        pair_attack="PairAttack",
+        pgd="PGD RandomFGSM",
+        random_starts="starts",
+        square="Square",
+    )
 
 __all__ = [
+    "APGD",
+    "APGDT",
     "ATTACKS",
+    "FABT",
     "FGSM",
     "PGD",
     "Attack",
     "AttackSpec",
     "Attacked",
+    "AutoAttack",
     "DeepFool",
     "Draw",
+    "PairAttack",
     "Passes",
     "Progress",
     "RandomFGSM",
     "Signed",
+    "Square",
     "Start",
     "check_target",
     "starts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from atras.networks import Classifier
 
 Bounds = tuple[float, float]
-Draw = Callable[[int], "Tensor"]
-"""From the number of a restart to starting points, uniform in [-1, 1), for [B, C, H, W] or [M, B, C, H, W] images."""
+
+
+class Draw(Protocol):
+    """Random numbers of an attack on some images, uniform in [-1, 1)."""
+
+    def __call__(self, number: int, shape: Sequence[int] | None = None) -> Tensor:
+        """Draw `number` of every image: [B, *shape] where members share it, else [M, B, *shape].
+
+        Args:
+            number: of the draw, such as a restart, from 0.
+            shape: of an image's own; None for its (C, H, W).
+        """
+
 
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
@@ -180,6 +191,8 @@ class Attack(ABC):
     """Whether the change stays within epsilon."""
     uses_gradients: ClassVar[bool] = True
     """Whether it follows gradients of the networks."""
+    drops_fooled: ClassVar[bool] = False
+    """Whether an image that is fooled costs no more; `cost` is that of one that never is."""
     kept_copies: ClassVar[int] = 12
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
@@ -187,7 +200,7 @@ class Attack(ABC):
         accept_forms(self)
         object.__setattr__(self, "bounds", plain(self.bounds))
         if self.epsilon is not None:
-            number("epsilon", self.epsilon, 0.0, 1.0)
+            number("epsilon", self.epsilon, 0.0, self.farthest)
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
         one_of("label_source", self.label_source, ("predicted", "true"))
         check_target(self.target)
@@ -201,8 +214,13 @@ class Attack(ABC):
 
     @property
     def norm(self) -> str:
-        """The norm that the change is measured in: `linf` or `l2`."""
+        """The norm that the change is measured in: `linf`, `l2` or `l1`."""
         return "linf"
+
+    @property
+    def farthest(self) -> float:
+        """The highest epsilon."""
+        return 1.0
 
     @property
     def strength(self) -> float:
@@ -216,9 +234,16 @@ class Attack(ABC):
         return self.epsilon
 
     def at(self, epsilon: float) -> Self:
-        """The attack with this epsilon where it has none of its own."""
-        own = self.epsilon is not None or not self.bounded
-        return self if own else dataclasses.replace(self, epsilon=epsilon)
+        """The attack with this epsilon, one in `linf`, where it has none of its own.
+
+        Raises:
+            InputError: if it has none and measures in another norm.
+        """
+        if self.epsilon is not None or not self.bounded:
+            return self
+        if self.norm != "linf":
+            raise InputError(f"{self}: expected an epsilon, as the run's is one in linf; write epsilon=1.5 for example")
+        return dataclasses.replace(self, epsilon=epsilon)
 
     @property
     def direction(self) -> Literal[1, -1]:

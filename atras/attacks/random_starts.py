@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .attack import Draw
@@ -23,18 +24,19 @@ def starts(networks: Classifier, images: Tensor, name: str, split: str = "test",
         first: number of the first image.
 
     Returns:
-        From the number of a restart to the starts, uniform in [-1, 1), of the images' dtype and on their device:
-        [B, C, H, W] where all members have one seed, otherwise [M, B, C, H, W].
+        From the number of a draw, and the shape of an image's (its own by default), to the draws, uniform in [-1, 1),
+        of the images' dtype and on their device: [B, ...] where all members have one seed, otherwise [M, B, ...].
     """
 
-    def draw(restart: int) -> Tensor:
+    def draw(number: int, shape: Sequence[int] | None = None) -> Tensor:
         import torch
 
         from atras.networks import random_starts, seeds_of
 
-        count, *shape = images.shape[-4:]
+        count, *own_shape = images.shape[-4:]
         seeds, rows = seeds_of(networks.members)
-        own = torch.stack([random_starts(seed, split, name, restart, first, count, shape) for seed in seeds])
+        wanted = own_shape if shape is None else shape
+        own = torch.stack([random_starts(seed, split, name, number, first, count, wanted) for seed in seeds])
         return (own[0] if len(seeds) == 1 else own[rows]).to(images)
 
     return draw

@@ -12,6 +12,11 @@ ATTACKS: Registry[Attack] = Registry(
         "fgsm": ("atras.attacks.fgsm:FGSM", "one step along the sign of the loss gradient"),
         "random-fgsm": ("atras.attacks.pgd:RandomFGSM", "that step from a random start"),
         "pgd": ("atras.attacks.pgd:PGD", "many steps along the sign, with random starts, inside the ball of epsilon"),
+        "apgd": ("atras.attacks.apgd:APGD", "PGD with momentum whose step size follows from its progress"),
+        "apgd-t": ("atras.attacks.apgd:APGDT", "APGD towards one wrong class after the other"),
+        "fab-t": ("atras.attacks.fab:FABT", "the smallest change that crosses the boundary with a wrong class"),
+        "square": ("atras.attacks.square:Square", "random search with squares of pixels, without gradients"),
+        "autoattack": ("atras.attacks.autoattack:AutoAttack", "APGD, APGD-T, FAB-T and Square, each on what is left"),
         "deepfool": (
             "atras.attacks.deepfool:DeepFool",
             "the smallest change it can find that crosses a class boundary",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -69,17 +70,17 @@ class BatchCopies(Defence):
         made = self.attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])
 
-    def _draw(self, networks: Trainable, images: Tensor, chosen: Tensor, epoch: int, number: int) -> Draw:
+    def _draw(self, networks: Trainable, images: Tensor, chosen: Tensor, epoch: int, batch: int) -> Draw:
         """Random starts by seed, epoch, batch and place in it."""
-        size, *shape = images.shape[-4:]
+        size, *own_shape = images.shape[-4:]
 
-        def draw(restart: int) -> Tensor:
+        def draw(number: int, shape: Sequence[int] | None = None) -> Tensor:
             import torch
 
             from atras.networks import batch_starts, seeds_of
 
             seeds, place = seeds_of(networks.members)
-            keys = (epoch, number, self.attack.name, restart, size, shape)
+            keys = (epoch, batch, self.attack.name, number, size, own_shape if shape is None else shape)
             all_starts = torch.stack([batch_starts(seed, *keys) for seed in seeds]).to(images)
             if chosen.ndim == 1:
                 return all_starts[0, chosen]

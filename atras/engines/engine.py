@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atras.data import pixels
 from atras.experiment import Protocol
-from atras.kernels import apply_signs
+from atras.kernels import apply_signs, pad_pairs, unpad_pairs
 from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult, log_odds_gradient
 from atras.torch_state import fixed_state
 
@@ -153,25 +153,36 @@ class Engine(ABC):
         with fixed_state(self.device):
             return self._epoch(work._replace(images=_usable(work.images), labels=_usable(work.labels)))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """[M, B, Y] in evaluation mode."""
-        with fixed_state(self.device):
-            return self._logits(_usable(images))
+    def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Logits in evaluation mode.
 
-    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        Args:
+            images: [B, C, H, W] or [M, B, C, H, W], float; with counts pairs [P, C, H, W].
+            counts: int64 [M] on the CPU: how many of the images are each member's, in the order of the members.
+
+        Returns:
+            [M, B, Y], or of pairs [P, Y].
+        """
+        with fixed_state(self.device):
+            return self._logits(_usable(images)) if counts is None else self._logits_of_pairs(_usable(images), counts)
+
+    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradient of an objective with respect to the images, in evaluation mode.
 
         Args:
-            images: [B, C, H, W] or [M, B, C, H, W], float.
+            images: [B, C, H, W] or [M, B, C, H, W], float; with counts pairs [P, C, H, W].
             cotangent: the objective; see `networks.Cotangent`. With labels it is the log-odds against them: the
                 direction of the cross-entropy's gradient, at a length that does not fade where a network is sure.
+            counts: as in `logits`.
 
         Returns:
             The gradient [M, B, C, H, W] of the sum over images of the objective, for each image its own, and the logits
-            [M, B, Y] it came from.
+            [M, B, Y] it came from; of pairs [P, C, H, W] and [P, Y].
         """
         with fixed_state(self.device):
-            return self._gradient(_usable(images), cotangent)
+            if counts is None:
+                return self._gradient(_usable(images), cotangent)
+            return self._gradient_of_pairs(_usable(images), cotangent, counts)
 
     def set_parameters(self, index: int, values: Parameters, moment: int = 0) -> None:
         """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths."""
@@ -243,6 +254,18 @@ class Engine(ABC):
     @abstractmethod
     def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]: ...
 
+    def _logits_of_pairs(self, images: Tensor, counts: Tensor) -> Tensor:
+        return unpad_pairs(self._logits(pad_pairs(images, counts)), counts)
+
+    def _gradient_of_pairs(self, images: Tensor, cotangent: Cotangent, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """By default as many images for each member as the one with most has."""
+
+        def padded(logits: Tensor) -> Tensor:
+            return pad_pairs(definite(cotangent, unpad_pairs(logits, counts)), counts)
+
+        gradient, logits = self._gradient(pad_pairs(images, counts), padded)
+        return unpad_pairs(gradient, counts), unpad_pairs(logits, counts)
+
     @abstractmethod
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None: ...
 
@@ -262,7 +285,7 @@ def derivative(cotangent: Cotangent, logits: Tensor) -> Tensor:
 
 
 def definite(cotangent: Cotangent, logits: Tensor) -> Tensor:
-    """The objective of some logits [M, B, Y]: int64 labels [M, B], or d(objective) / d(logits) [M, B, Y]."""
+    """The objective of some logits [..., Y]: int64 labels [...], or d(objective) / d(logits) [..., Y]."""
     value = logits.argmax(-1) if cotangent is None else cotangent(logits) if callable(cotangent) else cotangent
     value = _usable(value)
-    return value if value.is_floating_point() else value.expand(logits.shape[:2])
+    return value if value.is_floating_point() else value.expand(logits.shape[:-1])

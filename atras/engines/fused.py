@@ -145,14 +145,20 @@ class FusedEngine(Engine):
     def _logits(self, images: Tensor) -> Tensor:
         return self._op.logits(images.contiguous())
 
+    def _logits_of_pairs(self, images: Tensor, counts: Tensor) -> Tensor:
+        return self._op.logits(images.contiguous(), counts=counts)
+
     def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        return self._gradient_of_pairs(images, cotangent, None)
+
+    def _gradient_of_pairs(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         images = images.contiguous()
         if callable(cotangent):
-            cotangent = definite(cotangent, self._op.logits(images))
+            cotangent = definite(cotangent, self._op.logits(images, counts=counts))
         if cotangent is not None and cotangent.is_floating_point():
-            result = self._op.input_gradient(images, cotangents=cotangent.contiguous())
+            result = self._op.input_gradient(images, cotangents=cotangent.contiguous(), counts=counts)
         else:
-            shape = (len(self.members), images.shape[-4])
+            shape = (len(self.members), images.shape[-4]) if counts is None else (len(images),)
             labels = None if cotangent is None else cotangent.expand(shape).contiguous()
-            result = self._op.input_gradient(images, labels)
+            result = self._op.input_gradient(images, labels, counts=counts)
         return result.gradient, result.logits

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from atras.attacks import ATTACKS
 from atras.registry import name_of
 
 from .recorder import Row, Rows
 
 NOISE = 0.01
-"""Share of the images by which FGSM may be better than PGD without a word: a random start may miss a few."""
+"""Share of the images by which a weaker attack, FGSM or one without gradients, may be better without a word: a random
+start may miss a few."""
 
 WIDE = 0.5
 """Epsilon from which on FGSM can make any image unreadable."""
@@ -95,6 +97,7 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         rival = weaker.get((_who(row), row["epsilon"]))
         if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
+    yield from _of_blind_attacks(fresh)
     widest: dict[object, Row] = {}
     for row in fgsm:
         if _number(row["epsilon"]) >= _number(widest.get(_who(row), {"epsilon": WIDE})["epsilon"]):
@@ -103,6 +106,30 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         if _above_majority(row) > BLIND:
             epsilon = f"{row['epsilon']:g}"
             yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
+
+
+def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+    """Attacks without gradients that do better than all by gradients in their ball."""
+    untargeted = [row for row in fresh if row["label_source"] == "true" and row.get("target", "none") == "none"]
+    best: dict[object, float] = {}
+    blind = []
+    for row in untargeted:
+        if name_of(str(row["attack"])) not in ATTACKS:
+            continue  # such as the worst case
+        attack = ATTACKS.parse(str(row["attack"]))
+        if not attack.bounded:
+            continue
+        ball = (_who(row), row["epsilon"], attack.norm)
+        if attack.uses_gradients:
+            best[ball] = min(best.get(ball, math.inf), _accuracy(row))
+        else:
+            blind.append((ball, attack.name, row))
+    for ball, name, row in blind:
+        if best.get(ball, math.nan) > _accuracy(row) + NOISE:
+            yield (
+                f"{name}, which follows no gradient, turns more images than attacks by gradients, masked gradients?",
+                row,
+            )
 
 
 def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:

@@ -13,8 +13,9 @@ from .candidates import Member
 Cotangent = Tensor | Callable[[Tensor], Tensor] | None
 """An objective, as the input of a gradient.
 
-- int64 [B] or [M, B]: labels; the objective is each image's log-odds against its label (`log_odds`), whose gradient is
-  that of its cross-entropy divided by 1 - p: the same signs and direction, also where p rounds to 1.
+- int64 [B] or [M, B] (of pairs [P], and [P, Y] below): labels; the objective is each image's log-odds against its label
+  (`log_odds`), whose gradient is that of its cross-entropy divided by 1 - p: the same signs and direction, also where p
+  rounds to 1.
 - None: the log-odds against each member's own predictions.
 - floating point [M, B, Y]: d(objective) / d(logits) of any other objective.
 - a function from logits [M, B, Y] to one of the first or third kind.
@@ -24,7 +25,9 @@ Cotangent = Tensor | Callable[[Tensor], Tensor] | None
 class Classifier(Protocol):
     """M networks in evaluation mode: an engine, or modules that a user brings.
 
-    Images are [B, C, H, W], shared by all members, or [M, B, C, H, W]; float, pixels in [0, 1].
+    Images are [B, C, H, W], shared by all members, or [M, B, C, H, W]; float, pixels in [0, 1]. With counts, int64 [M]
+    on the CPU, they are a list of (member, image) pairs [P, C, H, W]: so many of the first member, then so many of the
+    second, and so on.
     """
 
     @property
@@ -43,19 +46,20 @@ class Classifier(Protocol):
     def classes(self) -> int:
         """Number of logits Y."""
 
-    def logits(self, images: Tensor) -> Tensor:
-        """[M, B, Y]."""
+    def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
+        """[M, B, Y], or of pairs [P, Y]."""
 
-    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradient of an objective with respect to the images.
 
         Args:
-            images: [B, C, H, W] or [M, B, C, H, W].
+            images: [B, C, H, W] or [M, B, C, H, W]; with counts [P, C, H, W].
             cotangent: the objective; see `Cotangent`.
+            counts: how many of the pairs are each member's.
 
         Returns:
             The gradient [M, B, C, H, W] of the sum over images of the objective, for each image its own, and the logits
-            [M, B, Y] it came from.
+            [M, B, Y] it came from; of pairs [P, C, H, W] and [P, Y].
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -68,10 +69,18 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
 def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions about the data, and the plan.
 
+    What its seconds take for granted stands below.
+
     Raises:
         InputError: as `run`.
     """
-    return prepare(protocol, execution, config_plan).lines()
+    lines = prepare(protocol, execution, config_plan).lines()
+    attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
+    names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
+    if names:
+        text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
+        lines += textwrap.wrap(text, 80)
+    return lines
 
 
 def prepare(

@@ -25,8 +25,10 @@ Spec make_spec(int channels, int height, int width, int classes, int stem, int a
           batch,    stem_rate256, head_rate256, adam,    momentum, bf16};
 }
 
-Images make_images(Address images, bool bytes, std::int64_t count, Address signs, double epsilon, bool own) {
-  return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), float(epsilon), own};
+Images make_images(Address images, bool bytes, std::int64_t count, Address signs, double epsilon, bool own,
+                   Address counts) {
+  return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), float(epsilon), own,
+          at<const std::int64_t>(counts)};
 }
 
 // Which images a call takes, in what order, and its dropout.
@@ -105,9 +107,9 @@ void bind(nb::module_& m) {
           release())
       .def(
           "attack",
-          [](Step& s, const Images& images, Address labels, std::int64_t label_stride, Address cotangents,
+          [](Step& s, const Images& images, Address labels, bool own_labels, Address cotangents,
              Address logits, Address gradients, Address signs, int direction, Address zero, Address nan) {
-            s.attack({images, at<const std::int64_t>(labels), label_stride, at<const float>(cotangents),
+            s.attack({images, at<const std::int64_t>(labels), own_labels, at<const float>(cotangents),
                       at<float>(logits), at<float>(gradients), at<std::int8_t>(signs), direction,
                       at<std::int64_t>(zero), at<std::int64_t>(nan)});
           },

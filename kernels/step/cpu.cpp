@@ -324,45 +324,54 @@ void Step::training_logits(const TrainCall& call, float* values) {
   });
 }
 
+std::vector<Step::Chunk> Step::chunks_of_members(const Images& images) const {
+  std::vector<Chunk> chunks;
+  std::int64_t row = 0, image = 0;
+  for (int member = 0; member < members(); ++member) {
+    const std::int64_t count = images.counts ? images.counts[member] : images.count;
+    for (std::int64_t at = 0; at < count; at += spec_.batch)
+      chunks.push_back({member, image + at, row + at, int(std::min<std::int64_t>(spec_.batch, count - at))});
+    row += count;
+    if (images.own || images.counts) image += count;
+  }
+  return chunks;
+}
+
 template <class Work>
 void Step::over_chunks(const Images& images, const Work& work) {
-  const std::int64_t chunks = (images.count + spec_.batch - 1) / spec_.batch;
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
-  each(threads_, int(chunks * members()), [&](int item) {
-    const int member = int(item / chunks);
+  const std::vector<Chunk> chunks = chunks_of_members(images);
+  each(threads_, int(chunks.size()), [&](int item) {
+    const Chunk& chunk = chunks[item];
     Slot* slot = take();
-    Run run = start(*slot, member);
+    Run run = start(*slot, chunk.member);
     run.training = run.bf16 = false;
-    const std::int64_t first = item % chunks * spec_.batch;
-    const int rows = int(std::min<std::int64_t>(spec_.batch, images.count - first));
-    const char* pixels = static_cast<const char*>(images.images);
-    if (images.own) pixels += member * images.count * image * (images.bytes ? 1 : sizeof(float));
-    run.batch = {pixels, images.bytes, images.count, nullptr, images.epsilon, nullptr, first, nullptr, rows};
+    const std::int64_t all = images.own ? members() * images.count : images.count;
+    run.batch = {images.images, images.bytes, all, nullptr, images.epsilon, nullptr, chunk.first, nullptr, chunk.rows};
     if (images.signs) {  // an index past the end means the adversarial copy
-      run.batch.signs = images.signs + member * images.count * image;
+      run.batch.signs = images.signs + chunk.member * images.count * image;
       run.batch.first += images.count;
     }
     forward(run, *slot, 1);
-    work(run, *slot, member, first);
+    work(run, *slot, chunk);
     give(slot);
   });
 }
 
 void Step::logits(const Images& images, float* values) {
-  over_chunks(images, [&](Run& run, Slot&, int member, std::int64_t first) {
-    copy_logits(run, values + (member * images.count + first) * spec_.classes);
+  over_chunks(images, [&](Run& run, Slot&, const Chunk& chunk) {
+    copy_logits(run, values + chunk.row * spec_.classes);
   });
 }
 
 void Step::attack(const AttackCall& call) {
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
   for (int m = 0; m < members(); ++m) call.zero_gradients[m] = call.nan_gradients[m] = 0;
-  over_chunks(call.images, [&](Run& run, Slot& slot, int member, std::int64_t first) {
-    const std::size_t at = (member * call.images.count + first) * image;
-    const std::size_t at_logits = (member * call.images.count + first) * spec_.classes;
+  over_chunks(call.images, [&](Run& run, Slot& slot, const Chunk& chunk) {
+    const std::size_t at = chunk.row * image, at_logits = std::size_t(chunk.row) * spec_.classes;
     copy_logits(run, call.logits + at_logits);
     run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;
-    run.attack_labels = call.labels ? call.labels + member * call.label_stride + first : nullptr;
+    run.attack_labels = call.labels ? call.labels + (call.own_labels ? chunk.row : chunk.first) : nullptr;
     run.image_gradient = call.gradients ? call.gradients + at : nullptr;
     run.image_signs = call.signs ? call.signs + at : nullptr;
     run.direction = call.direction;
@@ -372,8 +381,8 @@ void Step::attack(const AttackCall& call) {
     head_backward(run, slot, 1);
     for (int group = 0; group < run.groups(); ++group)
       slot.with_workspace([&](const Workspace& w) { kernels_->stem_backward(run, group, w); });
-    __atomic_fetch_add(call.zero_gradients + member, run.zero_gradients, __ATOMIC_RELAXED);
-    __atomic_fetch_add(call.nan_gradients + member, run.nan_gradients, __ATOMIC_RELAXED);
+    __atomic_fetch_add(call.zero_gradients + chunk.member, run.zero_gradients, __ATOMIC_RELAXED);
+    __atomic_fetch_add(call.nan_gradients + chunk.member, run.nan_gradients, __ATOMIC_RELAXED);
   });
 }
 

@@ -124,26 +124,36 @@ class Population:
         self._step.training_logits(_source(images, signs, epsilon), orders, values.data_ptr())
         return values
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None) -> Tensor:
         """As `Step.logits`."""
-        values = _empty(self.members, images.shape[-4], self.classes)
-        self._step.logits(_source(images, signs, epsilon), values.data_ptr())
+        values = _empty(*self._rows(images, counts), self.classes)
+        self._step.logits(_source(images, signs, epsilon, counts), values.data_ptr())
         return values
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None, cotangents: Tensor | None, signs: bool, direction: int
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        cotangents: Tensor | None,
+        signs: bool,
+        direction: int,
+        counts: Tensor | None,
     ) -> reference.InputGradient:
         """As `Step.input_gradient`."""
-        count = images.shape[-4]
-        out = _empty(self.members, *images.shape[-4:], dtype=torch.int8 if signs else torch.float32)
-        logits = _empty(self.members, count, self.classes)
+        rows = self._rows(images, counts)
+        out = _empty(*rows, *images.shape[-3:], dtype=torch.int8 if signs else torch.float32)
+        logits = _empty(*rows, self.classes)
         zero, nan = _empty(2, self.members, dtype=torch.int64)
-        targets = (_address(labels), count if labels is not None and labels.ndim == 2 else 0)
+        targets = (_address(labels), labels is not None and labels.ndim == len(rows))
         outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
-        counts = (zero.data_ptr(), nan.data_ptr())
-        source = _source(images, None, 0.0)
-        self._step.attack(source, *targets, _address(cotangents), *outputs, direction, *counts)
+        left_alone = (zero.data_ptr(), nan.data_ptr())
+        source = _source(images, None, 0.0, counts)
+        self._step.attack(source, *targets, _address(cotangents), *outputs, direction, *left_alone)
         return reference.InputGradient(out, logits, zero, nan)
+
+    def _rows(self, images: Tensor, counts: Tensor | None) -> tuple[int, ...]:
+        """Axes of a result in front of its own: (M, N), or (P,) of pairs."""
+        return (self.members, images.shape[-4]) if counts is None else (images.shape[0],)
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -161,8 +171,8 @@ def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int) -> o
     return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step)
 
 
-def _source(images: Tensor, signs: Tensor | None, epsilon: float) -> object:
+def _source(images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None = None) -> object:
     """The extension's view of images: pointers, which the caller keeps alive."""
     kind = images.dtype == torch.uint8
     make = backends.cpu_extension().make_images
-    return make(images.data_ptr(), kind, images.shape[-4], _address(signs), epsilon, images.ndim == 5)
+    return make(images.data_ptr(), kind, images.shape[-4], _address(signs), epsilon, images.ndim == 5, _address(counts))

@@ -235,7 +235,7 @@ class Step:
         self._check_anywhere("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
         if cotangents is not None:
             self._check_one_batch(order, "cotangents of the logits of")
-            self._check_cotangents(cotangents, order.shape[1])
+            self._check_cotangents(cotangents, (members, order.shape[1]))
         source, numbers = (images, labels, order, order_of, signs, epsilon), (learning_rates, keys, first_step % 2**32)
         return self._step.train(*source, *numbers, cotangents if cotangents is None else cotangents.detach())
 
@@ -269,22 +269,30 @@ class Step:
         keys = self._check_keys(keys, first_step)
         return self._step.training_logits(images, order, order_of, signs, epsilon, keys, first_step % 2**32)
 
-    def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
+    def logits(
+        self,
+        images: Tensor,
+        signs: Tensor | None = None,
+        epsilon: float = 0.0,
+        counts: Tensor | None = None,
+    ) -> Tensor:
         """Logits in evaluation mode of the images, or of their adversarial copies.
 
         Args:
-            images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`.
+            images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`. With counts
+                [P, C, H, W], those of the first member, then those of the second, and so on.
             signs: int8 [M, N, C, H, W] of the adversarial copies; None for the images as they are.
             epsilon: attack strength, at least 0.
+            counts: int64 [M] on the CPU, how many of the images are each member's; P is their sum. Not with signs.
 
         Returns:
-            float32 [M, N, Y].
+            float32 [M, N, Y], or [P, Y]. A pair's logits do not depend on what else is in the list.
 
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
         """
-        self._check_images(images, signs, epsilon)
-        return self._step.logits(images, signs, epsilon)
+        self._check_images(images, signs, epsilon, counts=counts)
+        return self._step.logits(images, signs, epsilon, counts)
 
     def input_gradient(
         self,
@@ -294,6 +302,7 @@ class Step:
         cotangents: Tensor | None = None,
         signs: bool = False,
         direction: int = 1,
+        counts: Tensor | None = None,
     ) -> InputGradient:
         """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
 
@@ -311,6 +320,8 @@ class Step:
                 the logits that `logits` gives.
             signs: whether to return the sign times `direction` as int8 (0 where it is NaN) instead of the gradient.
             direction: 1 ascends (untargeted), -1 descends (targeted).
+            counts: of a list of pairs, as of `logits`: then images, labels, cotangents and results have one axis P in
+                place of M and N. Not with signs.
 
         Returns:
             InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
@@ -320,23 +331,35 @@ class Step:
         Raises:
             ValueError: if a shape, dtype, device or number is out of range.
         """
-        self._check_images(images, None, 0.0)
+        self._check_images(images, None, 0.0, counts=counts)
         members, count = len(self.hidden), images.shape[-4]
+        if counts is not None and signs:
+            raise ValueError("step: expected signs or counts, got both; take the signs of the gradient")
         if labels is not None:
-            self._check_labels(labels, (count,), (members, count))
+            self._check_labels(labels, (count,), *([(members, count)] if counts is None else []))
         if cotangents is not None:
             if labels is not None:
                 raise ValueError("step: expected labels or cotangents, got both; leave one out")
-            self._check_cotangents(cotangents, count)
+            self._check_cotangents(cotangents, (members, count) if counts is None else (count,))
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         given = cotangents if cotangents is None else cotangents.detach()
-        return self._step.input_gradient(images, labels, given, signs, direction)
+        return self._step.input_gradient(images, labels, given, signs, direction, counts)
 
-    def _check_images(self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True) -> None:
+    def _check_images(
+        self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True, counts: Tensor | None = None
+    ) -> None:
         members = len(self.hidden)
+        own = own and counts is None
         shapes = [("N", *self.image_shape), (members, "N", *self.image_shape)]
         checks.tensor("images", images, PIXELS, *shapes[: 1 + own], devices=(self.device.type,))
+        if counts is not None:
+            checks.tensor("counts", counts, (torch.int64,), (members,))
+            checks.within("counts", counts, len(images) + 1, "no member has more images than there are")
+            if int(counts.sum()) != len(images):
+                raise ValueError(f"step: expected counts of {len(images)} images, got {int(counts.sum())} in all")
+            if signs is not None:
+                raise ValueError("step: expected signs or counts, got both; move the images before the call")
         checks.number("epsilon", epsilon)
         if signs is not None:
             shape = (members, *images.shape[-4:])
@@ -354,8 +377,8 @@ class Step:
         checks.tensor("labels", labels, (torch.int64,), *shapes, devices=(self.device.type,))
         checks.within("labels", labels, self.classes, "give Step the number of classes")
 
-    def _check_cotangents(self, cotangents: Tensor, count: int) -> None:
-        shape = (len(self.hidden), count, self.classes)
+    def _check_cotangents(self, cotangents: Tensor, rows: tuple[int, ...]) -> None:
+        shape = (*rows, self.classes)
         checks.tensor("cotangents", cotangents, (torch.float32,), shape, devices=(self.device.type,))
 
     def _check_one_batch(self, order: Tensor, what: str) -> None:

@@ -16,6 +16,7 @@ struct Images {
   const std::int8_t* signs;  // [members][count][C][H][W] or null
   float epsilon;
   bool own;  // evaluation only: [members][count][C][H][W], a set for each member, instead of one for all
+  const std::int64_t* counts;  // evaluation only: how many of the `count` images, in order, are each member's; or null
 };
 
 struct TrainCall {
@@ -35,10 +36,10 @@ struct TrainCall {
 struct AttackCall {
   Images images;
   const std::int64_t* labels;       // null for the predicted ones
-  std::int64_t label_stride;        // 0 where all members share them, else count
-  const float* cotangents;          // [members][count][classes] in place of the labels', or null
-  float* logits;                    // [members][count][classes]
-  float* gradients;                 // [members][count][C][H][W] or null
+  bool own_labels;                  // one for each row of the results, else [count] for all members
+  const float* cotangents;          // [rows][classes] in place of the labels', or null
+  float* logits;                    // [rows][classes]; rows = members * count, or with counts their sum
+  float* gradients;                 // [rows][C][H][W] or null
   std::int8_t* signs;               // the same, or null
   int direction;
   std::int64_t* zero_gradients;     // [members]
@@ -62,12 +63,18 @@ class Step {
   void poison();                               // fills all scratch with NaN
   void train(const TrainCall& call);
   void training_logits(const TrainCall& call, float* values);  // [members][rows][classes] of a single step to be made
-  void logits(const Images& images, float* values);  // [members][count][classes]
+  void logits(const Images& images, float* values);  // [members][count][classes], or with counts [count][classes]
   void attack(const AttackCall& call);
 
  private:
   struct Slot;
-  struct Team;
+  // Images of one member that are evaluated at once: `rows` of them from number `first`, rows `row`, ... of the results.
+  struct Chunk {
+    int member;
+    std::int64_t first, row;
+    int rows;
+  };
+  std::vector<Chunk> chunks_of_members(const Images& images) const;
   Slot* take();
   void give(Slot* slot);
   Run start(Slot& slot, int member) const;

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..fgsm import gpu_triton as fgsm
 from . import gpu_batch, gpu_gather, gpu_layout, gpu_optimizer, reference
 from .gpu_graph import Graphs
+from .pairs import pad_pairs, unpad_pairs
 
 
 class Population:
@@ -184,8 +185,10 @@ class Population:
         self.keys.copy_(keys)
         return signs is not None or bool((order_of != order_of[0]).any())
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
-        """As `Step.logits`."""
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None) -> Tensor:
+        """As `Step.logits`; pairs are padded to the member with most, since launches are rectangular."""
+        if counts is not None:
+            return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None), counts)
         count = images.shape[-4]
         values = self._new(self.layout.members, count, self.layout.classes)
         source = gpu_gather.Source(images, signs, epsilon)
@@ -195,9 +198,19 @@ class Population:
         return values
 
     def input_gradient(
-        self, images: Tensor, labels: Tensor | None, cotangents: Tensor | None, signs: bool, direction: int
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        cotangents: Tensor | None,
+        signs: bool,
+        direction: int,
+        counts: Tensor | None,
     ) -> reference.InputGradient:
-        """As `Step.input_gradient`."""
+        """As `Step.input_gradient`; pairs as in `logits`."""
+        if counts is not None:
+            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
+            padded = self.input_gradient(pad_pairs(images, counts), labels, cotangents, signs, direction, None)
+            return reference.of_pairs(padded, counts)
         members, count = self.layout.members, images.shape[-4]
         out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
         logits = self._new(members, count, self.layout.classes)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..dropout import reference as dropout
 from ..fgsm import reference as fgsm
+from .pairs import members_of_pairs, pad_pairs, unpad_pairs
 
 
 class InputGradient(NamedTuple):
@@ -163,8 +164,13 @@ class Step:
             logits.append(self._forward(m, x, self._masks(keys, m, first_step)))
         return torch.stack(logits).detach()
 
-    def logits(self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0) -> Tensor:
-        """Evaluation-mode logits [M, N, Y]."""
+    def logits(
+        self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0, counts: Tensor | None = None
+    ) -> Tensor:
+        """Evaluation-mode logits [M, N, Y], or of pairs [P, Y]."""
+        if counts is not None:
+            parts = torch.split(self._pixels(images, None, 0.0), counts.tolist())
+            return torch.cat([self._forward(m, part).detach() for m, part in enumerate(parts)])
         logits = []
         for m in range(len(self.parameters)):
             own = images[m] if images.ndim == 5 else images
@@ -179,8 +185,12 @@ class Step:
         cotangents: Tensor | None = None,
         signs: bool = False,
         direction: int = 1,
+        counts: Tensor | None = None,
     ) -> InputGradient:
         """Gradients of each image's log-odds, or of the objective whose gradient by the logits is `cotangents`."""
+        if counts is not None:
+            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
+            return of_pairs(self.input_gradient(pad_pairs(images, counts), labels, cotangents=cotangents), counts)
         gradients, logits = [], []
         for m in range(len(self.parameters)):
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
@@ -241,6 +251,16 @@ class Step:
         for i in range(len(self.stem), len(layers)):
             x = _drop(self.activate(F.linear(x, *layers[i])), masks, i, self.head_rate256)
         return F.linear(x, last, last_bias)
+
+
+def of_pairs(padded: InputGradient, counts: Tensor) -> InputGradient:
+    """The result for pairs, out of that for as many images of every member as the one with most has."""
+    gradient, logits = unpad_pairs(padded.gradient, counts), unpad_pairs(padded.logits, counts)
+    members = members_of_pairs(counts, gradient.device)
+    zero, nan = torch.zeros(2, len(counts), dtype=torch.int64, device=gradient.device)
+    zero.index_add_(0, members, (gradient == 0).flatten(1).sum(1))
+    nan.index_add_(0, members, gradient.isnan().flatten(1).sum(1))
+    return InputGradient(gradient, logits, zero, nan)
 
 
 def _drop(x: Tensor, masks: tuple[Tensor, Tensor] | None, layer: int, rate256: int) -> Tensor:

@@ -165,7 +165,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ("hidden = []", "candidates (=()): expected a tuple of at least one"),
         ("[data]\nx = 1", "unknown key 'data'"),
         ("attacks = [3]", "attacks (=[3]): expected attacks, such as"),
-        ('attacks = ["pdg"]', "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, deepfool"),
+        ('attacks = ["pdg"]', "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, apgd"),
         ('attacks = ["pgd(stepz=3)"]', "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon,"),
         ('defence = "none"', "defence (='none'): expected one of copies, batch"),
         ("defence = 3", "defence (=3): expected text in quotes, such as"),

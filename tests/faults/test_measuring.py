@@ -24,7 +24,7 @@ LONG = SMALL.replace(
     epochs=1,
     head_dropout=0.0,
     precision="fp32",
-    attacks=("pgd(steps=30, restarts=3)", "deepfool(steps=5)"),
+    attacks=("pgd(steps=30, restarts=3)", "deepfool(steps=5)", "apgd-t(steps=25, targets=3)"),
     epsilons=(0.0, 0.2),
 )
 """Two networks whose measuring takes 90 gradients of one attack on one chunk of images, and more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import weakref
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def shortage(monkeypatch: pytest.MonkeyPatch, engine: str, site: str, error: Exc
 
     def allocate(self: Any, *args: Any, **options: Any) -> Any:
         if len(self.members) > room and next(calls) >= first:
-            raise error
+            raise copy.copy(error)  # a traceback keeps engines
         return method(self, *args, **options)
 
     monkeypatch.setattr(kind, site, allocate)
@@ -173,7 +174,7 @@ def short_in_transfer(
 
     def allocate(self: Any, *args: Any, **options: Any) -> Any:
         if under_way[-1] and len(self.members) > room:
-            raise error
+            raise copy.copy(error)  # a traceback keeps engines
         return method(self, *args, **options)
 
     monkeypatch.setattr(kind, site, allocate)

@@ -69,6 +69,21 @@ def test_interpreted_steps_agree_with_the_definition():
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 24, run.stdout
 
 
+@pytest.mark.parametrize("case", [DENSE[0]], ids=str)
+def test_pairs_are_evaluated_as_defined(case, device):
+    counts = torch.tensor([4, 0, 7])
+    images, labels = make_step_inputs(11, case.image_shape)
+    step, definition = make(case, device=device), define(case)
+    found = step.input_gradient(images.to(device), labels.to(device), counts=counts)
+    expected = definition.input_gradient(images, labels, counts=counts)
+    # As below.
+    assert_close(found.logits.cpu().double(), expected.logits, atol=1e-5, rtol=1e-5)
+    size = expected.gradient.abs().amax()
+    assert_close(found.gradient.cpu().double() / size, expected.gradient / size, atol=1e-5)
+    assert_same(found.zero.cpu(), expected.zero)
+    assert_close(step.logits(images.to(device), counts=counts), found.logits, atol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_trains_as_defined(case, optimizer, device):

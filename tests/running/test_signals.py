@@ -15,7 +15,7 @@ import pytest
 
 from atras.cli import program
 from atras.engines import FusedEngine
-from atras.running import signals, task
+from atras.running import data_place, signals
 from atras.testing import tables_of
 from atras.training import stages
 
@@ -68,7 +68,7 @@ def test_a_signal_before_there_is_anything_to_keep_stops_at_once(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(task, "load", load)
+    monkeypatch.setattr(data_place, "load", load)
     assert program.execute(program.app, ["run", *OPTIONS, "--out", str(tmp_path / "run")], "atras") == 143
     assert capsys.readouterr() == ("", "atras: interrupted\n")
 

@@ -1,0 +1,165 @@
+"""Fast adaptive boundary attack, targeted: steps onto linearised boundaries, biased towards the clean image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from atras.checks import number, whole
+
+from .attack import Passes, Progress
+from .pair_attack import PairAttack
+from .per_pair import Found, PerPair, kept_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .pairs import Pairs
+
+LEAST_CHANGE = 1e-8
+"""Smallest distance that two steps are weighed by."""
+
+
+@dataclass(frozen=True, repr=False)
+class FABT(PairAttack):
+    """Steps onto the boundary with one wrong class after the other, which look for the smallest change.
+
+    A change of at most epsilon is what ends it, so it costs less than the search for the smallest one would.
+
+    Args:
+        norm: `linf`, `l2` or `l1`.
+        steps: for each class, at least 1.
+        targets: how many classes are tried, the likeliest first; never more than there are other ones.
+        restarts: starts for each class, the first at the image itself, the others at random points.
+        alpha: highest weight of the step from the image itself, in (0, 1].
+        eta: by what steps are lengthened, at least 1.
+        beta: by what an adversarial point's change is multiplied to go back towards the image, in (0, 1).
+
+    Source: Croce, Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", algorithm
+    1; towards a target, "Reliable evaluation of adversarial robustness", section 6.
+    """
+
+    steps: int = 100
+    targets: int = 9
+    restarts: int = 1
+    alpha: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    name = "fab-t"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    kept_copies = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("steps", "targets", "restarts"):
+            whole(option, getattr(self, option), 1, 10**6)
+        for option, low, high in (("alpha", 0.0, 1.0), ("eta", 1.0, 10.0), ("beta", 0.0, 1.0)):
+            number(option, getattr(self, option), low, high)
+            object.__setattr__(self, option, float(getattr(self, option)))
+
+    def cost(self, classes: int) -> Passes:
+        return Passes(1, self.runs(classes) * self.steps)
+
+    def runs(self, classes: int) -> int:
+        return self.restarts * min(self.targets, classes - 1)
+
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
+        targets = pairs.wrong_classes(clean_logits)[:, run // self.restarts]
+        kept = progress.state
+        if kept:
+            place, found = kept["place"], Found.loaded(kept)
+            state = _State.loaded(kept, clean=clean[place], targets=targets[place])
+            pairs = pairs.only(place)
+        else:
+            found = Found.nothing(clean)
+            pairs, state = self._settle(pairs, self._begin(pairs, clean, targets, run), found)
+        for step in range(int(kept["done"]) if kept else 0, self.steps):
+            if not len(pairs):
+                break
+            state.x = self._towards(state)
+            state.normal, state.value, state.wrong = _boundary(pairs, state.x, state.targets)
+            pairs, state = self._settle(pairs, state, found)
+            pairs, state = self._go_back(pairs, state, found)
+            progress.step(partial(kept_of, found, state, step + 1))
+        return found
+
+    def _begin(self, pairs: Pairs, clean: Tensor, targets: Tensor, run: int) -> _State:
+        import torch
+
+        from .norms import random_point
+
+        x = clean
+        if run % self.restarts:
+            draw = pairs.drawn(run, clean.shape[1:])
+            x = random_point(draw, clean, self.strength / 2, self.norm, self.bounds)
+        place = torch.arange(len(pairs), device=clean.device)
+        return _State(place, clean, x, targets, *_boundary(pairs, x, targets))
+
+    def _towards(self, s: _State) -> Tensor:
+        """The next points: beyond the linearised boundary, from where the pairs are and a little from the image."""
+        import torch
+
+        from .norms import norm_of, to_hyperplane
+
+        from_image = s.value + (s.normal * (s.clean - s.x)).flatten(1).sum(1)
+        # Both projections in one list.
+        points, normals = torch.cat([s.x, s.clean]), torch.cat([s.normal, s.normal])
+        changes = to_hyperplane(points, normals, torch.cat([s.value, from_image]), self.norm, self.bounds)
+        sizes = norm_of(changes, self.norm).clamp(min=LEAST_CHANGE)
+        (own, biased), (size, other) = changes.chunk(2), sizes.chunk(2)
+        weight = (size / (size + other)).clamp(max=self.alpha)[:, None, None, None]
+        reached = (s.x + self.eta * own) * (1 - weight) + (s.clean + self.eta * biased) * weight
+        return reached.clamp(*self.bounds)
+
+    def _settle(self, pairs: Pairs, state: _State, found: Found) -> tuple[Pairs, _State]:
+        """Keep adversarial points within epsilon, and drop their pairs."""
+        from .norms import norm_of
+
+        reached = state.wrong & (norm_of(state.x - state.clean, self.norm) <= self.strength)
+        if not reached.any():
+            return pairs, state
+        found.put(state.place[reached], state.x[reached], state.value[reached])
+        return pairs.only(~reached), state.only(~reached)
+
+    def _go_back(self, pairs: Pairs, state: _State, found: Found) -> tuple[Pairs, _State]:
+        """Bring adversarial points that are too far from their images nearer to them."""
+        wrong = state.wrong
+        if not wrong.any():
+            return pairs, state
+        nearer = state.clean[wrong] + self.beta * (state.x[wrong] - state.clean[wrong])
+        state.x = state.x.index_put((wrong,), nearer)
+        normal, value, still = _boundary(pairs.only(wrong), nearer, state.targets[wrong])
+        state.normal, state.value = state.normal.index_put((wrong,), normal), state.value.index_put((wrong,), value)
+        state.wrong = wrong.index_put((wrong,), still)
+        return self._settle(pairs, state, found)
+
+
+@dataclass
+class _State(PerPair):
+    """The state of the search, of each pair."""
+
+    recomputed: ClassVar[tuple[str, ...]] = ("clean", "targets")
+
+    place: Tensor
+    """int64, among the pairs that it began with."""
+    clean: Tensor
+    x: Tensor
+    targets: Tensor
+    normal: Tensor
+    """Gradient at x of the target's logit less the label's."""
+    value: Tensor
+    """That difference at x: negative while the label's logit is higher."""
+    wrong: Tensor
+    """bool, whether x is misclassified."""
+
+
+def _boundary(pairs: Pairs, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient [P, C, H, W] and value [P] of the targets' logits less the labels', and whether x is misclassified."""
+    from torch.nn.functional import one_hot
+
+    classes = pairs.networks.classes
+    towards = (one_hot(targets, classes) - one_hot(pairs.labels, classes)).to(x.dtype)
+    normal, logits = pairs.gradient(x, towards)
+    return normal, (logits * towards).sum(1), logits.argmax(-1) != pairs.labels

@@ -1,0 +1,130 @@
+"""Geometry of threat models: norms, balls and hyperplanes inside the range of pixels, for lists of images [P, C, H, W].
+
+Source: Croce, Hein 2020, "Minimally distorted adversarial examples" (appendix A, projections on hyperplanes inside a
+box); Croce, Hein 2021, "Mind the box" (section 2, the l1 ball inside a box).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NORMS = ("linf", "l2", "l1")
+TINY = 1e-12
+
+
+def norm_of(change: Tensor, norm: str) -> Tensor:
+    """[P], the norm of changes [P, C, H, W]."""
+    flat = change.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(1)
+    return torch.linalg.vector_norm(flat, ord=1 if norm == "l1" else 2, dim=1)
+
+
+def random_point(draw: Tensor, clean: Tensor, epsilon: float, norm: str, bounds: tuple[float, float]) -> Tensor:
+    """Random points [P, C, H, W] of the balls, from a draw [P, C, H, W] that is uniform in [-1, 1).
+
+    In `linf` the largest change is epsilon, in `l2` the norm is, in a normally distributed direction; in `l1` it is a
+    normally distributed change that is projected. All are clipped to the bounds.
+    """
+    if norm == "linf":
+        return (clean + scaled(draw, epsilon, norm)).clamp(*bounds)
+    normal = torch.erfinv(draw.double().clamp(-1 + 2**-25, 1 - 2**-25)).to(clean.dtype) * 2**0.5
+    if norm == "l2":
+        return (clean + scaled(normal, epsilon, norm)).clamp(*bounds)
+    return projected(clean + normal, clean, epsilon, norm, bounds)
+
+
+def scaled(directions: Tensor, sizes: Tensor | float, norm: str) -> Tensor:
+    """Directions [P, C, H, W] at these norms [P]; a direction of zeros stays one."""
+    factors = sizes / norm_of(directions, norm).clamp(min=TINY)
+    return directions * factors[:, None, None, None]
+
+
+def projected(points: Tensor, clean: Tensor, epsilon: float, norm: str, bounds: tuple[float, float]) -> Tensor:
+    """Points [P, C, H, W] brought into the ball of epsilon around the clean images, and into the bounds.
+
+    For `linf` and `l1` it is the nearest point of both; for `l2` the nearest of the ball, then clipped, which stays in
+    the ball.
+    """
+    if norm == "linf":
+        return torch.clamp(points, clean - epsilon, clean + epsilon).clamp(*bounds)
+    change = points - clean
+    if norm == "l2":
+        return (clean + scaled(change, norm_of(change, norm).clamp(max=epsilon), norm)).clamp(*bounds)
+    sizes = change.abs().flatten(1).double()
+    room = _room(clean, change, bounds).double()
+    kept = (sizes - _threshold(sizes, room, epsilon)[:, None]).clamp(min=0).minimum(room)
+    return (clean + (kept.to(points.dtype).view_as(points) * change.sign())).clamp(*bounds)
+
+
+def _threshold(sizes: Tensor, room: Tensor, epsilon: float) -> Tensor:
+    """[P], the least t of at least 0 with sum(min(max(sizes - t, 0), room)) <= epsilon.
+
+    The sum falls in t, along straight lines between the points where a pixel begins to give way and where it is gone.
+    """
+    begins = (sizes - room).clamp(min=0)
+    points, order = torch.cat([begins, sizes], 1).sort(1)
+    steps = torch.cat([torch.ones_like(sizes), -torch.ones_like(sizes)], 1).gather(1, order)
+    moving = steps.cumsum(1)  # pixels that give way from each point on
+    total = sizes.minimum(room).sum(1)
+    falls = moving[:, :-1] * points.diff(dim=1)
+    values = torch.cat([total[:, None], total[:, None] - falls.cumsum(1)], 1)  # at each point
+    last = ((values >= epsilon).sum(1) - 1).clamp(min=0)[:, None]
+    at, value, slope = (part.gather(1, last)[:, 0] for part in (points, values, moving))
+    beyond = at + (value - epsilon) / slope.clamp(min=1)
+    return torch.where(total <= epsilon, 0.0, beyond)
+
+
+def to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, norm: str, bounds: tuple[float, float]) -> Tensor:
+    """The smallest changes [P, C, H, W] that bring points onto hyperplanes, or as near as the bounds let them.
+
+    Args:
+        points, normals: [P, C, H, W]; the points within the bounds.
+        offsets: [P], signed: sum(normal * point) less the hyperplane's constant.
+        norm: in which the changes are small.
+        bounds: of what the points become.
+    """
+    towards = -offsets.sign()[:, None, None, None] * normals.sign()
+    weights, room = normals.abs().flatten(1), _room(points, towards, bounds)
+    wanted = offsets.abs()
+    moves = _filled(weights, room, wanted) if norm == "l1" else _even(weights, room, wanted, norm)
+    return moves.view_as(points) * towards
+
+
+def _even(weights: Tensor, room: Tensor, wanted: Tensor, norm: str) -> Tensor:
+    """Moves [P, D] within their room with sum(weights * moves) = wanted, of the least linf or l2 norm.
+
+    They are min(t * rate, room) with rates 1 or the weights. The sum is concave in t, so Newton's steps from 0 come
+    from below, and end exactly: each but the last uses up the room of a pixel at least, usually of many.
+    """
+    rates = torch.ones_like(weights) if norm == "linf" else weights
+    gains, full = weights * rates, weights * room
+    t = torch.zeros_like(wanted)
+    free = room > 0
+    for _ in range(weights.shape[1]):
+        slope = torch.where(free, gains, 0.0).sum(1)
+        fixed = torch.where(free, 0.0, full).sum(1)
+        t = torch.where(slope > 0, (wanted - fixed) / slope.clamp(min=TINY), t).maximum(t)
+        still = free & (t[:, None] * rates < room)
+        if torch.equal(still, free):
+            break
+        free = still
+    exhausted = (t[:, None] * rates >= room).all(1, keepdim=True)
+    return torch.where(exhausted, room, (t[:, None] * rates).minimum(room))
+
+
+def _filled(weights: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """The same of the least l1 norm: the pixels of highest weight are moved as far as they go."""
+    ordered, order = weights.sort(1, descending=True)
+    parts = ordered * room.gather(1, order)
+    before = parts.cumsum(1) - parts
+    taken = (wanted[:, None] - before).clamp(min=0).minimum(parts)
+    moves = torch.where(ordered > 0, taken / ordered.clamp(min=TINY), 0.0)
+    return torch.zeros_like(weights).scatter_(1, order, moves)
+
+
+def _room(points: Tensor, directions: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """[P, D], how far each pixel can go in the direction of its sign."""
+    low, high = bounds
+    return torch.where(directions > 0, high - points, points - low).flatten(1).clamp(min=0)

@@ -1,0 +1,113 @@
+"""The base class of attacks that work through a list of (member, image) pairs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from atras.checks import one_of
+from atras.registry import UNSPELLED
+
+from .attack import Attack, Attacked, Progress, Start
+from .per_pair import Found
+from .random_starts import starts
+from .stages import Stage, Unwatched, stages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atras.networks import Classifier
+
+    from .pairs import Pairs
+
+FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
+"""Highest epsilon of each norm: what no image of a usual size can need."""
+
+
+@dataclass(frozen=True, repr=False)
+class PairAttack(Attack):
+    """An untargeted attack on the images that a member classifies correctly, each pair by itself.
+
+    Misclassified images, and those whose logits are not finite, stay as they are. A pair that is fooled leaves the
+    list; what becomes of a pair does not depend on the others.
+
+    Args:
+        epsilon: largest change in the norm; for another norm than `linf` it must be given, as the run's is in `linf`.
+        target: of no use to it: dropped, and refused; it has no spelling.
+        norm: `linf`, `l2` or, where the attack has it, `l1`.
+    """
+
+    target: str = field(default="none", metadata=UNSPELLED)
+    norm: str = "linf"
+
+    drops_fooled = True
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    """The norms that the attack has."""
+
+    def __post_init__(self) -> None:
+        one_of("norm", self.norm, self.norms)
+        super().__post_init__()
+        one_of("target", self.target, ("none",))
+
+    @property
+    def farthest(self) -> float:
+        return FARTHEST[self.norm]
+
+    def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
+        import torch
+
+        from .pairs import Pairs
+
+        self.check(images, start)
+        progress = Unwatched() if start.progress is None else start.progress
+        known = progress.state.get("clean_logits", start.clean_logits)
+        clean_logits = networks.logits(images) if known is None else known
+        chosen = self.loss_labels(clean_logits, labels, start)
+        own = images.expand(*chosen.shape, *images.shape[-3:])
+        right = (clean_logits.argmax(-1) == chosen) & clean_logits.isfinite().all(-1)
+        draw = starts(networks, images, self.name) if start.draw is None else start.draw
+        pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
+        clipped = own.clone()
+        if len(pairs) and self.strength > 0:
+            inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits})
+            clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right], inner).images
+        none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)
+        return Attacked(
+            images=images,
+            clipped=clipped,
+            labels=chosen,
+            clean_logits=clean_logits,
+            nan_gradients=none,
+            zero_gradients=none,
+            gradients=0,
+        )
+
+    def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, progress: Progress) -> Found:
+        """Attack pairs that are classified correctly, in one run after the other, each on what is left.
+
+        Args:
+            pairs: P of them, at least one.
+            clean: [P, C, H, W], their images.
+            clean_logits: [P, Y], theirs.
+            progress: of all runs.
+
+        Returns:
+            Images that fool, or else those of the run that came furthest.
+        """
+        found = Found.loaded(progress.state) if "images" in progress.state else Found.nothing(clean)
+        count = self.runs(pairs.start.of_classes(clean_logits).shape[-1])
+        for run, inner in stages(progress, count, found.tensors):
+            left = (~found.fooled).nonzero()[:, 0]
+            if not len(left):
+                break
+            found.improve(left, self.run(pairs.only(left), clean[left], clean_logits[left], run, inner))
+        return found
+
+    @abstractmethod
+    def runs(self, classes: int) -> int:
+        """How many runs there are at the most, with so many classes to choose from."""
+
+    @abstractmethod
+    def run(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, run: int, progress: Progress) -> Found:
+        """One run; as `attack_pairs` but for its number."""
