@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,9 @@ from atras.results import Results, wilson
 
 RANK_BY = ("accuracy", "balanced")
 """What candidates may be ranked by: the robust accuracy, or its mean over classes."""
+
+CLEAN = "adversarial_test_accuracy"
+"""The accuracy of the defended network on clean test images."""
 
 EXACT = 14
 """Most differences whose sign patterns are all counted (16,384); past it they are drawn."""
@@ -159,8 +162,10 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
         rank_by: of `robust_column`.
 
     Returns:
-        Columns hidden_layers, depth, parameters, seeds, trained, mean, low, high, rank_low, rank_high, sorted by mean,
-        then fewest parameters; candidates of which no seed trained come last.
+        Columns hidden_layers, depth, parameters, seeds, trained, clear (seeds whose defended network is clearly more
+        accurate on clean test images than always answering their most frequent class), mean, low, high, rank_low,
+        rank_high, sorted by mean, then fewest parameters. Candidates without a clear seed come after all others: an
+        answer that does not depend on the image survives every attack. Those of which no seed trained come last.
 
     Raises:
         InputError: as `robust_column`.
@@ -168,6 +173,7 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     column = column or robust_column(results, rank_by)
     images = independent_images(results, column)
     figure = pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
+    clean_images = independent_images(results, CLEAN)
     rows = []
     for (name, depth, parameters), part in results.table.group_by(
         "hidden_layers", "depth", "parameters", maintain_order=True
@@ -175,7 +181,8 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
         values = part.select(figure.alias("figure"))["figure"].to_list()
         interval = _with_images(bootstrap_mean(values), images)
         trained = int((part["status"] == "trained").sum())
-        rows.append((name, depth, parameters, len(values), trained, *interval))
+        clear = sum(_is_clear(row, clean_images) for row in part.iter_rows(named=True))
+        rows.append((name, depth, parameters, len(values), trained, clear, *interval))
     frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
     lows, highs = frame["low"].to_numpy(), frame["high"].to_numpy()
     above = [int((lows > high).sum()) for high in highs]
@@ -184,8 +191,19 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
         pl.Series("rank_low", [1 + count for count in above], pl.Int64),
         pl.Series("rank_high", [len(frame) - count for count in below], pl.Int64),
     )
-    order = [pl.col("trained") > 0, pl.col("mean"), pl.col("parameters")]
-    return frame.sort(order, descending=[True, True, False], maintain_order=True)
+    order = [pl.col("trained") > 0, pl.col("clear") > 0, pl.col("mean"), pl.col("parameters")]
+    return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
+
+
+def _is_clear(row: Mapping[str, Any], images: int) -> bool:
+    """Whether the interval of a member's clean accuracy after its defence lies above the majority share."""
+    accuracy, share = row[CLEAN], row["majority_share"]
+    if row["status"] != "trained" or accuracy is None:
+        return False
+    if share is None or not images:
+        return True  # nothing says what there is to be above
+    low, _ = wilson(round(accuracy * images), images)
+    return low is not None and low > share
 
 
 _RANKING = {
@@ -194,6 +212,7 @@ _RANKING = {
     "parameters": pl.Int64,
     "seeds": pl.Int64,
     "trained": pl.Int64,
+    "clear": pl.Int64,
     "mean": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
@@ -202,6 +221,9 @@ _RANKING = {
 
 def pareto(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
     """The front of parameters against robust accuracy: those that trained and that no smaller or equal one matches.
+
+    Where any candidate is clearly better than always answering the most frequent class, those that are not are left
+    out.
 
     Args:
         results: a run.
@@ -215,7 +237,8 @@ def pareto(results: Results, column: str | None = None, *, rank_by: str = "accur
         InputError: as `robust_column`.
     """
     best, keep = -1.0, []
-    ranked = ranking(results, column, rank_by=rank_by).filter(pl.col("trained") > 0)
+    ranked = ranking(results, column, rank_by=rank_by)
+    ranked = ranked.filter(pl.col("trained") > 0, (pl.col("clear") > 0) | ~(pl.col("clear") > 0).any())
     ranked = ranked.sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
     for mean in ranked["mean"]:
         keep.append(mean > best)

@@ -63,7 +63,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     meanings = {
-        "dead": "dead, predicts one class for every test image",
+        "dead": "dead, predicts one class for every test image after the defence",
         "diverged": "diverged, a loss or a logit is not finite",
     }
     for row in table:
@@ -83,7 +83,8 @@ def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
     for row in rows.metrics:
         last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
         if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
-            yield "not clearly more accurate than always answering the most frequent class", row
+            when = "before" if row["phase"] == "trained" else "after"
+            yield f"{when} the defence not clearly more accurate than always answering the most frequent class", row
 
 
 def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:

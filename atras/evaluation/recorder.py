@@ -181,8 +181,8 @@ class Recorder:
                 accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
-        """Remember which members predict one class for every test image."""
-        self.dead = [old or new for old, new in zip(self.dead, clean.one_class, strict=True)]
+        """Remember which members predict one class for every test image, as they are now."""
+        self.dead = list(clean.one_class)
 
     def note_epoch(self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int) -> None:
         """History rows of an epoch: mean loss and accuracy [M] of its own batches."""

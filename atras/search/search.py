@@ -26,6 +26,9 @@ from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable
 from .halving import SUMMARY, Record
 from .holdout import SELECTION, HeldOut, hold_out, restore
 
+UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
+"""What is true of no candidate of a round whose networks tell classes no better apart than one answer does."""
+
 
 def search(
     protocol: Protocol,
@@ -202,6 +205,8 @@ class _Search:
                 results = self.compute(number)
                 self.follow(results)
                 ranked = ranking(results, rank_by=self.record.content["rank_by"])
+                if not ranked["clear"].sum():
+                    self.note(f"round {number}: no candidate is {UNCLEAR}")
                 self.record.add(number, ranked["hidden_layers"].to_list())
                 self.record.write("finished" if number == last else "running")
             return results
@@ -211,6 +216,12 @@ class _Search:
         except BaseException:
             self.leave("failed")
             raise
+
+    def note(self, line: str) -> None:
+        """Tell of something between two rounds."""
+        reporter = self.reporter()
+        reporter.note(line)
+        reporter.close()
 
     def follow(self, results: Results) -> None:
         """Have later rounds train in the precision that a round had to go on in, where that is not the one asked."""

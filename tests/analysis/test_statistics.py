@@ -249,3 +249,17 @@ def test_a_candidate_that_failed_with_one_seed_is_left_out_with_all() -> None:
 
 def test_one_seed_compares_nothing() -> None:
     assert len(compare_depths(run_of([row("8", 0.9), row("8-16", 0.8)]))) == 0
+
+
+def test_networks_that_tell_no_classes_apart_come_after_those_that_do() -> None:
+    """An answer that does not depend on the image survives every attack with the share of its class."""
+    seeing = {"adversarial_test_accuracy": 0.6, "majority_share": 0.2}
+    blind = {"adversarial_test_accuracy": 0.23, "majority_share": 0.2}
+    rows = [row("8", 0.2) | blind, row("16", 0.04) | seeing, row("24", 0.03) | seeing, row("32", 0.9, 0, "dead")]
+    found = ranking(run_of(rows, images=200))
+    assert found["hidden_layers"].to_list() == ["16", "24", "8", "32"]
+    assert found["clear"].to_list() == [1, 1, 0, 0]
+    assert pareto(run_of(rows, images=200))["hidden_layers"].to_list() == ["16"]
+    # 0.23 of 20,000 images is clearly above 0.2; and where nobody sees, the order is that of the figures.
+    assert ranking(run_of(rows, images=20_000))["hidden_layers"][0] == "8"
+    assert ranking(run_of(rows[:1] + rows[3:], images=200))["hidden_layers"].to_list() == ["8", "32"]
