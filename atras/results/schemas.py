@@ -31,8 +31,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "defence": _DEFENCE,
         "status": Column(
             pl.String,
-            "`trained`; `dead`: one class predicted for all test images after the defence; `diverged`: a loss that is not "
-            "finite, accuracies null from there on",
+            "`trained`; `dead`: one class predicted for all test images after the defence; `diverged`: a loss that is "
+            "not finite, accuracies null from there on",
         ),
         "majority_share": Column(
             pl.Float64,
