@@ -97,7 +97,7 @@ class Recorder:
         device: where they are.
         backend: engine and backend of the attack, for the rows.
         first_seed: of which examples are kept.
-        examples: first test images of which they are.
+        examples: test images of which they are, class by class.
     """
 
     def __init__(
