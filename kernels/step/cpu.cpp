@@ -330,7 +330,7 @@ std::vector<Step::Chunk> Step::chunks_of_members(const Images& images) const {
   for (int member = 0; member < members(); ++member) {
     const std::int64_t count = images.counts ? images.counts[member] : images.count;
     for (std::int64_t at = 0; at < count; at += spec_.batch)
-      chunks.push_back({member, image + at, row + at, int(std::min<std::int64_t>(spec_.batch, count - at))});
+      chunks.push_back({member, image + at, at, row + at, int(std::min<std::int64_t>(spec_.batch, count - at))});
     row += count;
     if (images.own || images.counts) image += count;
   }
@@ -371,7 +371,7 @@ void Step::attack(const AttackCall& call) {
     const std::size_t at = chunk.row * image, at_logits = std::size_t(chunk.row) * spec_.classes;
     copy_logits(run, call.logits + at_logits);
     run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;
-    run.attack_labels = call.labels ? call.labels + (call.own_labels ? chunk.row : chunk.first) : nullptr;
+    run.attack_labels = call.labels ? call.labels + (call.own_labels ? chunk.row : chunk.own) : nullptr;
     run.image_gradient = call.gradients ? call.gradients + at : nullptr;
     run.image_signs = call.signs ? call.signs + at : nullptr;
     run.direction = call.direction;

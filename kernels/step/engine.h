@@ -68,10 +68,11 @@ class Step {
 
  private:
   struct Slot;
-  // Images of one member that are evaluated at once: `rows` of them from number `first`, rows `row`, ... of the results.
+  // Images of one member that are evaluated at once: `rows` of them from number `first` of all images, which is number
+  // `own` of the member's; they are the rows from `row` on of the results.
   struct Chunk {
     int member;
-    std::int64_t first, row;
+    std::int64_t first, own, row;
     int rows;
   };
   std::vector<Chunk> chunks_of_members(const Images& images) const;

@@ -168,6 +168,8 @@ def test_each_member_may_have_its_own_images(case):
     for m in range(members):
         assert_same(logits[m], step.logits(images[m])[m])
         assert_same(gradient[m], step.input_gradient(images[m], labels[m])[0][m])
+    shared = step.input_gradient(images, labels[0])[0]
+    assert_same(shared, step.input_gradient(images, labels[:1].repeat(members, 1))[0])
 
 
 @pytest.mark.parametrize("case", [DENSE[0], STEMS[0], STEMS[4]], ids=str)
