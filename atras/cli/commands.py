@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,8 +114,14 @@ def report(
         typer.Option("-o", "--out", metavar="PATH", help="file (html, md) or folder (png, svg)", show_default=False),
     ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", metavar="html|png|svg|md", help="page, images of the charts or Markdown")
-    ] = "html",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="html|png|svg|md",
+            help="page, images of the charts or Markdown; default: by PATH's ending, else html",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write the report of a run, or of several side by side.
 
@@ -123,7 +130,17 @@ def report(
     from atras.report import write
     from atras.results import read
 
-    print_lines([f"the report is in {write([read(run) for run in runs], out, file_format)}"])
+    chosen = file_format or _report_format(out)
+    print_lines([f"the report is in {write([read(run) for run in runs], out, chosen)}"])
+
+
+def _report_format(out: str | None) -> str:
+    """The format that a file's ending asks for."""
+    formats = {"": "html", ".html": "html", ".htm": "html", ".md": "md"}
+    ending = Path(out or "").suffix.lower()
+    if ending not in formats:
+        raise InputError(f"out (={out!r}): expected a file that ends in .html or .md; or say --format")
+    return formats[ending]
 
 
 def claims_lines(results: Results) -> list[str]:

@@ -65,6 +65,11 @@ def test_the_command_writes_where_it_says(
     assert capsys.readouterr().out == "the report is in two.html\n"
     assert "2. b" in Path("two.html").read_text(encoding="utf-8")
     assert program.execute(program.app, ["report", "a", "--format", "md"], "atras") == 0
+    assert program.execute(program.app, ["report", "a", "-o", "one.md"], "atras") == 0
+    assert Path("one.md").read_text().startswith("#")
+    capsys.readouterr()
+    assert program.execute(program.app, ["report", "a", "-o", "one.pdf"], "atras") == 2
+    assert "expected a file that ends in .html or .md" in capsys.readouterr().err
     assert Path("report.md").is_file()
 
 
