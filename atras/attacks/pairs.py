@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
@@ -44,7 +45,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.member)
 
-    @property
+    @cached_property
     def counts(self) -> Tensor:
         """int64 [M] on the CPU, how many pairs each member has."""
         return torch.bincount(self.member, minlength=len(self.networks.members)).cpu()
@@ -83,6 +84,6 @@ class Pairs:
         """[P, *shape], each pair's own of that draw."""
         return self.of_drawn(self.draw(number, shape), len(shape))
 
-    def of_drawn(self, values: Tensor, axes: int = 2) -> Tensor:
+    def of_drawn(self, values: Tensor, axes: int) -> Tensor:
         """[P, ...], each pair's own of a draw [B, ...], or [M, B, ...], whose images have so many axes."""
         return self.of(values) if values.ndim == 2 + axes else values[self.image]

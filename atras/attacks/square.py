@@ -94,7 +94,7 @@ class Square(PairAttack):
                 break
             if numbers is None or query % DRAWN == 0:
                 numbers = pairs.draw(1 + query // DRAWN, (DRAWN, make.numbers))
-            drawn = pairs.of_drawn(numbers)[:, query % DRAWN]
+            drawn = pairs.of_drawn(numbers[..., query % DRAWN, :], axes=1)
             state.keep_better(pairs, make.propose(drawn, state.clean, state.best, self.share(query)))
             progress.step(partial(kept_of, found, state, query + 1))
         found.put(state.place, state.best, state.value, fooled=False)

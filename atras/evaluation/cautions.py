@@ -92,9 +92,7 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     fresh = _fresh(metrics)
     fgsm = _by_fgsm(fresh)
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
-    for row in fresh:
-        if row["label_source"] != "true" or row.get("target", "none") != "none":
-            continue  # towards a target it is another attack, not a stronger one
+    for row in _untargeted(fresh):
         rival = weaker.get((_who(row), row["epsilon"]))
         if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
@@ -111,10 +109,9 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Attacks without gradients that do better than all by gradients in their ball."""
-    untargeted = [row for row in fresh if row["label_source"] == "true" and row.get("target", "none") == "none"]
     best: dict[object, float] = {}
     blind = []
-    for row in untargeted:
+    for row in _untargeted(fresh):
         if name_of(str(row["attack"])) not in ATTACKS:
             continue  # such as the worst case
         attack = ATTACKS.parse(str(row["attack"]))
@@ -156,6 +153,11 @@ def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
 def _fresh(metrics: Sequence[Row]) -> list[Row]:
     """Rows of attacks made on the model evaluated, after its last epoch, on test images."""
     return [row for row in metrics if row["mode"] == "white-box" and row["epoch"] is None and row["split"] == "test"]
+
+
+def _untargeted(rows: Sequence[Row]) -> list[Row]:
+    """Rows of attacks at the true label: towards a target it is another attack, not a stronger one."""
+    return [row for row in rows if row["label_source"] == "true" and row.get("target", "none") == "none"]
 
 
 def _by_fgsm(rows: Sequence[Row]) -> list[Row]:

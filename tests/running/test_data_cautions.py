@@ -17,18 +17,8 @@ from atras.running import Reporter, run
 from atras.search import search
 
 CPU = Execution(device="cpu")
+pytestmark = pytest.mark.usefixtures("shared_cache")
 LINE = "data: no training image of 60 is of class 2, but 20 of the 60 test images taken"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all, so that the machine's speed is measured once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 def write_sorted(folder: Path) -> Path:

@@ -19,18 +19,8 @@ from atras.search import pareto_lines, rank_by_of, search
 from atras.search.halving import Record
 
 CPU = Execution(device="cpu")
+pytestmark = pytest.mark.usefixtures("shared_cache")
 SPACE = (Candidate((2,)), Candidate((12,)), Candidate((16,)))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all, so that the machine's speed is measured once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 def protocol_of(folder: Path, **changes: object) -> Protocol:
