@@ -188,7 +188,9 @@ def by_authors(case: Case, networks: Networks) -> Outcome:
         for number, name in enumerate(ATTACKS):
             begin, left = time.perf_counter(), right[-1].clone()
             if left.any():
-                images = _authors_attack(case, module, name)(case.images[left], case.labels[left])
+                images = _authors_attack(case, module, name, networks.spec.classes)(
+                    case.images[left], case.labels[left]
+                )
                 left[right[-1]] = _right(module, images, case.labels[left])
             outcome.seconds[number] += time.perf_counter() - begin
             right.append(left)
@@ -196,7 +198,7 @@ def by_authors(case: Case, networks: Networks) -> Outcome:
     return Outcome(outcome.seconds, [torch.stack(right) for right in zip(*rights, strict=True)])
 
 
-def _authors_attack(case: Case, module: nn.Module, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def _authors_attack(case: Case, module: nn.Module, name: str, classes: int) -> Callable[[Tensor, Tensor], Tensor]:
     """One attack with the settings of their version `standard`."""
     package = next(name for name in PACKAGES if importlib.util.find_spec(name))
     make = importlib.import_module(package).AutoAttack
@@ -207,7 +209,7 @@ def _authors_attack(case: Case, module: nn.Module, name: str) -> Callable[[Tenso
         module, norm=NORMS[case.attack.norm], eps=case.attack.strength, version="custom", seed=0, device="cpu", **own
     )
     attack.apgd.n_restarts = attack.fab.n_restarts = attack.apgd_targeted.n_restarts = 1
-    attack.fab.n_target_classes = attack.apgd_targeted.n_target_classes = min(9, int(case.labels.max()))
+    attack.fab.n_target_classes = attack.apgd_targeted.n_target_classes = min(9, classes - 1)
     attack.square.n_queries = 5000
     size = {"bs" if package == PACKAGES[0] else "batch_size": BATCH}
 
