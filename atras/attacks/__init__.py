@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Start, check_target
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 
@@ -51,6 +51,7 @@ __all__ = [
     "Progress",
     "RandomFGSM",
     "Signed",
+    "Spent",
     "Square",
     "Start",
     "check_target",

@@ -95,6 +95,8 @@ class Start:
         targets: int64 [B] or [M, B]; only for target `random`.
         classes: int64 [K], ascending, the classes that occur, which alone are aimed at; None for all.
         progress: where the attack stands; None for an attack from its beginning, which nobody stops.
+        fooled: bool [M, B], images that need no attack: those that `drops_fooled` leave them as they are. None for
+            none.
     """
 
     clean_logits: Tensor | None = None
@@ -102,6 +104,7 @@ class Start:
     targets: Tensor | None = None
     classes: Tensor | None = None
     progress: Progress | None = None
+    fooled: Tensor | None = None
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""
@@ -110,6 +113,18 @@ class Start:
     def class_at(self, places: Tensor) -> Tensor:
         """The classes at these places among those that occur."""
         return places if self.classes is None else self.classes[places]
+
+
+class Spent(NamedTuple):
+    """What an attack asked of the networks about each image, but for the clean logits, which all attacks share.
+
+    Args:
+        queries: int64 [M, B], forward passes without a gradient.
+        gradients: int64 [M, B], gradients of the image, each of which brings the logits too.
+    """
+
+    queries: Tensor
+    gradients: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +141,7 @@ class Attacked:
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
         no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
             had no way to go; None where that is not looked at.
+        spent: passes of each image; None where the attack spends `cost_of_making` on every one.
     """
 
     images: Tensor
@@ -137,6 +153,7 @@ class Attacked:
     zero_gradients: Tensor
     gradients: int = 1
     no_gradient: Tensor | None = None
+    spent: Spent | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -265,6 +282,13 @@ class Attack(ABC):
         """Passes of the attack alone, whose examples nobody evaluates."""
         made = self.cost(classes)
         return Passes(max(made.forward - 1, 0), made.gradient)
+
+    def passes_of(self, attacked: Attacked, classes: int) -> Spent:
+        """What it asked of networks of so many classes about each image of what it made."""
+        if attacked.spent is not None:
+            return attacked.spent
+        made = self.cost_of_making(classes)
+        return Spent(*(attacked.labels.new_full(attacked.clipped.shape[:2], int(passes)) for passes in made))
 
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
