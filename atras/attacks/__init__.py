@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .autoattack import AutoAttack
     from .deepfool import DeepFool
     from .fab import FABT
+    from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
     from .random_starts import starts
@@ -27,6 +28,7 @@ else:
         autoattack="AutoAttack",
         deepfool="DeepFool",
         fab="FABT",
+        norms="norm_of",
         pair_attack="PairAttack",
         pgd="PGD RandomFGSM",
         random_starts="starts",
@@ -55,5 +57,6 @@ __all__ = [
     "Square",
     "Start",
     "check_target",
+    "norm_of",
     "starts",
 ]

@@ -46,6 +46,7 @@ class AttackSpec(NamedTuple):
         label_source: `true` or `predicted`; None for a targeted attack.
         target: `none`, or what a targeted attack moves towards.
         source: candidate whose network the images were made on, where that is not the evaluated one.
+        norm: in which the change is bounded, or measured: `linf`, `l2` or `l1`; None without an attack.
     """
 
     attack: str
@@ -53,6 +54,7 @@ class AttackSpec(NamedTuple):
     label_source: str | None
     target: str | None
     source: str | None = None
+    norm: str | None = None
 
 
 class Passes(NamedTuple):
@@ -272,7 +274,7 @@ class Attack(ABC):
         """The attack's name in the frames."""
         source = self.label_source if self.target == "none" else None
         epsilon = self.strength if self.bounded else None
-        return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target)
+        return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target, norm=self.norm)
 
     @abstractmethod
     def cost(self, classes: int) -> Passes:

@@ -151,8 +151,8 @@ class DeepFool(Attack):
 
 
 class _State:
-    """The state of the iterations: total change [M, B, C, H, W] of the clean images, logits [M, B, Y] behind it, and the
-    steps [M, B] that each image took."""
+    """The state of the iterations: total change [M, B, C, H, W] of the clean images, logits [M, B, Y] behind it, and
+    the steps [M, B] that each image took."""
 
     def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
         import torch

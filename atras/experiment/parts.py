@@ -316,6 +316,14 @@ class Evaluation(Options):
             meaning="On its adversarial test images, seed by seed.",
         ),
     ] = False  # fmt: skip
+    outcomes: Annotated[
+        Literal["auto", "all", "none"],
+        Option(
+            "keep what became of every test image", metavar="auto|all|none",
+            meaning="In frame `outcomes`, under every attack. `auto` keeps them up to 2,000,000 rows; `--dry-run` says "
+            "how many there are, and their size.",
+        ),
+    ] = "auto"  # fmt: skip
     evaluate_every: Annotated[
         int,
         Option(

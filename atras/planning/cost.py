@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from atras.attacks import FGSM, Attack, Passes
 from atras.engines import DTYPES
-from atras.evaluation import GAP_IMAGES, GAP_STEPS
+from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory
 from atras.experiment import Protocol
 from atras.kernels.step import gpu_layout
 from atras.networks import Network
@@ -22,10 +22,12 @@ def copies_kept(protocol: Protocol) -> int:
 
 
 def distance_bytes(protocol: Protocol, test_size: int) -> int:
-    """Bytes a member of the distances that an evaluation keeps of every test image and attack, in both norms."""
+    """Bytes a member of what an evaluation keeps of every test image and attack: distances, in both norms, and
+    outcomes."""
     curve = set(protocol.epsilons) - {protocol.epsilon}
     attacks = {protocol.attack, protocol.true_label_attack, *protocol.stronger_attacks}
-    return 2 * DTYPES[protocol.precision].itemsize * test_size * (len(attacks) + len(curve))
+    distances = 2 * DTYPES[protocol.precision].itemsize * test_size * (len(attacks) + len(curve))
+    return distances + outcome_memory(protocol, test_size)
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:

@@ -43,6 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     "transfer": True,
     "precision": "fp64",
     "evaluate_every": 5,
+    "outcomes": "all",
 }
 
 
@@ -74,7 +75,8 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
-        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
+        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "outcomes": "auto",
+        "evaluate_every": 0,
     }  # fmt: skip
 
 
