@@ -93,9 +93,10 @@ def keeps_outcomes(protocol: Protocol, test_size: int) -> bool:
 
 
 def outcome_memory(protocol: Protocol, test_size: int) -> int:
-    """Bytes a member of the outcomes that an evaluation keeps."""
+    """Bytes a member of the outcomes that the evaluation of a phase keeps."""
     attacks, others = figures_kept(protocol)
-    return IMAGE_BYTES * (len(attacks) + others) * test_size if keeps_outcomes(protocol, test_size) else 0
+    phase = -(-(len(attacks) + others) // 2)
+    return IMAGE_BYTES * phase * test_size if keeps_outcomes(protocol, test_size) else 0
 
 
 def outcome_bytes(protocol: Protocol, classes: int, test_size: int) -> int:
