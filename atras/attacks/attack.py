@@ -212,6 +212,8 @@ class Attack(ABC):
     """Whether it follows gradients of the networks."""
     drops_fooled: ClassVar[bool] = False
     """Whether an image that is fooled costs no more; `cost` is that of one that never is."""
+    searches: ClassVar[bool] = True
+    """Whether it looks for any image in the ball; False for one of a definite step, which is what it measures."""
     kept_copies: ClassVar[int] = 12
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
@@ -263,6 +265,16 @@ class Attack(ABC):
         if self.norm != "linf":
             raise InputError(f"{self}: expected an epsilon, as the run's is one in linf; write epsilon=1.5 for example")
         return dataclasses.replace(self, epsilon=epsilon)
+
+    @property
+    def carries(self) -> bool:
+        """Whether an image that fools at a smaller epsilon is one of this attack: balls of one centre are nested."""
+        return self.bounded and self.searches and self.target == "none" and self.label_source == "true"
+
+    @property
+    def at_any_epsilon(self) -> Self:
+        """What it is but for its epsilon."""
+        return dataclasses.replace(self, epsilon=None)
 
     @property
     def direction(self) -> Literal[1, -1]:

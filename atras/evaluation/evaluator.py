@@ -18,6 +18,7 @@ from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
 
+from .carried import Carried
 from .counters import Counter, Score, Survivors
 from .outcomes import keeps_outcomes
 from .progress import PREFIX, Course, Signs, Within, below_of
@@ -154,9 +155,10 @@ class Evaluator:
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
-        made = dict.fromkeys([first, *counted] if first else counted)
+        made = list(dict.fromkeys([first, *counted] if first else counted))
+        following = dict(zip(made, [*made[1:], None], strict=True))
         counters = {attack: Counter(self.networks, self.keeps) for attack in made}
-        curve = {e: Counter(self.networks, self.keeps) for e in self.protocol.epsilons if e != self.protocol.epsilon}
+        curve = {e: Counter(self.networks, self.keeps) for e in self.protocol.curve_epsilons}
         clean, survivors = Counter(self.networks, self.keeps), Survivors(self.networks)
         signs = Signs(self._empty_signs("test", wanted=first is not None))
         course = self._course(
@@ -168,14 +170,15 @@ class Evaluator:
             signs=signs,
         )
         for chunk, images, labels in self.chunks("test", course):
-            alive = course.within.alive
-            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, course.within):
-                logits = attacked.logits_of(self.networks)
+            within, alive = course.within, course.within.alive
+            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
+                attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
                 correct, change = counter.add_attacked(attacked, logits, labels)
+                within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
                 counts = self._within(attack, change) if attack in counted else torch.zeros_like(correct)
                 if attack in counted:
                     alive.append(correct | ~counts)
-                self._keep(counter, attack, attacked, correct, logits, counts)
+                self._keep(counter, attack, attacked, correct, logits, made_at, counts)
                 if attack == next(iter(counters)) and isinstance(attacked, Signed):
                     hits = clean.add(attacked.clean_logits, labels)
                     if clean.outcomes is not None:
@@ -203,6 +206,7 @@ class Evaluator:
         attacked: Attacked,
         correct: Tensor,
         logits: Tensor,
+        made_at: Tensor | float,
         counts: Tensor | bool = False,
         spent: Spent | None = None,
     ) -> None:
@@ -211,7 +215,6 @@ class Evaluator:
             return
         change = norm_of((attacked.clipped - attacked.images).flatten(0, 1), attack.norm).view(correct.shape)
         spent = attack.passes_of(attacked, self.networks.classes) if spent is None else spent
-        made_at = attack.strength if attack.bounded else 0.0
         counter.outcomes.add(correct, logits, change, spent, made_at, counts)
 
     def chunks(
@@ -250,7 +253,8 @@ class Evaluator:
         """Make the attacks that are left on one chunk, one by one; the first one's clean logits serve all."""
         for attack, counter in list(counters.items())[within.at :]:
             within.stop = chunk.stop
-            attacked = self.attack(attack, split, chunk, images, labels, within.clean_logits, within.steps)
+            known = within.clean_logits, within.steps, within.carried.fooled
+            attacked = self.attack(attack, split, chunk, images, labels, *known)
             yield attack, counter, attacked
             within.attacked(chunk.stop, attacked.clean_logits)
 
@@ -263,6 +267,7 @@ class Evaluator:
         labels: Tensor,
         clean_logits: Tensor | None = None,
         progress: Progress | None = None,
+        fooled: Tensor | None = None,
     ) -> Attacked:
         """Attack one chunk of a split, as `chunks` gives it, with the random starts and targets of its images.
 
@@ -271,9 +276,10 @@ class Evaluator:
             split, chunk, images, labels: numbers, pixels [B, C, H, W] and labels [B] of the images.
             clean_logits: [M, B, Y] of the images, where they are known already.
             progress: where the attack stands; None for its beginning.
+            fooled: bool [M, B], images that need no attack; None for none.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress)
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress, fooled)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -285,7 +291,7 @@ class Evaluator:
             correct, _ = counter.add_attacked(moved, logits, labels)
             nothing = torch.zeros_like(correct, dtype=torch.int64)  # the gradient is that of the run's epsilon
             fgsm = FGSM(epsilon, "true")
-            self._keep(counter, fgsm, moved, correct, logits, spent=Spent(nothing, nothing))
+            self._keep(counter, fgsm, moved, correct, logits, epsilon, spent=Spent(nothing, nothing))
 
     def _targets(self, attack: Attack, split: str, chunk: slice) -> Tensor | None:
         if attack.target != "random":

@@ -74,8 +74,7 @@ def figures_kept(protocol: Protocol) -> tuple[list[Attack], int]:
     """What a member has outcomes of: the attacks of both phases, FGSM's other epsilons left out; and how many figures
     besides have a row an image (clean images, static ones and those epsilons)."""
     white_box, stronger = protocol.true_label_attack, protocol.stronger_attacks
-    curve = [epsilon for epsilon in protocol.epsilons if epsilon != protocol.epsilon]
-    others = sum(replace(white_box, epsilon=epsilon) not in stronger for epsilon in curve)
+    others = sum(replace(white_box, epsilon=epsilon) not in stronger for epsilon in protocol.curve_epsilons)
     trained = dict.fromkeys([protocol.attack, white_box, *stronger])
     return [*trained, white_box, *stronger], 3 + 2 * others
 

@@ -21,8 +21,8 @@ from atras.running import plan_lines, run
 CPU = Execution(engine="stack", device="cpu")
 PROTOCOL = Protocol(
     candidates=(Candidate((16,)), Candidate((24,))), epochs=20, adversarial_epochs=2, test_size=400, precision="fp32",
-    learning_rate=0.005, seeds=(0,), epsilons=(0.0, 0.02, 0.1),
-    attacks=("apgd(steps=8)", "square(queries=20)", "apgd(norm=l2, epsilon=0.5, steps=8)", "deepfool", "pgd(steps=3)"),
+    learning_rate=0.005, seeds=(0,), epsilons=(0.0, 0.02, 0.5),
+    attacks=("apgd(steps=8)", "square(queries=20)", "apgd(norm=l2, steps=8)", "deepfool", "pgd(steps=3)"),
 )  # fmt: skip
 FIGURE = ["hidden_layers", "seed", "phase", "mode", "attack", "norm", "epsilon", "label_source", "target", "source"]
 
@@ -77,12 +77,48 @@ def test_an_attack_spends_nothing_on_what_is_lost_before_it() -> None:
     assert outcomes.filter(pl.col("mode") != "white-box").select(pl.col("queries", "gradients").sum()).row(0) == (0, 0)
     lost = outcomes.filter(mode="clean", correct=False).select("hidden_layers", "phase", "image")
     dropping = outcomes.filter(pl.col("attack").str.contains("apgd|square|deepfool"))
-    spent = pl.col("queries") + pl.col("gradients")
+    spent = (pl.col("queries") + pl.col("gradients")).alias("spent")
     assert dropping.join(lost, on=lost.columns).select(spent.sum()).item() == 0
-    assert (dropping.join(lost, on=lost.columns, how="anti").select(spent.alias("spent"))["spent"] > 0).all()
+    own = (pl.col("made_at") == pl.col("epsilon")) | pl.col("epsilon").is_null()
+    costing = dropping.join(lost, on=lost.columns, how="anti").select(own.alias("own"), spent > 0)
+    assert costing["own"].equals(costing["spent"], check_names=False)
     assert outcomes.filter(attack="pgd(steps=3)").select("queries", "gradients").unique().rows() == [(1, 3)]
     square = outcomes.filter(attack="square(queries=20)", correct=True)
     assert square["queries"].unique().to_list() == [20]
+
+
+@pytest.mark.parametrize(("attack", "epsilons"), [
+    ("apgd(steps=8)", [0.02, 0.05, 0.5]), ("square(queries=20)", [0.02, 0.05, 0.5]), ("pgd(steps=3)", [0.02, 0.05, 0.5]),
+    ("apgd(norm=l2, steps=8)", [0.02, 0.5]),
+])  # fmt: skip
+def test_what_fools_at_a_smaller_epsilon_is_carried_up(attack: str, epsilons: list[float]) -> None:
+    member = ["hidden_layers", "phase"]
+    curves = metrics().filter(attack=attack).group_by(member, maintain_order=True).agg("epsilon", "correct")
+    for row in curves.to_dicts():
+        assert row["epsilon"] == epsilons
+        assert row["correct"] == sorted(row["correct"], reverse=True)
+        assert row["correct"][0] > row["correct"][-1]
+    own = results().outcomes.filter(attack=attack)
+    before = own.filter(correct=False).select(*member, "image", "prediction", "change", made="epsilon")
+    first = before.group_by(*member, "image").agg(pl.all().sort_by("made").first())
+    later = own.join(first, on=[*member, "image"], how="left").filter(pl.col("made") <= pl.col("epsilon"))
+    assert not later["correct"].any()
+    assert (later["made_at"] == later["made"]).all()
+    assert (later["change"] == later["change_right"]).all()
+    assert (later["prediction"] == later["prediction_right"]).all()
+    assert own.join(later, on=[*member, "image", "epsilon"], how="anti").select(
+        (pl.col("made_at") == pl.col("epsilon")).all()
+    ).item()
+
+
+def test_the_smallest_epsilon_is_measured_as_by_itself() -> None:
+    alone = PROTOCOL.replace(epsilon=0.02, epsilons=(), attacks=("apgd(steps=8)", "pgd(steps=3)"), adversarial_epochs=0)
+    both = [run(PROTOCOL.replace(adversarial_epochs=0, attacks=alone.attacks), CPU), run(alone, CPU)]
+    found = [
+        each.outcomes.filter(pl.col("attack") != "fgsm", epsilon=0.02, phase="trained").drop("counts") for each in both
+    ]
+    assert len(found[0]) == 2 * 2 * 400
+    assert found[0].equals(found[1])
 
 
 def test_rows_and_bytes_are_as_predicted() -> None:
