@@ -88,8 +88,8 @@ def test_an_attack_spends_nothing_on_what_is_lost_before_it() -> None:
 
 
 @pytest.mark.parametrize(("attack", "epsilons"), [
-    ("apgd(steps=8)", [0.02, 0.05, 0.5]), ("square(queries=20)", [0.02, 0.05, 0.5]), ("pgd(steps=3)", [0.02, 0.05, 0.5]),
-    ("apgd(norm=l2, steps=8)", [0.02, 0.5]),
+    ("apgd(steps=8)", [0.02, 0.05, 0.5]), ("square(queries=20)", [0.02, 0.05, 0.5]),
+    ("pgd(steps=3)", [0.02, 0.05, 0.5]), ("apgd(norm=l2, steps=8)", [0.02, 0.5]),
 ])  # fmt: skip
 def test_what_fools_at_a_smaller_epsilon_is_carried_up(attack: str, epsilons: list[float]) -> None:
     member = ["hidden_layers", "phase"]
@@ -106,9 +106,11 @@ def test_what_fools_at_a_smaller_epsilon_is_carried_up(attack: str, epsilons: li
     assert (later["made_at"] == later["made"]).all()
     assert (later["change"] == later["change_right"]).all()
     assert (later["prediction"] == later["prediction_right"]).all()
-    assert own.join(later, on=[*member, "image", "epsilon"], how="anti").select(
-        (pl.col("made_at") == pl.col("epsilon")).all()
-    ).item()
+    assert (
+        own.join(later, on=[*member, "image", "epsilon"], how="anti")
+        .select((pl.col("made_at") == pl.col("epsilon")).all())
+        .item()
+    )
 
 
 def test_the_smallest_epsilon_is_measured_as_by_itself() -> None:
