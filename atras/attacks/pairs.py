@@ -26,6 +26,7 @@ class Pairs:
         image: int64 [P], each pair's place among the B images that are attacked.
         labels: int64 [P], the class to be left.
         start: of the attack, with its random starts.
+        spent: int64 [2, M, B], forward passes and gradients of each pair, counted as they are taken.
         first: number of the draw that is taken for draw 0.
     """
 
@@ -34,13 +35,15 @@ class Pairs:
     image: Tensor
     labels: Tensor
     start: Start
+    spent: Tensor
     first: int = 0
 
     @classmethod
     def where(cls, networks: Classifier, wanted: Tensor, labels: Tensor, start: Start) -> Self:
         """The pairs that are wanted, bool [M, B], with the labels [M, B] to be left."""
         member, image = wanted.nonzero(as_tuple=True)
-        return cls(networks, member, image, labels[wanted], start)
+        spent = torch.zeros(2, *wanted.shape, dtype=torch.int64, device=wanted.device)
+        return cls(networks, member, image, labels[wanted], start, spent)
 
     def __len__(self) -> int:
         return len(self.member)
@@ -52,10 +55,18 @@ class Pairs:
 
     def logits(self, images: Tensor) -> Tensor:
         """[P, Y] of the pairs' images [P, C, H, W]."""
+        self.spent[0, self.member, self.image] += 1
         return self.networks.logits(images, self.counts)
 
-    def gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
-        """Gradient [P, C, H, W] of an objective of logits [P, Y] by the pairs' images, and the logits it came from."""
+    def gradient(self, images: Tensor, cotangent: Cotangent, lost: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gradient [P, C, H, W] of an objective of logits [P, Y] by the pairs' images, and the logits it came from.
+
+        Args:
+            images: [P, C, H, W].
+            cotangent: of the objective.
+            lost: bool [P], pairs that only wait to be dropped, and spend nothing; None for none.
+        """
+        self.spent[1, self.member, self.image] += 1 if lost is None else (~lost).long()
         return self.networks.gradient(images, cotangent, self.counts)
 
     def only(self, kept: Tensor) -> Self:

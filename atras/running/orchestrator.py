@@ -9,13 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from atras.data import Dataset
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions
+from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, outcomes_left_out
 from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.planning import Group, halves
-from atras.results import Results, Writer, read, read_run
+from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded
 from atras.training import Networks
 from atras.version import __version__
@@ -69,12 +70,14 @@ def run(
     place = place or DataPlace.of(protocol, execution)
     prepared = prepare(protocol, execution, config_plan, place.load)
     device, data, spec, plan = prepared
+    if keeps_outcomes(protocol, len(data.test)):
+        check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": list(data.cautions),
+        "warnings": _told_first(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -163,7 +166,7 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
-            for line in self.data.cautions:
+            for line in _told_first(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
@@ -287,6 +290,11 @@ class _Run:
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""
         return {"run_seconds": self.seconds_before + time.perf_counter() - self.start}
+
+
+def _told_first(protocol: Protocol, data: Dataset) -> list[str]:
+    """Cautions about a run that hold before it begins."""
+    return [*data.cautions, *outcomes_left_out(protocol, data.classes, len(data.test))]
 
 
 def _never() -> bool:

@@ -14,6 +14,7 @@ from atras.data import Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
+from atras.evaluation import outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
@@ -75,7 +76,9 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
     Raises:
         InputError: as `run`.
     """
-    lines = prepare(protocol, execution, config_plan).lines()
+    prepared = prepare(protocol, execution, config_plan)
+    lines = prepared.lines()
+    lines += textwrap.wrap(outcomes_line(protocol, prepared.data.classes, len(prepared.data.test)), 80)
     attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
