@@ -146,6 +146,7 @@ class Attacked:
         no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
             had no way to go; None where that is not looked at.
         spent: passes of each image; None where the attack spends `cost_of_making` on every one.
+        part: int8 [M, B], the number of the attack's part that fooled each image, -1 for none; None without parts.
     """
 
     images: Tensor
@@ -158,6 +159,7 @@ class Attacked:
     gradients: int = 1
     no_gradient: Tensor | None = None
     spent: Spent | None = None
+    part: Tensor | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -294,6 +296,13 @@ class Attack(ABC):
     def parts(self) -> tuple[Attack, ...]:
         """The attacks that it is made of: itself, or others one after the other."""
         return (self,)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """How its parts are spelled, without what they share; nothing for an attack without parts."""
+        if len(self.parts) == 1:
+            return ()
+        return tuple(spell(part, leave_out=(*OWN_COLUMNS, "norm")) for part in self.parts)
 
     def brief(self, steps: int) -> Self | None:
         """The attack with so many steps, one restart and one target, from which a plan learns what a step takes.

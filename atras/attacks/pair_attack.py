@@ -71,10 +71,11 @@ class PairAttack(Attack):
         pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
         if "spent" in progress.state:
             pairs.spent.copy_(progress.state["spent"])
-        clipped = own.clone()
+        clipped, part = own.clone(), torch.full(chosen.shape, -1, dtype=torch.int32, device=images.device)
         if len(pairs) and self.strength > 0:
             inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits, "spent": pairs.spent.clone()})
-            clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right], inner).images
+            found = self.attack_pairs(pairs, own[right], clean_logits[right], inner)
+            clipped[right], part[right] = found.images, found.by
         none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -85,6 +86,7 @@ class PairAttack(Attack):
             zero_gradients=none,
             gradients=0,
             spent=Spent(*pairs.spent),
+            part=part.to(torch.int8) if len(self.parts) > 1 else None,
         )
 
     def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, progress: Progress) -> Found:
@@ -105,7 +107,7 @@ class PairAttack(Attack):
             left = (~found.fooled).nonzero()[:, 0]
             if not len(left):
                 break
-            found.improve(left, self.run(pairs.only(left), clean[left], clean_logits[left], run, inner))
+            found.improve(left, self.run(pairs.only(left), clean[left], clean_logits[left], run, inner), run)
         return found
 
     @abstractmethod

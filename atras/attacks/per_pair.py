@@ -46,11 +46,13 @@ class Found(PerPair):
         images: [P, C, H, W], within the ball and the bounds.
         fooled: bool [P], whether they are taken for another class than the label.
         values: [P], how far they came where they do not fool: higher is better, -infinity is no way at all.
+        by: int32 [P], the number of the run that fooled each, -1 for none; within a run it says nothing.
     """
 
     images: Tensor
     fooled: Tensor
     values: Tensor
+    by: Tensor
 
     @classmethod
     def nothing(cls, clean: Tensor) -> Self:
@@ -58,20 +60,22 @@ class Found(PerPair):
         import torch
 
         values = clean.new_full((len(clean),), -torch.inf)
-        return cls(clean.clone(), torch.zeros(len(clean), dtype=torch.bool, device=clean.device), values)
+        nobody = torch.full((len(clean),), -1, dtype=torch.int32, device=clean.device)
+        return cls(clean.clone(), torch.zeros(len(clean), dtype=torch.bool, device=clean.device), values, nobody)
 
     def put(self, places: Tensor, images: Tensor, values: Tensor, fooled: bool = True) -> None:
         """Keep images of the pairs at these places."""
         self.images[places], self.values[places], self.fooled[places] = images, values, fooled
 
-    def improve(self, places: Tensor, found: Found) -> None:
-        """Keep what was found of the pairs at these places that fools, or came further."""
+    def improve(self, places: Tensor, found: Found, run: int) -> None:
+        """Keep what a run found of the pairs at these places that fools, or came further."""
         import torch
 
         better = found.fooled | (found.values > self.values[places])
         self.images[places] = torch.where(better[:, None, None, None], found.images, self.images[places])
         self.values[places] = torch.where(better, found.values, self.values[places])
         self.fooled[places] = found.fooled
+        self.by[places[found.fooled]] = run
 
 
 def kept_of(found: Found, state: PerPair, done: int) -> dict[str, Tensor]:

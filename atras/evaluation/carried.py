@@ -18,12 +18,17 @@ class Carried:
         images: [M, B, C, H, W], what it made of a chunk; None where nothing is carried.
         logits: [M, B, Y], theirs.
         made_at: float64 [M, B], the epsilon at which each was made; infinite for one that does not fool.
+        part: int8 [M, B], the part of the attack that made each; None without parts.
     """
 
     def __init__(
-        self, images: Tensor | None = None, logits: Tensor | None = None, made_at: Tensor | None = None
+        self,
+        images: Tensor | None = None,
+        logits: Tensor | None = None,
+        made_at: Tensor | None = None,
+        part: Tensor | None = None,
     ) -> None:
-        self.images, self.logits, self.made_at = images, logits, made_at
+        self.images, self.logits, self.made_at, self.part = images, logits, made_at, part
 
     @classmethod
     def behind(
@@ -44,7 +49,7 @@ class Carried:
         """
         if following is None or not attack.carries or following.at_any_epsilon != attack.at_any_epsilon:
             return cls()
-        return cls(attacked.clipped, logits, made_at.masked_fill(correct, torch.inf))
+        return cls(attacked.clipped, logits, made_at.masked_fill(correct, torch.inf), attacked.part)
 
     @property
     def fooled(self) -> Tensor | None:
@@ -61,4 +66,8 @@ class Carried:
         up = self.made_at.isfinite()
         images = torch.where(up[..., None, None, None], self.images, attacked.clipped)
         logits = torch.where(up[..., None], self.logits, logits)
-        return replace(attacked, clipped=images, logits=logits), logits, torch.where(up, self.made_at, made_at)
+        part = attacked.part
+        if part is not None and self.part is not None:
+            part = torch.where(up, self.part, part)
+        attacked = replace(attacked, clipped=images, logits=logits, part=part)
+        return attacked, logits, torch.where(up, self.made_at, made_at)

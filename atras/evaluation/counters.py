@@ -37,6 +37,7 @@ class Score(NamedTuple):
         mean_linf, median_linf, mean_l2, median_l2: change of those images, in pixels of [0, 1]; None for a member that
             has none of them.
         outcomes: of every image, where they are kept.
+        parts: names of the attack's parts; none for an attack without.
     """
 
     class_correct: Tensor
@@ -53,6 +54,7 @@ class Score(NamedTuple):
     mean_l2: list[float | None] | None = None
     median_l2: list[float | None] | None = None
     outcomes: Outcomes | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def correct(self) -> list[int]:

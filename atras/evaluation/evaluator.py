@@ -203,7 +203,7 @@ class Evaluator:
             survivors.add(alive, labels)
         self.attacking = lambda: None
         worst = survivors.score([counters[attack] for attack in counted])
-        scores = {attack: counter.score() for attack, counter in counters.items()}
+        scores = {attack: counter.score()._replace(parts=attack.part_names) for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
 
     def _attacking(self, course: Course, attacks: Sequence[Attack]) -> Attacking:
@@ -236,7 +236,7 @@ class Evaluator:
             return
         change = norm_of((attacked.clipped - attacked.images).flatten(0, 1), attack.norm).view(correct.shape)
         spent = attack.passes_of(attacked, self.networks.classes) if spent is None else spent
-        counter.outcomes.add(correct, logits, change, spent, made_at, counts)
+        counter.outcomes.add(correct, logits, change, spent, made_at, counts, attacked.part)
 
     def chunks(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -22,6 +23,7 @@ _KINDS = {
     "gradients": (torch.int32, "<u4"),
     "made_at": (torch.float64, "<f8"),
     "counts": (torch.bool, "?"),
+    "part": (torch.int8, "i1"),
 }
 """What is kept of each image, its type while it is, and in a row."""
 
@@ -43,6 +45,7 @@ class Outcomes:
         spent: Spent | None = None,
         made_at: Tensor | float = 0.0,
         counts: Tensor | bool = False,
+        part: Tensor | None = None,
     ) -> None:
         """Keep one chunk.
 
@@ -53,19 +56,29 @@ class Outcomes:
             spent: on each image; None for nothing.
             made_at: [M, B], epsilon at which each image was made.
             counts: bool [M, B], whether the worst case counts it.
+            part: int8 [M, B], number of the attack's part that fooled it, -1 for none; None without parts.
         """
         queries, gradients = (0, 0) if spent is None else spent
-        own = (correct, logits.argmax(-1), change, queries, gradients, made_at, counts)
+        own = (correct, logits.argmax(-1), change, queries, gradients, made_at, counts, -1 if part is None else part)
         for (name, (dtype, _)), values in zip(_KINDS.items(), own, strict=True):
             self.chunks[name].append(torch.as_tensor(values, dtype=dtype, device=correct.device).expand(correct.shape))
 
-    def columns(self) -> list[dict[str, bytes]]:
-        """Of each member, what the frame's columns hold of all images, and their numbers."""
+    def columns(self, parts: Sequence[str] = ()) -> list[dict[str, bytes | None]]:
+        """Of each member, what the frame's columns hold of all images, and their numbers.
+
+        Args:
+            parts: names of the attack's parts: a line an image, empty for none; without any there are no lines.
+        """
         own = {name: torch.cat(chunks, dim=1).cpu().numpy() for name, chunks in self.chunks.items()}
         members, images = own["correct"].shape
         numbers = torch.arange(images).numpy().astype("<u4").tobytes()
+        part, lines = own.pop("part"), [*(name.encode() for name in parts), b""]  # -1 is the last one
         return [
-            {"image": numbers, **{name: own[name][i].astype(kind).tobytes() for name, (_, kind) in _KINDS.items()}}
+            {
+                "image": numbers,
+                **{name: values[i].astype(_KINDS[name][1]).tobytes() for name, values in own.items()},
+                "part": b"\n".join(lines[number] for number in part[i].tolist()) if parts else None,
+            }
             for i in range(members)
         ]
 
@@ -111,6 +124,7 @@ def outcome_bytes(protocol: Protocol, classes: int, test_size: int) -> int:
     for attack in attacks:
         bits += 4 if attack.bounded and attack.norm == "linf" else 28
         bits += 12 if attack.drops_fooled else 0
+        bits += math.log2(1 + len(attack.part_names))
     return int(members * (6000 + test_size * bits / 8))
 
 

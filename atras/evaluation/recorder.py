@@ -157,7 +157,7 @@ class Recorder:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
         self.finite &= score.finite
         correct, n, balanced = score.correct, score.n, score.balanced
-        outcomes = None if score.outcomes is None else score.outcomes.columns()
+        outcomes = None if score.outcomes is None else score.outcomes.columns(score.parts)
         for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
             if column is not None:
                 self.accuracies[i][column] = correct[i] / n if fine else None

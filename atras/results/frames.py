@@ -95,20 +95,23 @@ def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
 def _unpacked(row: Mapping[str, object]) -> pl.DataFrame:
     """The rows of `outcomes` that one stands for."""
     types = dtypes("outcomes")
-    arrays = {
-        name: np.frombuffer(value, _ARRAYS[types[name]]) for name, value in row.items() if isinstance(value, bytes)
-    }
+    arrays = {name: _values(value, types[name]) for name, value in row.items() if isinstance(value, bytes)}
     if len({len(values) for values in arrays.values()}) != 1:
         raise InputError("outcomes: expected as many numbers in one column as in another; give one an image")
     one = {name: pl.lit(value, types[name]).alias(name) for name, value in row.items() if name not in arrays}
-    return pl.DataFrame({name: pl.Series(values, dtype=types[name]) for name, values in arrays.items()}).select(
-        one.get(name, pl.col(name)) for name in types
-    )
+    return pl.DataFrame(arrays).select(one.get(name, pl.col(name)) for name in types)
+
+
+def _values(content: bytes, dtype: type[pl.DataType]) -> pl.Series:
+    """A column of numbers from their bytes, or of text from its lines, where an empty one is null."""
+    if dtype == pl.String:
+        return pl.Series(content.decode().split("\n"), dtype=dtype).replace("", None)
+    return pl.Series(np.frombuffer(content, _ARRAYS[dtype]), dtype=dtype)
 
 
 def _check_value(frame: str, column: str, value: object) -> None:
     dtype = SCHEMAS[frame][column].dtype
-    if frame == "outcomes" and isinstance(value, bytes) and dtype in _ARRAYS:
+    if frame == "outcomes" and isinstance(value, bytes) and (dtype in _ARRAYS or column == "part"):
         return
     # Polars would cast 0.5 to 0 and True to 1 without a word.
     if value is not None and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[dtype])):

@@ -222,6 +222,11 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "whether the worst case over attacks counts it: the attack is among those that `worst` names in `metrics`, "
             "and changed no pixel by more than the run's epsilon",
         ),
+        "part": Column(
+            pl.String,
+            "which attack of those that this one is made of turned the image, such as `fab-t` of `autoattack`; null "
+            "where none did, where the model's class was wrong before, and for attacks without parts",
+        ),
     },
 }
 """Every column of every frame. The only place where they are listed."""

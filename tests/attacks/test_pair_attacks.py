@@ -179,7 +179,8 @@ def test_autoattack_gives_each_attack_what_the_ones_before_it_left() -> None:
     networks, x, labels = problem(3, images=12)
     epsilon = float(networks.distances(x, labels, "linf").median())
     attack = AutoAttack(epsilon)
-    together = attack(networks, x, labels).clipped
+    attacked = attack(networks, x, labels)
+    together, took = attacked.clipped, torch.full_like(labels, -1, dtype=torch.int8)
     left, by_hand = labels.clone(), x.expand_as(together).clone()
     for number, part in enumerate(attack.parts):
         start = Start(draw=starts(networks, x, attack.name))
@@ -189,9 +190,17 @@ def test_autoattack_gives_each_attack_what_the_ones_before_it_left() -> None:
         kept = found.fooled | (number == 0)  # of an image that none fools the first one's
         by_hand[pairs.member[kept], pairs.image[kept]] = found.images[kept]
         left[pairs.member[found.fooled], pairs.image[found.fooled]] = -1
+        took[pairs.member[found.fooled], pairs.image[found.fooled]] = number
     assert [part.name for part in attack.parts] == ["apgd", "apgd-t", "fab-t", "square"]
     assert torch.equal(together, by_hand)
     assert torch.equal(networks.logits(together).argmax(-1) != labels, left < 0)
+    assert attacked.part is not None
+    assert torch.equal(attacked.part, took)
+    assert took.unique().numel() > 2
+    assert attack.part_names == ("apgd", "apgd-t", "fab-t", "square")
+    assert made("autoattack", "l2", version="rand").parts[1].name == "apgd"
+    assert made("autoattack", "l2", version="rand").part_names == ("apgd(eot=20)", "apgd(loss=dlr, eot=20)")
+    assert attack.parts[0](networks, x, labels).part is None
 
 
 class StoppedError(Exception):
@@ -244,6 +253,8 @@ def test_an_attack_goes_on_where_it_was_stopped(name: str, norm: str) -> None:
     assert cut.spent is not None
     assert whole.spent is not None
     assert all(map(torch.equal, cut.spent, whole.spent))
+    assert (cut.part is not None) == (name == "autoattack")
+    assert cut.part is None or (whole.part is not None and torch.equal(cut.part, whole.part))
     assert 0 < whole.success(networks, labels).sum() < labels.numel()
 
 
