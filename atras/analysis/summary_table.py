@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
 
 from atras.errors import printable
+from atras.registry import name_of
 from atras.results import Results
 
 from .attack_distances import distance_table_lines
 from .paper_tables import distance_lines
 from .provenance import notices
 
+WORST = "worst_case_accuracy_after"
+FURTHER = "further"
+"""Column of the means with the accuracy under the one further attack of a run."""
+
+STATUS = 9
+"""Width of the last column with the space before it."""
+
+
+class _Column(NamedTuple):
+    """Name of a column of the means, and its heading in two lines."""
+
+    name: str
+    above: str
+    below: str = ""
+
+    @property
+    def width(self) -> int:
+        return max(6, len(self.above), len(self.below))
+
+
 _SHOWN = (
-    ("train_accuracy", 6),
-    ("test_accuracy", 6),
-    ("attacked_accuracy_before", 6),
-    ("adversarial_train_accuracy", 6),
-    ("adversarial_test_accuracy", 6),
-    ("attacked_accuracy_after_white_box", 8),
-    ("attacked_accuracy_after_static", 6),
+    _Column("train_accuracy", "train"),
+    _Column("test_accuracy", "test"),
+    _Column("attacked_accuracy_before", "attack", "before"),
+    _Column("adversarial_train_accuracy", "adv", "train"),
+    _Column("adversarial_test_accuracy", "adv", "test"),
+    _Column("attacked_accuracy_after_white_box", "after", "whitebox"),
+    _Column("attacked_accuracy_after_static", "after", "static"),
 )
+_DISPENSABLE = ("adversarial_train_accuracy", "train_accuracy")
+"""Columns that a narrow terminal goes without, the first one first, where there is one of further attacks."""
 
 
 def summary_lines(results: Results, width: int = 80) -> list[str]:
@@ -33,14 +59,16 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     """
     width = max(width, 80)
     told = [row for line in notices(results) for row in textwrap.wrap(line, width)]
-    means = results.candidate_means()
+    further, means, depths = _with_further(results)
     left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
+    columns = _columns(further, width - 20 - STATUS)
+    left = min(left, max(20, width - STATUS - _width(columns)))
     seeds = results.table["seed"].n_unique()
-    lines = _heading("hidden layers", "params", left)
+    lines = _heading("hidden layers", "params", left, columns)
     lines[0] += " status"
     for row in means.iter_rows(named=True):
         first = _left(printable(row["hidden_layers"]), _short(row["parameters"]), left, width)
-        lines += [*first[:-1], f"{first[-1]}{_figures(row)} {printable(row['status'])}"]
+        lines += [*first[:-1], f"{first[-1]}{_figures(row, columns)} {printable(row['status'])}"]
     if results.majority_share is not None:
         lines.append(f"baseline: the most frequent class is {results.majority_share:.4f} of the test images")
     if seeds > 1:
@@ -48,13 +76,53 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
         diverged = results.table.filter(status="diverged")["hidden_layers"].n_unique()
         if diverged:
             lines.append(f"a diverged seed has no figures: {diverged} candidates' means are over fewer seeds")
-    lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left)]
-    for row in results.by_depth().iter_rows(named=True):
+    lines += ["", "means by depth, over the members that trained", *_heading("depth", "trained", left, columns)]
+    for row in depths.iter_rows(named=True):
         first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
-        lines.append(f"{first[-1]}{_figures(row)}")
+        lines.append(f"{first[-1]}{_figures(row, columns)}")
     for part in (distance_table_lines(results), distance_lines(results)):
         lines += ["", *part] if part else []
     return [*told, "", *lines] if told else lines
+
+
+def _with_further(results: Results) -> tuple[_Column | None, pl.DataFrame, pl.DataFrame]:
+    """The column of further attacks, None without any, and the means of candidates and depths, which have it.
+
+    It is the one further attack of the run, where that is bounded and measured at one epsilon, or else the worst case.
+    """
+    means, depths = results.candidate_means(), results.by_depth()
+    rows = results.metrics.filter(
+        pl.col("epoch").is_null(), pl.col("attack") != "fgsm", split="test", phase="defended", mode="white-box"
+    )
+    single = rows.filter(~pl.col("attack").str.starts_with("worst("))
+    if len(single) == len(rows):
+        return None, means, depths
+    if single.select("attack", "norm", "epsilon", "target").n_unique() != 1 or single["epsilon"].null_count():
+        return _Column(WORST, "worst", "case"), means, depths
+    single = single.join(results.table.select("hidden_layers", "seed", "depth", "status"), on=["hidden_layers", "seed"])
+    figure = pl.col("accuracy").mean().alias(FURTHER)
+    of_names, of_depths = (
+        rows.group_by(key).agg(figure)
+        for key, rows in (("hidden_layers", single), ("depth", single.filter(status="trained")))
+    )
+    means = means.join(of_names, on="hidden_layers", how="left", maintain_order="left")
+    depths = depths.join(of_depths, on="depth", how="left", maintain_order="left")
+    return _Column(FURTHER, "after", printable(name_of(single["attack"][0]))[:13]), means, depths
+
+
+def _columns(further: _Column | None, room: int) -> tuple[_Column, ...]:
+    """What is shown in so much room."""
+    if further is None:
+        return _SHOWN
+    columns = [*_SHOWN, further]
+    for name in _DISPENSABLE:
+        if _width(columns) > room:
+            columns = [column for column in columns if column.name != name]
+    return tuple(columns)
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    return sum(1 + column.width for column in columns)
 
 
 def caution_lines(results: Results, width: int = 80) -> list[str]:
@@ -69,11 +137,9 @@ def caution_lines(results: Results, width: int = 80) -> list[str]:
     return ["", "cautions", *rows] if rows else []
 
 
-def _heading(left: str, right: str, left_width: int) -> list[str]:
-    return [
-        f"{left}{right:>{left_width - len(left)}}  train   test attack    adv    adv    after  after",
-        " " * left_width + "               before  train   test whitebox static",
-    ]
+def _heading(left: str, right: str, left_width: int, columns: Sequence[_Column]) -> list[str]:
+    above, below = ("".join(f" {column[line]:>{column.width}}" for column in columns) for line in (1, 2))
+    return [f"{left}{right:>{left_width - len(left)}}{above}", " " * left_width + below]
 
 
 def _left(name: str, figure: str, left_width: int, width: int) -> list[str]:
@@ -84,9 +150,9 @@ def _left(name: str, figure: str, left_width: int, width: int) -> list[str]:
     return [*lines, figure.rjust(left_width)]
 
 
-def _figures(row: dict[str, Any]) -> str:
-    cells = ["-" if row[name] is None else f"{row[name]:.4f}" for name, _ in _SHOWN]
-    return "".join(f" {cell:>{cell_width}}" for cell, (_, cell_width) in zip(cells, _SHOWN, strict=True))
+def _figures(row: dict[str, Any], columns: Sequence[_Column]) -> str:
+    cells = [("-" if row[column.name] is None else f"{row[column.name]:.4f}", column.width) for column in columns]
+    return "".join(f" {cell:>{width}}" for cell, width in cells)
 
 
 def _short(count: int) -> str:

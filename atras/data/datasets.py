@@ -19,6 +19,7 @@ from atras.storage import expanded, is_file, near_misses
 from .cautions import Part, data_cautions
 from .checked_arrays import checked
 from .cifar_file import read_cifar
+from .class_names import CLASS_NAMES
 from .download import OFFICIAL, locate, recognise
 from .draws import stratified
 from .file_contents import Contents
@@ -99,6 +100,7 @@ class Dataset:
             "source": self.source,
             "status": self.status,
             "classes": self.classes,
+            "class_names": list(CLASS_NAMES.get(self.name, ())),
             "image_shape": list(self.image_shape),
             "train_size": len(self.train),
             "train_available": train_available,

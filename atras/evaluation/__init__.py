@@ -8,7 +8,7 @@ from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_left_out, outcomes_line
 from .progress import PREFIX
-from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
+from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .transfer import PHASES, Part, Transfer
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "outcome_rows",
     "outcomes_left_out",
     "outcomes_line",
+    "shown_attacks",
 ]

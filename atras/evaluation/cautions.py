@@ -140,14 +140,9 @@ def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
         once.setdefault(_who(row), row)
     for row in once.values():
         if _number(row["zero_gradient_images"]) > NO_GRADIENT * _number(row["n"]):
-            meaning = "images without any gradient, which no attack by gradients moves, masked gradients?"
-            yield meaning, row, row["zero_gradient_images"]
+            yield "images without a gradient, masked gradients?", row, row["zero_gradient_images"]
         if _number(row["saturated_images"]) > SATURATED * _number(row["n"]):
-            meaning = (
-                "images whose label float32 takes for certain (atras follows the log-odds; attacks elsewhere, along a "
-                "float32 cross-entropy, may look weaker)"
-            )
-            yield meaning, row, row["saturated_images"]
+            yield "saturated images, other tools may be misled", row, row["saturated_images"]
 
 
 def _fresh(metrics: Sequence[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atras.attacks import FGSM, PGD, Attack, Attacked, Progress, Signed, Spent, Start, norm_of, starts
+from atras.attacks import FGSM, PGD, Attack, Attacked, AttackSpec, Progress, Signed, Spent, Start, norm_of, starts
 from atras.data import Dataset, Split, pixels, stratified
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
@@ -23,9 +23,10 @@ from .carried import Carried
 from .counters import Counter, Score, Survivors
 from .outcomes import keeps_outcomes
 from .progress import PREFIX, Course, Signs, Within, below_of
+from .recorder import shown_attacks
 
-OnExamples = Callable[[Signed, Tensor, slice], None]
-"""Told of each chunk that FGSM at the true label attacked: its examples, their logits [M, B, Y], and their numbers."""
+OnExamples = Callable[[AttackSpec, Attacked, Tensor, slice], None]
+"""Told of each chunk that one of `shown_attacks` attacked: its examples, their logits [M, B, Y], and their numbers."""
 
 GAP_IMAGES = 100
 """Training images, of each class its share, on which FGSM and PGD are compared after each epoch whose copies were made
@@ -158,14 +159,14 @@ class Evaluator:
 
         Args:
             first: an attack to be made besides.
-            on_examples: told of every chunk.
+            on_examples: told of every chunk and attack that is shown.
 
         Returns:
             The figures, and the signs int8 [M, N, C, H, W] of the first attack, N being 0 without one.
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
-        made = list(dict.fromkeys([first, *counted] if first else counted))
+        made, shown = list(dict.fromkeys([first, *counted] if first else counted)), shown_attacks(self.protocol)
         following = dict(zip(made, [*made[1:], None], strict=True))
         counters = {attack: Counter(self.networks, self.keeps) for attack in made}
         curve = {e: Counter(self.networks, self.keeps) for e in self.protocol.curve_epsilons}
@@ -198,8 +199,8 @@ class Evaluator:
                         signs.put(chunk, attacked.signs)
                 if attack == white_box and isinstance(attacked, Signed):
                     self._count_curve(curve, attacked, labels)
-                    if on_examples is not None:
-                        on_examples(attacked, logits, chunk)
+                if on_examples is not None and attack in shown:
+                    on_examples(attack.spec, attacked, logits, chunk)
             survivors.add(alive, labels)
         self.attacking = lambda: None
         worst = survivors.score([counters[attack] for attack in counted])
@@ -217,8 +218,8 @@ class Evaluator:
 
     def _within(self, attack: Attack, change: Tensor) -> Tensor:
         """bool [M, B]: which images an attack changed by at most the protocol's epsilon, largest changes [M, B]."""
-        within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
-        return torch.ones_like(change, dtype=torch.bool) if within else change <= self.protocol.epsilon
+        within = torch.ones_like(change, dtype=torch.bool)
+        return within if self.protocol.wholly_within(attack) else change <= self.protocol.epsilon
 
     def _keep(
         self,

@@ -123,9 +123,7 @@ class Measurement:
                 continue  # it has its row as the attack that the defence learns from
             recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
-            asked = [one for one in self.protocol.attacks if set(self.protocol.at_each(one)) & set(stronger)]
-            names = ", ".join([white_box.spec.attack, *map(str, asked)])
-            worst = AttackSpec(f"worst({names})", self.protocol.epsilon, "true", "none", norm="linf")
+            worst = AttackSpec(self.protocol.worst_case, self.protocol.epsilon, "true", "none", norm="linf")
             recorder.record(worst_column, "test", figures.worst, worst, "white-box")
         else:
             recorder.copy_column(column, worst_column)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atras.attacks import AttackSpec, Signed
+from atras.attacks import Attack, Attacked, AttackSpec
 from atras.data import Dataset, of_each_class, pixels
+from atras.experiment import Protocol
 from atras.networks import Member, Network, Spec
 
 from .counters import Score
@@ -38,14 +39,26 @@ BALANCED = {
 CLEAN = AttackSpec("none", 0.0, None, None)
 
 
-def examples_kept(candidates: int, image_shape: Sequence[int]) -> int:
+def examples_kept(candidates: int, image_shape: Sequence[int], attacks: int = 1) -> int:
     """First test images that frame `examples` shows for each of so many candidates.
 
     Args:
         candidates: of the run.
-        image_shape: (C, H, W): a byte a pixel for the image and one for its signs, in each of two phases.
+        image_shape: (C, H, W): a byte a pixel for the image and two for its change, in each of two phases.
+        attacks: that are shown.
     """
-    return min(EXAMPLES, EXAMPLES_BYTES // (4 * candidates * math.prod(image_shape)))
+    return min(EXAMPLES, EXAMPLES_BYTES // (6 * attacks * candidates * math.prod(image_shape)))
+
+
+def shown_attacks(protocol: Protocol) -> list[Attack]:
+    """The attacks that frame `examples` shows: FGSM at the true label, and each further one, at the run's epsilon where
+    it has that, else at its largest."""
+    shown: list[Attack] = [protocol.true_label_attack]
+    for asked in protocol.attacks:
+        strengths = protocol.at_each(asked)
+        own = (one for one in strengths if one.norm == "linf" and one.epsilon == protocol.epsilon)
+        shown.append(next(own, strengths[-1]))
+    return list(dict.fromkeys(shown))
 
 
 @dataclass
@@ -203,20 +216,22 @@ class Recorder:
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
             })  # fmt: skip
 
-    def show(self, attacked: Signed, logits: Tensor, chunk: slice) -> None:
-        """Keep a few test images, for the members of the first seed."""
+    def show(self, attack: AttackSpec, attacked: Attacked, logits: Tensor, chunk: slice) -> None:
+        """Keep a few test images under an attack, for the members of the first seed."""
+        images, clean_logits = attacked.images.expand_as(attacked.clipped), attacked.clean_logits
+        shown = [image for image in self.shown if chunk.start <= image < chunk.stop]
         for i, member in enumerate(self.members):
-            if member.seed != self.first_seed or not logits[i].isfinite().all():
+            if member.seed != self.first_seed or clean_logits is None or not logits[i].isfinite().all():
                 continue
-            for image in (image for image in self.shown if chunk.start <= image < chunk.stop):
+            for image in shown:
                 at = image - chunk.start
                 self.rows.examples.append({
-                    "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "image": image,
-                    "label": int(self.data.test.labels[image]),
-                    "clean_prediction": int(attacked.clean_logits[i, at].argmax()),
-                    "attacked_prediction": int(logits[i, at].argmax()), "epsilon": attacked.epsilon,
+                    "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase,
+                    **attack._asdict(), "image": image, "label": int(self.data.test.labels[image]),
+                    "clean_prediction": int(clean_logits[i, at].argmax()),
+                    "attacked_prediction": int(logits[i, at].argmax()),
                     "pixels": _bytes((pixels(self.data.test.images[image], torch.float64) * 255).round(), torch.uint8),
-                    "signs": _bytes(attacked.signs[i, at], torch.int8),
+                    "change": _bytes(attacked.clipped[i, at] - images[i, at], torch.float16),
                 })  # fmt: skip
 
     def finish(self) -> Rows:

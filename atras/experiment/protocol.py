@@ -97,6 +97,35 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             )
         return tuple(dataclasses.replace(attack, epsilon=epsilon) for epsilon in sorted(own))
 
+    def wholly_within(self, attack: Attack) -> bool:
+        """Whether no pixel of what an attack makes changes by more than the run's epsilon, by the attack's own bound.
+
+        The worst case over attacks counts all images of such an attack, and of another those that are within.
+
+        Args:
+            attack: with a definite epsilon; no pixel changes by more than that in any norm.
+        """
+        return attack.bounded and attack.strength <= self.epsilon
+
+    @property
+    def worst_case(self) -> str:
+        """What the worst case over attacks is called in the frames: `worst(fgsm, pgd; partly deepfool)`.
+
+        Those that are wholly within the run's epsilon come first.
+        """
+        attacks = [self.true_label_attack, *self.stronger_attacks]
+        whole, partly = (
+            dict.fromkeys(self._told(one) for one in attacks if self.wholly_within(one) == within)
+            for within in (True, False)
+        )
+        rest = f"; partly {', '.join(partly)}" if partly else ""
+        return f"worst({', '.join(whole)}{rest})"
+
+    def _told(self, attack: Attack) -> str:
+        """An attack without its epsilon where that is the run's."""
+        own = attack.norm == "linf" and attack.epsilon == self.epsilon
+        return str(attack.at_any_epsilon if own else attack)
+
     @property
     def curve_epsilons(self) -> tuple[float, ...]:
         """Those of `epsilons` that FGSM at the true label is measured at besides the run's."""

@@ -24,6 +24,8 @@ BUILT_IN = {
     "clean_and_robust": "atras.report.sections.clean_and_robust:clean_and_robust",
     "recovery": "atras.report.sections.recovery:recovery",
     "attacks": "atras.report.sections.attacks:attacks",
+    "attack_parts": "atras.report.sections.attack_parts:attack_parts",
+    "masking": "atras.report.sections.masking:masking",
     "epsilons": "atras.report.sections.epsilons:epsilons",
     "transfer": "atras.report.sections.transfer:transfer",
     "pictures": "atras.report.sections.pictures:pictures",

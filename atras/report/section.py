@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atras.report.charts import Chart, Gallery, HeatMap, Table
+from atras.report.charts import Bars, Chart, Gallery, HeatMap, Table
 
-Figure = Chart | HeatMap
+Figure = Bars | Chart | HeatMap
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "attack": Column(
             pl.String,
             "`none`, or the attack as it is spelled, such as `fgsm`, `pgd(steps=40)`, `deepfool(norm=linf)`; "
-            "`worst(fgsm, pgd)`: an image counts as correct only where none of these turns it with a change of at most "
-            "the run's epsilon",
+            "`worst(fgsm, pgd; partly deepfool)`: an image counts as correct only where none of these turns it with a "
+            "change of at most the run's epsilon in every pixel. Those before the semicolon are bounded by it, at the "
+            "run's epsilon or a smaller one that is written; of those after it, only the images count that happen to "
+            "be within",
         ),
         "norm": _NORM,
         "epsilon": Column(
@@ -181,13 +183,20 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "hidden_layers": _HIDDEN_LAYERS,
         "seed": _SEED,
         "phase": Column(pl.String, "attacked model: `trained` or `defended`"),
+        "attack": Column(pl.String, "as in `metrics`"),
+        "norm": Column(pl.String, "as in `metrics`"),
+        "epsilon": Column(
+            pl.Float64, "as in `metrics`: the run's, or the largest that the attack is measured at, where it lacks that"
+        ),
+        "label_source": Column(pl.String, "as in `metrics`"),
+        "target": Column(pl.String, "as in `metrics`"),
+        "source": Column(pl.String, "as in `metrics`"),
         "image": Column(pl.Int64, "number of the test image, from 0"),
         "label": Column(pl.Int64, "its true class"),
         "clean_prediction": Column(pl.Int64, "the model's class for the clean image"),
         "attacked_prediction": Column(pl.Int64, "the model's class for the adversarial image"),
-        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
         "pixels": Column(pl.Binary, "the clean image, uint8 [C, H, W]"),
-        "signs": Column(pl.Binary, "direction in which FGSM moves each pixel, int8 [C, H, W]"),
+        "change": Column(pl.Binary, "the adversarial image less the clean one, pixels of [0, 1] as float16 [C, H, W]"),
     },
     "outcomes": {
         "dataset": _DATASET,
@@ -220,7 +229,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "counts": Column(
             pl.Boolean,
             "whether the worst case over attacks counts it: the attack is among those that `worst` names in `metrics`, "
-            "and changed no pixel by more than the run's epsilon",
+            "and is bounded by the run's epsilon, or changed no pixel by more",
         ),
         "part": Column(
             pl.String,
@@ -237,9 +246,9 @@ FRAMES: dict[str, str] = {
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
     "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
-    "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
-    "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
-    "candidates, none from 342).",
+    "examples": "Test images, the first ones of every class in turn, under each attack on each member of the first "
+    "seed: eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels and one attack "
+    "eight up to 28 candidates, none from 228).",
     "outcomes": "A row a member, phase, figure and test image: of clean images, of every attack and every epsilon. "
     "Only where they are kept (`--outcomes`).",
 }

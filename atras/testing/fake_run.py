@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
+from atras.attacks import AttackSpec
 from atras.evaluation import Row, Rows
 from atras.experiment import Protocol
 from atras.networks import Candidate
@@ -150,9 +151,16 @@ class _FakeRun:
             for index, pixels in enumerate(images):
                 row = {"phase": phase, "image": index, "label": index, "clean_prediction": index}
                 taken = index if phase == "defended" and index % 3 else (index + 3) % 10
-                signs = self.random.choice([-1, 1], pixels.shape).astype(np.int8)
-                picture = {"epsilon": self.epsilon, "pixels": pixels.tobytes(), "signs": signs.tobytes()}
-                self.rows.examples.append(where | row | {"attacked_prediction": taken} | picture)
+                row |= {"attacked_prediction": taken, "pixels": pixels.tobytes()}
+                signs = self.random.choice([-1, 1], pixels.shape)
+                waves = 1 / (1 + np.abs(np.subtract.outer(np.arange(8), np.arange(8)))) ** 2 * signs
+                for attack, norm, epsilon, change in (
+                    ("fgsm", "linf", self.epsilon, self.epsilon * signs),
+                    ("apgd(norm=l2)", "l2", 1.0, waves / np.linalg.norm(waves)),
+                ):
+                    made = (pixels / 255 + change).clip(0, 1) - pixels / 255
+                    spec = AttackSpec(attack, epsilon, "true", "none", norm=norm)._asdict()
+                    self.rows.examples.append(where | row | spec | {"change": made.astype(np.float16).tobytes()})
 
     def transfer(self, seeds: Sequence[int]) -> None:
         for phase, seed, source, target in itertools.product(("trained", "defended"), seeds, self.names, self.names):

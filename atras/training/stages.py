@@ -15,7 +15,7 @@ from atras.defences import Batch
 from atras.engines import KINDS, BatchStep, Engine, Epoch
 from atras.environment import attack_backend
 from atras.errors import Interrupted
-from atras.evaluation import PREFIX, Evaluator, Measurement, Recorder, Rows, Source, examples_kept
+from atras.evaluation import PREFIX, Evaluator, Measurement, Recorder, Rows, Source, examples_kept, shown_attacks
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
 
@@ -186,7 +186,7 @@ class _Stages:
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        examples = examples_kept(len(protocol.candidates), data.image_shape)
+        examples = examples_kept(len(protocol.candidates), data.image_shape, len(shown_attacks(protocol)))
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
         self.trained: dict[str, Tensor] = {}

@@ -12,7 +12,7 @@ from atras.analysis.summary_table import caution_lines, summary_lines
 from atras.networks import PAPER_CANDIDATES
 from atras.results.schemas import ACCURACIES
 from atras.results.writer import Writer
-from made_rows import NAMES, Rows, results_of, run_info, seeded, table_row
+from made_rows import NAMES, Rows, metrics_row, results_of, run_info, seeded, table_row
 
 
 def paper_sized(width: int = 80) -> list[str]:
@@ -103,3 +103,50 @@ def test_cautions_of_a_run_stay_within_the_width() -> None:
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
     assert caution_lines(Writer(None, run_info(("8",), (0,))).finish({})) == []
+
+
+HEADING = "hidden layers params  train   test attack    adv    adv    after  after status"
+
+
+def with_attacks(*attacks: tuple[str, float | None], width: int = 80) -> list[str]:
+    """The table of two members under further attacks with these epsilons."""
+    made = [("fgsm", 0.05), *attacks, ("worst(fgsm, apgd)", 0.05)] if attacks else [("fgsm", 0.05)]
+    changes = {"mode": "white-box", "norm": "linf", "label_source": "true", "target": "none", "phase": "defended"}
+    rows = [
+        metrics_row("40", seed, correct=70 - 10 * place - 2 * seed) | changes | {"attack": attack, "epsilon": epsilon}
+        for seed in (0, 1)
+        for place, (attack, epsilon) in enumerate(made)
+    ]
+    writer = Writer(None, run_info(("40",), (0, 1)))
+    writer.append(
+        Rows(table=[table_row("40", seed, worst_case_accuracy_after=0.1234) for seed in (0, 1)], metrics=rows)
+    )
+    return summary_lines(writer.finish({}), width)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "name", "figure"),
+    [
+        ([("autoattack", 0.05)], "autoattack", "0.5900"),
+        ([("apgd(steps=9)", 0.05)], "apgd", "0.5900"),
+        ([("autoattack", 0.05), ("pgd", 0.05)], "case", "0.1234"),
+        ([("pgd", 0.05), ("pgd", 0.1)], "case", "0.1234"),
+        ([("deepfool", None)], "case", "0.1234"),
+    ],
+)
+@pytest.mark.parametrize("width", [80, 90, 120])
+def test_further_attacks_have_a_column(
+    attacks: list[tuple[str, float | None]], name: str, figure: str, width: int
+) -> None:
+    lines = with_attacks(*attacks, width=width)
+    assert max(map(len, lines)) <= width
+    above, below, row = lines[:3]
+    at = below.index(f" {name}") + 1 + len(name)
+    assert below[at:].strip() == ""
+    assert row[at - 6 : at] == figure
+    assert above[at:].strip() == "status"
+    assert ("train" in below) == (width > 90 or (width == 90 and name != "autoattack"))
+    depth = next(line for line in lines if line.startswith("1 "))
+    assert depth.endswith(figure)
+    assert "train   test" in above or name == "autoattack"
+    assert with_attacks(width=width)[0] == HEADING

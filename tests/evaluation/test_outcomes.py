@@ -55,6 +55,13 @@ def test_the_worst_case_follows_from_them() -> None:
     worst = metrics().filter(pl.col("attack").str.starts_with("worst("))
     both = worst.join(by_hand, on=["hidden_layers", "phase"])
     assert len(both) == 4
+    assert worst["attack"].unique().to_list() == [PROTOCOL.worst_case]
+    whole = [
+        (one.spec.attack, one.norm, one.epsilon) for one in PROTOCOL.stronger_attacks if PROTOCOL.wholly_within(one)
+    ]
+    entering = results().outcomes.filter(mode="white-box", label_source="true").group_by("attack", "norm", "epsilon")
+    wholly = entering.agg(pl.col("counts").all()).filter("counts").select("attack", "norm", "epsilon").rows()
+    assert {("fgsm", "linf", 0.05), *whole} == set(wholly)
     assert both["correct"].equals(both["survives"], check_names=False)
     assert both["correct"].max() < both["n"].min()
 

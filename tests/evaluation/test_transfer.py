@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -32,7 +33,8 @@ ENGINES = [
     "stack",
     pytest.param("fused", marks=pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")),
 ]
-WORST = "worst(fgsm, pgd(steps=3), deepfool, deepfool(norm=linf))"
+PARTLY = "pgd(epsilon=0.2, steps=3), pgd(epsilon=0.5, steps=3), deepfool, deepfool(norm=linf)"
+WORST = f"worst(fgsm, pgd(steps=3); partly {PARTLY})"
 HONEST = {"attack": "fgsm", "mode": "white-box", "label_source": "true", "epsilon": 0.05}
 
 
@@ -212,13 +214,18 @@ def test_examples_show_a_class_each_with_the_first_seed(results: Results) -> Non
     assert shown["seed"].unique().to_list() == [4]
     data = load("digits", test_size=200)
     numbers = shown["image"].to_list()
-    assert numbers == numbers[:8] * 2 * 3
+    made = {"fgsm": 0.05, "pgd(steps=3)": 0.05, "deepfool": None, "deepfool(norm=linf)": None}
+    assert dict(shown.select("attack", "epsilon").unique().iter_rows()) == made
+    assert numbers == numbers[:8] * 2 * 3 * len(made)
     assert data.test.labels[numbers[:8]].unique().numel() == 8
     for row in shown.iter_rows(named=True):
         assert row["label"] == data.test.labels[row["image"]].item()
         picture = (pixels(data.test.images[row["image"]], torch.float64) * 255).round().to(torch.uint8)
         assert row["pixels"] == picture.numpy().tobytes()
-        assert set(row["signs"]) <= {0, 1, 255}
+        change = np.frombuffer(row["change"], np.float16).astype(float)
+        assert np.abs(change).max() <= (row["epsilon"] or 1.0) * (1 + 1e-3)  # 11 bits
+        attacked = np.frombuffer(row["pixels"], np.uint8) / 255 + change.ravel()
+        assert -0.01 < attacked.min() <= attacked.max() < 1.01
     again = where(results.metrics, phase="trained", hidden_layers="16", seed=4, **HONEST)
     assert where(shown, hidden_layers="16", phase="trained")["clean_prediction"].n_unique() > 1
     assert again.height == 1

@@ -234,3 +234,17 @@ def test_attacks_without_an_epsilon_of_their_own_have_all_of_the_run() -> None:
 def test_epsilons_that_no_attack_has_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         Protocol(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"attacks": ("pgd(steps=3)", "square")}, "worst(fgsm, pgd(steps=3), square)"),
+        ({"attacks": ("deepfool", "pgd(epsilon=0.02)")}, "worst(fgsm, pgd(epsilon=0.02); partly deepfool)"),
+        ({"attacks": ("pgd", "pgd(epsilon=0.1)")}, "worst(fgsm, pgd; partly pgd(epsilon=0.1))"),
+        ({"attacks": ("apgd(norm=l2)",), "epsilons": (0.04, 0.3)},
+         "worst(fgsm, apgd(epsilon=0.04, norm=l2); partly apgd(epsilon=0.3, norm=l2))"),
+    ],
+)  # fmt: skip
+def test_the_worst_case_names_what_enters_wholly_and_what_in_part(options: dict[str, Any], name: str) -> None:
+    assert Protocol(**options).worst_case == name

@@ -2,6 +2,7 @@
 nothing but itself, and its data a `Table`; the scales, colours and intervals that they share are here as well.
 Nothing here knows of a run, of a section, or of the page that shows it."""
 
+from .bars import Bar, Bars
 from .heatmap import HeatMap
 from .intervals import Estimate, bootstrap_mean, estimate
 from .pictures import Gallery, Picture, data_uri
@@ -12,6 +13,8 @@ from .style import PAGE_CSS
 __all__ = [
     "PAGE_CSS",
     "Axis",
+    "Bar",
+    "Bars",
     "Chart",
     "Estimate",
     "Gallery",

@@ -17,26 +17,28 @@ class Picture:
 
     Args:
         image: its index.
-        label: its class.
+        label: its class, by number or name.
         clean_prediction, attacked_prediction: the classes it is taken for, before and under attack.
         clean, change, attacked: data URIs of the image, of what the attack changes, and of the attacked image.
+        size: of the change, and how many times larger it is shown.
     """
 
     image: int
-    label: int
-    clean_prediction: int
-    attacked_prediction: int
+    label: str
+    clean_prediction: str
+    attacked_prediction: str
     clean: str
     change: str
     attacked: str
+    size: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures of one network.
+    """The pictures of one network under one attack.
 
     Args:
-        title: names the network.
+        title: names the network and the attack.
         pictures: in order.
     """
 

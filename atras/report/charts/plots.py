@@ -269,9 +269,10 @@ def _legend(series: Sequence[Series], left: int) -> Markup:
             dashes = " dash" if entry.dashed else ""
             parts.append(Markup('<path class="l c{}{}" d="M{} {}h20"/>').format(style, dashes, left, y))
         parts.append(marker(style, left + 10, y, 4))
-        parts.append(Markup('<text x="{}" y="{}">{}</text>').format(left + 26, y + 4, _clip(entry.label, 19)))
+        parts.append(Markup('<text x="{}" y="{}">{}</text>').format(left + 26, y + 4, clip(entry.label, 19)))
     return Markup("").join(parts)
 
 
-def _clip(text: str, length: int) -> str:
+def clip(text: str, length: int) -> str:
+    """A text of at most that many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from atras.report.charts import Gallery, Picture, data_uri
 from atras.report.section import Section
@@ -13,12 +16,15 @@ from atras.results import Results
 
 from .population import evenly_chosen
 
+ATTACK = ["attack", "norm", "epsilon"]
 MOST_CANDIDATES = 3
 MOST_IMAGES = 5
+MOST_GALLERIES = 18
+"""Most galleries: with several attacks they are of fewer candidates."""
 
 
 def pictures(results: Results) -> Section:
-    """Images before and under attack for a few candidates.
+    """Images before and under each attack for a few candidates.
 
     Args:
         results: the run.
@@ -34,33 +40,46 @@ def pictures(results: Results) -> Section:
             ("No pictures: no network of the first seed trained, or the images are too large for so many candidates.",),
         )
     text = (
-        "Test images, the first ones of every class in turn, attacked on the smallest, the middle and the largest "
-        "network: the image, the direction in which FGSM moves each pixel (black down, white up), and the sum of both "
-        "at the run's epsilon."
+        "Test images, the first ones of every class in turn, attacked on few networks, the largest among them; those "
+        "that the network takes for the right class come first. The image, what the attack changes (grey: nothing, "
+        "black: darker, white: brighter; magnified as written below, beside the size of the change), and their sum."
     )
     return Section("pictures", "Pictures", (text,), galleries=shown)
 
 
 def galleries(results: Results) -> tuple[Gallery, ...]:
-    """The first images of the smallest, the middle and the largest candidate, before and after the defence.
+    """The first images of few candidates, the largest among them, before and after the defence, under each attack.
 
     Args:
         results: the run.
 
     Returns:
-        A gallery for each candidate and phase that has examples.
+        A gallery for each candidate, phase and attack that has examples.
     """
-    examples, shape = results.examples, _shape(results)
+    shape, classes = _shape(results), results.run.get("data", {}).get("class_names") or ()
+    examples = results.examples.filter(pl.col("pixels").bin.size() == math.prod(shape))
     sizes = dict(results.table.select("hidden_layers", "parameters").iter_rows())
     names = sorted(examples["hidden_layers"].unique(maintain_order=True), key=lambda name: sizes.get(name, 0))
+    attacks = examples.select(ATTACK).unique(maintain_order=True).rows()
+    attacks = [attacks[i] for i in map(int, evenly_chosen([*map(str, range(len(attacks)))], MOST_GALLERIES // 2))]
+    most = max(1, min(MOST_CANDIDATES, MOST_GALLERIES // max(1, 2 * len(attacks))))
     shown = []
-    for name in evenly_chosen(names, MOST_CANDIDATES):
+    for name in evenly_chosen(names, most) if most > 1 else names[-1:]:
         for phase, text in (("trained", "before the defence"), ("defended", "after the defence")):
-            chosen = pl.col("hidden_layers").eq(name) & pl.col("phase").eq(phase)
-            rows = examples.filter(chosen).sort("image").head(MOST_IMAGES).iter_rows(named=True)
-            of_phase = tuple(_picture(row, shape) for row in rows if len(row["pixels"]) == np.prod(shape))
-            if of_phase:
-                shown.append(Gallery(f"{name}, {text}", of_phase))
+            for attack, norm, epsilon in attacks:
+                own = examples.filter(
+                    pl.col("attack") == attack,
+                    pl.col("norm") == norm,
+                    pl.col("epsilon").eq_missing(pl.lit(epsilon, pl.Float64)),
+                    hidden_layers=name,
+                    phase=phase,
+                )
+                wrong = pl.col("clean_prediction") != pl.col("label")
+                rows = own.sort(wrong, "image").head(MOST_IMAGES).to_dicts()
+                bound = "" if epsilon is None else f" at {norm} {epsilon:g}"
+                if rows:
+                    of_rows = tuple(_picture(row, shape, classes) for row in rows)
+                    shown.append(Gallery(f"{name}, {text}, {attack}{bound}", of_rows))
     return tuple(shown)
 
 
@@ -69,15 +88,31 @@ def _shape(results: Results) -> tuple[int, ...]:
     return tuple(shape) if shape else (1, 0, 0)
 
 
-def _picture(row: dict[str, Any], shape: tuple[int, ...]) -> Picture:
+def _picture(row: dict[str, Any], shape: tuple[int, ...], classes: Sequence[str]) -> Picture:
     clean = np.frombuffer(row["pixels"], np.uint8).reshape(shape)
-    signs = np.frombuffer(row["signs"], np.int8).reshape(shape)
-    attacked = np.clip(clean / 255 + row["epsilon"] * signs, 0, 1) * 255
-    change = 127.5 * (signs.astype(np.float64) + 1)
+    change = np.frombuffer(row["change"], np.float16).astype(np.float64).reshape(shape)
+    most = float(np.abs(change).max())
+    size = f"{row['norm']} {_norm(change, row['norm']):.3g}, shown {0.5 / most:.3g} times" if most else "not moved"
     return Picture(
         row["image"],
-        row["label"],
-        row["clean_prediction"],
-        row["attacked_prediction"],
-        *(data_uri(np.rint(image).astype(np.uint8)) for image in (clean, change, attacked)),
+        _class(row["label"], classes),
+        _class(row["clean_prediction"], classes),
+        _class(row["attacked_prediction"], classes),
+        _uri(clean),
+        _uri(127.5 * (1 + change / (most or 1.0))),
+        _uri(255 * np.clip(clean / 255 + change, 0, 1)),
+        size,
     )
+
+
+def _norm(change: NDArray[np.float64], norm: str) -> float:
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    return float(np.linalg.norm(change.ravel(), order))
+
+
+def _class(number: int, names: Sequence[str]) -> str:
+    return names[number] if number < len(names) else str(number)
+
+
+def _uri(image: NDArray[Any]) -> str:
+    return data_uri(np.rint(image).astype(np.uint8))

@@ -1,0 +1,158 @@
+"""The section of masked gradients: what an attack by gradients leaves and a stronger one takes, by depth."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import polars as pl
+
+from atras.registry import name_of
+from atras.report.charts import Chart, Estimate, number
+from atras.report.section import Section
+from atras.results import Results
+
+from .attack_rows import Ball, balls, known_attack, mean_accuracies
+from .depth_charts import depth_chart, depth_label, depth_means
+
+MASKED = 0.05
+"""Accuracy that a stronger attack takes beyond one by gradients from which on a depth is said to mask its gradients: a
+few points lie between good attacks anyway."""
+
+MASKS = "gradients are masked"
+UNDECIDED = f"not decided, the interval reaches across {MASKED:g} or is missing"
+CLEAR = "not masked"
+
+Z = 1.959963984540054
+"""Normal quantile of a 95 % interval."""
+
+
+class Comparison(NamedTuple):
+    """Two attacks in one ball.
+
+    Args:
+        ball: what both are bounded by.
+        weak: the attack by gradients.
+        strong: AutoAttack, or the worst case.
+    """
+
+    ball: Ball
+    weak: str
+    strong: str
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both as a reader knows them."""
+        return self.weak, "the worst case" if name_of(self.strong) == "worst" else self.strong
+
+
+def masking(results: Results) -> Section:
+    """Accuracy of defended networks under PGD less that under AutoAttack, by depth.
+
+    Args:
+        results: the run.
+
+    Returns:
+        The section.
+    """
+    title = "Gradient masking by depth"
+    found: dict[str, Comparison] = {}
+    for ball in balls(results):
+        compared = _compared(ball)
+        if compared is not None:
+            found.setdefault(ball.norm, compared)
+    if not found:
+        missing = (
+            "Nothing to compare: run with --attack pgd --attack autoattack, both in one norm and at one epsilon, to "
+            "see which architectures mask their gradients."
+        )
+        return Section("masking", title, (missing,))
+    text = [
+        "Accuracy of the defended networks under an attack by gradients less their accuracy under a stronger one, in "
+        "the same norm and at the same epsilon, averaged over the members that trained. A little lies between any two "
+        f"attacks; more than {MASKED:g} says that gradients lead astray (masked gradients), and that the weaker "
+        "attack's figure is none of robustness."
+    ]
+    charts: list[Chart] = []
+    for compared in found.values():
+        chart, estimates, gaps = _chart(results, compared)
+        charts.append(chart)
+        text.append(_conclusion(compared, estimates, gaps))
+    return Section("masking", title, tuple(text), tuple(charts))
+
+
+def _compared(ball: Ball) -> Comparison | None:
+    """AutoAttack, or the worst case, against PGD, or else the strongest single attack by gradients, or else FGSM."""
+    rows = ball.rows.filter(phase="defended")
+    spellings = list(mean_accuracies(rows))[::-1]  # the strongest first
+    strong = [one for name in ("autoattack", "worst") for one in spellings if name_of(one) == name]
+    weak = [one for one in spellings if name_of(one) == "pgd"]
+    weak += [one for one in spellings if name_of(one) != "fgsm" and _follows_gradients(one)]
+    weak += [one for one in spellings if name_of(one) == "fgsm"]
+    return Comparison(ball, weak[0], strong[0]) if weak and strong else None
+
+
+def _follows_gradients(spelling: str) -> bool:
+    attack = known_attack(spelling)
+    return attack is not None and attack.uses_gradients and not attack.part_names
+
+
+def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Estimate], pl.DataFrame]:
+    """The chart, its estimates by depth, and the gap of each member."""
+    ball, keys = compared.ball, ["hidden_layers", "seed", "depth", "n"]
+    own = ball.rows.filter(phase="defended")
+    weak, strong = (own.filter(attack=attack).select(*keys, "accuracy") for attack in (compared.weak, compared.strong))
+    gaps = weak.join(strong, on=keys, maintain_order="left")
+    gaps = gaps.with_columns(gap=pl.col("accuracy") - pl.col("accuracy_right"))
+    estimates = {
+        depth: mean if mean.low is not None else Estimate(mean.mean, *_of_images(results, compared, gaps, depth))
+        for depth, mean in sorted(depth_means(gaps, "gap").items())
+    }
+    names = " minus ".join(compared.names)
+    title = f"{names} at {ball.text}, defended networks"
+    chart = depth_chart(f"masking-{ball.norm}", title, "accuracy lost", {names: estimates})
+    return chart, estimates, gaps
+
+
+def _of_images(
+    results: Results, compared: Comparison, gaps: pl.DataFrame, depth: int
+) -> tuple[float, float] | tuple[None, None]:
+    """The interval of a single network, from the images on which the two attacks differ; none without outcomes.
+
+    Source: Agresti, Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
+    with half an image added to each of the four cells.
+    """
+    name, seed = gaps.filter(depth=depth).select("hidden_layers", "seed").row(0)
+    rows = results.outcomes.filter(
+        (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
+        phase="defended",
+        hidden_layers=name,
+        seed=seed,
+    )
+    ball = {"norm": compared.ball.norm, "epsilon": compared.ball.epsilon}
+    weak = rows.filter(attack=compared.weak, **ball).select("image", weak="correct")
+    if name_of(compared.strong) == "worst":
+        strong = rows.group_by("image").agg(strong=(pl.col("correct") | ~pl.col("counts")).all())
+    else:
+        strong = rows.filter(attack=compared.strong, **ball).select("image", strong="correct")
+    both = weak.join(strong, on="image")
+    if both.is_empty():
+        return None, None
+    only_weak = 0.5 + both.filter(pl.col("weak"), ~pl.col("strong")).height
+    only_strong = 0.5 + both.filter(pl.col("strong"), ~pl.col("weak")).height
+    n, difference = len(both) + 2, only_weak - only_strong
+    error = Z * math.sqrt(only_weak + only_strong - difference**2 / n) / n
+    return difference / n - error, difference / n + error
+
+
+def _conclusion(compared: Comparison, estimates: dict[int, Estimate], gaps: pl.DataFrame) -> str:
+    """One sentence on which depths mask their gradients, and the candidate with the widest gap."""
+    found: dict[str, list[int]] = {MASKS: [], UNDECIDED: [], CLEAR: []}
+    for depth, (_, low, high) in estimates.items():
+        masked, clear = low is not None and low > MASKED, high is not None and high <= MASKED
+        found[MASKS if masked else CLEAR if clear else UNDECIDED].append(depth)
+    parts = [f"{', '.join(map(depth_label, depths))}: {verdict}" for verdict, depths in found.items() if depths]
+    means = gaps.group_by("hidden_layers", maintain_order=True).agg(pl.col("gap").mean())
+    name, gap = means.sort("gap", descending=True, maintain_order=True).row(0)
+    widest = f"Widest gap: {name} with {number(gap)}." if gap > 0 else "No candidate has a gap."
+    return f"{' against '.join(compared.names)} at {compared.ball.text}: {'; '.join(parts)}. {widest}"
