@@ -24,6 +24,7 @@ def make_run(
     seeds: Sequence[int] = (0, 1),
     dataset: str = "digits",
     complete: bool = True,
+    outcomes: bool = False,
 ) -> Results:
     """A fake run: invented figures, written the way a run writes its own.
 
@@ -33,6 +34,7 @@ def make_run(
         seeds: of each.
         dataset: its name.
         complete: with what a run records only when asked: several attacks and epsilons, transfer, examples.
+        outcomes: with AutoAttack too, and what became of every image.
     """
     candidates = tuple(map(Candidate.parse, names))
     protocol = Protocol(candidates=candidates, seeds=tuple(seeds), epochs=3, adversarial_epochs=3)
@@ -50,7 +52,7 @@ def make_run(
     made = _FakeRun(dataset, protocol, names)
     for name in names:
         for seed in seeds:
-            made.member(name, seed, complete)
+            made.member(name, seed, complete, outcomes)
     if complete:
         made.transfer(seeds)
     writer.append(made.rows)
@@ -72,10 +74,10 @@ class _FakeRun:
         slope = (7.0 if phase == "trained" else 3.0) + 0.6 * len(widths) + weakening
         return max(clean * math.exp(-slope * epsilon), 0.02) + float(self.random.normal(0, 0.008))
 
-    def member(self, name: str, seed: int, complete: bool) -> None:
+    def member(self, name: str, seed: int, complete: bool, outcomes: bool) -> None:
         dead = name == self.names[0] and len(self.names) > 2
         where = {"dataset": self.dataset, "hidden_layers": name, "seed": seed}
-        accuracies = {} if dead else self._metrics(where, name, complete)
+        accuracies = {} if dead else self._metrics(where, name, complete, outcomes)
         widths = [int(width) for width in name.split("-")]
         size = sum((a + 1) * b for a, b in itertools.pairwise([64, *widths, 10]))
         before, after = accuracies.get(("fgsm", "trained")), accuracies.get(("fgsm", "defended"))
@@ -108,8 +110,9 @@ class _FakeRun:
         if complete and seed == 0:
             self._examples(where)
 
-    def _metrics(self, where: Row, name: str, complete: bool) -> dict[tuple[str, str], float]:
+    def _metrics(self, where: Row, name: str, complete: bool, outcomes: bool) -> dict[tuple[str, str], float]:
         attacks = {"fgsm": 0.0, "pgd": 2.5, "worst": 3.0} if complete else {"fgsm": 0.0}
+        attacks |= {"autoattack": 2.8 + 0.9 * name.count("-")} if outcomes else {}
         strengths = (0.01, 0.02, self.epsilon, 0.1, 0.2) if complete else (self.epsilon,)
         accuracies = {}
         for phase in ("trained", "defended"):
@@ -118,13 +121,44 @@ class _FakeRun:
                 for attack, weakening in attacks.items()
                 for epsilon in (strengths if attack != "worst" else (self.epsilon,))
             ]
+            counts: dict[str, int] = {}
             for attack, epsilon, weakening in cases:
                 accuracy = self.robust(name, phase, epsilon, weakening)
-                correct = min(round(899 * accuracy), 899)
+                correct = min(round(899 * accuracy), counts.get("none", 899))
                 if attack == "none" or epsilon == self.epsilon:
                     accuracies[attack, phase] = correct / 899
+                    counts[attack] = correct
                 self.rows.metrics.append(self._metric(where, phase, attack, epsilon, correct))
+            if outcomes:
+                self._outcomes(where, phase, counts)
         return accuracies
+
+    def _outcomes(self, where: Row, phase: str, counts: dict[str, int]) -> None:
+        """Images, the most robust first: an attack turns those from some number on, which AutoAttack's parts share."""
+        numbers = np.arange(899)
+        for attack, correct in counts.items():
+            if attack == "worst":
+                continue
+            clean = attack == "none"
+            row = {
+                "image": numbers.astype("<u4").tobytes(),
+                "correct": (numbers < correct).tobytes(),
+                "prediction": numbers.astype("<u4").tobytes(),
+                "counts": np.full(899, not clean).tobytes(),
+                "made_at": np.full(899, 0.0 if clean else self.epsilon).tobytes(),
+                **{name: np.zeros(899, "<f4").tobytes() for name in ("change", "queries", "gradients")},
+                "part": None,
+            }
+            if attack == "autoattack":
+                parts = np.array(["", "square", "fab-t", "apgd-t", "apgd", ""])
+                shares = np.array([0.0, 0.05, 0.1, 0.3, 1.0]) * (counts["none"] - correct)
+                places = np.searchsorted(correct + shares, numbers, side="right")
+                row["part"] = "\n".join(parts[places]).encode()
+            spec = AttackSpec(
+                attack, 0.0 if clean else self.epsilon, *(("true", "none", None, "linf") if not clean else (None, None))
+            )
+            mode = {"defence": "copies", "phase": phase, "mode": "clean" if clean else "white-box"}
+            self.rows.outcomes.append(where | mode | spec._asdict() | row)
 
     def _metric(self, where: Row, phase: str, attack: str, epsilon: float, correct: int) -> Row:
         clean = attack == "none"

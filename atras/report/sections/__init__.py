@@ -3,6 +3,7 @@ them share. A section knows runs, analyses and charts; it knows nothing of other
 it, or of the page. The modules of sections are imported only when a report asks for them; helpers stand here."""
 
 from .attack_names import attack_name, file_part
+from .attack_rows import Ball, balls, known_attack, mean_accuracies
 from .depth_charts import by_depth, depth_chart, depth_label, depth_means, lines_by_depth
 from .population import (
     Entry,
@@ -16,8 +17,10 @@ from .population import (
 )
 
 __all__ = [
+    "Ball",
     "Entry",
     "attack_name",
+    "balls",
     "by_depth",
     "counted",
     "depth_chart",
@@ -26,8 +29,10 @@ __all__ = [
     "entries",
     "evenly_chosen",
     "file_part",
+    "known_attack",
     "last_test_metrics",
     "lines_by_depth",
+    "mean_accuracies",
     "most_robust",
     "once_per_run",
     "trained_members",
