@@ -111,7 +111,7 @@ class _Layout(NamedTuple):
         step = max(22 if len(chart.rows) <= FEW else 16, 6 * len(chart.marks) + 6)
         names = max([len(row.name) for row in chart.rows], default=0)
         groups = len({row.group for row in chart.rows})
-        left = 16 + CHARACTER * min(names, LONGEST)
+        left = 20 + 1.05 * CHARACTER * min(names, LONGEST)
         bottom = top + step * len(chart.rows) + HEAD * groups
         return cls(max(left, 72.0), WIDTH - (FIGURE if chart.parts else 16), top, bottom, step)
 
