@@ -112,7 +112,8 @@ class _FakeRun:
 
     def _metrics(self, where: Row, name: str, complete: bool, outcomes: bool) -> dict[tuple[str, str], float]:
         attacks = {"fgsm": 0.0, "pgd": 2.5, "worst": 3.0} if complete else {"fgsm": 0.0}
-        attacks |= {"autoattack": 2.8 + 0.9 * name.count("-")} if outcomes else {}
+        if outcomes:
+            attacks = {"fgsm": 0.0, "pgd": 2.5, "autoattack": 2.8 + name.count("-"), "worst": 3.1 + name.count("-")}
         strengths = (0.01, 0.02, self.epsilon, 0.1, 0.2) if complete else (self.epsilon,)
         accuracies = {}
         for phase in ("trained", "defended"):
@@ -151,7 +152,7 @@ class _FakeRun:
             }
             if attack == "autoattack":
                 parts = np.array(["", "square", "fab-t", "apgd-t", "apgd", ""])
-                shares = np.array([0.0, 0.05, 0.1, 0.3, 1.0]) * (counts["none"] - correct)
+                shares = np.array([0.0, 0.04, 0.14, 0.4, 1.0]) * (counts["none"] - correct)
                 places = np.searchsorted(correct + shares, numbers, side="right")
                 row["part"] = "\n".join(parts[places]).encode()
             spec = AttackSpec(

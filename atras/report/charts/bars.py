@@ -18,7 +18,7 @@ LONGEST = 28
 """Characters of a row's name that are drawn; the table has all."""
 
 FEW = 12
-"""Rows up to which they stand far apart, with intervals drawn."""
+"""Rows up to which they stand far apart, the marks of a row side by side and with intervals."""
 
 HEAD, FOOT, FIGURE = 22, 44, 58
 """Height of a group's name, height of the scale, and width of the column of figures."""
@@ -108,7 +108,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, chart: Bars, top: int) -> _Layout:
-        step = max(22 if len(chart.rows) <= FEW else 16, 6 * len(chart.marks) + 6)
+        step = max(22, 6 * len(chart.marks) + 6) if len(chart.rows) <= FEW else 16
         names = max([len(row.name) for row in chart.rows], default=0)
         groups = len({row.group for row in chart.rows})
         left = 20 + 1.05 * CHARACTER * min(names, LONGEST)
@@ -184,18 +184,22 @@ def _parts(chart: Bars, row: Bar, y: int, layout: _Layout) -> Iterator[Markup]:
 
 
 def _marks(chart: Bars, row: Bar, y: int, layout: _Layout) -> Iterator[Markup]:
-    first, room = len(chart.parts), layout.step - 6
-    for index, (label, (mean, low, high)) in enumerate(zip(chart.marks, row.marks, strict=False)):
-        if mean is None:
+    few, first, room = len(chart.rows) <= FEW, len(chart.parts), layout.step - 6
+    known = [mark.mean for mark in row.marks if mark.mean is not None]
+    if known and not few:
+        span = Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>')
+        yield span.format(layout.x(min(known)), y + layout.step / 2, layout.x(max(known)))
+    for index, (label, mark) in enumerate(zip(chart.marks, row.marks, strict=False)):
+        if mark.mean is None:
             continue
-        middle = y + 3 + room * (index + 0.5) / len(chart.marks)
-        tip = Markup("<title>{}, {}: {} {}</title>").format(row.name, row.group, label, number(mean))
+        middle = y + 3 + room * (index + 0.5) / len(chart.marks) if few else y + layout.step / 2
+        tip = Markup("<title>{}, {}: {} {}</title>").format(row.name, row.group, label, number(mark.mean))
         bar = Markup("")
-        if low is not None and high is not None and len(chart.rows) <= FEW:
-            style = (first + index) % STYLES
+        if mark.low is not None and mark.high is not None and few:
             path = Markup('<path class="b c{}" d="M{:.1f} {:.1f}H{:.1f}"/>')
-            bar = path.format(style, layout.x(low), middle, layout.x(high))
-        yield Markup('<g class="m">{}{}{}</g>').format(tip, bar, marker(first + index, layout.x(mean), middle, 3.2))
+            bar = path.format((first + index) % STYLES, layout.x(mark.low), middle, layout.x(mark.high))
+        shape = marker(first + index, layout.x(mark.mean), middle, 3.2 if few else 4.0)
+        yield Markup('<g class="m">{}{}{}</g>').format(tip, bar, shape)
 
 
 def _box(style: int, x: float, y: float, width: float, height: float) -> Markup:
