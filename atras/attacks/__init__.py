@@ -30,9 +30,11 @@ else:
         fab="FABT",
         norms="norm_of",
         pair_attack="PairAttack",
+        pairs="Pairs",
         pgd="PGD RandomFGSM",
         random_starts="starts",
         square="Square",
+        stages="Unwatched",
     )
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "DeepFool",
     "Draw",
     "PairAttack",
+    "Pairs",
     "Passes",
     "Progress",
     "RandomFGSM",
@@ -56,6 +59,7 @@ __all__ = [
     "Spent",
     "Square",
     "Start",
+    "Unwatched",
     "check_target",
     "norm_of",
     "starts",
