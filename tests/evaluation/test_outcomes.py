@@ -61,6 +61,9 @@ def test_the_worst_case_follows_from_them() -> None:
         fewer.append(row["correct"] - under.min())
     assert max(fewer) <= 0
     assert min(fewer) < 0  # images differ in what turns them
+    aside = results().outcomes.filter((pl.col("label_source") == "predicted") | (pl.col("mode") != "white-box"))
+    assert len(aside)
+    assert not aside["counts"].any()
 
 
 def test_changes_are_in_the_attacks_norm_and_within_its_epsilon() -> None:
