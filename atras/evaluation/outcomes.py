@@ -132,7 +132,8 @@ def outcomes_line(protocol: Protocol, classes: int, test_size: int) -> str:
     """What becomes of outcomes image by image, as plain text."""
     rows = outcome_rows(protocol, test_size)
     if keeps_outcomes(protocol, test_size):
-        return f"outcomes image by image: {rows:,} rows, {outcome_bytes(protocol, classes, test_size) / 2**20:.1f} MiB"
+        size = outcome_bytes(protocol, classes, test_size) / 2**10
+        return f"outcomes image by image: {rows:,} rows, about {size:,.0f} KiB"
     if protocol.outcomes == "none":
         return "outcomes image by image are left out, as was asked for"
     return f"outcomes image by image are left out: {rows:,} rows; --outcomes all keeps them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.registry import name_of
 from atras.report.charts import Chart, Point, Series, bootstrap_mean, linear, number
 from atras.report.section import Section
 from atras.results import Results
@@ -48,19 +49,21 @@ def epsilons(results: Results) -> Section:
 
 
 def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -> Chart:
-    """All attacks of a norm, a line each."""
+    """All attacks of a norm, a line each, under their names where those tell them apart."""
     series, ends = [], []
+    names = [name_of(attack) for attack in attacked["attack"].unique(maintain_order=True)]
     for index, ((attack,), rows) in enumerate(attacked.group_by("attack", maintain_order=True)):
         own = pl.concat([clean, rows]).filter(pl.col("phase") == phase).sort("epsilon", maintain_order=True)
         points = []
         for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
             mean, low, high = bootstrap_mean(part["accuracy"].to_list())
             points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
-        series.append(Series(str(attack), index, tuple(points), line=True))
+        label = names[index] if names.count(names[index]) == 1 else str(attack)
+        series.append(Series(label, index, tuple(points), line=True))
         ends.append(f"{attack} {number(points[-1].y)} at {points[-1].x:g}")
     return Chart(
         f"epsilons-{norm}-{phase}",
-        f"Accuracy by epsilon in {norm}, {PHASES[phase]}",
+        f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {PHASES[phase]}",
         f"Means with 95 % intervals. {', '.join(ends)}.",
         linear(f"epsilon ({norm})", attacked["epsilon"], 0),
         linear("accuracy", [0.0, 1.0], 0, 1),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from atras.analysis import worst_case
 from atras.registry import name_of
 from atras.report.charts import Chart, Estimate, number
 from atras.report.section import Section
@@ -122,6 +123,8 @@ def _of_images(
     Source: Agresti, Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
     with half an image added to each of the four cells.
     """
+    if results.outcomes.is_empty():
+        return None, None
     name, seed = gaps.filter(depth=depth).select("hidden_layers", "seed").row(0)
     rows = results.outcomes.filter(
         (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
@@ -132,7 +135,7 @@ def _of_images(
     ball = {"norm": compared.ball.norm, "epsilon": compared.ball.epsilon}
     weak = rows.filter(attack=compared.weak, **ball).select("image", weak="correct")
     if name_of(compared.strong) == "worst":
-        strong = rows.group_by("image").agg(strong=(pl.col("correct") | ~pl.col("counts")).all())
+        strong = worst_case(results).filter(hidden_layers=name, seed=seed).select("image", strong="correct")
     else:
         strong = rows.filter(attack=compared.strong, **ball).select("image", strong="correct")
     both = weak.join(strong, on="image")

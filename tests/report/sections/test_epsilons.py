@@ -29,6 +29,8 @@ def test_every_norm_has_a_panel_of_its_attacks_with_intervals(full: Results) -> 
         assert point.y_low is not None
         assert point.y_high is not None
         assert point.y_low < point.y < point.y_high
+    assert line.label == "apgd"
+    assert charts["epsilons-l2-defended"].title.endswith("in l2 under apgd, after the defence")
     assert charts["epsilons-l2-defended"].x.label == "epsilon (l2)"
 
 
