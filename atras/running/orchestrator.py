@@ -26,7 +26,7 @@ from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, memory_cap, prepare
+from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .task import GroupTask, Surroundings
@@ -294,7 +294,7 @@ class _Run:
 
 def _told_first(protocol: Protocol, data: Dataset) -> list[str]:
     """Cautions about a run that hold before it begins."""
-    return [*data.cautions, *outcomes_left_out(protocol, data.classes, len(data.test))]
+    return [*cautions_before(protocol, data), *outcomes_left_out(protocol, data.classes, len(data.test))]
 
 
 def _never() -> bool:
