@@ -30,7 +30,7 @@ def verdicts(name: str, seed: int, attack: str, correct: np.ndarray, counts: np.
         "mode": "white-box", "attack": attack, "norm": "linf", "epsilon": 0.05, "label_source": "true",
         "target": "none", "source": None, "image": np.arange(IMAGES, dtype="<u4").tobytes(),
         "correct": correct.tobytes(), "counts": counts.tobytes(), "made_at": none.astype("<f8").tobytes(),
-        "change": none.astype("<f4").tobytes(),
+        "change": none.astype("<f4").tobytes(), "part": None,
         **{column: none.astype("<u4").tobytes() for column in ("prediction", "queries", "gradients")},
     }  # fmt: skip
 
