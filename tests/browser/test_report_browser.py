@@ -26,7 +26,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     toys = Table("Toys", ("toy", "price"), (("doll", "12"), ("ball", "3"), ("kite", "-")), sortable=True)
     with fresh_sections():
         register_section("toys", lambda results: Section("toys", "Toys", tables=(toys,)))
-        runs = [make_run(), make_run(dataset="mnist", seeds=(0,))]
+        runs = [make_run(outcomes=True), make_run(dataset="mnist", seeds=(0,))]
         return report.write(runs, folder / "report.html").as_uri()
 
 
@@ -173,6 +173,29 @@ def test_a_phone_scrolls_only_downwards(page: Any) -> None:
     for _ in range(2):
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 800}}], indirect=True)
+def test_a_phone_shows_an_image_its_change_and_their_sum_in_one_line(page: Any) -> None:
+    tops = page.locator("#run1-pictures .picture").evaluate_all(
+        "found => found.map((one) => [...one.querySelectorAll('img')].map((i) => i.getBoundingClientRect().top))"
+    )
+    assert len(tops) > 10
+    assert all(len(own) == 3 and len(set(own)) == 1 for own in tops)
+    assert tops[0] == tops[1]  # two beside each other
+
+
+@pytest.mark.parametrize(
+    "page", [{"viewport": {"width": width, "height": 900}} for width in (390, 1100)], indirect=True
+)
+def test_bars_and_their_names_stay_within_their_chart(page: Any) -> None:
+    outside = page.locator("#run1-attack_parts svg.chart").evaluate_all(
+        """found => found.map((svg) => [...svg.querySelectorAll("text, rect, path")].filter((part) => {
+          const box = part.getBBox(), all = svg.viewBox.baseVal;
+          return box.x < 0 || box.x + box.width > all.width || box.y < all.y || box.y + box.height > all.y + all.height;
+        }).length)"""
+    )
+    assert outside == [0] * 4
 
 
 CONTRAST = """(selector) => {
