@@ -36,6 +36,8 @@ def attacks(results: Results) -> Section:
         "Worst: an image counts as correct only where no attack of the run, made on the network itself, turns it with "
         "a change of at most the run's epsilon."
     )
+    if any(name_of(attack) == "worst" and "; partly " in attack for attack in spellings):
+        text += " Attacks named after “partly” may change more: of them only the images within that epsilon count."
     return Section("attacks", title, (text,), (_chart(metrics, spellings),), _distance_tables(results))
 
 

@@ -80,3 +80,12 @@ def test_images_of_spelled_attacks_have_plain_file_names(spelled: Results, tmp_p
     files = {path.name for path in report.write(spelled, tmp_path / "charts", "svg").iterdir()}
     assert "transfer-pgd-steps=40-restarts=5-after.svg" in files
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-=._") for name in files)
+
+
+def test_what_enters_the_worst_case_in_part_is_explained(full: Results) -> None:
+    def text(spelling: str) -> str:
+        named = pl.col("attack").replace("worst", spelling)
+        return " ".join(attacks(dataclasses.replace(full, metrics=full.metrics.with_columns(named))).text)
+
+    assert "named after “partly”" in text("worst(fgsm, pgd; partly deepfool)")
+    assert "partly" not in text("worst(fgsm, pgd)")
