@@ -28,18 +28,13 @@ def attack_parts(results: Results) -> Section:
     Returns:
         The section.
     """
-    title = "What each attack took"
-    kept = [ball for ball in _one_a_norm(results) if ball.rows["attack"].n_unique() > 1]
-    if not kept:
-        missing = "One attack was evaluated: run with --attack autoattack to see what four attacks in turn take."
-        return Section("attack_parts", title, (missing,))
-    whole = [(ball, attack) for ball in kept for attack in ball.rows["attack"].unique(maintain_order=True)]
-    whole = [(ball, attack) for ball, attack in whole if (made := known_attack(attack)) and made.part_names]
+    title, found = "What each attack took", list(balls(results))
     text, figures = [], []
+    whole = _with_parts(found)
     if whole and results.outcomes.is_empty():
         text.append(
-            f"Which part of {name_of(whole[0][1])} took what is not known: outcomes image by image were left out; run "
-            "with --outcomes all."
+            f"Which part of {', '.join(whole)} took what is not known: outcomes image by image were left out; run with "
+            "--outcomes all."
         )
     elif whole:
         text.append(
@@ -47,29 +42,64 @@ def attack_parts(results: Results) -> Section:
             "ones before it left: from the right, what the first part took, then the second, down to what is left, the "
             "robust accuracy, which stands beside the bar."
         )
-        figures += [chart for ball, attack in whole for chart in _stacked(results, ball, attack)]
-    singles = [chart for ball in kept for chart in _side_by_side(ball)]
-    if singles:
+        figures += [chart for attack, ball in whole.items() for chart in _stacked(results, ball, attack)]
+    several = [ball for ball in _one_a_norm(found) if ball.rows["attack"].n_unique() > 1]
+    if several:
         text.append(
             "Side by side: accuracy under each attack by itself, the weakest on average first. These attacks are not "
             "in sequence: each begins with all images, and what one took another may have taken too."
         )
-    return Section("attack_parts", title, tuple(text), (*figures, *singles))
+        figures += [chart for ball in several for chart in _side_by_side(ball)]
+    missing = "One attack was evaluated: run with --attack autoattack to see what four attacks in turn take."
+    return Section("attack_parts", title, tuple(text or [missing]), tuple(figures))
 
 
-def _one_a_norm(results: Results) -> list[Ball]:
+def _with_parts(found: Sequence[Ball]) -> dict[str, Ball]:
+    """The attacks that are made of others, each with the first ball that it is in."""
+    whole: dict[str, Ball] = {}
+    for ball in found:
+        for attack in ball.rows["attack"].unique(maintain_order=True):
+            made = known_attack(attack)
+            if made is not None and made.part_names:
+                whole.setdefault(attack, ball)
+    return whole
+
+
+def _one_a_norm(found: Sequence[Ball]) -> list[Ball]:
     """For each norm the run's epsilon, or that of most attacks."""
     best: dict[str, Ball] = {}
-    for ball in balls(results):
+    for ball in found:
         known = best.setdefault(ball.norm, ball)
-        if ball.rows["attack"].n_unique() > known.rows["attack"].n_unique():
+        if not known.own and ball.rows["attack"].n_unique() > known.rows["attack"].n_unique():
             best[ball.norm] = ball
     return list(best.values())
 
 
 def _stacked(results: Results, ball: Ball, attack: str) -> Iterator[Bars]:
+    """A chart for each phase of what the parts of an attack took."""
     made = known_attack(attack)
     parts = made.part_names if made else ()
+    order, shares = [LEFT, *reversed(parts)], _shares(results, ball, attack, parts)
+    for phase, label in PHASES.items():
+        means = shares.filter(phase=phase).sort("depth", LEFT, descending=[False, True], maintain_order=True)
+        if means.is_empty():
+            continue
+        told = ", ".join(f"{part} took {number(_mean(means, part))}" for part in parts)
+        yield Bars(
+            f"parts-{file_part(attack)}-{ball.norm}-{phase}",
+            f"{attack} at {ball.text}, {label} networks",
+            f"Means over candidates: {told}; {number(_mean(means, LEFT))} is left.",
+            "share of the test images",
+            tuple(
+                Bar(row["hidden_layers"], depth_label(row["depth"]), tuple(row[part] for part in order))
+                for row in means.to_dicts()
+            ),
+            parts=(LEFT, *(f"taken by {part}" for part in reversed(parts))),
+        )
+
+
+def _shares(results: Results, ball: Ball, attack: str, parts: Sequence[str]) -> pl.DataFrame:
+    """A row a phase and candidate: shares of the images, over its seeds that trained, that each part took, and left."""
     outcomes = results.outcomes.filter(
         (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
         attack=attack,
@@ -78,28 +108,8 @@ def _stacked(results: Results, ball: Ball, attack: str) -> Iterator[Bars]:
     )
     members = outcomes.join(trained_members(results), on=["hidden_layers", "seed"], how="inner", maintain_order="left")
     took = [(~pl.col("correct") & (pl.col("part") == part)).fill_null(False).mean().alias(part) for part in parts]
-    for phase, label in PHASES.items():
-        means = (
-            members.filter(phase=phase)
-            .group_by("hidden_layers", maintain_order=True)
-            .agg(pl.col("depth").first(), pl.col("correct").mean().alias(LEFT), *took)
-        )
-        if means.is_empty():
-            continue
-        order = [LEFT, *reversed(parts)]
-        told = ", ".join(f"{part} took {number(_mean(means, part))}" for part in parts)
-        rows = [
-            Bar(row["hidden_layers"], depth_label(row["depth"]), tuple(row[part] for part in order))
-            for row in means.sort("depth", LEFT, descending=[False, True], maintain_order=True).to_dicts()
-        ]
-        yield Bars(
-            f"parts-{file_part(attack)}-{ball.norm}-{phase}",
-            f"{attack} at {ball.text}, {label} networks",
-            f"Means over candidates: {told}; {number(_mean(means, LEFT))} is left.",
-            "share of the test images",
-            tuple(rows),
-            parts=(LEFT, *(f"taken by {part}" for part in reversed(parts))),
-        )
+    figures = [pl.col("depth").first(), pl.col("correct").mean().alias(LEFT), *took]
+    return members.group_by("phase", "hidden_layers", maintain_order=True).agg(*figures)
 
 
 def _mean(means: pl.DataFrame, column: str) -> float:

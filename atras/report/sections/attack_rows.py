@@ -23,11 +23,13 @@ class Ball(NamedTuple):
 
     Args:
         norm, epsilon: of the bound.
+        own: whether the epsilon is the run's.
         rows: of the frame metrics, with depth and parameters.
     """
 
     norm: str
     epsilon: float
+    own: bool
     rows: pl.DataFrame
 
     @property
@@ -52,7 +54,7 @@ def known_attack(spelling: str) -> Attack | None:
 
 
 def balls(results: Results) -> Iterator[Ball]:
-    """The bounds of a run, for each norm the run's own epsilon, or else the others, the largest first.
+    """The bounds of a run: of each norm the run's own epsilon, one in linf, then the others, the largest first.
 
     Args:
         results: the run.
@@ -69,10 +71,10 @@ def balls(results: Results) -> Iterator[Ball]:
     )
     for (norm,), found in rows.group_by("norm", maintain_order=True):
         strengths = found["epsilon"].unique().sort(descending=True).to_list()
-        if norm == "linf" and own in strengths:
-            strengths = [own]
+        strengths.sort(key=lambda epsilon: norm != "linf" or epsilon != own)
         for epsilon in strengths:
-            yield Ball(str(norm), epsilon, found.filter(pl.col("epsilon") == epsilon))
+            of_run = norm == "linf" and epsilon == own
+            yield Ball(str(norm), epsilon, of_run, found.filter(pl.col("epsilon") == epsilon))
 
 
 def mean_accuracies(rows: pl.DataFrame) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from atras.results import Results
 
 from .population import evenly_chosen
 
-ATTACK = ["attack", "norm", "epsilon"]
+PHASES = {"trained": "before the defence", "defended": "after the defence"}
 MOST_CANDIDATES = 3
 MOST_IMAGES = 5
 MOST_GALLERIES = 18
@@ -58,29 +59,33 @@ def galleries(results: Results) -> tuple[Gallery, ...]:
     """
     shape, classes = _shape(results), results.run.get("data", {}).get("class_names") or ()
     examples = results.examples.filter(pl.col("pixels").bin.size() == math.prod(shape))
+    attacks = examples.select(_label().unique(maintain_order=True)).to_series().to_list()
+    attacks = evenly_chosen(attacks, MOST_GALLERIES // 2)
     sizes = dict(results.table.select("hidden_layers", "parameters").iter_rows())
     names = sorted(examples["hidden_layers"].unique(maintain_order=True), key=lambda name: sizes.get(name, 0))
-    attacks = examples.select(ATTACK).unique(maintain_order=True).rows()
-    attacks = [attacks[i] for i in map(int, evenly_chosen([*map(str, range(len(attacks)))], MOST_GALLERIES // 2))]
     most = max(1, min(MOST_CANDIDATES, MOST_GALLERIES // max(1, 2 * len(attacks))))
     shown = []
     for name in evenly_chosen(names, most) if most > 1 else names[-1:]:
-        for phase, text in (("trained", "before the defence"), ("defended", "after the defence")):
-            for attack, norm, epsilon in attacks:
-                own = examples.filter(
-                    pl.col("attack") == attack,
-                    pl.col("norm") == norm,
-                    pl.col("epsilon").eq_missing(pl.lit(epsilon, pl.Float64)),
-                    hidden_layers=name,
-                    phase=phase,
-                )
-                wrong = pl.col("clean_prediction") != pl.col("label")
-                rows = own.sort(wrong, "image").head(MOST_IMAGES).to_dicts()
-                bound = "" if epsilon is None else f" at {norm} {epsilon:g}"
-                if rows:
-                    of_rows = tuple(_picture(row, shape, classes) for row in rows)
-                    shown.append(Gallery(f"{name}, {text}, {attack}{bound}", of_rows))
+        for (phase, text), attack in itertools.product(PHASES.items(), attacks):
+            own = examples.filter(_label() == attack, hidden_layers=name, phase=phase)
+            rows = own.sort(pl.col("clean_prediction") != pl.col("label"), "image").head(MOST_IMAGES)
+            if len(rows):
+                of_rows = tuple(_picture(row, shape, classes) for row in rows.to_dicts())
+                shown.append(Gallery(f"{name}, {text}, {attack}", of_rows))
     return tuple(shown)
+
+
+def _label() -> pl.Expr:
+    """The attack and what it is bounded by, such as `pgd at linf 0.05`."""
+    return (
+        pl.when(pl.col("epsilon").is_null())
+        .then("attack")
+        .otherwise(
+            pl.format(
+                "{} at {} {}", "attack", "norm", pl.col("epsilon").map_elements("{:g}".format, return_dtype=pl.String)
+            )
+        )
+    )
 
 
 def _shape(results: Results) -> tuple[int, ...]:

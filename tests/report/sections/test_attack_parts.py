@@ -86,3 +86,16 @@ def test_an_attack_that_is_not_known_here_is_shown_by_its_figures() -> None:
     section = attack_parts(replace(run, metrics=run.metrics.with_columns(foreign)))
     assert [figure.name for figure in section.figures] == ["singles-linf-trained", "singles-linf-defended"]
     assert "elsewhere(steps=3)" in section.figures[0].table.columns
+
+
+def test_an_attack_alone_in_its_norm_or_at_its_epsilon_is_shown_too() -> None:
+    run = made(2)
+    auto = pl.col("attack") == "autoattack"
+    for norm, epsilon in (("l2", 1.0), ("linf", 0.3)):
+        elsewhere = [pl.when(auto).then(pl.lit(norm)).otherwise("norm").alias("norm"),
+                     pl.when(auto).then(epsilon).otherwise("epsilon").alias("epsilon")]  # fmt: skip
+        metrics = run.metrics.filter(~auto | (pl.col("epsilon") == 0.05)).with_columns(elsewhere)
+        section = attack_parts(replace(run, metrics=metrics, outcomes=run.outcomes.with_columns(elsewhere)))
+        titles = [figure.title for figure in section.figures]
+        assert titles[:2] == [f"autoattack at {norm} {epsilon:g}, {one} networks" for one in ("undefended", "defended")]
+        assert len(titles) == 4
