@@ -1,0 +1,53 @@
+"""Op square on the CPU: the C++ extension over the pairs' images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import backends
+
+
+def propose_corners(
+    tried: Tensor, clean: Tensor, drawn: Tensor, side: int, epsilon: float, low: float, high: float
+) -> None:
+    """See `dispatch.propose_corners`."""
+    pointers = (tried.data_ptr(), clean.data_ptr(), drawn.data_ptr())
+    numbers = (side, epsilon, low, high, torch.get_num_threads())
+    backends.cpu_extension().square_corners(*pointers, tried.dtype == torch.float64, *tried.shape, *numbers)
+
+
+def propose_bumps(
+    tried: Tensor,
+    best: Tensor,
+    clean: Tensor,
+    spent: Tensor,
+    drawn: Tensor,
+    bump: Tensor,
+    epsilon: float,
+    low: float,
+    high: float,
+) -> Tensor:
+    """See `dispatch.propose_bumps`."""
+    after = torch.empty_like(spent)
+    pointers = [each.data_ptr() for each in (tried, best, clean, spent, after, drawn, bump)]
+    numbers = (len(bump), epsilon, low, high, torch.get_num_threads())
+    backends.cpu_extension().square_bumps(*pointers, tried.dtype == torch.float64, *tried.shape, *numbers)
+    return after
+
+
+def keep_better(
+    best: Tensor,
+    tried: Tensor,
+    values: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    drawn: Tensor,
+    side: int,
+    spent: tuple[Tensor, Tensor] | None,
+) -> None:
+    """See `dispatch.keep_better`."""
+    norms = (0, 0) if spent is None else (spent[0].data_ptr(), spent[1].data_ptr())
+    pointers = [each.data_ptr() for each in (best, tried, values, logits, labels, drawn)]
+    sizes = (*best.shape, logits.shape[1], drawn.shape[1], side, torch.get_num_threads())
+    backends.cpu_extension().square_keep(*pointers, *norms, best.dtype == torch.float64, *sizes)
