@@ -116,7 +116,8 @@ class Bumps(Proposals):
 
     def start(self, drawn: Tensor, clean: Tensor) -> Tensor:
         side, (_, down, across) = self.tile, self.start_shape
-        bumps = _bumps(side, drawn[:, -1], clean)[:, None] * _signs(drawn[:, :-1])[..., None, None]
+        bumps = _bumps(side, clean.dtype, clean.device)[(drawn[:, -1] >= 0).long()]
+        bumps = bumps[:, None] * _signs(drawn[:, :-1])[..., None, None]
         tiled = bumps.permute(0, 1, 2, 4, 3, 5).reshape(len(drawn), self.channels, down * side, across * side)
         change = tiled[..., : self.height, : self.width]
         return (clean + scaled(change, self.epsilon, "l2")).clamp(*self.bounds)
@@ -129,8 +130,8 @@ class Bumps(Proposals):
     def propose(
         self, tried: Tensor, best: Tensor, clean: Tensor, spent: Tensor, drawn: Tensor, side: int
     ) -> Tensor | None:
-        bump = _bump(side, clean.dtype, clean.device)
-        return propose_bumps(tried, best, clean, spent, drawn, bump, epsilon=self.epsilon, bounds=self.bounds)
+        bumps = _bumps(side, clean.dtype, clean.device)
+        return propose_bumps(tried, best, clean, spent, drawn, bumps, epsilon=self.epsilon, bounds=self.bounds)
 
 
 PROPOSALS: dict[str, type[Proposals]] = {"linf": Corners, "l2": Bumps}
@@ -141,18 +142,13 @@ def _signs(drawn: Tensor) -> Tensor:
     return torch.where(drawn < 0, -1.0, 1.0).to(drawn.dtype)
 
 
-def _bumps(side: int, drawn: Tensor, like: Tensor) -> Tensor:
-    """[..., side, side]: bumps whose halves lie below or beside one another, as the numbers decide."""
-    bump = _bump(side, like.dtype, like.device)
-    return torch.where((drawn < 0)[..., None, None], bump, bump.T)
-
-
 @cache
-def _bump(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[side, side] of norm 1: a hill above a valley."""
+def _bumps(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2, side, side], each of norm 1: a hill above a valley, and the same beside one another."""
     half = side // 2
     bump = torch.cat([_hill(half, side), -_hill(side - half, side)]).to(device, dtype)
-    return bump / bump.norm().clamp(min=TINY)
+    bump = bump / bump.norm().clamp(min=TINY)
+    return torch.stack([bump, bump.T])
 
 
 def _hill(height: int, width: int) -> Tensor:

@@ -172,12 +172,13 @@ def make_square_inputs(
     best = clean + epsilon * change / change.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
     logits = torch.randn(pairs, classes, dtype=torch.float64, generator=generator)
     values = torch.randn(pairs, dtype=torch.float64, generator=generator) - 1
-    for value, row in zip((torch.nan, torch.inf, -torch.inf), range(1, pairs, 3)):
-        logits[row, row % classes] = value
+    for value, row in zip((torch.nan, torch.inf, -torch.inf), range(1, pairs, 3), strict=False):
+        if classes > 1:
+            logits[row, row % classes] = value
     values[pairs // 2 : pairs // 2 + 1] = torch.nan
     labels = torch.randint(0, classes, (pairs,), generator=generator)
-    tensors = (each.to(dtype).to(device) for each in (clean, best.clamp(0, 1), drawn.clamp(-1, 1 - 2**-24), values, logits))
-    return SquareInputs(*tensors, labels.to(device))
+    tensors = (clean, best.clamp(0, 1), drawn.clamp(-1, 1 - 2**-24), values, logits)
+    return SquareInputs(*(each.to(dtype).to(device) for each in tensors), labels.to(device))
 
 
 def make_step_inputs(

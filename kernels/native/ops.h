@@ -33,11 +33,11 @@ void square_corners(Address tried, Address clean, Address drawn, bool wide, std:
                     std::int64_t height, std::int64_t width, std::int64_t side, double epsilon, double low, double high,
                     int threads);
 
-// drawn [pairs, 5 + channels]: tried becomes a bump [side, side] in one square and clean in another; spent and after are
-// the squared norms of the change before and then, double [pairs].
-void square_bumps(Address tried, Address best, Address clean, Address spent, Address after, Address drawn, Address bump,
-                  bool wide, std::int64_t pairs, std::int64_t channels, std::int64_t height, std::int64_t width,
-                  std::int64_t side, double epsilon, double low, double high, int threads);
+// drawn [pairs, 5 + channels]: tried becomes one of the bumps [2, side, side] in one square and clean in another; spent
+// and after are the squared norms of the change before and then, double [pairs].
+void square_bumps(Address tried, Address best, Address clean, Address spent, Address after, Address drawn,
+                  Address bumps, bool wide, std::int64_t pairs, std::int64_t channels, std::int64_t height,
+                  std::int64_t width, std::int64_t side, double epsilon, double low, double high, int threads);
 
 // drawn [pairs, numbers], logits [pairs, classes]: the squares of the better of best and tried are copied to the other;
 // spent (0 where there is one square) takes what `after` has of the better.

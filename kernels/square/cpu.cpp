@@ -13,12 +13,19 @@ namespace {
 constexpr std::int64_t kSerialElements = 32768;  // below this, waking threads costs more than it saves
 constexpr std::int64_t kItemsPerThread = 4;      // so that a thread that is held up does not hold up the rest
 constexpr int kLanes = 8;                        // sums that are added to in turn, so that they are vectors
+constexpr std::int64_t kAhead = 4;               // pairs whose squares are fetched before their turn,
+constexpr std::int64_t kLongest = 12;            // of no longer side: longer rows are fetched by themselves,
+constexpr std::int64_t kFarBytes = 16 << 20;     // where the images are too large for the caches
 constexpr double kTiny = 1e-12;
 
 struct Sizes {
-  std::int64_t channels, height, width, side;
+  std::int64_t pairs, channels, height, width, side;
 
   std::int64_t plane() const { return height * width; }
+
+  bool far(std::int64_t bytes) const {
+    return side <= kLongest && pairs * channels * plane() * bytes >= kFarBytes;
+  }
 };
 
 // Where a square begins, in pixels of a channel.
@@ -42,6 +49,19 @@ ATRAS_INLINE Place place(const T* drawn, const Sizes& s) {
   return {first_of(drawn[0], s.side, s.height), first_of(drawn[1], s.side, s.width)};
 }
 
+// Asks for the pixels of a later pair's square, for memory is what takes the time.
+template <class T>
+ATRAS_INLINE void fetch(const T* images, std::int64_t pair, const T* drawn, const Sizes& s) {
+  const Place at = place(drawn, s);
+  for (std::int64_t c = 0; c < s.channels; ++c) {
+    const T* square = images + (pair * s.channels + c) * s.plane() + at.row * s.width + at.column;
+    for (std::int64_t y = 0; y < s.side; ++y) {
+      __builtin_prefetch(square + y * s.width, 1);
+      __builtin_prefetch(square + y * s.width + s.side - 1, 1);
+    }
+  }
+}
+
 // A comparison with NaN is false, so a NaN pixel stays NaN.
 template <class T>
 ATRAS_INLINE T clamp(T value, T low, T high) {
@@ -59,8 +79,13 @@ struct Corners {
   static ATRAS_INLINE void run(const Corners* op, std::int64_t from, std::int64_t to) {
     const Sizes s = op->s;
     const T low = op->low, high = op->high;
+    const bool far = s.far(sizeof(T));
     for (std::int64_t pair = from; pair < to; ++pair) {
       const T* drawn = op->drawn + pair * (2 + s.channels);
+      if (far && pair + kAhead < to) {
+        fetch(op->clean, pair + kAhead, drawn + kAhead * (2 + s.channels), s);
+        fetch(op->tried, pair + kAhead, drawn + kAhead * (2 + s.channels), s);
+      }
       const Place at = place(drawn, s);
       for (std::int64_t c = 0; c < s.channels; ++c) {
         const T change = drawn[2 + c] < T(0) ? -op->epsilon : op->epsilon;
@@ -97,7 +122,7 @@ struct Sum {
 template <class T>
 struct Bumps {
   T *tried;
-  const T *best, *clean, *drawn, *bump;
+  const T *best, *clean, *drawn, *bumps;  // the bump that is taken where its number is below 0, and the other
   const double* spent;
   double* after;
   Sizes s;
@@ -105,25 +130,32 @@ struct Bumps {
   T low, high;
 
   static ATRAS_INLINE void run(const Bumps* op, std::int64_t from, std::int64_t to) {
-    for (std::int64_t pair = from; pair < to; ++pair) op->make(pair);
+    const bool far = op->s.far(sizeof(T));
+    for (std::int64_t pair = from; pair < to; ++pair) {
+      const T* drawn = op->drawn + (pair + kAhead) * (5 + op->s.channels);
+      for (int square = 0; far && pair + kAhead < to && square < 2; ++square)
+        for (const T* images : {op->best, op->clean, static_cast<const T*>(op->tried)})
+          fetch(images, pair + kAhead, drawn + 2 * square, op->s);
+      op->make(pair);
+    }
   }
 
   ATRAS_INLINE void make(std::int64_t pair) const {
     const T* own = drawn + pair * (5 + s.channels);
     const Place to = place(own, s), giving = place(own + 2, s);
-    const bool turned = !(own[4] < T(0));
+    const T* bump = own[4] < T(0) ? bumps : bumps + s.side * s.side;
     const double spare = (epsilon * epsilon - spent[pair]) / static_cast<double>(s.channels);
     double total = spent[pair];
     for (std::int64_t c = 0; c < s.channels; ++c) {
       const std::int64_t start = (pair * s.channels + c) * s.plane();
       const double sign = own[5 + c] < T(0) ? -1 : 1;
-      total += make_channel(best + start, clean + start, tried + start, to, giving, turned, sign, spare);
+      total += make_channel(best + start, clean + start, tried + start, to, giving, bump, sign, spare);
     }
     after[pair] = total;
   }
 
   // By how much the squared norm of the change grows.
-  ATRAS_INLINE double make_channel(const T* best, const T* clean, T* tried, Place to, Place giving, bool turned,
+  ATRAS_INLINE double make_channel(const T* best, const T* clean, T* tried, Place to, Place giving, const T* bump,
                                    double sign, double spare) const {
     const std::int64_t side = s.side, width = s.width, at = to.row * width + to.column;
     const auto change = [&](std::int64_t i) ATRAS_LAMBDA { return double(best[i]) - double(clean[i]); };
@@ -133,17 +165,17 @@ struct Bumps {
     for (std::int64_t y = giving.row; y < giving.row + side; ++y) {
       // Pixels of the other square count once: they lie together, at one end of the row or the other.
       const bool meets = y >= to.row && y < to.row + side;
-      const std::int64_t begin = !meets || giving.column < to.column ? giving.column : std::max(giving.column, to.column + side);
-      const std::int64_t end = !meets || giving.column >= to.column ? giving.column + side : std::min(giving.column + side, to.column);
+      std::int64_t begin = giving.column, end = giving.column + side;
+      if (meets && giving.column < to.column) end = std::min(end, to.column);
+      if (meets && giving.column >= to.column) begin = std::max(begin, to.column + side);
       const std::int64_t row = y * width + begin;
       given.add(end - begin, [&](std::int64_t x) ATRAS_LAMBDA { return square(change(row + x)); });
       for (std::int64_t x = 0; x < end - begin; ++x) tried[row + x] = clamp(clean[row + x], low, high);
     }
     const double before = kept.total(), mass = before + given.total();
     const double inverse = 1 / std::max(std::sqrt(before), kTiny);
-    const std::int64_t down = turned ? 1 : side, across = turned ? side : 1;
     const auto shape = [&](std::int64_t y, std::int64_t x) ATRAS_LAMBDA {
-      return sign * double(bump[y * down + x * across]) + change(at + y * width + x) * inverse;
+      return sign * double(bump[y * side + x]) + change(at + y * width + x) * inverse;
     };
     Sum length, made;
     for (std::int64_t y = 0; y < side; ++y)
@@ -152,8 +184,10 @@ struct Bumps {
     for (std::int64_t y = 0; y < side; ++y) {
       const std::int64_t row = at + y * width;
       for (std::int64_t x = 0; x < side; ++x)
-        tried[row + x] = static_cast<T>(clamp(double(clean[row + x]) + shape(y, x) * scale, double(low), double(high)));
-      made.add(side, [&](std::int64_t x) ATRAS_LAMBDA { return square(double(tried[row + x]) - double(clean[row + x])); });
+        tried[row + x] = clamp(static_cast<T>(double(clean[row + x]) + shape(y, x) * scale), low, high);
+      made.add(side, [&](std::int64_t x) ATRAS_LAMBDA {
+        return square(double(tried[row + x]) - double(clean[row + x]));
+      });
     }
     return made.total() - mass;
   }
@@ -185,10 +219,17 @@ struct Keep {
   std::int64_t classes, numbers;
 
   static ATRAS_INLINE void run(const Keep* op, std::int64_t from, std::int64_t to) {
+    const bool far = op->s.far(sizeof(T));
     for (std::int64_t pair = from; pair < to; ++pair) {
       const T value = margin(op->logits + pair * op->classes, op->classes, op->labels[pair]);
       const bool better = value > op->values[pair] && !(op->values[pair] > T(0));
       const T* drawn = op->drawn + pair * op->numbers;
+      if (far && pair + kAhead < to) {
+        for (std::int64_t square = 0; square < (op->spent == nullptr ? 1 : 2); ++square) {
+          fetch<T>(op->best, pair + kAhead, drawn + kAhead * op->numbers + 2 * square, op->s);
+          fetch<T>(op->tried, pair + kAhead, drawn + kAhead * op->numbers + 2 * square, op->s);
+        }
+      }
       op->copy(pair, place(drawn, op->s), better);
       if (op->spent != nullptr) op->copy(pair, place(drawn + 2, op->s), better);
       if (better) op->values[pair] = value;
@@ -212,7 +253,8 @@ struct Keep {
 
 // Runs an op for all pairs, on several threads where their squares are worth it.
 template <class Op>
-void over_pairs(const Op& op, std::int64_t pairs, std::int64_t squares, int threads) {
+void over_pairs(const Op& op, std::int64_t squares, int threads) {
+  const std::int64_t pairs = op.s.pairs;
   if (pairs * squares * op.s.channels * op.s.side * op.s.side < kSerialElements) threads = 1;
   const std::int64_t items = threads < 2 ? 1 : std::min(pairs, kItemsPerThread * threads);
   Pool::instance().run(threads, items, [&](std::int64_t item) {
@@ -239,21 +281,22 @@ void square_corners(Address tried, Address clean, Address drawn, bool wide, std:
                     int threads) {
   with_type(wide, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const Sizes sizes{channels, height, width, side};
-    over_pairs(Corners<T>{at<T>(tried), at<const T>(clean), at<const T>(drawn), sizes, T(epsilon), T(low), T(high)}, pairs,
-               1, threads);
+    const Sizes sizes{pairs, channels, height, width, side};
+    const Corners<T> op{at<T>(tried), at<const T>(clean), at<const T>(drawn), sizes, T(epsilon), T(low), T(high)};
+    over_pairs(op, 1, threads);
   });
 }
 
-void square_bumps(Address tried, Address best, Address clean, Address spent, Address after, Address drawn, Address bump,
-                  bool wide, std::int64_t pairs, std::int64_t channels, std::int64_t height, std::int64_t width,
-                  std::int64_t side, double epsilon, double low, double high, int threads) {
+void square_bumps(Address tried, Address best, Address clean, Address spent, Address after, Address drawn,
+                  Address bumps, bool wide, std::int64_t pairs, std::int64_t channels, std::int64_t height,
+                  std::int64_t width, std::int64_t side, double epsilon, double low, double high, int threads) {
   with_type(wide, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const Sizes sizes{channels, height, width, side};
-    over_pairs(Bumps<T>{at<T>(tried), at<const T>(best), at<const T>(clean), at<const T>(drawn), at<const T>(bump),
-                        at<const double>(spent), at<double>(after), sizes, epsilon, T(low), T(high)},
-               pairs, 4, threads);
+    const Sizes sizes{pairs, channels, height, width, side};
+    const Bumps<T> op{at<T>(tried),         at<const T>(best),       at<const T>(clean), at<const T>(drawn),
+                      at<const T>(bumps),   at<const double>(spent), at<double>(after),  sizes,
+                      epsilon,              T(low),                  T(high)};
+    over_pairs(op, 4, threads);
   });
 }
 
@@ -263,10 +306,11 @@ void square_keep(Address best, Address tried, Address values, Address logits, Ad
                  int threads) {
   with_type(wide, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const Sizes sizes{channels, height, width, side};
-    over_pairs(Keep<T>{at<T>(best), at<T>(tried), at<T>(values), at<const T>(logits), at<const T>(drawn),
-                       at<const std::int64_t>(labels), at<double>(spent), at<const double>(after), sizes, classes, numbers},
-               pairs, spent == 0 ? 1 : 2, threads);
+    const Sizes sizes{pairs, channels, height, width, side};
+    const Keep<T> op{at<T>(best),         at<T>(tried),                   at<T>(values),     at<const T>(logits),
+                     at<const T>(drawn),  at<const std::int64_t>(labels), at<double>(spent), at<const double>(after),
+                     sizes,               classes,                        numbers};
+    over_pairs(op, spent == 0 ? 1 : 2, threads);
   });
 }
 

@@ -23,15 +23,15 @@ def propose_bumps(
     clean: Tensor,
     spent: Tensor,
     drawn: Tensor,
-    bump: Tensor,
+    bumps: Tensor,
     epsilon: float,
     low: float,
     high: float,
 ) -> Tensor:
     """See `dispatch.propose_bumps`."""
     after = torch.empty_like(spent)
-    pointers = [each.data_ptr() for each in (tried, best, clean, spent, after, drawn, bump)]
-    numbers = (len(bump), epsilon, low, high, torch.get_num_threads())
+    pointers = [each.data_ptr() for each in (tried, best, clean, spent, after, drawn, bumps)]
+    numbers = (bumps.shape[1], epsilon, low, high, torch.get_num_threads())
     backends.cpu_extension().square_bumps(*pointers, tried.dtype == torch.float64, *tried.shape, *numbers)
     return after
 

@@ -57,7 +57,7 @@ def propose_bumps(
     clean: Tensor,
     spent: Tensor,
     drawn: Tensor,
-    bump: Tensor,
+    bumps: Tensor,
     *,
     epsilon: float,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -73,9 +73,9 @@ def propose_bumps(
         tried: [P, C, H, W], contiguous, float32 or float64, the best images; changed.
         best, clean: like it, the best images and the clean ones.
         spent: float64 [P], the squared norm of best - clean.
-        drawn: [P, 5 + C] of the images' dtype, uniform in [-1, 1): the squares' rows and columns, whether the bump is
-            turned, and its sign in each channel.
-        bump: [S, S] of the images' dtype, of norm 1, S from 1 to the shorter side of an image.
+        drawn: [P, 5 + C] of the images' dtype, uniform in [-1, 1): the squares' rows and columns, which of the bumps
+            is taken, the first where the number is below 0, and its sign in each channel.
+        bumps: [2, S, S] of the images' dtype, each of norm 1, S from 1 to the shorter side of an image.
         epsilon: radius of the ball, at least 0.
         bounds: lowest and highest pixel allowed.
 
@@ -88,11 +88,12 @@ def propose_bumps(
     Source: Andriushchenko, Croce, Flammarion, Hein 2020, "Square attack", algorithm 3.
     """
     _check_images("propose_bumps", tried, best=best, clean=clean)
-    _check_drawn("propose_bumps", tried, drawn, 5 + tried.shape[1], len(bump))
+    side = bumps.shape[-1] if bumps.ndim else 0
+    _check_drawn("propose_bumps", tried, drawn, 5 + tried.shape[1], side)
     _check_like("propose_bumps", "spent", spent, (len(tried),), torch.float64, tried.device)
-    _check_like("propose_bumps", "bump", bump, (len(bump), len(bump)), tried.dtype, tried.device)
+    _check_like("propose_bumps", "bumps", bumps, (2, side, side), tried.dtype, tried.device)
     _check_numbers("propose_bumps", epsilon, bounds)
-    given = (tried, best, clean, spent, drawn, bump, float(epsilon), float(bounds[0]), float(bounds[1]))
+    given = (tried, best, clean, spent, drawn, bumps, float(epsilon), float(bounds[0]), float(bounds[1]))
     with torch.no_grad():
         backend = backends.choose("square", BACKENDS, tried.device, tried.dtype)
         if backend == "cpu":

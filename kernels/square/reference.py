@@ -46,20 +46,20 @@ def propose_bumps(
     clean: Tensor,
     spent: Tensor,
     drawn: Tensor,
-    bump: Tensor,
+    bumps: Tensor,
     epsilon: float,
     low: float,
     high: float,
 ) -> Tensor:
     """See `dispatch.propose_bumps`."""
-    side, channels = len(bump), clean.shape[1]
+    side, channels = bumps.shape[1], clean.shape[1]
     to, giving = (inside(drawn[:, first : first + 2], side, clean) for first in (0, 2))
     change = best.double() - clean.double()
     mass = (change * (to | giving)).square().sum((2, 3))  # of a channel
     own = _only(change, to, side)
     own = own / own.square().sum((2, 3), keepdim=True).sqrt().clamp(min=TINY)
-    turned = torch.where((drawn[:, 4] < 0)[:, None, None], bump.double(), bump.double().T)
-    shape = turned[:, None] * signs(drawn[:, 5:]).double()[:, :, None, None] + own
+    bump = bumps[(drawn[:, 4] >= 0).long()].double()
+    shape = bump[:, None] * signs(drawn[:, 5:]).double()[:, :, None, None] + own
     shape = shape / shape.square().sum((2, 3), keepdim=True).sqrt().clamp(min=TINY)
     spare = epsilon**2 - spent
     made = shape * (spare[:, None] / channels + mass).clamp(min=0).sqrt()[:, :, None, None]

@@ -19,7 +19,7 @@ CASES = [
     (9, (3, 7, 5), 3),
     (5, (1, 9, 9), 9),
     (6, (3, 6, 11), 6),
-    (40, (1, 28, 28), 4),
+    (9 if backends.interpreting() else 40, (1, 28, 28), 4),
     (3, (2, 33, 32), 31),
     (0, (1, 4, 4), 2),
 ]
@@ -48,10 +48,10 @@ def signs(drawn):
     return torch.where(drawn < 0, -1.0, 1.0).to(drawn.dtype)[:, :, None, None]
 
 
-def bump_of(side, dtype=torch.float32, device="cpu"):
-    """Any square of norm 1 that is not symmetric."""
-    bump = torch.arange(1.0, side * side + 1, dtype=torch.float64).view(side, side).sin()
-    return (bump / bump.norm()).to(dtype).to(device)
+def two_bumps(side, dtype=torch.float32, device="cpu"):
+    """Any two of norm 1."""
+    bumps = torch.arange(1.0, 2 * side * side + 1, dtype=torch.float64).view(2, side, side).sin()
+    return (bumps / bumps.norm(dim=(1, 2), keepdim=True)).to(dtype).to(device)
 
 
 def norms(change):
@@ -70,9 +70,9 @@ def test_corners_agree_with_the_definition_bit_for_bit(backend, pairs, shape, si
     assert_close(tried, wanted)
 
 
-def by_whole_images(made, bump, epsilon):
+def by_whole_images(made, bumps, epsilon):
     """Bumps as the paper's code makes them: all of the image is brought to norm epsilon at the end."""
-    side, channels = len(bump), made.clean.shape[1]
+    side, channels = bumps.shape[1], made.clean.shape[1]
     to, giving = (masks(made.drawn[:, at : at + 2], side, made.clean) for at in (0, 2))
     change = made.best - made.clean
     mass = (change * (to | giving)).square().sum((2, 3))
@@ -81,7 +81,7 @@ def by_whole_images(made, bump, epsilon):
     wanted = torch.where(to | giving, 0.0, change)
     for pair, rows, columns in squares(made.drawn[:, :2].cpu(), side, *made.clean.shape[2:]):
         own = change[pair, :, rows, columns]
-        turned = bump if made.drawn[pair, 4] < 0 else bump.T
+        turned = bumps[0 if made.drawn[pair, 4] < 0 else 1]
         shape = turned * signs(made.drawn[pair, None, 5:])[0]
         shape = shape + own / own.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
         shape = shape / shape.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
@@ -93,10 +93,10 @@ def by_whole_images(made, bump, epsilon):
 @pytest.mark.parametrize(("pairs", "shape", "side"), [case for case in CASES if case[2] > 1], ids=str)
 def test_bumps_agree_with_whole_images(backend, pairs, shape, side, dtype):
     made = make_square_inputs(pairs, shape, dtype=dtype, device=backend.device)
-    bump, tried, spent = bump_of(side, dtype, backend.device), made.best.clone(), norms(made.best - made.clean)
-    after = propose_bumps(tried, made.best, made.clean, spent, made.drawn, bump, epsilon=EPSILON)
+    bumps, tried, spent = two_bumps(side, dtype, backend.device), made.best.clone(), norms(made.best - made.clean)
+    after = propose_bumps(tried, made.best, made.clean, spent, made.drawn, bumps, epsilon=EPSILON)
     # Pixels of at most 1, rounded to half a unit of their last place; the paper's code rounds every step.
-    assert_close(tried, by_whole_images(made, bump, EPSILON), atol=16 * torch.finfo(dtype).eps)
+    assert_close(tried, by_whole_images(made, bumps, EPSILON), atol=16 * torch.finfo(dtype).eps)
     touched = masks(made.drawn[:, :2], side, tried) | masks(made.drawn[:, 2:4], side, tried)
     assert_close(torch.where(touched, 0, tried), torch.where(touched, 0, made.best))
     assert_close(after, norms(tried.double() - made.clean.double()), atol=1e-6 if dtype == torch.float32 else 1e-13)
@@ -116,8 +116,6 @@ def explicit_margins(logits, labels):
 @pytest.mark.parametrize("classes", [1, 2, 3, 10, 1000])
 @pytest.mark.parametrize(("pairs", "shape", "side"), [CASES[1], CASES[4], CASES[5]], ids=str)
 def test_the_better_image_is_kept(backend, pairs, shape, side, classes, dtype, two):
-    if backends.interpreting() and pairs > 9 and classes not in (3, 10):
-        pytest.skip("slow in the interpreter")
     made = make_square_inputs(pairs, shape, classes=classes, dtype=dtype, device=backend.device)
     touched = masks(made.drawn[:, :2], side, made.best)
     touched = touched | masks(made.drawn[:, 2:4], side, made.best) if two else touched
@@ -136,7 +134,7 @@ def test_the_better_image_is_kept(backend, pairs, shape, side, classes, dtype, t
     assert_close(values, torch.where(better, torch.tensor(found, dtype=dtype, device=best.device), made.values))
     if spent is not None:
         assert_close(spent[0], torch.where(better, after, before))
-    if pairs > 9 and classes > 2:
+    if pairs == 40 and classes > 2:
         assert 0 < better.sum() < pairs
 
 
@@ -145,12 +143,12 @@ def search(made, norm, epsilon, queries, alone=slice(None)):
     clean, labels = made.clean[alone].contiguous(), made.labels[alone]
     best, tried, side = made.best[alone].clone(), made.best[alone].clone(), 3
     values, spent = torch.full_like(clean[:, 0, 0, 0], -torch.inf), norms(best.double() - clean.double())
-    generator, bump = torch.Generator().manual_seed(5), bump_of(side, clean.dtype, clean.device)
+    generator, bumps = torch.Generator().manual_seed(5), two_bumps(side, clean.dtype, clean.device)
     weights = torch.randn(clean[0].numel(), 4, generator=generator).to(clean)
     for _ in range(queries):
         drawn = 2 * torch.rand(made.drawn.shape, generator=generator).to(clean)[alone].contiguous() - 1
         if norm == "l2":
-            after = propose_bumps(tried, best, clean, spent, drawn, bump, epsilon=epsilon)
+            after = propose_bumps(tried, best, clean, spent, drawn, bumps, epsilon=epsilon)
         else:
             drawn = drawn[:, : 2 + clean.shape[1]].contiguous()
             propose_corners(tried, clean, drawn, side=side, epsilon=epsilon)
@@ -183,8 +181,8 @@ def test_epsilon_zero_is_the_identity(backend, norm):
     made = make_square_inputs(6, (3, 7, 5), device=backend.device)
     tried, none = made.clean.clone(), torch.zeros(6, dtype=torch.float64, device=backend.device)
     if norm == "l2":
-        bump = bump_of(3, device=backend.device)
-        assert_close(propose_bumps(tried, made.clean, made.clean, none, made.drawn, bump, epsilon=0), none)
+        bumps = two_bumps(3, device=backend.device)
+        assert_close(propose_bumps(tried, made.clean, made.clean, none, made.drawn, bumps, epsilon=0), none)
     else:
         propose_corners(tried, made.clean, made.drawn[:, :5].contiguous(), side=3, epsilon=0)
     assert_close(tried, made.clean)
@@ -206,7 +204,9 @@ def test_nan_stays_with_its_pair(backend, norm):
     clean[2] = torch.nan
     tried, spent = made.best.clone(), norms(made.best.double() - clean.double())
     if norm == "l2":
-        after = propose_bumps(tried, made.best, clean, spent, made.drawn, bump_of(6, device=backend.device), epsilon=1)
+        after = propose_bumps(
+            tried, made.best, clean, spent, made.drawn, two_bumps(6, device=backend.device), epsilon=1
+        )
         assert after.isnan().tolist() == [False, False, True, False]
     else:
         propose_corners(tried, clean, made.drawn[:, :3].contiguous(), side=6, epsilon=EPSILON)
@@ -251,18 +251,23 @@ def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, **named):
         (lambda: corners(MADE.best[0]), "expected images [P, C, H, W] of float32 or float64, got float32 (1, 4, 4)"),
         (lambda: corners(MADE.best.half()), "expected images [P, C, H, W] of float32 or float64, got float16"),
         (lambda: corners(MADE.best.mT), "expected contiguous images, got strides (16, 16, 1, 4)"),
-        (lambda: corners(clean=MADE.clean[:1]), "expected clean as contiguous float32 (2, 1, 4, 4) on cpu, got float32 (1"),
+        (
+            lambda: corners(clean=MADE.clean[:1]),
+            "expected clean as contiguous float32 (2, 1, 4, 4) on cpu, got float32 (1",
+        ),
         (lambda: corners(drawn=MADE.drawn), "expected drawn as contiguous float32 (2, 3) on cpu, got float32 (2, 6)"),
         (lambda: corners(side=5), "side (=5): expected a whole number from 1 to 4"),
         (lambda: corners(side=0), "side (=0): expected a whole number from 1 to 4"),
         (lambda: corners(epsilon=-1), "epsilon (=-1): expected a finite number of at least 0"),
         (lambda: corners(bounds=(1, 0)), "bounds (=(1, 0)): expected two numbers, the lower one first"),
         (
-            lambda: propose_bumps(MADE.best, MADE.best, MADE.clean, NONE, MADE.drawn, torch.ones(2, 3), epsilon=1),
-            "expected bump as contiguous float32 (2, 2) on cpu, got float32 (2, 3)",
+            lambda: propose_bumps(MADE.best, MADE.best, MADE.clean, NONE, MADE.drawn, torch.ones(3, 3), epsilon=1),
+            "expected bumps as contiguous float32 (2, 3, 3) on cpu, got float32 (3, 3)",
         ),
         (
-            lambda: propose_bumps(MADE.best, MADE.best, MADE.clean, NONE.float(), MADE.drawn, torch.eye(2), epsilon=1),
+            lambda: propose_bumps(
+                MADE.best, MADE.best, MADE.clean, NONE.float(), MADE.drawn, torch.ones(2, 2, 2), epsilon=1
+            ),
             "expected spent as contiguous float64 (2,) on cpu, got float32 (2,)",
         ),
         (lambda: keep(values=MADE.values.double()), "expected values as contiguous float32 (2,) on cpu, got float64"),
