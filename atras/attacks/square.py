@@ -143,7 +143,9 @@ class _State(PerPair):
         """One query: keep of each pair the better one of its best image and a proposal."""
         from atras.kernels import keep_better
 
-        after = make.propose(self.tried, self.best, self.clean, self.spent, drawn, side)
+        from .square_proposals import Images
+
+        after = make.propose(Images(self.tried, self.best, self.clean, self.spent), drawn, side)
         logits = pairs.logits(self.tried)
         spent = None if after is None else (self.spent, after)
         keep_better(self.best, self.tried, self.value, logits, pairs.labels, drawn, side=side, spent=spent)

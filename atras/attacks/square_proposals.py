@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,21 @@ from atras.kernels import propose_bumps, propose_corners
 from .norms import scaled
 
 TINY = 1e-12
+
+
+class Images(NamedTuple):
+    """What proposals are made of and in.
+
+    Args:
+        tried: [P, C, H, W], the best images; they become the proposals.
+        best, clean: [P, C, H, W].
+        spent: float64 [P], the squared l2 norms of best - clean, where proposals count them.
+    """
+
+    tried: Tensor
+    best: Tensor
+    clean: Tensor
+    spent: Tensor
 
 
 class Proposals(ABC):
@@ -52,19 +67,11 @@ class Proposals(ABC):
         """Starting points [P, C, H, W] from random numbers [P, *start_shape]."""
 
     @abstractmethod
-    def propose(
-        self, tried: Tensor, best: Tensor, clean: Tensor, spent: Tensor, drawn: Tensor, side: int
-    ) -> Tensor | None:
-        """Make proposals in place, with squares of this side.
-
-        Args:
-            tried: [P, C, H, W], the best images; become the proposals.
-            best, clean: [P, C, H, W].
-            spent: float64 [P], the squared l2 norms of best - clean, where they count.
-            drawn: [P, numbers], random.
+    def propose(self, images: Images, drawn: Tensor, side: int) -> Tensor | None:
+        """Make proposals in place, of random numbers [P, numbers], with squares of this side.
 
         Returns:
-            The squared norms of the proposals' changes; None where squares are not counted by them.
+            The squared norms [P] of the proposals' changes; None where proposals do not count them.
         """
 
     def side(self, share: float) -> int:
@@ -89,11 +96,8 @@ class Corners(Proposals):
     def start(self, drawn: Tensor, clean: Tensor) -> Tensor:
         return (clean + self.epsilon * _signs(drawn)).clamp(*self.bounds)
 
-    def propose(
-        self, tried: Tensor, best: Tensor, clean: Tensor, spent: Tensor, drawn: Tensor, side: int
-    ) -> Tensor | None:
-        propose_corners(tried, clean, drawn, side=side, epsilon=self.epsilon, bounds=self.bounds)
-        return None
+    def propose(self, images: Images, drawn: Tensor, side: int) -> None:
+        propose_corners(images.tried, images.clean, drawn, side=side, epsilon=self.epsilon, bounds=self.bounds)
 
 
 class Bumps(Proposals):
@@ -127,11 +131,9 @@ class Bumps(Proposals):
         side = super().side(share)
         return side if side % 2 or side == min(self.height, self.width) else side + 1
 
-    def propose(
-        self, tried: Tensor, best: Tensor, clean: Tensor, spent: Tensor, drawn: Tensor, side: int
-    ) -> Tensor | None:
-        bumps = _bumps(side, clean.dtype, clean.device)
-        return propose_bumps(tried, best, clean, spent, drawn, bumps, epsilon=self.epsilon, bounds=self.bounds)
+    def propose(self, images: Images, drawn: Tensor, side: int) -> Tensor:
+        bumps = _bumps(side, images.clean.dtype, images.clean.device)
+        return propose_bumps(*images, drawn, bumps, epsilon=self.epsilon, bounds=self.bounds)
 
 
 PROPOSALS: dict[str, type[Proposals]] = {"linf": Corners, "l2": Bumps}

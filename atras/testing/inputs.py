@@ -178,7 +178,8 @@ def make_square_inputs(
     values[pairs // 2 : pairs // 2 + 1] = torch.nan
     labels = torch.randint(0, classes, (pairs,), generator=generator)
     tensors = (clean, best.clamp(0, 1), drawn.clamp(-1, 1 - 2**-24), values, logits)
-    return SquareInputs(*(each.to(dtype).to(device) for each in tensors), labels.to(device))
+    clean, best, drawn, values, logits = (each.to(dtype).to(device) for each in tensors)
+    return SquareInputs(clean, best, drawn, values, logits, labels.to(device))
 
 
 def make_step_inputs(

@@ -16,8 +16,8 @@ def first_of(drawn: Tensor, side: int, size: int) -> Tensor:
 
 def inside(drawn: Tensor, side: int, images: Tensor) -> Tensor:
     """bool [P, 1, H, W], the pixels of the squares that numbers [P, 2] place in images [P, C, H, W]."""
-    height, width = images.shape[-2:]
-    down, across = (_within(first_of(own, side, size), side, size) for own, size in zip(drawn.T, (height, width)))
+    sizes = zip(drawn.unbind(1), images.shape[-2:], strict=True)
+    down, across = (_within(first_of(own, side, size), side, size) for own, size in sizes)
     return (down[:, :, None] & across[:, None])[:, None]
 
 

@@ -236,8 +236,15 @@ MADE = make_square_inputs(2, (1, 4, 4))
 NONE = torch.zeros(2, dtype=torch.float64)
 
 
-def corners(tried=MADE.best, clean=MADE.clean, drawn=MADE.drawn[:, :3].contiguous(), side=2, **numbers):
+def corners(tried=MADE.best, clean=MADE.clean, drawn=None, side=2, **numbers):
+    drawn = MADE.drawn[:, :3].contiguous() if drawn is None else drawn
     propose_corners(tried, clean, drawn, side=side, **({"epsilon": 0.1} | numbers))
+
+
+def bumps(spent=NONE, made=None):
+    propose_bumps(
+        MADE.best, MADE.best, MADE.clean, spent, MADE.drawn, two_bumps(2) if made is None else made, epsilon=1
+    )
 
 
 def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, **named):
@@ -261,15 +268,10 @@ def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, **named):
         (lambda: corners(epsilon=-1), "epsilon (=-1): expected a finite number of at least 0"),
         (lambda: corners(bounds=(1, 0)), "bounds (=(1, 0)): expected two numbers, the lower one first"),
         (
-            lambda: propose_bumps(MADE.best, MADE.best, MADE.clean, NONE, MADE.drawn, torch.ones(3, 3), epsilon=1),
+            lambda: bumps(made=torch.ones(3, 3)),
             "expected bumps as contiguous float32 (2, 3, 3) on cpu, got float32 (3, 3)",
         ),
-        (
-            lambda: propose_bumps(
-                MADE.best, MADE.best, MADE.clean, NONE.float(), MADE.drawn, torch.ones(2, 2, 2), epsilon=1
-            ),
-            "expected spent as contiguous float64 (2,) on cpu, got float32 (2,)",
-        ),
+        (lambda: bumps(NONE.float()), "expected spent as contiguous float64 (2,) on cpu, got float32 (2,)"),
         (lambda: keep(values=MADE.values.double()), "expected values as contiguous float32 (2,) on cpu, got float64"),
         (lambda: keep(logits=MADE.logits[0]), "expected logits as contiguous float32 (2,) on cpu, got float32 (10,)"),
         (lambda: keep(labels=MADE.labels.int()), "expected labels as contiguous int64 (2,) on cpu, got int32 (2,)"),

@@ -47,7 +47,7 @@ FGSM = {
 OWN = {"p_images": "*fp64", "p_gradients": "*fp64", "p_values": "*fp64"}
 DROPOUT = {"p_x": "*fp32", "p_y": "*fp32", "p_keys": "*i64", "p_steps": "*i64", "p_widths": "*i64"}
 DROPOUT |= {"rows": "i32", "spots": "i32", "channels": "i32", "scale": "fp64", "layer": "i32", "rate256": "i32"}
-SQUARE = {name: "i32" for name in ("channels", "height", "width", "side", "classes", "numbers")}
+SQUARE = dict.fromkeys(("channels", "height", "width", "side", "classes", "numbers"), "i32")
 SQUARE |= dict.fromkeys(("epsilon", "low", "high"), "fp64") | {
     "p_labels": "*i64",
     "p_spent": "*fp64",
