@@ -118,7 +118,7 @@ class Square(PairAttack):
         x = make.start(pairs.drawn(0, make.start_shape), clean).contiguous()
         place = torch.arange(len(pairs), device=clean.device)
         spent = (x.double() - clean.double()).square().sum((1, 2, 3))
-        value = margin(pairs.logits(x), pairs.labels)
+        value = margin(pairs.logits(x).to(x), pairs.labels)
         return Found.nothing(clean), _State(place, clean.contiguous(), x, x.clone(), value, spent), 0
 
 
@@ -146,7 +146,7 @@ class _State(PerPair):
         from .square_proposals import Images
 
         after = make.propose(Images(self.tried, self.best, self.clean, self.spent), drawn, side)
-        logits = pairs.logits(self.tried)
+        logits = pairs.logits(self.tried).to(self.value)
         spent = None if after is None else (self.spent, after)
         keep_better(self.best, self.tried, self.value, logits, pairs.labels, drawn, side=side, spent=spent)
 

@@ -24,7 +24,7 @@ def propose_corners(
 
     Args:
         tried: [P, C, H, W], contiguous, float32 or float64, the best images; changed.
-        clean: like it, the clean images.
+        clean: of its shape and dtype, the clean images.
         drawn: [P, 2 + C] of their dtype, uniform in [-1, 1): the square's row and column, and a channel's side each.
         side: of the square in pixels, from 1 to the shorter side of an image.
         epsilon: radius of the ball, at least 0.
@@ -35,7 +35,8 @@ def propose_corners(
 
     Source: Andriushchenko, Croce, Flammarion, Hein 2020, "Square attack", algorithm 2.
     """
-    _check_images("propose_corners", tried, clean=clean)
+    _check_images("propose_corners", tried)
+    _check_like("propose_corners", "clean", clean, tried.shape, tried.dtype, tried.device)
     _check_drawn("propose_corners", tried, drawn, 2 + tried.shape[1], side)
     _check_numbers("propose_corners", epsilon, bounds)
     numbers = (side, float(epsilon), float(bounds[0]), float(bounds[1]))
@@ -71,7 +72,7 @@ def propose_bumps(
 
     Args:
         tried: [P, C, H, W], contiguous, float32 or float64, the best images; changed.
-        best, clean: like it, the best images and the clean ones.
+        best, clean: of its shape and dtype, the best images and the clean ones.
         spent: float64 [P], the squared norm of best - clean.
         drawn: [P, 5 + C] of the images' dtype, uniform in [-1, 1): the squares' rows and columns, which of the bumps
             is taken, the first where the number is below 0, and its sign in each channel.
@@ -87,7 +88,9 @@ def propose_bumps(
 
     Source: Andriushchenko, Croce, Flammarion, Hein 2020, "Square attack", algorithm 3.
     """
-    _check_images("propose_bumps", tried, best=best, clean=clean)
+    _check_images("propose_bumps", tried)
+    for name, images in (("best", best), ("clean", clean)):
+        _check_like("propose_bumps", name, images, tried.shape, tried.dtype, tried.device)
     side = bumps.shape[-1] if bumps.ndim else 0
     _check_drawn("propose_bumps", tried, drawn, 5 + tried.shape[1], side)
     _check_like("propose_bumps", "spent", spent, (len(tried),), torch.float64, tried.device)
@@ -124,25 +127,29 @@ def keep_better(
 
     Args:
         best, tried: [P, C, H, W], contiguous, float32 or float64, alike but in the squares; one of them changed.
-        values: [P] of their dtype, the margins at the best images; changed where the proposal is better.
+        values: [P] of their dtype, contiguous, the margins at the best images; changed where the proposal is better.
         logits: [P, Y] of their dtype, at the proposals.
         labels: int64 [P].
         drawn: of the proposal, [P, 2 or more], or with `spent`, when there are two squares, [P, 4 or more].
         side: of the squares.
-        spent: after `propose_bumps`, float64 [P] each: the squared norms that it was given, which become the kept
-            images', and those that it returned.
+        spent: after `propose_bumps`, float64 [P] each: the squared norms that it was given, contiguous, which become
+            the kept images', and those that it returned.
 
     Raises:
         ValueError: if a shape, dtype, device or number is out of range.
     """
-    _check_images("keep_better", best, tried=tried)
+    _check_images("keep_better", best, tried)
     _check_drawn("keep_better", best, drawn, None, side)
+    if drawn.shape[1] < (2 if spent is None else 4):
+        raise ValueError(f"keep_better: expected drawn [P, 2 or more], 4 or more with spent, got {_shown(drawn)}")
     pairs, device = len(best), best.device
     _check_like("keep_better", "values", values, (pairs,), best.dtype, device)
     _check_like("keep_better", "logits", logits, (pairs, *logits.shape[1:2]), best.dtype, device)
     _check_like("keep_better", "labels", labels, (pairs,), torch.int64, device)
     for each in spent or ():
         _check_like("keep_better", "spent", each, (pairs,), torch.float64, device)
+    if not (values.is_contiguous() and (spent is None or spent[0].is_contiguous())):
+        raise ValueError("keep_better: expected contiguous values and squared norms, got strided ones; copy them")
     given = (best, tried, values, logits, labels, drawn, side, spent)
     with torch.no_grad():
         backend = backends.choose("square", BACKENDS, device, best.dtype)
@@ -156,13 +163,14 @@ def keep_better(
             reference.keep_better(*given)
 
 
-def _check_images(op: str, first: Tensor, **others: Tensor) -> None:
-    if first.ndim != 4 or first.dtype not in DTYPES:
-        raise ValueError(f"{op}: expected images [P, C, H, W] of float32 or float64, got {_shown(first)}; convert them")
-    if not first.is_contiguous():
-        raise ValueError(f"{op}: expected contiguous images, got strides {first.stride()}; make them contiguous")
-    for name, other in others.items():
-        _check_like(op, name, other, first.shape, first.dtype, first.device)
+def _check_images(op: str, *changed: Tensor) -> None:
+    for images in changed:
+        if images.ndim != 4 or images.dtype not in DTYPES:
+            expected = "[P, C, H, W] of float32 or float64"
+            raise ValueError(f"{op}: expected images {expected}, got {_shown(images)}; convert them")
+        if not images.is_contiguous():
+            raise ValueError(f"{op}: expected contiguous images, got strides {images.stride()}; make them contiguous")
+    _check_like(op, "tried", changed[-1], changed[0].shape, changed[0].dtype, changed[0].device)
 
 
 def _check_drawn(op: str, images: Tensor, drawn: Tensor, numbers: int | None, side: int) -> None:
@@ -176,11 +184,11 @@ def _check_drawn(op: str, images: Tensor, drawn: Tensor, numbers: int | None, si
 def _check_like(
     op: str, name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> None:
-    if value.shape != shape or value.dtype != dtype or value.device != device or not value.is_contiguous():
+    if value.shape != shape or value.dtype != dtype or value.device != device:
         kind = str(dtype).removeprefix("torch.")
         raise ValueError(
-            f"{op}: expected {name} as contiguous {kind} {tuple(shape)} on {device}, got {_shown(value)} on "
-            f"{value.device}; convert it before the call"
+            f"{op}: expected {name} as {kind} {tuple(shape)} on {device}, got {_shown(value)} on {value.device}; "
+            "convert it before the call"
         )
 
 
@@ -192,5 +200,4 @@ def _check_numbers(op: str, epsilon: float, bounds: tuple[float, float]) -> None
 
 
 def _shown(value: Tensor) -> str:
-    strided = "" if value.is_contiguous() else "strided "
-    return f"{strided}{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"

@@ -16,6 +16,7 @@ def propose_corners(
     tried: Tensor, clean: Tensor, drawn: Tensor, side: int, epsilon: float, low: float, high: float
 ) -> None:
     """See `dispatch.propose_corners`."""
+    clean, drawn = clean.contiguous(), drawn.contiguous()
     if len(tried):
         with torch.cuda.device_of(tried):
             numbers = (side, epsilon, low, high, _block(side))
@@ -34,6 +35,7 @@ def propose_bumps(
     high: float,
 ) -> Tensor:
     """See `dispatch.propose_bumps`."""
+    best, clean, spent, drawn, bumps = (each.contiguous() for each in (best, clean, spent, drawn, bumps))
     after = torch.empty_like(spent)
     if len(tried):
         with torch.cuda.device_of(tried):
@@ -54,9 +56,10 @@ def keep_better(
     spent: tuple[Tensor, Tensor] | None,
 ) -> None:
     """See `dispatch.keep_better`."""
+    logits, labels, drawn = logits.contiguous(), labels.contiguous(), drawn.contiguous()
+    norms = (values, values) if spent is None else (spent[0], spent[1].contiguous())
     if len(best):
         with torch.cuda.device_of(best):
-            norms = (values, values) if spent is None else spent
             tensors = (best, tried, values, logits, labels, drawn, *norms)
             numbers = (logits.shape[1], drawn.shape[1], side)
             blocks = (triton.next_power_of_2(max(logits.shape[1], 1)), _block(side))

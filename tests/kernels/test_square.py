@@ -214,6 +214,24 @@ def test_nan_stays_with_its_pair(backend, norm):
     assert not tried[[0, 1, 3]].isnan().any()
 
 
+def test_strides_of_what_is_read_do_not_matter(backend):
+    made = make_square_inputs(5, (2, 6, 7), device=backend.device)
+    bumps, spent = two_bumps(3, device=backend.device), norms(made.best - made.clean)
+
+    def call(of):
+        tried, best, values, known = (each.clone() for each in (made.best, made.best, made.values, spent))
+        propose_corners(tried, of(made.clean), of(made.drawn[:, :4]), side=3, epsilon=EPSILON)
+        keep_better(best, tried, values, of(made.logits), of(made.labels), of(made.drawn[:, :4]), side=3)
+        after = propose_bumps(tried, of(best), of(made.clean), of(known), of(made.drawn), of(bumps), epsilon=EPSILON)
+        rest = (of(made.logits), of(made.labels), of(made.drawn))
+        keep_better(best, tried, values, *rest, side=3, spent=(known, of(after)))
+        return best, tried, values, known, after
+
+    strided = call(lambda each: torch.stack([each, each], -1)[..., 0])
+    for one, other in zip(strided, call(lambda each: each.contiguous()), strict=True):
+        assert_close(one, other)
+
+
 @extension
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_threads_do_not_change_a_bit(monkeypatch, norm):
@@ -247,8 +265,8 @@ def bumps(spent=NONE, made=None):
     )
 
 
-def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, **named):
-    keep_better(MADE.best, MADE.best.clone(), values, logits, labels, MADE.drawn, **({"side": 2} | named))
+def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, drawn=MADE.drawn, **named):
+    keep_better(MADE.best, MADE.best.clone(), values, logits, labels, drawn, **({"side": 2} | named))
 
 
 @once
@@ -260,22 +278,30 @@ def keep(values=MADE.values, logits=MADE.logits, labels=MADE.labels, **named):
         (lambda: corners(MADE.best.mT), "expected contiguous images, got strides (16, 16, 1, 4)"),
         (
             lambda: corners(clean=MADE.clean[:1]),
-            "expected clean as contiguous float32 (2, 1, 4, 4) on cpu, got float32 (1",
+            "expected clean as float32 (2, 1, 4, 4) on cpu, got float32 (1",
         ),
-        (lambda: corners(drawn=MADE.drawn), "expected drawn as contiguous float32 (2, 3) on cpu, got float32 (2, 6)"),
+        (lambda: corners(drawn=MADE.drawn), "expected drawn as float32 (2, 3) on cpu, got float32 (2, 6)"),
         (lambda: corners(side=5), "side (=5): expected a whole number from 1 to 4"),
         (lambda: corners(side=0), "side (=0): expected a whole number from 1 to 4"),
         (lambda: corners(epsilon=-1), "epsilon (=-1): expected a finite number of at least 0"),
         (lambda: corners(bounds=(1, 0)), "bounds (=(1, 0)): expected two numbers, the lower one first"),
         (
             lambda: bumps(made=torch.ones(3, 3)),
-            "expected bumps as contiguous float32 (2, 3, 3) on cpu, got float32 (3, 3)",
+            "expected bumps as float32 (2, 3, 3) on cpu, got float32 (3, 3)",
         ),
-        (lambda: bumps(NONE.float()), "expected spent as contiguous float64 (2,) on cpu, got float32 (2,)"),
-        (lambda: keep(values=MADE.values.double()), "expected values as contiguous float32 (2,) on cpu, got float64"),
-        (lambda: keep(logits=MADE.logits[0]), "expected logits as contiguous float32 (2,) on cpu, got float32 (10,)"),
-        (lambda: keep(labels=MADE.labels.int()), "expected labels as contiguous int64 (2,) on cpu, got int32 (2,)"),
-        (lambda: keep(spent=(NONE, NONE[:1])), "expected spent as contiguous float64 (2,) on cpu, got float64 (1,)"),
+        (lambda: bumps(NONE.float()), "expected spent as float64 (2,) on cpu, got float32 (2,)"),
+        (lambda: keep(values=MADE.values.double()), "expected values as float32 (2,) on cpu, got float64"),
+        (lambda: keep(logits=MADE.logits[0]), "expected logits as float32 (2,) on cpu, got float32 (10,)"),
+        (lambda: keep(labels=MADE.labels.int()), "expected labels as int64 (2,) on cpu, got int32 (2,)"),
+        (
+            lambda: keep(values=MADE.clean[0, 0, :2, 0]),
+            "expected contiguous values and squared norms, got strided ones",
+        ),
+        (
+            lambda: keep(drawn=MADE.drawn[:, :3], spent=(NONE, NONE)),
+            "expected drawn [P, 2 or more], 4 or more with spent, got float32 (2, 3)",
+        ),
+        (lambda: keep(spent=(NONE, NONE[:1])), "expected spent as float64 (2,) on cpu, got float64 (1,)"),
     ],
 )
 def test_bad_input_is_named_in_one_line(call, text):
