@@ -63,12 +63,18 @@ class Search:
         value, query = self.value(best), 0
         while value <= 0 and query < self.attack.queries - 1:
             drawn = draw(1 + query // DRAWN, (DRAWN, self.make.numbers))[image, query % DRAWN]
-            side = self.make.side(self.attack.share(query))
+            side = self.side(self.attack.share(query))
             tried = self.corner(best, drawn, side) if self.attack.norm == "linf" else self.bump(best, drawn, side)
             if self.value(tried) > value:
                 best, value = tried, self.value(tried)
             query += 1
         return best, query + 1
+
+    def side(self, share: float) -> int:
+        wanted = round((share * SHAPE[1] * SHAPE[2]) ** 0.5)
+        if self.attack.norm == "linf":
+            return max(wanted, 1)
+        return max(wanted + 1 - wanted % 2, 3)  # odd, so that a bump has a middle
 
     def square(self, drawn: Tensor, side: int) -> tuple[slice, slice]:
         row, column = (
