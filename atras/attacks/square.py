@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +74,7 @@ class Square(PairAttack):
     def share(self, query: int) -> float:
         """Share of the pixels that a square covers, after so many before it."""
         at = query * SCHEDULE // self.queries if self.rescale else query
-        return self.p / 2 ** sum(at > each for each in HALVINGS)
+        return self.p / 2 ** bisect_left(HALVINGS, at)
 
     def run(
         self,
