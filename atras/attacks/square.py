@@ -94,13 +94,13 @@ class Square(PairAttack):
             if query % LOOK == 0 and (left := state.left(seldom=query % DROP == 0)) is not None:
                 state.put(found)
                 pairs, state = pairs.only(left), state.only(left)
-                numbers = None if numbers is None else numbers[:, left]
             if not len(pairs):
                 break
             if numbers is None or query % DRAWN == 0:
-                drawn = pairs.drawn(1 + query // DRAWN, (DRAWN, make.numbers))
-                numbers = drawn.transpose(0, 1).contiguous()  # a query's own lie together
-            state.ask(pairs, make, numbers[query % DRAWN], make.side(self.share(query)))
+                numbers = pairs.draw(1 + query // DRAWN, (DRAWN, make.numbers))
+                numbers = numbers.movedim(-2, 0).contiguous()  # a query's own lie together
+            drawn = pairs.of_drawn(numbers[query % DRAWN], axes=1)
+            state.ask(pairs, make, drawn, make.side(self.share(query)))
             progress.step(partial(kept_of, found, state, query + 1))
         state.put(found)
         return found
