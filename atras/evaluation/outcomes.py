@@ -123,9 +123,3 @@ def outcomes_line(protocol: Protocol, classes: int, test_size: int) -> str:
     if protocol.outcomes == "none":
         return "outcomes image by image are left out, as was asked for"
     return f"outcomes image by image are left out: {rows:,} rows; --outcomes all keeps them"
-
-
-def outcomes_left_out(protocol: Protocol, classes: int, test_size: int) -> list[str]:
-    """A line that says so where a run leaves them out by itself."""
-    alone = protocol.outcomes == "auto" and not keeps_outcomes(protocol, test_size)
-    return [outcomes_line(protocol, classes, test_size)] if alone else []
