@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atras.attacks import Attack, Spent
+from atras.attacks import Attack, Attacked, Spent, norm_of
 from atras.experiment import Protocol
 
 MOST_ROWS = 2_000_000
@@ -58,6 +58,20 @@ class Outcomes:
         own = (correct, logits.argmax(-1), change, queries, gradients, made_at, counts)
         for (name, (dtype, _)), values in zip(_KINDS.items(), own, strict=True):
             self.chunks[name].append(torch.as_tensor(values, dtype=dtype, device=correct.device).expand(correct.shape))
+
+    def add_attacked(
+        self,
+        attack: Attack,
+        attacked: Attacked,
+        correct: Tensor,
+        logits: Tensor,
+        spent: Spent | None,
+        made_at: Tensor | float,
+        counts: Tensor | bool = False,
+    ) -> None:
+        """Keep one chunk of adversarial images, whose change is measured in the attack's norm; the rest as in `add`."""
+        change = norm_of((attacked.clipped - attacked.images).flatten(0, 1), attack.norm).view(correct.shape)
+        self.add(correct, logits, change, spent, made_at, counts)
 
     def columns(self) -> list[dict[str, bytes]]:
         """Of each member, what the frame's columns hold of all images, and their numbers."""
