@@ -30,8 +30,8 @@ DRAWN = 256
 """Queries whose random numbers are drawn at once."""
 
 LOOK, DROP = 4, 32
-"""Queries from one look at what fools to the next (on a GPU it must be waited for), and to one that drops it however
-little it is. Until then a pair that fools is asked about with the others."""
+"""Queries from one look at what fools to the next on a GPU, which has to be waited for then, and on all devices to one
+that drops it however little it is. Until then a pair that fools is in the list, and nothing comes of it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +91,8 @@ class Square(PairAttack):
         found, state, done, numbers = *self._begun(pairs, clean, make, progress.state), None
         pairs = pairs.only(state.place)
         for query in range(done, self.queries - 1):
-            if query % LOOK == 0 and (left := state.left(seldom=query % DROP == 0)) is not None:
+            looks = query % LOOK == 0 or not clean.is_cuda
+            if looks and (left := state.left(seldom=query % DROP == 0)) is not None:
                 state.put(found)
                 pairs, state = pairs.only(left), state.only(left)
             if not len(pairs):
@@ -147,7 +148,7 @@ class _State(PerPair):
         from .square_proposals import Images
 
         after = make.propose(Images(self.tried, self.best, self.clean, self.spent), drawn, side)
-        logits = pairs.logits(self.tried).to(self.value)
+        logits = pairs.logits(self.tried, self.value > 0).to(self.value)
         spent = None if after is None else (self.spent, after)
         keep_better(self.best, self.tried, self.value, logits, pairs.labels, drawn, side=side, spent=spent)
 
