@@ -106,7 +106,7 @@ class Square(PairAttack):
         """What is found, the state and the number of queries that are done, where a run begins or goes on."""
         import torch
 
-        from .objectives import margin
+        from atras.kernels import margin
 
         if kept:
             return Found.loaded(kept), _State.loaded(kept, clean=clean[kept["place"]]), int(kept["done"])
@@ -132,7 +132,7 @@ class _State(PerPair):
         """Keep of each pair the better one of its best image and another."""
         import torch
 
-        from .objectives import margin
+        from atras.kernels import margin
 
         value = margin(pairs.logits(tried), pairs.labels)
         better = value > self.value

@@ -371,7 +371,10 @@ void Step::attack(const AttackCall& call) {
     const std::size_t at = chunk.row * image, at_logits = std::size_t(chunk.row) * spec_.classes;
     copy_logits(run, call.logits + at_logits);
     run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;
-    run.attack_labels = call.labels ? call.labels + (call.own_labels ? chunk.row : chunk.own) : nullptr;
+    const std::int64_t at_label = call.own_labels ? chunk.row : chunk.own;
+    run.attack_labels = call.labels ? call.labels + at_label : nullptr;
+    run.attack_targets = call.targets ? call.targets + at_label : nullptr;
+    run.objective = call.objective;
     run.image_gradient = call.gradients ? call.gradients + at : nullptr;
     run.image_signs = call.signs ? call.signs + at : nullptr;
     run.direction = call.direction;

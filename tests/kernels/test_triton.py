@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def test_interpreted_kernels_agree_with_the_definitions():
     """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ambient_state")]
+    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ascent", "ambient_state")]
     run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 120, run.stdout
@@ -47,15 +47,25 @@ FGSM = {
 OWN = {"p_images": "*fp64", "p_gradients": "*fp64", "p_values": "*fp64"}
 DROPOUT = {"p_x": "*fp32", "p_y": "*fp32", "p_keys": "*i64", "p_steps": "*i64", "p_widths": "*i64"}
 DROPOUT |= {"rows": "i32", "spots": "i32", "channels": "i32", "scale": "fp64", "layer": "i32", "rate256": "i32"}
+ASCENT = dict.fromkeys(("p_points", "p_before", "p_gradients", "p_clean", "p_sizes", "p_reached"), "*fp32")
+ASCENT |= {"p_kept": "*fp32", "p_values": "*fp32", "p_chosen": "*u8", "pixels": "i32"}
+ASCENT |= dict.fromkeys(("epsilon", "weight", "rest", "low", "high"), "fp64")
+WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
 SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
     "fgsm-own": ("fgsm", "fgsm_kernel", FGSM | OWN, {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 1024}),
     "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
+    "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
+    "ascent-double": ("ascent", "ascent_kernel", ASCENT | WIDE, {"MOMENTUM": True, "BLOCK": 1024}),
+    "keep": ("ascent", "keep_kernel", ASCENT, {"BLOCK": 1024}),
     "dropout": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": True, "PLANAR": False, "BLOCKS": 64}),
     "dropout-planar": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": False, "PLANAR": True, "BLOCKS": 64}),
 }
+
+
+NUMBERS = {"epsilon", "weight", "rest", "low", "high", "scale"}
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -63,7 +73,7 @@ def test_numbers_reach_the_kernel_as_doubles(name):
     """Triton passes a Python float as float32 unless its annotation says otherwise; float64 images would suffer."""
     op, kernel, *_ = KERNELS[name]
     doubles = {p.name for p in kernel_of(op, kernel).params if p.annotation_type == "fp64"}
-    assert doubles == set(kernel_of(op, kernel).arg_names) & {"epsilon", "low", "high", "scale"}
+    assert doubles == set(kernel_of(op, kernel).arg_names) & NUMBERS
 
 
 def kernel_of(op, kernel):
