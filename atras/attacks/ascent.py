@@ -213,8 +213,7 @@ class Ascent:
         s.ascents = s.ascents + (value > s.value)
         s.value = value
         better = value > s.best_value
-        keep_rows(s.best, s.x, better)
-        keep_rows(s.best_gradient, s.gradient, better)
+        keep_rows((s.best, s.best_gradient), (s.x, s.gradient), better)
         s.best_value = torch.where(better, value, s.best_value)
         self._note_fooled(logits)
 
@@ -260,5 +259,4 @@ class Ascent:
 
         s = self.state
         # In place: what this step has made is nobody else's.
-        keep_rows(s.x, s.best, chosen)
-        keep_rows(s.gradient, s.best_gradient, chosen)
+        keep_rows((s.x, s.gradient), (s.best, s.best_gradient), chosen)

@@ -39,7 +39,7 @@ class Ascent:
 
     def track_rows_times_faster_than_torch(self, device: str) -> float:
         works = (
-            lambda: keep_rows(self.kept, self.values, self.chosen),
+            lambda: keep_rows((self.kept,), (self.values,), self.chosen),
             lambda: reference.keep_rows(self.kept, self.values, self.chosen),
         )
         op, torchs = fastest(*works, device=device)

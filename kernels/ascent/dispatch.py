@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -59,42 +60,46 @@ def ascent_step(
     low, high = bounds
     numbers = (float(epsilon), float(weight), float(low), float(high))
     backend = backends.choose("ascent_step", BACKENDS, points.device, points.dtype)
-    with torch.no_grad():
-        if backend == "cpu":
-            return cpu.ascent_step(points, before, gradients, clean, sizes, *numbers)
-        if backend == "triton":
-            from . import gpu_triton
+    if backend == "cpu":
+        return cpu.ascent_step(points, before, gradients, clean, sizes, *numbers)
+    if backend == "triton":
+        from . import gpu_triton
 
-            return gpu_triton.ascent_step(points, before, gradients, clean, sizes, *numbers)
+        return gpu_triton.ascent_step(points, before, gradients, clean, sizes, *numbers)
+    with torch.no_grad():
         return reference.ascent_step(points, before, gradients, clean, sizes, *numbers)
 
 
-def keep_rows(kept: Tensor, values: Tensor, chosen: Tensor) -> None:
-    """Copy the chosen rows into what is kept, in place; the others are neither read nor written.
+def keep_rows(kept: Sequence[Tensor], values: Sequence[Tensor], chosen: Tensor) -> None:
+    """Copy the chosen rows of some tensors into what is kept, in place; the others are neither read nor written.
 
     Args:
-        kept: [P, C, H, W], contiguous, float32 or float64.
-        values: of the same shape.
+        kept: of [P, C, H, W], contiguous, float32 or float64.
+        values: as many, of the same shapes.
         chosen: bool [P].
 
     Raises:
         ValueError: if a shape, dtype, device or layout does not fit.
     """
-    _check_tensors("keep_rows", kept, {"values": values})
-    if not kept.is_contiguous():
-        raise ValueError("keep_rows: expected what is kept contiguous; call .contiguous() first")
-    if chosen.dtype != torch.bool or chosen.shape != kept.shape[:1] or chosen.device != kept.device:
-        raise ValueError(f"keep_rows: expected chosen bool [{len(kept)}], got {chosen.dtype} {tuple(chosen.shape)}")
-    backend = backends.choose("keep_rows", BACKENDS, kept.device, kept.dtype)
-    with torch.no_grad():
-        if backend == "cpu":
-            cpu.keep_rows(kept, values, chosen)
-        elif backend == "triton":
-            from . import gpu_triton
+    if len(kept) != len(values):
+        raise ValueError(f"keep_rows: expected as many values as are kept, got {len(values)} and {len(kept)}")
+    for own, other in zip(kept, values, strict=True):
+        _check_tensors("keep_rows", own, {"values": other})
+        if not own.is_contiguous():
+            raise ValueError("keep_rows: expected what is kept contiguous; call .contiguous() first")
+        if chosen.dtype != torch.bool or chosen.shape != own.shape[:1] or chosen.device != own.device:
+            raise ValueError(f"keep_rows: expected chosen bool [{len(own)}], got {chosen.dtype} {tuple(chosen.shape)}")
+    backend = backends.choose("keep_rows", BACKENDS, chosen.device, kept[0].dtype if kept else torch.float32)
+    if backend == "cpu":
+        copy = cpu.keep_rows
+    elif backend == "triton":
+        from . import gpu_triton
 
-            gpu_triton.keep_rows(kept, values, chosen)
-        else:
-            reference.keep_rows(kept, values, chosen)
+        copy = gpu_triton.keep_rows
+    else:
+        copy = reference.keep_rows
+    for own, other in zip(kept, values, strict=True):
+        copy(own, other, chosen)
 
 
 def _check_tensors(op: str, first: Tensor, others: dict[str, Tensor]) -> None:

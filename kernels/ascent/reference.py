@@ -27,6 +27,7 @@ def ascent_step(
     return torch.clamp(moved, least, most).clamp(low, high)
 
 
+@torch.no_grad()
 def keep_rows(kept: Tensor, values: Tensor, chosen: Tensor) -> None:
     """See `dispatch.keep_rows`."""
     kept.copy_(torch.where(chosen.view(-1, *[1] * (kept.ndim - 1)), values, kept))

@@ -54,10 +54,12 @@ def boundary_step(
     _check_tensors(points, clean, normals, values)
     _check_numbers(norm, alpha, eta, bounds)
     backend = backends.choose("boundary_step", BACKENDS, points.device, points.dtype)
-    compute = cpu.boundary_step if backend == "cpu" else reference.boundary_step
     low, high = bounds
+    numbers = (float(alpha), float(eta), float(low), float(high))
+    if backend == "cpu":
+        return cpu.boundary_step(points, clean, normals, values, norm, *numbers)
     with torch.no_grad():
-        return compute(points, clean, normals, values, norm, float(alpha), float(eta), float(low), float(high))
+        return reference.boundary_step(points, clean, normals, values, norm, *numbers)
 
 
 def _check_tensors(points: Tensor, clean: Tensor, normals: Tensor, values: Tensor) -> None:

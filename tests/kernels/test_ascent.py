@@ -68,8 +68,7 @@ def test_chosen_rows_are_kept_and_no_others(backend, pairs, shape, dtype):
     expected = torch.where(chosen[:, None, None, None], values, kept)
     strided = values.movedim(1, -1).contiguous().movedim(-1, 1)
     again = kept.clone()
-    keep_rows(kept, values, chosen)
-    keep_rows(again, strided, chosen)
+    keep_rows((kept, again), (values, strided), chosen)
     assert_close(kept, expected)
     assert_close(again, expected)
 
@@ -91,11 +90,13 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match=f"^ascent_step: .*{message}"):
             ascent_step(**{**good, **numbers, **change})
     chosen = torch.ones(3, dtype=torch.bool)
-    for arguments, message in (
+    for (kept, values, rows), message in (
         ((points, before, chosen[:2]), r"expected chosen bool \[3\], got torch.bool \(2,\)"),
         ((points, before, chosen.int()), "expected chosen bool"),
         ((points, before[:2], chosen), "expected values"),
         ((points.expand(3, 1, 2, 2).mT, before, chosen), "expected what is kept contiguous"),
     ):
         with pytest.raises(ValueError, match=f"^keep_rows: {message}"):
-            keep_rows(*arguments)
+            keep_rows((kept,), (values,), rows)
+    with pytest.raises(ValueError, match="keep_rows: expected as many values as are kept, got 1 and 2"):
+        keep_rows((points, before), (points,), chosen)
