@@ -249,6 +249,16 @@ def test_steps_in_cpp_find_what_steps_in_plain_torch_find(
     assert not torch.equal(found, x.expand_as(found))
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("name", ["apgd", "apgd-t", "fab-t"])
+def test_an_attack_ends_where_its_last_pair_is_fooled(name: str, norm: str) -> None:
+    for _ in range(5):
+        networks, x, labels = problem(3, images=1)
+        distance = float(networks.distances(x, labels, norm).max())
+        attacked = made(name, norm, 1.5 * distance)(networks, x, labels)
+        assert attacked.success(networks, labels).any()
+
+
 def test_an_objective_costs_no_pass_of_its_own() -> None:
     for loss in ("ce", "dlr", "margin"):
         assert ATTACKS.parse(f"apgd(steps=10, loss={loss})").cost(10) == (1, 11)
