@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import backends
 from . import cpu, reference
 
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "triton")
 NORMS = ("linf", "l2", "l1")
 DTYPES = (torch.float32, torch.float64)
 
@@ -58,6 +58,10 @@ def boundary_step(
     numbers = (float(alpha), float(eta), float(low), float(high))
     if backend == "cpu":
         return cpu.boundary_step(points, clean, normals, values, norm, *numbers)
+    if backend == "triton":
+        from . import gpu_triton
+
+        return gpu_triton.boundary_step(points, clean, normals, values, norm, *numbers)
     with torch.no_grad():
         return reference.boundary_step(points, clean, normals, values, norm, *numbers)
 

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def test_interpreted_kernels_agree_with_the_definitions():
     """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ascent", "ambient_state")]
+    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ascent", "projection", "ambient_state")]
     run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 120, run.stdout
@@ -51,6 +51,8 @@ ASCENT = dict.fromkeys(("p_points", "p_before", "p_gradients", "p_clean", "p_siz
 ASCENT |= {"p_kept": "*fp32", "p_values": "*fp32", "p_chosen": "*u8", "pixels": "i32"}
 ASCENT |= dict.fromkeys(("epsilon", "weight", "rest", "low", "high"), "fp64")
 WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
+BOUNDARY = dict.fromkeys(("p_points", "p_clean", "p_normals", "p_values", "p_reached"), "*fp32") | {"pixels": "i32"}
+BOUNDARY |= dict.fromkeys(("alpha", "eta", "low", "high"), "fp64")
 SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
@@ -60,12 +62,15 @@ KERNELS = {
     "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
     "ascent-double": ("ascent", "ascent_kernel", ASCENT | WIDE, {"MOMENTUM": True, "BLOCK": 1024}),
     "keep": ("ascent", "keep_kernel", ASCENT, {"BLOCK": 1024}),
+    "boundary-linf": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "linf", "BLOCK": 1024}),
+    "boundary-l2": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "l2", "BLOCK": 1024}),
+    "boundary-l1": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "l1", "BLOCK": 1024}),
     "dropout": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": True, "PLANAR": False, "BLOCKS": 64}),
     "dropout-planar": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": False, "PLANAR": True, "BLOCKS": 64}),
 }
 
 
-NUMBERS = {"epsilon", "weight", "rest", "low", "high", "scale"}
+NUMBERS = {"epsilon", "weight", "rest", "alpha", "eta", "low", "high", "scale"}
 
 
 @pytest.mark.parametrize("name", KERNELS)
