@@ -108,7 +108,7 @@ class Ascent:
         import torch
 
         x = x.contiguous()
-        gradient, logits = self._evaluate(x)
+        gradient, logits = self._evaluate(x, lost=None)
         value = self.objective.values(logits)
         changed = (x != self.clean).flatten(1).sum(1)
         false = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -158,13 +158,13 @@ class Ascent:
             step += wait
         return checks
 
-    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, x: Tensor, lost: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gradient and logits at some points; of several passes their means."""
-        gradient, logits = self.pairs.gradient(x, self.objective)
+        gradient, logits = self.pairs.gradient(x, self.objective, lost)
         if self.attack.eot == 1:
             return gradient.contiguous(), logits
         for _ in range(1, self.attack.eot):
-            again, other = self.pairs.gradient(x, self.objective)
+            again, other = self.pairs.gradient(x, self.objective, lost)
             gradient, logits = gradient + again, logits + other
         return (gradient / self.attack.eot).contiguous(), logits / self.attack.eot
 
@@ -208,7 +208,7 @@ class Ascent:
         from atras.kernels import keep_rows
 
         s = self.state
-        s.gradient, logits = self._evaluate(s.x)
+        s.gradient, logits = self._evaluate(s.x, s.lost)
         value = self.objective.values(logits)
         s.ascents = s.ascents + (value > s.value)
         s.value = value
