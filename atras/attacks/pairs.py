@@ -53,9 +53,9 @@ class Pairs:
         """int64 [M] on the CPU, how many pairs each member has."""
         return torch.bincount(self.member, minlength=len(self.networks.members)).cpu()
 
-    def logits(self, images: Tensor) -> Tensor:
-        """[P, Y] of the pairs' images [P, C, H, W]."""
-        self.spent[0, self.member, self.image] += 1
+    def logits(self, images: Tensor, lost: Tensor | None = None) -> Tensor:
+        """[P, Y] of the pairs' images [P, C, H, W]; `lost` as of `gradient`."""
+        self._count(0, self._once if lost is None else (~lost).long())
         return self.networks.logits(images, self.counts)
 
     def gradient(self, images: Tensor, cotangent: Cotangent, lost: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -66,8 +66,21 @@ class Pairs:
             cotangent: of the objective.
             lost: bool [P], pairs that only wait to be dropped, and spend nothing; None for none.
         """
-        self.spent[1, self.member, self.image] += 1 if lost is None else (~lost).long()
+        self._count(1, self._once if lost is None else (~lost).long())
         return self.networks.gradient(images, cotangent, self.counts)
+
+    def _count(self, what: int, passes: Tensor) -> None:
+        """Add passes int64 [P] to what the pairs have spent; by places, which takes a third of the time of indices."""
+        self.spent[what].view(-1).index_add_(0, self._places, passes)
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """int64 [P], of the pairs among M x B."""
+        return self.member * self.spent.shape[-1] + self.image
+
+    @cached_property
+    def _once(self) -> Tensor:
+        return torch.ones_like(self.member)
 
     def only(self, kept: Tensor) -> Self:
         """Those that a mask bool [P] keeps, or that are at the places int64 [K], ascending."""

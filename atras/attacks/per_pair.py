@@ -63,7 +63,7 @@ class Found(PerPair):
         nobody = torch.full((len(clean),), -1, dtype=torch.int32, device=clean.device)
         return cls(clean.clone(), torch.zeros(len(clean), dtype=torch.bool, device=clean.device), values, nobody)
 
-    def put(self, places: Tensor, images: Tensor, values: Tensor, fooled: bool = True) -> None:
+    def put(self, places: Tensor, images: Tensor, values: Tensor, fooled: Tensor | bool = True) -> None:
         """Keep images of the pairs at these places."""
         self.images[places], self.values[places], self.fooled[places] = images, values, fooled
 

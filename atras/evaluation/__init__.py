@@ -6,7 +6,7 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_left_out, outcomes_line
+from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .transfer import PHASES, Part, Transfer
@@ -38,7 +38,6 @@ __all__ = [
     "outcome_bytes",
     "outcome_memory",
     "outcome_rows",
-    "outcomes_left_out",
     "outcomes_line",
     "shown_attacks",
 ]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atras.attacks import FGSM, PGD, Attack, Attacked, AttackSpec, Progress, Signed, Spent, Start, norm_of, starts
+from atras.attacks import FGSM, PGD, Attack, Attacked, AttackSpec, Progress, Signed, Start, starts
 from atras.data import Dataset, Split, pixels, stratified
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
@@ -187,10 +187,11 @@ class Evaluator:
                 attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
                 correct, change = counter.add_attacked(attacked, logits, labels)
                 within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
-                counts = self._within(attack, change) if attack in counted else torch.zeros_like(correct)
-                if attack in counted:
-                    alive.append(correct | ~counts)
-                self._keep(counter, attack, attacked, correct, logits, made_at, counts)
+                counts = self._within(attack, change) & (attack in counted)
+                alive.append(correct | ~counts)
+                if counter.outcomes is not None:
+                    spent = attack.passes_of(attacked, self.networks.classes)
+                    counter.outcomes.add_attacked(attack, attacked, correct, logits, spent, made_at, counts)
                 if attack == next(iter(counters)) and isinstance(attacked, Signed):
                     hits = clean.add(attacked.clean_logits, labels)
                     if clean.outcomes is not None:
@@ -220,24 +221,6 @@ class Evaluator:
         """bool [M, B]: which images an attack changed by at most the protocol's epsilon, largest changes [M, B]."""
         within = torch.ones_like(change, dtype=torch.bool)
         return within if self.protocol.wholly_within(attack) else change <= self.protocol.epsilon
-
-    def _keep(
-        self,
-        counter: Counter,
-        attack: Attack,
-        attacked: Attacked,
-        correct: Tensor,
-        logits: Tensor,
-        made_at: Tensor | float,
-        counts: Tensor | bool = False,
-        spent: Spent | None = None,
-    ) -> None:
-        """Keep what became of the images of one chunk, where the run does."""
-        if counter.outcomes is None:
-            return
-        change = norm_of((attacked.clipped - attacked.images).flatten(0, 1), attack.norm).view(correct.shape)
-        spent = attack.passes_of(attacked, self.networks.classes) if spent is None else spent
-        counter.outcomes.add(correct, logits, change, spent, made_at, counts, attacked.part)
 
     def chunks(
         self,
@@ -311,9 +294,8 @@ class Evaluator:
             moved = replace(attacked, clipped=adversarial, epsilon=epsilon)
             logits = self.networks.logits(adversarial) if epsilon else attacked.clean_logits
             correct, _ = counter.add_attacked(moved, logits, labels)
-            nothing = torch.zeros_like(correct, dtype=torch.int64)  # the gradient is that of the run's epsilon
-            fgsm = FGSM(epsilon, "true")
-            self._keep(counter, fgsm, moved, correct, logits, epsilon, spent=Spent(nothing, nothing))
+            if counter.outcomes is not None:  # its gradient is that of the run's epsilon
+                counter.outcomes.add_attacked(self.protocol.true_label_attack, moved, correct, logits, None, epsilon)
 
     def _targets(self, attack: Attack, split: str, chunk: slice) -> Tensor | None:
         if attack.target != "random":

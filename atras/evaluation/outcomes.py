@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atras.attacks import Attack, Spent
+from atras.attacks import Attack, Attacked, Spent, norm_of
 from atras.experiment import Protocol
 
 MOST_ROWS = 2_000_000
@@ -62,6 +62,20 @@ class Outcomes:
         own = (correct, logits.argmax(-1), change, queries, gradients, made_at, counts, -1 if part is None else part)
         for (name, (dtype, _)), values in zip(_KINDS.items(), own, strict=True):
             self.chunks[name].append(torch.as_tensor(values, dtype=dtype, device=correct.device).expand(correct.shape))
+
+    def add_attacked(
+        self,
+        attack: Attack,
+        attacked: Attacked,
+        correct: Tensor,
+        logits: Tensor,
+        spent: Spent | None,
+        made_at: Tensor | float,
+        counts: Tensor | bool = False,
+    ) -> None:
+        """Keep one chunk of adversarial images, whose change is measured in the attack's norm; the rest as in `add`."""
+        change = norm_of((attacked.clipped - attacked.images).flatten(0, 1), attack.norm).view(correct.shape)
+        self.add(correct, logits, change, spent, made_at, counts, attacked.part)
 
     def columns(self, parts: Sequence[str] = ()) -> list[dict[str, bytes | None]]:
         """Of each member, what the frame's columns hold of all images, and their numbers.
@@ -137,9 +151,3 @@ def outcomes_line(protocol: Protocol, classes: int, test_size: int) -> str:
     if protocol.outcomes == "none":
         return "outcomes image by image are left out, as was asked for"
     return f"outcomes image by image are left out: {rows:,} rows; --outcomes all keeps them"
-
-
-def outcomes_left_out(protocol: Protocol, classes: int, test_size: int) -> list[str]:
-    """A line that says so where a run leaves them out by itself."""
-    alone = protocol.outcomes == "auto" and not keeps_outcomes(protocol, test_size)
-    return [outcomes_line(protocol, classes, test_size)] if alone else []

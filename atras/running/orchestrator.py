@@ -9,11 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from atras.data import Dataset
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, outcomes_left_out
+from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows
 from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.planning import Group, halves
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -77,7 +76,7 @@ def run(
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": _told_first(protocol, data),
+        "warnings": cautions_before(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -166,7 +165,7 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
-            for line in _told_first(self.protocol, self.data):
+            for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()
@@ -290,11 +289,6 @@ class _Run:
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""
         return {"run_seconds": self.seconds_before + time.perf_counter() - self.start}
-
-
-def _told_first(protocol: Protocol, data: Dataset) -> list[str]:
-    """Cautions about a run that hold before it begins."""
-    return [*cautions_before(protocol, data), *outcomes_left_out(protocol, data.classes, len(data.test))]
 
 
 def _never() -> bool:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,6 +128,128 @@ def make_dropout_inputs(
     key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
     width = torch.tensor([(shape[1], shape[1] // 2, 0)[m % 3] for m in range(members)]) if padded else None
     return x.to(device), key.to(device), None if width is None else width.to(device)
+
+
+class SquareInputs(NamedTuple):
+    """What op square takes: images [P, C, H, W], drawn [P, 5 + C], values [P], logits [P, Y], labels [P]."""
+
+    clean: Tensor
+    best: Tensor
+    drawn: Tensor
+    values: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+def make_square_inputs(
+    pairs: int,
+    shape: tuple[int, int, int],
+    *,
+    epsilon: float = 0.3,
+    classes: int = 10,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> SquareInputs:
+    """Images, random numbers and logits for op square.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        epsilon: norm of the changes of the best images, in l2, before they are clipped.
+        classes: Y.
+        dtype: of all but the labels.
+        device: of all.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Clean images with many black and white pixels, and best ones near them; the values have a NaN, and are above 0
+        for some pairs, and among the logits are NaN and both infinities.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = 2 * torch.rand(pairs, 5 + shape[0], dtype=torch.float64, generator=generator) - 1
+    clean = (1.6 * torch.rand(pairs, *shape, dtype=torch.float64, generator=generator) - 0.3).clamp(0, 1)
+    change = torch.randn(pairs, *shape, dtype=torch.float64, generator=generator)
+    best = clean + epsilon * change / change.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    logits = torch.randn(pairs, classes, dtype=torch.float64, generator=generator)
+    values = torch.randn(pairs, dtype=torch.float64, generator=generator) - 1
+    for value, row in zip((torch.nan, torch.inf, -torch.inf), range(1, pairs, 3), strict=False):
+        if classes > 1:
+            logits[row, row % classes] = value
+    values[pairs // 2 : pairs // 2 + 1] = torch.nan
+    labels = torch.randint(0, classes, (pairs,), generator=generator)
+    tensors = (clean, best.clamp(0, 1), drawn.clamp(-1, 1 - 2**-24), values, logits)
+    clean, best, drawn, values, logits = (each.to(dtype).to(device) for each in tensors)
+    return SquareInputs(clean, best, drawn, values, logits, labels.to(device))
+
+
+def make_projection_inputs(
+    pairs: int, shape: tuple[int, int, int], *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points, clean images, normals and values for op projection.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        dtype: of all four.
+        device: of all four.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Points and clean images [P, C, H, W], a third of whose pixels lie on the bounds 0 and 1; normals likewise, with
+        zeros and equal numbers, every fifth pair's nothing but zeros; values [P], of which some are beyond what any
+        image reaches, and some 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*axes: int) -> Tensor:
+        return torch.randn(*axes, dtype=torch.float64, generator=generator)
+
+    points, clean = (0.75 * torch.erf(drawn(2, pairs, *shape)) + 0.5).clamp(0, 1)
+    normals = drawn(pairs, *shape)
+    normals = torch.where(drawn(pairs, *shape) > 0.8, normals.round(), normals)
+    normals[4::5] = 0.0
+    values = drawn(pairs) * 0.2 * normals[0].numel() ** 0.5 if pairs else drawn(0)
+    values[3::7] *= 100
+    values[5::7] = 0.0
+    a, b, c, d = (each.to(dtype).to(device).contiguous() for each in (points, clean, normals, values))
+    return a, b, c, d
+
+
+def make_ascent_inputs(
+    pairs: int,
+    shape: tuple[int, int, int],
+    epsilon: float,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Points, those before them, gradients, clean images and step sizes for op ascent.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        epsilon: radius of the balls that the points are in.
+        dtype: of all five.
+        device: of all five.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [P, C, H, W] in [0, 1], of which a third of the pixels lie on the bounds; gradients with NaN, zeros and
+        infinities; sizes [P], up to twice epsilon.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    clean = (1.5 * torch.rand(pairs, *shape, generator=generator) - 0.25).clamp(0, 1)
+    moved = epsilon * (2 * torch.rand(2, pairs, *shape, generator=generator) - 1)
+    points, before = (clean + moved).clamp(0, 1)
+    gradients = torch.randn(pairs, *shape, generator=generator)
+    odd = torch.tensor([torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 1e-45])
+    drawn = torch.randint(0, 8 * len(odd), gradients.shape, generator=generator)
+    gradients = torch.where(drawn < len(odd), odd[drawn % len(odd)], gradients)
+    sizes = 2 * epsilon * torch.rand(pairs, generator=generator)
+    a, b, c, d, e = (each.to(dtype).to(device).contiguous() for each in (points, before, gradients, clean, sizes))
+    return a, b, c, d, e
 
 
 def make_step_inputs(

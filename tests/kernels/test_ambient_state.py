@@ -7,12 +7,27 @@ import contextlib
 import pytest
 import torch
 
-from atras.kernels import Step, apply_signs, backends, dropout, fgsm
+from atras.kernels import (
+    Step,
+    apply_signs,
+    ascent_step,
+    backends,
+    boundary_step,
+    dropout,
+    fgsm,
+    keep_better,
+    keep_rows,
+    propose_bumps,
+    propose_corners,
+)
 from atras.kernels.step import reference
 from atras.testing import (
     assert_close,
+    make_ascent_inputs,
     make_dropout_inputs,
     make_fgsm_inputs,
+    make_projection_inputs,
+    make_square_inputs,
     make_step_inputs,
     make_step_parameters,
 )
@@ -77,6 +92,23 @@ def test_fgsm_is_the_same(backend, state, image_dtype):
 
 
 @pytest.mark.parametrize("state", STATES)
+def test_steps_of_attacks_are_the_same(backend, state):
+    ascent = make_ascent_inputs(3, (2, 3, 5), 0.1, device=backend.device)
+    onto = make_projection_inputs(7, (2, 3, 5), device=backend.device)
+
+    def call():
+        kept = ascent[0].clone()
+        keep_rows((kept,), (ascent[1],), ascent[4] > 0.1)
+        onto_boundary = [boundary_step(*onto, norm=norm, alpha=0.1, eta=1.05) for norm in ("linf", "l2", "l1")]
+        return [kept, ascent_step(*ascent, epsilon=0.1, weight=0.75), *onto_boundary]
+
+    expected = call()
+    with STATES[state]():
+        found = call()
+    assert_all_same(found, expected)
+
+
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize(("shape", "padded"), [((5, 7), True), ((2, 5, 3, 4), False)], ids=["padded", "planes"])
 def test_dropout_is_the_same(backend, state, shape, padded):
     x, key, width = make_dropout_inputs(3, shape, padded=padded, device=backend.device)
@@ -97,6 +129,28 @@ def test_dropout_is_the_same(backend, state, shape, padded):
     expected = call(differentiable)
     with STATES[state]():
         found = call(differentiable)
+    assert_all_same(found, expected)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_square_is_the_same(backend, state):
+    made = make_square_inputs(4, (3, 6, 7), device=backend.device)
+    bumps = torch.full((2, 3, 3), 1 / 3, device=backend.device)
+    none, drawn = torch.zeros(4, dtype=torch.float64, device=backend.device), made.drawn[:, :5].contiguous()
+
+    def call():
+        best, tried, values, spent = (each.clone() for each in (made.best, made.best, made.values, none))
+        propose_corners(tried, made.clean, drawn, side=3, epsilon=0.1)
+        corners = tried.clone()
+        keep_better(best, tried, values, made.logits, made.labels, drawn, side=3)
+        after = propose_bumps(tried, best, made.clean, spent, made.drawn, bumps, epsilon=0.1)
+        bumped = tried.clone()
+        keep_better(best, tried, values, made.logits, made.labels, made.drawn, side=3, spent=(spent, after))
+        return [corners, bumped, best, tried, values, spent, after]
+
+    expected = call()
+    with STATES[state]():
+        found = call()
     assert_all_same(found, expected)
 
 
