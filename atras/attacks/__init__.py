@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .apgd import APGD, APGDT
     from .autoattack import AutoAttack
     from .deepfool import DeepFool
+    from .ensemble import Ensemble
     from .fab import FABT
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
@@ -26,6 +27,7 @@ else:
         apgd="APGD APGDT",
         autoattack="AutoAttack",
         deepfool="DeepFool",
+        ensemble="Ensemble",
         fab="FABT",
         pair_attack="PairAttack",
         pgd="PGD RandomFGSM",
@@ -46,6 +48,7 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "Draw",
+    "Ensemble",
     "PairAttack",
     "Passes",
     "Progress",
