@@ -10,6 +10,7 @@ from atras.lazy import lazy_exports
 from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
+from .surrogate import Stand, Surrogate, parse_surrogate
 
 if TYPE_CHECKING:
     from .apgd import APGD, APGDT
@@ -55,7 +56,10 @@ __all__ = [
     "RandomFGSM",
     "Signed",
     "Square",
+    "Stand",
     "Start",
+    "Surrogate",
     "check_target",
+    "parse_surrogate",
     "starts",
 ]

@@ -13,11 +13,10 @@ from atras.errors import InputError
 from atras.networks import log_odds, log_odds_gradient
 from atras.torch_state import fixed_state
 
+from .surrogate import HOWS
+
 if TYPE_CHECKING:
     from atras.networks import Classifier, Cotangent, Member
-
-HOWS = ("logits", "probabilities", "losses")
-"""The means that an ensemble can be."""
 
 
 class _Share(NamedTuple):
@@ -61,8 +60,9 @@ class Ensemble:
     ) -> None:
         one_of("how", how, HOWS)
         self.how = how
-        self._parts: tuple[Classifier, ...] = tuple(networks) if isinstance(networks, Sequence) else (networks,)
-        everyone = [member for part in self._parts for member in part.members]
+        self.networks: tuple[Classifier, ...] = tuple(networks) if isinstance(networks, Sequence) else (networks,)
+        """The classifiers that compute."""
+        everyone = [member for part in self.networks for member in part.members]
         self._groups = [tuple(range(len(everyone)))] if groups is None else [tuple(group) for group in groups]
         self._check(len(everyone))
         self.members: Sequence[Member] = [everyone[group[0]] for group in self._groups]
@@ -74,7 +74,7 @@ class Ensemble:
         self._uses = uses
 
     def _check(self, count: int) -> None:
-        kinds = {(str(part.device), part.dtype, part.classes) for part in self._parts}
+        kinds = {(str(part.device), part.dtype, part.classes) for part in self.networks}
         if len(kinds) != 1:
             raise InputError(
                 f"ensemble: expected networks of one device, dtype and number of classes, got {len(kinds)} kinds; give "
@@ -89,17 +89,17 @@ class Ensemble:
     @property
     def device(self) -> torch.device:
         """Where images are expected."""
-        return self._parts[0].device
+        return self.networks[0].device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of images, gradients and logits."""
-        return self._parts[0].dtype
+        return self.networks[0].dtype
 
     @property
     def classes(self) -> int:
         """Number of logits Y."""
-        return self._parts[0].classes
+        return self.networks[0].classes
 
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
         """[M, B, Y], or of pairs [P, Y]; as `Classifier.logits`."""
@@ -114,22 +114,24 @@ class Ensemble:
         their mean cross-entropy, at a length that does not fade where all of them are sure.
         """
         with fixed_state(self.device):
-            pairs, own, batch = self._as_pairs(images, counts)
-            shares = self._shares(own)
+            pairs, numbers, batch = self._as_pairs(images, counts)
+            shares = self._shares(numbers)
             gradient = pairs.new_zeros((len(self._groups[0]), *pairs.shape))
-            if len(self._parts) == 1:  # it knows its logits as soon as it differentiates
+            if len(self.networks) == 1:  # it knows its logits as soon as it differentiates
                 (share,) = shares
                 logits = pairs.new_empty((len(gradient), len(pairs), self.classes))
 
-                def of_own(found: Tensor) -> Tensor:
-                    logits[share.slots, share.rows] = found
+                def of_own(own: Tensor) -> Tensor:
+                    logits[share.slots, share.rows] = own
                     return self._slopes(cotangent, logits, batch)[share.slots, share.rows]
 
-                gradient[share.slots, share.rows], _ = self._parts[0].gradient(pairs[share.rows], of_own, share.counts)
+                gradient[share.slots, share.rows], _ = self.networks[0].gradient(
+                    pairs[share.rows], of_own, share.counts
+                )
             else:
                 logits = self._logits(pairs, shares)
                 slopes = self._slopes(cotangent, logits, batch)
-                for part, share in zip(self._parts, shares, strict=True):
+                for part, share in zip(self.networks, shares, strict=True):
                     if len(share.rows):
                         slope = slopes[share.slots, share.rows]
                         found, _ = part.gradient(pairs[share.rows], slope, share.counts)
@@ -151,7 +153,7 @@ class Ensemble:
         own = counts.tolist()
         firsts = [sum(own[:ensemble]) for ensemble in range(len(own))]
         shares, place = [], 0
-        for part in self._parts:
+        for part in self.networks:
             uses = self._uses[place : place + len(part.members)]
             place += len(part.members)
             flat = [use for each in uses for use in each]
@@ -166,7 +168,7 @@ class Ensemble:
     def _logits(self, pairs: Tensor, shares: Sequence[_Share]) -> Tensor:
         """[K, P, Y], those of each member of a pair's ensemble."""
         logits = pairs.new_empty((len(self._groups[0]), len(pairs), self.classes))
-        for part, share in zip(self._parts, shares, strict=True):
+        for part, share in zip(self.networks, shares, strict=True):
             if len(share.rows):
                 logits[share.slots, share.rows] = part.logits(pairs[share.rows], share.counts)
         return logits

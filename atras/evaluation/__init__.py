@@ -8,7 +8,8 @@ from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
-from .transfer import PHASES, Part, Transfer
+from .transfer import OriginPart, Part, Transfer, whole_parts
+from .trials import PHASES, Origin, Trained, Trial, trials_of
 
 __all__ = [
     "BALANCED",
@@ -23,6 +24,8 @@ __all__ = [
     "Figures",
     "Measurement",
     "OnExamples",
+    "Origin",
+    "OriginPart",
     "Part",
     "Recorder",
     "Row",
@@ -30,7 +33,11 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Trained",
     "Transfer",
+    "Trial",
     "cautions",
     "examples_kept",
+    "trials_of",
+    "whole_parts",
 ]

@@ -30,6 +30,19 @@ def transfer_parts(groups: Sequence[Group], protocol: Protocol, spec: Spec, mach
     return tuple(parts)
 
 
+def part_of(
+    part: Group, members: Sequence[Member], protocol: Protocol, spec: Spec, machine: Machine, uses: int = 1
+) -> Group:
+    """Some members of a part, as they are attacked without the others.
+
+    Args:
+        part: of a transfer.
+        members: some of its own.
+        uses: how many batches each of them takes at once.
+    """
+    return _part(members, part, uses * part.evaluation_batch, protocol, spec, machine, 0)
+
+
 def transfer_bytes(parts: Sequence[Group], protocol: Protocol, spec: Spec, cap: int) -> int:
     """Most bytes that a transfer takes: of all parts at once with a batch's images, or as many as the cap allows."""
     images = max(batch_bytes(part, protocol, spec) for part in parts)

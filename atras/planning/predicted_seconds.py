@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atras.attacks import Passes
@@ -34,19 +35,26 @@ class Speed:
 
 def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
     """The group with its predicted seconds: training, evaluation, attacks, and its share of the transfer."""
-    rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
-    networks = [Network(spec, member.candidate) for member in group.members]
-    forward = sum(map(forward_flops, networks)) / (1 - group.padding_share)
+    one_by_one = ENGINES.get(group.engine).one_by_one
+    rounds = len(group.members) if one_by_one else 1
+    forward = [forward_flops(Network(spec, member.candidate)) for member in group.members]
 
-    def seconds(passes: Passes) -> float:
-        calls = rounds * (passes.forward + passes.gradient) / group.evaluation_batch
-        work = passes.forward / speed.forward_flops_per_second + 2 * passes.gradient / speed.gradient_flops_per_second
-        return calls * speed.step_seconds + forward * work
+    def seconds(passes: Sequence[Passes]) -> float:
+        """Of so many for each member."""
+        each = [one.forward + one.gradient for one in passes]
+        calls = (sum(each) if one_by_one else max(each)) / group.evaluation_batch
+        work = sum(
+            flops * (one.forward / speed.forward_flops_per_second + 2 * one.gradient / speed.gradient_flops_per_second)
+            for flops, one in zip(forward, passes, strict=True)
+        )
+        return calls * speed.step_seconds + work / (1 - group.padding_share)
 
     training = rounds * steps_of(protocol, train_size) * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    attacks = seconds(evaluation_passes(protocol, spec.classes, train_size, test_size))
-    transfer = seconds(transfer_passes(protocol, test_size))
+    own = evaluation_passes(protocol, spec.classes, train_size, test_size)
+    attacks = seconds([own] * len(group.members))
+    transferred = transfer_passes(protocol, spec.classes, test_size)
+    transfer = seconds([transferred.get(member, Passes()) for member in group.members])
     return dataclasses.replace(
         group,
         predicted_seconds=training + attacks + transfer,

@@ -182,8 +182,19 @@ def _check_sizes(protocol: Mapping[str, Any]) -> None:
     members = len(protocol["candidates"]) * len(protocol["seeds"])
     epochs = [protocol.get(name) or 0 for name in ("epochs", "adversarial_epochs")]
     check_rows(members * sum(epochs), "history")
-    if protocol.get("transfer"):
-        check_rows(2 * members * len(protocol["candidates"]), "transfer")
+    check_rows(_transfer_rows(protocol, members), "transfer")
+
+
+def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
+    """Most rows that the frame `transfer` can have."""
+    surrogates = sum("surrogate=" in attack for attack in protocol.get("attacks", ()))
+    if not protocol.get("transfer"):
+        return 2 * members * surrogates
+    sources = len(protocol.get("transfer_sources") or protocol["candidates"])
+    targets = len(protocol.get("transfer_targets") or protocol["candidates"])
+    seeds = len(protocol["seeds"])
+    pairs = seeds if protocol.get("transfer_seeds", "same") == "same" else seeds**2
+    return 2 * (members * surrogates + len(protocol.get("transfer_attacks", [""])) * sources * targets * pairs)
 
 
 def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:

@@ -151,7 +151,7 @@ class _Run:
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
-        networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
+        networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
         self.executor: Executor = EXECUTORS.get(execution.executor)()
 
@@ -169,7 +169,7 @@ class _Run:
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
-            if self.protocol.transfer:
+            if self.protocol.tries_other_networks:
                 self.transfer()
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):

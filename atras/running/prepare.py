@@ -75,7 +75,7 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
         InputError: as `run`.
     """
     lines = prepare(protocol, execution, config_plan).lines()
-    attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
+    attacks = [*protocol.stronger_attacks, *protocol.transferred_attacks, getattr(protocol.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
@@ -138,6 +138,7 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     Raises:
         InputError: as `run`.
     """
+    protocol.check_networks()
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
     data = (load or DataPlace.of(protocol, execution).load)(device)
@@ -211,7 +212,7 @@ def _plan(
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
     """Most memory at once in the transfer between the members of these groups; None without a transfer."""
-    if not protocol.transfer or not groups:
+    if not protocol.tries_other_networks or not groups:
         return None
     return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
 

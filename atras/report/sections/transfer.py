@@ -27,9 +27,10 @@ def transfer(results: Results) -> Section:
         The section.
     """
     title = "Transfer of attacks"
-    if results.transfer.is_empty():
+    pairs = results.transfer.filter(pl.col("surrogate").is_null())
+    if pairs.is_empty():
         return Section("transfer", title, ("No transfer matrix: run with --transfer to record one.",))
-    there = set(results.transfer["source_hidden_layers"]) | set(results.transfer["target_hidden_layers"])
+    there = set(pairs["source_hidden_layers"]) | set(pairs["target_hidden_layers"])
     names = [row.name for row in sorted(entries(results), key=lambda row: row.parameters) if row.name in there]
     text = [
         "Accuracy of a target on the adversarial test images of a source, averaged over seeds. Both are ordered by "
@@ -39,9 +40,19 @@ def transfer(results: Results) -> Section:
         text.append(f"Shown are {MOST_NAMES} of {len(names)} candidates, evenly chosen by size.")
         names = evenly_chosen(names, MOST_NAMES)
     maps: list[HeatMap] = []
-    for (attack,), frame in results.transfer.group_by("attack", maintain_order=True):
+    for (attack,), frame in _labelled(pairs).group_by("label", maintain_order=True):
         maps += _heat_maps(frame, str(attack), names)
     return Section("transfer", title, tuple(text), tuple(maps))
+
+
+def _labelled(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Pairs with all that tells one map from another in a column `label`."""
+    parts = [
+        pl.col("attack"),
+        pl.when(pl.col("target") != "none").then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
+        pl.when(pl.col("source_seed") != pl.col("seed")).then(pl.lit(", from other seeds")).otherwise(pl.lit("")),
+    ]
+    return pairs.with_columns(label=pl.concat_str(parts))
 
 
 def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatMap]:
