@@ -247,7 +247,7 @@ class Transfer:
                     for place, number in enumerate(trials):
                         if number is not None:
                             counts[number] = counts[number] + hits[place]
-            del networks  # it must be free to go while others take their turns
+                del networks  # it must be free to go while others take their turns
             targets.reverse()  # those that are there still come first
             self.under_way = _UnderWay(tuple(numbers), first + room.span, tuple(counts.values()))
             self.pause()
