@@ -2,7 +2,7 @@
 about figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of
 training."""
 
-from .cautions import cautions
+from .cautions import cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
@@ -38,6 +38,7 @@ __all__ = [
     "Trial",
     "cautions",
     "examples_kept",
+    "transfer_cautions",
     "trials_of",
     "whole_parts",
 ]

@@ -274,9 +274,22 @@ class Transfer:
         """Adversarial images [M, B, C, H, W] of a span of the test images and their labels [B], batch by batch."""
         evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
         return [
-            (evaluator.attack(attack, "test", chunk, images, labels).clipped, labels)
+            (evaluator.attack(attack, "test", chunk, images, labels, progress=_Pausing(self.pause)).clipped, labels)
             for chunk, images, labels in evaluator.chunks("test", first=first, last=first + span)
         ]
+
+
+class _Pausing:
+    """The progress of an attack that is made anew when it is stopped in its midst."""
+
+    def __init__(self, pause: Callable[[], None]) -> None:
+        self._pause = pause
+        self.state: Mapping[str, Tensor] = {}
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Go on, or stop."""
+        del state
+        self._pause()
 
 
 def _common(values: Sequence[Any]) -> Any:
@@ -288,11 +301,11 @@ class _Held:
     """The classifiers that are in memory, the one that was used last at the end."""
 
     def __init__(self) -> None:
-        self._there: dict[Part[Any], tuple[Any, str]] = {}
+        self._there: dict[Part[Any], tuple[Any, str | None]] = {}
 
     def get(self, part: Part[Any], phase: str, most: float) -> Classifier:
         """A part's classifier with the parameters of a phase; others go until all take no more than `most` bytes."""
-        networks, filled = self._there.pop(part, (None, ""))
+        networks, filled = self._there.pop(part, (None, None))
         while self._there and sum(each.predicted_bytes for each in (part, *self._there)) > most:
             self._let_go(next(iter(self._there)))
         networks = part.make() if networks is None else networks

@@ -136,9 +136,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         changed = [name for name in _OF_TRANSFER if getattr(self, name) != defaults[name]]
         if changed and not self.transfer:
-            raise InputError(
-                f"{changed[0]}: expected a transfer, of which it is an option; add --transfer or leave it out"
-            )
+            raise InputError(f"{changed[0]}: expected a transfer, whose option it is; add --transfer or leave it out")
 
     def _check_stand(self, attack: Attack, stand: Stand) -> None:
         if stand.independent and len(self.seeds) < 2:

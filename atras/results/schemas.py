@@ -197,8 +197,8 @@ FRAMES: dict[str, str] = {
     "metrics": "Tidy: a row for every evaluated number, with its provenance.",
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
-    "transfer": "A row for every network, or ensemble, and every network that is given its adversarial test images: all "
-    "pairs of `--transfer`, and attacks on a surrogate. Only of a run that was asked for either.",
+    "transfer": "A row for every network, or ensemble, and every network that is given its adversarial test images: "
+    "all pairs of `--transfer`, and attacks on a surrogate. Only of a run that was asked for either.",
     "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
     "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
     "candidates, none from 342).",

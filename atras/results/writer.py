@@ -107,9 +107,9 @@ class Writer:
         }
         self._frames = {name: empty(name) for name in SCHEMAS}
 
-    def table(self) -> list[dict[str, object]]:
-        """Rows of the table so far."""
-        return self._frames["table"].to_dicts()
+    def rows(self, frame: str) -> list[dict[str, object]]:
+        """Rows of a frame so far."""
+        return self._frames[frame].to_dicts()
 
     def append(self, rows: Rows) -> None:
         """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.

@@ -69,12 +69,16 @@ class Origins:
     def _ensembles(self, origins: tuple[Origin, ...]) -> Iterator[OriginPart]:
         """Ensembles of networks of the same parts, in halves until they fit."""
         part = self._joint(origins)
-        if part.predicted_bytes <= self._task.memory_bytes or len(origins) == 1:
+        if len(origins) == 1 or self._joint_bytes(part) <= self._task.memory_bytes:
             yield OriginPart(part, "", origins)
             return
         middle = len(origins) // 2
         yield from self._ensembles(origins[:middle])
         yield from self._ensembles(origins[middle:])
+
+    def _joint_bytes(self, part: Part[Any]) -> int:
+        """What ensembles take with their images."""
+        return part.predicted_bytes + part.evaluation_batch * part.image_bytes
 
     def _joint(self, origins: Sequence[Origin]) -> Part[Ensemble]:
         """Ensembles as one part, whose engines are filled by the phase of each."""
@@ -98,7 +102,7 @@ class Origins:
         batch = min(self._groups[number].evaluation_batch for _, number in some)
         image = sum(self._image_bytes(group) for group in some.values())
         members = tuple(origin.networks[0].member for origin in origins)
-        need = sum(group.predicted_bytes for group in some.values()) + batch * image
+        need = sum(group.predicted_bytes for group in some.values())
         return Part(members, batch, make, fill, need, image)
 
     def _part(self, group: Group) -> Part[Engine]:
