@@ -284,7 +284,8 @@ def test_transfer_is_the_share_of_the_white_box_loss_that_is_kept(up: float, ver
 
 def test_other_phases_seeds_and_surrogates_and_equal_sizes_are_left_out() -> None:
     others = (
-        {"phase": "defended", "source_phase": "defended"}, {"source_seed": 1}, {"surrogate": "40"}, {"target": "random"},
+        {"phase": "defended", "source_phase": "defended"}, {"source_seed": 1}, {"surrogate": "40"},
+        {"target": "random"},
     )  # fmt: skip
     rows = transfer_rows(0.3, 0.2) + [{**row, **each} for each in others for row in transfer_rows(0.0, 0.0)]
     found = transfer_effects(run_of(populated(), transfer=rows))
