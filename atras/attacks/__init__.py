@@ -31,9 +31,11 @@ else:
         ensemble="Ensemble",
         fab="FABT",
         pair_attack="PairAttack",
+        pairs="Pairs",
         pgd="PGD RandomFGSM",
         random_starts="starts",
         square="Square",
+        stages="Unwatched",
     )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "Draw",
     "Ensemble",
     "PairAttack",
+    "Pairs",
     "Passes",
     "Progress",
     "RandomFGSM",
@@ -59,6 +62,7 @@ __all__ = [
     "Stand",
     "Start",
     "Surrogate",
+    "Unwatched",
     "check_target",
     "parse_surrogate",
     "starts",

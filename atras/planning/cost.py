@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -49,19 +50,29 @@ def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_si
 
 
 @lru_cache(maxsize=1)
+def transfer_sources(protocol: Protocol) -> Mapping[Attack, Mapping[Member, int]]:
+    """By attack that is transferred, how many times it is made on each member."""
+    sources: dict[Attack, dict[Member, int]] = {}
+    for attack, origin in dict.fromkeys((trial.attack, trial.origin) for trial in trials_of(protocol)):
+        times = sources.setdefault(attack, {})
+        for network in origin.networks:
+            times[network.member] = times.get(network.member, 0) + 1
+    return sources
+
+
+@lru_cache(maxsize=1)
 def transfer_passes(protocol: Protocol, classes: int, test_size: int) -> Mapping[Member, Passes]:
     """Passes of the members that take part in the transfer: attacks made on them, and images that are tried on them."""
     passes: dict[Member, Passes] = {}
 
-    def add(member: Member, more: Passes) -> None:
-        passes[member] = passes.get(member, Passes()).plus(more, test_size)
+    def add(member: Member, more: Passes, times: int) -> None:
+        passes[member] = passes.get(member, Passes()).plus(more, times * test_size)
 
-    trials = trials_of(protocol)
-    for attack, origin in dict.fromkeys((trial.attack, trial.origin) for trial in trials):
-        for network in origin.networks:
-            add(network.member, Passes(1).plus(attack.cost_of_making(classes)))
-    for trial in trials:
-        add(trial.target.member, Passes(1))
+    for attack, sources in transfer_sources(protocol).items():
+        for member, times in sources.items():
+            add(member, Passes(1).plus(attack.cost_of_making(classes)), times)
+    for member, times in Counter(trial.target.member for trial in trials_of(protocol)).items():
+        add(member, Passes(1), times)
     return passes
 
 

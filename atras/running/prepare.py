@@ -23,6 +23,7 @@ from atras.planning import (
     Machine,
     Plan,
     add_source,
+    attack_speed,
     choose_engine,
     make_groups,
     memory_line,
@@ -198,7 +199,13 @@ def _plan(
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
-    predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
+    made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
+    attacks = dict.fromkeys(part for attack in made for part in attack.parts)
+    beside = {
+        attack: attack_speed(ENGINES.get(engine), spec, resolved, data.train, attack, anew=execution.recalibrate)
+        for attack in attacks
+    }
+    predicted = [predict(group, spec, resolved, *sizes, measured, beside) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
@@ -206,8 +213,8 @@ def _plan(
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
     limits = limit_lines(execution, device)
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
-    made = (reason, arithmetic, limits, transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(predicted), *made)
+    reasons = (reason, arithmetic, limits, transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *reasons)
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
