@@ -6,9 +6,10 @@ from .cautions import cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
+from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
-from .transfer import OriginPart, Part, Transfer, whole_parts
+from .transfer import Transfer
 from .trials import PHASES, Origin, Trained, Trial, trials_of
 
 __all__ = [

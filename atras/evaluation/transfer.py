@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from atras.attacks import Attack
@@ -17,83 +16,10 @@ from atras.experiment import Protocol
 from atras.networks import Classifier, Member
 
 from .evaluator import Evaluator
+from .parts import Held, OriginPart, Part, room_for, whole_parts
+from .progress import below_of
 from .recorder import Row
-from .trials import PHASES, Origin, Trained, Trial
-
-Networks = TypeVar("Networks", bound=Classifier)
-
-
-@dataclass(frozen=True, eq=False)
-class Part(Generic[Networks]):
-    """Members that are computed together, and may be made and let go again at any time.
-
-    Args:
-        members: which.
-        evaluation_batch: images that they take at once.
-        make: makes the classifier, with any parameters.
-        fill: gives it the parameters of a phase, where members have any.
-        predicted_bytes: of the classifier and of what it computes with a batch.
-        image_bytes: of one adversarial image of each member.
-    """
-
-    members: tuple[Member, ...]
-    evaluation_batch: int
-    make: Callable[[], Networks]
-    fill: Callable[[Networks, str], None]
-    predicted_bytes: int = 0
-    image_bytes: int = 0
-
-
-class OriginPart(NamedTuple):
-    """Origins whose adversarial images are made together.
-
-    Args:
-        part: its axis M is that of the origins.
-        phase: that it is filled with.
-        origins: M of them.
-    """
-
-    part: Part[Any]
-    phase: str
-    origins: tuple[Origin, ...]
-
-
-def whole_parts(origins: Collection[Origin], parts: Sequence[Part[Any]]) -> Iterator[OriginPart]:
-    """Origins of one network each, with all that is computed together with them."""
-    for phase in PHASES:
-        for part in parts:
-            own = tuple(Origin((Trained(phase, member),)) for member in part.members)
-            if not set(own).isdisjoint(origins):
-                yield OriginPart(part, phase, own)
-
-
-class Room(NamedTuple):
-    """What of a transfer is in memory at once.
-
-    Args:
-        span: images that a part is attacked on before the others take their turns.
-        for_parts: bytes that classifiers may take together; one is always there, whatever it takes.
-    """
-
-    span: int
-    for_parts: float
-
-
-def room_for(source: Part[Any], parts: Sequence[Part[Any]], cap: float) -> Room:
-    """All parts at once where they fit; else they take turns, on as many attacked images as half of the rest holds.
-
-    Args:
-        source: the part that is attacked.
-        parts: all others, perhaps that one among them.
-        cap: most bytes.
-    """
-    parts = parts if source in parts else [source, *parts]
-    batch, image, largest = source.evaluation_batch, source.image_bytes, max(part.predicted_bytes for part in parts)
-    if sum(part.predicted_bytes for part in parts) + batch * image <= cap:
-        return Room(batch, math.inf)
-    batches = int(max(0.0, cap - largest) / 2 // (batch * image))
-    span = max(1, batches) * batch
-    return Room(span, cap - span * image)
+from .trials import PHASES, Origin, Trial
 
 
 class _UnderWay(NamedTuple):
@@ -101,11 +27,13 @@ class _UnderWay(NamedTuple):
 
     Args:
         trials: their numbers.
+        batch: images that are attacked at once.
         done: images that all targets have had.
         counts: correct predictions on them, of each trial.
     """
 
     trials: tuple[int, ...]
+    batch: int
     done: int
     counts: tuple[Any, ...]
 
@@ -120,6 +48,10 @@ class _Round(NamedTuple):
 
     rows: list[int]
     trials: list[int | None]
+
+
+MADE, STEPS = "made.", "steps."
+"""Begin the names of attacked images, and of the state of an attack, among a transfer's tensors."""
 
 
 @dataclass
@@ -148,6 +80,8 @@ class Transfer:
 
     def __post_init__(self) -> None:
         self.correct = [None] * len(self.trials)
+        self._made: list[Tensor] = []
+        self._steps = _Steps({}, self.pause)
 
     def run(
         self,
@@ -162,7 +96,7 @@ class Transfer:
             cap: most bytes that classifiers and attacked images may take together, one part and its batch excepted.
             divided: from origins and parts to the origins that are attacked together.
         """
-        held = _Held()
+        held = Held()
         for attack, left in self._left().items():
             for source in divided(left, parts):
                 numbers = [number for origin in source.origins for number in left.get(origin, ())]
@@ -206,15 +140,28 @@ class Transfer:
         at = self.under_way
         return {
             "correct": list(self.correct),
-            "under_way": at
-            and {"trials": list(at.trials), "done": at.done, "counts": [int(count) for count in at.counts]},
+            "under_way": at and at._asdict() | {"counts": [int(count) for count in at.counts]},
         }
 
-    def load(self, kept: Mapping[str, Any]) -> None:
-        """Go on from `to_dict` of the same trials."""
+    def tensors(self) -> dict[str, Tensor]:
+        """The images that nobody has had yet, and where the attack on the next ones stands, for `load`."""
+        made = {f"{MADE}{number}": images for number, images in enumerate(self._made)}
+        under_way = made | {f"{STEPS}{name}": part for name, part in self._steps.last().items()}
+        return {name: values.cpu() for name, values in under_way.items()}
+
+    def load(self, kept: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `to_dict` and `tensors` of the same trials."""
         self.correct = list(kept["correct"])
         if at := kept["under_way"]:
-            self.under_way = _UnderWay(tuple(at["trials"]), at["done"], tuple(at["counts"]))
+            self.under_way = _UnderWay(tuple(at["trials"]), at["batch"], at["done"], tuple(at["counts"]))
+            self._made = [
+                tensors[f"{MADE}{number}"] for number in range(sum(name.startswith(MADE) for name in tensors))
+            ]
+            self._steps = _Steps(below_of(tensors, STEPS), self.pause)
+
+    def let_go(self) -> None:
+        """Give up images that nobody has had yet, for the memory that they take."""
+        self._made, self._steps = [], _Steps({}, self.pause)
 
     def _from(
         self,
@@ -222,7 +169,7 @@ class Transfer:
         source: OriginPart,
         numbers: Sequence[int],
         parts: Sequence[Part[Any]],
-        held: _Held,
+        held: Held,
         cap: float,
     ) -> None:
         """Try the images of some origins on all targets of these trials, span after span of the test images."""
@@ -233,8 +180,10 @@ class Transfer:
             if (rounds := self._rounds(source, numbers, part, phase))
         ]
         room = room_for(source.part, parts, cap)
-        if self.under_way is None or self.under_way.trials != tuple(numbers):
-            self.under_way = _UnderWay(tuple(numbers), 0, (0,) * len(numbers))
+        batch = source.part.evaluation_batch
+        if self.under_way is None or self.under_way[:2] != (tuple(numbers), batch):
+            self.under_way = _UnderWay(tuple(numbers), batch, 0, (0,) * len(numbers))
+            self.let_go()
         counts = dict(zip(numbers, self.under_way.counts, strict=True))
         for first in range(self.under_way.done, len(self.data.test.labels), room.span):
             attacked = self._attacked(
@@ -249,7 +198,7 @@ class Transfer:
                             counts[number] = counts[number] + hits[place]
                 del networks  # it must be free to go while others take their turns
             targets.reverse()  # those that are there still come first
-            self.under_way = _UnderWay(tuple(numbers), first + room.span, tuple(counts.values()))
+            self.under_way = _UnderWay(tuple(numbers), batch, first + room.span, tuple(counts.values()))
             self.pause()
         for number, count in counts.items():
             self.correct[number] = int(count)
@@ -273,52 +222,39 @@ class Transfer:
     ) -> list[tuple[Tensor, Tensor]]:
         """Adversarial images [M, B, C, H, W] of a span of the test images and their labels [B], batch by batch."""
         evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
-        return [
-            (evaluator.attack(attack, "test", chunk, images, labels, progress=_Pausing(self.pause)).clipped, labels)
-            for chunk, images, labels in evaluator.chunks("test", first=first, last=first + span)
-        ]
+        begin = first + len(self._made) * source.evaluation_batch
+        for chunk, images, labels in evaluator.chunks("test", first=begin, last=first + span):
+            steps = _Steps({name: part.to(images.device) for name, part in self._steps.state.items()}, self.pause)
+            self._steps = steps
+            self._made.append(evaluator.attack(attack, "test", chunk, images, labels, progress=steps).clipped)
+            self._steps = _Steps({}, self.pause)
+        made, self._made = [images.to(networks.device) for images in self._made], []
+        labels = self.data.test.labels[first : first + span]
+        return list(zip(made, torch.split(labels, source.evaluation_batch), strict=True))
 
 
-class _Pausing:
-    """The progress of an attack that is made anew when it is stopped in its midst."""
+class _Steps:
+    """The progress of the attack that is under way.
 
-    def __init__(self, pause: Callable[[], None]) -> None:
-        self._pause = pause
-        self.state: Mapping[str, Tensor] = {}
+    Args:
+        state: to go on from; empty at the beginning.
+        pause: called after each step; may raise, to stop there.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], pause: Callable[[], None]) -> None:
+        self.state, self._pause = state, pause
+        self.last: Callable[[], Mapping[str, Tensor]] = lambda: state
+        """From nothing to the state after the last step."""
 
     def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """Go on, or stop."""
-        del state
+        self.last = state
         self._pause()
 
 
 def _common(values: Sequence[Any]) -> Any:
     """The value that all have; None where they differ."""
     return values[0] if len(set(values)) == 1 else None
-
-
-class _Held:
-    """The classifiers that are in memory, the one that was used last at the end."""
-
-    def __init__(self) -> None:
-        self._there: dict[Part[Any], tuple[Any, str | None]] = {}
-
-    def get(self, part: Part[Any], phase: str, most: float) -> Classifier:
-        """A part's classifier with the parameters of a phase; others go until all take no more than `most` bytes."""
-        networks, filled = self._there.pop(part, (None, None))
-        while self._there and sum(each.predicted_bytes for each in (part, *self._there)) > most:
-            self._let_go(next(iter(self._there)))
-        networks = part.make() if networks is None else networks
-        if filled != phase:
-            part.fill(networks, phase)
-        self._there[part] = networks, phase
-        return networks
-
-    def _let_go(self, part: Part[Any]) -> None:
-        """Free a part's classifier now: its memory is wanted for the next one."""
-        still = weakref.ref(self._there.pop(part)[0])
-        if still() is not None:  # it refers to itself, as a stack's compiled functions do
-            gc.collect()
 
 
 def _hits(networks: Classifier, attacked: Sequence[tuple[Tensor, Tensor]], rows: list[int], batch: int) -> Tensor:

@@ -87,10 +87,10 @@ class _Keeper:
         self.before, self._start = 0.0, time.perf_counter()
         self._next = self._start + self._every
         if self._path is not None and self._path.exists():
-            document = checkpoint.read(self._path).document
+            document, tensors = checkpoint.read(self._path)
             if document.get("protocol_hash") == task.protocol.hash:
                 self.before = document["seconds"]
-                work.load(document["transfer"])
+                work.load(document["transfer"], tensors)
 
     def pause(self) -> None:
         """Keep what is counted when that is due, and stop when asked."""
@@ -99,7 +99,7 @@ class _Keeper:
             begin = time.perf_counter()
             seconds = self.before + begin - self._start
             document = self._identity | {"seconds": seconds, "transfer": self._work.to_dict()}
-            checkpoint.write(self._path, document, {})
+            checkpoint.write(self._path, document, self._work.tensors())
             self._next = next_checkpoint(self._every, begin)
         if stop:
             raise Interrupted
@@ -126,6 +126,7 @@ def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan
         reason = shortage(partial(work.run, origins.parts, cap, origins))
         if not reason:
             return
+        work.let_go()
         members = sum(len(group.members) for group in groups)
         if cap == 0:
             groups = tighter(groups, task.protocol, task.spec, task.machine)

@@ -15,9 +15,10 @@ from atras.attacks import ATTACKS, Ensemble, Start, parse_surrogate, starts
 from atras.data import load, pixels
 from atras.engines import LoopEngine, why_not
 from atras.errors import InputError
-from atras.evaluation import Transfer, Trial, transfer, transfer_cautions, trials_of
+from atras.evaluation import Transfer, Trial, parts, transfer, transfer_cautions, trials_of
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member
+from atras.planning import grouping
 from atras.results import Results
 from atras.running import make_plan, orchestrator, origins, plan_lines, resume, run
 from atras.training.weights import read_member
@@ -123,13 +124,13 @@ def test_engines_that_hold_many_members_attack_those_named_alone(engine: str, re
 
 
 def test_a_run_that_is_killed_among_its_surrogates_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "room_for", lambda source, *_: transfer.Room(30, math.inf))
+    monkeypatch.setattr(transfer, "room_for", lambda source, *_: parts.Room(30, math.inf))
     small = PROTOCOL.replace(
         candidates=PROTOCOL.candidates[1:], seeds=(4, 0), epochs=1, adversarial_epochs=1,
         attacks=("pgd(steps=2, surrogate=independent)", "pgd(steps=2, surrogate=losses(8+undefended))"),
     )  # fmt: skip
     often = Execution(engine="stack", device="cpu", checkpoint_every=0)
-    whole = run(small, often, out=tmp_path / "whole")
+    whole = run(small, Execution(engine="stack", device="cpu"))
     attacked, lives = transfer.Transfer._attacked, 1
     monkeypatch.setattr(orchestrator._Run, "leave", lambda *_: None)
     while True:
@@ -151,6 +152,37 @@ def test_a_run_that_is_killed_among_its_surrogates_ends_alike(tmp_path: Path, mo
     assert lives > 3
     assert found.transfer.equals(whole.transfer)
     assert not (folder / "checkpoint").exists()
+
+
+def test_an_attack_longer_than_a_process_lives_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "room_for", lambda source, *_: parts.Room(60, math.inf))  # two batches of 30
+    monkeypatch.setattr(grouping, "EVALUATION_BATCH", 30)
+    small = PROTOCOL.replace(
+        candidates=PROTOCOL.candidates[:2], seeds=(4,), epochs=2, adversarial_epochs=0,
+        attacks=("apgd(steps=12, surrogate=losses(16+12-8))",),
+    )  # fmt: skip
+    often = Execution(engine="loop", device="cpu", checkpoint_every=0)
+    whole = run(small, Execution(engine="loop", device="cpu"))
+    gradient, lives, folder = Ensemble.gradient, 1, tmp_path / "killed"
+    monkeypatch.setattr(orchestrator._Run, "leave", lambda *_: None)
+    while lives < 99:
+        left = iter(range(8))
+
+        def dying(self: Any, *args: Any, left: Any = left) -> Any:
+            if next(left, None) is None:
+                raise Killed
+            return gradient(self, *args)
+
+        monkeypatch.setattr(Ensemble, "gradient", dying)
+        try:
+            found = run(small, often, out=folder) if lives == 1 else resume(folder)
+            break
+        except Killed:
+            lives += 1
+    assert 5 < lives < 9  # 13 gradients of each of two batches, in both phases, of which a process lives for 8
+    assert found.transfer.equals(whole.transfer)
 
 
 def test_surrogates_stay_out_of_metrics_and_of_the_worst_case(results: Results) -> None:

@@ -14,7 +14,7 @@ from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
 from atras.evaluation import PHASES, Evaluator, Part, Transfer, trials_of
-from atras.evaluation.transfer import room_for
+from atras.evaluation.parts import room_for
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
