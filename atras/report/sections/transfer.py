@@ -67,7 +67,7 @@ def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatM
         HeatMap(
             f"transfer-{file_part(attack)}-{label.split()[0]}",
             f"{attack}, {label}",
-            _summary(values),
+            _summary(values, "on copies of themselves" if "from other seeds" in attack else "on themselves"),
             tuple(names),
             {label: values, **layers},
         )
@@ -75,10 +75,10 @@ def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatM
     ]
 
 
-def _summary(values: Accuracies) -> str:
+def _summary(values: Accuracies, own: str) -> str:
     cells = [(row, column, value) for row, line in enumerate(values) for column, value in enumerate(line)]
     parts = {
-        "on themselves": [value for row, column, value in cells if value is not None and row == column],
+        own: [value for row, column, value in cells if value is not None and row == column],
         "from smaller to larger": [value for row, column, value in cells if value is not None and row < column],
         "from larger to smaller": [value for row, column, value in cells if value is not None and row > column],
     }
