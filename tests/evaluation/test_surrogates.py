@@ -275,6 +275,8 @@ def network_stub() -> Any:
 def test_a_defence_makes_no_copies_on_surrogates() -> None:
     with pytest.raises(InputError, match="expected one made on the network that is trained; leave surrogate out"):
         Protocol(defence="batch(pgd(surrogate=independent))")
+    with pytest.raises(InputError, match=r"only the run's own fgsm has a fixed set.* take batch\(fgsm\)"):
+        Protocol(defence="copies(fgsm(surrogate=independent))")
 
 
 def test_a_plan_prices_surrogates_and_counts_their_memory() -> None:
