@@ -120,8 +120,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         Raises:
             InputError: it names the attack or option, and what to add.
         """
-        for attack in self.surrogate_attacks:
-            for stand in attack.made_on.stands if attack.made_on else ():
+        for attack in self.attacks:
+            for stand in attack.made_on.stands if attack.made_on is not None else ():
                 self._check_stand(attack, stand)
         for name in _CANDIDATES[1:]:
             for candidate in getattr(self, name):

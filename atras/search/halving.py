@@ -106,7 +106,7 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
 
 def _check_names(protocol: Protocol) -> None:
     """Refuse what names candidates: a round may not have them."""
-    for attack in protocol.surrogate_attacks:
+    for attack in protocol.attacks:
         if attack.made_on is not None and any(stand.candidate is not None for stand in attack.made_on.stands):
             raise InputError(
                 f"attack (={attack}): a search drops candidates, and this one as well; name independent or undefended"

@@ -230,7 +230,7 @@ def _members(trial: Trial) -> set[Member]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"attacks": ("pgd(surrogate=independent)",)}, "expected at least two seeds, got one; write"),
+        ({"attacks": ("pgd(surrogate=independent)",)}, "attack (=pgd(surrogate=independent)): independent copies have"),
         ({"attacks": ("pgd(surrogate=40+8-16)",)}, "expected a candidate of this run as surrogate, got 8-16; add"),
         ({"attacks": ("pgd(surrogate=40/3)",)}, "expected a seed of this run for its surrogate, got 3; add it"),
         ({"transfer": True, "transfer_seeds": "other"}, "transfer_seeds (=other): expected at least two seeds"),
