@@ -229,9 +229,12 @@ def _transfers(results: Results) -> Claim:
 
 
 def pairs_of_a_seed(results: Results) -> pl.DataFrame:
-    """Rows of frame `transfer` of all pairs of one phase and seed: what `--transfer` alone records."""
+    """Rows of frame `transfer` that `--transfer` alone records: all pairs of a phase and seed at the run's epsilon."""
     same = (pl.col("source_phase") == pl.col("phase")) & (pl.col("source_seed") == pl.col("seed"))
-    return results.transfer.filter(pl.col("surrogate").is_null() & same & (pl.col("target") == "none"))
+    rows = results.transfer.filter(pl.col("surrogate").is_null() & same & (pl.col("target") == "none"))
+    epsilon = results.run["protocol"].get("epsilon")
+    own = rows.filter(pl.col("epsilon") == epsilon) if epsilon is not None else rows
+    return own if len(own) else rows
 
 
 def transfer_effects(results: Results) -> pl.DataFrame:

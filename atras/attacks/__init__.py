@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Start, check_target
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 from .surrogate import Stand, Surrogate, parse_surrogate
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .deepfool import DeepFool
     from .ensemble import Ensemble
     from .fab import FABT
+    from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
     from .random_starts import starts
@@ -30,6 +31,7 @@ else:
         deepfool="DeepFool",
         ensemble="Ensemble",
         fab="FABT",
+        norms="norm_of",
         pair_attack="PairAttack",
         pairs="Pairs",
         pgd="PGD RandomFGSM",
@@ -58,12 +60,14 @@ __all__ = [
     "Progress",
     "RandomFGSM",
     "Signed",
+    "Spent",
     "Square",
     "Stand",
     "Start",
     "Surrogate",
     "Unwatched",
     "check_target",
+    "norm_of",
     "parse_surrogate",
     "starts",
 ]

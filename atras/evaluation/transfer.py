@@ -130,7 +130,7 @@ class Transfer:
             "source_hidden_layers": "+".join(dict.fromkeys(network.member.candidate.name for network in networks)),
             "source_seed": _common([network.member.seed for network in networks]),
             "target_hidden_layers": target.member.candidate.name, "seed": target.member.seed,
-            "attack": spec.attack, "surrogate": trial.surrogate, "epsilon": spec.epsilon,
+            "attack": spec.attack, "surrogate": trial.surrogate, "norm": spec.norm, "epsilon": spec.epsilon,
             "label_source": spec.label_source, "target": spec.target,
             "n": len(self.data.test.labels), "correct": correct,
         }  # fmt: skip

@@ -75,7 +75,7 @@ def _pairs(protocol: Protocol) -> Iterator[Trial]:
         for of_source in ([seed] if protocol.transfer_seeds == "same" else protocol.seeds)
         if protocol.transfer_seeds != "other" or of_source != seed
     ]
-    attacks = dict.fromkeys(attack.at(protocol.epsilon) for attack in protocol.transfer_attacks)
+    attacks = dict.fromkeys(each for attack in protocol.transfer_attacks for each in protocol.at_each(attack))
     for attack, phase, source, target in itertools.product(attacks, PHASES, sources, targets):
         for of_source, seed in seeds:
             origin = Origin((Trained(phase, Member(source, of_source)),))

@@ -30,6 +30,7 @@ class Rows(typing.Protocol):
     timings: list[dict[str, object]]
     transfer: list[dict[str, object]]
     examples: list[dict[str, object]]
+    outcomes: list[dict[str, object]]
 
 
 class Writer:
@@ -168,7 +169,8 @@ class Writer:
         if self.directory is None:
             return
         for name in names:
-            write_file(self.directory / f"{name}.parquet", [parquet(self._frames[name])])
+            frame = self._frames[name]
+            write_file(self.directory / f"{name}.parquet", [parquet(frame, _member_rows(name, frame))])
             if name == "table":
                 write_file(self.directory / "table.csv", [csv(self._frames[name])])
 
@@ -188,13 +190,23 @@ def _check_sizes(protocol: Mapping[str, Any]) -> None:
 def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
     """Most rows that the frame `transfer` can have."""
     surrogates = sum("surrogate=" in attack for attack in protocol.get("attacks", ()))
+    epsilons = 1 + len(protocol.get("epsilons", ()))
     if not protocol.get("transfer"):
-        return 2 * members * surrogates
+        return 2 * members * surrogates * epsilons
     sources = len(protocol.get("transfer_sources") or protocol["candidates"])
     targets = len(protocol.get("transfer_targets") or protocol["candidates"])
     seeds = len(protocol["seeds"])
     pairs = seeds if protocol.get("transfer_seeds", "same") == "same" else seeds**2
-    return 2 * (members * surrogates + len(protocol.get("transfer_attacks", [""])) * sources * targets * pairs)
+    attacks = len(protocol.get("transfer_attacks", [""]))
+    return 2 * epsilons * (members * surrogates + attacks * sources * targets * pairs)
+
+
+def _member_rows(name: str, frame: pl.DataFrame) -> int | None:
+    """Rows of a member of frame `outcomes`, whose row groups are members."""
+    if name != "outcomes":
+        return None
+    longest = frame.group_by("hidden_layers", "seed").len()["len"].max()
+    return int(longest)  # type: ignore[arg-type]
 
 
 def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:

@@ -68,6 +68,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--transfer --transfer-source 24,192", {"transfer": True, "transfer_sources": (Candidate((24, 192)),)}),
     ("--transfer --transfer-target 40", {"transfer": True, "transfer_targets": (Candidate((40,)),)}),
     ("--precision fp64", {"precision": "fp64"}),
+    ("--outcomes none", {"outcomes": "none"}),
     ("--evaluate-every 2", {"evaluate_every": 2}),
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),

@@ -348,3 +348,16 @@ def test_transfer_takes_attacks_seeds_sources_and_targets() -> None:
     every = run(small.replace(transfer_seeds="all"), Execution(engine="loop", device="cpu")).transfer
     assert every.height == 2 * rows.height
     assert every.filter(pl.col("source_seed") != pl.col("seed"))["correct"].equals(rows["correct"])
+
+
+def test_attacks_without_an_epsilon_of_their_own_are_made_at_each_of_the_run() -> None:
+    protocol = PROTOCOL.replace(
+        attacks=("fgsm", "pgd(surrogate=undefended)", "apgd(norm=l2, epsilon=1, surrogate=undefended)"),
+        epsilon=0.05, epsilons=(0.0, 0.1, 0.2), transfer=True, transfer_attacks=("fgsm", "apgd"),
+    )  # fmt: skip
+    found = {(t.surrogate, t.attack.name, t.attack.epsilon) for t in trials_of(protocol)}
+    assert found == {
+        (None, "fgsm", 0.05), *((None, "apgd", epsilon) for epsilon in (0.05, 0.1, 0.2)),
+        *(("undefended", "pgd", epsilon) for epsilon in (0.05, 0.1, 0.2)), ("undefended", "apgd", 1.0),
+    }  # fmt: skip
+    assert {attack.name for attack in protocol.stronger_attacks} == set()

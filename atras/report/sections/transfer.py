@@ -40,15 +40,19 @@ def transfer(results: Results) -> Section:
         text.append(f"Shown are {MOST_NAMES} of {len(names)} candidates, evenly chosen by size.")
         names = evenly_chosen(names, MOST_NAMES)
     maps: list[HeatMap] = []
-    for (attack,), frame in _labelled(pairs).group_by("label", maintain_order=True):
+    for (attack,), frame in _labelled(pairs, results.run["protocol"].get("epsilon")).group_by(
+        "label", maintain_order=True
+    ):
         maps += _heat_maps(frame, str(attack), names)
     return Section("transfer", title, tuple(text), tuple(maps))
 
 
-def _labelled(pairs: pl.DataFrame) -> pl.DataFrame:
+def _labelled(pairs: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
     """Pairs with all that tells one map from another in a column `label`."""
+    own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(epsilon, pl.Float64))
     parts = [
         pl.col("attack"),
+        pl.when(~own).then(pl.format(", epsilon {}", "epsilon")).otherwise(pl.lit("")),
         pl.when(pl.col("target") != "none").then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
         pl.when(pl.col("source_seed") != pl.col("seed")).then(pl.lit(", from other seeds")).otherwise(pl.lit("")),
     ]

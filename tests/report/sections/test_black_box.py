@@ -19,7 +19,7 @@ def run_with(correct: int, attack: str = "pgd") -> Results:
         {
             "dataset": "digits", "phase": "defended", "source_phase": phase, "source_hidden_layers": name,
             "source_seed": (seed + other) % 2, "target_hidden_layers": name, "seed": seed, "attack": attack,
-            "surrogate": surrogate, "epsilon": 0.05, "label_source": "true", "target": "none", "n": 899,
+            "surrogate": surrogate, "norm": "linf", "epsilon": 0.05, "label_source": "true", "target": "none", "n": 899,
             "correct": correct, "protocol_hash": "0",
         }
         for name in ("24-192", "40") for seed in (0, 1)
