@@ -51,10 +51,10 @@ def examples_kept(candidates: int, image_shape: Sequence[int], attacks: int = 1)
 
 
 def shown_attacks(protocol: Protocol) -> list[Attack]:
-    """The attacks that frame `examples` shows: FGSM at the true label, and each further one, at the run's epsilon where
-    it has that, else at its largest."""
+    """The attacks that frame `examples` shows: FGSM at the true label, and each further one that is made on the network
+    itself, at the run's epsilon where it has that, else at its largest."""
     shown: list[Attack] = [protocol.true_label_attack]
-    for asked in protocol.attacks:
+    for asked in (attack for attack in protocol.attacks if attack.surrogate is None):
         strengths = protocol.at_each(asked)
         own = (one for one in strengths if one.norm == "linf" and one.epsilon == protocol.epsilon)
         shown.append(next(own, strengths[-1]))
