@@ -31,7 +31,10 @@ SHARED: dict[str, Any] = {
 STEPS: dict[str, Any] = {"steps": COUNTS, "step_size": st.none() | SHARES, "restarts": COUNTS}
 ANY_ATTACK = st.one_of(
     st.builds(FGSM, **SHARED),
-    st.builds(PGD, **SHARED, **STEPS, random_start=st.booleans()),
+    st.builds(
+        PGD, **SHARED, **STEPS, random_start=st.booleans(), norm=st.sampled_from(["linf", "l2"]),
+        loss=st.sampled_from(["ce", "margin", "dlr"]),
+    ),
     st.builds(RandomFGSM, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(
         DeepFool, label_source=SHARED["label_source"], norm=st.sampled_from(["l2", "linf"]), steps=COUNTS,
@@ -95,7 +98,7 @@ def test_what_is_as_by_default_is_not_spelled() -> None:
 
 
 NAMES = "fgsm, random-fgsm, pgd, apgd, apgd-t, fab-t, square, autoattack, deepfool"
-OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start"
+OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start, norm, loss"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ class Draw(Protocol):
         """
 
 
+FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
+"""Highest epsilon of each norm: what no image of a usual size can need."""
+
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
 
@@ -220,7 +223,7 @@ class Attack(ABC):
     @property
     def farthest(self) -> float:
         """The highest epsilon."""
-        return 1.0
+        return FARTHEST[self.norm]
 
     @property
     def strength(self) -> float:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from .pairs import Pairs
 
-FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
-"""Highest epsilon of each norm: what no image of a usual size can need."""
-
 
 @dataclass(frozen=True, repr=False)
 class PairAttack(Attack):
@@ -49,10 +46,6 @@ class PairAttack(Attack):
         one_of("norm", self.norm, self.norms)
         super().__post_init__()
         one_of("target", self.target, ("none",))
-
-    @property
-    def farthest(self) -> float:
-        return FARTHEST[self.norm]
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         import torch

@@ -94,7 +94,7 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
     for row in _untargeted(fresh):
         rival = weaker.get((_who(row), row["epsilon"]))
-        if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
+        if _is_pgd(row) and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
     yield from _of_blind_attacks(fresh)
     widest: dict[object, Row] = {}
@@ -105,6 +105,11 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         if _above_majority(row) > BLIND:
             epsilon = f"{row['epsilon']:g}"
             yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
+
+
+def _is_pgd(row: Row) -> bool:
+    """Whether the attack is PGD in FGSM's norm."""
+    return name_of(str(row["attack"])) == "pgd" and ATTACKS.parse(str(row["attack"])).norm == "linf"
 
 
 def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:
