@@ -14,8 +14,10 @@ from .registry import ATTACKS
 if TYPE_CHECKING:
     from .apgd import APGD, APGDT
     from .autoattack import AutoAttack
+    from .cw import CW
     from .deepfool import DeepFool
     from .fab import FABT
+    from .fmn import FMN
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
     from .random_starts import starts
@@ -25,8 +27,10 @@ else:
         __name__,
         apgd="APGD APGDT",
         autoattack="AutoAttack",
+        cw="CW",
         deepfool="DeepFool",
         fab="FABT",
+        fmn="FMN",
         pair_attack="PairAttack",
         pgd="PGD RandomFGSM",
         random_starts="starts",
@@ -37,8 +41,10 @@ __all__ = [
     "APGD",
     "APGDT",
     "ATTACKS",
+    "CW",
     "FABT",
     "FGSM",
+    "FMN",
     "PGD",
     "Attack",
     "AttackSpec",

@@ -270,7 +270,7 @@ class Ascent:
         s = self.state
         changed = (s.best != s.clean).flatten(1).sum(1)
         sparser = changed < 0.95 * s.changed
-        s.moving = changed / s.clean[0].numel() / SPARSER
+        s.moving = changed / s.clean.shape[1:].numel() / SPARSER
         shorter = (s.step / FALL).clamp(self.epsilon / SMALLEST, self.epsilon)
         s.step = torch.where(sparser, self.epsilon, shorter)
         s.changed = changed

@@ -145,6 +145,12 @@ class Attacked:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
         return networks.logits(self.clipped) if self.logits is None else self.logits
 
+    def distances(self, norm: str) -> Tensor:
+        """[M, B], the norm of the change of each image: `linf`, `l2` or `l1`."""
+        from .norms import norm_of
+
+        return norm_of((self.clipped - self.images).flatten(0, 1), norm).view(self.clipped.shape[:2])
+
     def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
         return self.logits_of(networks).argmax(-1) != labels

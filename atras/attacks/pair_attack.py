@@ -62,7 +62,7 @@ class PairAttack(Attack):
         draw = starts(networks, images, self.name) if start.draw is None else start.draw
         pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
         clipped = own.clone()
-        if len(pairs) and self.strength > 0:
+        if len(pairs) and (not self.bounded or self.strength > 0):
             inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits})
             clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right], inner).images
         none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)

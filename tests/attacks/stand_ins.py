@@ -20,10 +20,10 @@ class Linear:
 
     device, dtype = CPU, torch.float64
 
-    def __init__(self, members: int, classes: int) -> None:
+    def __init__(self, members: int, classes: int, shape: Sequence[int] = SHAPE) -> None:
         self.members: Sequence[Member] = [Member(Candidate((1,)), seed) for seed in range(members)]
         self.classes = classes
-        self.weights = torch.randn(members, classes, *SHAPE, dtype=torch.float64)
+        self.weights = torch.randn(members, classes, *shape, dtype=torch.float64)
         self.queries = torch.zeros(members, dtype=torch.int64)
 
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
