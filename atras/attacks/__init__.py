@@ -32,9 +32,11 @@ else:
         fab="FABT",
         fmn="FMN",
         pair_attack="PairAttack",
+        pairs="Pairs",
         pgd="PGD RandomFGSM",
         random_starts="starts",
         square="Square",
+        stages="Unwatched",
     )
 
 __all__ = [
@@ -53,12 +55,14 @@ __all__ = [
     "DeepFool",
     "Draw",
     "PairAttack",
+    "Pairs",
     "Passes",
     "Progress",
     "RandomFGSM",
     "Signed",
     "Square",
     "Start",
+    "Unwatched",
     "check_target",
     "starts",
 ]
