@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 from atras.checks import number, one_of, truth, whole
 from atras.registry import UNSPELLED
 
+from .apgd import LOSSES, STANDS_IN
 from .attack import Attack, Attacked, Draw, Passes, Progress, Start, nowhere
 from .random_starts import starts
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atras.networks import Classifier, Cotangent
-
-LOSSES = ("ce", "margin", "dlr")
 
 
 class _Kept(NamedTuple):
@@ -118,6 +117,11 @@ class PGD(Attack):
         if self.step_size is not None:
             number("step_size", self.step_size, 0.0, self.farthest)
             object.__setattr__(self, "step_size", float(self.step_size))
+
+    def cautions(self, classes: int) -> tuple[str, ...]:
+        if self.loss != "dlr" or classes > 2:
+            return ()
+        return (f"{self.name}: with 2 classes there is no difference of logits ratio; {STANDS_IN[2]}",)
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         gradients = self.steps * self.restarts
