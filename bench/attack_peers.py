@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -254,6 +254,19 @@ def art() -> Attacks:
     def apgd(case: Case) -> dict[str, Any]:
         return {"eps": case.epsilon, "eps_step": 2 * case.epsilon, "max_iter": case.budget.steps}
 
+    def apgd_t(case: Case, norm: str) -> Tensor:
+        """One wrong class after the other, the likeliest first, on the images that are left."""
+        best = case.images.clone()
+        with torch.no_grad():
+            others = case.network(case.images).scatter(1, case.labels[:, None], -torch.inf)
+        call = made("AutoProjectedGradientDescent", apgd, norm=ORDER[norm], nb_random_init=1, targeted=True,
+                    loss_type="difference_logits_ratio")  # fmt: skip
+        for target in others.argsort(1, descending=True)[:, : min(case.budget.targets, case.classes - 1)].T:
+            left = (case.network(best).argmax(1) == case.labels).nonzero()[:, 0]
+            if len(left):
+                best[left] = call(replace(case, images=case.images[left], labels=target[left]))
+        return best
+
     found: Attacks = {
         ("cw", "l2"): made(
             "CarliniL2Method", lambda case: {"max_iter": case.budget.cw_steps}, binary_search_steps=9,
@@ -268,6 +281,7 @@ def art() -> Attacks:
                                    loss_type="cross_entropy")  # fmt: skip
         found["apgd-dlr", norm] = made("AutoProjectedGradientDescent", apgd, norm=order, nb_random_init=1,
                                        loss_type="difference_logits_ratio")  # fmt: skip
+        found["apgd-t", norm] = lambda case, norm=norm: apgd_t(case, norm)
         found["square", norm] = made(
             "SquareAttack", lambda case: {"eps": case.epsilon, "max_iter": case.budget.queries}, norm=order
         )
