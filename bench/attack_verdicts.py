@@ -249,19 +249,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         comparison = Comparison(network, pixels(test.images, torch.float32), test.labels, options, say)
         for name in comparison.missing:
             say(f"{name}: not installed, passed over; see bench/requirements-attack-peers.txt")
-        rows = list(comparison.rows())
-        figures = {
+        figures: dict[str, Any] = {
             "case": {
                 "network": metadata["hidden"], "dataset": metadata["dataset"], "images": len(test.labels),
                 "seeds": options.seeds, **vars(comparison.budget),
             },
             "versions": {name: LIBRARIES[name].version for name in comparison.libraries},
             "missing": comparison.missing,
-            "rows": rows,
             "environment": describe(torch.device("cpu")),
+            "rows": [],
         }  # fmt: skip
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        rows = figures["rows"]
+        for row in comparison.rows():
+            rows.append(row)
+            if options.json:  # each one, as all of them may take hours
+                options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     except (InputError, OSError) as error:
         say(f"attack_verdicts.py: {error}")
         return 2

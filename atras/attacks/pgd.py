@@ -250,6 +250,7 @@ class RandomFGSM(PGD):
     loss: str = field(default="ce", metadata=UNSPELLED)
 
     name = "random-fgsm"
+    searches = False
     keeps_best = False  # it is the step
 
     def __post_init__(self) -> None:

@@ -91,10 +91,10 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
     fresh = _fresh(metrics)
     fgsm = _by_fgsm(fresh)
-    weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
+    weaker = {(_who(row), row["epsilon"], row.get("norm")): row for row in fgsm}
     for row in _untargeted(fresh):
-        rival = weaker.get((_who(row), row["epsilon"]))
-        if _is_pgd(row) and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
+        rival = weaker.get((_who(row), row["epsilon"], row.get("norm")))
+        if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
     yield from _of_blind_attacks(fresh)
     widest: dict[object, Row] = {}
@@ -105,11 +105,6 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         if _above_majority(row) > BLIND:
             epsilon = f"{row['epsilon']:g}"
             yield f"more accurate than the most frequent class at epsilon {epsilon}, masked gradients?", row
-
-
-def _is_pgd(row: Row) -> bool:
-    """Whether the attack is PGD in FGSM's norm."""
-    return name_of(str(row["attack"])) == "pgd" and ATTACKS.parse(str(row["attack"])).norm == "linf"
 
 
 def _of_blind_attacks(fresh: Sequence[Row]) -> Iterator[tuple[str, Row]]:

@@ -25,10 +25,20 @@ class Linear:
         self.classes = classes
         self.weights = torch.randn(members, classes, *shape, dtype=torch.float64)
         self.queries = torch.zeros(members, dtype=torch.int64)
+        self.gradients = torch.zeros(members, dtype=torch.int64)
+
+    def only(self, member: int) -> Linear:
+        """One of them, by itself."""
+        alone = Linear(1, self.classes)
+        alone.members, alone.weights = self.members[member : member + 1], self.weights[member : member + 1]
+        return alone
 
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
+        self.queries += images.shape[-4] if counts is None else counts
+        return self._logits(images, counts)
+
+    def _logits(self, images: Tensor, counts: Tensor | None) -> Tensor:
         if counts is not None:
-            self.queries += counts
             return unpad_pairs(self._scores(pad_pairs(images, counts)), counts)
         return self._scores(images.expand(len(self.members), *images.shape[-4:]))
 
@@ -36,7 +46,8 @@ class Linear:
         return torch.einsum("mbchw,mychw->mby", images - 0.5, self.weights)
 
     def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        logits = self.logits(images, counts)
+        self.gradients += images.shape[-4] if counts is None else counts
+        logits = self._logits(images, counts)
         wanted = cotangent(logits) if callable(cotangent) else cotangent
         assert wanted is not None
         if not wanted.is_floating_point():

@@ -107,7 +107,8 @@ def test_an_attack_tells_how_far_it_went(norm: str) -> None:
 def test_they_have_no_epsilon_and_keep_what_they_cannot_move() -> None:
     for name in ("cw", "fmn"):
         attack = ATTACKS.parse(name).at(0.1)
-        assert attack.spec == (name, None, "true", "none", None)
+        assert attack.spec.attack == name
+        assert attack.spec.epsilon is None
         assert not attack.bounded
         with pytest.raises(InputError, match="unknown option"):
             ATTACKS.parse(f"{name}(epsilon=0.1)")
