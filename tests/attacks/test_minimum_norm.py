@@ -128,11 +128,11 @@ def test_what_is_done_costs_nothing_more() -> None:
     networks.weights[0] = 0.0
     labels = networks.logits(x).argmax(-1)
     FMN(steps=50)(networks, x, labels)
-    assert networks.queries.tolist() == [10, 500, 500]
-    networks.queries.zero_()
+    assert networks.gradients.tolist() == [10, 500, 500]
+    networks.gradients.zero_()
     CW(steps=50, binary_search_steps=4)(networks, x, labels)
-    assert networks.queries[0] == 4 * 6 * 10  # at the first check of each search
-    assert (networks.queries[1:] <= 4 * 50 * 10).all()
+    assert networks.gradients[0] == 4 * 6 * 10  # at the first check of each search
+    assert (networks.gradients[1:] <= 4 * 50 * 10).all()
 
 
 def test_a_label_of_their_own_is_left_too() -> None:
