@@ -71,8 +71,7 @@ class CW(MinimumNorm):
             object.__setattr__(self, option, float(getattr(self, option)))
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
-        steps = USUAL * self.binary_search_steps * self.steps
-        return Passes(1 + steps, steps)
+        return Passes(1, USUAL * self.binary_search_steps * self.steps)
 
     def run(
         self,

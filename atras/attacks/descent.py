@@ -114,21 +114,20 @@ class Descent:
         """Look at where the pairs are and take a step of Adam; bool [P], which are worth another one."""
         import torch
 
+        from atras.networks import Objective
+
         from .norms import norm_of
-        from .objectives import cotangent_of, margin
 
         s, attack = self.state, self.attack
         inside = (s.origin + s.moved).tanh()
         x = (self.low + self.half * (1 + inside)).clamp(*attack.bounds)
-
-        def objective(logits: Tensor) -> Tensor:
-            return margin(logits, self.pairs.labels).clamp(max=attack.confidence)
-
-        gradient, logits = self.pairs.gradient(x, cotangent_of(objective))
+        objective = Objective("margin", self.pairs.labels)
+        gradient, logits = self.pairs.gradient(x, objective)
+        missing = (attack.confidence - objective.values(logits)).clamp(min=0)
         size = norm_of(x - s.clean, "l2")
         self._keep(lead(logits, self.pairs.labels) > attack.confidence, x, size)
-        loss = size.square() + s.constant * (attack.confidence - objective(logits))
-        wide = s.constant[:, None, None, None]
+        loss = size.square() + s.constant * missing
+        wide = (s.constant * (missing > 0))[:, None, None, None]
         slope = (2 * (x - s.clean) - wide * gradient) * self.half * (1 - inside.square())
         self._adam(slope, step + 1)
         if step % max(attack.steps // CHECKS, 1):

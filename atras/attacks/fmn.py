@@ -66,7 +66,7 @@ class FMN(MinimumNorm):
             object.__setattr__(self, option, float(getattr(self, option)))
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
-        return Passes(1 + self.steps, self.steps)
+        return Passes(1, self.steps)
 
     def run(
         self,
@@ -94,10 +94,12 @@ class FMN(MinimumNorm):
         """Keep what fools, adapt the radii and take a step; bool [P], the pairs that it may get further with."""
         import torch
 
-        from .norms import norm_of, projected, scaled
-        from .objectives import cotangent_of, margin
+        from atras.networks import Objective
 
-        outward, logits = pairs.gradient(s.x, cotangent_of(lambda logits: margin(logits, pairs.labels)))
+        from .norms import norm_of, projected, scaled
+
+        margin = Objective("margin", pairs.labels)
+        outward, logits = pairs.gradient(s.x, margin)
         low, high = self.bounds
         gradient = torch.where(outward > 0, s.x < high, s.x > low) * outward
         fooling, size = logits.argmax(-1) != pairs.labels, norm_of(s.x - s.clean, self.norm)
@@ -105,7 +107,7 @@ class FMN(MinimumNorm):
         closer = (lead(logits, pairs.labels) > 0) & (size < -found.values[s.place])
         found.put(s.place[closer], s.x[closer], -size[closer])
         gamma = LEAST_GAMMA + (self.gamma - LEAST_GAMMA) * share
-        to_boundary = margin(logits, pairs.labels).abs() / norm_of(gradient, DUAL[self.norm]).clamp(min=TINY)
+        to_boundary = margin.values(logits).abs() / norm_of(gradient, DUAL[self.norm]).clamp(min=TINY)
         outside = torch.where(s.crossed, s.radius, size + to_boundary) * (1 + gamma)
         inside = (s.radius * (1 - gamma)).minimum(-found.values[s.place])
         s.radius = torch.where(fooling, inside, outside).minimum(s.farthest)

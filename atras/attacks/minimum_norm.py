@@ -23,9 +23,9 @@ def lead(logits: Tensor, labels: Tensor) -> Tensor:
     """
     import torch
 
-    from .objectives import margin
+    from atras.networks import Objective
 
-    return margin(logits, labels) - ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+    return Objective("margin", labels).values(logits) - ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
 
 
 @dataclass(frozen=True, repr=False)

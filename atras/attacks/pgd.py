@@ -124,8 +124,7 @@ class PGD(Attack):
         return (f"{self.name}: with 2 classes there is no difference of logits ratio; {STANDS_IN[2]}",)
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
-        gradients = self.steps * self.restarts
-        return Passes(self.restarts + (0 if self.loss == "ce" else gradients), gradients)
+        return Passes(self.restarts, self.steps * self.restarts)
 
     def cost_of_making(self, classes: int) -> Passes:
         compared = self.keeps_best or self.restarts > 1  # then it knows the logits of its examples
@@ -213,19 +212,17 @@ class PGD(Attack):
 
     def _values(self, logits: Tensor, labels: Tensor) -> Tensor:
         """[M, B], the loss of logits [M, B, Y] at labels [M, B], or what orders images as it does."""
-        from atras.networks import log_odds  # the cross-entropy is 0 for all where float32 is sure
-
-        from . import objectives
+        from atras.networks import Objective, log_odds  # the cross-entropy is 0 for all where float32 is sure
 
         if self.loss == "ce":
             return log_odds(logits, labels)
-        return getattr(objectives, self.loss)(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+        return Objective(self.loss, labels).values(logits)
 
     def _objective(self, labels: Tensor) -> Cotangent:
         """The loss at labels [M, B] as an engine takes it."""
-        from .objectives import cotangent_of
+        from atras.networks import Objective
 
-        return labels if self.loss == "ce" else cotangent_of(lambda logits: self._values(logits, labels))
+        return labels if self.loss == "ce" else Objective(self.loss, labels)
 
     def _reached(self, logits: Tensor, labels: Tensor) -> Tensor:
         predictions = logits.argmax(-1)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from atras.attacks import ATTACKS, CW, FMN
 from atras.attacks.norms import projected
-from atras.attacks.objectives import margin
 from atras.errors import InputError
+from atras.networks import Objective
 from stand_ins import SHAPE, Linear, problem
 
 NORMS = ("linf", "l2", "l1")
@@ -78,7 +78,7 @@ def test_cw_takes_the_steps_of_the_textbook(confidence: float) -> None:
             torch.testing.assert_close(ours[member, image : image + 1], theirs, rtol=0, atol=1e-10)
     moved = ours != x
     assert moved.any()
-    leads = margin(networks.logits(ours).flatten(0, 1), labels.flatten()).view(3, 6)
+    leads = Objective("margin", labels).values(networks.logits(ours))
     assert (leads > confidence)[moved.flatten(2).any(2)].all()
 
 
