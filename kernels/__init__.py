@@ -4,9 +4,10 @@ from .dropout.dispatch import dropout
 from .fgsm.dispatch import Perturbed, apply_signs, fgsm
 from .step.dispatch import Step
 from .step.pairs import members_of_pairs, pad_pairs, unpad_pairs
-from .step.reference import InputGradient
+from .step.reference import ConvLayer, InputGradient
 
 __all__ = [
+    "ConvLayer",
     "InputGradient",
     "Perturbed",
     "Step",

@@ -59,13 +59,11 @@ def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[
 
 
 def convolutions(
-    image_shape: tuple[int, int, int], stem: str, members: int, chains: Sequence[Sequence[reference.ConvLayer]]
+    image_shape: tuple[int, int, int], members: int, chains: Sequence[Sequence[reference.ConvLayer]]
 ) -> None:
-    """Convolutions of each member that fit the images, and no stem before them."""
+    """Convolutions of each member that fit the images."""
     if len(chains) != members:
         raise ValueError(f"step: convolutions: expected those of {members} members, got {len(chains)}")
-    if any(chains) and stem != "none":
-        raise ValueError(f"step: stem (={stem!r}): expected none before convolutions of members' own")
     for chain in chains:
         if reason := why_no_chain(image_shape, chain):
             raise ValueError(f"step: convolutions: {reason}")

@@ -198,8 +198,9 @@ Run Step::start(Slot& slot, int member) const {
 
 void Step::forward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
-  const auto convolutions = run.member->chain.empty() ? k.stem_forward : k.chain_forward;
-  each(threads, int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
+  const bool own = !run.member->chain.empty();
+  const auto convolutions = own ? k.chain_forward : k.stem_forward;
+  each(threads, own ? 0 : int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
   spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { convolutions(run, group, w); });
   const int panels = panels_of(run.rows_padded());
   for (int layer = 0; layer < int(run.member->dense.size()); ++layer) {

@@ -33,8 +33,8 @@ class Step:
         classes: number of logits Y, at least 1.
         hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
-        convolutions: of each member, in front of its hidden layers: any number of them; on a CPU and without a stem.
-            Where training is in bf16 they still compute in fp32. None for no convolutions.
+        convolutions: of each member, any number of them: where there are some, they stand in place of the stem. On a
+            CPU alone; where training is in bf16 they still compute in fp32. None for no convolutions.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.
@@ -57,6 +57,8 @@ class Step:
 
     most_channels = checks.MOST_CHANNELS
     """Channels that images may have in front of a convolutional stem."""
+    why_no_convolutions = staticmethod(checks.why_no_chain)
+    """From an image shape and a member's `convolutions` to why they cannot be computed; empty where they can."""
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class Step:
             checks.choice(name, value)
         checks.population(image_shape, stem, hidden)
         chains = [()] * len(hidden) if convolutions is None else [tuple(own) for own in convolutions]
-        checks.convolutions(image_shape, stem, len(hidden), chains)
+        checks.convolutions(image_shape, len(hidden), chains)
         for name, size in {"classes": classes, "batch": batch, "threads": threads}.items():
             checks.whole(name, size, 1)
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
@@ -99,7 +101,7 @@ class Step:
             for widths, own in zip(self.hidden, chains, strict=True)
         ]
         if backend == "triton" and any(chains):
-            raise ValueError("step: convolutions: expected a CPU, where alone members may have some of their own")
+            raise ValueError(f"step: convolutions: expected a CPU for members' own, got {device}; leave them out")
         numbers = {"batch": batch, "momentum": momentum, "stem_rate256": stem_rate256, "head_rate256": head_rate256}
         settings = {**options, **numbers}
         self._step = _population(backend)(

@@ -94,9 +94,11 @@ Member make_member(const Spec& spec, const Stem& stem, const Layers& layers, std
   Member m{};
   m.offset = offset;
   m.chain = make_chain(spec, layers.chain, m.conv_size);
-  std::size_t next = m.conv_size += stem.size;
-  int in = m.chain.empty() ? stem.features : int(m.chain.back().result_size());
-  int layer = int(stem.convs.size() + m.chain.size());
+  const bool own = !m.chain.empty();
+  if (!own) m.conv_size = stem.size;
+  std::size_t next = m.conv_size;
+  int in = own ? int(m.chain.back().result_size()) : stem.features;
+  int layer = int(own ? m.chain.size() : stem.convs.size());
   const std::vector<int>& hidden = layers.hidden;
   for (std::size_t i = 0; i <= hidden.size(); ++i) {
     const bool last = i == hidden.size();
@@ -112,7 +114,8 @@ Member make_member(const Spec& spec, const Stem& stem, const Layers& layers, std
     m.dense.push_back(d);
   }
   m.size = next;
-  for (const Conv& c : stem.convs) m.cost += 9.0 * c.in_channels * c.out_channels * c.out_h * c.out_w;
+  if (!own)
+    for (const Conv& c : stem.convs) m.cost += 9.0 * c.in_channels * c.out_channels * c.out_h * c.out_w;
   for (const ChainConv& c : m.chain) m.cost += 3.0 * c.depth() * c.out_channels * c.positions();
   return m;
 }

@@ -138,7 +138,7 @@ struct Layers {
 };
 
 struct Member {
-  std::vector<ChainConv> chain;  // in place of a stem
+  std::vector<ChainConv> chain;  // in place of the stem where there are any
   std::vector<Dense> dense;
   std::size_t conv_size;         // floats of the parameters of all convolutions, at the start of the slice
   std::size_t offset, size;  // slice of the flat buffer

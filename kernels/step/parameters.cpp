@@ -17,8 +17,9 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
   const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
   const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
-  const int layer = array / 2, convs = int(stem_.convs.size() + m.chain.size());
-  if (layer < int(m.chain.size())) {
+  const bool own = !m.chain.empty();
+  const int layer = array / 2, convs = int(own ? m.chain.size() : stem_.convs.size());
+  if (own && layer < convs) {
     const ChainConv& c = m.chain[layer];
     const int taps = c.kernel * c.kernel;
     for (int o = 0; o < c.out_channels; ++o) {
@@ -54,7 +55,7 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
     for (int o = 0; o < d.out; ++o) copy(base[d.bias + o], values[o]);
     return;
   }
-  const bool after_convolutions = layer == convs && convs > 0, own = !m.chain.empty();
+  const bool after_convolutions = layer == convs && convs > 0;
   int pixels = 1, block = kBlock;
   if (after_convolutions) {
     pixels = own ? m.chain.back().result_h * m.chain.back().result_w

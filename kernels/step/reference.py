@@ -82,10 +82,10 @@ def parameter_shapes(
     widths: Sequence[int],
     convolutions: Sequence[ConvLayer] = (),
 ) -> list[tuple[int, ...]]:
-    """Shapes of a member's parameters: weight and bias of each layer from the first."""
+    """Shapes of a member's parameters: weight and bias of each layer from the first; `convolutions` replace the stem."""
     channels, height, width = image_shape
     shapes: list[tuple[int, ...]] = []
-    for layer in STEMS[stem]:
+    for layer in () if convolutions else STEMS[stem]:
         shapes += [(layer.channels, channels, 3, 3), (layer.channels,)]
         height, width = ((side - 2 + 2 * layer.padding) // (2 if layer.pool else 1) for side in (height, width))
         channels = layer.channels
@@ -122,8 +122,10 @@ class Step:
         head_rate256: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.stem, self.activate, self.batch, self.dtype = STEMS[stem], ACTIVATIONS[activation], batch, dtype
-        self.rates = [stem_rate256 if layer.drops else 0 for layer in self.stem]
+        self.activate, self.batch, self.dtype = ACTIVATIONS[activation], batch, dtype
+        self.stem_layers = [
+            (1, layer.padding, 2 * layer.pool, stem_rate256 if layer.drops else 0) for layer in STEMS[stem]
+        ]
         self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
         self.convolutions = [()] * len(hidden) if convolutions is None else convolutions
         shapes = [
@@ -280,17 +282,15 @@ class Step:
         """Logits; with dropout where `masks`, its key and step, is given."""
         *weights, last, last_bias = self.parameters[member]
         layers = list(zip(weights[::2], weights[1::2], strict=True))
-        for i, (layer, rate) in enumerate(zip(self.stem, self.rates, strict=True)):
-            x = self.activate(F.conv2d(x, *layers[i], padding=layer.padding))
-            x = F.max_pool2d(x, 2) if layer.pool else x
+        convolutions = [
+            (own.stride, own.padding, own.pool, own.rate256) for own in self.convolutions[member]
+        ] or self.stem_layers
+        for i, (stride, padding, pool, rate) in enumerate(convolutions):
+            x = self.activate(F.conv2d(x, *layers[i], stride=stride, padding=padding))
+            x = F.max_pool2d(x, pool) if pool else x
             x = _drop(x, masks, i, rate)
-        own = self.convolutions[member]
-        for i, each in enumerate(own):
-            x = self.activate(F.conv2d(x, *layers[i], stride=each.stride, padding=each.padding))
-            x = F.max_pool2d(x, each.pool) if each.pool else x
-            x = _drop(x, masks, i, each.rate256)
         x = x.flatten(1)
-        for i in range(len(self.stem) + len(own), len(layers)):
+        for i in range(len(convolutions), len(layers)):
             x = _drop(self.activate(F.linear(x, *layers[i])), masks, i, self.head_rate256)
         return F.linear(x, last, last_bias)
 
