@@ -47,6 +47,20 @@ def has_bf16(device: torch.device = CPU) -> bool:
     return backends.bf16(device).there
 
 
+def own_convolutions(network: Network) -> list[ConvLayer]:
+    """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
+    own = any(type(layer) is Conv for layer in network.candidate.layers)
+    if not own and network.spec.stem_name in STEMS:
+        return []
+    convolutions = []
+    for place in network.hidden:
+        if type(layer := place.layer) is Conv:
+            padding = layer.kernel // 2 if layer.padding == "same" else layer.padding
+            numbers = (layer.filters, layer.kernel, layer.stride, padding, layer.pool)
+            convolutions.append(ConvLayer(*numbers, rate256=place.rate256))
+    return convolutions
+
+
 class FusedEngine(Engine):
     """Members that are stepped, evaluated and attacked by op `step`. See `Engine` for arguments and shapes.
 
@@ -75,7 +89,7 @@ class FusedEngine(Engine):
         if self.protocol.precision == "bf16" and not has_bf16(self.device):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
         best = "bf16" if backends.bf16(self.device).faster else "fp32"
-        convolutions = [_own_convolutions(network) for network in self.networks]
+        convolutions = [own_convolutions(network) for network in self.networks]
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
@@ -175,26 +189,12 @@ def _hidden_widths(candidate: Candidate) -> list[int]:
     return [layer.units for layer in candidate.layers if type(layer) is Dense]
 
 
-def _own_convolutions(network: Network) -> list[ConvLayer]:
-    """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
-    own = any(type(layer) is Conv for layer in network.candidate.layers)
-    if not own and network.spec.stem_name in STEMS:
-        return []
-    convolutions = []
-    for place in network.hidden:
-        if type(layer := place.layer) is Conv:
-            padding = layer.kernel // 2 if layer.padding == "same" else layer.padding
-            numbers = (layer.filters, layer.kernel, layer.stride, padding, layer.pool)
-            convolutions.append(ConvLayer(*numbers, rate256=place.rate256))
-    return convolutions
-
-
 def _refusal(spec: Spec, candidate: Candidate, kind: str) -> str:
     """Why a candidate cannot be computed behind a stem of convolutions on a kind of device; empty where it can."""
     for layer in candidate.layers:
         if type(layer) not in (Conv, Dense):
             return f"it has convolutions and after them dense layers, not {layer}"
-    convolutions = _own_convolutions(Network(spec, candidate))
+    convolutions = own_convolutions(Network(spec, candidate))
     if not convolutions:
         channels = spec.image_shape[0]
         if spec.stem_name != "none" and channels > Step.most_channels:

@@ -17,8 +17,8 @@ class Population:
     """The networks and optimizers of a `Step` in C++. Arguments, all of them on the CPU, are checked there.
 
     Args:
-        image_shape, classes, hidden, stem, convolutions, activation, batch, optimizer, momentum, stem_rate256, head_rate256,
-            precision, threads, instructions: as of `Step`.
+        image_shape, classes, hidden, stem, convolutions, activation, batch, optimizer, momentum, stem_rate256,
+            head_rate256, precision, threads, instructions: as of `Step`.
     """
 
     def __init__(

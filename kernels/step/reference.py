@@ -82,7 +82,7 @@ def parameter_shapes(
     widths: Sequence[int],
     convolutions: Sequence[ConvLayer] = (),
 ) -> list[tuple[int, ...]]:
-    """Shapes of a member's parameters: weight and bias of each layer from the first; `convolutions` replace the stem."""
+    """Shapes of a member's parameters, weight and bias of each layer; `convolutions` stand in place of the stem."""
     channels, height, width = image_shape
     shapes: list[tuple[int, ...]] = []
     for layer in () if convolutions else STEMS[stem]:

@@ -16,7 +16,7 @@ from atras.running.prepare import make_plan
 
 CPU = torch.device("cpu")
 FP32 = Protocol(precision="fp32")
-# The stem is shared by a dense network and by those with convolutions after it; dropout is the layers' own or the head's.
+# A stem of a dense network and of those with convolutions after it; dropout is the layers' own or the head's.
 SPECS = {
     "none": Spec((1, 9, 8), 10, head_rate256=64),
     "conv2": Spec((1, 15, 14), 10, "conv2"),
@@ -98,7 +98,9 @@ def test_what_the_engine_does_not_take_is_said_in_one_line() -> None:
     assert FusedEngine.refusal(Spec((3, 9, 10), 10, "c6k2"), [Candidate((8,))], "cuda")
     dense_stem = Spec((1, 8, 8), 10, (Dense(4),))
     assert FusedEngine.refusal(dense_stem, [Candidate((8,))]) == "it has stems of convolutions alone, not 4"
-    with pytest.raises(InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine loop"):
+    with pytest.raises(
+        InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine loop"
+    ):
         FusedEngine(Spec((1, 400, 400), 10), [Member(Candidate((Conv(1, pool=300),)), 0)], FP32, CPU)
 
 

@@ -58,7 +58,8 @@ STEMS = [
 # convolution right before the logits, members with the stem in between.
 CHAINS = [
     Case("none", (1, 13, 11), "relu", [[9], [7, 63], [], [33]], 20, 50, 32, convolutions=[
-        [ConvLayer(5, 4, 2, 1), ConvLayer(20, 3, 1, 1, 2, 64)], [ConvLayer(17, 3, 1, 0, 3)], [ConvLayer(3, 2, 3, 1)], [],
+        [ConvLayer(5, 4, 2, 1), ConvLayer(20, 3, 1, 1, 2, 64)], [ConvLayer(17, 3, 1, 0, 3)], [ConvLayer(3, 2, 3, 1)],
+        [],
     ]),
     Case("conv2", (3, 12, 10), "tanh", [[9], [7], [8, 5]], 24, 60, convolutions=[
         [ConvLayer(40, 5, padding=4, pool=2), ConvLayer(33, 1, pool=1)], [], [ConvLayer(7, 12, 1, 11, 4, 100)],
@@ -72,7 +73,9 @@ LARGE = [
     Case("conv2", (1, 28, 28), "relu", [[40], [8, 32]], 32, 80),
     Case("conv4", (3, 32, 32), "relu", [[24]], 20, 40),
     Case("none", (1, 28, 28), "relu", [[100]], 32, 40, convolutions=[[ConvLayer(16, 4, 2, 1), ConvLayer(32, 4, 2, 1)]]),
-    Case("none", (3, 32, 32), "relu", [[24]], 20, 40, convolutions=[[ConvLayer(24, 5, 1, 2, 2), ConvLayer(40, pool=2)]]),
+    Case(
+        "none", (3, 32, 32), "relu", [[24]], 20, 40, convolutions=[[ConvLayer(24, 5, 1, 2, 2), ConvLayer(40, pool=2)]]
+    ),
 ]
 CASES = [*DENSE, *STEMS, *CHAINS, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]
 # One of each stem and kind of activation, and convolutions of members' own, for the sets that are not the best here.
