@@ -68,7 +68,7 @@ def anchor(heading: str) -> str:
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
     others = (["-m", "atras", command] for command in ("claims", "compare", "export", "report"))
-    programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], *others)
+    programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}
     return "".join(subprocess.run(command, **options).stdout for command in commands)  # type: ignore[call-overload]

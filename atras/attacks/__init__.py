@@ -28,9 +28,11 @@ else:
         deepfool="DeepFool",
         fab="FABT",
         pair_attack="PairAttack",
+        pairs="Pairs",
         pgd="PGD RandomFGSM",
         random_starts="starts",
         square="Square",
+        stages="Unwatched",
     )
 
 __all__ = [
@@ -47,12 +49,14 @@ __all__ = [
     "DeepFool",
     "Draw",
     "PairAttack",
+    "Pairs",
     "Passes",
     "Progress",
     "RandomFGSM",
     "Signed",
     "Square",
     "Start",
+    "Unwatched",
     "check_target",
     "starts",
 ]

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
@@ -32,6 +32,8 @@ class Draw(Protocol):
             shape: of an image's own; None for its (C, H, W).
         """
 
+
+BRIEF_EPSILON = 1e-6
 
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
@@ -256,6 +258,23 @@ class Attack(ABC):
         source = self.label_source if self.target == "none" else None
         epsilon = self.strength if self.bounded else None
         return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target)
+
+    @property
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that it is made of: itself, or others one after the other."""
+        return (self,)
+
+    def brief(self, steps: int) -> Self | None:
+        """The attack with so many steps, one restart and one target, from which a plan learns what a step takes.
+
+        Its epsilon is so small that hardly an image falls before the last step. None for an attack without steps.
+        """
+        names = {each.name for each in dataclasses.fields(self)}
+        own = names & {"steps", "queries"}
+        if not own:
+            return None
+        changes: dict[str, Any] = dict.fromkeys(own, steps) | dict.fromkeys(names & {"restarts", "targets"}, 1)
+        return dataclasses.replace(self, **changes | ({"epsilon": BRIEF_EPSILON} if self.bounded else {}))
 
     @abstractmethod
     def cost(self, classes: int) -> Passes:

@@ -5,8 +5,9 @@ The meaning of each figure is defined in docs/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +49,13 @@ class Figures(NamedTuple):
     worst: Score
 
 
+class Attacking(NamedTuple):
+    """What is under way: an attack, and the share of the work of all attacks on the test images that is done."""
+
+    attack: Attack
+    share: float
+
+
 class Evaluator:
     """Evaluation and attacks of a population on a data set.
 
@@ -68,6 +76,8 @@ class Evaluator:
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
         """Called between the chunks of an evaluation, its attacks and their steps; may raise to stop it there."""
+        self.attacking: Callable[[], Attacking | None] = lambda: None
+        """What attack is being made on the test images; None where none is."""
         self._courses: dict[str, Course] = {}
         self._left: dict[str, Tensor] = {}
 
@@ -161,6 +171,7 @@ class Evaluator:
             survivors=survivors,
             signs=signs,
         )
+        self.attacking = partial(self._attacking, course, list(counters))
         for chunk, images, labels in self.chunks("test", course):
             alive = course.within.alive
             for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, course.within):
@@ -177,9 +188,19 @@ class Evaluator:
                     if on_examples is not None:
                         on_examples(attacked, logits, chunk)
             survivors.add(alive, labels)
+        self.attacking = lambda: None
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score() for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
+
+    def _attacking(self, course: Course, attacks: Sequence[Attack]) -> Attacking:
+        """Where an evaluation by these attacks stands, by the passes that they take at the most."""
+        costs = [sum(attack.cost(self.networks.classes)) for attack in attacks]
+        within, count = course.within, len(self.data.test.labels)
+        at = min(within.at, len(attacks) - 1)  # between the last attack and the next images
+        made = sum(costs[: within.at]) + (min(within.steps.made, costs[at]) if within.at == at else 0)
+        share = made / sum(costs) * (max(within.stop, course.done) - course.done)
+        return Attacking(attacks[at], (course.done + share) / count)
 
     def _survived(self, attack: Attack, correct: Tensor, change: Tensor) -> Tensor:
         """bool [M, B]: which images an attack did not turn with a change of at most the protocol's epsilon."""

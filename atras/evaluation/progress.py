@@ -61,16 +61,19 @@ class Steps:
 
     Args:
         pause: called there; may raise.
+
+    `made` counts the steps that were made in this process.
     """
 
     def __init__(self, pause: Callable[[], None]) -> None:
         self.state: Mapping[str, Tensor] = {}
+        self.made = 0
         self._pause = pause
         self._live: Callable[[], Mapping[str, Tensor]] | None = None
 
     def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """Told between two steps how to get the state of the attack."""
-        self._live = state
+        self._live, self.made = state, self.made + 1
         self._pause()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 is a pure function of protocol, data shape, machine and memory cap; measured speed predicts seconds and decides
 nothing."""
 
+from .attack_speed import attack_speed
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .fit import why_impossible, why_unfit
@@ -9,16 +10,18 @@ from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
 from .parts import batch_bytes, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
-from .predicted_seconds import Speed, add_source, predict
+from .predicted_seconds import AttackSpeed, Speed, add_source, predict
 
 __all__ = [
     "MEMORY_SHARE",
+    "AttackSpeed",
     "Group",
     "Machine",
     "Plan",
     "Speed",
     "activation_values",
     "add_source",
+    "attack_speed",
     "batch_bytes",
     "choose_engine",
     "forward_flops",

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from atras.data import Split, cache_dir, pixels
+from atras.data import Split, pixels
 from atras.engines import Engine
 from atras.environment import machine_key
-from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Conv, Member, Network, Spec, widest
-from atras.storage import read_regular
 
+from .calibration_cache import known_or_measured
 from .cost import forward_flops, training_flops
 from .predicted_seconds import Speed
-
-MAX_BYTES = 2**20
-"""Largest cache that is read: an entry takes some hundred bytes."""
 
 SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
@@ -53,12 +45,11 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
     key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
-    known = _read()
-    if not anew and key in known:
-        return known[key]
-    measured = _measure(engine, spec, protocol, part)
-    _write(known | {key: measured})
-    return measured
+
+    def measure() -> Sequence[float]:
+        return dataclasses.astuple(_measure(engine, spec, protocol, part))
+
+    return Speed(*known_or_measured(key, measure, _is_speed, anew=anew))
 
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
@@ -100,13 +91,14 @@ def _call_seconds(
     images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()
     return (
-        _median(lambda: group.step(images, labels).losses),
-        _median(lambda: group.logits(own).sum()),
-        _median(lambda: group.gradient(own, labels)[0].sum()),
+        median_seconds(lambda: group.step(images, labels).losses),
+        median_seconds(lambda: group.logits(own).sum()),
+        median_seconds(lambda: group.gradient(own, labels)[0].sum()),
     )
 
 
-def _median(call: Callable[[], Tensor]) -> float:
+def median_seconds(call: Callable[[], Tensor]) -> float:
+    """Of five calls, after two that are not counted."""
     taken = []
     for _ in range(7):
         start = time.perf_counter()
@@ -115,33 +107,8 @@ def _median(call: Callable[[], Tensor]) -> float:
     return sorted(taken[2:])[2]
 
 
-def _path() -> Path:
-    return cache_dir() / "calibration.json"
-
-
-def _read() -> dict[str, Speed]:
-    """The speeds in the cache: it may be damaged, or nobody's."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        values = json.loads(read_regular(_path(), MAX_BYTES))
-        if isinstance(values, dict):
-            return {key: Speed(*map(float, value)) for key, value in values.items() if _is_speed(value)}
-    return {}
-
-
-def _is_speed(value: object) -> bool:
+def _is_speed(values: Sequence[float]) -> bool:
     """Whether these are seconds of a step and FLOPs a second that a machine can have."""
-    count = len(dataclasses.fields(Speed))
-    if not isinstance(value, list) or len(value) != count or not all(type(item) in (int, float) for item in value):
+    if len(values) != len(dataclasses.fields(Speed)):
         return False
-    return bool(0 <= value[0] <= 3600 and all(1 <= rate <= 1e18 for rate in value[1:]))
-
-
-def _write(speeds: dict[str, Speed]) -> None:
-    """Replace the cache in one step; a cache that cannot be written is only measured again."""
-    values = {key: dataclasses.astuple(speed) for key, speed in speeds.items()}
-    with contextlib.suppress(OSError, InputError):
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="calibration-", dir=_path().parent) as folder:
-            written = Path(folder) / _path().name
-            written.write_text(json.dumps(values, indent=1))
-            written.replace(_path())
+    return 0 <= values[0] <= 3600 and all(1 <= rate <= 1e18 for rate in values[1:])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
-from atras.attacks import Passes
+from atras.attacks import Attack, Passes
 from atras.engines import ENGINES
+from atras.evaluation import PHASES
 from atras.experiment import Protocol
 from atras.networks import Network, Spec
 from atras.training import steps_of
@@ -32,8 +36,38 @@ class Speed:
     gradient_flops_per_second: float
 
 
-def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_size: int, speed: Speed) -> Group:
-    """The group with its predicted seconds: training, evaluation, attacks, and its share of the transfer."""
+class AttackSpeed(NamedTuple):
+    """Seconds that an attack takes for each of its passes, beside the pass itself.
+
+    Args:
+        step_seconds: whatever the images.
+        pair_seconds: for each (member, image) pair.
+    """
+
+    step_seconds: float
+    pair_seconds: float
+
+
+def predict(
+    group: Group,
+    spec: Spec,
+    protocol: Protocol,
+    train_size: int,
+    test_size: int,
+    speed: Speed,
+    attack_speeds: Mapping[Attack, AttackSpeed] = MappingProxyType({}),
+) -> Group:
+    """The group with its predicted seconds: training, evaluation, attacks, and its share of the transfer.
+
+    Attacks are priced as if every image were classified correctly and none fell before an attack's last step.
+
+    Args:
+        group: of the plan.
+        spec, protocol: of the run.
+        train_size, test_size: images.
+        speed: of the group's engine.
+        attack_speeds: of the parts of the protocol's stronger attacks.
+    """
     rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
     networks = [Network(spec, member.candidate) for member in group.members]
     forward = sum(map(forward_flops, networks)) / (1 - group.padding_share)
@@ -46,6 +80,10 @@ def predict(group: Group, spec: Spec, protocol: Protocol, train_size: int, test_
     training = rounds * steps_of(protocol, train_size) * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
     attacks = seconds(evaluation_passes(protocol, spec.classes, train_size, test_size))
+    chunks = rounds * -(-test_size // group.evaluation_batch)
+    for attack, own in attack_speeds.items():
+        pairs = len(group.members) * test_size * own.pair_seconds
+        attacks += len(PHASES) * sum(attack.cost(spec.classes)) * (chunks * own.step_seconds + pairs)
     transfer = seconds(transfer_passes(protocol, test_size))
     return dataclasses.replace(
         group,

@@ -23,6 +23,7 @@ from atras.planning import (
     Machine,
     Plan,
     add_source,
+    attack_speed,
     choose_engine,
     make_groups,
     memory_line,
@@ -197,7 +198,12 @@ def _plan(
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
-    predicted = [predict(group, spec, resolved, *sizes, measured) for group in groups]
+    attacks = dict.fromkeys(part for attack in resolved.stronger_attacks for part in attack.parts)
+    beside = {
+        attack: attack_speed(ENGINES.get(engine), spec, resolved, data.train, attack, anew=execution.recalibrate)
+        for attack in attacks
+    }
+    predicted = [predict(group, spec, resolved, *sizes, measured, beside) for group in groups]
     if predicted and (source := source_candidate(resolved, spec)) is not None:
         predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""

@@ -36,6 +36,16 @@ class Reporter:
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         """Group `index` has done `steps_done` of its steps; loss and accuracy are means over its members."""
 
+    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+        """Group `index` is under attack; this share of the work is done, if no image falls before its time.
+
+        Args:
+            index: number of the group.
+            phase: `trained` or `defended`: the networks that are attacked.
+            attack: name of the attack that is under way.
+            share: of all attacks on these networks, from 0 to 1.
+        """
+
     def group_finished(self, index: int, seconds: float) -> None:
         """Group `index` is done."""
 
@@ -95,13 +105,20 @@ class PlainReporter(Reporter):
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         if index not in self._titles:
             return
-        now, percent = time.monotonic(), self._percent(index, steps_done)
-        before, told = self._told[index]
-        # By the percent, so that a run of weeks leaves no longer a log than one of minutes.
-        if now - before < SECONDS_BETWEEN_LINES or percent == told:
-            return
-        self._told[index] = (now, percent)
-        self._say(f"{self._titles[index]}, {percent} % {phase} {' '.join(_figures(loss, accuracy))}".rstrip())
+        percent = self._percent(index, steps_done)
+        self._say_rarely(index, percent, f"{percent} % {phase} {' '.join(_figures(loss, accuracy))}".rstrip())
+
+    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+        if index in self._titles:
+            percent = int(100 * share)
+            self._say_rarely(index, percent, f"{phase} networks under attack, {percent} %, {attack}")
+
+    def _say_rarely(self, index: int, percent: int, text: str) -> None:
+        """By the percent, so that a run of weeks leaves no longer a log than one of minutes."""
+        now, (before, told) = time.monotonic(), self._told[index]
+        if now - before >= SECONDS_BETWEEN_LINES and percent != told:
+            self._told[index] = (now, percent)
+            self._say(f"{self._titles[index]}, {text}")
 
     def group_finished(self, index: int, seconds: float) -> None:
         self._say(f"{self._titles.pop(index, f'group {index + 1}')}, finished in {_duration(seconds)}")
@@ -141,6 +158,8 @@ class LiveReporter(Reporter):
             speed_estimate_period=3600.0,
         )
         self._tasks: dict[int, tuple[TaskID, str]] = {}
+        self._attacked: dict[int, tuple[str, int]] = {}
+        """Groups under attack: which networks, and the steps of the group's training."""
 
     def plan(self, lines: list[str]) -> None:
         for line in lines:
@@ -174,12 +193,27 @@ class LiveReporter(Reporter):
     ) -> None:
         if index in self._tasks:
             figures = " ".join(_figures(loss, accuracy))
-            self._progress.update(self._tasks[index][0], completed=steps_done, figures=figures)
+            task, _ = self._tasks[index]
+            if index in self._attacked:  # the bar was that of the attacks
+                _, steps = self._attacked.pop(index)
+                self._progress.reset(task, total=steps, completed=steps_done)
+            self._progress.update(task, completed=steps_done, figures=figures)
+
+    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+        if index not in self._tasks:
+            return
+        task, _ = self._tasks[index]
+        if index not in self._attacked or self._attacked[index][0] != phase:
+            # A bar of its own, so that the time left is that of the attacks.
+            self._attacked[index] = (phase, self._attacked.get(index, ("", self._total(task)))[1])
+            self._progress.reset(task, total=1.0)
+        self._progress.update(task, completed=share, figures=f"{attack}, {phase}")
 
     def group_finished(self, index: int, seconds: float) -> None:
         if index in self._tasks:
             # A finished bar becomes a line above: with many groups the live part would outgrow the terminal.
             task, title = self._tasks.pop(index)
+            self._attacked.pop(index, None)
             self._progress.remove_task(task)
             self.note(f"{title}, finished in {_duration(seconds)}")
 

@@ -38,6 +38,12 @@ from .progress import Reporter
 OVERHEAD = 0.02
 """Most of a run's time that writing checkpoints may take; they are written less often where it would be more."""
 
+SECONDS_BETWEEN_TELLS = 0.1
+"""Least time between two things that a reporter is told of an attack under way."""
+
+MEASURED = {f"measure_{phase}": phase for phase in PHASES}
+"""The networks that are attacked in a stage."""
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -131,6 +137,7 @@ class _Work(Watcher):
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
         self.part = self.done = 0
+        self.tell_next = 0.0
         self.next_keep = time.perf_counter() + task.checkpoint_every
         self.keeps = self.path is not None or place.networks.wanted
 
@@ -170,6 +177,12 @@ class _Work(Watcher):
         self.done += steps
         shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
         self.place.reporter.progress(self.task.index, phase, self.done, *shown)
+
+    def attacking(self, phase: str, attack: str, share: float) -> None:
+        if (now := time.perf_counter()) >= self.tell_next:
+            self.tell_next = now + SECONDS_BETWEEN_TELLS
+            share = (self.part + share) / len(self.parts)
+            self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share)
 
     def due(self) -> bool:
         return self.path is not None and time.perf_counter() >= self.next_keep

@@ -72,6 +72,9 @@ class Watcher:
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
         """Steps were made; loss and accuracy are means over the epoch so far and the group's members."""
 
+    def attacking(self, phase: str, attack: str, share: float) -> None:
+        """An attack is under way in a phase; this share of the work of all attacks on the test images is done."""
+
     def due(self) -> bool:
         """Whether a snapshot is wanted now, in the midst of a stage. At each stage's end one is made anyway."""
         return False
@@ -332,6 +335,8 @@ class _Stages:
 
     def pause(self) -> None:
         """Between two calls of training, or two steps of an evaluation: keep a snapshot when due, stop when asked."""
+        if (now := self.evaluator.attacking()) is not None:
+            self.watcher.attacking(self.stage, now.attack.name, now.share)
         if self.watcher.due():
             self.keep()
         if self.watcher.stop():

@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 
 import atras
-from atras.running import progress
+from atras.attacks import PGD
+from atras.networks import Candidate
+from atras.running import progress, task
 from atras.running.progress import LiveReporter, PlainReporter, Reporter, choose_reporter
 
 
@@ -178,3 +180,53 @@ def test_a_stream_that_is_gone_stops_no_run(terminal: bool, error: Exception) ->
             return terminal
 
     tell(choose_reporter(stream=Gone()))
+
+
+def test_attacks_are_told_by_the_share_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.group_started(0, 1, "depth 1", 2, 200)
+    for share in (0.25, 0.2501, 0.5):
+        reporter.attacking(0, "trained", "autoattack", share)
+    assert stream.getvalue().splitlines()[1:] == [
+        "group 1/1, depth 1, trained networks under attack, 25 %, autoattack",
+        "group 1/1, depth 1, trained networks under attack, 50 %, autoattack",
+    ]
+
+
+def test_the_bar_is_that_of_the_attacks_while_they_last() -> None:
+    live = LiveReporter(Console(file=Terminal(), force_terminal=True, width=80))
+    live.group_started(0, 1, "depth 1", 2, 200)
+    live.progress(0, "train", 100, 0.5, 0.75)
+    (task,) = live._progress.tasks
+    live.attacking(0, "trained", "autoattack", 0.25)
+    assert (task.percentage, task.fields["figures"]) == (25, "autoattack, trained")
+    live.progress(0, "adversarial", 150, 0.5, 0.75)
+    assert task.percentage == 75
+    live.attacking(0, "defended", "square", 0.1)
+    live.attacking(0, "defended", "square", 0.75)
+    assert (task.percentage, task.fields["figures"]) == (75, "square, defended")
+    live.group_finished(0, 1.0)
+    assert live._progress.tasks == []
+    live.attacking(0, "defended", "square", 1.0)
+    live.close()
+
+
+def test_a_run_tells_of_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Listener(Reporter):
+        def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+            told.append((index, phase, attack, share))
+
+    monkeypatch.setattr(task, "SECONDS_BETWEEN_TELLS", 0.0)
+    protocol = atras.Protocol(
+        candidates=(Candidate((8,)),), epochs=1, adversarial_epochs=1, test_size=40, attacks=(PGD(steps=5),)
+    )
+    atras.run(protocol, reporter=Listener())
+    for phase in ("trained", "defended"):
+        names, shares = zip(*((name, share) for _, of, name, share in told if of == phase), strict=True)
+        assert {"fgsm", "pgd"} <= set(names)
+        assert list(shares) == sorted(shares)
+        assert 0 <= shares[0] < 0.5 < shares[-1] <= 1
