@@ -47,11 +47,24 @@ inline void through_chain_activation(const Run& r, int index, int first, int ima
           vh places;
           std::memcpy(&places, r.chain.winners[index] + kept + o, sizeof places);
           const vi winner = __builtin_convertvector(places, vi);
-          for (int q = 0; q < c.window * c.window; ++q)
-            store(to + (q / c.window * pitch + q % c.window) * padded + o, winner == q ? value : vf{});
+          for (int v = 0, q = 0; v < c.window; ++v)
+            for (int u = 0; u < c.window; ++u, ++q)
+              store(to + (v * pitch + u) * padded + o, winner == q ? value : vf{});
         }
       }
   }
+}
+
+// to[position][patch_stride] = the patches at `count` positions of images, from number `first` on. Vectors write past a
+// row of the kernel, and past a patch, what the next ones replace.
+inline void gather_patches(const ChainConv& c, const float* images, int first, int count, float* to) {
+  const int run = c.kernel * c.in_channels;
+  const std::ptrdiff_t row = std::ptrdiff_t(c.in_w) * c.in_channels, stride = c.patch_stride();
+  over_positions(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
+    const float* from = images + image * c.in_size() + y * c.stride * row + x * c.stride * c.in_channels;
+    for (int k = 0; k < c.kernel; ++k)
+      for (int j = 0; j < run; j += V) store(to + i * stride + k * run + j, load(from + k * row + j));
+  });
 }
 
 struct AddProducts {
@@ -81,26 +94,41 @@ inline void add_chain_gradients(const Run& r, int index, int first, int count, f
   }
 }
 
-// Adds up what the patches' gradients have for each pixel inside the border, in the order of the positions.
-inline void collect_patches(const ChainConv& c, const float* patches, float* dx) {
-  const int channels = c.in_channels, width = c.positions_w(), kernel = c.kernel, step = c.stride;
-  const std::ptrdiff_t stride = c.patch_stride();
-  const auto low = [&](int at) { return at < kernel ? 0 : (at - kernel) / step + 1; };
-  const auto high = [&](int at, int positions) { return at / step < positions ? at / step : positions - 1; };
-  for (int y = c.border; y < c.in_h - c.border; ++y)
-    for (int x = c.border; x < c.in_w - c.border; ++x) {
-      const int top = low(y), bottom = high(y, c.positions_h()), left = low(x), right = high(x, width);
+// The positions whose kernels cover a pixel, border included.
+struct Covering {
+  int first, last;
+};
+
+ATRAS_INLINE Covering covering(const ChainConv& c, int at, int positions) {
+  const int last = at / c.stride;
+  return {at < c.kernel ? 0 : (at - c.kernel) / c.stride + 1, last < positions ? last : positions - 1};
+}
+
+// Adds up what the patches' gradients have for each pixel inside the border, in the order of the positions. `places`
+// takes numbers for each pixel of a row.
+inline void collect_patches(const ChainConv& c, const float* patches, float* dx, int* places) {
+  const int channels = c.in_channels, inside = c.in_w - c.border;
+  const std::ptrdiff_t stride = c.patch_stride(), next = stride - c.stride * channels;  // a position to the right
+  for (int x = c.border; x < inside; ++x) {
+    const Covering across = covering(c, x, c.positions_w());
+    places[2 * x] = int(across.first * stride) + (x - across.first * c.stride) * channels;
+    places[2 * x + 1] = across.last - across.first + 1;
+  }
+  const std::ptrdiff_t down = c.positions_w() * stride, back = std::ptrdiff_t(c.stride) * c.kernel * channels;
+  for (int y = c.border; y < c.in_h - c.border; ++y) {
+    const Covering rows = covering(c, y, c.positions_h());
+    const float* row = patches + rows.first * down + (y - rows.first * c.stride) * c.kernel * std::ptrdiff_t(channels);
+    for (int x = c.border; x < inside; ++x) {
       float* to = dx + (std::ptrdiff_t(y) * c.in_w + x) * channels;
       for (int o = 0; o < channels; o += V) {
         vf total{};
-        for (int v = top; v <= bottom; ++v)
-          for (int u = left; u <= right; ++u) {
-            const int tap = (y - v * step) * kernel + x - u * step;
-            total += load(patches + (std::ptrdiff_t(v) * width + u) * stride + std::ptrdiff_t(tap) * channels + o);
-          }
+        const float* first = row + places[2 * x] + o;
+        for (int v = rows.first; v <= rows.last; ++v, first += down - back)
+          for (int u = 0; u < places[2 * x + 1]; ++u) total += load(first + u * next);
         store(to + o, total);  // past a pixel's channels what the next pixel replaces
       }
     }
+  }
 }
 
 // Gradients of a group's parameters into `sums`, where there are any, and of its inputs into dx, but for the first.
@@ -117,7 +145,8 @@ inline void chain_conv_backward(const Run& r, int index, int first, int images, 
     product<Fp32>(taken * positions, round_up(c.depth(), V), c.out_channels, w.g, padded, 1, r.chain.turned[index],
                   c.patch_stride(), StoreProducts{w.products, c.patch_stride(), nullptr});
     for (int i = 0; i < taken; ++i)
-      collect_patches(c, w.products + std::ptrdiff_t(i) * positions * c.patch_stride(), dx + (image + i) * c.in_size());
+      collect_patches(c, w.products + std::ptrdiff_t(i) * positions * c.patch_stride(), dx + (image + i) * c.in_size(),
+                      w.offsets);
   }
 }
 
@@ -139,16 +168,16 @@ inline void interleave_phases(const float* phases, int step, int length, float* 
 inline float* chain_gradient_row(const ChainConv& c, const float* patches, std::ptrdiff_t stride, int y, int channel,
                                  float* scratch) {
   const int kernel = c.kernel, step = c.stride, pitch = c.pitch(), length = round_up(pitch, V);
-  const int top = y < kernel ? 0 : (y - kernel) / step + 1;
-  const int bottom = y / step < c.positions_h() ? y / step : c.positions_h() - 1;
+  const std::ptrdiff_t right = step * c.in_channels * stride - 1;  // a stride along the kernel, from a position before
+  const Covering rows = covering(c, y, c.positions_h());
   for (int phase = 0; phase < step; ++phase)
     for (int x = 0; x < length; x += V) {
       vf total{};
-      for (int v = top; v <= bottom; ++v)
-        for (int k = phase; k < kernel; k += step) {
-          const std::ptrdiff_t value = (std::ptrdiff_t(y - v * step) * kernel + k) * c.in_channels + channel;
-          total += load(patches + value * stride + std::ptrdiff_t(v) * pitch + x - k / step);
-        }
+      for (int v = rows.first; v <= rows.last; ++v) {
+        const std::ptrdiff_t value = (std::ptrdiff_t(y - v * step) * kernel + phase) * c.in_channels + channel;
+        const float* from = patches + value * stride + std::ptrdiff_t(v) * pitch + x;
+        for (int k = phase; k < kernel; k += step, from += right) total += load(from);
+      }
       store(scratch + phase * length + x, total);
     }
   float* row = scratch;

@@ -1,7 +1,7 @@
-// Forward pass of convolutions of a member's own: patches of some positions, packed, times the weights.
+// Forward pass of convolutions of a member's own: patches of some positions times the weights.
 #pragma once
 
-#include "dense.h"
+#include "chain_product.h"
 #include "stem_forward.h"
 
 namespace atras::step::ATRAS_ISA {
@@ -54,25 +54,6 @@ inline void clear_border(const ChainConv& c, float* image) {
   }
 }
 
-// to[position][patch_stride] = the patches at `count` positions of images, from number `first` on. Vectors write past a
-// row of the kernel, and past a patch, what the next ones replace.
-inline void gather_patches(const ChainConv& c, const float* images, int first, int count, float* to) {
-  const int channels = c.in_channels, run = c.kernel * channels, width = c.positions_w(), positions = c.positions();
-  const std::ptrdiff_t row = std::ptrdiff_t(c.in_w) * channels, stride = c.patch_stride();
-  int image = first / positions, y = first % positions / width, x = first % width;
-  const auto place = [&] { return images + image * c.in_size() + y * c.stride * row + x * c.stride * channels; };
-  const float* from = place();
-  for (int i = 0; i < count; ++i, to += stride) {
-    for (int k = 0; k < c.kernel; ++k)
-      for (int j = 0; j < run; j += V) store(to + k * run + j, load(from + k * row + j));
-    from += c.stride * channels;
-    if (++x < width) continue;
-    x = 0;
-    if (++y == c.positions_h()) y = 0, ++image;
-    from = place();
-  }
-}
-
 // Takes products to activations where there is no pool.
 template <Activation A>
 struct FinishPositions {
@@ -114,14 +95,18 @@ ATRAS_INLINE void finish_chain_window(const ChainConv& c, const float* corner, f
   const std::ptrdiff_t padded = c.out_padded(), down = c.positions_w() * padded;
   vf best = load(corner), key = A == Activation::gelu ? activate<A>(best) : best;
   vi which{};
-  for (int q = 1; q < c.window * c.window; ++q) {
-    const vf z = load(corner + q / c.window * down + q % c.window * padded);
+  int q = 0;
+  const auto take = [&](const float* at) ATRAS_LAMBDA {
+    const vf z = load(at);
     const vf other = A == Activation::gelu ? activate<A>(z) : z;
     const vi more = (other > key) | (other != other);
     key = more ? other : key;
     best = more ? z : best;
     which = more ? vi{} + q : which;
-  }
+    ++q;
+  };
+  for (int y = 0; y < c.window; ++y)
+    for (int x = 0; x < c.window; ++x) take(corner + y * down + x * padded);
   const vf y = A == Activation::gelu ? key : activate<A>(best);
   store_lanes(to, y, left);
   store_places(winners, which);
@@ -146,15 +131,25 @@ void finish_bands(const ChainConv& c, const float* products, int first, int band
   }
 }
 
-inline void offsets_of(const ChainConv& c, const Pixels& out, int first, int count, int* offsets) {
-  const int width = c.result_w, results = c.result_h * width;
-  int image = first / results, y = first % results / width, x = first % width;
+// Calls f(image, y, x, number) for `count` positions from number `first` of the images on, numbered from 0.
+template <class F>
+ATRAS_INLINE void over_positions(const ChainConv& c, int first, int count, const F& f) {
+  const int width = c.positions_w(), positions = c.positions();
+  int image = first / positions, y = first % positions / width, x = first % width;
   for (int i = 0; i < count; ++i) {
-    offsets[i] = int(image * out.image_step + y * out.row_step) + x * c.out_channels;
+    f(image, y, x, i);
     if (++x < width) continue;
     x = 0;
-    if (++y == c.result_h) y = 0, ++image;
+    if (++y == c.positions_h()) y = 0, ++image;
   }
+}
+
+inline Patches patches_at(const ChainConv& c, const float* images, int first, int count, int* offsets) {
+  const int row = c.in_w * c.in_channels;
+  over_positions(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
+    offsets[i] = int(image * c.in_size()) + y * c.stride * row + x * c.stride * c.in_channels;
+  });
+  return {images, offsets, c.kernel, c.kernel * c.in_channels, row};
 }
 
 template <Activation A>
@@ -168,17 +163,19 @@ void chain_conv_forward(const Run& r, int index, int first, int images, const Ch
   for (int band = 0; band < bands; band += c.bands_at_once()) {
     const int left = bands - band, taken = left < c.bands_at_once() ? left : c.bands_at_once();
     const int at = band * c.band(), count = taken * c.band();
-    gather_patches(c, inputs, at, count, w.patches);
+    const Patches patches = patches_at(c, inputs, at, count, w.offsets);
     const auto multiply = [&](const auto& done) ATRAS_LAMBDA {
-      product<Fp32>(count, columns, c.depth(), w.patches, c.patch_stride(), 1, r.parameters + c.weight, padded, done);
+      patch_product(count, columns, patches, r.parameters + c.weight, padded, done);
     };
     if (c.window > 1) {
       multiply(StoreProducts{w.products, padded, bias});
       finish_bands<A>(c, w.products, band, taken, out, r.chain.winners[index] + kept, slopes);
       continue;
     }
-    offsets_of(c, out, at, count, w.offsets);
-    multiply(FinishPositions<A>{out.at, w.offsets, A == Activation::relu ? nullptr : slopes + std::ptrdiff_t(at) * padded,
+    over_positions(c, at, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
+      w.result_offsets[i] = int(image * out.image_step + y * out.row_step) + x * c.out_channels;
+    });
+    multiply(FinishPositions<A>{out.at, w.result_offsets, A == Activation::relu ? nullptr : slopes + std::ptrdiff_t(at) * padded,
                                 padded, bias, c.out_channels});
   }
 }

@@ -81,7 +81,8 @@ inline ChainWorkspace lay_out_chain_workspace(Arena& a, const Spec& spec, const 
   w.turned_g = a.take<float>(turned + kPast);
   w.row = a.take<float>(row + kPast);
   for (float*& each : w.gradients) each = a.take<float>(group * in + kPast);
-  w.offsets = a.take<int>(block + kPast);
+  w.offsets = a.take<int>(std::max(block, in) + kPast);
+  w.result_offsets = a.take<int>(block + kPast);
   return w;
 }
 

@@ -79,13 +79,13 @@ struct Run {
 
 // Scratch of a thread for convolutions of a member's own.
 struct ChainWorkspace {
-  float* patches;        // [block][patch_stride]
+  float* patches;        // [block][patch_stride], for gradients of weights
   float* products;       // [block][out_padded], or the gradients of patches
   float* g;              // gradient of the activation's input [positions][out_padded]
   float* turned_g;       // the same transposed
   float* row;            // an image's row of gradients, and before that a row of each phase of the stride
   float* gradients[2];   // of a convolution's input, [images of a group][in_size]
-  int* offsets;          // of the results at each position of a block
+  int *offsets, *result_offsets;  // of a block's positions in the inputs and in the results
 };
 
 // Scratch of a thread.
