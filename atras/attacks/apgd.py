@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 LOSSES = ("ce", "dlr", "margin")
 
+STANDS_IN = {
+    2: "the difference of the two logits stands in for it",
+    3: "in it the third highest logit stands for the mean of the third and the fourth",
+}
+"""By number of classes, what is ascended in the place of a difference of logits ratio that is not defined."""
+
 RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 """In l1, the radii of the balls one after the other, in epsilons, and each one's share of the steps."""
 
@@ -40,6 +46,10 @@ class APGD(PairAttack):
     "Mind the box", section 3.
     """
 
+    _dlr: ClassVar[str] = "difference of logits ratio"
+    _dlr_classes: ClassVar[int] = 3
+    """Fewest classes for which it is defined."""
+
     loss: str = "ce"
     steps: int = 100
     restarts: int = 1
@@ -57,6 +67,11 @@ class APGD(PairAttack):
             whole(option, getattr(self, option), 1, 10**6)
         number("rho", self.rho, 0.0, 1.0)
         object.__setattr__(self, "rho", float(self.rho))
+
+    def cautions(self, classes: int) -> tuple[str, ...]:
+        if self.loss != "dlr" or classes >= self._dlr_classes:
+            return ()
+        return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN[classes]}",)
 
     def cost(self, classes: int) -> Passes:
         gradients = self.runs(classes) * (self.steps + 1) * self.eot
@@ -107,6 +122,9 @@ class APGDT(APGD):
 
     Source: Croce, Hein 2020, "Reliable evaluation of adversarial robustness", section 4.1 (targeted DLR) and 6.
     """
+
+    _dlr: ClassVar[str] = "targeted difference of logits ratio"
+    _dlr_classes: ClassVar[int] = 4
 
     loss: str = "dlr"
     targets: int = 9

@@ -276,6 +276,10 @@ class Attack(ABC):
         changes: dict[str, Any] = dict.fromkeys(own, steps) | dict.fromkeys(names & {"restarts", "targets"}, 1)
         return dataclasses.replace(self, **changes | ({"epsilon": BRIEF_EPSILON} if self.bounded else {}))
 
+    def cautions(self, classes: int) -> tuple[str, ...]:  # noqa: ARG002 (most are alike for any number of classes)
+        """What makes its figures say less than they seem to, with so many classes, a line each."""
+        return ()
+
     @abstractmethod
     def cost(self, classes: int) -> Passes:
         """Passes of the attack, and of evaluating its examples, for an image whose clean logits are known."""

@@ -57,6 +57,9 @@ class AutoAttack(PairAttack):
             return APGD(**own, eot=EOT), APGD(**own, loss="dlr", eot=EOT)
         return APGD(**own), APGDT(**own), FABT(**own), Square(**own)
 
+    def cautions(self, classes: int) -> tuple[str, ...]:
+        return tuple(f"{self.name}: {text}" for part in self.parts for text in part.cautions(classes))
+
     def cost(self, classes: int) -> Passes:
         total = Passes(1)
         for part in self.parts:

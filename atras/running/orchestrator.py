@@ -25,7 +25,7 @@ from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
-from .prepare import Prepared, memory_cap, prepare
+from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .task import GroupTask, Surroundings
@@ -74,7 +74,7 @@ def run(
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        "warnings": list(data.cautions),
+        "warnings": cautions_before(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
     return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
@@ -163,7 +163,7 @@ class _Run:
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
         try:
-            for line in self.data.cautions:
+            for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan(self.plan.lines())
             self.compute_all()

@@ -53,10 +53,6 @@ class Prepared(NamedTuple):
     spec: Spec
     plan: Plan
 
-    def lines(self) -> list[str]:
-        """Cautions about the data and the plan, as plain text."""
-        return [*self.data.cautions, *self.plan.lines()]
-
 
 def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> Plan:
     """The plan of a `run` with the same arguments, with predicted seconds; nothing is trained.
@@ -68,20 +64,27 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
 
 
 def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
-    """What a `run` with the same arguments says before it begins: cautions about the data, and the plan.
+    """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
     What its seconds take for granted stands below.
 
     Raises:
         InputError: as `run`.
     """
-    lines = prepare(protocol, execution, config_plan).lines()
+    prepared = prepare(protocol, execution, config_plan)
+    lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
         lines += textwrap.wrap(text, 80)
     return lines
+
+
+def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
+    """Cautions that are known before a run begins, a line each: about its data, and about its attacks on them."""
+    attacks = dict.fromkeys(text for attack in protocol.stronger_attacks for text in attack.cautions(data.classes))
+    return [*data.cautions, *attacks]
 
 
 def prepare(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.attacks import FGSM, Signed, Start
+from atras.attacks import ATTACKS, FGSM, Signed, Start
 from atras.data import load, pixels
 from atras.engines import StackEngine
 from atras.errors import InputError
@@ -179,3 +179,25 @@ def test_normalised_images_and_missing_targets_are_refused(victim: StackEngine) 
         FGSM(EPSILON)(victim, images * 2 - 1, labels)
     with pytest.raises(InputError, match="expected targets"):
         FGSM(EPSILON, target="random")(victim, images, labels)
+
+
+@pytest.mark.parametrize(
+    ("attack", "classes", "told"),
+    [
+        ("apgd", 2, 0),
+        ("apgd(loss=margin)", 2, 0),
+        ("apgd(loss=dlr)", 2, 1),
+        ("apgd(loss=dlr)", 3, 0),
+        ("apgd-t", 2, 1),
+        ("apgd-t", 3, 1),
+        ("apgd-t", 4, 0),
+        ("apgd-t(loss=margin)", 3, 0),
+        ("autoattack", 3, 1),
+        ("autoattack(version=rand)", 2, 1),
+        ("autoattack", 10, 0),
+    ],
+)
+def test_a_difference_of_logits_ratio_needs_enough_classes(attack: str, classes: int, told: int) -> None:
+    cautions = ATTACKS.parse(attack).cautions(classes)
+    assert len(cautions) == told
+    assert all(f"with {classes} classes" in text for text in cautions)

@@ -1,4 +1,4 @@
-"""Cautions about the data stand in the terminal, in run.json and in the report, and a dry run shows them."""
+"""Cautions known before a run stand in the terminal, in run.json and in the report, and a dry run shows them."""
 
 from __future__ import annotations
 
@@ -98,3 +98,24 @@ def test_a_search_on_sorted_data_ranks_on_every_class(tmp_path: Path) -> None:
     assert first["test_accuracy"].max() > 0.6  # on classes that were hardly trained it would be near 0
     assert results.table["hidden_layers"].to_list() != ["2"]
     assert json.loads((tmp_path / "search" / "search.json").read_text())["hold_out"] == "stratified"
+
+
+def test_attacks_that_too_few_classes_change_are_named_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, listener = write_sorted(tmp_path), Listener()
+    line = f"run --dataset {path} --hidden 8 --attack apgd-t(steps=2) --attack autoattack --dry-run --device cpu"
+    assert cli.execute(cli.app, line.split(), "atras") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    expected = "apgd-t: with 3 classes there is no targeted difference of logits ratio; in it the third highest"
+    assert expected in text
+    assert f"autoattack: {expected}" in text
+    protocol = Protocol(
+        dataset=str(path), candidates=(Candidate((4,)),), epochs=1, adversarial_epochs=1, test_size=4,
+        attacks=("apgd-t(steps=2)", "apgd(steps=2, loss=dlr)", "pgd"),
+    )  # fmt: skip
+    run(protocol, CPU, out=tmp_path / "run", reporter=listener)
+    told = [line for line in listener.heard if "difference of logits ratio" in line]
+    assert len(told) == 1  # with three classes the untargeted one is defined
+    assert told[0].startswith(expected)
+    assert told[0] in json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
