@@ -66,7 +66,7 @@ inline ChainWorkspace lay_out_chain_workspace(Arena& a, const Spec& spec, const 
       products = std::max({products, c.block() * padded, positions * c.patch_stride()});
       g = std::max(g, positions * padded);
       in = std::max(in, c.in_size());
-      block = std::max<std::size_t>(block, c.block());
+      block = std::max({block, std::size_t(c.block()), std::size_t(2 * c.in_w)});  // two numbers a pixel of a row
       if (&c != &m.chain.front()) continue;
       products = std::max(products, c.depth() * columns);
       g = std::max(g, c.columns() * padded);
@@ -81,7 +81,7 @@ inline ChainWorkspace lay_out_chain_workspace(Arena& a, const Spec& spec, const 
   w.turned_g = a.take<float>(turned + kPast);
   w.row = a.take<float>(row + kPast);
   for (float*& each : w.gradients) each = a.take<float>(group * in + kPast);
-  w.offsets = a.take<int>(std::max(block, in) + kPast);
+  w.offsets = a.take<int>(block + kPast);
   w.result_offsets = a.take<int>(block + kPast);
   return w;
 }
