@@ -5,6 +5,7 @@ from .attack_distances import attack_distances
 from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
+from .images import compare_images, image_pairs, mcnemar, worst_case
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .provenance import notices, other_test_images, require_whole
 from .statistics import (
@@ -34,14 +35,17 @@ __all__ = [
     "claims",
     "compare",
     "compare_depths",
+    "compare_images",
     "compare_lines",
     "difference_lines",
     "distance",
     "export",
     "export_pareto",
     "holm",
+    "image_pairs",
     "independent_images",
     "load",
+    "mcnemar",
     "measure_steps",
     "measured_steps",
     "notices",
@@ -55,4 +59,5 @@ __all__ = [
     "summary_lines",
     "text_against_tables",
     "trained_rows",
+    "worst_case",
 ]

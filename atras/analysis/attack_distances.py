@@ -21,8 +21,8 @@ def attack_distances(results: Results, *, unbounded: bool = False) -> pl.DataFra
         unbounded: of attacks alone that look for the smallest change, whose distance is their result.
 
     Returns:
-        Columns attack, epsilon, label_source, target, phase, members (that have such images), attacked and n (images,
-        summed over members), median_l2, mean_l2, median_linf, mean_linf.
+        Columns attack, norm, epsilon, label_source, target, phase, members (that have such images), attacked and n
+        (images, summed over members), median_l2, mean_l2, median_linf, mean_linf.
     """
     trained = results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed")
     rows = results.metrics.filter(
@@ -31,7 +31,7 @@ def attack_distances(results: Results, *, unbounded: bool = False) -> pl.DataFra
     ).join(trained, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
     if unbounded:
         rows = rows.filter(pl.col("epsilon").is_null())
-    keys = ["attack", "epsilon", "label_source", "target", "phase"]
+    keys = ["attack", "norm", "epsilon", "label_source", "target", "phase"]
     counts = [(pl.col("attacked") > 0).sum().alias("members"), pl.col("attacked", "n").sum()]
     return rows.group_by(keys, maintain_order=True).agg(*counts, pl.col(FIGURES).mean())
 

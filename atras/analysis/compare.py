@@ -9,8 +9,12 @@ import polars as pl
 from atras.errors import InputError, printable
 from atras.results import ACCURACIES, Results
 
+from .images import compare_images
 from .provenance import computing_differences, data_differences, notices, other_test_images, require_whole
 from .statistics import bootstrap_mean, holm, sign_flip_test
+
+SHOWN = 10
+"""Most members whose lost images are listed."""
 
 COLUMNS = (*ACCURACIES, "recovery_static", "recovery_white_box")
 
@@ -108,6 +112,24 @@ def compare_lines(a: Results, b: Results, *, partial: bool = False) -> list[str]
             f"{row['column']:<32} {row['mean_a']:>6.3f} {row['mean_b']:>6.3f} {row['difference']:>+7.4f} "
             f"{ends[0]:>7} {ends[1]:>7} {p_value:>7}"
         )
+    return lines + _image_lines(a, b)
+
+
+def _image_lines(a: Results, b: Results) -> list[str]:
+    """What the members lose image by image, those that differ most first; nothing where images are others."""
+    known = all(run.run.get("data") and len(run.outcomes) for run in (a, b))
+    if not known or other_test_images(a, b):
+        return []
+    frame = compare_images(a, b).sort("p", maintain_order=True)
+    more = f", the {SHOWN} that differ most" if len(frame) > SHOWN else ""
+    lines = [
+        "",
+        f"test images lost after the defence under any attack, member by member{more}",
+        f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",
+    ]
+    for row in frame.head(SHOWN).iter_rows(named=True):
+        name = _short(f"{row['hidden_layers']} (seed {row['seed']})")[:42]
+        lines.append(f"{name:<42} {row['both']:>6} {row['only_a']:>6} {row['only_b']:>6} {row['p_holm']:>7.4f}")
     return lines
 
 

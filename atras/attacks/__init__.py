@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Start, check_target
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .autoattack import AutoAttack
     from .deepfool import DeepFool
     from .fab import FABT
+    from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
     from .random_starts import starts
@@ -27,6 +28,7 @@ else:
         autoattack="AutoAttack",
         deepfool="DeepFool",
         fab="FABT",
+        norms="norm_of",
         pair_attack="PairAttack",
         pairs="Pairs",
         pgd="PGD RandomFGSM",
@@ -54,9 +56,11 @@ __all__ = [
     "Progress",
     "RandomFGSM",
     "Signed",
+    "Spent",
     "Square",
     "Start",
     "Unwatched",
     "check_target",
+    "norm_of",
     "starts",
 ]

@@ -135,7 +135,7 @@ class Ascent:
         """Take the starting points."""
         import torch
 
-        gradient, logits = self._evaluate(x)
+        gradient, logits = self._evaluate(x, lost=None)
         value = self.objective.values(logits)
         changed = (x != self.clean).flatten(1).sum(1)
         false = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -185,11 +185,11 @@ class Ascent:
             step += wait
         return checks
 
-    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, x: Tensor, lost: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gradient and logits at some points; of several passes their means."""
-        gradient, logits = self.pairs.gradient(x, self.objective.cotangent)
+        gradient, logits = self.pairs.gradient(x, self.objective.cotangent, lost)
         for _ in range(1, self.attack.eot):
-            again, other = self.pairs.gradient(x, self.objective.cotangent)
+            again, other = self.pairs.gradient(x, self.objective.cotangent, lost)
             gradient, logits = gradient + again, logits + other
         return gradient / self.attack.eot, logits / self.attack.eot
 
@@ -229,7 +229,7 @@ class Ascent:
         import torch
 
         s = self.state
-        s.gradient, logits = self._evaluate(s.x)
+        s.gradient, logits = self._evaluate(s.x, s.lost)
         value = self.objective.values(logits)
         s.ascents = s.ascents + (value > s.value)
         s.value = value

@@ -48,6 +48,7 @@ class AttackSpec(NamedTuple):
         label_source: `true` or `predicted`; None for a targeted attack.
         target: `none`, or what a targeted attack moves towards.
         source: candidate whose network the images were made on, where that is not the evaluated one.
+        norm: in which the change is bounded, or measured: `linf`, `l2` or `l1`; None without an attack.
     """
 
     attack: str
@@ -55,6 +56,7 @@ class AttackSpec(NamedTuple):
     label_source: str | None
     target: str | None
     source: str | None = None
+    norm: str | None = None
 
 
 class Passes(NamedTuple):
@@ -97,6 +99,8 @@ class Start:
         targets: int64 [B] or [M, B]; only for target `random`.
         classes: int64 [K], ascending, the classes that occur, which alone are aimed at; None for all.
         progress: where the attack stands; None for an attack from its beginning, which nobody stops.
+        fooled: bool [M, B], images that need no attack: those that `drops_fooled` leave them as they are. None for
+            none.
     """
 
     clean_logits: Tensor | None = None
@@ -104,6 +108,7 @@ class Start:
     targets: Tensor | None = None
     classes: Tensor | None = None
     progress: Progress | None = None
+    fooled: Tensor | None = None
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""
@@ -112,6 +117,18 @@ class Start:
     def class_at(self, places: Tensor) -> Tensor:
         """The classes at these places among those that occur."""
         return places if self.classes is None else self.classes[places]
+
+
+class Spent(NamedTuple):
+    """What an attack asked of the networks about each image, but for the clean logits, which all attacks share.
+
+    Args:
+        queries: int64 [M, B], forward passes without a gradient.
+        gradients: int64 [M, B], gradients of the image, each of which brings the logits too.
+    """
+
+    queries: Tensor
+    gradients: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +145,7 @@ class Attacked:
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
         no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
             had no way to go; None where that is not looked at.
+        spent: passes of each image; None where the attack spends `cost_of_making` on every one.
     """
 
     images: Tensor
@@ -139,6 +157,7 @@ class Attacked:
     zero_gradients: Tensor
     gradients: int = 1
     no_gradient: Tensor | None = None
+    spent: Spent | None = None
 
     def logits_of(self, networks: Classifier) -> Tensor:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
@@ -195,6 +214,8 @@ class Attack(ABC):
     """Whether it follows gradients of the networks."""
     drops_fooled: ClassVar[bool] = False
     """Whether an image that is fooled costs no more; `cost` is that of one that never is."""
+    searches: ClassVar[bool] = True
+    """Whether it looks for any image in the ball; False for one of a definite step, which is what it measures."""
     kept_copies: ClassVar[int] = 12
     """Copies of the attacked images that it keeps at once, at the most: what a plan counts its memory by."""
 
@@ -248,6 +269,16 @@ class Attack(ABC):
         return dataclasses.replace(self, epsilon=epsilon)
 
     @property
+    def carries(self) -> bool:
+        """Whether an image that fools at a smaller epsilon is one of this attack: balls of one centre are nested."""
+        return self.bounded and self.searches and self.target == "none" and self.label_source == "true"
+
+    @property
+    def at_any_epsilon(self) -> Self:
+        """What it is but for its epsilon."""
+        return dataclasses.replace(self, epsilon=None)
+
+    @property
     def direction(self) -> Literal[1, -1]:
         """1 where the attack ascends its loss, -1 where it descends it."""
         return 1 if self.target == "none" else -1
@@ -257,7 +288,7 @@ class Attack(ABC):
         """The attack's name in the frames."""
         source = self.label_source if self.target == "none" else None
         epsilon = self.strength if self.bounded else None
-        return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target)
+        return AttackSpec(spell(self, leave_out=OWN_COLUMNS), epsilon, source, self.target, norm=self.norm)
 
     @property
     def parts(self) -> tuple[Attack, ...]:
@@ -288,6 +319,13 @@ class Attack(ABC):
         """Passes of the attack alone, whose examples nobody evaluates."""
         made = self.cost(classes)
         return Passes(max(made.forward - 1, 0), made.gradient)
+
+    def passes_of(self, attacked: Attacked, classes: int) -> Spent:
+        """What it asked of networks of so many classes about each image of what it made."""
+        if attacked.spent is not None:
+            return attacked.spent
+        made = self.cost_of_making(classes)
+        return Spent(*(attacked.labels.new_full(attacked.clipped.shape[:2], int(passes)) for passes in made))
 
     @abstractmethod
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:

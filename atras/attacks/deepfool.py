@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from atras.checks import number, one_of, whole
 from atras.registry import UNSPELLED
 
-from .attack import Attack, Attacked, Passes, Start
+from .attack import Attack, Attacked, Passes, Spent, Start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,10 +82,11 @@ class DeepFool(Attack):
         if progress is not None and progress.state:
             kept = progress.state
             done, active = int(kept["done"]), kept["active"].clone()
-            state.change, state.logits = kept["change"].clone(), kept["logits"].clone()
+            state.change, state.logits, state.steps = (kept[name].clone() for name in ("change", "logits", "steps"))
         for step in range(done, self.steps):
             if not active.any():
                 break
+            state.steps += active
             self._cross(networks, state, leave, order, active)
             active &= (state.logits.argmax(-1) == leave) & state.logits.isfinite().all(-1)
             if progress is not None:
@@ -100,6 +101,7 @@ class DeepFool(Attack):
             nan_gradients=none,
             zero_gradients=none,
             gradients=0,
+            spent=Spent(state.steps, state.steps * order.shape[-1]),
         )
 
     def _moved(self, images: Tensor, change: Tensor) -> Tensor:
@@ -149,13 +151,18 @@ class DeepFool(Attack):
 
 
 class _State:
-    """The state of the iterations: total change [M, B, C, H, W] of the clean images, and logits [M, B, Y] behind it."""
+    """The state of the iterations: total change [M, B, C, H, W] of the clean images, logits [M, B, Y] behind it, and
+    the steps [M, B] that each image took."""
 
     def __init__(self, images: Tensor, change: Tensor, logits: Tensor) -> None:
+        import torch
+
         self.images, self.change, self.logits = images, change, logits.clone()
+        self.steps = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
 
     def tensors(self, active: Tensor, done: int) -> dict[str, Tensor]:
         """All that the iterations go on from: images that are still to move [M, B], and iterations done, besides."""
         import torch
 
-        return {"change": self.change, "logits": self.logits, "active": active, "done": torch.tensor(done)}
+        own = {"change": self.change, "logits": self.logits, "steps": self.steps}
+        return own | {"active": active, "done": torch.tensor(done)}

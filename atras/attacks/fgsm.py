@@ -50,6 +50,7 @@ class FGSM(Attack):
     """
 
     name = "fgsm"
+    searches = False
     kept_copies = 8
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)

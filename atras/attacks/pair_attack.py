@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from atras.checks import one_of
 from atras.registry import UNSPELLED
 
-from .attack import Attack, Attacked, Progress, Start
+from .attack import Attack, Attacked, Progress, Spent, Start
 from .per_pair import Found
 from .random_starts import starts
 from .stages import Stage, Unwatched, stages
@@ -66,11 +66,14 @@ class PairAttack(Attack):
         chosen = self.loss_labels(clean_logits, labels, start)
         own = images.expand(*chosen.shape, *images.shape[-3:])
         right = (clean_logits.argmax(-1) == chosen) & clean_logits.isfinite().all(-1)
+        right = right if start.fooled is None else right & ~start.fooled
         draw = starts(networks, images, self.name) if start.draw is None else start.draw
         pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
+        if "spent" in progress.state:
+            pairs.spent.copy_(progress.state["spent"])
         clipped = own.clone()
         if len(pairs) and self.strength > 0:
-            inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits})
+            inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits, "spent": pairs.spent.clone()})
             clipped[right] = self.attack_pairs(pairs, own[right], clean_logits[right], inner).images
         none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)
         return Attacked(
@@ -81,6 +84,7 @@ class PairAttack(Attack):
             nan_gradients=none,
             zero_gradients=none,
             gradients=0,
+            spent=Spent(*pairs.spent),
         )
 
     def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, progress: Progress) -> Found:

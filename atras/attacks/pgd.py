@@ -220,6 +220,7 @@ class RandomFGSM(PGD):
     steps: int = 1
 
     name = "random-fgsm"
+    searches = False
     keeps_best = False  # it is the step
 
     @property

@@ -6,6 +6,7 @@ from .cautions import cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
+from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
 from .transfer import PHASES, Part, Transfer
@@ -33,4 +34,9 @@ __all__ = [
     "Transfer",
     "cautions",
     "examples_kept",
+    "keeps_outcomes",
+    "outcome_bytes",
+    "outcome_memory",
+    "outcome_rows",
+    "outcomes_line",
 ]

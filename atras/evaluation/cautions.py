@@ -91,9 +91,9 @@ def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     """Signs of masked gradients, from the attacks made on the model evaluated, after its last epoch."""
     fresh = _fresh(metrics)
     fgsm = _by_fgsm(fresh)
-    weaker = {(_who(row), row["epsilon"]): row for row in fgsm}
+    weaker = {(_who(row), row["epsilon"], row.get("norm")): row for row in fgsm}
     for row in _untargeted(fresh):
-        rival = weaker.get((_who(row), row["epsilon"]))
+        rival = weaker.get((_who(row), row["epsilon"], row.get("norm")))
         if name_of(str(row["attack"])) == "pgd" and rival is not None and _accuracy(row) > _accuracy(rival) + NOISE:
             yield "FGSM turns more images than PGD, masked gradients?", row
     yield from _of_blind_attacks(fresh)

@@ -13,6 +13,8 @@ from torch import Tensor
 from atras.attacks import Attacked
 from atras.networks import Classifier, log_odds
 
+from .outcomes import Outcomes
+
 SATURATED = -25 * math.log(2)
 """Log-odds against a class below which float32 rounds its probability to 1."""
 
@@ -34,6 +36,7 @@ class Score(NamedTuple):
             a poor network look easier to fool.
         mean_linf, median_linf, mean_l2, median_l2: change of those images, in pixels of [0, 1]; None for a member that
             has none of them.
+        outcomes: of every image, where they are kept.
     """
 
     class_correct: Tensor
@@ -49,6 +52,7 @@ class Score(NamedTuple):
     median_linf: list[float | None] | None = None
     mean_l2: list[float | None] | None = None
     median_l2: list[float | None] | None = None
+    outcomes: Outcomes | None = None
 
     @property
     def correct(self) -> list[int]:
@@ -94,9 +98,14 @@ class ClassCounts:
 
 
 class Counter:
-    """Counts over the chunks of an evaluation, on the device until the end."""
+    """Counts over the chunks of an evaluation, on the device until the end.
 
-    def __init__(self, networks: Classifier) -> None:
+    Args:
+        networks: the members.
+        outcomes: whether to keep what becomes of every image, which is given to `outcomes`.
+    """
+
+    def __init__(self, networks: Classifier, outcomes: bool = False) -> None:
         m, device = len(networks.members), networks.device
         self.pixels = 0
         self.finite = torch.ones(m, dtype=torch.bool, device=device)
@@ -105,6 +114,7 @@ class Counter:
         self.distances = Distances()
         self.zero, self.nan, self.nowhere, self.saturated = torch.zeros(4, m, dtype=torch.int64, device=device)
         self.gradients = 0
+        self.outcomes = Outcomes() if outcomes else None
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count one chunk's logits [M, B, Y] against labels [B]; bool [M, B], which are correct.
@@ -146,6 +156,7 @@ class Counter:
             nan_gradients=self.nan.tolist() if taken else None,
             zero_gradient_images=self.nowhere.tolist() if taken else None,
             saturated_images=self.saturated.tolist() if taken else None,
+            outcomes=self.outcomes,
             **self.distances.summary(),
         )
 

@@ -19,7 +19,9 @@ from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
 
+from .carried import Carried
 from .counters import Counter, Score, Survivors
+from .outcomes import keeps_outcomes
 from .progress import PREFIX, Course, Signs, Within, below_of
 
 OnExamples = Callable[[Signed, Tensor, slice], None]
@@ -72,6 +74,8 @@ class Evaluator:
         self.occurring = data.occurring
         self.classes = None if len(self.occurring) == data.classes else self.occurring
         """What attacks may aim at; None for all classes."""
+        self.keeps = keeps_outcomes(protocol, len(data.test))
+        """Whether it keeps what becomes of every test image."""
         self.seeds, places = seeds_of(networks.members)
         self.seed_of = torch.tensor(places, dtype=torch.int64, device=networks.device)
         self.pause: Callable[[], None] = lambda: None
@@ -107,21 +111,24 @@ class Evaluator:
     def _paused(self) -> None:
         self.pause()
 
-    def score(self, split: str, signs: Tensor | None = None, name: str | None = None) -> Score:
+    def score(self, split: str, signs: Tensor | None = None, name: str | None = None, outcomes: bool = False) -> Score:
         """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them.
 
         Args:
             split: `train` or `test`.
             signs: of the split.
             name: of the evaluation; None for the split's.
+            outcomes: whether to keep those of every image, where the run does.
         """
-        counter = Counter(self.networks)
+        counter, epsilon = Counter(self.networks, outcomes and self.keeps), self.protocol.epsilon
         for chunk, images, labels in self.chunks(split, self._course(name or split, counter=counter)):
-            if signs is None:
-                counter.add(self.networks.logits(images), labels)
-            else:
-                adversarial = apply_signs(images, signs[:, chunk], self.protocol.epsilon, dtype=self.networks.dtype)
-                counter.add(self.networks.logits(adversarial), labels)
+            seen, made_at = images, 0.0
+            if signs is not None:
+                seen, made_at = apply_signs(images, signs[:, chunk], epsilon, dtype=self.networks.dtype), epsilon
+            logits = self.networks.logits(seen)
+            hits = counter.add(logits, labels)
+            if counter.outcomes is not None:
+                counter.outcomes.add(hits, logits, (seen - images).flatten(-3).abs().amax(-1), made_at=made_at)
         return counter.score()
 
     def signs_of(self, split: str) -> tuple[Tensor, Score]:
@@ -158,10 +165,11 @@ class Evaluator:
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
-        made = dict.fromkeys([first, *counted] if first else counted)
-        counters = {attack: Counter(self.networks) for attack in made}
-        curve = {e: Counter(self.networks) for e in self.protocol.epsilons if e != self.protocol.epsilon}
-        clean, survivors = Counter(self.networks), Survivors(self.networks)
+        made = list(dict.fromkeys([first, *counted] if first else counted))
+        following = dict(zip(made, [*made[1:], None], strict=True))
+        counters = {attack: Counter(self.networks, self.keeps) for attack in made}
+        curve = {e: Counter(self.networks, self.keeps) for e in self.protocol.curve_epsilons}
+        clean, survivors = Counter(self.networks, self.keeps), Survivors(self.networks)
         signs = Signs(self._empty_signs("test", wanted=first is not None))
         course = self._course(
             "attacks",
@@ -173,14 +181,20 @@ class Evaluator:
         )
         self.attacking = partial(self._attacking, course, list(counters))
         for chunk, images, labels in self.chunks("test", course):
-            alive = course.within.alive
-            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, course.within):
-                logits = attacked.logits_of(self.networks)
+            within, alive = course.within, course.within.alive
+            for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
+                attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
                 correct, change = counter.add_attacked(attacked, logits, labels)
-                if attack in counted:
-                    alive.append(self._survived(attack, correct, change))
+                within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
+                counts = self._within(attack, change) & (attack in counted)
+                alive.append(correct | ~counts)
+                if counter.outcomes is not None:
+                    spent = attack.passes_of(attacked, self.networks.classes)
+                    counter.outcomes.add_attacked(attack, attacked, correct, logits, spent, made_at, counts)
                 if attack == next(iter(counters)) and isinstance(attacked, Signed):
-                    clean.add(attacked.clean_logits, labels)
+                    hits = clean.add(attacked.clean_logits, labels)
+                    if clean.outcomes is not None:
+                        clean.outcomes.add(hits, attacked.clean_logits)
                     if first is not None:
                         signs.put(chunk, attacked.signs)
                 if attack == white_box and isinstance(attacked, Signed):
@@ -202,10 +216,10 @@ class Evaluator:
         share = made / sum(costs) * (max(within.stop, course.done) - course.done)
         return Attacking(attacks[at], (course.done + share) / count)
 
-    def _survived(self, attack: Attack, correct: Tensor, change: Tensor) -> Tensor:
-        """bool [M, B]: which images an attack did not turn with a change of at most the protocol's epsilon."""
+    def _within(self, attack: Attack, change: Tensor) -> Tensor:
+        """bool [M, B]: which images an attack changed by at most the protocol's epsilon, largest changes [M, B]."""
         within = attack.bounded and attack.norm == "linf" and attack.strength <= self.protocol.epsilon
-        return correct if within else correct | (change > self.protocol.epsilon)
+        return torch.ones_like(change, dtype=torch.bool) if within else change <= self.protocol.epsilon
 
     def chunks(
         self,
@@ -243,7 +257,8 @@ class Evaluator:
         """Make the attacks that are left on one chunk, one by one; the first one's clean logits serve all."""
         for attack, counter in list(counters.items())[within.at :]:
             within.stop = chunk.stop
-            attacked = self.attack(attack, split, chunk, images, labels, within.clean_logits, within.steps)
+            known = within.clean_logits, within.steps, within.carried.fooled
+            attacked = self.attack(attack, split, chunk, images, labels, *known)
             yield attack, counter, attacked
             within.attacked(chunk.stop, attacked.clean_logits)
 
@@ -256,6 +271,7 @@ class Evaluator:
         labels: Tensor,
         clean_logits: Tensor | None = None,
         progress: Progress | None = None,
+        fooled: Tensor | None = None,
     ) -> Attacked:
         """Attack one chunk of a split, as `chunks` gives it, with the random starts and targets of its images.
 
@@ -264,9 +280,10 @@ class Evaluator:
             split, chunk, images, labels: numbers, pixels [B, C, H, W] and labels [B] of the images.
             clean_logits: [M, B, Y] of the images, where they are known already.
             progress: where the attack stands; None for its beginning.
+            fooled: bool [M, B], images that need no attack; None for none.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress)
+        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress, fooled)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -275,7 +292,9 @@ class Evaluator:
             adversarial = attacked.moved_by(epsilon)
             moved = replace(attacked, clipped=adversarial, epsilon=epsilon)
             logits = self.networks.logits(adversarial) if epsilon else attacked.clean_logits
-            counter.add_attacked(moved, logits, labels)
+            correct, _ = counter.add_attacked(moved, logits, labels)
+            if counter.outcomes is not None:  # its gradient is that of the run's epsilon
+                counter.outcomes.add_attacked(self.protocol.true_label_attack, moved, correct, logits, None, epsilon)
 
     def _targets(self, attack: Attack, split: str, chunk: slice) -> Tensor | None:
         if attack.target != "random":

@@ -91,7 +91,7 @@ class Measurement:
             recorder.record(None, "train", copies, copies_of, "static")
             both = clean.joined(copies)
             recorder.record("adversarial_train_accuracy", "train+adversarial", both, copies_of, "static")
-            static = self.evaluator.score("test", self.test_signs, "test-static")
+            static = self.evaluator.score("test", self.test_signs, "test-static", outcomes=True)
         with recorder.timed("attack"):
             figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
             recorder.record("adversarial_test_accuracy", "test", figures.clean)
@@ -123,9 +123,9 @@ class Measurement:
                 continue  # it has its row as the attack that the defence learns from
             recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
-            asked = [attack for attack in self.protocol.attacks if attack.at(self.protocol.epsilon) in stronger]
+            asked = [one for one in self.protocol.attacks if set(self.protocol.at_each(one)) & set(stronger)]
             names = ", ".join([white_box.spec.attack, *map(str, asked)])
-            worst = AttackSpec(f"worst({names})", self.protocol.epsilon, "true", "none")
+            worst = AttackSpec(f"worst({names})", self.protocol.epsilon, "true", "none", norm="linf")
             recorder.record(worst_column, "test", figures.worst, worst, "white-box")
         else:
             recorder.copy_column(column, worst_column)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .carried import Carried
+
 PREFIX = "measured."
 """Begins the names of an evaluation's tensors, in which there is no slash: nobody takes them for a member's."""
 
@@ -98,6 +100,7 @@ class Within:
         self.alive: list[Tensor] = []
         self.clean_logits: Tensor | None = None
         self.steps = Steps(pause)
+        self.carried = Carried()
 
     def attacked(self, stop: int, clean_logits: Tensor | None) -> None:
         """One more attack is made on the images before `stop`, and counted."""

@@ -58,6 +58,8 @@ class Rows:
     timings: list[Row] = field(default_factory=list)
     transfer: list[Row] = field(default_factory=list)
     examples: list[Row] = field(default_factory=list)
+    outcomes: list[Row] = field(default_factory=list)
+    """Each row is of all test images: their values are bytes, one after the other."""
 
     def to_dict(self) -> dict[str, list[Row]]:
         """The rows by frame."""
@@ -81,6 +83,7 @@ class Rows:
             "history": ("dataset",),
             "transfer": ("dataset", "protocol_hash"),
             "examples": ("dataset",),
+            "outcomes": ("dataset", "defence"),
         }
         own = {name: {column: shared[column] for column in wanted} for name, wanted in columns.items()}
         own["timings"] = {"group": group}
@@ -154,6 +157,7 @@ class Recorder:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
         self.finite &= score.finite
         correct, n, balanced = score.correct, score.n, score.balanced
+        outcomes = None if score.outcomes is None else score.outcomes.columns()
         for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
             if column is not None:
                 self.accuracies[i][column] = correct[i] / n if fine else None
@@ -172,6 +176,10 @@ class Recorder:
                 **{name: _at(getattr(score, name), i) for name in DISTANCES},
                 "backend": self.backend, "precision": self.precision,
             })  # fmt: skip
+            if outcomes is not None:
+                row = {"hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "mode": mode}
+                row |= attack._asdict() | outcomes[i]
+                self.rows.outcomes.append(row | ({"made_at": None} if attack.epsilon is None else {}))
 
     def copy_column(self, column: str, other: str) -> None:
         """Give a column of the table the figures of another one."""

@@ -160,7 +160,8 @@ class Transfer:
         return [
             {
                 "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
-                "seed": seed, "attack": spec.attack, "epsilon": spec.epsilon, "label_source": spec.label_source,
+                "seed": seed, "attack": spec.attack, "norm": spec.norm, "epsilon": spec.epsilon,
+                "label_source": spec.label_source,
                 "n": len(self.data.test.labels), "correct": self.correct[phase, source.name, Member(target, seed)],
             }
             for phase in PHASES

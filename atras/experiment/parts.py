@@ -83,7 +83,7 @@ def _check_attacks(_: str, value: object) -> None:
 
 def _check_epsilons(name: str, value: object) -> None:
     if value != ():
-        distinct(name, value, lambda epsilon: number(name, epsilon, 0.0, 1.0))
+        distinct(name, value, lambda epsilon: number(name, epsilon, 0.0, 1e6))
 
 
 def _check_defence(name: str, value: object) -> None:
@@ -276,14 +276,16 @@ class Attacking(Options):
             "also attack both models with this one; may be repeated", _check_attacks, kind=ATTACK_LIST,
             flag="--attack", repeat=True, metavar="NAME", default="fgsm", accept=_attacks_of, choices=ATTACKS,
             meaning="Both models are also attacked with each, made on the model attacked; FGSM at the true label "
-            "always is. An attack without an epsilon of its own takes the run's.",
+            "always is. An attack without an epsilon of its own takes the run's, and those of `--epsilons`.",
         ),
     ] = (FGSM(),)  # fmt: skip
     epsilons: Annotated[
         tuple[float, ...],
         Option(
-            "also evaluate fgsm at these strengths", _check_epsilons, kind=EPSILONS, metavar="0,0.02,8/255",
-            default="none", meaning="At the true label.",
+            "also measure attacks at these strengths", _check_epsilons, kind=EPSILONS, metavar="0,0.02,8/255",
+            default="none",
+            meaning="Every bounded attack that has no epsilon of its own, each in its own norm (in `linf`, up to 1); "
+            "FGSM at the true label too. An attack in another norm than `linf` is measured at these alone.",
         ),
     ] = ()  # fmt: skip
 
@@ -316,6 +318,14 @@ class Evaluation(Options):
             meaning="On its adversarial test images, seed by seed.",
         ),
     ] = False  # fmt: skip
+    outcomes: Annotated[
+        Literal["auto", "all", "none"],
+        Option(
+            "keep what became of every test image", metavar="auto|all|none",
+            meaning="In frame `outcomes`, under every attack. `auto` keeps them up to 2,000,000 rows; `--dry-run` says "
+            "how many there are, and their size.",
+        ),
+    ] = "auto"  # fmt: skip
     evaluate_every: Annotated[
         int,
         Option(

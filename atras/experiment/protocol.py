@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from atras.attacks import FGSM, Attack
-from atras.checks import text, whole
+from atras.checks import number, text, whole
 from atras.errors import InputError, shown
 
 from .choices import ENGINES, EXECUTORS
@@ -27,7 +27,7 @@ from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Tr
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
@@ -69,8 +69,38 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
     @property
     def stronger_attacks(self) -> tuple[Attack, ...]:
         """The attacks besides that one, with definite epsilons, each once."""
-        resolved = dict.fromkeys(attack.at(self.epsilon) for attack in self.attacks)
-        return tuple(attack for attack in resolved if attack != self.true_label_attack)
+        resolved = dict.fromkeys(each for attack in self.attacks for each in self.at_each(attack))
+        climbs: dict[Attack, list[Attack]] = {}
+        for attack in resolved:
+            climbs.setdefault(attack.at_any_epsilon, []).append(attack)
+        ordered = [each for own in climbs.values() for each in sorted(own, key=lambda one: one.epsilon or 0.0)]
+        return tuple(attack for attack in ordered if attack != self.true_label_attack)
+
+    def at_each(self, attack: Attack) -> tuple[Attack, ...]:
+        """An attack at each epsilon that it is measured at, ascending: its own, or the run's and those of `epsilons`.
+
+        The run's epsilon is one in `linf`; those of `epsilons` are taken in the attack's own norm, as far as it has
+        them. FGSM at the true label has those from its one gradient (`curve_epsilons`).
+
+        Raises:
+            InputError: if there is none.
+        """
+        if attack.epsilon is not None or not attack.bounded:
+            return (attack,)
+        own = {self.epsilon} if attack.norm == "linf" else set()
+        if attack != FGSM():
+            own |= {epsilon for epsilon in self.epsilons if 0 < epsilon <= attack.farthest}
+        if not own:
+            raise InputError(
+                f"{attack}: expected an epsilon, as the run's is one in linf; write epsilon=1.5 for example, or give "
+                "--epsilons"
+            )
+        return tuple(dataclasses.replace(attack, epsilon=epsilon) for epsilon in sorted(own))
+
+    @property
+    def curve_epsilons(self) -> tuple[float, ...]:
+        """Those of `epsilons` that FGSM at the true label is measured at besides the run's."""
+        return tuple(epsilon for epsilon in self.epsilons if epsilon != self.epsilon and epsilon <= FGSM().farthest)
 
     @property
     def hash(self) -> str:
@@ -86,12 +116,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         return values | lists | names | {"defence": str(self.defence)}
 
     def _check_attacks(self) -> None:
-        """Refuse attacks that the frames could not tell apart."""
+        """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""
         asked: dict[object, Attack] = {}
         for attack in self.attacks:
-            other = asked.setdefault(attack.at(self.epsilon).spec, attack)
-            if other is not attack:
-                raise InputError(f"attack: {other} and {attack} are the same in this run; name one of them")
+            for each in self.at_each(attack):
+                other = asked.setdefault(each.spec, attack)
+                if other is not attack:
+                    raise InputError(f"attack: {other} and {attack} are the same in this run; name one of them")
+        most = max([1.0, *(attack.farthest for attack in self.attacks if attack.bounded and attack.epsilon is None)])
+        for epsilon in self.epsilons:
+            number("epsilons", epsilon, 0.0, most)
 
     def check_classes(self, classes: Sequence[int]) -> None:
         """Refuse a target that no training image has.

@@ -7,31 +7,34 @@ from collections.abc import Sequence
 
 from atras.attacks import FGSM, Attack, Passes
 from atras.engines import DTYPES, own_convolutions
-from atras.evaluation import GAP_IMAGES, GAP_STEPS
+from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
 from atras.networks import Network
 
 
 def copies_kept(protocol: Protocol) -> int:
-    """Number of copies of the evaluated images that the protocol's attacks keep at once."""
+    """Number of copies of the evaluated images that the protocol's attacks keep at once, and what is carried up."""
     defence = getattr(protocol.defence, "attack", None) if not protocol.defence.from_signs else None
     attacks = [protocol.attack, *protocol.stronger_attacks]
     anew = 0 if protocol.defence.from_signs else Attack.kept_copies
-    return max([anew, *(each.kept_copies for each in attacks), *([defence.kept_copies] if defence else [])])
+    carried = 1 if protocol.epsilons else 0
+    own = carried + max(each.kept_copies for each in attacks)
+    return max([anew, own, *([defence.kept_copies] if defence else [])])
 
 
 def distance_bytes(protocol: Protocol, test_size: int) -> int:
-    """Bytes a member of the distances that an evaluation keeps of every test image and attack, in both norms."""
-    curve = set(protocol.epsilons) - {protocol.epsilon}
+    """Bytes a member of what an evaluation keeps of every test image and attack: distances, in both norms, and
+    outcomes."""
     attacks = {protocol.attack, protocol.true_label_attack, *protocol.stronger_attacks}
-    return 2 * DTYPES[protocol.precision].itemsize * test_size * (len(attacks) + len(curve))
+    distances = 2 * DTYPES[protocol.precision].itemsize * test_size * (len(attacks) + len(protocol.curve_epsilons))
+    return distances + outcome_memory(protocol, test_size)
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
     """Passes of evaluation and attacks of a member in both phases, those in its training included."""
     fgsm = protocol.attack.cost(classes)
-    phase = Passes(forward=1 + len(set(protocol.epsilons) - {0.0, protocol.epsilon})).plus(fgsm)
+    phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
         phase = phase.plus(attack.cost(classes))
     own = protocol.attack == protocol.true_label_attack

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from atras.errors import InputError
@@ -23,6 +24,9 @@ MAX_ROWS = 10_000_000
 _KEY = "atras.sha256"
 _MARK = _KEY.encode() + b"\x18@"
 """The key as Parquet's footer has it: then the type of the value, a text of 64 bytes."""
+
+_ARRAYS: dict[type[pl.DataType], str] = {pl.Boolean: "?", pl.UInt32: "<u4", pl.Float32: "<f4", pl.Float64: "<f8"}
+"""Types of the numbers in bytes that stand for a column of many rows."""
 
 _NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n")
 
@@ -65,6 +69,8 @@ def empty(name: str) -> pl.DataFrame:
 def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     """A frame of SCHEMAS from its rows, with accuracy and interval added where it has them.
 
+    A row of `outcomes` stands for as many rows as its bytes hold numbers.
+
     Raises:
         InputError: if a row does not fit.
     """
@@ -79,13 +85,31 @@ def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
             )
         for column in given:
             _check_value(name, column, row[column])
+    if name == "outcomes":
+        return pl.concat([empty(name), *map(_unpacked, rows)])
     if computed:
         rows = [{**row, **_interval(row)} for row in rows]
     return pl.DataFrame(rows, schema=dtypes(name))
 
 
+def _unpacked(row: Mapping[str, object]) -> pl.DataFrame:
+    """The rows of `outcomes` that one stands for."""
+    types = dtypes("outcomes")
+    arrays = {
+        name: np.frombuffer(value, _ARRAYS[types[name]]) for name, value in row.items() if isinstance(value, bytes)
+    }
+    if len({len(values) for values in arrays.values()}) != 1:
+        raise InputError("outcomes: expected as many numbers in one column as in another; give one an image")
+    one = {name: pl.lit(value, types[name]).alias(name) for name, value in row.items() if name not in arrays}
+    return pl.DataFrame({name: pl.Series(values, dtype=types[name]) for name, values in arrays.items()}).select(
+        one.get(name, pl.col(name)) for name in types
+    )
+
+
 def _check_value(frame: str, column: str, value: object) -> None:
     dtype = SCHEMAS[frame][column].dtype
+    if frame == "outcomes" and isinstance(value, bytes) and dtype in _ARRAYS:
+        return
     # Polars would cast 0.5 to 0 and True to 1 without a word.
     if value is not None and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[dtype])):
         raise InputError(f"{frame}: {column} (={value!r}): expected {dtype.__name__} or None; convert it first")
@@ -98,15 +122,19 @@ def _interval(row: Mapping[str, object]) -> dict[str, float | None]:
     return dict(zip(COMPUTED, (correct / n, *wilson(correct, n)), strict=True))
 
 
-def parquet(frame: pl.DataFrame) -> bytes:
+def parquet(frame: pl.DataFrame, group_rows: int | None = None) -> bytes:
     """A frame as a Parquet file, with its checksum among its metadata.
+
+    Args:
+        frame: any.
+        group_rows: rows of a row group, which can be read by itself; None to leave that to the size.
 
     Raises:
         InputError: if it has more rows or bytes than `read_frame` takes.
     """
     check_rows(frame.height)
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, metadata={_KEY: BLANK})
+    frame.write_parquet(buffer, metadata={_KEY: BLANK}, row_group_size=group_rows)
     if (size := buffer.tell()) > MAX_PARQUET_BYTES:
         raise InputError(
             f"frame: expected at most {MAX_PARQUET_BYTES} bytes, which can be read back, got {size}; split the "

@@ -34,7 +34,7 @@ class Results:
         table, metrics, history, timings: frames with the columns of `SCHEMAS`.
         run: content of run.json: protocol, protocol_hash, version, status, and what the orchestrator added.
         directory: where they lie; None for a run that was kept in memory.
-        transfer, examples: frames likewise; empty where they were not asked for.
+        transfer, examples, outcomes: frames likewise; empty where they were not asked for.
     """
 
     table: pl.DataFrame
@@ -45,6 +45,7 @@ class Results:
     directory: Path | None = None
     transfer: pl.DataFrame = field(default_factory=lambda: empty("transfer"))
     examples: pl.DataFrame = field(default_factory=lambda: empty("examples"))
+    outcomes: pl.DataFrame = field(default_factory=lambda: empty("outcomes"))
 
     @property
     def dataset(self) -> str:

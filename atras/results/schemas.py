@@ -19,6 +19,11 @@ class Column(NamedTuple):
 _DATASET = Column(pl.String, "data set, by name or path")
 _HIDDEN_LAYERS = Column(pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`")
 _DEFENCE = Column(pl.String, "how the second training defends, as it is spelled: `copies`, `batch(pgd(steps=7))`")
+_NORM = Column(
+    pl.String,
+    "in which the change is bounded, or measured: `linf` (of one pixel), `l2` (Euclidean length) or `l1` (sum of all); "
+    "null without an attack",
+)
 _SEED = Column(pl.Int64, "seed of this member's weights, batch order and dropout")
 
 SCHEMAS: dict[str, dict[str, Column]] = {
@@ -76,8 +81,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "`worst(fgsm, pgd)`: an image counts as correct only where none of these turns it with a change of at most "
             "the run's epsilon",
         ),
+        "norm": _NORM,
         "epsilon": Column(
-            pl.Float64, "largest change of a pixel, in pixels of [0, 1]; null for DeepFool, without bound"
+            pl.Float64,
+            "largest change in that norm, in pixels of [0, 1]; null for DeepFool, without bound",
         ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),
@@ -159,7 +166,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "target_hidden_layers": Column(pl.String, "candidate that is given its adversarial test images"),
         "seed": Column(pl.Int64, "seed of both"),
         "attack": Column(pl.String, "as in `metrics`"),
-        "epsilon": Column(pl.Float64, "largest change of a pixel, in pixels of [0, 1]"),
+        "norm": Column(pl.String, "as in `metrics`"),
+        "epsilon": Column(pl.Float64, "as in `metrics`"),
         "label_source": Column(pl.String, "as in `metrics`"),
         "n": Column(pl.Int64, "images evaluated"),
         "correct": Column(pl.Int64, "images that the target classifies correctly"),
@@ -181,6 +189,40 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "pixels": Column(pl.Binary, "the clean image, uint8 [C, H, W]"),
         "signs": Column(pl.Binary, "direction in which FGSM moves each pixel, int8 [C, H, W]"),
     },
+    "outcomes": {
+        "dataset": _DATASET,
+        "hidden_layers": _HIDDEN_LAYERS,
+        "seed": _SEED,
+        "defence": _DEFENCE,
+        "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
+        "mode": Column(pl.String, "as in `metrics`"),
+        "attack": Column(pl.String, "as in `metrics`; `none` for the clean image"),
+        "norm": Column(pl.String, "as in `metrics`"),
+        "epsilon": Column(pl.Float64, "as in `metrics`"),
+        "label_source": Column(pl.String, "as in `metrics`"),
+        "target": Column(pl.String, "as in `metrics`"),
+        "source": Column(pl.String, "as in `metrics`"),
+        "image": Column(pl.UInt32, "number of the test image, from 0"),
+        "correct": Column(pl.Boolean, "whether the model's class for the image as the attack left it is the true one"),
+        "prediction": Column(pl.UInt32, "that class"),
+        "change": Column(pl.Float32, "norm of the image's change, in the attack's own norm; 0 for a clean image"),
+        "queries": Column(
+            pl.UInt32,
+            "forward passes of the image that the attack asked for, those with a gradient left out, and the one that "
+            "evaluates what it made; it asks no more once the image is fooled, where it drops such",
+        ),
+        "gradients": Column(pl.UInt32, "gradients of the image that it asked for, likewise"),
+        "made_at": Column(
+            pl.Float64,
+            "epsilon at which the image was made: below `epsilon` where one that fooled at a smaller epsilon of the "
+            "run is carried up, at no cost; null without a bound",
+        ),
+        "counts": Column(
+            pl.Boolean,
+            "whether the worst case over attacks counts it: the attack is among those that `worst` names in `metrics`, "
+            "and changed no pixel by more than the run's epsilon",
+        ),
+    },
 }
 """Every column of every frame. The only place where they are listed."""
 
@@ -193,13 +235,15 @@ FRAMES: dict[str, str] = {
     "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
     "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
     "candidates, none from 342).",
+    "outcomes": "A row a member, phase, figure and test image: of clean images, of every attack and every epsilon. "
+    "Only where they are kept (`--outcomes`).",
 }
 """The meaning of a row of each frame."""
 
 VERSION = SCHEMA
 """Number of this schema, in `run.json`."""
 
-OPTIONAL = ("transfer", "examples")
+OPTIONAL = ("transfer", "examples", "outcomes")
 """Frames whose file is written only where it has rows."""
 
 STATUSES = ("trained", "dead", "diverged")
@@ -222,6 +266,9 @@ PYTHON_TYPES: dict[type[pl.DataType], tuple[type, ...]] = {
     pl.Int64: (int,),
     pl.Float64: (float, int),
     pl.Binary: (bytes,),
+    pl.Boolean: (bool,),
+    pl.UInt32: (int,),
+    pl.Float32: (float, int),
 }
 
 

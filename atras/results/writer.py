@@ -30,6 +30,7 @@ class Rows(typing.Protocol):
     timings: list[dict[str, object]]
     transfer: list[dict[str, object]]
     examples: list[dict[str, object]]
+    outcomes: list[dict[str, object]]
 
 
 class Writer:
@@ -168,7 +169,8 @@ class Writer:
         if self.directory is None:
             return
         for name in names:
-            write_file(self.directory / f"{name}.parquet", [parquet(self._frames[name])])
+            frame = self._frames[name]
+            write_file(self.directory / f"{name}.parquet", [parquet(frame, _member_rows(name, frame))])
             if name == "table":
                 write_file(self.directory / "table.csv", [csv(self._frames[name])])
 
@@ -184,6 +186,14 @@ def _check_sizes(protocol: Mapping[str, Any]) -> None:
     check_rows(members * sum(epochs), "history")
     if protocol.get("transfer"):
         check_rows(2 * members * len(protocol["candidates"]), "transfer")
+
+
+def _member_rows(name: str, frame: pl.DataFrame) -> int | None:
+    """Rows of a member of frame `outcomes`, whose row groups are members."""
+    if name != "outcomes":
+        return None
+    longest = frame.group_by("hidden_layers", "seed").len()["len"].max()
+    return int(longest)  # type: ignore[arg-type]
 
 
 def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFrame:

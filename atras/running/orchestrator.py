@@ -12,10 +12,10 @@ from typing import Any
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions
+from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows
 from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.planning import Group, halves
-from atras.results import Results, Writer, read, read_run
+from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded
 from atras.training import Networks
 from atras.version import __version__
@@ -69,6 +69,8 @@ def run(
     place = place or DataPlace.of(protocol, execution)
     prepared = prepare(protocol, execution, config_plan, place.load)
     device, data, spec, plan = prepared
+    if keeps_outcomes(protocol, len(data.test)):
+        check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),

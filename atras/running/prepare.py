@@ -14,6 +14,7 @@ from atras.data import Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
+from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
@@ -73,6 +74,8 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
     """
     prepared = prepare(protocol, execution, config_plan)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
+    outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
+    lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
     attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
@@ -82,9 +85,12 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
 
 
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
-    """Cautions that are known before a run begins, a line each: about its data, and about its attacks on them."""
+    """Cautions that are known before a run begins, a line each: about its data, its attacks on them, and outcomes that
+    it leaves out by itself."""
     attacks = dict.fromkeys(text for attack in protocol.stronger_attacks for text in attack.cautions(data.classes))
-    return [*data.cautions, *attacks]
+    left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
+    outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
+    return [*data.cautions, *attacks, *outcomes]
 
 
 def prepare(

@@ -23,8 +23,8 @@ from .bounded_read import memory_limit, open_regular, read_regular
 from .checksum import BLANK, check_checksum, with_checksum
 
 DTYPES = {
-    torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8", torch.int8: "I8",
-    torch.bool: "BOOL",
+    torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8",
+    torch.int8: "I8", torch.bool: "BOOL",
 }  # fmt: skip
 """The types that a file may hold."""
 

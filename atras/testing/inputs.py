@@ -28,7 +28,8 @@ SMALL = Protocol(
 
 def tables_of(folder: Path) -> dict[str, bytes]:
     """The files of a run that must be equal, bit for bit, however it came to its end."""
-    names = ("table.parquet", "table.csv", "metrics.parquet", "history.parquet")
+    names = ["table.parquet", "table.csv", "metrics.parquet", "history.parquet"]
+    names += ["outcomes.parquet"] if (folder / "outcomes.parquet").exists() else []
     return {name: (folder / name).read_bytes() for name in names}
 
 

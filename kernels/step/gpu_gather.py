@@ -72,7 +72,7 @@ def launch_gather(
     chosen = (labels, labels, labels) if order is None else order
     given = (images, images if signs is None else signs, labels if all_labels is None else all_labels)
     kind = (order is not None, images.ndim == 5, signs is not None, all_labels is not None, BLOCK)
-    grid = (triton.cdiv(stored, BLOCK), rows, sets)
+    grid = (rows, triton.cdiv(stored, BLOCK), sets)  # only the first may be above 65,535
     gather_kernel[grid](*given, *chosen, values, labels, *sizes, epsilon, *kind, **OPTIONS)
 
 

@@ -31,7 +31,7 @@ def gather_kernel(
     LABELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_row, i_set = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i_row, i_set = tl.program_id(0), tl.program_id(2).to(tl.int64)
     if ORDERED:
         at = tl.load(p_row_of + i_set) * tl.load(p_counters + 2) + tl.load(p_counters) * batch + i_row
         index = tl.load(p_order + at)
@@ -40,7 +40,7 @@ def gather_kernel(
     base = index
     if ORDERED and SIGNS:
         base = tl.where(index >= count, index - count, index)
-    i_value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i_value = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     # Channels lie innermost in values, outermost in images.
     i_spot = i_value // channels
     i_pixel = (i_value - i_spot * channels) * (pixels // channels) + i_spot
@@ -55,7 +55,7 @@ def gather_kernel(
         b_pixels = tl.where(index >= count, b_moved, b_pixels) if ORDERED else b_moved
     b_values = tl.where(inside, b_pixels, 0.0).to(p_values.dtype.element_ty)
     tl.store(p_values + (i_set * rows + i_row) * stored + i_value, b_values, mask=i_value < stored)
-    if LABELS and tl.program_id(0) == 0:
+    if LABELS and tl.program_id(1) == 0:
         tl.store(p_labels + i_set * rows + i_row, tl.load(p_all_labels + base))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,10 +35,20 @@ class Linear:
         self.classes = classes
         self.weights = torch.randn(members, classes, *SHAPE, dtype=torch.float64)
         self.queries = torch.zeros(members, dtype=torch.int64)
+        self.gradients = torch.zeros(members, dtype=torch.int64)
+
+    def only(self, member: int) -> Linear:
+        """One of them, by itself."""
+        alone = Linear(1, self.classes)
+        alone.members, alone.weights = self.members[member : member + 1], self.weights[member : member + 1]
+        return alone
 
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
+        self.queries += images.shape[-4] if counts is None else counts
+        return self._logits(images, counts)
+
+    def _logits(self, images: Tensor, counts: Tensor | None) -> Tensor:
         if counts is not None:
-            self.queries += counts
             return unpad_pairs(self._scores(pad_pairs(images, counts)), counts)
         return self._scores(images.expand(len(self.members), *images.shape[-4:]))
 
@@ -45,7 +56,8 @@ class Linear:
         return torch.einsum("mbchw,mychw->mby", images - 0.5, self.weights)
 
     def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        logits = self.logits(images, counts)
+        self.gradients += images.shape[-4] if counts is None else counts
+        logits = self._logits(images, counts)
         wanted = cotangent(logits) if callable(cotangent) else cotangent
         assert wanted is not None
         if not wanted.is_floating_point():
@@ -229,6 +241,9 @@ def test_an_attack_goes_on_where_it_was_stopped(name: str, norm: str) -> None:
             pass
     assert lives.times > 2
     assert torch.equal(cut.clipped, whole.clipped)
+    assert cut.spent is not None
+    assert whole.spent is not None
+    assert all(map(torch.equal, cut.spent, whole.spent))
     assert 0 < whole.success(networks, labels).sum() < labels.numel()
 
 
@@ -246,9 +261,47 @@ def test_targets_are_among_the_classes_that_occur() -> None:
     assert (logits.gather(1, wrong[:, :1]) >= logits.gather(1, wrong[:, 1:])).all()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "apgd(steps=20)", "apgd(steps=9, restarts=2, loss=margin, eot=2)", "apgd(norm=l1, steps=20)",
+        "apgd-t(steps=9, targets=2)", "fab-t(steps=8, targets=3)", "square(queries=60, restarts=2)", "fgsm",
+        "pgd(steps=4, restarts=2)", "random-fgsm", "random-fgsm(restarts=3)", "deepfool(norm=linf)",
+    ],
+)  # fmt: skip
+def test_each_pair_is_charged_what_it_costs_alone(name: str) -> None:
+    networks, x, labels = problem(4, images=6)
+    norm = "l1" if "l1" in name else "linf"
+    attack = ATTACKS.parse(name)
+    if attack.bounded:
+        attack = replace(attack, epsilon=0.9 * float(networks.distances(x, labels, norm).median()))
+    logits = networks.logits(x)
+    queries, gradients = attack.passes_of(attack(networks, x, labels, start=Start(clean_logits=logits)), classes=4)
+    for member in range(len(networks.members)):
+        for image in range(len(x)):
+            alone, at = networks.only(member), (slice(member, member + 1), slice(image, image + 1))
+            start = Start(logits[at], starts(alone, x[at[1]], attack.name, "test", image))
+            attack(alone, x[at[1]], labels[at], start=start)
+            assert (queries[at].item(), gradients[at].item()) == (alone.queries.item(), alone.gradients.item())
+    assert gradients.unique().numel() > 1 or not attack.drops_fooled or not attack.uses_gradients
+
+
+def test_what_is_fooled_already_costs_nothing_and_stays() -> None:
+    networks, x, labels = problem(4, images=10)
+    fooled = torch.arange(30).view(3, 10) % 3 == 0
+    attack = made("apgd", "linf", steps=5)
+    attacked = attack(networks, x, labels, start=Start(fooled=fooled))
+    assert attacked.spent is not None
+    assert torch.equal(attacked.spent.gradients > 0, ~fooled)
+    assert torch.equal(attacked.clipped[fooled], x.expand_as(attacked.clipped)[fooled])
+    assert torch.equal(attacked.clipped[~fooled], attack(networks, x, labels).clipped[~fooled])
+
+
 def test_square_asks_as_often_as_it_says() -> None:
     networks, x, labels = problem(3, images=6)
-    made("square", "linf", 1e-6, queries=700)(networks, x, labels)
+    start = Start(clean_logits=networks.logits(x))
+    networks.queries.zero_()
+    made("square", "linf", 1e-6, queries=700)(networks, x, labels, start=start)
     assert networks.queries.tolist() == [700 * 6] * 3
 
 

@@ -61,6 +61,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ('--defence "copies(source=24-192)"', {"defence": Copies(source="24-192")}),
     ("--transfer", {"transfer": True}),
     ("--precision fp64", {"precision": "fp64"}),
+    ("--outcomes none", {"outcomes": "none"}),
     ("--evaluate-every 2", {"evaluate_every": 2}),
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),

@@ -71,6 +71,7 @@ def test_more_than_the_paper_asks_in_another_norm_needs_an_epsilon(capsys: pytes
         assert cli.execute(cli.app, ["run", option, text, "--out", "there"], "atras") == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("atras: apgd(norm=l2): expected an epsilon")
+        assert ("--epsilons" in line) == (option == "--attack")
     assert not Path("there").exists()
 
 

@@ -46,6 +46,7 @@ epsilons = [0, "8/255"]
 defence = "copies(source=24-192)"
 transfer = true
 precision = "fp64"
+outcomes = "all"
 evaluate-every = 2
 engine = "loop"
 executor = "local"
@@ -85,7 +86,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         candidates=(Candidate((24, 192)), Candidate((8, 32))), seeds=(0, 1, 2), stem="conv2",
         activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
-        label_source="true", target="class:3", precision="fp64", evaluate_every=2,
+        label_source="true", target="class:3", precision="fp64", evaluate_every=2, outcomes="all",
         attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,
         defence=Copies(source="24-192"),
     )  # fmt: skip

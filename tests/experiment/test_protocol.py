@@ -43,6 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     "transfer": True,
     "precision": "fp64",
     "evaluate_every": 5,
+    "outcomes": "all",
 }
 
 
@@ -62,19 +63,20 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "59506abdd7bc4ebb"
+    assert Protocol().hash == "5cc72301f1e33dfb"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "dd39103f393ba983"
+    assert other.hash == "91349674a4f84a33"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
         "channels": "auto", "candidates": 40, "seeds": [0],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
-        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "evaluate_every": 0,
+        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "outcomes": "auto",
+        "evaluate_every": 0,
     }  # fmt: skip
 
 
@@ -207,3 +209,28 @@ def test_equal_numbers_make_equal_experiments() -> None:
 def test_bounds_that_pixels_do_not_have_are_refused() -> None:
     with pytest.raises(InputError, match="expected bounds 0 to 1"):
         Protocol(attacks=(PGD(epsilon=0.3, bounds=(-1.0, 2.0)),))
+
+
+def test_attacks_without_an_epsilon_of_their_own_have_all_of_the_run() -> None:
+    protocol = Protocol(
+        attacks=("square", "fgsm", "apgd(norm=l2)", "pgd(epsilon=0.3)", "deepfool", "pgd(epsilon=0.2)"),
+        epsilons=(0.0, 2.0, 0.5),
+    )
+    made = [(attack.spec.attack, attack.spec.epsilon) for attack in protocol.stronger_attacks]
+    assert made == [
+        ("square", 0.05), ("square", 0.5), ("apgd(norm=l2)", 0.5), ("apgd(norm=l2)", 2.0), ("pgd", 0.2), ("pgd", 0.3),
+        ("deepfool", None),
+    ]  # fmt: skip
+    assert protocol.curve_epsilons == (0.0, 0.5)  # no pixel changes by 2
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"epsilons": (2.0,)}, r"epsilons \(=2.0\): expected a number from 0 to 1"),
+    ({"epsilons": (2.0,), "attacks": ("apgd(norm=l2, epsilon=1)",)}, r"epsilons \(=2.0\): expected a number from 0 to"),
+    ({"attacks": ("apgd(norm=l2)",)}, "expected an epsilon, as the run's is one in linf; write .* or give --epsilons"),
+    ({"epsilons": (0.0,), "attacks": ("apgd(norm=l2)",)}, "expected an epsilon, as the run's is one in linf"),
+    ({"epsilons": (0.1,), "attacks": ("pgd", "pgd(epsilon=0.1)")}, "are the same in this run; name one of them"),
+])  # fmt: skip
+def test_epsilons_that_no_attack_has_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Protocol(**options)

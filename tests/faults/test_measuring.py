@@ -24,10 +24,10 @@ LONG = SMALL.replace(
     epochs=1,
     head_dropout=0.0,
     precision="fp32",
-    attacks=("pgd(steps=30, restarts=3)", "deepfool(steps=5)", "apgd-t(steps=25, targets=3)"),
+    attacks=("pgd(steps=15, restarts=3)", "deepfool(steps=5)", "apgd-t(steps=12, targets=3)"),
     epsilons=(0.0, 0.2),
 )
-"""Two networks whose measuring takes 90 gradients of one attack on one chunk of images, and more."""
+"""Two networks whose measuring takes 90 gradients of one attack, at two epsilons, on one chunk of images, and more."""
 
 
 class Killed(BaseException):
@@ -113,7 +113,7 @@ def test_a_measuring_that_is_asked_to_stop_keeps_where_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checkpoints are an hour apart: only the one that is written on stopping can help."""
-    protocol = LONG.replace(attacks=("pgd(steps=30, restarts=3)",), evaluate_every=1, defence="batch(fgsm)")
+    protocol = LONG.replace(attacks=("pgd(steps=15, restarts=3)",), evaluate_every=1, defence="batch(fgsm)")
     rare = Execution(engine="stack", device="cpu", checkpoint_every=3600)
     orchestrator.run(protocol, rare, out=tmp_path / "whole")
     folder, gradients = tmp_path / "stopped", []

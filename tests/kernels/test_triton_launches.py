@@ -110,3 +110,18 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
         step._launch(batch, gpu_gather.Source(images, None, 0.0, labels))
     assert launches[-2:] == ["adam_kernel", "bump_kernel"]
     assert operations <= {"aten.slice.Tensor", "aten.select.int", "aten.view.default"}
+
+
+def test_a_batch_may_have_more_rows_than_the_second_axis_of_a_grid_takes(monkeypatch):
+    """CUDA takes 65,535 programs at the most along all axes but the first."""
+    grids = []
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, grid, **__: grids.append(grid))
+    gpu_gather = importlib.import_module("atras.kernels.step.gpu_gather")
+    rows = 70_000
+    images, labels = torch.zeros(rows, 1, 2, 2), torch.zeros(1, rows, dtype=torch.int64)
+    values = torch.zeros(1, rows, 16)
+    source = gpu_gather.Source(images, None, 0.0, labels[0])
+    gpu_gather.launch_gather(source, values, labels, image_shape=(1, 2, 2), planar=True, stored=16)
+    ((first, *others),) = grids
+    assert first >= rows
+    assert max(others) <= 65_535

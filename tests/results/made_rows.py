@@ -24,6 +24,7 @@ class Rows:
     timings: list[dict[str, object]] = field(default_factory=list)
     transfer: list[dict[str, object]] = field(default_factory=list)
     examples: list[dict[str, object]] = field(default_factory=list)
+    outcomes: list[dict[str, object]] = field(default_factory=list)
 
 
 def run_info(
@@ -59,6 +60,7 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
         "epoch": None,
         "split": "test",
         "attack": "none",
+        "norm": None,
         "epsilon": 0,
         "label_source": None,
         "target": None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 from atras.analysis import attack_distances
@@ -24,7 +27,7 @@ def attacks(results: Results) -> Section:
         The section.
     """
     title = "Worst case over attacks"
-    metrics = _labelled(last_test_metrics(results), results.run["protocol"].get("epsilon"))
+    metrics = _labelled(last_test_metrics(results), results.run["protocol"])
     spellings = sorted(metrics["label"].unique(maintain_order=True), key=lambda attack: name_of(attack) == "worst")
     if len(spellings) < 2:
         missing = "One attack was evaluated: run with --attack fgsm --attack pgd to see the worst case over several."
@@ -38,7 +41,7 @@ def attacks(results: Results) -> Section:
 
 def _distance_tables(results: Results) -> tuple[Table, ...]:
     """The distances of the adversarial images, with the number of images that they are of; none of older rows."""
-    frame = _labelled(attack_distances(results), results.run["protocol"].get("epsilon"))
+    frame = _labelled(attack_distances(results), results.run["protocol"])
     rows = tuple(
         (
             row["label"],
@@ -53,9 +56,10 @@ def _distance_tables(results: Results) -> tuple[Table, ...]:
     return (Table(title, columns, rows),) if rows else ()
 
 
-def _labelled(metrics: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
-    """The attacks, each with all that tells it from the others in a column `label`; without FGSM's epsilon curve."""
-    own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(epsilon, pl.Float64))
+def _labelled(metrics: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFrame:
+    """The attacks, each with all that tells it from the others in a column `label`; without curves in `linf`."""
+    own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(protocol.get("epsilon"), pl.Float64))
+    curve = (pl.col("norm") == "linf") & pl.col("epsilon").is_in(list(map(float, protocol.get("epsilons", ()))))
     towards = pl.col("target").is_not_null() & (pl.col("target") != "none")
     parts = [
         pl.col("attack"),
@@ -63,7 +67,7 @@ def _labelled(metrics: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
         pl.when(towards).then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
         pl.when(pl.col("label_source") == "predicted").then(pl.lit(", predicted label")).otherwise(pl.lit("")),
     ]
-    attacks = metrics.filter((attack_name() != "none") & (own | (attack_name() != "fgsm")))
+    attacks = metrics.filter((attack_name() != "none") & (own | ~(curve | (attack_name() == "fgsm"))))
     return attacks.with_columns(label=pl.concat_str(parts))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from atras.report.charts import Chart, linear, number
+from atras.registry import name_of
+from atras.report.charts import Chart, Point, Series, bootstrap_mean, linear, number
 from atras.report.section import Section
 from atras.results import Results
 
@@ -12,9 +13,11 @@ from .attack_names import attack_name, file_part
 from .depth_charts import lines_by_depth
 from .population import last_test_metrics
 
+PHASES = {"trained": "before the defence", "defended": "after the defence"}
+
 
 def epsilons(results: Results) -> Section:
-    """Accuracy by epsilon for each attack, a line for each depth.
+    """Accuracy by epsilon: for each norm a line for each attack, and for each attack a line for each depth.
 
     Args:
         results: the run.
@@ -26,29 +29,57 @@ def epsilons(results: Results) -> Section:
     metrics = last_test_metrics(results)
     # Without perturbation an attacked image is the clean one.
     clean = metrics.filter(attack_name() == "none").with_columns(epsilon=0.0)
-    attacked = metrics.filter(~attack_name().is_in(["none", "worst"]) & (pl.col("epsilon") > 0))
-    charts = []
-    for (attack,), rows in attacked.group_by("attack", maintain_order=True):
-        if rows["epsilon"].n_unique() > 1:
-            both = pl.concat([clean, rows])
-            there = set(rows["phase"])
-            charts += [_chart(both, str(attack), phase) for phase in ("trained", "defended") if phase in there]
-    if not charts:
+    attacked = metrics.filter(~attack_name().is_in(["none", "worst"]), pl.col("epsilon") > 0)
+    attacked = attacked.filter(pl.col("epsilon").n_unique().over("attack") > 1)
+    if not len(attacked):
         missing = "One epsilon was evaluated: run with --epsilons 0,0.01,0.02,0.05,0.1 to record more."
         return Section("epsilons", title, (missing,))
-    text = "Accuracy on attacked test images, averaged over the members that trained, by depth."
+    charts = []
+    for (norm,), rows in attacked.group_by("norm", maintain_order=True):
+        charts += [_panel(clean, rows, str(norm), phase) for phase in PHASES if phase in set(rows["phase"])]
+    for (attack,), rows in attacked.group_by("attack", maintain_order=True):
+        both = pl.concat([clean, rows])
+        charts += [_chart(both, str(attack), phase) for phase in PHASES if phase in set(rows["phase"])]
+    text = (
+        "Accuracy on attacked test images, averaged over the members that trained: by attack with 95 % intervals, then "
+        "by depth. An image that an attack turns at one epsilon counts as turned at all larger ones; FGSM takes one "
+        "step of each epsilon, and its line may rise again."
+    )
     return Section("epsilons", title, (text,), tuple(charts))
 
 
+def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -> Chart:
+    """All attacks of a norm, a line each, under their names where those tell them apart."""
+    series, ends = [], []
+    names = [name_of(attack) for attack in attacked["attack"].unique(maintain_order=True)]
+    for index, ((attack,), rows) in enumerate(attacked.group_by("attack", maintain_order=True)):
+        own = pl.concat([clean, rows]).filter(pl.col("phase") == phase).sort("epsilon", maintain_order=True)
+        points = []
+        for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
+            mean, low, high = bootstrap_mean(part["accuracy"].to_list())
+            points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
+        label = names[index] if names.count(names[index]) == 1 else str(attack)
+        series.append(Series(label, index, tuple(points), line=True))
+        ends.append(f"{attack} {number(points[-1].y)} at {points[-1].x:g}")
+    return Chart(
+        f"epsilons-{norm}-{phase}",
+        f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {PHASES[phase]}",
+        f"Means with 95 % intervals. {', '.join(ends)}.",
+        linear(f"epsilon ({norm})", attacked["epsilon"], 0),
+        linear("accuracy", [0.0, 1.0], 0, 1),
+        tuple(series),
+    )
+
+
 def _chart(metrics: pl.DataFrame, attack: str, phase: str) -> Chart:
+    """One attack, a line for each depth."""
     of_phase = metrics.filter(pl.col("phase") == phase)
     means = of_phase.group_by("depth", "epsilon").agg(pl.col("accuracy").mean()).sort("depth", "epsilon")
-    when = "before" if phase == "trained" else "after"
     series = lines_by_depth(means, "epsilon", "accuracy")
     last = ", ".join(f"{entry.label} {number(entry.points[-1].y)}" for entry in series)
     return Chart(
         f"epsilons-{file_part(attack)}-{phase}",
-        f"Accuracy under {attack}, {when} the defence",
+        f"Accuracy under {attack}, {PHASES[phase]}",
         f"At the largest epsilon, {float(str(means['epsilon'].max())):g}: {last}.",
         linear("epsilon", means["epsilon"], 0),
         linear("accuracy", [0.0, 1.0], 0, 1),
