@@ -53,9 +53,9 @@ class Pairs:
         """int64 [M] on the CPU, how many pairs each member has."""
         return torch.bincount(self.member, minlength=len(self.networks.members)).cpu()
 
-    def logits(self, images: Tensor) -> Tensor:
-        """[P, Y] of the pairs' images [P, C, H, W]."""
-        self._count(0, self._once)
+    def logits(self, images: Tensor, lost: Tensor | None = None) -> Tensor:
+        """[P, Y] of the pairs' images [P, C, H, W]; `lost` as of `gradient`."""
+        self._count(0, self._once if lost is None else (~lost).long())
         return self.networks.logits(images, self.counts)
 
     def gradient(self, images: Tensor, cotangent: Cotangent, lost: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ class Found(PerPair):
         values = clean.new_full((len(clean),), -torch.inf)
         return cls(clean.clone(), torch.zeros(len(clean), dtype=torch.bool, device=clean.device), values)
 
-    def put(self, places: Tensor, images: Tensor, values: Tensor, fooled: bool = True) -> None:
+    def put(self, places: Tensor, images: Tensor, values: Tensor, fooled: Tensor | bool = True) -> None:
         """Keep images of the pairs at these places."""
         self.images[places], self.values[places], self.fooled[places] = images, values, fooled
 

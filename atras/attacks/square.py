@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,10 @@ SCHEDULE = 10_000
 
 DRAWN = 256
 """Queries whose random numbers are drawn at once."""
+
+LOOK, DROP = 4, 32
+"""Queries from one look at what fools to the next on a GPU, which has to be waited for then, and on all devices to one
+that drops it however little it is. Until then a pair that fools is in the list, and nothing comes of it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +74,7 @@ class Square(PairAttack):
     def share(self, query: int) -> float:
         """Share of the pixels that a square covers, after so many before it."""
         at = query * SCHEDULE // self.queries if self.rescale else query
-        return self.p / 2 ** sum(at > each for each in HALVINGS)
+        return self.p / 2 ** bisect_left(HALVINGS, at)
 
     def run(
         self,
@@ -85,19 +90,20 @@ class Square(PairAttack):
         pairs = pairs.drawing_from(run * (2 + self.queries // DRAWN))
         found, state, done, numbers = *self._begun(pairs, clean, make, progress.state), None
         pairs = pairs.only(state.place)
-        for query in range(done, self.queries):
-            reached = state.value > 0
-            if reached.any():
-                found.put(state.place[reached], state.best[reached], state.value[reached])
-                pairs, state = pairs.only(~reached), state.only(~reached)
-            if not len(pairs) or query == self.queries - 1:
+        for query in range(done, self.queries - 1):
+            looks = query % LOOK == 0 or not clean.is_cuda
+            if looks and (left := state.left(seldom=query % DROP == 0)) is not None:
+                state.put(found)
+                pairs, state = pairs.only(left), state.only(left)
+            if not len(pairs):
                 break
             if numbers is None or query % DRAWN == 0:
                 numbers = pairs.draw(1 + query // DRAWN, (DRAWN, make.numbers))
-            drawn = pairs.of_drawn(numbers[..., query % DRAWN, :], axes=1)
-            state.keep_better(pairs, make.propose(drawn, state.clean, state.best, self.share(query)))
+                numbers = numbers.movedim(-2, 0).contiguous()  # a query's own lie together
+            drawn = pairs.of_drawn(numbers[query % DRAWN], axes=1)
+            state.ask(pairs, make, drawn, make.side(self.share(query)))
             progress.step(partial(kept_of, found, state, query + 1))
-        found.put(state.place, state.best, state.value, fooled=False)
+        state.put(found)
         return found
 
     def _begun(
@@ -109,32 +115,53 @@ class Square(PairAttack):
         from .objectives import margin
 
         if kept:
-            return Found.loaded(kept), _State.loaded(kept, clean=clean[kept["place"]]), int(kept["done"])
-        x = make.start(pairs.drawn(0, make.start_shape), clean)
+            state = _State.loaded(kept, clean=clean[kept["place"]], tried=kept["best"].clone())
+            return Found.loaded(kept), state, int(kept["done"])
+        x = make.start(pairs.drawn(0, make.start_shape), clean).contiguous()
         place = torch.arange(len(pairs), device=clean.device)
-        return Found.nothing(clean), _State(place, clean, x, margin(pairs.logits(x), pairs.labels)), 0
+        spent = (x.double() - clean.double()).square().sum((1, 2, 3))
+        value = margin(pairs.logits(x).to(x), pairs.labels)
+        return Found.nothing(clean), _State(place, clean.contiguous(), x, x.clone(), value, spent), 0
 
 
 @dataclass
 class _State(PerPair):
-    """The state of the search, of each pair."""
+    """The state of the search, of each pair; changed in place."""
 
-    recomputed: ClassVar[tuple[str, ...]] = ("clean",)
+    recomputed: ClassVar[tuple[str, ...]] = ("clean", "tried")
 
     place: Tensor
     """int64, among the pairs that it began with."""
     clean: Tensor
     best: Tensor
+    tried: Tensor
+    """The best image, but while it is made into a proposal."""
     value: Tensor
-    """Highest other logit less the label's at the best image."""
+    """Highest other logit less the label's at the best image; above 0 it fools, and stays as it is."""
+    spent: Tensor
+    """float64, the squared l2 norm of the best image's change, where proposals count it."""
 
-    def keep_better(self, pairs: Pairs, tried: Tensor) -> None:
-        """Keep of each pair the better one of its best image and another."""
-        import torch
+    def ask(self, pairs: Pairs, make: Proposals, drawn: Tensor, side: int) -> None:
+        """One query: keep of each pair the better one of its best image and a proposal."""
+        from atras.kernels import keep_better
 
-        from .objectives import margin
+        from .square_proposals import Images
 
-        value = margin(pairs.logits(tried), pairs.labels)
-        better = value > self.value
-        self.best = torch.where(better[:, None, None, None], tried, self.best)
-        self.value = torch.where(better, value, self.value)
+        after = make.propose(Images(self.tried, self.best, self.clean, self.spent), drawn, side)
+        logits = pairs.logits(self.tried, self.value > 0).to(self.value)
+        spent = None if after is None else (self.spent, after)
+        keep_better(self.best, self.tried, self.value, logits, pairs.labels, drawn, side=side, spent=spent)
+
+    def left(self, seldom: bool) -> Tensor | None:
+        """int64, those that do not fool yet, where the others are worth the copying; None where they are not.
+
+        Args:
+            seldom: whether a single other one is.
+        """
+        fooling = self.value > 0
+        lost = int(fooling.sum())
+        return (~fooling).nonzero()[:, 0] if lost and (seldom or 16 * lost >= len(fooling)) else None
+
+    def put(self, found: Found) -> None:
+        """Tell what was found so far."""
+        found.put(self.place, self.best, self.value, self.value > 0)

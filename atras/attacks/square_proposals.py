@@ -8,14 +8,32 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from functools import cache
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from atras.kernels import propose_bumps, propose_corners
+
 from .norms import scaled
 
 TINY = 1e-12
+
+
+class Images(NamedTuple):
+    """What proposals are made of and in.
+
+    Args:
+        tried: [P, C, H, W], the best images; they become the proposals.
+        best, clean: [P, C, H, W].
+        spent: float64 [P], the squared l2 norms of best - clean, where proposals count them.
+    """
+
+    tried: Tensor
+    best: Tensor
+    clean: Tensor
+    spent: Tensor
 
 
 class Proposals(ABC):
@@ -49,21 +67,17 @@ class Proposals(ABC):
         """Starting points [P, C, H, W] from random numbers [P, *start_shape]."""
 
     @abstractmethod
-    def propose(self, drawn: Tensor, clean: Tensor, best: Tensor, share: float) -> Tensor:
-        """Proposals [P, C, H, W] from random numbers [P, numbers], for squares with this share of the pixels."""
+    def propose(self, images: Images, drawn: Tensor, side: int) -> Tensor | None:
+        """Make proposals in place, of random numbers [P, numbers], with squares of this side.
+
+        Returns:
+            The squared norms [P] of the proposals' changes; None where proposals do not count them.
+        """
 
     def side(self, share: float) -> int:
         """Side of a square in pixels; no longer than the image."""
         wanted = max(round(math.sqrt(share * self.height * self.width)), self.least)
         return min(wanted, self.height, self.width)
-
-    def places(self, drawn: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """First rows and columns int64 [P] of squares inside the image, from random numbers [P, 2]."""
-        rows, columns = ((drawn.double() + 1) / 2).unbind(1)
-        return (
-            (rows * (self.height - side + 1)).long().clamp(max=self.height - side),
-            (columns * (self.width - side + 1)).long().clamp(max=self.width - side),
-        )
 
 
 class Corners(Proposals):
@@ -82,12 +96,8 @@ class Corners(Proposals):
     def start(self, drawn: Tensor, clean: Tensor) -> Tensor:
         return (clean + self.epsilon * _signs(drawn)).clamp(*self.bounds)
 
-    def propose(self, drawn: Tensor, clean: Tensor, best: Tensor, share: float) -> Tensor:
-        side = self.side(share)
-        rows, columns = self.places(drawn[:, :2], side)
-        inside = _within(rows, side, self.height)[:, :, None] & _within(columns, side, self.width)[:, None]
-        corner = clean + self.epsilon * _signs(drawn[:, 2:])[:, :, None, None]
-        return torch.where(inside[:, None], corner.clamp(*self.bounds), best)
+    def propose(self, images: Images, drawn: Tensor, side: int) -> None:
+        propose_corners(images.tried, images.clean, drawn, side=side, epsilon=self.epsilon, bounds=self.bounds)
 
 
 class Bumps(Proposals):
@@ -110,34 +120,20 @@ class Bumps(Proposals):
 
     def start(self, drawn: Tensor, clean: Tensor) -> Tensor:
         side, (_, down, across) = self.tile, self.start_shape
-        bumps = _bumps(side, drawn[:, -1], clean)[:, None] * _signs(drawn[:, :-1])[..., None, None]
+        bumps = _bumps(side, clean.dtype, clean.device)[(drawn[:, -1] >= 0).long()]
+        bumps = bumps[:, None] * _signs(drawn[:, :-1])[..., None, None]
         tiled = bumps.permute(0, 1, 2, 4, 3, 5).reshape(len(drawn), self.channels, down * side, across * side)
         change = tiled[..., : self.height, : self.width]
         return (clean + scaled(change, self.epsilon, "l2")).clamp(*self.bounds)
 
-    def propose(self, drawn: Tensor, clean: Tensor, best: Tensor, share: float) -> Tensor:
-        side = self.side(share)
-        side = side if side % 2 or side == min(self.height, self.width) else side + 1
-        change = best - clean
-        to, giving = (self._square(*self.places(part, side), side) for part in (drawn[:, :2], drawn[:, 2:4]))
-        own = change[to]
-        both = torch.zeros_like(change, dtype=torch.bool)
-        both[to] = both[giving] = True
-        mass = (change * both).square().sum((2, 3))  # a channel
-        spare = (self.epsilon**2 - change.square().sum((1, 2, 3))).clamp(min=0)
-        bump = _bumps(side, drawn[:, 4], clean)[:, None] * _signs(drawn[:, 5:])[:, :, None, None]
-        bump = bump + own / own.square().sum((2, 3), keepdim=True).sqrt().clamp(min=TINY)
-        bump = bump / bump.square().sum((2, 3), keepdim=True).sqrt().clamp(min=TINY)
-        change = torch.where(both, 0.0, change)
-        change[to] = bump * (spare[:, None] / self.channels + mass).sqrt()[:, :, None, None]
-        return (clean + scaled(change, self.epsilon, "l2")).clamp(*self.bounds)
+    def side(self, share: float) -> int:
+        """An odd one, or that of the whole image."""
+        side = super().side(share)
+        return side if side % 2 or side == min(self.height, self.width) else side + 1
 
-    def _square(self, rows: Tensor, columns: Tensor, side: int) -> tuple[Tensor, ...]:
-        """The index of each pair's square: [P, C, side, side] of a [P, C, H, W] tensor."""
-        along = torch.arange(side, device=rows.device)
-        pair = torch.arange(len(rows), device=rows.device)[:, None, None, None]
-        channel = torch.arange(self.channels, device=rows.device)[None, :, None, None]
-        return pair, channel, (rows[:, None] + along)[:, None, :, None], (columns[:, None] + along)[:, None, None, :]
+    def propose(self, images: Images, drawn: Tensor, side: int) -> Tensor:
+        bumps = _bumps(side, images.clean.dtype, images.clean.device)
+        return propose_bumps(*images, drawn, bumps, epsilon=self.epsilon, bounds=self.bounds)
 
 
 PROPOSALS: dict[str, type[Proposals]] = {"linf": Corners, "l2": Bumps}
@@ -148,23 +144,18 @@ def _signs(drawn: Tensor) -> Tensor:
     return torch.where(drawn < 0, -1.0, 1.0).to(drawn.dtype)
 
 
-def _within(first: Tensor, side: int, size: int) -> Tensor:
-    """bool [P, size], whether a row or column is among the `side` ones from the first [P] on."""
-    at = torch.arange(size, device=first.device)
-    return (at >= first[:, None]) & (at < first[:, None] + side)
-
-
-def _bumps(side: int, drawn: Tensor, like: Tensor) -> Tensor:
-    """[..., side, side] of norm 1: a hill beside a valley of a square's halves, or below it, as the numbers decide."""
+@cache
+def _bumps(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2, side, side], each of norm 1: a hill above a valley, and the same beside one another."""
     half = side // 2
-    bump = torch.cat([_hill(half, side), -_hill(side - half, side)]).to(like)
+    bump = torch.cat([_hill(half, side), -_hill(side - half, side)]).to(device, dtype)
     bump = bump / bump.norm().clamp(min=TINY)
-    return torch.where((drawn < 0)[..., None, None], bump, bump.T)
+    return torch.stack([bump, bump.T])
 
 
 def _hill(height: int, width: int) -> Tensor:
     """[height, width] of norm 1: rectangles one in the other, whose heights fall as squares of their number."""
-    hill = torch.zeros(height, width, dtype=torch.float64)
+    hill = torch.zeros(height, width, dtype=torch.float64, device="cpu")
     top, left = height // 2, width // 2
     for ring in range(max(top, left) + 1):
         rows = slice(max(top - ring, 0), min(top + ring + 1, height))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,6 +128,59 @@ def make_dropout_inputs(
     key = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
     width = torch.tensor([(shape[1], shape[1] // 2, 0)[m % 3] for m in range(members)]) if padded else None
     return x.to(device), key.to(device), None if width is None else width.to(device)
+
+
+class SquareInputs(NamedTuple):
+    """What op square takes: images [P, C, H, W], drawn [P, 5 + C], values [P], logits [P, Y], labels [P]."""
+
+    clean: Tensor
+    best: Tensor
+    drawn: Tensor
+    values: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+def make_square_inputs(
+    pairs: int,
+    shape: tuple[int, int, int],
+    *,
+    epsilon: float = 0.3,
+    classes: int = 10,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> SquareInputs:
+    """Images, random numbers and logits for op square.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        epsilon: norm of the changes of the best images, in l2, before they are clipped.
+        classes: Y.
+        dtype: of all but the labels.
+        device: of all.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Clean images with many black and white pixels, and best ones near them; the values have a NaN, and are above 0
+        for some pairs, and among the logits are NaN and both infinities.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = 2 * torch.rand(pairs, 5 + shape[0], dtype=torch.float64, generator=generator) - 1
+    clean = (1.6 * torch.rand(pairs, *shape, dtype=torch.float64, generator=generator) - 0.3).clamp(0, 1)
+    change = torch.randn(pairs, *shape, dtype=torch.float64, generator=generator)
+    best = clean + epsilon * change / change.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    logits = torch.randn(pairs, classes, dtype=torch.float64, generator=generator)
+    values = torch.randn(pairs, dtype=torch.float64, generator=generator) - 1
+    for value, row in zip((torch.nan, torch.inf, -torch.inf), range(1, pairs, 3), strict=False):
+        if classes > 1:
+            logits[row, row % classes] = value
+    values[pairs // 2 : pairs // 2 + 1] = torch.nan
+    labels = torch.randint(0, classes, (pairs,), generator=generator)
+    tensors = (clean, best.clamp(0, 1), drawn.clamp(-1, 1 - 2**-24), values, logits)
+    clean, best, drawn, values, logits = (each.to(dtype).to(device) for each in tensors)
+    return SquareInputs(clean, best, drawn, values, logits, labels.to(device))
 
 
 def make_step_inputs(

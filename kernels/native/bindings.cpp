@@ -27,5 +27,8 @@ NB_MODULE(_cpu, m) {
   m.def("fgsm_signs", &atras::fgsm_signs, release());
   m.def("apply_signs", &atras::apply_signs, release());
   m.def("dropout", &atras::dropout, release());
+  m.def("square_corners", &atras::square_corners, release());
+  m.def("square_bumps", &atras::square_bumps, release());
+  m.def("square_keep", &atras::square_keep, release());
   atras::step::bind(m);
 }

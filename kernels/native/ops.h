@@ -27,4 +27,23 @@ void dropout(Address x, Address y, Address keys, Address steps, Address widths, 
              std::int64_t members, std::int64_t rows, std::int64_t spots, std::int64_t channels, std::uint32_t layer,
              int rate256, int threads);
 
+// The square attack, of images [pairs, channels, height, width] of float or (wide) double, in place; `kernels/square`.
+// drawn [pairs, 2 + channels]: tried becomes clean +- epsilon in a square, clamped.
+void square_corners(Address tried, Address clean, Address drawn, bool wide, std::int64_t pairs, std::int64_t channels,
+                    std::int64_t height, std::int64_t width, std::int64_t side, double epsilon, double low, double high,
+                    int threads);
+
+// drawn [pairs, 5 + channels]: tried becomes one of the bumps [2, side, side] in one square and clean in another; spent
+// and after are the squared norms of the change before and then, double [pairs].
+void square_bumps(Address tried, Address best, Address clean, Address spent, Address after, Address drawn,
+                  Address bumps, bool wide, std::int64_t pairs, std::int64_t channels, std::int64_t height,
+                  std::int64_t width, std::int64_t side, double epsilon, double low, double high, int threads);
+
+// drawn [pairs, numbers], logits [pairs, classes]: the squares of the better of best and tried are copied to the other;
+// spent (0 where there is one square) takes what `after` has of the better.
+void square_keep(Address best, Address tried, Address values, Address logits, Address labels, Address drawn,
+                 Address spent, Address after, bool wide, std::int64_t pairs, std::int64_t channels,
+                 std::int64_t height, std::int64_t width, std::int64_t classes, std::int64_t numbers, std::int64_t side,
+                 int threads);
+
 }  // namespace atras

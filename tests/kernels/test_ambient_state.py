@@ -7,12 +7,13 @@ import contextlib
 import pytest
 import torch
 
-from atras.kernels import Step, apply_signs, backends, dropout, fgsm
+from atras.kernels import Step, apply_signs, backends, dropout, fgsm, keep_better, propose_bumps, propose_corners
 from atras.kernels.step import reference
 from atras.testing import (
     assert_close,
     make_dropout_inputs,
     make_fgsm_inputs,
+    make_square_inputs,
     make_step_inputs,
     make_step_parameters,
 )
@@ -97,6 +98,28 @@ def test_dropout_is_the_same(backend, state, shape, padded):
     expected = call(differentiable)
     with STATES[state]():
         found = call(differentiable)
+    assert_all_same(found, expected)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_square_is_the_same(backend, state):
+    made = make_square_inputs(4, (3, 6, 7), device=backend.device)
+    bumps = torch.full((2, 3, 3), 1 / 3, device=backend.device)
+    none, drawn = torch.zeros(4, dtype=torch.float64, device=backend.device), made.drawn[:, :5].contiguous()
+
+    def call():
+        best, tried, values, spent = (each.clone() for each in (made.best, made.best, made.values, none))
+        propose_corners(tried, made.clean, drawn, side=3, epsilon=0.1)
+        corners = tried.clone()
+        keep_better(best, tried, values, made.logits, made.labels, drawn, side=3)
+        after = propose_bumps(tried, best, made.clean, spent, made.drawn, bumps, epsilon=0.1)
+        bumped = tried.clone()
+        keep_better(best, tried, values, made.logits, made.labels, made.drawn, side=3, spent=(spent, after))
+        return [corners, bumped, best, tried, values, spent, after]
+
+    expected = call()
+    with STATES[state]():
+        found = call()
     assert_all_same(found, expected)
 
 

@@ -25,10 +25,10 @@ HERE = Path(__file__).parent
 def test_interpreted_kernels_agree_with_the_definitions():
     """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "ambient_state")]
+    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "square", "ambient_state")]
     run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 120, run.stdout
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 200, run.stdout
 
 
 FGSM = {
@@ -47,6 +47,13 @@ FGSM = {
 OWN = {"p_images": "*fp64", "p_gradients": "*fp64", "p_values": "*fp64"}
 DROPOUT = {"p_x": "*fp32", "p_y": "*fp32", "p_keys": "*i64", "p_steps": "*i64", "p_widths": "*i64"}
 DROPOUT |= {"rows": "i32", "spots": "i32", "channels": "i32", "scale": "fp64", "layer": "i32", "rate256": "i32"}
+SQUARE = dict.fromkeys(("channels", "height", "width", "side", "classes", "numbers"), "i32")
+SQUARE |= dict.fromkeys(("epsilon", "low", "high"), "fp64") | {
+    "p_labels": "*i64",
+    "p_spent": "*fp64",
+    "p_after": "*fp64",
+}
+SQUARE |= {f"p_{name}": "*fp32" for name in ("tried", "best", "clean", "drawn", "bumps", "values", "logits")}
 SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
@@ -54,6 +61,10 @@ KERNELS = {
     "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
     "dropout": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": True, "PLANAR": False, "BLOCKS": 64}),
+    "square-corners": ("square", "corners_kernel", SQUARE, {"BLOCK": 1024}),
+    "square-bumps": ("square", "bumps_kernel", SQUARE, {"BLOCK": 1024}),
+    "square-keep": ("square", "keep_kernel", SQUARE, {"TWO": False, "BLOCK_Y": 16, "BLOCK": 64}),
+    "square-keep-two": ("square", "keep_kernel", SQUARE, {"TWO": True, "BLOCK_Y": 1024, "BLOCK": 1024}),
     "dropout-planar": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": False, "PLANAR": True, "BLOCKS": 64}),
 }
 
