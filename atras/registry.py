@@ -111,12 +111,13 @@ class Registry(Generic[Choice]):
         choice = self.get(name)
         options: dict[str, Any] = {}
         fields = spelled_fields(choice)
+        in_place = [name for name, each in _fields_of(choice).items() if name in fields and not _by_keyword(each)]
         named = False
         for place, argument in enumerate(arguments):
             key, equals, value = argument.partition("=") if re.match(r"[\w-]+\s*=", argument) else ("", "", argument)
             named = named or bool(equals)
-            in_order = place < len(fields) and not named
-            key = key.strip().replace("-", "_") if equals else (list(fields)[place] if in_order else "")
+            in_order = place < len(in_place) and not named
+            key = key.strip().replace("-", "_") if equals else (in_place[place] if in_order else "")
             if key not in fields or key in options:
                 known = ", ".join(fields) or "none"
                 what = f"option {key} twice" if key in options else f"unknown option {shown(argument)}"
@@ -199,10 +200,18 @@ def declared_groups() -> frozenset[str]:
 
 
 def spelled_fields(choice: type) -> dict[str, Any]:
-    """Name and type of each option of a class."""
+    """Name and type of each option of a class; those that Python takes by keyword alone come last."""
     hints = typing.get_type_hints(choice)
-    fields = dataclasses.fields(choice) if dataclasses.is_dataclass(choice) else ()
+    fields = sorted(_fields_of(choice).values(), key=_by_keyword)
     return {field.name: hints[field.name] for field in fields if field.metadata.get("spelled", True)}
+
+
+def _fields_of(choice: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in (dataclasses.fields(choice) if dataclasses.is_dataclass(choice) else ())}
+
+
+def _by_keyword(field: dataclasses.Field[Any]) -> bool:
+    return field.kw_only is True
 
 
 def accept_forms(choice: Any) -> None:

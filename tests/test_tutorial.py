@@ -26,3 +26,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     winner = names["winner"]
     assert isinstance(winner, dict)
     assert winner["attacked_accuracy_after_white_box"] > 0.5
+    accuracies = names["accuracies"]
+    assert isinstance(accuracies, list)
+    assert len(accuracies) == 2
+    assert all(0 < accuracy < 1 for accuracy in accuracies)  # attacked from outside, but not at random

@@ -2,6 +2,7 @@
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
 from .attack_distances import attack_distances
+from .black_box import black_box, masked
 from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
@@ -30,6 +31,7 @@ __all__ = [
     "PaperName",
     "attack_distances",
     "best_robust",
+    "black_box",
     "bootstrap_mean",
     "caution_lines",
     "claims",
@@ -45,6 +47,7 @@ __all__ = [
     "image_pairs",
     "independent_images",
     "load",
+    "masked",
     "mcnemar",
     "measure_steps",
     "measured_steps",

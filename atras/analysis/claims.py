@@ -211,8 +211,8 @@ def _correlation_interval(correlation: float, n: int) -> Interval:
 
 def _transfers(results: Results) -> Claim:
     name, stated = "attacks made on small networks transfer to larger ones", "they transfer"
-    if not len(results.transfer):
-        text = "the run has no frame transfer; a run with --transfer records it"
+    if not len(pairs_of_a_seed(results)):
+        text = "the run has no transfer between networks of a seed; a run with --transfer records it"
         return _claim(name, stated, None, None, text, sign=1)
     pairs = transfer_effects(results)
     unit = "seed" if pairs["seed"].n_unique() >= ENOUGH_SEEDS else "source"
@@ -228,6 +228,15 @@ def _transfers(results: Results) -> Claim:
     return _claim(name, stated, None, interval, text, sign=1, threshold=TRANSFER_SHARE)
 
 
+def pairs_of_a_seed(results: Results) -> pl.DataFrame:
+    """Rows of frame `transfer` that `--transfer` alone records: all pairs of a phase and seed at the run's epsilon."""
+    same = (pl.col("source_phase") == pl.col("phase")) & (pl.col("source_seed") == pl.col("seed"))
+    rows = results.transfer.filter(pl.col("surrogate").is_null() & same & (pl.col("target") == "none"))
+    epsilon = results.run["protocol"].get("epsilon")
+    own = rows.filter(pl.col("epsilon") == epsilon) if epsilon is not None else rows
+    return own if len(own) else rows
+
+
 def transfer_effects(results: Results) -> pl.DataFrame:
     """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models,
     over members that trained.
@@ -238,7 +247,8 @@ def transfer_effects(results: Results) -> pl.DataFrame:
     """
     sizes = results.table.select("hidden_layers", "parameters").unique()
     clean = results.table.select(target_hidden_layers="hidden_layers", seed="seed", clean="test_accuracy")
-    rows = results.transfer.filter(pl.col("phase") == "trained").join(clean, on=["target_hidden_layers", "seed"])
+    rows = pairs_of_a_seed(results).filter(pl.col("phase") == "trained")
+    rows = rows.join(clean, on=["target_hidden_layers", "seed"])
     rows = rows.with_columns(loss=pl.col("clean") - pl.col("accuracy"))
     for side in ("source", "target"):
         names = {"hidden_layers": f"{side}_hidden_layers", "parameters": f"{side}_parameters"}

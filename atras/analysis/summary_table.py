@@ -9,6 +9,7 @@ from atras.errors import printable
 from atras.results import Results
 
 from .attack_distances import distance_table_lines
+from .black_box import black_box_lines
 from .paper_tables import distance_lines
 from .provenance import notices
 
@@ -24,7 +25,7 @@ _SHOWN = (
 
 
 def summary_lines(results: Results, width: int = 80) -> list[str]:
-    """The table, the means by depth, attacks' distances and the distance from the paper's table, as plain text.
+    """The table, means by depth, attacks' distances, black-box attacks and the paper's distance, as plain text.
 
     Args:
         results: a run's frames.
@@ -52,7 +53,7 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     for row in results.by_depth().iter_rows(named=True):
         first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
         lines.append(f"{first[-1]}{_figures(row)}")
-    for part in (distance_table_lines(results), distance_lines(results)):
+    for part in (distance_table_lines(results), black_box_lines(results), distance_lines(results)):
         lines += ["", *part] if part else []
     return [*told, "", *lines] if told else lines
 

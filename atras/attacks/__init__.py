@@ -10,11 +10,13 @@ from atras.lazy import lazy_exports
 from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
+from .surrogate import Stand, Surrogate, parse_surrogate
 
 if TYPE_CHECKING:
     from .apgd import APGD, APGDT
     from .autoattack import AutoAttack
     from .deepfool import DeepFool
+    from .ensemble import Ensemble
     from .fab import FABT
     from .norms import norm_of
     from .pair_attack import PairAttack
@@ -27,6 +29,7 @@ else:
         apgd="APGD APGDT",
         autoattack="AutoAttack",
         deepfool="DeepFool",
+        ensemble="Ensemble",
         fab="FABT",
         norms="norm_of",
         pair_attack="PairAttack",
@@ -50,6 +53,7 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "Draw",
+    "Ensemble",
     "PairAttack",
     "Pairs",
     "Passes",
@@ -58,9 +62,12 @@ __all__ = [
     "Signed",
     "Spent",
     "Square",
+    "Stand",
     "Start",
+    "Surrogate",
     "Unwatched",
     "check_target",
     "norm_of",
+    "parse_surrogate",
     "starts",
 ]

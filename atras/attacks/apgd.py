@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from atras.checks import number, one_of, whole
 
-from .ascent import Ascent, Objective
+from .ascent import Ascent
 from .attack import Passes, Progress
 from .pair_attack import PairAttack
 from .per_pair import Found
@@ -15,6 +15,8 @@ from .stages import stages
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from atras.networks import Objective
 
     from .pairs import Pairs
 
@@ -75,7 +77,7 @@ class APGD(PairAttack):
 
     def cost(self, classes: int) -> Passes:
         gradients = self.runs(classes) * (self.steps + 1) * self.eot
-        return Passes(1 + (0 if self.loss == "ce" else gradients), gradients)
+        return Passes(1, gradients)
 
     def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
         return self.restarts
@@ -107,7 +109,10 @@ class APGD(PairAttack):
         return [(radius * self.strength, own) for (radius, _), own in zip(RADII, steps, strict=True)]
 
     def _objective(self, pairs: Pairs, clean_logits: Tensor, run: int) -> Objective:  # noqa: ARG002 (of the base)
-        return Objective(self.loss, pairs.labels)
+        from atras.networks import Objective
+
+        # The log-odds order images as the cross-entropy does, and do not saturate.
+        return Objective("odds" if self.loss == "ce" else self.loss, pairs.labels)
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,4 +145,6 @@ class APGDT(APGD):
         return self.restarts * min(self.targets, classes - 1)
 
     def _objective(self, pairs: Pairs, clean_logits: Tensor, run: int) -> Objective:
+        from atras.networks import Objective
+
         return Objective(self.loss, pairs.labels, pairs.wrong_classes(clean_logits)[:, run // self.restarts])

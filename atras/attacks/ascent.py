@@ -17,7 +17,7 @@ from .per_pair import Found, PerPair, kept_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atras.networks import Cotangent
+    from atras.networks import Objective
 
     from .attack import Bounds
     from .pairs import Pairs
@@ -44,34 +44,6 @@ class Ascending(Protocol):
     def rho(self) -> float: ...
     @property
     def eot(self) -> int: ...
-
-
-@dataclass
-class Objective(PerPair):
-    """What is ascended: a loss at the labels [P], or towards targets [P]."""
-
-    loss: str
-    labels: Tensor
-    targets: Tensor | None = None
-
-    def values(self, logits: Tensor) -> Tensor:
-        """[P]; for the cross-entropy the logarithm of the odds, which orders images alike and does not saturate."""
-        from atras.networks import log_odds
-
-        from . import objectives
-
-        if self.loss == "ce":
-            return log_odds(logits, self.labels)
-        if self.targets is None:
-            return getattr(objectives, self.loss)(logits, self.labels)
-        return getattr(objectives, f"targeted_{self.loss}")(logits, self.labels, self.targets)
-
-    @property
-    def cotangent(self) -> Cotangent:
-        """As an engine takes it."""
-        from .objectives import cotangent_of
-
-        return self.labels if self.loss == "ce" else cotangent_of(self.values)
 
 
 @dataclass
@@ -135,13 +107,14 @@ class Ascent:
         """Take the starting points."""
         import torch
 
+        x = x.contiguous()
         gradient, logits = self._evaluate(x, lost=None)
         value = self.objective.values(logits)
         changed = (x != self.clean).flatten(1).sum(1)
         false = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.state = _State(
             place=torch.arange(len(x), device=x.device), clean=self.clean, x=x, before=x, gradient=gradient,
-            value=value, best=x, best_gradient=gradient, best_value=value,
+            value=value, best=x.clone(), best_gradient=gradient.clone(), best_value=value,
             step=torch.full_like(value, self.epsilon * (1 if self.attack.norm == "l1" else 2)),
             ascents=torch.zeros(len(x), dtype=torch.int64, device=x.device), checked_value=value, shortened=~false,
             moving=changed / self.clean[0].numel() / SPARSER, changed=changed, lost=false,
@@ -187,26 +160,30 @@ class Ascent:
 
     def _evaluate(self, x: Tensor, lost: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gradient and logits at some points; of several passes their means."""
-        gradient, logits = self.pairs.gradient(x, self.objective.cotangent, lost)
+        gradient, logits = self.pairs.gradient(x, self.objective, lost)
+        if self.attack.eot == 1:
+            return gradient.contiguous(), logits
         for _ in range(1, self.attack.eot):
-            again, other = self.pairs.gradient(x, self.objective.cotangent, lost)
+            again, other = self.pairs.gradient(x, self.objective, lost)
             gradient, logits = gradient + again, logits + other
-        return gradient / self.attack.eot, logits / self.attack.eot
+        return (gradient / self.attack.eot).contiguous(), logits / self.attack.eot
 
     def _move(self, first: bool) -> None:
         """Take a step along the gradient and, but for the first, some of the step before."""
         import torch
 
+        from atras.kernels import ascent_step
+
         from .norms import projected, scaled
 
         s, norm = self.state, self.attack.norm
+        if norm == "linf":
+            before, options = None if first else s.before, {"epsilon": self.epsilon, "bounds": self.attack.bounds}
+            reached = ascent_step(s.x, before, s.gradient, s.clean, s.step, weight=MOMENTUM, **options)
+            s.before, s.x = s.x, reached
+            return
         ball = (s.clean, self.epsilon, norm, self.attack.bounds)
-        if norm == "l1":
-            direction = self._sparse_signs()
-        elif norm == "l2":
-            direction = scaled(s.gradient, 1.0, "l2")
-        else:
-            direction = s.gradient.sign()
+        direction = self._sparse_signs() if norm == "l1" else scaled(s.gradient, 1.0, "l2")
         reached = projected(s.x + s.step[:, None, None, None] * torch.nan_to_num(direction), *ball)
         if norm != "l1" and not first:
             reached = projected(s.x + MOMENTUM * (reached - s.x) + (1 - MOMENTUM) * (s.x - s.before), *ball)
@@ -228,14 +205,15 @@ class Ascent:
         """Evaluate where the pairs are, and remember the best and the fooling images."""
         import torch
 
+        from atras.kernels import keep_rows
+
         s = self.state
         s.gradient, logits = self._evaluate(s.x, s.lost)
         value = self.objective.values(logits)
         s.ascents = s.ascents + (value > s.value)
         s.value = value
         better = value > s.best_value
-        wide = better[:, None, None, None]
-        s.best, s.best_gradient = torch.where(wide, s.x, s.best), torch.where(wide, s.gradient, s.best_gradient)
+        keep_rows((s.best, s.best_gradient), (s.x, s.gradient), better)
         s.best_value = torch.where(better, value, s.best_value)
         self._note_fooled(logits)
 
@@ -270,14 +248,15 @@ class Ascent:
         s = self.state
         changed = (s.best != s.clean).flatten(1).sum(1)
         sparser = changed < 0.95 * s.changed
-        s.moving = changed / s.clean[0].numel() / SPARSER
+        s.moving = changed / s.clean.shape[1:].numel() / SPARSER  # there may be no pair left
         shorter = (s.step / FALL).clamp(self.epsilon / SMALLEST, self.epsilon)
         s.step = torch.where(sparser, self.epsilon, shorter)
         s.changed = changed
         self._return(sparser)
 
     def _return(self, chosen: Tensor) -> None:
-        import torch
+        from atras.kernels import keep_rows
 
-        s, wide = self.state, chosen[:, None, None, None]
-        s.x, s.gradient = torch.where(wide, s.best, s.x), torch.where(wide, s.best_gradient, s.gradient)
+        s = self.state
+        # In place: what this step has made is nobody else's.
+        keep_rows((s.x, s.gradient), (s.best, s.best_gradient), chosen)

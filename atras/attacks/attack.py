@@ -13,6 +13,8 @@ from atras.checks import number, one_of, plain
 from atras.errors import InputError, shown
 from atras.registry import UNSPELLED, accept_forms, changed, spell
 
+from .surrogate import Surrogate, parse_surrogate
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -197,6 +199,11 @@ class Attack(ABC):
         label_source: label of the untargeted attack: `true`, or the attacked model's own `predicted` one.
         target: `none`; `class:N`, `random` (given to the call) or `least-likely` for the targeted attack.
         bounds: pixels are clipped to this range.
+        surrogate: networks of a run that it is made on, in place of the one that it is tried on: `independent` (the
+            same candidate with another seed), `undefended` (the same network before its defence),
+            `undefended:independent`, `24-192` (a candidate of the run, with the same seed), `24-192/1` (with seed 1);
+            several make an ensemble: `24+40-80` by their mean logits, or `losses(24+40-80)`,
+            `probabilities(24+40-80)`. None for the one itself.
 
     Raises:
         InputError: if a value is out of its range.
@@ -206,6 +213,7 @@ class Attack(ABC):
     label_source: str = "true"
     target: str = "none"
     bounds: Bounds = field(default=(0.0, 1.0), metadata=UNSPELLED)
+    surrogate: str | None = field(default=None, kw_only=True)
 
     name: ClassVar[str]
     bounded: ClassVar[bool] = True
@@ -227,6 +235,8 @@ class Attack(ABC):
             object.__setattr__(self, "epsilon", float(self.epsilon) + 0.0)  # of which -0.0 is 0.0
         one_of("label_source", self.label_source, ("predicted", "true"))
         check_target(self.target)
+        if self.surrogate is not None:
+            object.__setattr__(self, "surrogate", str(parse_surrogate(self.surrogate)))
 
     def __str__(self) -> str:
         return spell(self)
@@ -267,6 +277,15 @@ class Attack(ABC):
         if self.norm != "linf":
             raise InputError(f"{self}: expected an epsilon, as the run's is one in linf; write epsilon=1.5 for example")
         return dataclasses.replace(self, epsilon=epsilon)
+
+    @property
+    def made_on(self) -> Surrogate | None:
+        """The networks that it is made on; None for the one that it is tried on."""
+        return None if self.surrogate is None else parse_surrogate(self.surrogate)
+
+    def without_surrogate(self) -> Self:
+        """The attack itself, to be made on whatever networks it is given."""
+        return dataclasses.replace(self, surrogate=None)
 
     @property
     def carries(self) -> bool:
@@ -342,7 +361,12 @@ class Attack(ABC):
         """
 
     def check(self, images: Tensor, start: Start) -> None:
-        """Refuse images out of bounds, and a random target without targets."""
+        """Refuse images out of bounds, a random target without targets, and a surrogate, which only a run finds."""
+        if self.surrogate is not None:
+            raise InputError(
+                f"{self}: expected no surrogate, which is a network of a run; make the attack on it: "
+                f"{type(self).__name__}()(surrogate, images, labels)"
+            )
         low, high = self.bounds
         if images.numel() and not (images.amin() >= low and images.amax() <= high):
             raise InputError(

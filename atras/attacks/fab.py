@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from .pairs import Pairs
 
-LEAST_CHANGE = 1e-8
-"""Smallest distance that two steps are weighed by."""
-
 
 @dataclass(frozen=True, repr=False)
 class FABT(PairAttack):
@@ -99,40 +96,37 @@ class FABT(PairAttack):
 
     def _towards(self, s: _State) -> Tensor:
         """The next points: beyond the linearised boundary, from where the pairs are and a little from the image."""
-        import torch
+        from atras.kernels import boundary_step
 
-        from .norms import norm_of, to_hyperplane
-
-        from_image = s.value + (s.normal * (s.clean - s.x)).flatten(1).sum(1)
-        # Both projections in one list.
-        points, normals = torch.cat([s.x, s.clean]), torch.cat([s.normal, s.normal])
-        changes = to_hyperplane(points, normals, torch.cat([s.value, from_image]), self.norm, self.bounds)
-        sizes = norm_of(changes, self.norm).clamp(min=LEAST_CHANGE)
-        (own, biased), (size, other) = changes.chunk(2), sizes.chunk(2)
-        weight = (size / (size + other)).clamp(max=self.alpha)[:, None, None, None]
-        reached = (s.x + self.eta * own) * (1 - weight) + (s.clean + self.eta * biased) * weight
-        return reached.clamp(*self.bounds)
+        options = {"norm": self.norm, "alpha": self.alpha, "eta": self.eta, "bounds": self.bounds}
+        return boundary_step(s.x, s.clean, s.normal, s.value, **options)
 
     def _settle(self, pairs: Pairs, state: _State, found: Found) -> tuple[Pairs, _State]:
         """Keep adversarial points within epsilon, and drop their pairs."""
         from .norms import norm_of
 
-        reached = state.wrong & (norm_of(state.x - state.clean, self.norm) <= self.strength)
-        if not reached.any():
+        wrong = state.wrong.nonzero()[:, 0]
+        reached = wrong[norm_of(state.x[wrong] - state.clean[wrong], self.norm) <= self.strength]
+        if not len(reached):
             return pairs, state
         found.put(state.place[reached], state.x[reached], state.value[reached])
-        return pairs.only(~reached), state.only(~reached)
+        left = state.wrong.new_ones(len(pairs))
+        left[reached] = False
+        left = left.nonzero()[:, 0]  # rows are gathered faster by their places than by a mask
+        return pairs.only(left), state.only(left)
 
     def _go_back(self, pairs: Pairs, state: _State, found: Found) -> tuple[Pairs, _State]:
         """Bring adversarial points that are too far from their images nearer to them."""
-        wrong = state.wrong
-        if not wrong.any():
+        wrong = state.wrong.nonzero()[:, 0]
+        if not len(wrong):
             return pairs, state
-        nearer = state.clean[wrong] + self.beta * (state.x[wrong] - state.clean[wrong])
-        state.x = state.x.index_put((wrong,), nearer)
-        normal, value, still = _boundary(pairs.only(wrong), nearer, state.targets[wrong])
-        state.normal, state.value = state.normal.index_put((wrong,), normal), state.value.index_put((wrong,), value)
-        state.wrong = wrong.index_put((wrong,), still)
+        clean = state.clean[wrong]
+        nearer = clean + self.beta * (state.x[wrong] - clean)
+        # In place: what this step has made is nobody else's.
+        state.x[wrong] = nearer
+        state.normal[wrong], state.value[wrong], state.wrong[wrong] = _boundary(
+            pairs.only(wrong), nearer, state.targets[wrong]
+        )
         return self._settle(pairs, state, found)
 
 
@@ -157,9 +151,8 @@ class _State(PerPair):
 
 def _boundary(pairs: Pairs, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient [P, C, H, W] and value [P] of the targets' logits less the labels', and whether x is misclassified."""
-    from torch.nn.functional import one_hot
+    from atras.networks import Objective
 
-    classes = pairs.networks.classes
-    towards = (one_hot(targets, classes) - one_hot(pairs.labels, classes)).to(x.dtype)
+    towards = Objective("margin", pairs.labels, targets)
     normal, logits = pairs.gradient(x, towards)
-    return normal, (logits * towards).sum(1), logits.argmax(-1) != pairs.labels
+    return normal, towards.values(logits), logits.argmax(-1) != pairs.labels

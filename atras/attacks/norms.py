@@ -1,7 +1,6 @@
-"""Geometry of threat models: norms, balls and hyperplanes inside the range of pixels, for lists of images [P, C, H, W].
+"""Geometry of threat models: norms and balls inside the range of pixels, for lists of images [P, C, H, W].
 
-Source: Croce, Hein 2020, "Minimally distorted adversarial examples" (appendix A, projections on hyperplanes inside a
-box); Croce, Hein 2021, "Mind the box" (section 2, the l1 ball inside a box).
+Source: Croce, Hein 2021, "Mind the box" (section 2, the l1 ball inside a box).
 """
 
 from __future__ import annotations
@@ -74,54 +73,6 @@ def _threshold(sizes: Tensor, room: Tensor, epsilon: float) -> Tensor:
     at, value, slope = (part.gather(1, last)[:, 0] for part in (points, values, moving))
     beyond = at + (value - epsilon) / slope.clamp(min=1)
     return torch.where(total <= epsilon, 0.0, beyond)
-
-
-def to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, norm: str, bounds: tuple[float, float]) -> Tensor:
-    """The smallest changes [P, C, H, W] that bring points onto hyperplanes, or as near as the bounds let them.
-
-    Args:
-        points, normals: [P, C, H, W]; the points within the bounds.
-        offsets: [P], signed: sum(normal * point) less the hyperplane's constant.
-        norm: in which the changes are small.
-        bounds: of what the points become.
-    """
-    towards = -offsets.sign()[:, None, None, None] * normals.sign()
-    weights, room = normals.abs().flatten(1), _room(points, towards, bounds)
-    wanted = offsets.abs()
-    moves = _filled(weights, room, wanted) if norm == "l1" else _even(weights, room, wanted, norm)
-    return moves.view_as(points) * towards
-
-
-def _even(weights: Tensor, room: Tensor, wanted: Tensor, norm: str) -> Tensor:
-    """Moves [P, D] within their room with sum(weights * moves) = wanted, of the least linf or l2 norm.
-
-    They are min(t * rate, room) with rates 1 or the weights. The sum is concave in t, so Newton's steps from 0 come
-    from below, and end exactly: each but the last uses up the room of a pixel at least, usually of many.
-    """
-    rates = torch.ones_like(weights) if norm == "linf" else weights
-    gains, full = weights * rates, weights * room
-    t = torch.zeros_like(wanted)
-    free = room > 0
-    for _ in range(weights.shape[1]):
-        slope = torch.where(free, gains, 0.0).sum(1)
-        fixed = torch.where(free, 0.0, full).sum(1)
-        t = torch.where(slope > 0, (wanted - fixed) / slope.clamp(min=TINY), t).maximum(t)
-        still = free & (t[:, None] * rates < room)
-        if torch.equal(still, free):
-            break
-        free = still
-    exhausted = (t[:, None] * rates >= room).all(1, keepdim=True)
-    return torch.where(exhausted, room, (t[:, None] * rates).minimum(room))
-
-
-def _filled(weights: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
-    """The same of the least l1 norm: the pixels of highest weight are moved as far as they go."""
-    ordered, order = weights.sort(1, descending=True)
-    parts = ordered * room.gather(1, order)
-    before = parts.cumsum(1) - parts
-    taken = (wanted[:, None] - before).clamp(min=0).minimum(parts)
-    moves = torch.where(ordered > 0, taken / ordered.clamp(min=TINY), 0.0)
-    return torch.zeros_like(weights).scatter_(1, order, moves)
 
 
 def _room(points: Tensor, directions: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -112,7 +112,7 @@ class Square(PairAttack):
         """What is found, the state and the number of queries that are done, where a run begins or goes on."""
         import torch
 
-        from .objectives import margin
+        from atras.kernels import margin
 
         if kept:
             state = _State.loaded(kept, clean=clean[kept["place"]], tried=kept["best"].clone())

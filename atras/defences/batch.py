@@ -26,7 +26,7 @@ class BatchCopies(Defence):
         attack: untargeted, at the true label.
 
     Raises:
-        InputError: if the attack is targeted, or takes its label from the network.
+        InputError: if the attack is targeted, takes its label from the network, or is made on another one.
 
     Source: Goodfellow et al. 2015, section 6 (with `fgsm`); Wong, Rice, Kolter 2020 (with `random-fgsm`).
     """
@@ -43,6 +43,10 @@ class BatchCopies(Defence):
             raise InputError(
                 f"batch: attack (={self.attack}): expected an untargeted attack at the true label; leave target and "
                 "label_source out"
+            )
+        if self.attack.surrogate is not None:
+            raise InputError(
+                f"batch: attack (={self.attack}): expected one made on the network that is trained; leave surrogate out"
             )
 
     def at(self, epsilon: float) -> Self:

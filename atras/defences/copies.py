@@ -44,7 +44,7 @@ class Copies(Defence):
         if self.attack != FGSM():
             raise InputError(
                 f"copies: attack (={self.attack}): expected fgsm without options; only the run's own fgsm has a fixed "
-                f"set, which is kept as signs: take batch({self.attack})"
+                f"set, which is kept as signs: take batch({self.attack.without_surrogate()})"
             )
         try:
             if self.source not in ("own", "smallest"):

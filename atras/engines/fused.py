@@ -17,6 +17,7 @@ from atras.networks import (
     Cotangent,
     Dense,
     Network,
+    Objective,
     Parameters,
     Spec,
     StepResult,
@@ -174,14 +175,19 @@ class FusedEngine(Engine):
 
     def _gradient_of_pairs(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         images = images.contiguous()
-        if callable(cotangent):
+        rows = (len(self.members), images.shape[-4]) if counts is None else (len(images),)
+        if callable(cotangent) and not isinstance(cotangent, Objective):
             cotangent = definite(cotangent, self._op.logits(images, counts=counts))
-        if cotangent is not None and cotangent.is_floating_point():
+        if cotangent is None:
+            result = self._op.input_gradient(images, counts=counts)
+        elif isinstance(cotangent, Objective):
+            labels = cotangent.labels.expand(rows).contiguous()
+            targets = cotangent.targets if cotangent.targets is None else cotangent.targets.expand(rows).contiguous()
+            result = self._op.input_gradient(images, labels, objective=cotangent.kind, targets=targets, counts=counts)
+        elif cotangent.is_floating_point():
             result = self._op.input_gradient(images, cotangents=cotangent.contiguous(), counts=counts)
         else:
-            shape = (len(self.members), images.shape[-4]) if counts is None else (len(images),)
-            labels = None if cotangent is None else cotangent.expand(shape).contiguous()
-            result = self._op.input_gradient(images, labels, counts=counts)
+            result = self._op.input_gradient(images, cotangent.expand(rows).contiguous(), counts=counts)
         return result.gradient, result.logits
 
 

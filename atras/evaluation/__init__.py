@@ -2,14 +2,16 @@
 about figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of
 training."""
 
-from .cautions import cautions
+from .cautions import cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
 from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
+from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept
-from .transfer import PHASES, Part, Transfer
+from .transfer import Transfer
+from .trials import PHASES, Origin, Trained, Trial, trials_of
 
 __all__ = [
     "BALANCED",
@@ -24,6 +26,8 @@ __all__ = [
     "Figures",
     "Measurement",
     "OnExamples",
+    "Origin",
+    "OriginPart",
     "Part",
     "Recorder",
     "Row",
@@ -31,7 +35,9 @@ __all__ = [
     "Score",
     "Source",
     "Survivors",
+    "Trained",
     "Transfer",
+    "Trial",
     "cautions",
     "examples_kept",
     "keeps_outcomes",
@@ -39,4 +45,7 @@ __all__ = [
     "outcome_memory",
     "outcome_rows",
     "outcomes_line",
+    "transfer_cautions",
+    "trials_of",
+    "whole_parts",
 ]

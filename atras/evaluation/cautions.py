@@ -56,6 +56,49 @@ def cautions(rows: Rows) -> list[str]:
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
+def transfer_cautions(transfer: Sequence[Row], metrics: Sequence[Row]) -> list[str]:
+    """Cautions about networks that images made on others turn more often than those made on themselves, a line each.
+
+    Args:
+        transfer, metrics: rows of these frames, of all members.
+    """
+    white_box = {_attacked(row): _accuracy(row) for row in _untargeted(_fresh(metrics))}
+    rows = [_with_target(row) for row in _untargeted(transfer)]
+    white_box |= {_attacked(row): _accuracy(row) for row in rows if _alone(row)}
+    members: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if not _on_itself(row) and white_box.get(_attacked(row), math.nan) > _accuracy(row) + NOISE:
+            meaning = f"{row['attack']} turns more images made on other networks than on itself, masked gradients?"
+            name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']})"
+            members.setdefault(meaning, {})[name] = None
+    return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
+
+
+def _with_target(row: Row) -> Row:
+    """A row of frame `transfer` whose target stands where other frames have the member."""
+    return row | {"hidden_layers": row["target_hidden_layers"]}
+
+
+def _alone(row: Row) -> bool:
+    """Whether the images of a transfer were made on its target alone."""
+    return (
+        _on_itself(row)
+        and row["source_hidden_layers"] == row["target_hidden_layers"]
+        and row["source_phase"] is not None
+    )
+
+
+def _on_itself(row: Row) -> bool:
+    """Whether the target of a transfer is, or may be, among the networks that its images were made on."""
+    names = str(row["source_hidden_layers"]).split("+")
+    same = row["source_phase"] in (None, row["phase"]) and row["source_seed"] in (None, row["seed"])
+    return same and row["target_hidden_layers"] in names
+
+
+def _attacked(row: Row) -> tuple[object, ...]:
+    return *_who(row), row["attack"], row["epsilon"]
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -1,265 +1,260 @@
-"""Attacks made on one candidate, tried on every other one: all pairs of a population, within a cap on memory."""
+"""Adversarial images made on some networks of a run and tried on others, within a cap on memory."""
 
 from __future__ import annotations
 
-import gc
-import itertools
 import math
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from atras.attacks import Attack
 from atras.data import Dataset
-from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Classifier, Member
+from atras.networks import Classifier, Member
 
 from .evaluator import Evaluator
+from .parts import Held, OriginPart, Part, room_for, whole_parts
+from .progress import below_of
 from .recorder import Row
-
-Networks = TypeVar("Networks", bound=Classifier)
-
-PHASES = ("trained", "defended")
-"""The networks of a run: after the first and after the second training."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part(Generic[Networks]):
-    """Members that are computed together, and may be made and let go again at any time.
-
-    Args:
-        members: which.
-        evaluation_batch: images that they take at once.
-        make: makes the classifier, with any parameters.
-        fill: gives it the parameters of a phase, where members have any.
-        predicted_bytes: of the classifier and of what it computes with a batch.
-        image_bytes: of one adversarial image of each member.
-    """
-
-    members: tuple[Member, ...]
-    evaluation_batch: int
-    make: Callable[[], Networks]
-    fill: Callable[[Networks, str], None]
-    predicted_bytes: int = 0
-    image_bytes: int = 0
-
-
-class Room(NamedTuple):
-    """What of a transfer is in memory at once.
-
-    Args:
-        span: images that a part is attacked on before the others take their turns.
-        for_parts: bytes that classifiers may take together; one is always there, whatever it takes.
-    """
-
-    span: int
-    for_parts: float
-
-
-def room_for(source: Part[Any], parts: Sequence[Part[Any]], cap: float) -> Room:
-    """All parts at once where they fit; else they take turns, on as many attacked images as half of the rest holds.
-
-    Args:
-        source: the part that is attacked.
-        parts: all.
-        cap: most bytes.
-    """
-    batch, image, largest = source.evaluation_batch, source.image_bytes, max(part.predicted_bytes for part in parts)
-    if sum(part.predicted_bytes for part in parts) + batch * image <= cap:
-        return Room(batch, math.inf)
-    batches = int(max(0.0, cap - largest) / 2 // (batch * image))
-    span = max(1, batches) * batch
-    return Room(span, cap - span * image)
+from .trials import PHASES, Origin, Trial
 
 
 class _UnderWay(NamedTuple):
-    """A source some of whose images have been tried.
+    """Trials some of whose images have been tried.
 
     Args:
-        phase, members: of the source.
+        trials: their numbers.
+        batch: images that are attacked at once.
         done: images that all targets have had.
-        counts: correct predictions on them, by source candidate and target.
+        counts: correct predictions on them, of each trial.
     """
 
-    phase: str
-    members: tuple[Member, ...]
+    trials: tuple[int, ...]
+    batch: int
     done: int
-    counts: Mapping[tuple[str, Member], Any]
+    counts: tuple[Any, ...]
 
 
-def _named(member: Member) -> list[Any]:
-    return [member.candidate.name, member.seed]
+class _Round(NamedTuple):
+    """Images of some origins for a part, of one origin for each of its members.
+
+    Args:
+        rows: [M], numbers of the origins: any one for a member that has no trial in this round.
+        trials: [M], numbers of the trials, None likewise.
+    """
+
+    rows: list[int]
+    trials: list[int | None]
 
 
-def _member(name: str, seed: int) -> Member:
-    return Member(Candidate.parse(name), seed)
+MADE, STEPS = "made.", "steps."
+"""Begin the names of attacked images, and of the state of an attack, among a transfer's tensors."""
 
 
 @dataclass
 class Transfer:
-    """The adversarial test images of every member, given to all members of its seed, in both phases.
+    """Adversarial test images of some networks, given to others.
 
     What is counted is kept when memory runs out: `run` can be called again, with smaller parts and less room.
 
     Args:
         data: on the parts' device.
-        protocol: candidates, seeds, epsilon.
-        fine: by phase, the members that have parameters: those that did not diverge.
-        attack: made on the sources; without an epsilon of its own it takes the protocol's. None for FGSM at the true
-            label.
+        protocol: what the evaluation depends on.
+        trials: what is tried on what.
+        fine: by phase, the members that have parameters: those that did not diverge. Trials of others are left out.
         pause: called between spans of images and between parts; may raise, to stop the transfer there.
-
-    Raises:
-        InputError: if the attack is a targeted one.
     """
 
     data: Dataset
     protocol: Protocol
+    trials: Sequence[Trial]
     fine: Mapping[str, set[Member]]
-    attack: Attack | None = None
     pause: Callable[[], None] = lambda: None
-    correct: dict[tuple[str, str, Member], int] = field(default_factory=dict)
-    """Correct predictions by phase, source candidate and target, on the images of the source of the target's seed."""
-    tried: set[tuple[str, Member]] = field(default_factory=set)
-    """The sources, by phase, whose images all targets have had."""
+    correct: list[int | None] = field(default_factory=list)
+    """Correct predictions of each trial; None of those that are still to come."""
     under_way: _UnderWay | None = None
-    """The source whose images some targets have had, as far as they are counted."""
+    """The trials some of whose images are counted, as far as they are."""
 
     def __post_init__(self) -> None:
-        given = self.attack
-        self._attack = self.protocol.true_label_attack if given is None else given.at(self.protocol.epsilon)
-        if self._attack.target != "none":
-            raise InputError(
-                f"transfer: attack (={self._attack}): expected an untargeted one, whose rows tell it from others"
-            )
+        self.correct = [None] * len(self.trials)
+        self._made: list[Tensor] = []
+        self._steps = _Steps({}, self.pause)
 
-    def run(self, parts: Sequence[Part[Any]], cap: float = math.inf) -> None:
-        """Attack all sources that are left, and try their images on all targets.
+    def run(
+        self,
+        parts: Sequence[Part[Any]],
+        cap: float = math.inf,
+        divided: Callable[[Collection[Origin], Sequence[Part[Any]]], Iterator[OriginPart]] = whole_parts,
+    ) -> None:
+        """Attack all origins that are left, and try their images on their targets.
 
         Args:
             parts: every member of the protocol once.
             cap: most bytes that classifiers and attacked images may take together, one part and its batch excepted.
+            divided: from origins and parts to the origins that are attacked together.
         """
-        held = _Held()
-        for phase in PHASES:
-            for source in parts:
-                if all((phase, member) in self.tried for member in source.members):
+        held = Held()
+        for attack, left in self._left().items():
+            for source in divided(left, parts):
+                numbers = [number for origin in source.origins for number in left.get(origin, ())]
+                if not numbers:
                     continue
                 self.pause()
-                self._from(phase, source, parts, held, cap)
-                self.tried |= {(phase, member) for member in source.members}
+                self._from(attack, source, sorted(numbers), parts, held, cap)
                 self.under_way = None
 
+    def _left(self) -> dict[Attack, dict[Origin, list[int]]]:
+        """The numbers of the trials that are to come, by attack and origin."""
+        left: dict[Attack, dict[Origin, list[int]]] = {}
+        for number, trial in enumerate(self.trials):
+            if self.correct[number] is None and self._can(trial):
+                left.setdefault(trial.attack, {}).setdefault(trial.origin, []).append(number)
+        return left
+
+    def _can(self, trial: Trial) -> bool:
+        """Whether no network of a trial diverged."""
+        return all(network.member in self.fine[network.phase] for network in (*trial.origin.networks, trial.target))
+
     def rows(self) -> list[Row]:
-        """Rows of frame `transfer`, by phase, source, target and seed, without those of members that diverged."""
-        spec, candidates = self._attack.spec, self.protocol.candidates
-        return [
-            {
-                "phase": phase, "source_hidden_layers": source.name, "target_hidden_layers": target.name,
-                "seed": seed, "attack": spec.attack, "norm": spec.norm, "epsilon": spec.epsilon,
-                "label_source": spec.label_source,
-                "n": len(self.data.test.labels), "correct": self.correct[phase, source.name, Member(target, seed)],
-            }
-            for phase in PHASES
-            for source, target, seed in itertools.product(candidates, candidates, self.protocol.seeds)
-            if {Member(source, seed), Member(target, seed)} <= self.fine[phase]
-        ]  # fmt: skip
+        """Rows of frame `transfer` in the order of the trials, without those of members that diverged."""
+        pairs = zip(self.trials, self.correct, strict=True)
+        return [self._row(trial, correct) for trial, correct in pairs if correct is not None]
+
+    def _row(self, trial: Trial, correct: int) -> Row:
+        spec, networks, target = trial.attack.spec, trial.origin.networks, trial.target
+        return {
+            "phase": target.phase, "source_phase": _common([network.phase for network in networks]),
+            "source_hidden_layers": "+".join(dict.fromkeys(network.member.candidate.name for network in networks)),
+            "source_seed": _common([network.member.seed for network in networks]),
+            "target_hidden_layers": target.member.candidate.name, "seed": target.member.seed,
+            "attack": spec.attack, "surrogate": trial.surrogate, "norm": spec.norm, "epsilon": spec.epsilon,
+            "label_source": spec.label_source, "target": spec.target,
+            "n": len(self.data.test.labels), "correct": correct,
+        }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """All that is counted so far, as JSON values, for `load`."""
         at = self.under_way
         return {
-            "correct": [[phase, name, *_named(member), n] for (phase, name, member), n in self.correct.items()],
-            "tried": [[phase, *_named(member)] for phase, member in self.tried],
-            "under_way": at and {
-                "phase": at.phase, "members": [_named(member) for member in at.members], "done": at.done,
-                "counts": [[name, *_named(member), int(n)] for (name, member), n in at.counts.items()],
-            },
-        }  # fmt: skip
+            "correct": list(self.correct),
+            "under_way": at and at._asdict() | {"counts": [int(count) for count in at.counts]},
+        }
 
-    def load(self, kept: Mapping[str, Any]) -> None:
-        """Go on from `to_dict`."""
-        self.correct = {(phase, name, _member(*member)): n for phase, name, *member, n in kept["correct"]}
-        self.tried = {(phase, _member(*member)) for phase, *member in kept["tried"]}
+    def tensors(self) -> dict[str, Tensor]:
+        """The images that nobody has had yet, and where the attack on the next ones stands, for `load`."""
+        made = {f"{MADE}{number}": images for number, images in enumerate(self._made)}
+        under_way = made | {f"{STEPS}{name}": part for name, part in self._steps.last().items()}
+        return {name: values.cpu() for name, values in under_way.items()}
+
+    def load(self, kept: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from `to_dict` and `tensors` of the same trials."""
+        self.correct = list(kept["correct"])
         if at := kept["under_way"]:
-            counts = {(name, _member(*member)): n for name, *member, n in at["counts"]}
-            self.under_way = _UnderWay(at["phase"], tuple(_member(*m) for m in at["members"]), at["done"], counts)
+            self.under_way = _UnderWay(tuple(at["trials"]), at["batch"], at["done"], tuple(at["counts"]))
+            self._made = [
+                tensors[f"{MADE}{number}"] for number in range(sum(name.startswith(MADE) for name in tensors))
+            ]
+            self._steps = _Steps(below_of(tensors, STEPS), self.pause)
 
-    def _from(self, phase: str, source: Part[Any], parts: Sequence[Part[Any]], held: _Held, cap: float) -> None:
-        """Try the images of a part's members on all parts, span after span of the test images."""
-        seeds = {member.seed for member in source.members}
-        targets = [part for part in parts if seeds & {member.seed for member in part.members}]
-        room = room_for(source, parts, cap)
-        if self.under_way is None or self.under_way[:2] != (phase, source.members):
-            self.under_way = _UnderWay(phase, source.members, 0, {})
-        counts: dict[tuple[str, Member], Any] = dict(self.under_way.counts)
+    def let_go(self) -> None:
+        """Give up images that nobody has had yet, for the memory that they take."""
+        self._made, self._steps = [], _Steps({}, self.pause)
+
+    def _from(
+        self,
+        attack: Attack,
+        source: OriginPart,
+        numbers: Sequence[int],
+        parts: Sequence[Part[Any]],
+        held: Held,
+        cap: float,
+    ) -> None:
+        """Try the images of some origins on all targets of these trials, span after span of the test images."""
+        targets = [
+            (part, phase, rounds)
+            for phase in PHASES
+            for part in parts
+            if (rounds := self._rounds(source, numbers, part, phase))
+        ]
+        room = room_for(source.part, parts, cap)
+        batch = source.part.evaluation_batch
+        if self.under_way is None or self.under_way[:2] != (tuple(numbers), batch):
+            self.under_way = _UnderWay(tuple(numbers), batch, 0, (0,) * len(numbers))
+            self.let_go()
+        counts = dict(zip(numbers, self.under_way.counts, strict=True))
         for first in range(self.under_way.done, len(self.data.test.labels), room.span):
-            attacked = self._attacked(held.get(source, phase, room.for_parts), source, first, room.span)
-            for target in targets:
-                networks = held.get(target, phase, room.for_parts)
-                for candidate, rows in _rows(source, target).items():
-                    hits = _hits(networks, attacked, rows, target.evaluation_batch)
-                    for place, member in enumerate(target.members):
-                        key = candidate, member
-                        counts[key] = counts[key] + hits[place] if key in counts else hits[place]
+            attacked = self._attacked(
+                held.get(source.part, source.phase, room.for_parts), attack, source.part, first, room.span
+            )
+            for part, phase, rounds in targets:
+                networks = held.get(part, phase, room.for_parts)
+                for rows, trials in rounds:
+                    hits = _hits(networks, attacked, rows, part.evaluation_batch)
+                    for place, number in enumerate(trials):
+                        if number is not None:
+                            counts[number] = counts[number] + hits[place]
                 del networks  # it must be free to go while others take their turns
             targets.reverse()  # those that are there still come first
-            self.under_way = _UnderWay(phase, source.members, first + room.span, counts)
+            self.under_way = _UnderWay(tuple(numbers), batch, first + room.span, tuple(counts.values()))
             self.pause()
-        own = {(member.candidate.name, member.seed) for member in source.members}
-        for (candidate, member), count in counts.items():
-            if (candidate, member.seed) in own:
-                self.correct[phase, candidate, member] = int(count)
+        for number, count in counts.items():
+            self.correct[number] = int(count)
 
-    def _attacked(self, networks: Classifier, source: Part[Any], first: int, span: int) -> list[tuple[Tensor, Tensor]]:
+    def _rounds(self, source: OriginPart, numbers: Sequence[int], part: Part[Any], phase: str) -> list[_Round]:
+        """The rounds in which a part is given the images of its trials."""
+        row_of = {origin: row for row, origin in enumerate(source.origins)}
+        own: dict[Member, list[tuple[int, int | None]]] = {member: [] for member in part.members}
+        for number in numbers:
+            trial = self.trials[number]
+            if trial.target.phase == phase and trial.target.member in own:
+                own[trial.target.member].append((row_of[trial.origin], number))
+        rounds = []
+        for turn in range(max(map(len, own.values()))):
+            each = [wanted[turn] if turn < len(wanted) else (0, None) for wanted in own.values()]
+            rounds.append(_Round([row for row, _ in each], [number for _, number in each]))
+        return rounds
+
+    def _attacked(
+        self, networks: Classifier, attack: Attack, source: Part[Any], first: int, span: int
+    ) -> list[tuple[Tensor, Tensor]]:
         """Adversarial images [M, B, C, H, W] of a span of the test images and their labels [B], batch by batch."""
         evaluator = Evaluator(networks, self.data, self.protocol, source.evaluation_batch)
-        return [
-            (evaluator.attack(self._attack, "test", chunk, images, labels).clipped, labels)
-            for chunk, images, labels in evaluator.chunks("test", first=first, last=first + span)
-        ]
+        begin = first + len(self._made) * source.evaluation_batch
+        for chunk, images, labels in evaluator.chunks("test", first=begin, last=first + span):
+            steps = _Steps({name: part.to(images.device) for name, part in self._steps.state.items()}, self.pause)
+            self._steps = steps
+            self._made.append(evaluator.attack(attack, "test", chunk, images, labels, progress=steps).clipped)
+            self._steps = _Steps({}, self.pause)
+        made, self._made = [images.to(networks.device) for images in self._made], []
+        labels = self.data.test.labels[first : first + span]
+        return list(zip(made, torch.split(labels, source.evaluation_batch), strict=True))
 
 
-class _Held:
-    """The classifiers that are in memory, the one that was used last at the end."""
+class _Steps:
+    """The progress of the attack that is under way.
 
-    def __init__(self) -> None:
-        self._there: dict[Part[Any], tuple[Any, str]] = {}
-
-    def get(self, part: Part[Any], phase: str, most: float) -> Classifier:
-        """A part's classifier with the parameters of a phase; others go until all take no more than `most` bytes."""
-        networks, filled = self._there.pop(part, (None, ""))
-        while self._there and sum(each.predicted_bytes for each in (part, *self._there)) > most:
-            self._let_go(next(iter(self._there)))
-        networks = part.make() if networks is None else networks
-        if filled != phase:
-            part.fill(networks, phase)
-        self._there[part] = networks, phase
-        return networks
-
-    def _let_go(self, part: Part[Any]) -> None:
-        """Free a part's classifier now: its memory is wanted for the next one."""
-        still = weakref.ref(self._there.pop(part)[0])
-        if still() is not None:  # it refers to itself, as a stack's compiled functions do
-            gc.collect()
-
-
-def _rows(source: Part[Any], target: Part[Any]) -> dict[str, list[int]]:
-    """By candidate of a source, for each target the source member of its seed.
-
-    Any member where this part has none of that seed, as another part has it: what is counted there is left out.
+    Args:
+        state: to go on from; empty at the beginning.
+        pause: called after each step; may raise, to stop there.
     """
-    rows = {}
-    for candidate in dict.fromkeys(member.candidate for member in source.members):
-        own = {m.seed: place for place, m in enumerate(source.members) if m.candidate == candidate}
-        anyone = next(iter(own.values()))
-        if any(member.seed in own for member in target.members):
-            rows[candidate.name] = [own.get(member.seed, anyone) for member in target.members]
-    return rows
+
+    def __init__(self, state: Mapping[str, Tensor], pause: Callable[[], None]) -> None:
+        self.state, self._pause = state, pause
+        self.last: Callable[[], Mapping[str, Tensor]] = lambda: state
+        """From nothing to the state after the last step."""
+
+    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Go on, or stop."""
+        self.last = state
+        self._pause()
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """The value that all have; None where they differ."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _hits(networks: Classifier, attacked: Sequence[tuple[Tensor, Tensor]], rows: list[int], batch: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .readers import (
     parse_attacks,
+    parse_candidates,
     parse_defence,
     parse_epsilon,
     parse_epsilons,
@@ -66,6 +67,8 @@ ATTACK_LIST = Kind('attacks, such as ["fgsm", "pgd(steps=40)"] or "fgsm,pgd"', (
 DEFENCE = Kind('text in quotes, such as "batch(pgd(steps=7))"', (str,), read=parse_defence)
 MEMORY = Kind('bytes, or text such as "4GiB"', (int, str), read=lambda value, _: parse_memory(value))
 CANDIDATES = _Candidates('a list of candidates, such as ["40", "24,192"] or [[24, 192]]', (str,), (str, list))
+
+NAMES = Kind('names of candidates, such as ["40", "24-192"]', (str,), (str,), parse_candidates)
 
 BY_TYPE: dict[Any, Kind] = {int: WHOLE, float: NUMBER, bool: TRUTH}
 """The kind of an option by the type of its field, where it names none; otherwise text."""

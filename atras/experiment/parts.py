@@ -12,7 +12,7 @@ from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
 from atras.networks import PAPER_CANDIDATES, STEMS, Candidate, parse_stem
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, SEEDS, SIZE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
@@ -21,6 +21,7 @@ Initialisation = Literal["glorot", "he"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
+TransferSeeds = Literal["same", "other", "all"]
 
 PAPER_DEFENCE = Copies()
 
@@ -79,6 +80,20 @@ def _check_attacks(_: str, value: object) -> None:
             )
 
     distinct("attack", value, one)
+
+
+def _check_transferred(name: str, value: object) -> None:
+    _check_attacks(name, value)
+    for attack in value if isinstance(value, tuple) else ():
+        if attack.surrogate is not None:
+            raise InputError(
+                f"{name} (={attack}): expected an attack without surrogate, as all sources make it; leave it out"
+            )
+
+
+def _check_chosen(name: str, value: object) -> None:
+    if value != ():
+        _check_candidates(name, value)
 
 
 def _check_epsilons(name: str, value: object) -> None:
@@ -315,9 +330,39 @@ class Evaluation(Options):
         bool,
         Option(
             "evaluate every candidate on every other one's attack", panel="Attack",
-            meaning="On its adversarial test images, seed by seed.",
+            meaning="On its adversarial test images, seed by seed, or as the next four say.",
         ),
     ] = False  # fmt: skip
+    transfer_attacks: Annotated[
+        tuple[Attack, ...],
+        Option(
+            "attack to transfer; may be repeated", _check_transferred, kind=ATTACK_LIST, panel="Attack",
+            flag="--transfer-attack", repeat=True, metavar="NAME", default="fgsm", accept=_attacks_of,
+            meaning="Made on the sources, tried on the targets; spelled as in `--attack`, without a surrogate.",
+        ),
+    ] = (FGSM(),)  # fmt: skip
+    transfer_seeds: Annotated[
+        TransferSeeds,
+        Option(
+            "seeds of source and target", panel="Attack",
+            meaning="`same`: both have one seed. `other`: they differ, so that copies of one candidate attack each "
+            "other. `all`: every pair.",
+        ),
+    ] = "same"  # fmt: skip
+    transfer_sources: Annotated[
+        tuple[Candidate, ...],
+        Option(
+            "candidate to transfer attacks from; may be repeated", _check_chosen, kind=NAMES, panel="Attack",
+            flag="--transfer-source", repeat=True, metavar="24-192", default="all",
+        ),
+    ] = ()  # fmt: skip
+    transfer_targets: Annotated[
+        tuple[Candidate, ...],
+        Option(
+            "candidate to transfer attacks to; may be repeated", _check_chosen, kind=NAMES, panel="Attack",
+            flag="--transfer-target", repeat=True, metavar="24-192", default="all",
+        ),
+    ] = ()  # fmt: skip
     outcomes: Annotated[
         Literal["auto", "all", "none"],
         Option(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from atras.attacks import FGSM, Attack
+from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
 
@@ -26,6 +26,9 @@ from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Tr
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
+
+_CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
+_OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
 VERSION = 3
 """Raised when the same fields come to mean another experiment; part of the hash."""
@@ -68,8 +71,9 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
 
     @property
     def stronger_attacks(self) -> tuple[Attack, ...]:
-        """The attacks besides that one, with definite epsilons, each once."""
-        resolved = dict.fromkeys(each for attack in self.attacks for each in self.at_each(attack))
+        """The attacks besides that one, made on the evaluated network itself, with definite epsilons, each once."""
+        own = [attack for attack in self.attacks if attack.surrogate is None]
+        resolved = dict.fromkeys(each for attack in own for each in self.at_each(attack))
         climbs: dict[Attack, list[Attack]] = {}
         for attack in resolved:
             climbs.setdefault(attack.at_any_epsilon, []).append(attack)
@@ -103,6 +107,23 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         return tuple(epsilon for epsilon in self.epsilons if epsilon != self.epsilon and epsilon <= FGSM().farthest)
 
     @property
+    def surrogate_attacks(self) -> tuple[Attack, ...]:
+        """The attacks that are made on other networks of the run, with definite epsilons."""
+        own = [attack for attack in self.attacks if attack.surrogate is not None]
+        return tuple(each for attack in own for each in self.at_each(attack))
+
+    @property
+    def tries_other_networks(self) -> bool:
+        """Whether adversarial images of one network are tried on others, once all are trained."""
+        return self.transfer or bool(self.surrogate_attacks)
+
+    @property
+    def transferred_attacks(self) -> tuple[Attack, ...]:
+        """The attacks whose images are tried on other networks, with definite epsilons, each once."""
+        own = [each for attack in self.transfer_attacks for each in self.at_each(attack)] if self.transfer else []
+        return tuple(dict.fromkeys([*own, *(attack.without_surrogate() for attack in self.surrogate_attacks)]))
+
+    @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
         text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
@@ -112,20 +133,63 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         """The fields as JSON values; candidates by their names."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        names = {"candidates": [c.name for c in self.candidates], "attacks": [str(attack) for attack in self.attacks]}
-        return values | lists | names | {"defence": str(self.defence)}
+        candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
+        attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
+        return values | lists | candidates | attacks | {"defence": str(self.defence)}
 
     def _check_attacks(self) -> None:
         """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""
-        asked: dict[object, Attack] = {}
-        for attack in self.attacks:
-            for each in self.at_each(attack):
-                other = asked.setdefault(each.spec, attack)
+        for attacks in (self.attacks, self.transfer_attacks):
+            asked: dict[object, Attack] = {}
+            for attack, spec in [(one, each.spec) for one in attacks for each in self.at_each(one)]:
+                other = asked.setdefault(spec, attack)
                 if other is not attack:
                     raise InputError(f"attack: {other} and {attack} are the same in this run; name one of them")
-        most = max([1.0, *(attack.farthest for attack in self.attacks if attack.bounded and attack.epsilon is None)])
+        every = (*self.attacks, *self.transfer_attacks)
+        most = max([1.0, *(attack.farthest for attack in every if attack.bounded and attack.epsilon is None)])
         for epsilon in self.epsilons:
             number("epsilons", epsilon, 0.0, most)
+
+    def check_networks(self) -> None:
+        """Refuse surrogates and transfers of networks that the run does not have.
+
+        Raises:
+            InputError: it names the attack or option, and what to add.
+        """
+        for attack in self.attacks:
+            for stand in attack.made_on.stands if attack.made_on is not None else ():
+                self._check_stand(attack, stand)
+        for name in _CANDIDATES[1:]:
+            for candidate in getattr(self, name):
+                if candidate not in self.candidates:
+                    raise InputError(
+                        f"{name} (={candidate.name}): expected a candidate of this run; add --hidden {candidate.name}"
+                    )
+        if self.transfer and self.transfer_seeds == "other" and len(self.seeds) < 2:
+            raise InputError(
+                "transfer_seeds (=other): expected at least two seeds, got one; write for example --seeds 0-1"
+            )
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = [name for name in _OF_TRANSFER if getattr(self, name) != defaults[name]]
+        if changed and not self.transfer:
+            raise InputError(f"{changed[0]}: expected a transfer, whose option it is; add --transfer or leave it out")
+
+    def _check_stand(self, attack: Attack, stand: Stand) -> None:
+        if stand.independent and len(self.seeds) < 2:
+            raise InputError(
+                f"attack (={attack}): independent copies have another seed: expected at least two seeds, got one; "
+                "write for example --seeds 0-1"
+            )
+        if stand.candidate is not None and stand.candidate not in self.candidates:
+            raise InputError(
+                f"attack (={attack}): expected a candidate of this run as surrogate, got {stand.candidate.name}; add "
+                f"--hidden {stand.candidate.name}"
+            )
+        if stand.seed is not None and stand.seed not in self.seeds:
+            raise InputError(
+                f"attack (={attack}): expected a seed of this run for its surrogate, got {stand.seed}; add it to "
+                "--seeds"
+            )
 
     def check_classes(self, classes: Sequence[int]) -> None:
         """Refuse a target that no training image has.

@@ -9,6 +9,7 @@ from typing import Literal, cast
 from atras.attacks import ATTACKS, Attack
 from atras.defences import DEFENCES, Defence
 from atras.errors import InputError, shown
+from atras.networks import Candidate
 from atras.registry import read_fraction, split_outside
 
 Channels = Literal["auto", "first", "last"]
@@ -45,6 +46,12 @@ def parse_attacks(value: str | Sequence[str], name: str = "attack") -> tuple[Att
     if not all(isinstance(item, str) for item in items):
         raise InputError(f"{name} (={value!r}): expected names; write for example fgsm,pgd(steps=40)")
     return tuple(ATTACKS.parse(part) for item in items for part in split_outside(item))
+
+
+def parse_candidates(value: str | Sequence[str], name: str = "candidates") -> tuple[Candidate, ...]:
+    """Read candidates by their names, one or a list; an InputError if one is anything else."""
+    del name  # the layers name themselves
+    return tuple(Candidate.parse(item) for item in ([value] if isinstance(value, str) else value))
 
 
 def parse_defence(value: str, name: str = "defence") -> Defence:

@@ -1,5 +1,6 @@
 """Networks as data and as one program: layers, candidates and families of them; a network's shapes, initial
-parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds. Knows
+parameters and forward pass, written once for one network; keyed random draws; the type `Classifier`; log-odds and other
+objectives. Knows
 kernels and errors alone."""
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Place,
         Spec,
     )
+    from .objective import Objective
     from .odds import log_odds, log_odds_gradient
     from .randomness import (
         batch_starts,
@@ -38,6 +40,7 @@ else:
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
+        objective="Objective",
         odds="log_odds log_odds_gradient",
         randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
     )
@@ -60,6 +63,7 @@ __all__ = [
     "Layer",
     "Member",
     "Network",
+    "Objective",
     "Parameters",
     "Place",
     "Shape",

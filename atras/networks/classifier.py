@@ -18,7 +18,7 @@ Cotangent = Tensor | Callable[[Tensor], Tensor] | None
   rounds to 1.
 - None: the log-odds against each member's own predictions.
 - floating point [M, B, Y]: d(objective) / d(logits) of any other objective.
-- a function from logits [M, B, Y] to one of the first or third kind.
+- a function from logits [M, B, Y] to one of the first or third kind: an `Objective`, which engines may know, or any.
 """
 
 

@@ -8,7 +8,7 @@ from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
 from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
-from .parts import batch_bytes, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
+from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import AttackSpeed, Speed, add_source, predict
 
@@ -29,6 +29,7 @@ __all__ = [
     "make_groups",
     "member_bytes",
     "memory_line",
+    "part_of",
     "parts_of",
     "precision_reason",
     "predict",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from atras.attacks import FGSM, Attack, Passes
 from atras.engines import DTYPES, own_convolutions
-from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory
+from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
-from atras.networks import Network
+from atras.networks import Member, Network
 
 
 def copies_kept(protocol: Protocol) -> int:
     """Number of copies of the evaluated images that the protocol's attacks keep at once, and what is carried up."""
     defence = getattr(protocol.defence, "attack", None) if not protocol.defence.from_signs else None
-    attacks = [protocol.attack, *protocol.stronger_attacks]
+    attacks = [protocol.attack, *protocol.stronger_attacks, *protocol.transferred_attacks]
     anew = 0 if protocol.defence.from_signs else Attack.kept_copies
     carried = 1 if protocol.epsilons else 0
     own = carried + max(each.kept_copies for each in attacks)
@@ -50,11 +52,31 @@ def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_si
     return total
 
 
-def transfer_passes(protocol: Protocol, test_size: int) -> Passes:
-    """Passes of the transfer of a member in both phases: its own attack, and the images of every candidate."""
-    if not protocol.transfer:
-        return Passes()
-    return Passes().plus(Passes(1 + len(protocol.candidates), 1), 2 * test_size)
+@lru_cache(maxsize=1)
+def transfer_sources(protocol: Protocol) -> Mapping[Attack, Mapping[Member, int]]:
+    """By attack that is transferred, how many times it is made on each member."""
+    sources: dict[Attack, dict[Member, int]] = {}
+    for attack, origin in dict.fromkeys((trial.attack, trial.origin) for trial in trials_of(protocol)):
+        times = sources.setdefault(attack, {})
+        for network in origin.networks:
+            times[network.member] = times.get(network.member, 0) + 1
+    return sources
+
+
+@lru_cache(maxsize=1)
+def transfer_passes(protocol: Protocol, classes: int, test_size: int) -> Mapping[Member, Passes]:
+    """Passes of the members that take part in the transfer: attacks made on them, and images that are tried on them."""
+    passes: dict[Member, Passes] = {}
+
+    def add(member: Member, more: Passes, times: int) -> None:
+        passes[member] = passes.get(member, Passes()).plus(more, times * test_size)
+
+    for attack, sources in transfer_sources(protocol).items():
+        for member, times in sources.items():
+            add(member, Passes(1).plus(attack.cost_of_making(classes)), times)
+    for member, times in Counter(trial.target.member for trial in trials_of(protocol)).items():
+        add(member, Passes(1), times)
+    return passes
 
 
 def forward_flops(network: Network) -> int:

@@ -30,11 +30,29 @@ def transfer_parts(groups: Sequence[Group], protocol: Protocol, spec: Spec, mach
     return tuple(parts)
 
 
+def part_of(
+    part: Group, members: Sequence[Member], protocol: Protocol, spec: Spec, machine: Machine, uses: int = 1
+) -> Group:
+    """Some members of a part, as they are attacked without the others.
+
+    Args:
+        part: of a transfer.
+        members: some of its own.
+        uses: how many batches each of them takes at once.
+    """
+    return _part(members, part, uses * part.evaluation_batch, protocol, spec, machine, 0)
+
+
 def transfer_bytes(parts: Sequence[Group], protocol: Protocol, spec: Spec, cap: int) -> int:
-    """Most bytes that a transfer takes: of all parts at once with a batch's images, or as many as the cap allows."""
+    """Most bytes that a transfer takes: of all parts at once with a batch's images, or as many as the cap allows.
+
+    Surrogates come beside the parts, each network of an ensemble with others of its part.
+    """
     images = max(batch_bytes(part, protocol, spec) for part in parts)
     largest = max(part.predicted_bytes for part in parts)
-    return min(sum(part.predicted_bytes for part in parts) + images, max(cap, largest + images))
+    stands = max((len(attack.made_on.stands) for attack in protocol.surrogate_attacks if attack.made_on), default=0)
+    beside = stands * (largest + images)
+    return min(sum(part.predicted_bytes for part in parts) + images + beside, max(cap, largest + images + beside))
 
 
 def batch_bytes(part: Group, protocol: Protocol, spec: Spec) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from atras.attacks import Attack, Passes
 from atras.engines import ENGINES
 from atras.evaluation import PHASES
 from atras.experiment import Protocol
-from atras.networks import Network, Spec
+from atras.networks import Member, Network, Spec
 from atras.training import steps_of
 
-from .cost import evaluation_passes, forward_flops, training_flops, transfer_passes
+from .cost import evaluation_passes, forward_flops, training_flops, transfer_passes, transfer_sources
 from .plan import Group
 
 
@@ -66,25 +66,41 @@ def predict(
         spec, protocol: of the run.
         train_size, test_size: images.
         speed: of the group's engine.
-        attack_speeds: of the parts of the protocol's stronger attacks.
+        attack_speeds: of the parts of the protocol's stronger and transferred attacks.
     """
-    rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
-    networks = [Network(spec, member.candidate) for member in group.members]
-    forward = sum(map(forward_flops, networks)) / (1 - group.padding_share)
+    one_by_one = ENGINES.get(group.engine).one_by_one
+    rounds = len(group.members) if one_by_one else 1
+    forward = [forward_flops(Network(spec, member.candidate)) for member in group.members]
 
-    def seconds(passes: Passes) -> float:
-        calls = rounds * (passes.forward + passes.gradient) / group.evaluation_batch
-        work = passes.forward / speed.forward_flops_per_second + 2 * passes.gradient / speed.gradient_flops_per_second
-        return calls * speed.step_seconds + forward * work
+    def seconds(passes: Sequence[Passes]) -> float:
+        """Of so many for each member."""
+        each = [one.forward + one.gradient for one in passes]
+        calls = (sum(each) if one_by_one else max(each)) / group.evaluation_batch
+        work = sum(
+            flops * (one.forward / speed.forward_flops_per_second + 2 * one.gradient / speed.gradient_flops_per_second)
+            for flops, one in zip(forward, passes, strict=True)
+        )
+        return calls * speed.step_seconds + work / (1 - group.padding_share)
+
+    def beside(attack: Attack, times: Mapping[Member, int]) -> float:
+        """What an attack takes beside its passes, which is made on members so many times."""
+        own, counts = attack_speeds.get(attack), [times.get(member, 0) for member in group.members]
+        if own is None:
+            return 0.0
+        chunks = -(-test_size // group.evaluation_batch) * (sum(counts) if one_by_one else max(counts))
+        return sum(attack.cost(spec.classes)) * (chunks * own.step_seconds + sum(counts) * test_size * own.pair_seconds)
 
     training = rounds * steps_of(protocol, train_size) * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    attacks = seconds(evaluation_passes(protocol, spec.classes, train_size, test_size))
-    chunks = rounds * -(-test_size // group.evaluation_batch)
-    for attack, own in attack_speeds.items():
-        pairs = len(group.members) * test_size * own.pair_seconds
-        attacks += len(PHASES) * sum(attack.cost(spec.classes)) * (chunks * own.step_seconds + pairs)
-    transfer = seconds(transfer_passes(protocol, test_size))
+    own = evaluation_passes(protocol, spec.classes, train_size, test_size)
+    attacks = seconds([own] * len(group.members))
+    everyone = dict.fromkeys(group.members, len(PHASES))
+    for part in dict.fromkeys(part for attack in protocol.stronger_attacks for part in attack.parts):
+        attacks += beside(part, everyone)
+    transferred = transfer_passes(protocol, spec.classes, test_size)
+    transfer = seconds([transferred.get(member, Passes()) for member in group.members])
+    for attack, sources in transfer_sources(protocol).items():
+        transfer += sum(beside(part, sources) for part in attack.parts)
     return dataclasses.replace(
         group,
         predicted_seconds=training + attacks + transfer,

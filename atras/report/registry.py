@@ -26,6 +26,7 @@ BUILT_IN = {
     "attacks": "atras.report.sections.attacks:attacks",
     "epsilons": "atras.report.sections.epsilons:epsilons",
     "transfer": "atras.report.sections.transfer:transfer",
+    "black_box": "atras.report.sections.black_box:black_box",
     "pictures": "atras.report.sections.pictures:pictures",
     "training": "atras.report.sections.training:training",
     "claims": "atras.report.sections.claims:claims",

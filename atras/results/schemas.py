@@ -161,14 +161,22 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     },
     "transfer": {
         "dataset": _DATASET,
-        "phase": Column(pl.String, "models of both sides: `trained` or `defended`"),
-        "source_hidden_layers": Column(pl.String, "candidate on which the attack was made"),
-        "target_hidden_layers": Column(pl.String, "candidate that is given its adversarial test images"),
-        "seed": Column(pl.Int64, "seed of both"),
-        "attack": Column(pl.String, "as in `metrics`"),
+        "phase": Column(pl.String, "model that is given the adversarial test images: `trained` or `defended`"),
+        "source_phase": Column(pl.String, "model on which they were made; null for an ensemble of both"),
+        "source_hidden_layers": Column(
+            pl.String, "candidate on which they were made; those of an ensemble joined by `+`, such as `24+40-80`"
+        ),
+        "source_seed": Column(pl.Int64, "its seed; null for an ensemble of several"),
+        "target_hidden_layers": Column(pl.String, "candidate that is given them"),
+        "seed": Column(pl.Int64, "its seed"),
+        "attack": Column(pl.String, "as in `metrics`, without its surrogate"),
+        "surrogate": Column(
+            pl.String, "how an attack of the run spells what it is made on: `independent`; null for `--transfer`"
+        ),
         "norm": Column(pl.String, "as in `metrics`"),
         "epsilon": Column(pl.Float64, "as in `metrics`"),
         "label_source": Column(pl.String, "as in `metrics`"),
+        "target": Column(pl.String, "as in `metrics`"),
         "n": Column(pl.Int64, "images evaluated"),
         "correct": Column(pl.Int64, "images that the target classifies correctly"),
         "accuracy": Column(pl.Float64, "correct / n"),
@@ -231,7 +239,8 @@ FRAMES: dict[str, str] = {
     "metrics": "Tidy: a row for every evaluated number, with its provenance.",
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
-    "transfer": "A row a phase, seed, source and target. Only of a run that was asked for it.",
+    "transfer": "A row for every network, or ensemble, and every network that is given its adversarial test images: "
+    "all pairs of `--transfer`, and attacks on a surrogate. Only of a run that was asked for either.",
     "examples": "Test images, the first ones of every class in turn, with the attack of each member of the first seed: "
     "eight, or as many as keep all pictures of the run below 256 MiB (of 256 x 256 colour pixels eight up to 42 "
     "candidates, none from 342).",

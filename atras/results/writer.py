@@ -108,9 +108,9 @@ class Writer:
         }
         self._frames = {name: empty(name) for name in SCHEMAS}
 
-    def table(self) -> list[dict[str, object]]:
-        """Rows of the table so far."""
-        return self._frames["table"].to_dicts()
+    def rows(self, frame: str) -> list[dict[str, object]]:
+        """Rows of a frame so far."""
+        return self._frames[frame].to_dicts()
 
     def append(self, rows: Rows) -> None:
         """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
@@ -184,8 +184,21 @@ def _check_sizes(protocol: Mapping[str, Any]) -> None:
     members = len(protocol["candidates"]) * len(protocol["seeds"])
     epochs = [protocol.get(name) or 0 for name in ("epochs", "adversarial_epochs")]
     check_rows(members * sum(epochs), "history")
-    if protocol.get("transfer"):
-        check_rows(2 * members * len(protocol["candidates"]), "transfer")
+    check_rows(_transfer_rows(protocol, members), "transfer")
+
+
+def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
+    """Most rows that the frame `transfer` can have."""
+    surrogates = sum("surrogate=" in attack for attack in protocol.get("attacks", ()))
+    epsilons = 1 + len(protocol.get("epsilons", ()))
+    if not protocol.get("transfer"):
+        return 2 * members * surrogates * epsilons
+    sources = len(protocol.get("transfer_sources") or protocol["candidates"])
+    targets = len(protocol.get("transfer_targets") or protocol["candidates"])
+    seeds = len(protocol["seeds"])
+    pairs = seeds if protocol.get("transfer_seeds", "same") == "same" else seeds**2
+    attacks = len(protocol.get("transfer_attacks", [""]))
+    return 2 * epsilons * (members * surrogates + attacks * sources * targets * pairs)
 
 
 def _member_rows(name: str, frame: pl.DataFrame) -> int | None:

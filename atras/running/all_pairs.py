@@ -1,4 +1,4 @@
-"""Transfer between all members of a finished run, within its memory; where that runs out, in smaller parts."""
+"""Transfer between the members of a finished run, within its memory; where that runs out, in smaller parts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import torch
 
-from atras.engines import ENGINES, Engine, why_not
+from atras.engines import why_not
 from atras.errors import Interrupted
-from atras.evaluation import Part, Row, Rows, Transfer
+from atras.evaluation import Row, Rows, Transfer, trials_of
 from atras.networks import Member
-from atras.planning import Group, Plan, batch_bytes, tighter, transfer_parts
+from atras.planning import Group, Plan, tighter, transfer_parts
 from atras.storage import remove_file
 from atras.torch_state import fixed_state
 from atras.training import checkpoint
 
 from .divided import ShortageError, shortage
+from .origins import Origins
 from .task import GroupTask, Surroundings, next_checkpoint
 
 PLACE = Path(checkpoint.FOLDER) / "transfer.safetensors"
@@ -36,7 +37,7 @@ def transfer_rows(
     table: Sequence[Mapping[str, object]],
     short: Callable[[Row], None] = lambda _: None,
 ) -> Rows:
-    """Every member's adversarial test images, tried on every member of its seed.
+    """Adversarial test images of members, tried on others, as the protocol asks for it.
 
     Args:
         task: any of the run.
@@ -54,7 +55,7 @@ def transfer_rows(
     """
     start = time.perf_counter()
     fine = {phase: set(_measured(plan, table, column)) for phase, column in MEASURED.items()}
-    work = Transfer(place.data, task.protocol, fine)
+    work = Transfer(place.data, task.protocol, trials_of(task.protocol), fine)
     keeper = _Keeper(work, task, place)
     work.pause = keeper.pause
     with fixed_state(task.device):
@@ -86,10 +87,10 @@ class _Keeper:
         self.before, self._start = 0.0, time.perf_counter()
         self._next = self._start + self._every
         if self._path is not None and self._path.exists():
-            document = checkpoint.read(self._path).document
+            document, tensors = checkpoint.read(self._path)
             if document.get("protocol_hash") == task.protocol.hash:
                 self.before = document["seconds"]
-                work.load(document["transfer"])
+                work.load(document["transfer"], tensors)
 
     def pause(self) -> None:
         """Keep what is counted when that is due, and stop when asked."""
@@ -98,7 +99,7 @@ class _Keeper:
             begin = time.perf_counter()
             seconds = self.before + begin - self._start
             document = self._identity | {"seconds": seconds, "transfer": self._work.to_dict()}
-            checkpoint.write(self._path, document, {})
+            checkpoint.write(self._path, document, self._work.tensors())
             self._next = next_checkpoint(self._every, begin)
         if stop:
             raise Interrupted
@@ -121,10 +122,11 @@ def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan
     groups: tuple[Group, ...] | None = transfer_parts(there, task.protocol, task.spec, task.machine)
     cap = task.memory_bytes
     while groups is not None:
-        parts = [_part(group, work.fine, task, place) for group in groups]
-        reason = shortage(partial(work.run, parts, cap))
+        origins = Origins(groups, work.fine, task, place)
+        reason = shortage(partial(work.run, origins.parts, cap, origins))
         if not reason:
             return
+        work.let_go()
         members = sum(len(group.members) for group in groups)
         if cap == 0:
             groups = tighter(groups, task.protocol, task.spec, task.machine)
@@ -135,19 +137,3 @@ def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan
     raise ShortageError(
         f"memory: expected room for the transfer of one member at a time, found none ({reason}); free some"
     )
-
-
-def _part(group: Group, fine: Mapping[str, set[Member]], task: GroupTask, place: Surroundings) -> Part[Engine]:
-    # Nothing is trained: evaluation and attacks are alike in all precisions but fp64.
-    protocol = task.protocol.replace(precision="fp64" if task.protocol.precision == "fp64" else "fp32")
-
-    def make() -> Engine:
-        return ENGINES.get(group.engine)(task.spec, group.members, protocol, task.device)
-
-    def fill(engine: Engine, phase: str) -> None:
-        for index, member in enumerate(group.members):
-            if member in fine[phase]:
-                engine.set_parameters(index, place.networks.get(phase, member))
-
-    image = batch_bytes(group, task.protocol, task.spec) // group.evaluation_batch
-    return Part(group.members, group.evaluation_batch, make, fill, group.predicted_bytes, image)

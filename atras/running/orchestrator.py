@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows
+from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
 from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.planning import Group, halves
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -153,7 +153,7 @@ class _Run:
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
-        networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.transfer)
+        networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
         self.executor: Executor = EXECUTORS.get(execution.executor)()
 
@@ -171,7 +171,7 @@ class _Run:
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
-            if self.protocol.transfer:
+            if self.protocol.tries_other_networks:
                 self.transfer()
             return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
         except (Interrupted, KeyboardInterrupt):
@@ -225,17 +225,23 @@ class _Run:
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
         try:
-            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.table(), self.note_split)
+            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.rows("table"), self.note_split)
         except ShortageError as error:
             if self.writer.directory is not None:
                 raise
-            told = f"transfer is left out: {error}"
-            self.reporter.note(told)
-            self.writer.update({"warnings": [*self.writer.run.get("warnings", ()), told]})
+            self.note_cautions([f"transfer is left out: {error}"])
         else:
             self.writer.append(rows)
+            self.note_cautions(transfer_cautions(rows.transfer, self.writer.rows("metrics")))
         if self.writer.directory is not None:
             forget_transfer(self.writer.directory)
+
+    def note_cautions(self, told: Sequence[str]) -> None:
+        """Say and record what has to be known beside the figures."""
+        for line in told:
+            self.reporter.note(line)
+        # A process that ended behind the transfer and before the run has said them already.
+        self.writer.update({"warnings": list(dict.fromkeys([*self.writer.run.get("warnings", ()), *told]))})
 
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""

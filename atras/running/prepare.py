@@ -76,7 +76,7 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
-    attacks = [*protocol.stronger_attacks, getattr(protocol.defence, "attack", None)]
+    attacks = [*protocol.stronger_attacks, *protocol.transferred_attacks, getattr(protocol.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
@@ -87,7 +87,8 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     """Cautions that are known before a run begins, a line each: about its data, its attacks on them, and outcomes that
     it leaves out by itself."""
-    attacks = dict.fromkeys(text for attack in protocol.stronger_attacks for text in attack.cautions(data.classes))
+    made = (*protocol.stronger_attacks, *protocol.transferred_attacks)
+    attacks = dict.fromkeys(text for attack in made for text in attack.cautions(data.classes))
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
     return [*data.cautions, *attacks, *outcomes]
@@ -148,6 +149,7 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     Raises:
         InputError: as `run`.
     """
+    protocol.check_networks()
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
     data = (load or DataPlace.of(protocol, execution).load)(device)
@@ -207,7 +209,8 @@ def _plan(
     sizes = len(data.train.labels), len(data.test.labels)
     measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
     groups = make_groups(resolved, spec, *sizes, engine, machine, done)
-    attacks = dict.fromkeys(part for attack in resolved.stronger_attacks for part in attack.parts)
+    made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
+    attacks = dict.fromkeys(part for attack in made for part in attack.parts)
     beside = {
         attack: attack_speed(ENGINES.get(engine), spec, resolved, data.train, attack, anew=execution.recalibrate)
         for attack in attacks
@@ -220,13 +223,13 @@ def _plan(
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
     limits = limit_lines(execution, device)
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
-    made = (reason, arithmetic, limits, transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(predicted), *made)
+    reasons = (reason, arithmetic, limits, transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *reasons)
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
     """Most memory at once in the transfer between the members of these groups; None without a transfer."""
-    if not protocol.transfer or not groups:
+    if not protocol.tries_other_networks or not groups:
         return None
     return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
 

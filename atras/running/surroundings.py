@@ -26,6 +26,6 @@ def surroundings_of(
         InputError: if the data cannot be loaded.
         Interrupted: if `stop` said so.
     """
-    networks = Networks(task.folder, task.spec, task.run_hash, in_memory=task.protocol.transfer)
+    networks = Networks(task.folder, task.spec, task.run_hash, in_memory=task.protocol.tries_other_networks)
     place = Surroundings(task.data.load(task.device), networks, None, reporter or Reporter(), stop)
     return dataclasses.replace(place, source=defence_source(task, place))

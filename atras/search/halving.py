@@ -46,11 +46,13 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
         At least one round; together they cost at most `budget`.
 
     Raises:
-        InputError: if the budget does not reach; it names the least that does.
+        InputError: if the budget does not reach; it names the least that does. If an attack or the transfer names a
+            candidate, which may be dropped.
 
     Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
     """
     whole("budget", budget, 1, 10**12)
+    _check_names(protocol)
     counts = _halved(len(protocol.candidates))
     least = budget
     for rounds in range(1, len(counts) + 1):
@@ -100,6 +102,18 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
         epochs = protocol.epochs if count == counts[-1] else affordable[-1]
         rounds.append(Round(count, epochs, _adversarial(protocol, epochs), _cost(protocol, count, epochs)))
     return tuple(rounds)
+
+
+def _check_names(protocol: Protocol) -> None:
+    """Refuse what names candidates: a round may not have them."""
+    for attack in protocol.attacks:
+        if attack.made_on is not None and any(stand.candidate is not None for stand in attack.made_on.stands):
+            raise InputError(
+                f"attack (={attack}): a search drops candidates, and this one as well; name independent or undefended"
+            )
+    for name in ("transfer_sources", "transfer_targets"):
+        if getattr(protocol, name):
+            raise InputError(f"{name}: a search drops candidates, and named ones as well; leave it out")
 
 
 class Record:

@@ -183,6 +183,75 @@ def make_square_inputs(
     return SquareInputs(clean, best, drawn, values, logits, labels.to(device))
 
 
+def make_projection_inputs(
+    pairs: int, shape: tuple[int, int, int], *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points, clean images, normals and values for op projection.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        dtype: of all four.
+        device: of all four.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Points and clean images [P, C, H, W], a third of whose pixels lie on the bounds 0 and 1; normals likewise, with
+        zeros and equal numbers, every fifth pair's nothing but zeros; values [P], of which some are beyond what any
+        image reaches, and some 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*axes: int) -> Tensor:
+        return torch.randn(*axes, dtype=torch.float64, generator=generator)
+
+    points, clean = (0.75 * torch.erf(drawn(2, pairs, *shape)) + 0.5).clamp(0, 1)
+    normals = drawn(pairs, *shape)
+    normals = torch.where(drawn(pairs, *shape) > 0.8, normals.round(), normals)
+    normals[4::5] = 0.0
+    values = drawn(pairs) * 0.2 * normals[0].numel() ** 0.5 if pairs else drawn(0)
+    values[3::7] *= 100
+    values[5::7] = 0.0
+    a, b, c, d = (each.to(dtype).to(device).contiguous() for each in (points, clean, normals, values))
+    return a, b, c, d
+
+
+def make_ascent_inputs(
+    pairs: int,
+    shape: tuple[int, int, int],
+    epsilon: float,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Points, those before them, gradients, clean images and step sizes for op ascent.
+
+    Args:
+        pairs: P.
+        shape: (C, H, W).
+        epsilon: radius of the balls that the points are in.
+        dtype: of all five.
+        device: of all five.
+        seed: of the generator they are drawn from.
+
+    Returns:
+        Images [P, C, H, W] in [0, 1], of which a third of the pixels lie on the bounds; gradients with NaN, zeros and
+        infinities; sizes [P], up to twice epsilon.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    clean = (1.5 * torch.rand(pairs, *shape, generator=generator) - 0.25).clamp(0, 1)
+    moved = epsilon * (2 * torch.rand(2, pairs, *shape, generator=generator) - 1)
+    points, before = (clean + moved).clamp(0, 1)
+    gradients = torch.randn(pairs, *shape, generator=generator)
+    odd = torch.tensor([torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 1e-45])
+    drawn = torch.randint(0, 8 * len(odd), gradients.shape, generator=generator)
+    gradients = torch.where(drawn < len(odd), odd[drawn % len(odd)], gradients)
+    sizes = 2 * epsilon * torch.rand(pairs, generator=generator)
+    a, b, c, d, e = (each.to(dtype).to(device).contiguous() for each in (points, before, gradients, clean, sizes))
+    return a, b, c, d, e
+
+
 def make_step_inputs(
     count: int, image_shape: tuple[int, int, int], *, classes: int = 10, dtype: torch.dtype = torch.uint8, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

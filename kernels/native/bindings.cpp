@@ -30,5 +30,8 @@ NB_MODULE(_cpu, m) {
   m.def("square_corners", &atras::square_corners, release());
   m.def("square_bumps", &atras::square_bumps, release());
   m.def("square_keep", &atras::square_keep, release());
+  m.def("ascent_step", &atras::ascent_step, release());
+  m.def("keep_rows", &atras::keep_rows, release());
+  m.def("boundary_step", &atras::boundary_step, release());
   atras::step::bind(m);
 }

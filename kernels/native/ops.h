@@ -45,5 +45,19 @@ void square_keep(Address best, Address tried, Address values, Address logits, Ad
                  Address spent, Address after, bool wide, std::int64_t pairs, std::int64_t channels,
                  std::int64_t height, std::int64_t width, std::int64_t classes, std::int64_t numbers, std::int64_t side,
                  int threads);
+// reached[p] = a step of ascent of pair p, without momentum where before is 0: weight of the step, rest of the one before.
+// sizes: [pairs], all else [pairs, pixels]; float or (wide) double.
+void ascent_step(Address points, Address before, Address gradients, Address clean, Address sizes, Address reached,
+                 bool wide, std::int64_t pairs, std::int64_t pixels, double epsilon, double weight, double rest,
+                 double low, double high, int threads);
+
+// kept[i] = values[i] where chosen[i] (bool); of rows of so many bytes.
+void keep_rows(Address kept, Address values, Address chosen, std::int64_t rows, std::int64_t bytes, int threads);
+
+// reached[p] = FAB's step of pair p from points and clean images, by their hyperplane; norm 0 is linf, 1 l2, 2 l1. All
+// are [pairs, pixels] but values [pairs]; float or (wide) double.
+void boundary_step(Address points, Address clean, Address normals, Address values, Address reached, bool wide,
+                   std::int64_t pairs, std::int64_t pixels, int norm, double alpha, double eta, double low, double high,
+                   int threads);
 
 }  // namespace atras

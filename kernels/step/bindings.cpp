@@ -112,11 +112,12 @@ void bind(nb::module_& m) {
           release())
       .def(
           "attack",
-          [](Step& s, const Images& images, Address labels, bool own_labels, Address cotangents,
-             Address logits, Address gradients, Address signs, int direction, Address zero, Address nan) {
-            s.attack({images, at<const std::int64_t>(labels), own_labels, at<const float>(cotangents),
-                      at<float>(logits), at<float>(gradients), at<std::int8_t>(signs), direction,
-                      at<std::int64_t>(zero), at<std::int64_t>(nan)});
+          [](Step& s, const Images& images, Address labels, bool own_labels, int objective, Address targets,
+             Address cotangents, Address logits, Address gradients, Address signs, int direction, Address zero, Address nan) {
+            s.attack({images, at<const std::int64_t>(labels), own_labels, Objective(objective),
+                      at<const std::int64_t>(targets), at<const float>(cotangents), at<float>(logits),
+                      at<float>(gradients), at<std::int8_t>(signs), direction, at<std::int64_t>(zero),
+                      at<std::int64_t>(nan)});
           },
           release());
 }

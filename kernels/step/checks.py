@@ -8,13 +8,14 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from . import reference
+from . import objectives, reference
 
 CHOICES: dict[str, Collection[str]] = {
     "stem": reference.STEMS,
     "activation": reference.ACTIVATIONS,
     "optimizer": ("adam", "sgd"),
     "precision": ("fp32", "tf32", "bf16"),
+    "objective": objectives.OBJECTIVES,
 }
 SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
 MOST_POOL = 255  # pixels on a side of a pool's window behind a convolution of a network's own

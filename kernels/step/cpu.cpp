@@ -12,6 +12,7 @@
 namespace atras::step {
 namespace {
 
+constexpr std::int64_t kLeastRows = 32;  // of a chunk, which packs its member's weights anew
 constexpr double kSerialWork = 4e6;  // multiply-adds of a step below which waking threads costs more than it saves
 
 template <class F>
@@ -332,10 +333,14 @@ void Step::training_logits(const TrainCall& call, float* values) {
 std::vector<Step::Chunk> Step::chunks_of_members(const Images& images) const {
   std::vector<Chunk> chunks;
   std::int64_t row = 0, image = 0;
+  // Few rows are divided finer, so that each thread has its share of them.
+  const std::int64_t rows = images.counts ? images.count : members() * images.count;
+  const std::int64_t share = threads_ > 1 ? round_up(int(rows / (2 * threads_)), kLane) : spec_.batch;
+  const std::int64_t size = std::min<std::int64_t>(spec_.batch, std::max(kLeastRows, share));
   for (int member = 0; member < members(); ++member) {
     const std::int64_t count = images.counts ? images.counts[member] : images.count;
-    for (std::int64_t at = 0; at < count; at += spec_.batch)
-      chunks.push_back({member, image + at, at, row + at, int(std::min<std::int64_t>(spec_.batch, count - at))});
+    for (std::int64_t at = 0; at < count; at += size)
+      chunks.push_back({member, image + at, at, row + at, int(std::min(size, count - at))});
     row += count;
     if (images.own || images.counts) image += count;
   }
@@ -346,7 +351,9 @@ template <class Work>
 void Step::over_chunks(const Images& images, const Work& work) {
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
   const std::vector<Chunk> chunks = chunks_of_members(images);
-  each(threads_, int(chunks.size()), [&](int item) {
+  double cost = 0.0;
+  for (const Chunk& chunk : chunks) cost += members_[chunk.member].cost * chunk.rows;
+  each(cost < kSerialWork ? 1 : threads_, int(chunks.size()), [&](int item) {
     const Chunk& chunk = chunks[item];
     Slot* slot = take();
     Run run = start(*slot, chunk.member);
@@ -376,7 +383,10 @@ void Step::attack(const AttackCall& call) {
     const std::size_t at = chunk.row * image, at_logits = std::size_t(chunk.row) * spec_.classes;
     copy_logits(run, call.logits + at_logits);
     run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;
-    run.attack_labels = call.labels ? call.labels + (call.own_labels ? chunk.row : chunk.own) : nullptr;
+    const std::int64_t at_label = call.own_labels ? chunk.row : chunk.own;
+    run.attack_labels = call.labels ? call.labels + at_label : nullptr;
+    run.attack_targets = call.targets ? call.targets + at_label : nullptr;
+    run.objective = call.objective;
     run.image_gradient = call.gradients ? call.gradients + at : nullptr;
     run.image_signs = call.signs ? call.signs + at : nullptr;
     run.direction = call.direction;

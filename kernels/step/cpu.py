@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from . import reference
+from . import objectives, reference
 
 STEM_CODES = {"none": 0, "conv2": 2, "conv4": 4}
 
@@ -136,6 +136,8 @@ class Population:
         self,
         images: Tensor,
         labels: Tensor | None,
+        objective: str,
+        targets: Tensor | None,
         cotangents: Tensor | None,
         signs: bool,
         direction: int,
@@ -146,11 +148,12 @@ class Population:
         out = _empty(*rows, *images.shape[-3:], dtype=torch.int8 if signs else torch.float32)
         logits = _empty(*rows, self.classes)
         zero, nan = _empty(2, self.members, dtype=torch.int64)
-        targets = (_address(labels), labels is not None and labels.ndim == len(rows))
+        own = labels is not None and labels.ndim == len(rows)
+        aim = (_address(labels), own, objectives.OBJECTIVES.index(objective), _address(targets), _address(cotangents))
         outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
         left_alone = (zero.data_ptr(), nan.data_ptr())
         source = _source(images, None, 0.0, counts)
-        self._step.attack(source, *targets, _address(cotangents), *outputs, direction, *left_alone)
+        self._step.attack(source, *aim, *outputs, direction, *left_alone)
         return reference.InputGradient(out, logits, zero, nan)
 
     def _rows(self, images: Tensor, counts: Tensor | None) -> tuple[int, ...]:

@@ -316,6 +316,8 @@ class Step:
         images: Tensor,
         labels: Tensor | None = None,
         *,
+        objective: str = "odds",
+        targets: Tensor | None = None,
         cotangents: Tensor | None = None,
         signs: bool = False,
         direction: int = 1,
@@ -333,12 +335,15 @@ class Step:
         Args:
             images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`.
             labels: int64 [N] or [M, N], from 0 to Y - 1; None for each member's own predictions.
+            objective: `odds`, the log-odds against the labels; `margin` or `dlr`, as `kernels.margin` and `kernels.dlr`
+                define them.
+            targets: int64 of the labels' shape, from 0 to Y - 1, of `margin` and `dlr`; None for the untargeted ones.
             cotangents: float32 [M, N, Y], contiguous, in place of labels: d(objective)/d(logits) of any objective, at
                 the logits that `logits` gives.
             signs: whether to return the sign times `direction` as int8 (0 where it is NaN) instead of the gradient.
             direction: 1 ascends (untargeted), -1 descends (targeted).
-            counts: of a list of pairs, as of `logits`: then images, labels, cotangents and results have one axis P in
-                place of M and N. Not with signs.
+            counts: of a list of pairs, as of `logits`: then images, labels, targets, cotangents and results have one
+                axis P in place of M and N. Not with signs.
 
         Returns:
             InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
@@ -354,14 +359,15 @@ class Step:
             raise ValueError("step: expected signs or counts, got both; take the signs of the gradient")
         if labels is not None:
             self._check_labels(labels, (count,), *([(members, count)] if counts is None else []))
+        self._check_objective(objective, labels, targets)
         if cotangents is not None:
-            if labels is not None:
+            if labels is not None or objective != "odds":
                 raise ValueError("step: expected labels or cotangents, got both; leave one out")
             self._check_cotangents(cotangents, (members, count) if counts is None else (count,))
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         given = cotangents if cotangents is None else cotangents.detach()
-        return self._step.input_gradient(images, labels, given, signs, direction, counts)
+        return self._step.input_gradient(images, labels, objective, targets, given, signs, direction, counts)
 
     def _check_images(
         self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True, counts: Tensor | None = None
@@ -393,6 +399,15 @@ class Step:
     def _check_labels(self, labels: Tensor, *shapes: tuple[int, ...]) -> None:
         checks.tensor("labels", labels, (torch.int64,), *shapes, devices=(self.device.type,))
         checks.within("labels", labels, self.classes, "give Step the number of classes")
+
+    def _check_objective(self, objective: str, labels: Tensor | None, targets: Tensor | None) -> None:
+        checks.choice("objective", objective)
+        if targets is None:
+            return
+        if objective == "odds" or labels is None:
+            raise ValueError("step: expected targets beside labels, of objective margin or dlr; leave them out")
+        checks.tensor("targets", targets, (torch.int64,), tuple(labels.shape), devices=(self.device.type,))
+        checks.within("targets", targets, self.classes, "give Step the number of classes")
 
     def _check_cotangents(self, cotangents: Tensor, rows: tuple[int, ...]) -> None:
         shape = (*rows, self.classes)

@@ -37,6 +37,8 @@ struct AttackCall {
   Images images;
   const std::int64_t* labels;       // null for the predicted ones
   bool own_labels;                  // one for each row of the results, else [count] for all members
+  Objective objective;
+  const std::int64_t* targets;      // of the objective, like the labels, or null
   const float* cotangents;          // [rows][classes] in place of the labels', or null
   float* logits;                    // [rows][classes]; rows = members * count, or with counts their sum
   float* gradients;                 // [rows][C][H][W] or null

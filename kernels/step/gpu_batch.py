@@ -103,6 +103,11 @@ class Batch:
         classes, gradients = self.network.layout.classes, self._logit_gradients()
         gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, odds=odds)
 
+    def objective(self, objective: str, labels: Tensor | None, targets: Tensor | None) -> None:
+        """The gradient of the logits of another objective than the log-odds; see `gpu_loss.launch_objective`."""
+        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        gpu_loss.launch_objective(objective, self.logits, labels, targets, gradients, classes=classes)
+
     def take_cotangents(self, cotangents: Tensor) -> None:
         """Another objective's gradient of the logits, float32 [M, rows, Y], in place of the loss's."""
         classes, gradients = self.network.layout.classes, self._logit_gradients()

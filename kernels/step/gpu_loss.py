@@ -1,14 +1,16 @@
-"""The loss of all members on a GPU: cross-entropy, correct predictions and the gradient of the logits."""
+"""The loss of all members on a GPU, and the gradient by the logits of that and of other objectives."""
 
 from __future__ import annotations
 
 import triton
 from torch import Tensor
 
-from .gpu_kernels_loss import cross_entropy_kernel
+from .gpu_kernels_loss import cross_entropy_kernel, objective_kernel
 
 BLOCK = 4096  # logits that a program holds at once
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+OBJECTIVE_BLOCK = 1024  # fewer, as each has a key of 64 bits too
+OBJECTIVE_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 def launch(
@@ -42,3 +44,23 @@ def launch(
     cross_entropy_kernel[(members,)](
         *tensors, correct if counter is None else counter, *sizes, *kind, columns, **OPTIONS
     )
+
+
+def launch_objective(
+    objective: str, logits: Tensor, labels: Tensor | None, targets: Tensor | None, gradients: Tensor, *, classes: int
+) -> None:
+    """The gradient by the logits of `margin` or `dlr`, in place.
+
+    Args:
+        objective: which one.
+        logits, labels, gradients, classes: as of `launch`.
+        targets: int64 of the labels' shape, or None.
+    """
+    members, rows, stride = logits.shape
+    columns = triton.next_power_of_2(max(stride, gradients.shape[2]))
+    tensors = (logits, *(logits if each is None else each for each in (labels, targets)), gradients)
+    sizes = (rows, classes, stride, gradients.shape[2], 0 if labels is None or labels.ndim == 1 else rows)
+    divided, targeted = objective == "dlr" and classes > 2, targets is not None
+    kind = (labels is None, targeted, divided, divided and targeted and classes > 3)
+    block = max(1, min(triton.next_power_of_2(rows), OBJECTIVE_BLOCK // columns))
+    objective_kernel[(members,)](*tensors, *sizes, *kind, block, columns, **OBJECTIVE_OPTIONS)

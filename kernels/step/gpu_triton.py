@@ -201,6 +201,8 @@ class Population:
         self,
         images: Tensor,
         labels: Tensor | None,
+        objective: str,
+        targets: Tensor | None,
         cotangents: Tensor | None,
         signs: bool,
         direction: int,
@@ -208,8 +210,11 @@ class Population:
     ) -> reference.InputGradient:
         """As `Step.input_gradient`; pairs as in `logits`."""
         if counts is not None:
-            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
-            padded = self.input_gradient(pad_pairs(images, counts), labels, cotangents, signs, direction, None)
+            images = pad_pairs(images, counts)
+            labels, targets, cotangents = (
+                each if each is None else pad_pairs(each, counts) for each in (labels, targets, cotangents)
+            )
+            padded = self.input_gradient(images, labels, objective, targets, cotangents, signs, direction, None)
             return reference.of_pairs(padded, counts)
         members, count = self.layout.members, images.shape[-4]
         out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
@@ -219,11 +224,13 @@ class Population:
         with self._here():
             for batch, part in self._chunks(gpu_gather.Source(images), count, "images"):
                 logits[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
-                if cotangents is None:
-                    own = None if labels is None else labels[..., part].contiguous()
+                own, aim = (each if each is None else each[..., part].contiguous() for each in (labels, targets))
+                if cotangents is not None:
+                    batch.take_cotangents(cotangents[:, part])
+                elif objective == "odds":
                     batch.loss(own, losses, ignored, odds=True)
                 else:
-                    batch.take_cotangents(cotangents[:, part])
+                    batch.objective(objective, own, aim)
                 batch.backward_dense(self.parameters, dropped=False)
                 gradients = batch.image_gradients(self.parameters).contiguous()
                 directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "dense.h"
+#include "objectives.h"
 #include "stem_forward.h"
 
 namespace atras::step::ATRAS_ISA {
@@ -120,8 +121,8 @@ inline int first_largest(const float* z, int classes) {
   return best;
 }
 
-// Leaves d(loss)/d(logits) in `gradient`: of the mean cross-entropy over the batch, or for attacks of each row's log-odds
-// against its label.
+// Leaves d(loss)/d(logits) in `gradient`: of the mean cross-entropy over the batch, or for attacks of each row's
+// objective at its label.
 inline void cross_entropy(Run& r, bool mean) {
   const int classes = r.spec->classes, stride = row_stride(classes), rows = r.batch.rows;
   const float scale = 1.0f / float(rows);
@@ -140,7 +141,8 @@ inline void cross_entropy(Run& r, bool mean) {
     r.correct += predicted == label;
     float* dz = r.gradient + std::ptrdiff_t(b) * stride;
     if (mean) r.loss += row_loss(z, classes, label, scale, dz);
-    else row_odds(z, classes, label, dz);
+    else if (r.objective == Objective::odds) row_odds(z, classes, label, dz);
+    else row_objective(z, classes, r.objective, label, r.attack_targets ? r.attack_targets[b] : -1, dz);
   }
   r.loss /= rows;
   std::memset(r.gradient + std::ptrdiff_t(rows) * stride, 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..dropout import reference as dropout
 from ..fgsm import reference as fgsm
+from .objectives import objective_gradient
 from .pairs import members_of_pairs, pad_pairs, unpad_pairs
 
 
@@ -221,6 +222,8 @@ class Step:
         images: Tensor,
         labels: Tensor | None = None,
         *,
+        objective: str = "odds",
+        targets: Tensor | None = None,
         cotangents: Tensor | None = None,
         signs: bool = False,
         direction: int = 1,
@@ -228,15 +231,24 @@ class Step:
     ) -> InputGradient:
         """Gradients of each image's log-odds, or of the objective whose gradient by the logits is `cotangents`."""
         if counts is not None:
-            labels, cotangents = (each if each is None else pad_pairs(each, counts) for each in (labels, cotangents))
-            return of_pairs(self.input_gradient(pad_pairs(images, counts), labels, cotangents=cotangents), counts)
+            images = pad_pairs(images, counts)
+            labels, targets, cotangents = (
+                each if each is None else pad_pairs(each, counts) for each in (labels, targets, cotangents)
+            )
+            kind: dict[str, Any] = {"objective": objective, "targets": targets, "cotangents": cotangents}
+            return of_pairs(self.input_gradient(images, labels, **kind), counts)
         gradients, logits = [], []
         for m in range(len(self.parameters)):
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
             z = self._forward(m, x)
-            targets = z.argmax(1) if labels is None else labels[m] if labels.ndim == 2 else labels
-            given = _odds_gradient(z.detach(), targets) if cotangents is None else cotangents[m].to(self.dtype)
-            (gradient,) = torch.autograd.grad(z, x, given)
+            own = z.argmax(1) if labels is None else _own(m, labels)
+            if cotangents is not None:
+                cotangent = cotangents[m].to(self.dtype)
+            elif objective == "odds":
+                cotangent = _odds_gradient(z.detach(), own)
+            else:
+                cotangent = objective_gradient(objective, z, own, None if targets is None else _own(m, targets))
+            (gradient,) = torch.autograd.grad(z, x, cotangent)
             gradients.append(gradient)
             logits.append(z.detach())
         stacked = torch.stack(gradients)
@@ -303,6 +315,11 @@ def of_pairs(padded: InputGradient, counts: Tensor) -> InputGradient:
     zero.index_add_(0, members, (gradient == 0).flatten(1).sum(1))
     nan.index_add_(0, members, gradient.isnan().flatten(1).sum(1))
     return InputGradient(gradient, logits, zero, nan)
+
+
+def _own(member: int, numbers: Tensor) -> Tensor:
+    """A member's own [B] of labels or targets [B] or [M, B]."""
+    return numbers[member] if numbers.ndim == 2 else numbers
 
 
 def _drop(x: Tensor, masks: tuple[Tensor, Tensor] | None, layer: int, rate256: int) -> Tensor:

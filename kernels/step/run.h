@@ -5,6 +5,9 @@
 
 namespace atras::step {
 
+// What an image's gradient is of; see objectives.py.
+enum class Objective { odds, margin, dlr };
+
 // Source of a batch: uint8 or float images of which an index >= count means the adversarial copy of index - count.
 struct Batch {
   const void* images;        // [count][C][H][W]
@@ -67,6 +70,8 @@ struct Run {
   const float* cotangents;           // d(objective)/d(logits) [rows][classes] in place of the loss's, or null
   // Attack.
   const std::int64_t* attack_labels; // [rows] or null for the predicted ones
+  Objective objective;
+  const std::int64_t* attack_targets; // [rows], of the objective, or null
   float* image_gradient;             // [rows][C][H][W] or null
   std::int8_t* image_signs;          // the same, or null
   int direction;

@@ -259,8 +259,9 @@ def transfer_rows(up: float, down: float, seeds: int = 1, names: tuple[str, ...]
     """Clean accuracy is 0.9 for all; an attack costs its own network 0.4, a larger one `up`, a smaller one `down`."""
     return [
         {
-            "phase": "trained", "source_hidden_layers": source, "target_hidden_layers": target, "seed": seed,
-            "attack": "fgsm", "epsilon": 0.05, "label_source": None,
+            "phase": "trained", "source_phase": "trained", "source_hidden_layers": source, "source_seed": seed,
+            "target_hidden_layers": target, "seed": seed, "attack": "fgsm", "surrogate": None, "epsilon": 0.05,
+            "label_source": "true", "target": "none",
             "accuracy": 0.9 - (0.4 if i == j else up if j > i else down),
         }
         for i, source in enumerate(names) for j, target in enumerate(names) for seed in range(seeds)
@@ -281,8 +282,12 @@ def test_transfer_is_the_share_of_the_white_box_loss_that_is_kept(up: float, ver
     assert ("5 seeds" if seeds == ENOUGH_SEEDS else "6 sources") in found.text
 
 
-def test_the_defended_phase_and_equal_sizes_are_left_out() -> None:
-    rows = transfer_rows(0.3, 0.2) + [{**row, "phase": "defended"} for row in transfer_rows(0.0, 0.0)]
+def test_other_phases_seeds_and_surrogates_and_equal_sizes_are_left_out() -> None:
+    others = (
+        {"phase": "defended", "source_phase": "defended"}, {"source_seed": 1}, {"surrogate": "40"},
+        {"target": "random"},
+    )  # fmt: skip
+    rows = transfer_rows(0.3, 0.2) + [{**row, **each} for each in others for row in transfer_rows(0.0, 0.0)]
     found = transfer_effects(run_of(populated(), transfer=rows))
     assert len(found) == len(NAMES) * (len(NAMES) - 1)
     assert found.filter("larger")["loss"].to_list() == pytest.approx([0.3] * 21)

@@ -1,14 +1,14 @@
-"""Balls and hyperplanes inside the range of pixels, against brute force in float64."""
+"""Balls inside the range of pixels, against brute force in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog, minimize
+from scipy.optimize import minimize
 from torch import Tensor
 
-from atras.attacks.norms import NORMS, norm_of, projected, random_point, to_hyperplane
+from atras.attacks.norms import NORMS, norm_of, projected, random_point
 
 BOUNDS = (0.0, 1.0)
 RNG = torch.Generator().manual_seed(torch.seed() % 2**31)
@@ -66,48 +66,3 @@ def test_a_point_of_the_ball_stays_where_it_is(norm: str) -> None:
     clean = images(9, 50)
     near = (clean + 0.001 * torch.randn(clean.shape, generator=RNG, dtype=torch.float64)).clamp(*BOUNDS)
     torch.testing.assert_close(projected(near, clean, 5.0, norm, BOUNDS), near, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_steps_onto_a_hyperplane_are_the_smallest_there_are(norm: str) -> None:
-    points, normals = images(30, 7), torch.randn(30, 1, 1, 7, generator=RNG, dtype=torch.float64)
-    normals[:, :, :, 2] = 0.0
-    offsets = 0.4 * torch.randn(30, generator=RNG, dtype=torch.float64)
-    changes = to_hyperplane(points, normals, offsets, norm, BOUNDS)
-    assert ((points + changes) >= -1e-12).all()
-    assert ((points + changes) <= 1 + 1e-12).all()
-    for point, normal, offset, change in zip(points, normals, offsets, changes, strict=True):
-        w, x, d = (part.flatten().numpy() for part in (normal, point, change))
-        size = smallest(w, x, float(offset), norm)
-        if size is None:  # no point of the box is on the plane: as near as can be
-            best = np.where(-np.sign(float(offset)) * np.sign(w) > 0, 1 - x, x)
-            np.testing.assert_allclose(np.abs(d)[w != 0], best[w != 0], atol=1e-12)
-            continue
-        np.testing.assert_allclose(w @ d, -float(offset), atol=1e-9)
-        np.testing.assert_allclose(float(norm_of(change[None], norm)), size, atol=2e-5)
-
-
-def smallest(w: np.ndarray, x: np.ndarray, offset: float, norm: str) -> float | None:
-    """Norm of the smallest change d with w d = -offset and x + d in [0, 1], by a solver; None where there is none."""
-    limits = list(zip(-x, 1 - x, strict=True))
-    if linprog(np.zeros(len(w)), A_eq=w[None], b_eq=[-offset], bounds=limits).status != 0:
-        return None
-    if norm == "l2":
-        plane = {"type": "eq", "fun": lambda d: w @ d + offset}
-        start = np.clip(-offset * w / (w @ w), -x, 1 - x)
-        found = minimize(lambda d: d @ d, start, bounds=limits, constraints=[plane], options={"ftol": 1e-14})
-        return float(np.sqrt(found.fun))
-    size = len(w)
-    signed = np.hstack([np.eye(size), -np.eye(size)])  # the change as a difference of two parts of at least 0
-    parts = [(0, None)] * (2 * size)
-    if norm == "l1":
-        return float(
-            linprog(np.ones(2 * size), A_ub=np.vstack([signed, -signed]), b_ub=np.hstack([1 - x, x]),
-                    A_eq=(w @ signed)[None], b_eq=[-offset], bounds=parts).fun
-        )  # fmt: skip
-    # linf: the least t with |d| <= t.
-    ones = -np.ones((size, 1))
-    return float(
-        linprog(np.r_[np.zeros(size), 1.0], A_ub=np.block([[np.eye(size), ones], [-np.eye(size), ones]]),
-                b_ub=np.zeros(2 * size), A_eq=np.r_[w, 0.0][None], b_eq=[-offset], bounds=[*limits, (0, None)]).fun
-    )  # fmt: skip

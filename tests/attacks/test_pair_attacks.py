@@ -247,6 +247,39 @@ def test_an_attack_goes_on_where_it_was_stopped(name: str, norm: str) -> None:
     assert 0 < whole.success(networks, labels).sum() < labels.numel()
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("name", ["apgd(steps=20)", "apgd-t(steps=10, targets=2)", "fab-t(steps=10, targets=2)"])
+def test_steps_in_cpp_find_what_steps_in_plain_torch_find(
+    name: str, norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks, x, labels = problem(4)
+    attack = made(name, norm, float(networks.distances(x, labels, norm).median()))
+    found = attack(networks, x, labels).clipped
+    monkeypatch.setenv("ATRAS_BACKEND", "reference")
+    defined = attack(networks, x, labels).clipped
+    if name.startswith("apgd"):
+        assert torch.equal(found, defined)
+    else:  # sums of doubles in another order
+        torch.testing.assert_close(found, defined, rtol=0, atol=1e-9)
+    assert not torch.equal(found, x.expand_as(found))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("name", ["apgd", "apgd-t", "fab-t"])
+def test_an_attack_ends_where_its_last_pair_is_fooled(name: str, norm: str) -> None:
+    for _ in range(5):
+        networks, x, labels = problem(3, images=1)
+        distance = float(networks.distances(x, labels, norm).max())
+        attacked = made(name, norm, 1.5 * distance)(networks, x, labels)
+        assert attacked.success(networks, labels).any()
+
+
+def test_an_objective_costs_no_pass_of_its_own() -> None:
+    for loss in ("ce", "dlr", "margin"):
+        assert ATTACKS.parse(f"apgd(steps=10, loss={loss})").cost(10) == (1, 11)
+    assert ATTACKS.parse("apgd-t(steps=10, targets=2)").cost(10) == (1, 22)
+
+
 def test_targets_are_among_the_classes_that_occur() -> None:
     networks, x, _ = problem(5)
     classes = torch.tensor([1, 2, 4])

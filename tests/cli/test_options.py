@@ -60,6 +60,13 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ('--defence "copies(fgsm, source=smallest)"', {"defence": Copies(source="smallest")}),
     ('--defence "copies(source=24-192)"', {"defence": Copies(source="24-192")}),
     ("--transfer", {"transfer": True}),
+    (
+        "--transfer --transfer-attack fgsm --transfer-attack pgd(steps=3)",
+        {"transfer": True, "transfer_attacks": ("fgsm", "pgd(steps=3)")},
+    ),
+    ("--transfer --transfer-seeds all", {"transfer": True, "transfer_seeds": "all"}),
+    ("--transfer --transfer-source 24,192", {"transfer": True, "transfer_sources": (Candidate((24, 192)),)}),
+    ("--transfer --transfer-target 40", {"transfer": True, "transfer_targets": (Candidate((40,)),)}),
     ("--precision fp64", {"precision": "fp64"}),
     ("--outcomes none", {"outcomes": "none"}),
     ("--evaluate-every 2", {"evaluate_every": 2}),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.experiment import Protocol
-from atras.networks import Candidate, Cotangent, Member, Spec
+from atras.networks import Candidate, Cotangent, Member, Objective, Spec
 
 CPU = torch.device("cpu")
 SPECS = {"none": Spec((1, 6, 6), 5, head_rate256=64), "conv2": Spec((1, 11, 10), 5, "conv2", "tanh")}
@@ -249,6 +249,41 @@ def test_gradients_of_engine_fused_are_the_loops_and_its_logits_those_of_an_eval
             alone, _ = loop.gradient(images[i] if own else images, form)
             # float32 sums of up to a thousand terms of size 1e-2 to 1.
             torch.testing.assert_close(gradient[i], alone[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "targeted"), [("odds", False), ("margin", False), ("dlr", False), ("margin", True), ("dlr", True)]
+)
+@pytest.mark.parametrize("kind", ALL_ENGINES)
+def test_an_objective_has_the_gradient_of_the_function_that_it_is(
+    kind: type[Engine], objective: str, targeted: bool
+) -> None:
+    spec = SPECS["conv2"]
+    images, labels = inputs(spec, 8, torch.float32)
+    for chosen in groups(kind):
+        engine = make(kind, spec, chosen, SINGLE)
+        counts = torch.tensor([8, *([0] * (len(chosen) - 1))])
+        for own, given in ((labels, None), (labels.expand(len(chosen), 8), None), (labels, counts)):
+            known = Objective(objective, own, (own + 2) % 5 if targeted else None)
+            gradient, logits = engine.gradient(images, known, given)
+            expected, out = engine.gradient(images, lambda z: known(z), given)  # noqa: B023 (called at once)
+            assert torch.equal(logits, out)
+            # The log-odds' gradient is made in C++ of exponentials of its own, within 1e-6.
+            torch.testing.assert_close(gradient, expected, rtol=1e-4 if objective == "odds" else 0, atol=1e-7)
+            assert gradient.any()
+
+
+@NEEDS_FUSED
+def test_engine_fused_needs_no_further_pass_for_an_objective_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = inputs(SPECS["none"], 5, torch.float32)
+    engine, passes = make(FusedEngine, SPECS["none"], [0, 1, 2], SINGLE), []
+    forward = engine._op.logits  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine._op, "logits", lambda *given, **more: passes.append(1) or forward(*given, **more))  # type: ignore[attr-defined, func-returns-value]
+    engine.gradient(images, lambda logits: Objective("dlr", labels)(logits))
+    assert passes == [1]
+    for known in (Objective("dlr", labels), Objective("margin", labels), Objective("dlr", labels, (labels + 1) % 5)):
+        engine.gradient(images, known)
+    assert passes == [1]
 
 
 @pytest.mark.parametrize("kind", ALL_ENGINES)

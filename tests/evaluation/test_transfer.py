@@ -13,8 +13,8 @@ import torch
 from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
 from atras.engines import LoopEngine, StackEngine, why_not
-from atras.evaluation import PHASES, Evaluator, Part, Transfer
-from atras.evaluation.transfer import room_for
+from atras.evaluation import PHASES, Evaluator, Part, Transfer, trials_of
+from atras.evaluation.parts import room_for
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
@@ -100,7 +100,9 @@ def part(
 @pytest.mark.parametrize("cap", [math.inf, 5e6, 0], ids=["all at once", "turns", "one at a time"])
 def test_pairs_by_hand_whatever_the_parts_and_room_and_without_those_that_diverged(cap: float) -> None:
     spec = Spec((1, 8, 8), 10)
-    protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), seeds=(0, 1), epsilon=0.1, test_size=90)
+    protocol = Protocol(
+        candidates=(Candidate((6,)), Candidate((9,))), seeds=(0, 1), epsilon=0.1, test_size=90, transfer=True
+    )
     data = load("digits", test_size=90)
     members = [Member(c, s) for c in protocol.candidates for s in protocol.seeds]
     engines = {member: LoopEngine(spec, [member], protocol, CPU) for member in members}
@@ -111,7 +113,7 @@ def test_pairs_by_hand_whatever_the_parts_and_room_and_without_those_that_diverg
             if member in fine[phase]:
                 networks.set_parameters(slot, engines[member].get_parameters(0))
 
-    work = Transfer(data, protocol, fine)
+    work = Transfer(data, protocol, trials_of(protocol), fine)
     work.run([
         part(StackEngine, spec, [members[0], members[3], members[1]], protocol, 40, fill, 3_000_000),
         part(StackEngine, spec, [members[2]], protocol, 25, fill, 3_000_000),
@@ -133,11 +135,14 @@ def test_pairs_by_hand_whatever_the_parts_and_room_and_without_those_that_diverg
 
 def test_any_attack_is_transferred_with_its_own_starts_and_named() -> None:
     spec, attack = Spec((1, 8, 8), 10), PGD(steps=2, step_size=0.05)
-    protocol = Protocol(candidates=(Candidate((6,)), Candidate((9,))), epsilon=0.1, test_size=90, attacks=(attack,))
+    protocol = Protocol(
+        candidates=(Candidate((6,)), Candidate((9,))), epsilon=0.1, test_size=90, attacks=(attack,), transfer=True,
+        transfer_attacks=(attack,),
+    )  # fmt: skip
     data = load("digits", test_size=90)
     members = [Member(candidate, 0) for candidate in protocol.candidates]
     parts = [part(LoopEngine, spec, [member], protocol, 40, lambda *_: None) for member in members]
-    work = Transfer(data, protocol, {phase: set(members) for phase in PHASES}, attack)
+    work = Transfer(data, protocol, trials_of(protocol), {phase: set(members) for phase in PHASES})
     work.run(parts)
     rows = work.rows()
     assert {(row["attack"], row["epsilon"], row["label_source"]) for row in rows} == {

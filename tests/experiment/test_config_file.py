@@ -45,6 +45,10 @@ attacks = ["pgd(steps=10, step_size=2/255, restarts=3)", "deepfool"]
 epsilons = [0, "8/255"]
 defence = "copies(source=24-192)"
 transfer = true
+transfer-attacks = ["fgsm", "pgd(steps=3)"]
+transfer-seeds = "other"
+transfer-sources = ["24,192"]
+transfer_targets = "8-32"
 precision = "fp64"
 outcomes = "all"
 evaluate-every = 2
@@ -88,7 +92,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
         label_source="true", target="class:3", precision="fp64", evaluate_every=2, outcomes="all",
         attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,
-        defence=Copies(source="24-192"),
+        transfer_attacks=("fgsm", "pgd(steps=3)"), transfer_seeds="other", transfer_sources=(Candidate((24, 192)),),
+        transfer_targets=(Candidate((8, 32)),), defence=Copies(source="24-192"),
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,

@@ -41,6 +41,10 @@ OTHER_VALUES: dict[str, Any] = {
     "epsilons": (0.0, 0.1),
     "defence": "batch(pgd)",
     "transfer": True,
+    "transfer_attacks": ("pgd",),
+    "transfer_seeds": "all",
+    "transfer_sources": (Candidate((40,)),),
+    "transfer_targets": (Candidate((40,)),),
     "precision": "fp64",
     "evaluate_every": 5,
     "outcomes": "all",
@@ -63,19 +67,21 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "5cc72301f1e33dfb"
+    assert Protocol().hash == "fa0e058d8ab60cc4"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "91349674a4f84a33"
+    assert other.hash == "621ffdb9038aef01"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
         "channels": "auto", "candidates": 40, "seeds": [0],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
-        "epsilons": [], "defence": "copies", "transfer": False, "precision": "auto", "outcomes": "auto",
+        "epsilons": [], "defence": "copies", "transfer": False, "transfer_attacks": ["fgsm"],
+        "transfer_seeds": "same", "transfer_sources": [], "transfer_targets": [], "precision": "auto",
+        "outcomes": "auto",
         "evaluate_every": 0,
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 
 from atras.engines import Engine
 from atras.errors import Interrupted
-from atras.evaluation import Evaluator, progress, transfer
+from atras.evaluation import Evaluator, parts, progress, transfer
 from atras.experiment import Execution, Protocol
 from atras.running import orchestrator
 from atras.testing import SMALL, tables_of
@@ -142,7 +142,7 @@ def test_a_transfer_longer_than_a_process_lives_comes_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol = LONG.replace(attacks=("fgsm",), epsilons=(), transfer=True, test_size=30)
-    monkeypatch.setattr(transfer, "room_for", lambda source, *_: transfer.Room(10, math.inf))
+    monkeypatch.setattr(transfer, "room_for", lambda source, *_: parts.Room(10, math.inf))
     whole = orchestrator.run(protocol, execution("loop"), out=tmp_path / "whole")
     attacked, folder = transfer.Transfer._attacked, tmp_path / "killed"
     for life in range(1, 100):

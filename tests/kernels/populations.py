@@ -123,6 +123,21 @@ def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: f
             assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)
 
 
+def rows_of_logits(count: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [count, classes], a third of the rows with ties, and some with infinities and NaN; labels and targets."""
+    draw = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(count, classes, generator=draw)
+    logits[::3] = logits[::3].round().clamp(-1, 1)  # ties, zeros of both signs among them
+    odd = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    for row in range(1, count, 5):
+        places = torch.randperm(classes, generator=draw)[: 1 + row % 3]
+        logits[row, places] = odd[torch.randint(3, (len(places),), generator=draw)]
+    logits[2::15] = -torch.inf
+    labels = torch.randint(classes, (count,), generator=draw)
+    targets = (labels + 1 + torch.randint(max(classes - 1, 1), (count,), generator=draw)) % classes
+    return logits, labels, targets
+
+
 def top_gaps(logits: Tensor) -> Tensor:
     """[M, N], from the second-highest logit to the highest."""
     first, second = logits.topk(2, -1).values.unbind(-1)

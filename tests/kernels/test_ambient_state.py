@@ -7,12 +7,26 @@ import contextlib
 import pytest
 import torch
 
-from atras.kernels import Step, apply_signs, backends, dropout, fgsm, keep_better, propose_bumps, propose_corners
+from atras.kernels import (
+    Step,
+    apply_signs,
+    ascent_step,
+    backends,
+    boundary_step,
+    dropout,
+    fgsm,
+    keep_better,
+    keep_rows,
+    propose_bumps,
+    propose_corners,
+)
 from atras.kernels.step import reference
 from atras.testing import (
     assert_close,
+    make_ascent_inputs,
     make_dropout_inputs,
     make_fgsm_inputs,
+    make_projection_inputs,
     make_square_inputs,
     make_step_inputs,
     make_step_parameters,
@@ -70,6 +84,23 @@ def test_fgsm_is_the_same(backend, state, image_dtype):
         signs = fgsm(images, gradients, 0.1, output="signs", direction=-1)
         each = torch.vmap(lambda g: fgsm(images, g, 0.1), in_dims=0)(gradients)
         return [*fgsm(images, gradients, 0.1), *signs, *each, apply_signs(images, signs.values, 0.1)]
+
+    expected = call()
+    with STATES[state]():
+        found = call()
+    assert_all_same(found, expected)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_steps_of_attacks_are_the_same(backend, state):
+    ascent = make_ascent_inputs(3, (2, 3, 5), 0.1, device=backend.device)
+    onto = make_projection_inputs(7, (2, 3, 5), device=backend.device)
+
+    def call():
+        kept = ascent[0].clone()
+        keep_rows((kept,), (ascent[1],), ascent[4] > 0.1)
+        onto_boundary = [boundary_step(*onto, norm=norm, alpha=0.1, eta=1.05) for norm in ("linf", "l2", "l1")]
+        return [kept, ascent_step(*ascent, epsilon=0.1, weight=0.75), *onto_boundary]
 
     expected = call()
     with STATES[state]():

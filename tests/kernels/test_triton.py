@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 def test_interpreted_kernels_agree_with_the_definitions():
     """A process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
-    files = [HERE / f"test_{name}.py" for name in ("fgsm", "dropout", "square", "ambient_state")]
+    names = ("fgsm", "dropout", "ascent", "projection", "square", "ambient_state")
+    files = [HERE / f"test_{name}.py" for name in names]
     run = subprocess.run([*command, *files], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 200, run.stdout
@@ -54,12 +55,24 @@ SQUARE |= dict.fromkeys(("epsilon", "low", "high"), "fp64") | {
     "p_after": "*fp64",
 }
 SQUARE |= {f"p_{name}": "*fp32" for name in ("tried", "best", "clean", "drawn", "bumps", "values", "logits")}
+ASCENT = dict.fromkeys(("p_points", "p_before", "p_gradients", "p_clean", "p_sizes", "p_reached"), "*fp32")
+ASCENT |= {"p_kept": "*fp32", "p_values": "*fp32", "p_chosen": "*u8", "pixels": "i32"}
+ASCENT |= dict.fromkeys(("epsilon", "weight", "rest", "low", "high"), "fp64")
+WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
+BOUNDARY = dict.fromkeys(("p_points", "p_clean", "p_normals", "p_values", "p_reached"), "*fp32") | {"pixels": "i32"}
+BOUNDARY |= dict.fromkeys(("alpha", "eta", "low", "high"), "fp64")
 SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
     "fgsm-own": ("fgsm", "fgsm_kernel", FGSM | OWN, {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 1024}),
     "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
+    "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
+    "ascent-double": ("ascent", "ascent_kernel", ASCENT | WIDE, {"MOMENTUM": True, "BLOCK": 1024}),
+    "keep": ("ascent", "keep_kernel", ASCENT, {"BLOCK": 1024}),
+    "boundary-linf": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "linf", "BLOCK": 1024}),
+    "boundary-l2": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "l2", "BLOCK": 1024}),
+    "boundary-l1": ("projection", "boundary_kernel", BOUNDARY, {"NORM": "l1", "BLOCK": 1024}),
     "dropout": ("dropout", "dropout_kernel", DROPOUT, {"PADDED": True, "PLANAR": False, "BLOCKS": 64}),
     "square-corners": ("square", "corners_kernel", SQUARE, {"BLOCK": 1024}),
     "square-bumps": ("square", "bumps_kernel", SQUARE, {"BLOCK": 1024}),
@@ -69,12 +82,15 @@ KERNELS = {
 }
 
 
+NUMBERS = {"epsilon", "weight", "rest", "alpha", "eta", "low", "high", "scale"}
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_numbers_reach_the_kernel_as_doubles(name):
     """Triton passes a Python float as float32 unless its annotation says otherwise; float64 images would suffer."""
     op, kernel, *_ = KERNELS[name]
     doubles = {p.name for p in kernel_of(op, kernel).params if p.annotation_type == "fp64"}
-    assert doubles == set(kernel_of(op, kernel).arg_names) & {"epsilon", "low", "high", "scale"}
+    assert doubles == set(kernel_of(op, kernel).arg_names) & NUMBERS
 
 
 def kernel_of(op, kernel):

@@ -54,6 +54,20 @@ KERNELS = {
         {"COUNTED": False, "PREDICTED": True, "ODDS": True, "BLOCK_B": 128, "BLOCK_Y": 16},
         "OPTIONS",
     ),
+    "objective": (
+        "loss",
+        "objective_kernel",
+        LOSS | {"p_targets": "*i64"},
+        {"PREDICTED": False, "TARGETED": False, "DIVIDED": True, "MEAN": False, "BLOCK_B": 64, "BLOCK_Y": 16},
+        "OBJECTIVE_OPTIONS",
+    ),
+    "objective-targeted": (
+        "loss",
+        "objective_kernel",
+        LOSS | {"p_targets": "*i64"},
+        {"PREDICTED": False, "TARGETED": True, "DIVIDED": True, "MEAN": True, "BLOCK_B": 64, "BLOCK_Y": 16},
+        "OBJECTIVE_OPTIONS",
+    ),
     "gather": (
         "gather",
         "gather_kernel",

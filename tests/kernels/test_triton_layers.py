@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atras.kernels import backends
+from atras.kernels import backends, objective_gradient
 from atras.kernels.dropout import reference as dropout
 from atras.kernels.step.reference import ACTIVATIONS
 from atras.testing import assert_close
+from populations import rows_of_logits
 
 pytest.importorskip("triton")
 
@@ -283,6 +284,23 @@ def test_large_logits_do_not_overflow(device):
     assert_losses_agree(
         loss_of(logits, labels, classes=3), loss_defined(logits, labels)._replace(correct=torch.tensor([1]))
     )
+
+
+@pytest.mark.parametrize(("kind", "targeted"), [(kind, aim) for kind in ("margin", "dlr") for aim in (False, True)])
+@pytest.mark.parametrize("classes", [2, 3, 4, 10, 1000])
+def test_other_objectives_have_the_definitions_gradient(device, classes, kind, targeted):
+    rows = 2 if classes == 1000 else 15
+    logits, labels, targets = (part.view(3, rows, *part.shape[1:]) for part in rows_of_logits(3 * rows, classes))
+    given = targets if targeted else None
+    wide = F.pad(logits, (0, 5), value=torch.nan).to(device)
+    gradients = torch.full((*labels.shape, classes + 3), torch.nan, device=device)
+    for aim, own in ((given, labels), (None, None)):
+        at, towards = (each if each is None else each.to(device) for each in (own, aim))
+        gpu_loss.launch_objective(kind, wide, at, towards, gradients, classes=classes)
+        expected = objective_gradient(kind, logits, logits.argmax(-1) if own is None else own, aim)
+        # The same operations in the same order, but for how a device divides by 2.
+        assert_close(gradients[..., :classes], expected, rtol=1e-6)
+        assert not gradients[..., classes:].any()
 
 
 # Around a block, none at all, one; and where every member begins at a multiple of 16.

@@ -82,6 +82,14 @@ def test_pairs_are_evaluated_as_defined(case, device):
     assert_close(found.gradient.cpu().double() / size, expected.gradient / size, atol=1e-5)
     assert_same(found.zero.cpu(), expected.zero)
     assert_close(step.logits(images.to(device), counts=counts), found.logits, atol=1e-6)
+    for targets in (None, (labels + 1) % 10):
+        given = {"objective": "dlr", "counts": counts}
+        towards = None if targets is None else targets.to(device)
+        found = step.input_gradient(images.to(device), labels.to(device), targets=towards, **given)
+        expected = definition.input_gradient(images, labels, targets=targets, **given)
+        size = expected.gradient.abs().amax()
+        # The logits' own error is divided by their differences, of which the smallest here are some tenths.
+        assert_close(found.gradient.cpu().double() / size, expected.gradient / size, atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

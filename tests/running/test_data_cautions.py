@@ -112,7 +112,7 @@ def test_attacks_that_too_few_classes_change_are_named_everywhere(
     assert f"autoattack: {expected}" in text
     protocol = Protocol(
         dataset=str(path), candidates=(Candidate((4,)),), epochs=1, adversarial_epochs=1, test_size=4,
-        attacks=("apgd-t(steps=2)", "apgd(steps=2, loss=dlr)", "pgd"),
+        attacks=("apgd-t(steps=2, surrogate=undefended)", "apgd(steps=2, loss=dlr)", "pgd"),
     )  # fmt: skip
     run(protocol, CPU, out=tmp_path / "run", reporter=listener)
     told = [line for line in listener.heard if "difference of logits ratio" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,3 +64,16 @@ def test_the_schedule_fits_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[-2].endswith("test images, in full")
     assert lines[1].endswith("held-out training images")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attacks": ("pgd(surrogate=undefended:24-192)",)}, "attack .*name independent or undefended"),
+        ({"transfer": True, "transfer_sources": (Candidate((40,)),)}, "transfer_sources: a search drops candidates"),
+    ],
+)
+def test_candidates_by_name_are_refused_as_they_may_be_dropped(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_rounds(Protocol(**fields), 10_000)
+    assert plan_rounds(Protocol(attacks=("pgd(surrogate=undefended)",)), 10_000)

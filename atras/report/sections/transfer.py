@@ -27,9 +27,10 @@ def transfer(results: Results) -> Section:
         The section.
     """
     title = "Transfer of attacks"
-    if results.transfer.is_empty():
+    pairs = results.transfer.filter(pl.col("surrogate").is_null())
+    if pairs.is_empty():
         return Section("transfer", title, ("No transfer matrix: run with --transfer to record one.",))
-    there = set(results.transfer["source_hidden_layers"]) | set(results.transfer["target_hidden_layers"])
+    there = set(pairs["source_hidden_layers"]) | set(pairs["target_hidden_layers"])
     names = [row.name for row in sorted(entries(results), key=lambda row: row.parameters) if row.name in there]
     text = [
         "Accuracy of a target on the adversarial test images of a source, averaged over seeds. Both are ordered by "
@@ -39,9 +40,23 @@ def transfer(results: Results) -> Section:
         text.append(f"Shown are {MOST_NAMES} of {len(names)} candidates, evenly chosen by size.")
         names = evenly_chosen(names, MOST_NAMES)
     maps: list[HeatMap] = []
-    for (attack,), frame in results.transfer.group_by("attack", maintain_order=True):
+    for (attack,), frame in _labelled(pairs, results.run["protocol"].get("epsilon")).group_by(
+        "label", maintain_order=True
+    ):
         maps += _heat_maps(frame, str(attack), names)
     return Section("transfer", title, tuple(text), tuple(maps))
+
+
+def _labelled(pairs: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
+    """Pairs with all that tells one map from another in a column `label`."""
+    own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(epsilon, pl.Float64))
+    parts = [
+        pl.col("attack"),
+        pl.when(~own).then(pl.format(", epsilon {}", "epsilon")).otherwise(pl.lit("")),
+        pl.when(pl.col("target") != "none").then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
+        pl.when(pl.col("source_seed") != pl.col("seed")).then(pl.lit(", from other seeds")).otherwise(pl.lit("")),
+    ]
+    return pairs.with_columns(label=pl.concat_str(parts))
 
 
 def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatMap]:
@@ -56,7 +71,7 @@ def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatM
         HeatMap(
             f"transfer-{file_part(attack)}-{label.split()[0]}",
             f"{attack}, {label}",
-            _summary(values),
+            _summary(values, "on copies of themselves" if "from other seeds" in attack else "on themselves"),
             tuple(names),
             {label: values, **layers},
         )
@@ -64,10 +79,10 @@ def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatM
     ]
 
 
-def _summary(values: Accuracies) -> str:
+def _summary(values: Accuracies, own: str) -> str:
     cells = [(row, column, value) for row, line in enumerate(values) for column, value in enumerate(line)]
     parts = {
-        "on themselves": [value for row, column, value in cells if value is not None and row == column],
+        own: [value for row, column, value in cells if value is not None and row == column],
         "from smaller to larger": [value for row, column, value in cells if value is not None and row < column],
         "from larger to smaller": [value for row, column, value in cells if value is not None and row > column],
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import polars as pl
 import pytest
 
@@ -30,3 +32,15 @@ def test_a_large_population_shows_a_part_of_its_transfer_map() -> None:
     many = make_run(names=names, seeds=(0,))
     assert "64 of 66 candidates" in " ".join(make_section("transfer", many).text)
     assert len(report.figures(many)["transfer-fgsm-before"].table.rows) == 64
+
+
+def test_pairs_of_other_seeds_have_a_map_of_their_own(full: Results) -> None:
+    other = full.transfer.with_columns(source_seed=1 - pl.col("seed"))
+    both = dataclasses.replace(full, transfer=pl.concat([full.transfer, other]))
+    maps = {figure.name: figure for figure in make_section("transfer", both).figures}
+    own, copies = maps["transfer-fgsm-after"], maps["transfer-fgsm-from-other-seeds-after"]
+    assert isinstance(own, HeatMap)
+    assert isinstance(copies, HeatMap)
+    assert own == report.figures(full)["transfer-fgsm-after"]
+    assert copies.layers["after the defence"] == own.layers["after the defence"]
+    assert "on copies of themselves" in copies.summary

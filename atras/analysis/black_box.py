@@ -1,0 +1,93 @@
+"""Accuracy of defended networks on images that were made on others, beside that under the attack on themselves.
+
+Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks", tables 1 and 2.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from atras.errors import printable
+from atras.results import Results
+
+SOURCES = {
+    "independent": "independent copy",
+    "undefended": "natural twin",
+    "undefended:independent": "independent natural",
+}
+"""By spelling, what a surrogate is called in the table; others by their spelling."""
+
+KEYS = ("attack", "epsilon", "label_source", "target", "hidden_layers", "seed")
+
+NOISE = 0.01
+"""Share of the images by which a transferred attack may be better without a word, as in the cautions of a run."""
+
+
+def black_box(results: Results) -> pl.DataFrame:
+    """A row an attack, defended member and source of its images, over the members that trained.
+
+    Attacks on a surrogate are taken, and of `--transfer` the pairs of one candidate.
+
+    Args:
+        results: a run.
+
+    Returns:
+        Columns attack, epsilon, label_source, target, hidden_layers, seed, source (`independent copy`, defended too and
+        trained with another seed; `natural twin`, the network before its defence; `independent natural`, one of another
+        seed before its defence; else the spelling of the surrogate), accuracy, and white_box (accuracy under the same
+        attack made on the member itself; null where the run has none).
+    """
+    trained = results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed")
+    rows = results.transfer.filter(pl.col("phase") == "defended").rename({"target_hidden_layers": "hidden_layers"})
+    same = pl.col("source_hidden_layers") == pl.col("hidden_layers")
+    natural, own = pl.col("source_phase") == "trained", pl.col("source_seed") == pl.col("seed")
+    spelled = (
+        pl.when(same & natural & own)
+        .then(pl.lit("undefended"))
+        .when(same & natural & ~own)
+        .then(pl.lit("undefended:independent"))
+        .when(same & (pl.col("source_phase") == "defended") & ~own)
+        .then(pl.lit("independent"))
+        .otherwise(pl.col("surrogate"))
+    )
+    found = rows.with_columns(source=spelled.replace(SOURCES)).filter(pl.col("source").is_not_null())
+    means = found.group_by(*KEYS, "source", maintain_order=True).agg(pl.col("accuracy").mean())
+    return means.join(_white_box(results, rows), on=KEYS, how="left", nulls_equal=True, maintain_order="left").join(
+        trained, on=["hidden_layers", "seed"], how="semi", maintain_order="left"
+    )
+
+
+def _white_box(results: Results, rows: pl.DataFrame) -> pl.DataFrame:
+    """Accuracy of defended members under attacks on themselves, from the metrics or else from the transfer."""
+    own = results.metrics.filter(
+        (pl.col("split") == "test") & (pl.col("mode") == "white-box") & pl.col("epoch").is_null(),
+        pl.col("phase") == "defended",
+    )
+    itself = (pl.col("source_hidden_layers") == pl.col("hidden_layers")) & (pl.col("source_seed") == pl.col("seed"))
+    diagonal = rows.filter(itself & (pl.col("source_phase") == "defended"))
+    both = [frame.select(*KEYS, white_box="accuracy") for frame in (own, diagonal)]
+    return pl.concat(both).unique(KEYS, keep="first", maintain_order=True)
+
+
+def masked(frame: pl.DataFrame) -> pl.DataFrame:
+    """Those rows of `black_box` whose images, made on another network, turn more than the member's own."""
+    untargeted = (pl.col("target") == "none") & (pl.col("label_source") == "true")
+    return frame.filter(untargeted & (pl.col("white_box") > pl.col("accuracy") + NOISE))
+
+
+def black_box_lines(results: Results) -> list[str]:
+    """Means over members of `black_box` as plain text within 80 columns; nothing without them."""
+    frame = black_box(results)
+    if frame.is_empty():
+        return []
+    lines = ["accuracy of defended networks on images made on others, means over members"]
+    for (attack, epsilon), rows in frame.group_by("attack", "epsilon", maintain_order=True):
+        bound = "" if epsilon is None else f", epsilon {epsilon:g}"
+        name = printable(f"{attack}{bound}")
+        lines += [name[start : start + 80] for start in range(0, len(name), 80)]
+        own = rows.unique(["hidden_layers", "seed"])["white_box"].mean()
+        means = rows.group_by("source", maintain_order=True).agg(pl.col("accuracy").mean()).rows()
+        for source, mean in [("itself (white-box)", own), *means]:
+            figure = f"{mean:.4f}" if isinstance(mean, float) else "-"
+            lines.append(f"  {printable(source)[:66]:<66} {figure:>6}")
+    return lines

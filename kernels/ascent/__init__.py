@@ -1,0 +1,1 @@
+"""Op ascent: steps of projected gradient ascent with momentum, and the keeping of some rows."""

@@ -1,0 +1,1 @@
+"""Op projection: steps onto linearised boundaries inside the range of pixels."""
