@@ -8,10 +8,11 @@ from .square.dispatch import keep_better, propose_bumps, propose_corners
 from .step.dispatch import Step
 from .step.objectives import OBJECTIVES, dlr, margin, objective_gradient
 from .step.pairs import members_of_pairs, pad_pairs, unpad_pairs
-from .step.reference import InputGradient
+from .step.reference import ConvLayer, InputGradient
 
 __all__ = [
     "OBJECTIVES",
+    "ConvLayer",
     "InputGradient",
     "Perturbed",
     "Step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from atras.environment import choose_device, describe, machine_key, total_memory
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.kernels import backends
-from atras.networks import Spec
+from atras.networks import Candidate, Spec
 from atras.planning import Speed, calibration
 
 CPU = torch.device("cpu")
@@ -52,6 +53,23 @@ def test_speed_is_measured_once_and_kept(engine: type, tmp_path: Path, monkeypat
     assert calibration.speed(engine, SPEC, Protocol(batch_size=64), PART) == Speed(1.0, 2.0, 3.0, 4.0)
     assert calibration.speed(engine, SPEC, Protocol(), PART, anew=True) == Speed(1.0, 2.0, 3.0, 4.0)
     assert calibration.speed(engine, SPEC, Protocol(), PART) == Speed(1.0, 2.0, 3.0, 4.0)
+
+
+def test_convolutions_have_a_speed_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen: list[str] = []
+
+    def step(engine: type, candidates: Sequence[Candidate], *_: object) -> tuple[float, float, float]:
+        seen.extend(candidate.name for candidate in candidates)
+        return 1.0, 1.0, 1.0
+
+    monkeypatch.setattr(calibration, "_call_seconds", step)
+    dense, own = (Protocol(candidates=(Candidate.parse(name),)) for name in ("8", "c3-8"))
+    calibration.speed(StackEngine, SPEC, dense, PART)
+    assert not any("c" in name for name in seen)
+    calibration.speed(StackEngine, SPEC, own, PART)
+    assert "c16s2z1-c32s2z1-32" in seen
+    assert len(json.loads((cache_dir() / "calibration.json").read_text())) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atras import registry
-from atras.attacks import ATTACKS, FGSM, PGD, Attack, DeepFool, RandomFGSM
+from atras.attacks import ATTACKS, CW, FGSM, FMN, PGD, Attack, DeepFool, RandomFGSM
 from atras.defences import DEFENCES, BatchCopies, Copies, Defence
 from atras.engines import LoopEngine
 from atras.errors import InputError
@@ -31,12 +31,17 @@ SHARED: dict[str, Any] = {
 STEPS: dict[str, Any] = {"steps": COUNTS, "step_size": st.none() | SHARES, "restarts": COUNTS}
 ANY_ATTACK = st.one_of(
     st.builds(FGSM, **SHARED),
-    st.builds(PGD, **SHARED, **STEPS, random_start=st.booleans()),
+    st.builds(
+        PGD, **SHARED, **STEPS, random_start=st.booleans(), norm=st.sampled_from(["linf", "l2"]),
+        loss=st.sampled_from(["ce", "margin", "dlr"]),
+    ),
     st.builds(RandomFGSM, **SHARED, **STEPS, random_start=st.booleans()),
     st.builds(
         DeepFool, label_source=SHARED["label_source"], norm=st.sampled_from(["l2", "linf"]), steps=COUNTS,
         overshoot=st.floats(0.0, 10.0), classes=st.integers(2, 10**6),
     ),
+    st.builds(FMN, norm=st.sampled_from(["linf", "l2", "l1"]), steps=COUNTS, gamma=SHARES),
+    st.builds(CW, confidence=SHARES, steps=COUNTS, binary_search_steps=COUNTS, learning_rate=SHARES),
 )  # fmt: skip
 HONEST = {"label_source": st.just("true"), "target": st.just("none")}
 ANY_DEFENCE = st.one_of(
@@ -94,8 +99,8 @@ def test_what_is_as_by_default_is_not_spelled() -> None:
     assert repr(PGD(0.1, steps=7)) == "PGD(epsilon=0.1, steps=7)"
 
 
-NAMES = "fgsm, random-fgsm, pgd, apgd, apgd-t, fab-t, square, autoattack, deepfool"
-OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start"
+NAMES = "fgsm, random-fgsm, pgd, apgd, apgd-t, fab-t, square, autoattack, deepfool, cw, fmn"
+OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start, norm, loss"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from .surrogate import Stand, Surrogate, parse_surrogate
 if TYPE_CHECKING:
     from .apgd import APGD, APGDT
     from .autoattack import AutoAttack
+    from .cw import CW
     from .deepfool import DeepFool
     from .ensemble import Ensemble
     from .fab import FABT
+    from .fmn import FMN
     from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
@@ -28,9 +30,11 @@ else:
         __name__,
         apgd="APGD APGDT",
         autoattack="AutoAttack",
+        cw="CW",
         deepfool="DeepFool",
         ensemble="Ensemble",
         fab="FABT",
+        fmn="FMN",
         norms="norm_of",
         pair_attack="PairAttack",
         pairs="Pairs",
@@ -44,8 +48,10 @@ __all__ = [
     "APGD",
     "APGDT",
     "ATTACKS",
+    "CW",
     "FABT",
     "FGSM",
+    "FMN",
     "PGD",
     "Attack",
     "AttackSpec",

@@ -35,6 +35,9 @@ class Draw(Protocol):
         """
 
 
+FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
+"""Highest epsilon of each norm: what no image of a usual size can need."""
+
 BRIEF_EPSILON = 1e-6
 
 OWN_COLUMNS = ("epsilon", "label_source", "target")
@@ -167,6 +170,12 @@ class Attacked:
         """[M, B, Y], on the adversarial images: those that the attack saw, or computed now."""
         return networks.logits(self.clipped) if self.logits is None else self.logits
 
+    def distances(self, norm: str) -> Tensor:
+        """[M, B], the norm of the change of each image: `linf`, `l2` or `l1`."""
+        from .norms import norm_of
+
+        return norm_of((self.clipped - self.images).flatten(0, 1), norm).view(self.clipped.shape[:2])
+
     def success(self, networks: Classifier, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the adversarial image is taken for another class than `labels` [B] or [M, B] say."""
         return self.logits_of(networks).argmax(-1) != labels
@@ -255,7 +264,7 @@ class Attack(ABC):
     @property
     def farthest(self) -> float:
         """The highest epsilon."""
-        return 1.0
+        return FARTHEST[self.norm]
 
     @property
     def strength(self) -> float:
@@ -324,7 +333,7 @@ class Attack(ABC):
         return tuple(spell(part, leave_out=(*OWN_COLUMNS, "norm")) for part in self.parts)
 
     def brief(self, steps: int) -> Self | None:
-        """The attack with so many steps, one restart and one target, from which a plan learns what a step takes.
+        """The attack with so many steps, one restart, target and constant, from which a plan learns what a step takes.
 
         Its epsilon is so small that hardly an image falls before the last step. None for an attack without steps.
         """
@@ -332,7 +341,9 @@ class Attack(ABC):
         own = names & {"steps", "queries"}
         if not own:
             return None
-        changes: dict[str, Any] = dict.fromkeys(own, steps) | dict.fromkeys(names & {"restarts", "targets"}, 1)
+        changes: dict[str, Any] = dict.fromkeys(own, steps) | dict.fromkeys(
+            names & {"restarts", "targets", "binary_search_steps"}, 1
+        )
         return dataclasses.replace(self, **changes | ({"epsilon": BRIEF_EPSILON} if self.bounded else {}))
 
     def cautions(self, classes: int) -> tuple[str, ...]:  # noqa: ARG002 (most are alike for any number of classes)

@@ -40,14 +40,15 @@ def scaled(directions: Tensor, sizes: Tensor | float, norm: str) -> Tensor:
     return directions * factors[:, None, None, None]
 
 
-def projected(points: Tensor, clean: Tensor, epsilon: float, norm: str, bounds: tuple[float, float]) -> Tensor:
-    """Points [P, C, H, W] brought into the ball of epsilon around the clean images, and into the bounds.
+def projected(points: Tensor, clean: Tensor, epsilon: Tensor | float, norm: str, bounds: tuple[float, float]) -> Tensor:
+    """Points [P, C, H, W] brought into the ball of epsilon [P] around the clean images, and into the bounds.
 
     For `linf` and `l1` it is the nearest point of both; for `l2` the nearest of the ball, then clipped, which stays in
     the ball.
     """
     if norm == "linf":
-        return torch.clamp(points, clean - epsilon, clean + epsilon).clamp(*bounds)
+        own = epsilon[:, None, None, None] if isinstance(epsilon, Tensor) else epsilon
+        return torch.clamp(points, clean - own, clean + own).clamp(*bounds)
     change = points - clean
     if norm == "l2":
         return (clean + scaled(change, norm_of(change, norm).clamp(max=epsilon), norm)).clamp(*bounds)
@@ -57,7 +58,7 @@ def projected(points: Tensor, clean: Tensor, epsilon: float, norm: str, bounds: 
     return (clean + (kept.to(points.dtype).view_as(points) * change.sign())).clamp(*bounds)
 
 
-def _threshold(sizes: Tensor, room: Tensor, epsilon: float) -> Tensor:
+def _threshold(sizes: Tensor, room: Tensor, epsilon: Tensor | float) -> Tensor:
     """[P], the least t of at least 0 with sum(min(max(sizes - t, 0), room)) <= epsilon.
 
     The sum falls in t, along straight lines between the points where a pixel begins to give way and where it is gone.
@@ -69,7 +70,8 @@ def _threshold(sizes: Tensor, room: Tensor, epsilon: float) -> Tensor:
     total = sizes.minimum(room).sum(1)
     falls = moving[:, :-1] * points.diff(dim=1)
     values = torch.cat([total[:, None], total[:, None] - falls.cumsum(1)], 1)  # at each point
-    last = ((values >= epsilon).sum(1) - 1).clamp(min=0)[:, None]
+    least = epsilon[:, None] if isinstance(epsilon, Tensor) else epsilon
+    last = ((values >= least).sum(1) - 1).clamp(min=0)[:, None]
     at, value, slope = (part.gather(1, last)[:, 0] for part in (points, values, moving))
     beyond = at + (value - epsilon) / slope.clamp(min=1)
     return torch.where(total <= epsilon, 0.0, beyond)

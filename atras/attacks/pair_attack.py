@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from .pairs import Pairs
 
-FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
-"""Highest epsilon of each norm: what no image of a usual size can need."""
-
 
 @dataclass(frozen=True, repr=False)
 class PairAttack(Attack):
@@ -50,10 +47,6 @@ class PairAttack(Attack):
         super().__post_init__()
         one_of("target", self.target, ("none",))
 
-    @property
-    def farthest(self) -> float:
-        return FARTHEST[self.norm]
-
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         import torch
 
@@ -72,7 +65,7 @@ class PairAttack(Attack):
         if "spent" in progress.state:
             pairs.spent.copy_(progress.state["spent"])
         clipped, part = own.clone(), torch.full(chosen.shape, -1, dtype=torch.int32, device=images.device)
-        if len(pairs) and self.strength > 0:
+        if len(pairs) and (not self.bounded or self.strength > 0):
             inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits, "spent": pairs.spent.clone()})
             found = self.attack_pairs(pairs, own[right], clean_logits[right], inner)
             clipped[right], part[right] = found.images, found.by

@@ -1,20 +1,22 @@
-"""Iterated attacks along the sign of the loss gradient, with random starts: PGD and random-start FGSM."""
+"""Iterated attacks along the loss gradient, with random starts: PGD and random-start FGSM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
-from atras.checks import number, truth, whole
+from atras.checks import number, one_of, truth, whole
+from atras.registry import UNSPELLED
 
+from .apgd import LOSSES, STANDS_IN
 from .attack import Attack, Attacked, Draw, Passes, Progress, Start, nowhere
 from .random_starts import starts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atras.networks import Classifier
+    from atras.networks import Classifier, Cotangent
 
 
 class _Kept(NamedTuple):
@@ -71,40 +73,55 @@ class _Way:
 
 @dataclass(frozen=True, repr=False)
 class PGD(Attack):
-    """Projected gradient descent: steps along the sign of the gradient, with random starts, inside the ball of epsilon.
+    """Projected gradient descent: steps along the gradient, with random starts, inside the ball of epsilon.
 
     An image keeps the best point on its way, over all steps and restarts, the starts included: one where the attack
     reached its aim (another class than its label, or the target), and of those or of all the one whose loss came
     furthest.
 
     Args:
+        epsilon: largest change in the norm; in `l2` it must be given, as the run's is in `linf`.
         steps: at least 1.
-        step_size: change of a pixel in a step; None for 2.5 epsilon / steps.
+        step_size: length of a step in the norm; None for 2.5 epsilon / steps.
         restarts: at least 1.
-        random_start: whether each restart begins uniformly in the ball; without, at the image itself.
+        random_start: whether each restart begins at a random point, in `linf` uniform in the ball, in `l2` at the
+            distance epsilon; without, at the image itself.
+        norm: `linf`, where steps are along the gradient's sign, or `l2`, where they are along the gradient.
+        loss: `ce` (cross-entropy), `margin` (the highest other logit less the label's) or `dlr` (difference of logits
+            ratio), each of the label, or of the target.
 
     The others are those of `Attack`.
 
-    Source: Madry et al. 2018, section 2.1; Croce and Hein 2020, algorithm 1, for keeping the best.
+    Source: Madry et al. 2018, section 2.1, and section 5 for `l2` and the size of steps; Croce and Hein 2020, algorithm
+    1, for keeping the best, and section 4 for `dlr`; Carlini and Wagner 2017, section V.A (f6), for the margin.
     """
 
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
     random_start: bool = True
+    norm: str = "linf"
+    loss: str = "ce"
 
     name = "pgd"
     keeps_best: ClassVar[bool] = True
     """Whether an image keeps the best point on its way; without, the last one of the best restart."""
 
     def __post_init__(self) -> None:
+        one_of("norm", self.norm, ("linf", "l2"))
         super().__post_init__()
+        one_of("loss", self.loss, LOSSES)
         whole("steps", self.steps, 1, 10**6)
         whole("restarts", self.restarts, 1, 10**6)
         truth("random_start", self.random_start)
         if self.step_size is not None:
-            number("step_size", self.step_size, 0.0, 1.0)
+            number("step_size", self.step_size, 0.0, self.farthest)
             object.__setattr__(self, "step_size", float(self.step_size))
+
+    def cautions(self, classes: int) -> tuple[str, ...]:
+        if self.loss != "dlr" or classes > 2:
+            return ()
+        return (f"{self.name}: with 2 classes there is no difference of logits ratio; {STANDS_IN[2]}",)
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(self.restarts, self.steps * self.restarts)
@@ -115,7 +132,7 @@ class PGD(Attack):
 
     @property
     def length(self) -> float:
-        """Change of a pixel in a step."""
+        """Of a step, in the norm."""
         return 2.5 * self.strength / self.steps if self.step_size is None else self.step_size
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
@@ -155,22 +172,17 @@ class PGD(Attack):
         progress: Progress | None,
     ) -> None:
         """All steps that are left from the start that is under way, of which the best point is kept."""
-        import torch
+        from .balls import BALLS
 
-        from atras.kernels import fgsm
-
-        lowest = (images - self.strength).clamp(min=self.bounds[0])
-        highest = (images + self.strength).clamp(max=self.bounds[1])
+        ball = BALLS[self.norm](images, self.strength, self.bounds)
         if way.x is None:
-            start = draw(way.restart) if self.random_start else None
-            way.x = images if start is None else torch.clamp(images + self.strength * start, lowest, highest)
+            way.x = ball.begin(draw(way.restart)) if self.random_start else images
         while way.step < self.steps:
-            gradients, logits = networks.gradient(way.x, labels)
+            gradients, logits = networks.gradient(way.x, self._objective(labels))
             if self.keeps_best:
                 self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
-            x, *left_alone = fgsm(way.x, gradients, self.length, bounds=self.bounds, direction=self.direction)
-            way.x = torch.clamp(x, lowest, highest, out=x)  # new memory costs more than the clamp
-            way.counts += torch.stack(left_alone)
+            way.x, left_alone = ball.step(way.x, gradients, self.length, self.direction)
+            way.counts += left_alone
             way.no_gradient &= nowhere(gradients)
             way.step += 1
             if progress is not None:
@@ -194,11 +206,23 @@ class PGD(Attack):
 
     def _better(self, new: Tensor, old: Tensor, labels: Tensor) -> Tensor:
         """bool [M, B]: whether the new adversarial image, by its logits, is a better one than the old."""
-        from atras.networks import log_odds  # the cross-entropy is 0 for all where float32 is sure
-
         reached, before = self._reached(new, labels), self._reached(old, labels)
-        further = self.direction * (log_odds(new, labels) - log_odds(old, labels)) > 0
+        further = self.direction * (self._values(new, labels) - self._values(old, labels)) > 0
         return further.where(reached == before, reached)
+
+    def _values(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[M, B], the loss of logits [M, B, Y] at labels [M, B], or what orders images as it does."""
+        from atras.networks import Objective, log_odds  # the cross-entropy is 0 for all where float32 is sure
+
+        if self.loss == "ce":
+            return log_odds(logits, labels)
+        return Objective(self.loss, labels).values(logits)
+
+    def _objective(self, labels: Tensor) -> Cotangent:
+        """The loss at labels [M, B] as an engine takes it."""
+        from atras.networks import Objective
+
+        return labels if self.loss == "ce" else Objective(self.loss, labels)
 
     def _reached(self, logits: Tensor, labels: Tensor) -> Tensor:
         predictions = logits.argmax(-1)
@@ -211,6 +235,7 @@ class RandomFGSM(PGD):
 
     Args:
         step_size: change of a pixel in the step; None for 1.25 epsilon.
+        norm, loss: of no use to it: as by default, and without a spelling.
 
     The others are those of `PGD`.
 
@@ -218,10 +243,17 @@ class RandomFGSM(PGD):
     """
 
     steps: int = 1
+    norm: str = field(default="linf", metadata=UNSPELLED)
+    loss: str = field(default="ce", metadata=UNSPELLED)
 
     name = "random-fgsm"
     searches = False
     keeps_best = False  # it is the step
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("norm", self.norm, ("linf",))
+        one_of("loss", self.loss, ("ce",))
 
     @property
     def length(self) -> float:

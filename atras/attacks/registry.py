@@ -11,7 +11,10 @@ ATTACKS: Registry[Attack] = Registry(
     {
         "fgsm": ("atras.attacks.fgsm:FGSM", "one step along the sign of the loss gradient"),
         "random-fgsm": ("atras.attacks.pgd:RandomFGSM", "that step from a random start"),
-        "pgd": ("atras.attacks.pgd:PGD", "many steps along the sign, with random starts, inside the ball of epsilon"),
+        "pgd": (
+            "atras.attacks.pgd:PGD",
+            "many steps along the gradient, with random starts, inside the ball of epsilon",
+        ),
         "apgd": ("atras.attacks.apgd:APGD", "PGD with momentum whose step size follows from its progress"),
         "apgd-t": ("atras.attacks.apgd:APGDT", "APGD towards one wrong class after the other"),
         "fab-t": ("atras.attacks.fab:FABT", "the smallest change that crosses the boundary with a wrong class"),
@@ -21,6 +24,8 @@ ATTACKS: Registry[Attack] = Registry(
             "atras.attacks.deepfool:DeepFool",
             "the smallest change it can find that crosses a class boundary",
         ),
+        "cw": ("atras.attacks.cw:CW", "the smallest change in l2 that it can find, by Adam"),
+        "fmn": ("atras.attacks.fmn:FMN", "the smallest change it can find, in a ball that follows its success"),
     },
     base=Attack,
     group="atras.attacks",

@@ -108,8 +108,12 @@ class Engine(ABC):
             self._build()
 
     @classmethod
-    def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:  # noqa: ARG003 (most take all)
-        """Why the engine cannot compute such networks, whatever the grouping; empty where it can."""
+    def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:  # noqa: ARG003 (most take all)
+        """Why the engine cannot compute such networks on a kind of device (`cpu` or `cuda`), whatever the grouping.
+
+        Returns:
+            A few words; empty where it can.
+        """
         return ""
 
     @property

@@ -9,8 +9,20 @@ from torch import Tensor
 
 from atras import gpu
 from atras.errors import InputError
-from atras.kernels import Step, backends
-from atras.networks import STEMS, Candidate, Cotangent, Dense, Objective, Parameters, Spec, StepResult, dropout_key
+from atras.kernels import ConvLayer, Step, backends
+from atras.networks import (
+    STEMS,
+    Candidate,
+    Conv,
+    Cotangent,
+    Dense,
+    Network,
+    Objective,
+    Parameters,
+    Spec,
+    StepResult,
+    dropout_key,
+)
 
 from .engine import Engine, Epoch, definite
 
@@ -36,6 +48,20 @@ def has_bf16(device: torch.device = CPU) -> bool:
     return backends.bf16(device).there
 
 
+def own_convolutions(network: Network) -> list[ConvLayer]:
+    """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
+    own = any(type(layer) is Conv for layer in network.candidate.layers)
+    if not own and network.spec.stem_name in STEMS:
+        return []
+    convolutions = []
+    for place in network.hidden:
+        if type(layer := place.layer) is Conv:
+            padding = layer.kernel // 2 if layer.padding == "same" else layer.padding
+            numbers = (layer.filters, layer.kernel, layer.stride, padding, layer.pool)
+            convolutions.append(ConvLayer(*numbers, rate256=place.rate256))
+    return convolutions
+
+
 class FusedEngine(Engine):
     """Members that are stepped, evaluated and attacked by op `step`. See `Engine` for arguments and shapes.
 
@@ -48,20 +74,14 @@ class FusedEngine(Engine):
     precisions = ("fp32", "tf32", "bf16")
 
     @classmethod
-    def refusal(cls, spec: Spec, candidates: Sequence[Candidate]) -> str:
-        if spec.stem_name not in STEMS:
-            return f"it has stems {', '.join(STEMS)}, not {spec.stem_name}"
-        channels = spec.image_shape[0]
-        if spec.stem_name != "none" and channels > Step.most_channels:
-            return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
-        for candidate in candidates:
-            for layer in candidate.layers:
-                if type(layer) is not Dense:
-                    return f"after the stem it has dense layers alone, not {layer}"
-        return ""
+    def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:
+        for layer in spec.stem_layers:
+            if type(layer) is not Conv:
+                return f"it has stems of convolutions alone, not {layer}"
+        return next(filter(None, (_refusal(spec, candidate, kind) for candidate in candidates)), "")
 
     def _build(self) -> None:
-        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
             raise InputError(f"engine (=fused): {refused}; use --engine loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
@@ -70,11 +90,13 @@ class FusedEngine(Engine):
         if self.protocol.precision == "bf16" and not has_bf16(self.device):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
         best = "bf16" if backends.bf16(self.device).faster else "fp32"
+        convolutions = [own_convolutions(network) for network in self.networks]
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
-            [member.candidate.widths for member in self.members],
-            stem=self.spec.stem_name,
+            [_hidden_widths(member.candidate) for member in self.members],
+            stem="none" if all(convolutions) else self.spec.stem_name,
+            convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
             batch=self.protocol.batch_size,
             threads=torch.get_num_threads(),
@@ -167,3 +189,23 @@ class FusedEngine(Engine):
         else:
             result = self._op.input_gradient(images, cotangent.expand(rows).contiguous(), counts=counts)
         return result.gradient, result.logits
+
+
+def _hidden_widths(candidate: Candidate) -> list[int]:
+    return [layer.units for layer in candidate.layers if type(layer) is Dense]
+
+
+def _refusal(spec: Spec, candidate: Candidate, kind: str) -> str:
+    """Why a candidate cannot be computed behind a stem of convolutions on a kind of device; empty where it can."""
+    for layer in candidate.layers:
+        if type(layer) not in (Conv, Dense):
+            return f"it has convolutions and after them dense layers, not {layer}"
+    convolutions = own_convolutions(Network(spec, candidate))
+    if not convolutions:
+        channels = spec.image_shape[0]
+        if spec.stem_name != "none" and channels > Step.most_channels:
+            return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
+        return ""
+    if kind != "cpu":
+        return "it takes convolution chains on a CPU alone so far"
+    return Step.why_no_convolutions(spec.image_shape, convolutions)

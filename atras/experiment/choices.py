@@ -14,7 +14,10 @@ ENGINES: Registry[Any] = Registry(
     {
         "loop": ("atras.engines.loop:LoopEngine", "one member after the other in plain torch; any layers"),
         "stack": ("atras.engines.stack:StackEngine", "members of one structure as one vmap program; any layers"),
-        "fused": ("atras.engines.fused:FusedEngine", "whole groups in C++ on a CPU, in Triton on a GPU"),
+        "fused": (
+            "atras.engines.fused:FusedEngine",
+            "whole groups in C++ on a CPU, in Triton on a GPU; convolutions, but for named stems, on a CPU alone",
+        ),
     },
     group="atras.engines",
 )

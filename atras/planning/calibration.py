@@ -13,7 +13,7 @@ from atras.data import Split, pixels
 from atras.engines import Engine
 from atras.environment import machine_key
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Network, Spec, widest
+from atras.networks import Candidate, Conv, Member, Network, Spec, widest
 
 from .calibration_cache import known_or_measured
 from .cost import forward_flops, training_flops
@@ -23,18 +23,28 @@ SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
 
 
+def _strided(width: int) -> Candidate:
+    """A network most of whose work are convolutions, for images of any size."""
+    first, second = (Conv(filters, stride=2, padding=1) for filters in (width, 2 * width))
+    return Candidate((first, second, 2 * width))
+
+
+SMALL_CONVOLUTIONS = (_strided(4),)
+LARGE_CONVOLUTIONS = tuple(map(_strided, (16, 24, 32, 40)))
+
+
 def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, anew: bool = False) -> Speed:
     """The engine's speed on networks and images like these, from the cache or measured now (a second or two).
 
     Args:
         engine: class of the engine.
-        spec, protocol: stem, image shape, data set, precision and batch size.
+        spec, protocol: stem, image shape, data set, precision, batch size, and whether candidates have convolutions.
         part: images, on the device where it runs: kernels that pass over zeros are faster on dark ones.
         anew: measure even where the cache has figures.
     """
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
-    key += f"|{protocol.batch_size}|{protocol.dataset}"
+    key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
 
     def measure() -> Sequence[float]:
         return dataclasses.astuple(_measure(engine, spec, protocol, part))
@@ -43,10 +53,11 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
 
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
-    large = LARGE[:1] if engine.one_by_one else LARGE
+    small, large = (SMALL_CONVOLUTIONS, LARGE_CONVOLUTIONS) if _convolve(protocol) else (SMALL, LARGE)
+    large = large[:1] if engine.one_by_one else large
     batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
     times, flops = [], []
-    for candidates, batch in zip((SMALL, large), batches, strict=True):
+    for candidates, batch in zip((small, large), batches, strict=True):
         times.append(_call_seconds(engine, candidates, spec, protocol, part, batch))
         flops.append(len(candidates) * training_flops(Network(spec, widest(candidates))) * batch)
     (small_step, *_), (step, logits, gradient) = times
@@ -58,6 +69,11 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) 
         return work / max(seconds - step_seconds, 0.1 * seconds)
 
     return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
+
+
+def _convolve(protocol: Protocol) -> bool:
+    """Whether candidates have convolutions of their own, whose speed is not that of dense layers."""
+    return any(isinstance(layer, Conv) for candidate in protocol.candidates for layer in candidate.layers)
 
 
 def _call_seconds(

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from atras.attacks import FGSM, Attack, Passes
-from atras.engines import DTYPES
+from atras.engines import DTYPES, own_convolutions
 from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
-from atras.kernels.step import gpu_layout
+from atras.kernels.step import cpu_layout, gpu_layout
 from atras.networks import Member, Network
 
 
@@ -130,8 +130,17 @@ def fused_bytes(
     """
     pixels = math.prod(networks[0].spec.image_shape)
     parameters = sum(3 * 4 * network.parameter_count for network in networks)
-    scratch = threads * batch * max(activation_values(network) for network in networks) * 4
+    scratch = threads * max(_fused_values(network, batch) for network in networks) * 4
     return parameters + scratch + len(networks) * pixels * (images + copies * 4 * evaluation_batch)
+
+
+def _fused_values(network: Network, batch: int) -> int:
+    """Numbers that a thread of engine fused keeps of a batch."""
+    spec, convolutions = network.spec, own_convolutions(network)
+    if not convolutions:
+        return batch * activation_values(network)
+    dense = sum(place.layer.kept_values(place.inputs) for place in network.hidden if len(place.outputs) == 1)
+    return cpu_layout.scratch_values(spec.image_shape, convolutions, spec.activation, batch) + batch * dense
 
 
 def fused_device_bytes(

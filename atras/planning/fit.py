@@ -58,5 +58,5 @@ def why_impossible(engine: str, precision: str, spec: Spec, candidates: Sequence
         choose_engine(engine, precision, False, machine)
     except InputError as error:
         return str(error).partition(";")[0]  # what follows is advice to who asked for it
-    refused = ENGINES.get(engine).refusal(spec, candidates)
+    refused = ENGINES.get(engine).refusal(spec, candidates, machine.kind)
     return f"engine {engine}: {refused}" if refused else ""

@@ -58,7 +58,8 @@ def choose_engine(engine: str, precision: str, convolutions: bool, machine: Mach
             engine = "loop" if machine.kind == "cpu" and convolutions else "stack"
     if engine == "fused":
         if machine.fused:
-            raise InputError(f"engine (=fused): {machine.fused}")
+            advice = "" if ";" in machine.fused else "; use --engine loop or stack"
+            raise InputError(f"engine (=fused): {machine.fused}{advice}")
         if precision == "fp64":
             raise InputError("precision (=fp64): engine fused computes in fp32 or less; use --engine loop or stack")
         if reason := _lacks(precision, machine):

@@ -186,7 +186,7 @@ def _machine(protocol: Protocol, execution: Execution, device: torch.device, spe
     return Machine(
         kind=device.type,
         memory_bytes=memory_cap(execution, device),
-        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec)),
+        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec), device.type),
         bf16=bf16(device),
         threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
@@ -203,7 +203,7 @@ def _plan(
 ) -> Plan:
     machine = _machine(protocol, execution, device, spec)
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
-    if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec)):
+    if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec), device.type):
         raise InputError(f"engine (={engine}): {refused}; use another engine")
     resolved = protocol.replace(precision=precision)
     sizes = len(data.train.labels), len(data.test.labels)

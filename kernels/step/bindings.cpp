@@ -1,5 +1,6 @@
 // Class Step for Python: addresses and sizes in; cpu.py owns the memory, and dispatch.py has checked shapes.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -72,8 +73,12 @@ void bind(nb::module_& m) {
   m.def("make_orders", &make_orders);
   nb::class_<Step>(m, "Step")
       .def("__init__",
-           [](Step* self, const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads,
-              const std::string& instructions) { new (self) Step(spec, hidden, threads, wanted(instructions)); })
+           [](Step* self, const Spec& spec, const std::vector<std::vector<int>>& hidden,
+              const std::vector<std::vector<ChainLayer>>& chains, int threads, const std::string& instructions) {
+             std::vector<Layers> layers;
+             for (std::size_t i = 0; i < hidden.size(); ++i) layers.push_back({chains[i], hidden[i]});
+             new (self) Step(spec, layers, threads, wanted(instructions));
+           })
       .def("instructions", [](const Step& s) { return set_of(s.kernels().instructions).name; })
       .def("bytes", &Step::bytes)
       .def("copy_array", [](Step& s, int member, int array, int moment, Address values, bool in) {

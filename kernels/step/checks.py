@@ -18,6 +18,8 @@ CHOICES: dict[str, Collection[str]] = {
     "objective": objectives.OBJECTIVES,
 }
 SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
+MOST_POOL = 255  # pixels on a side of a pool's window behind a convolution of a network's own
+MOST_PATCHES = 2**24  # values of the patches that a row of its results is made of
 MOST_CHANNELS = 31  # of an image in front of a convolutional stem
 
 
@@ -55,6 +57,37 @@ def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[
     for widths in hidden:
         for width in widths:
             whole("hidden width", width, 1)
+
+
+def convolutions(
+    image_shape: tuple[int, int, int], members: int, chains: Sequence[Sequence[reference.ConvLayer]]
+) -> None:
+    """Convolutions of each member that fit the images."""
+    if len(chains) != members:
+        raise ValueError(f"step: convolutions: expected those of {members} members, got {len(chains)}")
+    for chain in chains:
+        if reason := why_no_chain(image_shape, chain):
+            raise ValueError(f"step: convolutions: {reason}")
+
+
+def why_no_chain(image_shape: tuple[int, int, int], chain: Sequence[reference.ConvLayer]) -> str:
+    """Why convolutions cannot be computed; empty where they can."""
+    channels, height, width = image_shape
+    for layer in chain:
+        for name, value in layer._asdict().items():
+            low = 1 if name in ("filters", "kernel", "stride") else 0
+            high = {"pool": MOST_POOL, "rate256": 255, "padding": layer.kernel - 1}.get(name, 2**31 - 1)
+            if type(value) is not int or not low <= value <= high:
+                return f"expected a {name} from {low} to {high}, got {value!r}"
+        inputs = f"{height}x{width}"
+        height, width = layer.output_sides(height, width)
+        if min(height, width) < 1:
+            return f"expected images of at least a window of {layer}, got {inputs}"
+        patches = max(layer.pool, 1) ** 2 * width * layer.kernel**2 * channels
+        if patches > MOST_PATCHES:
+            return f"expected at most {MOST_PATCHES} values in the patches of a row of results, got {patches}"
+        channels = layer.filters
+    return ""
 
 
 def tensor(

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "../native/threads.h"
+#include "chain_scratch.h"
 
 namespace atras::step {
 namespace {
@@ -18,19 +19,6 @@ template <class F>
 void each(int threads, int items, const F& f) {
   Pool::instance().run(threads, items, [&](std::int64_t item) { f(int(item)); });
 }
-
-// Hands out parts of a buffer; without one it only counts.
-struct Arena {
-  char* base = nullptr;
-  std::size_t used = 0;
-
-  template <class T>
-  T* take(std::size_t count) {
-    T* at = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (count * sizeof(T) + 63) / 64 * 64 + 64;  // a line between, against equal cache sets
-    return at;
-  }
-};
 
 void copy_logits(const Run& run, float* to) {
   const int classes = run.spec->classes, stride = row_stride(classes);
@@ -55,6 +43,7 @@ struct Step::Slot {
   std::vector<float*> packed, slopes, hidden, hidden_slopes;
   std::vector<void*> results;
   std::vector<std::uint8_t*> argmax;
+  ChainBuffers chain;
   std::vector<Workspace> workspaces;
   std::unique_ptr<std::atomic<bool>[]> busy;
   std::atomic<bool> taken{false};
@@ -94,14 +83,17 @@ Step::Slot::Slot(const Spec& spec, const Stem& stem, const std::vector<Member>& 
   run.hidden_slopes = hidden_slopes.data();
   run.results = results.data();
   run.argmax = argmax.data();
+  run.chain = chain.pointers();
 }
 
 void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std::vector<Member>& members,
                          int threads) {
   const std::size_t rows = round_up(spec.batch, kLane), panel_rows = round_up(spec.batch, kPanel);
-  std::size_t depth = 0, in = 0, out = 0;
+  std::size_t depth = 0, in = 0, out = 0, features = 0, convolutions = 0;
   for (const Member& m : members) {
     depth = std::max(depth, m.dense.size() - 1);
+    features = std::max<std::size_t>(features, m.dense[0].stride);
+    convolutions = std::max(convolutions, m.conv_size);
     for (const Dense& d : m.dense) {
       in = std::max<std::size_t>(in, d.in_padded());
       out = std::max<std::size_t>(out, row_stride(d.out));
@@ -124,8 +116,9 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     raster = std::max(raster, (std::size_t(c.in_h) * c.in_w + 32) * kBlock);
   }
   if (!stem.convs.empty()) run.images = a.take<float>(rows * stem.image_size);
-  run.features = a.take<float>(rows * row_stride(stem.features));
-  run.dfeatures = a.take<float>(rows * row_stride(stem.features));
+  chain.lay_out(a, spec, members, rows);
+  run.features = a.take<float>(rows * features);
+  run.dfeatures = a.take<float>(rows * features);
   for (std::size_t i = 0; i < depth; ++i) {
     std::size_t width = 0;
     for (const Member& m : members)
@@ -138,7 +131,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   run.gradient = a.take<float>(rows * out);
   run.next_gradient = a.take<float>(rows * out);
   run.logits = a.take<float>(rows * row_stride(spec.classes));
-  run.partial = a.take<float>((rows + run.group - 1) / run.group * stem.size);
+  run.partial = a.take<float>((rows + run.group - 1) / run.group * convolutions);
   // Rows of a chunk or a panel in pairs along k, or half the batch in rows of a chunk.
   const std::size_t left = std::max(kRowChunk * (std::max(in, out) + 64) / 2, (rows / 2 + 1) * kRowChunk);
   workspaces.assign(threads, Workspace{});
@@ -152,15 +145,16 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     w.patches = a.take<float>(patches);
     w.left = a.take<float>(left);
     w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
-    w.bytes = a.take<std::uint8_t>(std::max(g, out) + 512);
+    w.bytes = a.take<std::uint8_t>(std::max({g, out, chain.largest_result}) + 512);
+    w.chain = lay_out_chain_workspace(a, spec, members, run.group);
   }
 }
 
-Step::Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions)
+Step::Step(const Spec& spec, const std::vector<Layers>& layers, int threads, Instructions instructions)
     : spec_(spec), stem_(make_stem(spec)), threads_(threads), kernels_(&kernels_of(instructions)) {
   std::size_t offset = 0;
-  for (const auto& widths : hidden) {
-    members_.push_back(make_member(spec_, stem_, widths, offset));
+  for (const Layers& own : layers) {
+    members_.push_back(make_member(spec_, stem_, own, offset));
     offset += members_.back().size;
   }
   parameters_ = Buffer(offset * sizeof(float));
@@ -205,8 +199,10 @@ Run Step::start(Slot& slot, int member) const {
 
 void Step::forward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
-  each(threads, int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
-  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_forward(run, group, w); });
+  const bool own = !run.member->chain.empty();
+  const auto convolutions = own ? k.chain_forward : k.stem_forward;
+  each(threads, own ? 0 : int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
+  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { convolutions(run, group, w); });
   const int panels = panels_of(run.rows_padded());
   for (int layer = 0; layer < int(run.member->dense.size()); ++layer) {
     const Dense& d = run.member->dense[layer];
@@ -222,7 +218,7 @@ void Step::head_backward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
   for (int layer = int(run.member->dense.size()) - 1; layer >= 0; --layer) {
     const Dense& d = run.member->dense[layer];
-    const bool pass_on = layer > 0 || !stem_.convs.empty() || !run.training;
+    const bool pass_on = layer > 0 || run.member->conv_size > 0 || !run.training;
     const int panels = panels_of(d.in_padded());
     const auto gradient = [&](int item, const Workspace& w) { k.dense_input_gradient(run, layer, item, w); };
     const auto update = [&](int item, const Workspace& w) { k.dense_update(run, layer, item, w); };
@@ -243,15 +239,24 @@ void Step::head_backward(Run& run, Slot& slot, int threads) {
   }
 }
 
+void Step::convolutions_backward(Run& run, Slot& slot, int threads) {
+  const Kernels& k = *kernels_;
+  const int own = int(run.member->chain.size());
+  const auto backward = own ? k.chain_backward : k.stem_backward;
+  each(threads, own, [&](int conv) { k.turn_weights(run, conv); });
+  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { backward(run, group, w); });
+}
+
 void Step::train_step(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
   forward(run, slot, threads);
   k.cross_entropy(run, true);
   if (run.cotangents) take_cotangents(run);
   head_backward(run, slot, threads);
-  if (stem_.convs.empty()) return;
-  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_backward(run, group, w); });
-  each(threads, int((stem_.size + kUpdateChunk - 1) / kUpdateChunk), [&](int item) { k.stem_update(run, item); });
+  const std::size_t convolutions = run.member->conv_size;
+  if (convolutions == 0) return;
+  convolutions_backward(run, slot, threads);
+  each(threads, int((convolutions + kUpdateChunk - 1) / kUpdateChunk), [&](int item) { k.stem_update(run, item); });
 }
 
 Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {
@@ -389,8 +394,7 @@ void Step::attack(const AttackCall& call) {
     if (run.cotangents) take_cotangents(run);
     else kernels_->cross_entropy(run, false);
     head_backward(run, slot, 1);
-    for (int group = 0; group < run.groups(); ++group)
-      slot.with_workspace([&](const Workspace& w) { kernels_->stem_backward(run, group, w); });
+    convolutions_backward(run, slot, 1);
     __atomic_fetch_add(call.zero_gradients + chunk.member, run.zero_gradients, __ATOMIC_RELAXED);
     __atomic_fetch_add(call.nan_gradients + chunk.member, run.nan_gradients, __ATOMIC_RELAXED);
   });

@@ -17,8 +17,8 @@ class Population:
     """The networks and optimizers of a `Step` in C++. Arguments, all of them on the CPU, are checked there.
 
     Args:
-        image_shape, classes, hidden, stem, activation, batch, optimizer, momentum, stem_rate256, head_rate256,
-            precision, threads, instructions: as of `Step`.
+        image_shape, classes, hidden, stem, convolutions, activation, batch, optimizer, momentum, stem_rate256,
+            head_rate256, precision, threads, instructions: as of `Step`.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Population:
         hidden: Sequence[Sequence[int]],
         *,
         stem: str,
+        convolutions: Sequence[Sequence[reference.ConvLayer]],
         activation: str,
         batch: int,
         optimizer: str,
@@ -44,7 +45,8 @@ class Population:
         rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
         numbers = (optimizer == "adam", momentum, precision == "bf16")
         spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
-        self._step = extension.Step(spec, list(map(list, hidden)), threads, instructions)
+        chains = [[list(layer) for layer in own] for own in convolutions]
+        self._step = extension.Step(spec, list(map(list, hidden)), chains, threads, instructions)
 
     @property
     def bytes(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import backends
 from . import checks, cpu, reference
-from .reference import InputGradient
+from .reference import ConvLayer, InputGradient
 
 BACKENDS = ("cpu", "triton")
 CPU = torch.device("cpu")
@@ -20,8 +20,9 @@ PIXELS = (torch.uint8, torch.float32)
 class Step:
     """M networks and their optimizers, trained, evaluated and differentiated in C++, or in Triton on a GPU.
 
-    A network is a stem of 3x3 convolutions, hidden dense layers and a dense layer to the logits. Members have widths
-    and depths of their own and lie at those widths (on a GPU rounded up to 16) in one flat buffer. A member's numbers
+    A network is a stem of 3x3 convolutions, or on a CPU convolutions of its own, hidden dense layers and a dense layer
+    to the logits. Members have widths and depths of their own and lie at those widths (on a GPU rounded up to 16) in
+    one flat buffer. A member's numbers
     depend on nothing but its own parameters, order and key: neither on its neighbours, nor on the number of threads,
     nor on how many steps a call takes; only on a GPU the number of members may decide in what order a convolution's
     weight gradient is summed. The plain-torch definition is `reference.Step`. One object must not be used by two
@@ -32,6 +33,8 @@ class Step:
         classes: number of logits Y, at least 1.
         hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
+        convolutions: of each member, any number of them: where there are some, they stand in place of the stem. On a
+            CPU alone; where training is in bf16 they still compute in fp32. None for no convolutions.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.
@@ -54,6 +57,8 @@ class Step:
 
     most_channels = checks.MOST_CHANNELS
     """Channels that images may have in front of a convolutional stem."""
+    why_no_convolutions = staticmethod(checks.why_no_chain)
+    """From an image shape and a member's `convolutions` to why they cannot be computed; empty where they can."""
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Step:
         hidden: Sequence[Sequence[int]],
         *,
         stem: str = "none",
+        convolutions: Sequence[Sequence[ConvLayer]] | None = None,
         activation: str = "relu",
         batch: int = 128,
         threads: int = 1,
@@ -77,6 +83,8 @@ class Step:
         for name, value in options.items():
             checks.choice(name, value)
         checks.population(image_shape, stem, hidden)
+        chains = [()] * len(hidden) if convolutions is None else [tuple(own) for own in convolutions]
+        checks.convolutions(image_shape, len(hidden), chains)
         for name, size in {"classes": classes, "batch": batch, "threads": threads}.items():
             checks.whole(name, size, 1)
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
@@ -88,12 +96,21 @@ class Step:
         self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
         self.hidden = [list(widths) for widths in hidden]
         self._moments = 3 if optimizer == "adam" else 2
-        self._shapes = [reference.parameter_shapes(image_shape, classes, stem, widths) for widths in self.hidden]
+        self._shapes = [
+            reference.parameter_shapes(image_shape, classes, stem, widths, own)
+            for widths, own in zip(self.hidden, chains, strict=True)
+        ]
+        if backend == "triton" and any(chains):
+            raise ValueError(f"step: convolutions: expected a CPU for members' own, got {device}; leave them out")
         numbers = {"batch": batch, "momentum": momentum, "stem_rate256": stem_rate256, "head_rate256": head_rate256}
         settings = {**options, **numbers}
         self._step = _population(backend)(
             image_shape, classes, self.hidden, **settings,
-            **({"device": device} if backend == "triton" else {"threads": threads, "instructions": instructions}),
+            **(
+                {"device": device}
+                if backend == "triton"
+                else {"convolutions": chains, "threads": threads, "instructions": instructions}
+            ),
         )  # fmt: skip
 
     @staticmethod

@@ -50,7 +50,7 @@ struct AttackCall {
 
 class Step {
  public:
-  Step(const Spec& spec, const std::vector<std::vector<int>>& hidden, int threads, Instructions instructions);
+  Step(const Spec& spec, const std::vector<Layers>& layers, int threads, Instructions instructions);
   ~Step();
 
   const Kernels& kernels() const { return *kernels_; }
@@ -87,6 +87,7 @@ class Step {
   void train_step(Run& run, Slot& slot, int threads);
   void forward(Run& run, Slot& slot, int threads);
   void head_backward(Run& run, Slot& slot, int threads);
+  void convolutions_backward(Run& run, Slot& slot, int threads);
   template <class F>
   void spread(int threads, int items, Slot& slot, const F& f);
   template <class Work>

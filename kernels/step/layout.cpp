@@ -29,6 +29,33 @@ Conv make_conv(int in_channels, int out_channels, int in_h, int in_w, bool pool,
   return c;
 }
 
+std::vector<ChainConv> make_chain(const Spec& s, const std::vector<ChainLayer>& layers, std::size_t& size) {
+  std::vector<ChainConv> chain;
+  int channels = s.channels, height = s.height, width = s.width;
+  for (const auto& [filters, kernel, stride, padding, pool, rate256] : layers) {
+    ChainConv c{};
+    c.in_channels = channels;
+    c.out_channels = filters;
+    c.kernel = kernel;
+    c.stride = stride;
+    c.border = padding;
+    c.in_h = height + 2 * padding;
+    c.in_w = width + 2 * padding;
+    c.window = pool < 1 ? 1 : pool;
+    c.result_h = ((c.in_h - kernel) / stride + 1) / c.window;
+    c.result_w = ((c.in_w - kernel) / stride + 1) / c.window;
+    c.dropout_layer = rate256 ? int(chain.size()) : -1;
+    c.rate256 = rate256;
+    c.weight = take(size, c.weight_size());
+    c.bias = take(size, c.out_padded());
+    channels = filters;
+    height = c.result_h;
+    width = c.result_w;
+    chain.push_back(c);
+  }
+  return chain;
+}
+
 }  // namespace
 
 Stem make_stem(const Spec& s) {
@@ -63,13 +90,16 @@ Stem make_stem(const Spec& s) {
   return stem;
 }
 
-Member make_member(const Spec& spec, const Stem& stem, const std::vector<int>& hidden, std::size_t offset) {
+Member make_member(const Spec& spec, const Stem& stem, const Layers& layers, std::size_t offset) {
   Member m{};
-  m.hidden = hidden;
   m.offset = offset;
-  std::size_t next = stem.size;
-  int in = stem.features;
-  int layer = int(stem.convs.size());
+  m.chain = make_chain(spec, layers.chain, m.conv_size);
+  const bool own = !m.chain.empty();
+  if (!own) m.conv_size = stem.size;
+  std::size_t next = m.conv_size;
+  int in = own ? int(m.chain.back().result_size()) : stem.features;
+  int layer = int(own ? m.chain.size() : stem.convs.size());
+  const std::vector<int>& hidden = layers.hidden;
   for (std::size_t i = 0; i <= hidden.size(); ++i) {
     const bool last = i == hidden.size();
     Dense d{};
@@ -84,7 +114,9 @@ Member make_member(const Spec& spec, const Stem& stem, const std::vector<int>& h
     m.dense.push_back(d);
   }
   m.size = next;
-  for (const Conv& c : stem.convs) m.cost += 9.0 * c.in_channels * c.out_channels * c.out_h * c.out_w;
+  if (!own)
+    for (const Conv& c : stem.convs) m.cost += 9.0 * c.in_channels * c.out_channels * c.out_h * c.out_w;
+  for (const ChainConv& c : m.chain) m.cost += 3.0 * c.depth() * c.out_channels * c.positions();
   return m;
 }
 

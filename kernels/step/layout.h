@@ -1,6 +1,7 @@
 // Shapes of one candidate and where each of its parameters lies in the flat buffer.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -61,6 +62,47 @@ ATRAS_INLINE int row_stride(int width) {
   return padded % 128 == 0 ? padded + kLane : padded;
 }
 
+// A convolution of a member's own, of any kernel, stride and pool. Its input lies as [in_h][in_w][in_channels], with its
+// zero border; patches are [kernel row][kernel column][channel]. Positions are the places of the kernel, row by row,
+// without those that the pool drops.
+struct ChainConv {
+  int in_channels, out_channels, kernel, stride;
+  int border;                  // zeros on each side of the input
+  int in_h, in_w;              // border included
+  int window;                  // side of the max-pool, 1 without one
+  int result_h, result_w;
+  int dropout_layer, rate256;  // layer word of the dropout counter, -1 without dropout
+  std::size_t weight, bias;    // weight [round_up(depth, 16)][out_padded]
+
+  ATRAS_INLINE int depth() const { return kernel * kernel * in_channels; }
+  ATRAS_INLINE int patch_stride() const { return row_stride(depth()); }
+  ATRAS_INLINE int out_padded() const { return round_up(out_channels, kLane); }
+  ATRAS_INLINE int positions_h() const { return result_h * window; }
+  ATRAS_INLINE int positions_w() const { return result_w * window; }
+  ATRAS_INLINE int positions() const { return positions_h() * positions_w(); }
+  ATRAS_INLINE std::size_t in_size() const { return std::size_t(in_h) * in_w * in_channels; }
+  ATRAS_INLINE std::size_t result_size() const { return std::size_t(result_h) * result_w * out_channels; }
+  ATRAS_INLINE std::size_t kept_size() const { return std::size_t(result_h) * result_w * out_padded(); }
+  ATRAS_INLINE std::size_t weight_size() const { return std::size_t(round_up(depth(), kLane)) * out_padded(); }
+  // Rows of results, and positions, whose patches are gathered at once: as many as a share of the L2 cache holds.
+  ATRAS_INLINE int band() const { return window * positions_w(); }
+  ATRAS_INLINE int bands_at_once() const { return at_least_one(32768 / (std::int64_t(band()) * patch_stride())); }
+  ATRAS_INLINE int block() const { return bands_at_once() * band(); }
+  // Images the gradients of whose patches are kept at once.
+  ATRAS_INLINE int images_at_once() const {
+    const int images = at_least_one(65536 / (std::int64_t(positions()) * patch_stride()));
+    return images < 16 ? images : 16;
+  }
+  // The gradient of a network's images is taken by rows of positions with zeros between them, so that what the kernel
+  // reaches from a position can be added up by vectors along the row.
+  ATRAS_INLINE int reach() const { return (kernel + stride - 1) / stride; }
+  ATRAS_INLINE int pitch() const { return positions_w() + reach() - 1; }
+  ATRAS_INLINE int columns() const { return round_up(positions_h() * pitch(), kLane); }
+  ATRAS_INLINE int margin() const { return round_up(reach(), kLane); }  // zeros in front of the first row
+
+  static ATRAS_INLINE int at_least_one(std::int64_t count) { return count < 1 ? 1 : int(count); }
+};
+
 // Work items of the phases of a dense layer and of the stem's update.
 constexpr int kRowChunk = 96;
 constexpr int kUpdateChunk = 4096;
@@ -87,14 +129,23 @@ struct Stem {
   std::size_t image_size; // floats of one stored image
 };
 
-struct Member {
+// Filters, kernel, stride, zero padding, pool and dropout rate of a convolution of a chain.
+using ChainLayer = std::array<int, 6>;
+
+struct Layers {
+  std::vector<ChainLayer> chain;
   std::vector<int> hidden;
+};
+
+struct Member {
+  std::vector<ChainConv> chain;  // in place of the stem where there are any
   std::vector<Dense> dense;
+  std::size_t conv_size;         // floats of the parameters of all convolutions, at the start of the slice
   std::size_t offset, size;  // slice of the flat buffer
   double cost;               // multiply-adds a sample, for the order of work
 };
 
 Stem make_stem(const Spec& spec);
-Member make_member(const Spec& spec, const Stem& stem, const std::vector<int>& hidden, std::size_t offset);
+Member make_member(const Spec& spec, const Stem& stem, const Layers& layers, std::size_t offset);
 
 }  // namespace atras::step

@@ -17,7 +17,23 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
   const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
   const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
-  const int layer = array / 2, convs = int(stem_.convs.size());
+  const bool own = !m.chain.empty();
+  const int layer = array / 2, convs = int(own ? m.chain.size() : stem_.convs.size());
+  if (own && layer < convs) {
+    const ChainConv& c = m.chain[layer];
+    const int taps = c.kernel * c.kernel;
+    for (int o = 0; o < c.out_channels; ++o) {
+      if (array % 2) {
+        copy(base[c.bias + o], values[o]);
+        continue;
+      }
+      for (int i = 0; i < c.in_channels; ++i)
+        for (int k = 0; k < taps; ++k)
+          copy(base[c.weight + (std::size_t(k) * c.in_channels + i) * c.out_padded() + o],
+               values[(std::size_t(o) * c.in_channels + i) * taps + k]);
+    }
+    return;
+  }
   if (layer < convs) {
     const Conv& c = stem_.convs[layer];
     if (array % 2) {
@@ -39,13 +55,18 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
     for (int o = 0; o < d.out; ++o) copy(base[d.bias + o], values[o]);
     return;
   }
-  const bool after_stem = layer == convs && convs > 0;
-  const int pixels = after_stem ? stem_.convs.back().result_h * stem_.convs.back().result_w : 1;
+  const bool after_convolutions = layer == convs && convs > 0;
+  int pixels = 1, block = kBlock;
+  if (after_convolutions) {
+    pixels = own ? m.chain.back().result_h * m.chain.back().result_w
+                 : stem_.convs.back().result_h * stem_.convs.back().result_w;
+    if (own) block = m.chain.back().out_channels;
+  }
   for (int o = 0; o < d.out; ++o)
     for (int i = 0; i < d.in; ++i) {
-      // torch flattens [C][H][W]; ours is [C/32][H][W][32].
+      // torch flattens [C][H][W]; ours is [C/32][H][W][32], or [H][W][C] after convolutions of a member's own.
       const int channel = i / pixels, pixel = i % pixels;
-      const int at = after_stem ? (channel / kBlock * pixels + pixel) * kBlock + channel % kBlock : i;
+      const int at = after_convolutions ? (channel / block * pixels + pixel) * block + channel % block : i;
       copy(base[d.weight + std::size_t(o) * d.stride + at], values[std::size_t(o) * d.in + i]);
     }
 }

@@ -33,6 +33,31 @@ class Convolution(NamedTuple):
     drops: bool
 
 
+class ConvLayer(NamedTuple):
+    """A convolution of a network's own, its activation, and the max-pool and dropout behind it.
+
+    Args:
+        filters: output channels, at least 1.
+        kernel, stride: rows and columns of the window, and from one window to the next.
+        padding: rows and columns of zeros on each side, less than the kernel.
+        pool: side and stride of the max-pool's window, which drops odd rows and columns left over; 0 for none.
+        rate256: dropout rate in 256ths.
+    """
+
+    filters: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    pool: int = 0
+    rate256: int = 0
+
+    def output_sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what it makes of an image."""
+        sides = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (height, width))
+        high, wide = (side // max(self.pool, 1) for side in sides)
+        return high, wide
+
+
 STEMS = {
     "none": (),
     "conv2": (Convolution(32, 0, True, False), Convolution(64, 0, True, False)),
@@ -52,15 +77,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def parameter_shapes(
-    image_shape: tuple[int, int, int], classes: int, stem: str, widths: Sequence[int]
+    image_shape: tuple[int, int, int],
+    classes: int,
+    stem: str,
+    widths: Sequence[int],
+    convolutions: Sequence[ConvLayer] = (),
 ) -> list[tuple[int, ...]]:
-    """Shapes of a member's parameters: weight and bias of each layer from the first."""
+    """Shapes of a member's parameters, weight and bias of each layer; `convolutions` stand in place of the stem."""
     channels, height, width = image_shape
     shapes: list[tuple[int, ...]] = []
-    for layer in STEMS[stem]:
+    for layer in () if convolutions else STEMS[stem]:
         shapes += [(layer.channels, channels, 3, 3), (layer.channels,)]
         height, width = ((side - 2 + 2 * layer.padding) // (2 if layer.pool else 1) for side in (height, width))
         channels = layer.channels
+    for own in convolutions:
+        shapes += [(own.filters, channels, own.kernel, own.kernel), (own.filters,)]
+        channels, (height, width) = own.filters, own.output_sides(height, width)
     inputs = channels * height * width
     for outputs in (*widths, classes):
         shapes += [(outputs, inputs), (outputs,)]
@@ -82,6 +114,7 @@ class Step:
         hidden: Sequence[Sequence[int]],
         *,
         stem: str = "none",
+        convolutions: Sequence[Sequence[ConvLayer]] | None = None,
         activation: str = "relu",
         batch: int = 128,
         optimizer: str = "adam",
@@ -90,10 +123,16 @@ class Step:
         head_rate256: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.stem, self.activate, self.batch, self.dtype = STEMS[stem], ACTIVATIONS[activation], batch, dtype
-        self.rates = [stem_rate256 if layer.drops else 0 for layer in self.stem]
+        self.activate, self.batch, self.dtype = ACTIVATIONS[activation], batch, dtype
+        self.stem_layers = [
+            (1, layer.padding, 2 * layer.pool, stem_rate256 if layer.drops else 0) for layer in STEMS[stem]
+        ]
         self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
-        shapes = [parameter_shapes(image_shape, classes, stem, widths) for widths in hidden]
+        self.convolutions = [()] * len(hidden) if convolutions is None else convolutions
+        shapes = [
+            parameter_shapes(image_shape, classes, stem, widths, own)
+            for widths, own in zip(hidden, self.convolutions, strict=True)
+        ]
         self.parameters = [
             [torch.zeros(shape, dtype=dtype, device="cpu", requires_grad=True) for shape in each] for each in shapes
         ]
@@ -255,12 +294,15 @@ class Step:
         """Logits; with dropout where `masks`, its key and step, is given."""
         *weights, last, last_bias = self.parameters[member]
         layers = list(zip(weights[::2], weights[1::2], strict=True))
-        for i, (layer, rate) in enumerate(zip(self.stem, self.rates, strict=True)):
-            x = self.activate(F.conv2d(x, *layers[i], padding=layer.padding))
-            x = F.max_pool2d(x, 2) if layer.pool else x
+        convolutions = [
+            (own.stride, own.padding, own.pool, own.rate256) for own in self.convolutions[member]
+        ] or self.stem_layers
+        for i, (stride, padding, pool, rate) in enumerate(convolutions):
+            x = self.activate(F.conv2d(x, *layers[i], stride=stride, padding=padding))
+            x = F.max_pool2d(x, pool) if pool else x
             x = _drop(x, masks, i, rate)
         x = x.flatten(1)
-        for i in range(len(self.stem), len(layers)):
+        for i in range(len(convolutions), len(layers)):
             x = _drop(self.activate(F.linear(x, *layers[i])), masks, i, self.head_rate256)
         return F.linear(x, last, last_bias)
 

@@ -29,6 +29,14 @@ struct Update {
   float momentum;
 };
 
+// Scratch of a member's convolutions, where they are its own.
+struct ChainScratch {
+  float** inputs;            // per convolution [rows][in_size]
+  float** turned;            // per convolution, its weights [out][patch_stride]
+  float** slopes;            // per convolution [rows][kept_size], null for relu
+  std::uint16_t** winners;   // per convolution [rows][kept_size]: the position in each window of the pool
+};
+
 struct Run {
   const Spec* spec;
   const Stem* stem;
@@ -40,13 +48,14 @@ struct Run {
   bool training;             // keep what the backward pass needs, draw dropout
   std::uint64_t key;
   std::uint32_t step;
-  int group;                 // images of a stem work item
+  int group;                 // images of a work item of convolutions
   // Scratch of the member's step.
   float* images;                     // [rows][stem.image_size]
   float** packed;                    // per convolution
   void** results;                    // per convolution but the last: float or bf16 [rows][store_size]
   std::uint8_t** argmax;             // per convolution
   float** slopes;                    // per convolution, null for relu
+  ChainScratch chain;
   float* features;                   // [rows padded][row_stride(features)]
   float* dfeatures;                  // like features
   float** hidden;                    // per hidden layer [rows padded][row_stride(width)]
@@ -54,7 +63,7 @@ struct Run {
   float* panels;                     // packed columns: [rows padded / 64][in][64]
   float* transposed;                 // [out padded][rows padded to 64]
   float *gradient, *next_gradient;   // [rows padded][widest row_stride]
-  float* partial;                    // per group, gradient of the stem's parameters
+  float* partial;                    // per group, gradient of the convolutions' parameters
   float* logits;                     // [rows padded][row_stride(classes)]
   double loss;
   std::int64_t correct;
@@ -73,8 +82,20 @@ struct Run {
   ATRAS_INLINE const float* dense_input(int layer) const { return layer == 0 ? features : hidden[layer - 1]; }
 };
 
+// Scratch of a thread for convolutions of a member's own.
+struct ChainWorkspace {
+  float* patches;        // [block][patch_stride], for gradients of weights
+  float* products;       // [block][out_padded], or the gradients of patches
+  float* g;              // gradient of the activation's input [positions][out_padded]
+  float* turned_g;       // the same transposed
+  float* row;            // an image's row of gradients, and before that a row of each phase of the stride
+  float* gradients[2];   // of a convolution's input, [images of a group][in_size]
+  int *offsets, *result_offsets;  // of a block's positions in the inputs and in the results
+};
+
 // Scratch of a thread.
 struct Workspace {
+  ChainWorkspace chain;
   float* dx[2];          // gradients of a convolution's input
   float* g;              // compact gradient of a convolution's result
   float* raster;         // products of one image before the pool, for tiles
@@ -98,6 +119,9 @@ struct Kernels {
   void (*dense_update)(const Run&, int layer, int item, const Workspace&);
   void (*stem_backward)(Run&, int group, const Workspace&);
   void (*stem_update)(const Run&, int item);
+  void (*turn_weights)(const Run&, int conv);
+  void (*chain_forward)(const Run&, int group, const Workspace&);
+  void (*chain_backward)(Run&, int group, const Workspace&);
 };
 
 // The functions of an instruction set, which must run here.

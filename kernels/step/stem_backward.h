@@ -123,10 +123,10 @@ inline void stem_backward(Run& r, int group, const Workspace& w) {
 
 inline void stem_update(const Run& r, int item) {
   const std::size_t first = std::size_t(item) * kUpdateChunk;
-  const std::size_t last = first + kUpdateChunk < r.stem->size ? first + kUpdateChunk : r.stem->size;
+  const std::size_t size = r.member->conv_size, last = first + kUpdateChunk < size ? first + kUpdateChunk : size;
   for (std::size_t i = first; i < last; i += V) {
     vf total = load(r.partial + i);
-    for (int group = 1; group < r.groups(); ++group) total += load(r.partial + group * r.stem->size + i);
+    for (int group = 1; group < r.groups(); ++group) total += load(r.partial + group * size + i);
     update_at(r, i, total);
   }
 }

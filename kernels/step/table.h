@@ -1,6 +1,7 @@
 // What each instruction set's file compiles of op step, and the table of it.
 #pragma once
 
+#include "chain_backward.h"
 #include "head.h"
 #include "stem_backward.h"
 #include "stem_forward.h"
@@ -18,7 +19,8 @@ template <Instructions Id>
 constexpr Kernels make_kernels() {
   static_assert(set_of(Id).bf16 == kHasBf16);
   return {Id,           pack,          stem_forward,         pack_panel,   dense_forward,
-          dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update};
+          dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update,
+          turn_weights, chain_forward, chain_backward};
 }
 
 }  // namespace atras::step::ATRAS_ISA

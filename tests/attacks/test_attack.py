@@ -195,6 +195,9 @@ def test_normalised_images_and_missing_targets_are_refused(victim: StackEngine) 
         ("autoattack", 3, 1),
         ("autoattack(version=rand)", 2, 1),
         ("autoattack", 10, 0),
+        ("pgd(loss=dlr)", 2, 1),
+        ("pgd(loss=dlr)", 3, 0),
+        ("pgd(loss=margin)", 2, 0),
     ],
 )
 def test_a_difference_of_logits_ratio_needs_enough_classes(attack: str, classes: int, told: int) -> None:

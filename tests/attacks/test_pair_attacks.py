@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
 
 from atras.attacks import ATTACKS, AutoAttack, PairAttack, Start, starts
 from atras.attacks.autoattack import FAR
@@ -18,65 +15,8 @@ from atras.attacks.stages import Unwatched
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.kernels import pad_pairs, unpad_pairs
-from atras.networks import Candidate, Cotangent, Member, Spec
-
-CPU = torch.device("cpu")
-SHAPE = (1, 5, 5)
-
-
-class Linear:
-    """M linear networks, of which it is known exactly whether an image can be moved across a boundary."""
-
-    device, dtype = CPU, torch.float64
-
-    def __init__(self, members: int, classes: int) -> None:
-        self.members: Sequence[Member] = [Member(Candidate((1,)), seed) for seed in range(members)]
-        self.classes = classes
-        self.weights = torch.randn(members, classes, *SHAPE, dtype=torch.float64)
-        self.queries = torch.zeros(members, dtype=torch.int64)
-        self.gradients = torch.zeros(members, dtype=torch.int64)
-
-    def only(self, member: int) -> Linear:
-        """One of them, by itself."""
-        alone = Linear(1, self.classes)
-        alone.members, alone.weights = self.members[member : member + 1], self.weights[member : member + 1]
-        return alone
-
-    def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
-        self.queries += images.shape[-4] if counts is None else counts
-        return self._logits(images, counts)
-
-    def _logits(self, images: Tensor, counts: Tensor | None) -> Tensor:
-        if counts is not None:
-            return unpad_pairs(self._scores(pad_pairs(images, counts)), counts)
-        return self._scores(images.expand(len(self.members), *images.shape[-4:]))
-
-    def _scores(self, images: Tensor) -> Tensor:
-        return torch.einsum("mbchw,mychw->mby", images - 0.5, self.weights)
-
-    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.gradients += images.shape[-4] if counts is None else counts
-        logits = self._logits(images, counts)
-        wanted = cotangent(logits) if callable(cotangent) else cotangent
-        assert wanted is not None
-        if not wanted.is_floating_point():
-            labels = wanted.expand(logits.shape[:-1])
-            wanted = logits.softmax(-1) - one_hot(labels, self.classes)  # margins are small here
-        if counts is None:
-            return torch.einsum("mby,mychw->mbchw", wanted, self.weights), logits
-        return unpad_pairs(torch.einsum("mby,mychw->mbchw", pad_pairs(wanted, counts), self.weights), counts), logits
-
-    def distances(self, images: Tensor, labels: Tensor, norm: str) -> Tensor:
-        """[M, B], the norm of the smallest change to another class, for images that the bounds do not touch."""
-        logits = self.logits(images)
-        own = self.weights[torch.arange(len(self.members))[:, None], labels]
-        normals = (self.weights[:, None] - own[:, :, None]).flatten(3)
-        dual = {"linf": 1, "l2": 2, "l1": torch.inf}[norm]
-        gaps = logits.gather(2, labels[..., None]) - logits
-        sizes = torch.linalg.vector_norm(normals, ord=dual, dim=3)
-        return (gaps / sizes.clamp(min=1e-12)).masked_fill(one_hot(labels, self.classes).bool(), torch.inf).amin(2)
-
+from atras.networks import Candidate, Member, Spec
+from stand_ins import CPU, SHAPE, Linear, Lives, StoppedError, problem
 
 EPSILONS = {"linf": 0.05, "l2": 0.25, "l1": 0.8}
 WHITE_BOX = [
@@ -95,13 +35,6 @@ def made(name: str, norm: str, epsilon: float | None = None, **options: object) 
     attack = ATTACKS.parse(f"{base}({', '.join(given)})")
     assert isinstance(attack, PairAttack)
     return attack
-
-
-def problem(classes: int, images: int = 40) -> tuple[Linear, Tensor, Tensor]:
-    """Linear networks, images that stay within the bounds under every attack, and the labels that they give."""
-    networks = Linear(3, classes)
-    x = 0.4 + 0.2 * torch.rand(images, *SHAPE, dtype=torch.float64)
-    return networks, x, networks.logits(x).argmax(-1)
 
 
 @pytest.mark.parametrize(("name", "norm", "classes"), WHITE_BOX)
@@ -201,25 +134,6 @@ def test_autoattack_gives_each_attack_what_the_ones_before_it_left() -> None:
     assert made("autoattack", "l2", version="rand").parts[1].name == "apgd"
     assert made("autoattack", "l2", version="rand").part_names == ("apgd(eot=20)", "apgd(loss=dlr, eot=20)")
     assert attack.parts[0](networks, x, labels).part is None
-
-
-class StoppedError(Exception):
-    """Ends an attack between two steps."""
-
-
-class Lives:
-    """A progress that stops the attack after so many steps, and keeps where it stood, as a checkpoint does."""
-
-    def __init__(self, steps: int) -> None:
-        self.state: dict[str, Tensor] = {}
-        self.steps, self.left, self.times = steps, steps, 0
-
-    def step(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        self.left -= 1
-        if not self.left:
-            self.left, self.times = self.steps, self.times + 1
-            self.state = {name: part.clone() for name, part in state().items()}
-            raise StoppedError
 
 
 LONG = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine
+from atras.engines import Engine, LoopEngine, StackEngine
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Conv, Member, Network, Spec
@@ -39,11 +39,6 @@ def test_a_network_of_convolutions_is_torchs_in_loop_stack_and_as_a_module() -> 
         engine.set_parameters(0, own)
         assert engine.get_parameters(0).keys() == own.keys()
         torch.testing.assert_close(engine.logits(images)[0], expected, rtol=1e-12, atol=1e-12)
-
-
-def test_engine_fused_refuses_convolutions_in_one_line() -> None:
-    with pytest.raises(InputError, match="after the stem it has dense layers alone, not c3; use --engine"):
-        FusedEngine(Spec((1, 8, 8), 10), [Member(Candidate.parse("c3-8"), 0)], Protocol(), CPU)
 
 
 # Kernels, strides, paddings and pools of every kind, and a convolution right before the logits.

@@ -36,6 +36,7 @@ EPOCH = {"epoch": 2, "split": "train", "n": 100, "phase": "defended"}
         ({}, [metric("fgsm", 500), metric("pgd", 511)], "FGSM turns more images than PGD"),
         ({}, [metric("fgsm", 500), metric("pgd", 509)], None),
         ({}, [metric("fgsm", 500), metric("pgd", 600, phase="defended")], None),
+        ({}, [metric("fgsm", 500), metric("pgd(norm=l2)", 600, norm="l2")], None),
         (
             {},
             [metric("apgd", 400), metric("fgsm", 500), metric("square", 389)],

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atras.kernels import Step
+from atras.kernels import ConvLayer, Step
 from atras.kernels.step import reference
 from atras.testing import assert_close, make_step_inputs, make_step_parameters
 
@@ -26,20 +26,30 @@ class Case(NamedTuple):
     images: int  # of a call; not a multiple of the batch, so that the last one is partial
     head_rate256: int = 0
     data: int = 60  # images that there are
+    convolutions: list[list[ConvLayer]] | None = None  # of each member, in place of the stem
 
     def __str__(self) -> str:
-        return f"{self.stem}-{'x'.join(map(str, self.image_shape))}-{self.activation}-{self.batch}"
+        own = "own-" if self.convolutions else ""
+        return f"{self.stem}-{own}{'x'.join(map(str, self.image_shape))}-{self.activation}-{self.batch}"
+
+    def of(self, member: int) -> Case:
+        """The case of one member alone."""
+        own = None if self.convolutions is None else [self.convolutions[member]]
+        return self._replace(hidden=[self.hidden[member]], convolutions=own)
 
 
 def parameters(case: Case, member: int) -> list[Tensor]:
     """What a member starts from."""
-    shapes = reference.parameter_shapes(case.image_shape, CLASSES, case.stem, case.hidden[member])
+    own = () if case.convolutions is None else case.convolutions[member]
+    shapes = reference.parameter_shapes(case.image_shape, CLASSES, case.stem, case.hidden[member], own)
     return make_step_parameters(shapes, seed=member + 5)
 
 
 def build(case: Case, kind: type, **options: Any) -> Any:
     """A population of the op or of the definition, with the case's parameters."""
     common = {"stem": case.stem, "activation": case.activation, "head_rate256": case.head_rate256, "batch": case.batch}
+    if case.convolutions is not None:
+        common["convolutions"] = case.convolutions
     step = kind(case.image_shape, CLASSES, case.hidden, **common, **options)
     for m in range(len(case.hidden)):
         step.set_parameters(m, parameters(case, m))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from atras.kernels import Step, backends
+from atras.kernels import ConvLayer, Step, backends
 from atras.testing import assert_close, make_step_inputs, poisoned
 from populations import (
     CLASSES,
@@ -54,13 +54,32 @@ STEMS = [
     Case("conv4", (1, 11, 10), "gelu", [[24]], 20, 40, 64),
     Case("conv4", (8, 10, 11), "relu", [[24]], 20, 40),
 ]
+# Filters that fill no vector, strides past the kernel, padding up to it, pools that drop rows and columns, dropout, a
+# convolution right before the logits, members with the stem in between.
+CHAINS = [
+    Case("none", (1, 13, 11), "relu", [[9], [7, 63], [], [33]], 20, 50, 32, convolutions=[
+        [ConvLayer(5, 4, 2, 1), ConvLayer(20, 3, 1, 1, 2, 64)], [ConvLayer(17, 3, 1, 0, 3)], [ConvLayer(3, 2, 3, 1)],
+        [],
+    ]),
+    Case("conv2", (3, 12, 10), "tanh", [[9], [7], [8, 5]], 24, 60, convolutions=[
+        [ConvLayer(40, 5, padding=4, pool=2), ConvLayer(33, 1, pool=1)], [], [ConvLayer(7, 12, 1, 11, 4, 100)],
+    ]),
+    Case("none", (2, 9, 8), "gelu", [[9], [64]], 17, 40, convolutions=[
+        [ConvLayer(6, 3, 1, 2, 2, 30), ConvLayer(18, 3, 2, 2), ConvLayer(48, 2)], [ConvLayer(1, 1, 2)],
+    ]),
+    Case("none", (5, 8, 8), "sigmoid", [[5]], 1, 3, convolutions=[[ConvLayer(16, 8, 3, 7, 5)]]),
+]  # fmt: skip
 LARGE = [
     Case("conv2", (1, 28, 28), "relu", [[40], [8, 32]], 32, 80),
     Case("conv4", (3, 32, 32), "relu", [[24]], 20, 40),
+    Case("none", (1, 28, 28), "relu", [[100]], 32, 40, convolutions=[[ConvLayer(16, 4, 2, 1), ConvLayer(32, 4, 2, 1)]]),
+    Case(
+        "none", (3, 32, 32), "relu", [[24]], 20, 40, convolutions=[[ConvLayer(24, 5, 1, 2, 2), ConvLayer(40, pool=2)]]
+    ),
 ]
-CASES = [*DENSE, *STEMS, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]
-# One of each stem and kind of activation, for the sets that are not the best here.
-FEW = [DENSE[3], STEMS[0], STEMS[3], STEMS[4]]
+CASES = [*DENSE, *STEMS, *CHAINS, *(pytest.param(case, marks=pytest.mark.slow) for case in LARGE)]
+# One of each stem and kind of activation, and convolutions of members' own, for the sets that are not the best here.
+FEW = [DENSE[3], STEMS[0], STEMS[3], STEMS[4], CHAINS[0]]
 
 
 def assert_trains_as_defined(case, optimizer, **options):
@@ -172,7 +191,7 @@ def test_each_member_may_have_its_own_images(case):
     assert_same(shared, step.input_gradient(images, labels[:1].repeat(members, 1))[0])
 
 
-@pytest.mark.parametrize("case", [DENSE[0], STEMS[0], STEMS[4]], ids=str)
+@pytest.mark.parametrize("case", [DENSE[0], STEMS[0], STEMS[4], CHAINS[1]], ids=str)
 def test_adversarial_copies_and_orders_of_its_own(case):
     members, generator = len(case.hidden), torch.Generator().manual_seed(4)
     images, labels, _ = work(case)
@@ -221,7 +240,7 @@ def test_bf16_losses_of_a_deep_stem_stay_close(instructions):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("case", [*DENSE, *STEMS], ids=str)
+@pytest.mark.parametrize("case", [*DENSE, *STEMS, *CHAINS], ids=str)
 def test_threads_and_runs_do_not_matter(case, precision):
     results = []
     for threads in (1, 2, 2, 3):
@@ -235,9 +254,13 @@ def test_threads_and_runs_do_not_matter(case, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("shape", [("none", (1, 8, 8)), ("conv2", (1, 14, 14)), ("conv4", (3, 12, 12))], ids=str)
+@pytest.mark.parametrize(
+    "shape", [("none", (1, 8, 8)), ("conv2", (1, 14, 14)), ("conv4", (3, 12, 12)), ("conv2", (3, 12, 12))], ids=str
+)
 def test_neither_neighbours_nor_calls_matter(shape, precision):
     case = Case(*shape, "relu", [[40], [9, 33], [64], [8, 8, 8]], 16, 40, 30)
+    if shape == ("conv2", (3, 12, 12)):
+        case = case._replace(convolutions=[[ConvLayer(5, 4, 2)], [ConvLayer(9, pool=3)], [ConvLayer(20)] * 2, []])
     images, labels, order = work(case)
     keys, rates = torch.arange(4) * 2**33 + 5, torch.tensor([1e-3, 1e30, 1e-3, 1e-3]).double()
     company = make(case, 2, precision=precision)
@@ -245,7 +268,7 @@ def test_neither_neighbours_nor_calls_matter(shape, precision):
     assert losses[1].isnan().any()
     assert losses[[0, 2, 3]].isfinite().all()
     for m in (0, 2, 3):
-        alone = make(case._replace(hidden=[case.hidden[m]]), 3, precision=precision)
+        alone = make(case.of(m), 3, precision=precision)
         alone.set_parameters(0, parameters(case, m))
         parts = []
         for step, index in enumerate(order.split(16)):
@@ -256,7 +279,7 @@ def test_neither_neighbours_nor_calls_matter(shape, precision):
         assert_same(alone.logits(images)[0], company.logits(images)[m])
 
 
-@pytest.mark.parametrize("case", [DENSE[1], STEMS[0], STEMS[3], STEMS[4]], ids=str)
+@pytest.mark.parametrize("case", [DENSE[1], STEMS[0], STEMS[3], STEMS[4], *CHAINS[:2]], ids=str)
 def test_a_network_of_nan_gives_nan_and_counts_it(case):
     step = make(case)
     step.set_parameters(0, [torch.full_like(array, torch.nan) for array in parameters(case, 0)])
@@ -271,7 +294,7 @@ def test_a_network_of_nan_gives_nan_and_counts_it(case):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("case", [DENSE[3], STEMS[4]], ids=str)
+@pytest.mark.parametrize("case", [DENSE[3], STEMS[4], CHAINS[0]], ids=str)
 def test_continues_from_parameters_and_moments_it_returned(case, optimizer):
     options = {"optimizer": optimizer, "momentum": 0.9}
     first, second = make(case, **options), make(case, **options)
@@ -317,8 +340,8 @@ def test_an_input_gradient_takes_little_more_than_the_forward_pass():
     assert least(lambda: step.input_gradient(images, labels)) < 2.5 * least(lambda: step.logits(images))
 
 
-def test_outputs_are_written_whole():
-    case = STEMS[0]
+@pytest.mark.parametrize("case", [STEMS[0], CHAINS[0]], ids=str)
+def test_outputs_are_written_whole(case):
     images, labels, _ = work(case)
     expected = [train(make(case), case), make(case).logits(images), make(case).input_gradient(images, labels)]
     with poisoned():

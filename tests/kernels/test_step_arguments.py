@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atras.kernels import Step, backends
+from atras.kernels import ConvLayer, Step, backends
 
 MISSING = backends.missing("cpu", torch.device("cpu"))
 pytestmark = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason=MISSING or "about the C++ extension")
@@ -19,6 +19,11 @@ OPTION_ERRORS = [
     ({"image_shape": (1, 0, 8)}, "image_shape (=(1, 0, 8)): expected (C, H, W)"),
     ({"stem": "conv2"}, "stem (='conv2'): expected images of at least 10x10, got 8x8; use stem none"),
     ({"stem": "conv4", "image_shape": (32, 12, 12)}, "expected images of at most 31 channels, got 32"),
+    ({"convolutions": []}, "convolutions: expected those of 1 members, got 0"),
+    ({"convolutions": [[ConvLayer(0)]]}, "convolutions: expected a filters from 1 to 2147483647, got 0"),
+    ({"convolutions": [[ConvLayer(4, padding=3)]]}, "convolutions: expected a padding from 0 to 2, got 3"),
+    ({"convolutions": [[ConvLayer(4, pool=256)]]}, "convolutions: expected a pool from 0 to 255, got 256"),
+    ({"convolutions": [[ConvLayer(4)] * 4]}, "got 2x2"),
     ({"hidden": []}, "hidden (=[]): expected the hidden widths of at least one member"),
     ({"hidden": [[8, 0]]}, "hidden width (=0): expected a whole number from 1"),
     ({"classes": 0}, "classes (=0): expected a whole number from 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atras.kernels import Step, backends, pad_pairs, unpad_pairs
+from atras.kernels import ConvLayer, Step, backends, pad_pairs, unpad_pairs
 from atras.kernels.step import reference
 from atras.testing import assert_close, make_step_inputs
 from populations import Case, assert_same, define, make
@@ -16,7 +16,10 @@ CASES = [
     Case("none", (1, 8, 8), "relu", [[40], [7, 63], [1, 8, 9]], 32, 80),
     Case("conv2", (1, 13, 11), "relu", [[9], [7, 63], [64]], 20, 50),
     Case("conv4", (3, 12, 13), "gelu", [[24, 19], [8], [5]], 16, 60),
-]
+    Case("conv2", (3, 12, 10), "relu", [[24, 19], [8], [5]], 16, 60, convolutions=[
+        [ConvLayer(5, 4, 2, 1), ConvLayer(20, 3, 1, 1, 2)], [ConvLayer(17, 2, pool=3)], [],
+    ]),
+]  # fmt: skip
 COUNTS = [[50, 0, 7], [0, 0, 3], [1, 33, 50], [0, 0, 0]]
 
 

@@ -1,0 +1,11 @@
+"""Tests of attacks draw their networks and images from one seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
