@@ -114,7 +114,7 @@ def test_a_protocol_is_json() -> None:
         ("epochs", True), ("adversarial_epochs", -1), ("batch_size", 0), ("epsilon", -0.1), ("epsilon", 1.5),
         ("epsilon", float("nan")), ("learning_rate", float("inf")), ("head_dropout", 1.0), ("target", "class:x"),
         ("candidates", ()), ("candidates", (Candidate((8,)), Candidate((8,)))), ("seeds", (1, 1)), ("seeds", (-1,)),
-        ("evaluate_every", 0.5), ("attacks", ()), ("attacks", ("fgsm", "fgsm")), ("attacks", ("cw",)),
+        ("evaluate_every", 0.5), ("attacks", ()), ("attacks", ("fgsm", "fgsm")), ("attacks", ("bim",)),
         ("epsilons", (0.1, 2.0)), ("epsilons", (0.1, 0.1)), ("defence", "pgd"), ("defence", 5), ("transfer", 1),
     ],
 )  # fmt: skip
