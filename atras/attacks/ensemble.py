@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atras.checks import one_of
 from atras.errors import InputError
-from atras.networks import log_odds, log_odds_gradient
+from atras.networks import Objective, log_odds, log_odds_gradient
 from atras.torch_state import fixed_state
 
 from .surrogate import HOWS
@@ -186,6 +186,8 @@ class Ensemble:
         """[K, P, Y], d(objective) / d(logits) of each member, at theirs."""
         shape = (*batch, self.classes)
         joint = self._joint(logits)
+        if isinstance(cotangent, Objective) and cotangent.kind == "odds":
+            cotangent = cotangent.labels
         value = _value(cotangent, joint.view(shape))
         if value.is_floating_point():
             if self.how == "losses" and callable(cotangent):

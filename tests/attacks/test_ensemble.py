@@ -11,11 +11,10 @@ from torch import Tensor
 
 from atras.attacks import ATTACKS, Ensemble
 from atras.attacks.norms import norm_of
-from atras.attacks.objectives import cotangent_of
 from atras.engines import Engine, LoopEngine, StackEngine
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Spec
+from atras.networks import Candidate, Member, Objective, Spec
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 5, 5), 4)
@@ -23,7 +22,7 @@ MEMBERS = [Member(Candidate(widths), seed) for widths, seed in (((6,), 0), ((9,)
 GROUPS = [(0, 2, 3), (3, 1, 2)]
 """Two ensembles that share networks."""
 HOWS = ("logits", "probabilities", "losses")
-Objective = Callable[[Tensor, Tensor], Tensor]
+ObjectiveAt = Callable[[Tensor, Tensor], Tensor]
 
 
 def engines(divided: bool, precision: str = "fp64") -> list[Engine]:
@@ -62,7 +61,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     return (others - logits.gather(-1, labels[..., None])[..., 0]) / (top[..., -1] - top[..., -3])
 
 
-def wanted(how: str, objective: Objective, parts: list[Engine], images: Tensor, labels: Tensor) -> Tensor:
+def wanted(how: str, objective: ObjectiveAt, parts: list[Engine], images: Tensor, labels: Tensor) -> Tensor:
     """[2, B, C, H, W], the gradient of an ensemble's objective: of its joint logits, or its members' mean."""
     found = []
     for group, x, y in zip(GROUPS, images, labels, strict=True):
@@ -87,9 +86,16 @@ def test_gradients_of_any_objective_are_those_of_autograd(how: str, divided: boo
     ensemble = Ensemble(parts, how, GROUPS)
     expected = torch.stack([joint(how, each_logits(parts, g, x)) for g, x in zip(GROUPS, images, strict=True)])
     torch.testing.assert_close(ensemble.logits(images), expected, rtol=1e-9, atol=1e-9)
-    gradient, logits = ensemble.gradient(images, cotangent_of(lambda z: dlr(z, labels)))
+
+    def slope(z: Tensor) -> Tensor:
+        own = z.detach().requires_grad_()
+        return torch.autograd.grad(dlr(own, labels).sum(), own)[0]
+
+    gradient, logits = ensemble.gradient(images, slope)
     torch.testing.assert_close(gradient, wanted(how, dlr, parts, images, labels), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    at_labels, _ = ensemble.gradient(images, labels)
+    assert torch.equal(ensemble.gradient(images, Objective("odds", labels))[0], at_labels)
     fixed = torch.randn(*expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for group, x, slope, found in zip(GROUPS, images, fixed, ensemble.gradient(images, fixed)[0], strict=True):
         own = x.clone().requires_grad_()
@@ -145,7 +151,8 @@ def test_pairs_are_the_same_images_one_by_one(how: str, divided: bool) -> None:
 
 def options(name: str) -> str:
     short = {"pgd": "steps=3", "apgd": "steps=5", "apgd-t": "steps=5", "fab-t": "steps=5", "square": "queries=30"}
-    bound = [] if name == "deepfool" else ["epsilon=0.1"]
+    short |= {"cw": "binary_search_steps=4, steps=30, constant=1.0", "fmn": "steps=20"}
+    bound = ["epsilon=0.1"] if ATTACKS.get(name).bounded else []
     return f"{name}({', '.join([*bound, *([short[name]] if name in short else [])])})"
 
 
