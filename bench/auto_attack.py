@@ -1,13 +1,15 @@
 """AutoAttack of atras and of its authors on the same networks: first what each leaves, then how long it takes.
 
+    export GOMP_SPINCOUNT=10000
     python bench/auto_attack.py runs/mnist --members 8 --images 500 --epsilon 0.1 --json autoattack.json
     python bench/auto_attack.py --network c16k4s2z1-c32k4s2z1-100 --weights model.pth --dataset mnist --epsilon 0.3
 
 The networks are those of a finished run, undefended and defended, or one network of a file of parameters. The authors'
 code (package `autoattack` of github.com/fra31/auto-attack, or `pyautoattack`) attacks one network after the other, in
 the memory layout that is faster here, each attack the images that those before it left; atras attacks all of them at
-once. Both take turns, network set after network set. Where atras leaves more than the authors' code by more than
-`--tolerance`, averaged over the networks, its times stand for nothing, and the exit status is 1.
+once. Both take turns, network set after network set. The variable is what the command of atras sets, and slows neither.
+Where atras leaves more than the authors' code by more than `--tolerance`, averaged over the networks, its times stand
+for nothing, and the exit status is 1.
 """
 
 from __future__ import annotations
