@@ -1,8 +1,9 @@
 """Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
+from .attack_aims import attack_aim
 from .attack_distances import attack_distances
-from .black_box import black_box, masked
+from .black_box import black_box, masked, source_means
 from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
@@ -29,6 +30,7 @@ __all__ = [
     "Claim",
     "Format",
     "PaperName",
+    "attack_aim",
     "attack_distances",
     "best_robust",
     "black_box",
@@ -59,6 +61,7 @@ __all__ = [
     "require_whole",
     "row_by_row",
     "sign_flip_test",
+    "source_means",
     "summary_lines",
     "text_against_tables",
     "trained_rows",

@@ -7,6 +7,8 @@ import polars as pl
 from atras.errors import printable
 from atras.results import Results
 
+from .attack_aims import attack_aim
+
 FIGURES = ("median_l2", "mean_l2", "median_linf", "mean_linf")
 
 
@@ -38,7 +40,7 @@ def attack_distances(results: Results, *, unbounded: bool = False) -> pl.DataFra
 
 def distance_table_lines(results: Results) -> list[str]:
     """`attack_distances` of the attacks without a bound as plain text within 80 columns; nothing without them."""
-    frame = attack_distances(results, unbounded=True)
+    frame = attack_distances(results, unbounded=True).with_columns(aim=attack_aim())
     if not len(frame):
         return []
     lines = [
@@ -46,7 +48,7 @@ def distance_table_lines(results: Results) -> list[str]:
         f"{'attack and model':<26} {'images':>15} {'median l2':>9} {'mean':>6} {'median linf':>11} {'mean':>6}",
     ]
     for row in frame.iter_rows(named=True):
-        name = printable(f"{row['attack']}, {row['phase']}")
+        name = printable(f"{row['attack']}{row['aim']}, {row['phase']}")
         lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 26 else []
         cells = ["-" if row[figure] is None else f"{row[figure]:.3f}" for figure in FIGURES]
         images = f"{row['attacked']} of {row['n']}"

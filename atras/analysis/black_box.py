@@ -10,6 +10,8 @@ import polars as pl
 from atras.errors import printable
 from atras.results import Results
 
+from .attack_aims import attack_aim
+
 SOURCES = {
     "independent": "independent copy",
     "undefended": "natural twin",
@@ -75,19 +77,40 @@ def masked(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(untargeted & (pl.col("white_box") > pl.col("accuracy") + NOISE))
 
 
+def source_means(rows: pl.DataFrame) -> list[tuple[str, float | None, str]]:
+    """The means over members of one attack by what its images were made on, the white-box attack first.
+
+    Args:
+        rows: of `black_box`, of one attack.
+
+    Returns:
+        Source, accuracy, and `1 of 2 members` where not all members have it; nothing where all have, or none.
+    """
+    members = rows.unique(["hidden_layers", "seed"], maintain_order=True)
+    figures = [
+        ("itself (white-box)", members["white_box"]),
+        *((str(source), own["accuracy"]) for (source,), own in rows.group_by("source", maintain_order=True)),
+    ]
+    told = []
+    for source, values in figures:
+        known = values.drop_nulls().to_list()
+        some = f"{len(known)} of {len(members)} members" if 0 < len(known) < len(members) else ""
+        told.append((source, sum(known) / len(known) if known else None, some))
+    return told
+
+
 def black_box_lines(results: Results) -> list[str]:
     """Means over members of `black_box` as plain text within 80 columns; nothing without them."""
-    frame = black_box(results)
+    frame = black_box(results).with_columns(aim=attack_aim())
     if frame.is_empty():
         return []
     lines = ["accuracy of defended networks on images made on others, means over members"]
-    for (attack, epsilon), rows in frame.group_by("attack", "epsilon", maintain_order=True):
+    for (attack, aim, epsilon), rows in frame.group_by("attack", "aim", "epsilon", maintain_order=True):
         bound = "" if epsilon is None else f", epsilon {epsilon:g}"
-        name = printable(f"{attack}{bound}")
+        name = printable(f"{attack}{bound}{aim}")
         lines += [name[start : start + 80] for start in range(0, len(name), 80)]
-        own = rows.unique(["hidden_layers", "seed"])["white_box"].mean()
-        means = rows.group_by("source", maintain_order=True).agg(pl.col("accuracy").mean()).rows()
-        for source, mean in [("itself (white-box)", own), *means]:
-            figure = f"{mean:.4f}" if isinstance(mean, float) else "-"
-            lines.append(f"  {printable(source)[:66]:<66} {figure:>6}")
+        for source, mean, members in source_means(rows):
+            some = f" ({members})" if members else ""
+            figure = "-" if mean is None else f"{mean:.4f}"
+            lines.append(f"  {printable(source)[: 66 - len(some)] + some:<66} {figure:>6}")
     return lines

@@ -98,7 +98,8 @@ def _with_further(results: Results) -> tuple[_Column | None, pl.DataFrame, pl.Da
     single = rows.filter(~pl.col("attack").str.starts_with("worst("))
     if len(single) == len(rows):
         return None, means, depths
-    if single.select("attack", "norm", "epsilon", "target").n_unique() != 1 or single["epsilon"].null_count():
+    told_apart = single.select("attack", "norm", "epsilon", "label_source", "target")
+    if told_apart.n_unique() != 1 or single["epsilon"].null_count():
         return _Column(WORST, "worst", "case"), means, depths
     single = single.join(results.table.select("hidden_layers", "seed", "depth", "status"), on=["hidden_layers", "seed"])
     figure = pl.col("accuracy").mean().alias(FURTHER)

@@ -229,7 +229,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         Raises:
             InputError: if the target of an attack is `class:N` with another N, or is to be drawn and there is but one.
         """
-        for target in (self.target, *(attack.target for attack in self.attacks)):
+        every = (*self.attacks, *self.transfer_attacks)
+        for target in dict.fromkeys([self.target, *(attack.target for attack in every)]):
             if target.startswith("class:") and int(target.removeprefix("class:")) not in classes:
                 span = f"a class from {classes[0]} to {classes[-1]}"
                 expected = span if len(classes) > classes[-1] - classes[0] else f"{span} that training images have"

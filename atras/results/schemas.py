@@ -86,7 +86,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "norm": _NORM,
         "epsilon": Column(
             pl.Float64,
-            "largest change in that norm, in pixels of [0, 1]; null for DeepFool, without bound",
+            "largest change in that norm, in pixels of [0, 1]; null for attacks without a bound, such as `deepfool`",
         ),
         "label_source": Column(pl.String, "label the attack moves away from: `predicted` or `true`; null without one"),
         "target": Column(pl.String, "`none`, `random`, `least-likely` or `class:N`; null without an attack"),

@@ -12,7 +12,7 @@ PAIRS, SHAPE = 800, (1, 28, 28)
 
 
 class Projection:
-    """FAB's step on the CPU: on a GPU it is plain torch."""
+    """FAB's step on the CPU."""
 
     param_names = ("norm",)
     params = (["linf", "l2", "l1"],)

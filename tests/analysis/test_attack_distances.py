@@ -54,3 +54,14 @@ def test_the_report_shows_them_too() -> None:
     table = make_section("attacks", made()).tables[0]
     assert table.rows[0][:5] == ("deepfool", "before defence", "140 of 200", "0.5000", "1.0000")
     assert [row[0] for row in table.rows] == ["deepfool", "deepfool", "fgsm"]
+
+
+def test_what_an_attack_aims_at_stands_beside_it() -> None:
+    writer = Writer(None, run_info(("8",), (0,)))
+    aimed = {"label_source": "predicted"}
+    writer.append(
+        Rows(table=[table_row("8")], metrics=[attacked("8", "cw", 60, 0.5), attacked("8", "cw", 60, 0.7, **aimed)])
+    )
+    lines = summary_lines(writer.finish({}))
+    assert next(line for line in lines if line.startswith("cw")).startswith("cw, trained ")
+    assert "cw, predicted label, trained" in lines

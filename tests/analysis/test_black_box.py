@@ -90,3 +90,26 @@ def test_the_summary_of_a_run_shows_the_means(fake: Results) -> None:
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
     assert not [line for line in summary_lines(fake) if "made on others" in line]
+
+
+def test_attacks_that_aim_elsewhere_have_means_of_their_own(fake: Results) -> None:
+    found = with_transfer(
+        fake,
+        row(correct=600),
+        row(correct=700, label_source="predicted"),
+        row(correct=899, label_source=None, target="class:3"),
+    )
+    lines = summary_lines(found)
+    start = lines.index("accuracy of defended networks on images made on others, means over members")
+    told = [line for line in lines[start + 1 :] if not line.startswith("  itself")]
+    assert told[:6:2] == [
+        "pgd, epsilon 0.05", "pgd, epsilon 0.05, predicted label", "pgd, epsilon 0.05, towards class:3",
+    ]  # fmt: skip
+    assert [line.split()[-1] for line in told[1:6:2]] == [f"{correct / 899:.4f}" for correct in (600, 700, 899)]
+
+
+def test_a_mean_over_fewer_members_says_so(fake: Results) -> None:
+    other = {"surrogate": "40", "source_hidden_layers": "40", "source_seed": 0, "target_hidden_layers": "24-192"}
+    lines = summary_lines(with_transfer(fake, row(), row(**other, correct=500)))
+    (line,) = [line for line in lines if line.startswith("  40 ")]
+    assert line.split() == ["40", "(1", "of", "2", "members)", f"{500 / 899:.4f}"]

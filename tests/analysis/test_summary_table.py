@@ -150,3 +150,18 @@ def test_further_attacks_have_a_column(
     assert depth.endswith(figure)
     assert "train   test" in above or name == "autoattack"
     assert with_attacks(width=width)[0] == HEADING
+
+
+def test_two_labels_of_one_attack_are_no_single_further_attack() -> None:
+    usual = {"mode": "white-box", "norm": "linf", "target": "none", "phase": "defended", "epsilon": 0.05}
+    made = [("fgsm", "true"), ("pgd", "true"), ("pgd", "predicted"), ("worst(fgsm, pgd)", "true")]
+    rows = [
+        metrics_row("40", 0, correct=70 - place) | usual | {"attack": attack, "label_source": label}
+        for place, (attack, label) in enumerate(made)
+    ]
+    writer = Writer(None, run_info(("40",), (0,)))
+    writer.append(Rows(table=[table_row("40", 0, worst_case_accuracy_after=0.1234)], metrics=rows))
+    above, below, row = summary_lines(writer.finish({}))[:3]
+    assert below.split()[-1] == "case"
+    assert "0.1234" in row
+    assert "worst" in above

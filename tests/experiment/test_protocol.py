@@ -163,6 +163,13 @@ def test_a_target_past_the_last_class_is_refused() -> None:
         Protocol(target="class:10").check_classes(range(10))
 
 
+def test_a_target_of_a_transferred_attack_is_one_too() -> None:
+    transferred = {"transfer": True, "transfer_attacks": ("pgd(target=class:10)",)}
+    Protocol(**transferred).check_classes(range(11))
+    with pytest.raises(InputError, match="from 0 to 9"):
+        Protocol(**transferred).check_classes(range(10))
+
+
 @pytest.mark.parametrize(
     "fields", [{"engine": "fast"}, {"executor": "x"}, {"device": "tpu"}, {"device": "cuda:x"}, {"memory_bytes": 0}]
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from atras.analysis import attack_distances
+from atras.analysis import attack_aim, attack_distances
 from atras.registry import name_of
 from atras.report.charts import Chart, Point, Series, Table, bootstrap_mean, categories, linear, number
 from atras.report.section import Section
@@ -62,12 +62,10 @@ def _labelled(metrics: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFram
     """The attacks, each with all that tells it from the others in a column `label`; without curves in `linf`."""
     own = pl.col("epsilon").is_null() | (pl.col("epsilon") == pl.lit(protocol.get("epsilon"), pl.Float64))
     curve = (pl.col("norm") == "linf") & pl.col("epsilon").is_in(list(map(float, protocol.get("epsilons", ()))))
-    towards = pl.col("target").is_not_null() & (pl.col("target") != "none")
     parts = [
         pl.col("attack"),
         pl.when(~own).then(pl.format(", epsilon {}", "epsilon")).otherwise(pl.lit("")),
-        pl.when(towards).then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
-        pl.when(pl.col("label_source") == "predicted").then(pl.lit(", predicted label")).otherwise(pl.lit("")),
+        attack_aim(),
     ]
     attacks = metrics.filter((attack_name() != "none") & (own | ~(curve | (attack_name() == "fgsm"))))
     return attacks.with_columns(label=pl.concat_str(parts))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.analysis import attack_aim, masked, source_means
 from atras.analysis import black_box as black_box_rows
-from atras.analysis import masked
 from atras.report.charts import Table, number
 from atras.report.section import Section
 from atras.results import Results
@@ -47,8 +47,7 @@ def _labelled(frame: pl.DataFrame) -> pl.DataFrame:
     parts = [
         pl.col("attack"),
         pl.format(", epsilon {}", "epsilon").fill_null(""),
-        pl.when(pl.col("target") != "none").then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
-        pl.when(pl.col("label_source") == "predicted").then(pl.lit(", predicted label")).otherwise(pl.lit("")),
+        attack_aim(),
     ]
     return frame.with_columns(label=pl.concat_str(parts))
 
@@ -66,12 +65,14 @@ def _table(label: str, rows: pl.DataFrame) -> Table:
 
 def _conclusion(label: str, rows: pl.DataFrame) -> str:
     """Whether the attack on the network itself is the strongest, in a sentence, and the networks where it is not."""
-    own = rows.unique(["hidden_layers", "seed"])["white_box"].mean()
-    by_source = rows.group_by("source", maintain_order=True).agg(pl.col("accuracy").mean()).rows()
-    figures = ", ".join(f"{source} {number(mean)}" for source, mean in by_source)
-    head = f"{label}: white-box {number(own)}, {figures}."  # type: ignore[arg-type]
+    (_, own, some), *by_source = source_means(rows)
+    figures = [("white-box", own, some), *by_source]
+    told = (f"{source} {number(mean)}{f' ({members})' if members else ''}" for source, mean, members in figures)
+    head = f"{label}: {', '.join(told)}."
     if own is None:
         return f"{head} Without the same attack on the networks themselves nothing can be said of masked gradients."
+    if rows["target"][0] != "none" or rows["label_source"][0] != "true":
+        return f"{head} Only attacks at the true label tell of masked gradients."
     found = masked(rows).select("hidden_layers", "seed").unique(maintain_order=True).rows()
     if not found:
         return f"{head} No network is turned more often by images made elsewhere than by its own."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.analysis import attack_aim
 from atras.registry import name_of
 from atras.report.charts import Chart, Point, Series, bootstrap_mean, linear, number
 from atras.report.section import Section
@@ -26,24 +27,25 @@ def epsilons(results: Results) -> Section:
         The section.
     """
     title = "Strength of the attack"
-    metrics = last_test_metrics(results)
+    metrics = last_test_metrics(results).with_columns(aim=attack_aim(), label=pl.concat_str("attack", attack_aim()))
     # Without perturbation an attacked image is the clean one.
     clean = metrics.filter(attack_name() == "none").with_columns(epsilon=0.0)
     attacked = metrics.filter(~attack_name().is_in(["none", "worst"]), pl.col("epsilon") > 0)
-    attacked = attacked.filter(pl.col("epsilon").n_unique().over("attack") > 1)
+    attacked = attacked.filter(pl.col("epsilon").n_unique().over("label") > 1)
     if not len(attacked):
         missing = "One epsilon was evaluated: run with --epsilons 0,0.01,0.02,0.05,0.1 to record more."
         return Section("epsilons", title, (missing,))
     charts = []
     for (norm,), rows in attacked.group_by("norm", maintain_order=True):
         charts += [_panel(clean, rows, str(norm), phase) for phase in PHASES if phase in set(rows["phase"])]
-    for (attack,), rows in attacked.group_by("attack", maintain_order=True):
+    for (label,), rows in attacked.group_by("label", maintain_order=True):
         both = pl.concat([clean, rows])
-        charts += [_chart(both, str(attack), phase) for phase in PHASES if phase in set(rows["phase"])]
+        charts += [_chart(both, str(label), phase) for phase in PHASES if phase in set(rows["phase"])]
     text = (
         "Accuracy on attacked test images, averaged over the members that trained: by attack with 95 % intervals, then "
-        "by depth. An image that an attack turns at one epsilon counts as turned at all larger ones; FGSM takes one "
-        "step of each epsilon, and its line may rise again."
+        "by depth. An image that an attack turns at one epsilon counts as turned at all larger ones. FGSM takes one "
+        "step of each epsilon, also from a random start, and attacks towards a class, or at the predicted label, count "
+        "what they turn at each: their lines may rise again."
     )
     return Section("epsilons", title, (text,), tuple(charts))
 
@@ -51,16 +53,17 @@ def epsilons(results: Results) -> Section:
 def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -> Chart:
     """All attacks of a norm, a line each, under their names where those tell them apart."""
     series, ends = [], []
-    names = [name_of(attack) for attack in attacked["attack"].unique(maintain_order=True)]
-    for index, ((attack,), rows) in enumerate(attacked.group_by("attack", maintain_order=True)):
+    own_rows = list(attacked.group_by("attack", "aim", "label", maintain_order=True))
+    names = [f"{name_of(str(attack))}{aim}" for (attack, aim, _), _ in own_rows]
+    for index, ((_, _, label), rows) in enumerate(own_rows):
         own = pl.concat([clean, rows]).filter(pl.col("phase") == phase).sort("epsilon", maintain_order=True)
         points = []
         for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
             mean, low, high = bootstrap_mean(part["accuracy"].to_list())
             points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
-        label = names[index] if names.count(names[index]) == 1 else str(attack)
-        series.append(Series(label, index, tuple(points), line=True))
-        ends.append(f"{attack} {number(points[-1].y)} at {points[-1].x:g}")
+        name = names[index] if names.count(names[index]) == 1 else str(label)
+        series.append(Series(name, index, tuple(points), line=True))
+        ends.append(f"{label} {number(points[-1].y)} at {points[-1].x:g}")
     return Chart(
         f"epsilons-{norm}-{phase}",
         f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {PHASES[phase]}",

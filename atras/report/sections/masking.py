@@ -21,6 +21,7 @@ MASKED = 0.05
 few points lie between good attacks anyway."""
 
 MASKS = "gradients are masked"
+ONE_STEP = "gradients are masked, or one step is too few, which --attack pgd would tell"
 UNDECIDED = f"not decided, the interval reaches across {MASKED:g} or is missing"
 CLEAR = "not masked"
 
@@ -150,10 +151,11 @@ def _of_images(
 
 def _conclusion(compared: Comparison, estimates: dict[int, Estimate], gaps: pl.DataFrame) -> str:
     """One sentence on which depths mask their gradients, and the candidate with the widest gap."""
-    found: dict[str, list[int]] = {MASKS: [], UNDECIDED: [], CLEAR: []}
+    masks = ONE_STEP if name_of(compared.weak) in ("fgsm", "random-fgsm") else MASKS
+    found: dict[str, list[int]] = {masks: [], UNDECIDED: [], CLEAR: []}
     for depth, (_, low, high) in estimates.items():
         masked, clear = low is not None and low > MASKED, high is not None and high <= MASKED
-        found[MASKS if masked else CLEAR if clear else UNDECIDED].append(depth)
+        found[masks if masked else CLEAR if clear else UNDECIDED].append(depth)
     parts = [f"{', '.join(map(depth_label, depths))}: {verdict}" for verdict, depths in found.items() if depths]
     means = gaps.group_by("hidden_layers", maintain_order=True).agg(pl.col("gap").mean())
     name, gap = means.sort("gap", descending=True, maintain_order=True).row(0)

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from atras.analysis import attack_aim
 from atras.report.charts import Gallery, Picture, data_uri
 from atras.report.section import Section
 from atras.results import Results
@@ -76,16 +77,10 @@ def galleries(results: Results) -> tuple[Gallery, ...]:
 
 
 def _label() -> pl.Expr:
-    """The attack and what it is bounded by, such as `pgd at linf 0.05`."""
-    return (
-        pl.when(pl.col("epsilon").is_null())
-        .then("attack")
-        .otherwise(
-            pl.format(
-                "{} at {} {}", "attack", "norm", pl.col("epsilon").map_elements("{:g}".format, return_dtype=pl.String)
-            )
-        )
-    )
+    """The attack, what it is bounded by and what it aims at, such as `pgd at linf 0.05, towards random`."""
+    epsilon = pl.col("epsilon").map_elements("{:g}".format, return_dtype=pl.String)
+    bound = pl.when(pl.col("epsilon").is_null()).then(pl.lit("")).otherwise(pl.format(" at {} {}", "norm", epsilon))
+    return pl.concat_str("attack", bound, attack_aim())
 
 
 def _shape(results: Results) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from atras.analysis import attack_aim
 from atras.report.charts import HeatMap, number
 from atras.report.section import Section
 from atras.results import Results
@@ -53,7 +54,7 @@ def _labelled(pairs: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
     parts = [
         pl.col("attack"),
         pl.when(~own).then(pl.format(", epsilon {}", "epsilon")).otherwise(pl.lit("")),
-        pl.when(pl.col("target") != "none").then(pl.format(", towards {}", "target")).otherwise(pl.lit("")),
+        attack_aim(),
         pl.when(pl.col("source_seed") != pl.col("seed")).then(pl.lit(", from other seeds")).otherwise(pl.lit("")),
     ]
     return pairs.with_columns(label=pl.concat_str(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import polars as pl
 import pytest
 
 from atras.report.registry import make_section
@@ -59,3 +60,15 @@ def test_what_was_not_recorded_is_named_with_its_option(option: str) -> None:
     section = make_section("black_box", make_run(complete=False))
     assert option in section.text[0]
     assert not section.tables
+
+
+def test_an_attack_that_aims_elsewhere_tells_nothing_of_masked_gradients() -> None:
+    run = run_with(100)
+    aimed = run.transfer.with_columns(target=pl.lit("class:3"), label_source=pl.lit(None, pl.String))
+    own = run.metrics.with_columns(
+        target=pl.when(pl.col("attack") == "pgd").then(pl.lit("class:3")).otherwise("target"),
+        label_source=pl.when(pl.col("attack") != "pgd").then("label_source"),
+    )
+    text = make_section("black_box", dataclasses.replace(run, transfer=aimed, metrics=own)).text[-1]
+    assert text.startswith("pgd, epsilon 0.05, towards class:3: white-box 0.")
+    assert text.endswith("Only attacks at the true label tell of masked gradients.")

@@ -40,3 +40,17 @@ def test_a_runs_own_curves_are_no_attacks_of_their_own(full: Results) -> None:
     assert chart.x.names == ("fgsm", "pgd", "worst")
     (named,) = attacks(full).figures  # given one by one, as attacks with an epsilon of their own
     assert "pgd, epsilon 0.1" in named.x.names
+
+
+def test_attacks_that_aim_elsewhere_have_lines_of_their_own(full: Results) -> None:
+    aimed = full.metrics.filter(attack="pgd").with_columns(
+        accuracy=pl.lit(1.0), target=pl.lit("random"), label_source=pl.lit(None, pl.String)
+    )
+    alone = {chart.name: chart for chart in epsilons(full).figures}
+    both = {chart.name: chart for chart in epsilons(replace(full, metrics=pl.concat([full.metrics, aimed]))).figures}
+    assert both["epsilons-pgd-defended"] == alone["epsilons-pgd-defended"]
+    panel = both["epsilons-linf-defended"].series
+    assert [line.label for line in panel] == ["fgsm", "pgd", "pgd, towards random"]
+    assert panel[1].points == alone["epsilons-linf-defended"].series[1].points
+    assert {point.y for point in panel[2].points if point.x} == {1.0}
+    assert "epsilons-pgd-towards-random-defended" in both

@@ -102,3 +102,12 @@ def test_a_single_network_has_the_interval_of_its_images() -> None:
     left_out = replace(run, outcomes=run.outcomes.clear())
     assert chart_of(left_out).series[0].points[-1].y_low is None
     assert f"not decided, the interval reaches across {MASKED:g} or is missing" in masking(left_out).text[-1]
+
+
+def test_a_single_step_is_no_verdict() -> None:
+    run = without(made(3), "pgd")
+    auto = pl.col("attack") == "autoattack"
+    figures = run.metrics.with_columns(accuracy=pl.when(auto).then(0.4).otherwise(0.6))
+    told = masking(replace(run, metrics=figures)).text[-1]
+    assert told.startswith("fgsm against autoattack")
+    assert "gradients are masked, or one step is too few, which --attack pgd would tell." in told

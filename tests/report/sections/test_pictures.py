@@ -67,3 +67,14 @@ def test_there_are_never_more_than_a_page_holds(full: Results, attacks: int, can
     assert len(names) == candidates
     assert "64-512" in names  # the largest
     assert len({gallery.title.split(", ", 2)[2] for gallery in shown}) == min(attacks, MOST_GALLERIES // 2)
+
+
+def test_attacks_that_aim_elsewhere_have_galleries_of_their_own(full: Results) -> None:
+    one = full.examples.filter(attack="fgsm")
+    aimed = one.with_columns(target=pl.lit("class:3"), label_source=pl.lit(None, pl.String))
+    shown = galleries(replace(full, examples=pl.concat([one, aimed])))
+    attacks = {gallery.title.split(", ", 2)[2] for gallery in shown}
+    assert attacks == {"fgsm at linf 0.05", "fgsm at linf 0.05, towards class:3"}
+    for gallery in shown:
+        images = [picture.image for picture in gallery.pictures]
+        assert len(set(images)) == len(images)

@@ -44,3 +44,12 @@ def test_pairs_of_other_seeds_have_a_map_of_their_own(full: Results) -> None:
     assert own == report.figures(full)["transfer-fgsm-after"]
     assert copies.layers["after the defence"] == own.layers["after the defence"]
     assert "on copies of themselves" in copies.summary
+
+
+def test_an_attack_at_the_predicted_label_has_a_map_of_its_own(full: Results) -> None:
+    other = full.transfer.with_columns(label_source=pl.lit("predicted"), accuracy=pl.lit(1.0))
+    both = dataclasses.replace(full, transfer=pl.concat([full.transfer, other]))
+    maps = {figure.name: figure for figure in make_section("transfer", both).figures}
+    alone = {figure.name: figure for figure in make_section("transfer", full).figures}
+    assert maps["transfer-fgsm-after"] == alone["transfer-fgsm-after"]
+    assert maps["transfer-fgsm-predicted-label-after"].title == "fgsm, predicted label, after the defence"
