@@ -44,7 +44,7 @@ def test_members_that_trained_are_averaged_and_their_images_counted() -> None:
 
 def test_the_terminal_shows_the_images_beside_the_distances() -> None:
     lines = summary_lines(made())
-    at = lines.index("smallest changes found, over the images that were classified correctly before")
+    at = lines.index("smallest changes found, over images classified right before that were changed")
     assert lines[at + 2].split() == ["deepfool,", "trained", "140", "of", "200", "0.500", "1.000", "1.000", "1.000"]
     assert lines[at + 3].split() == ["deepfool,", "defended", "0", "of", "100", *"----"]
     assert max(map(len, lines)) <= 80
@@ -65,3 +65,14 @@ def test_what_an_attack_aims_at_stands_beside_it() -> None:
     lines = summary_lines(writer.finish({}))
     assert next(line for line in lines if line.startswith("cw")).startswith("cw, trained ")
     assert "cw, predicted label, trained" in lines
+
+
+def test_attacks_that_found_nothing_for_some_images_are_not_compared_without_a_word() -> None:
+    told = "with fewer images nothing was found for the rest, which may need larger changes"
+    for count, there in ((7, True), (46, False)):
+        writer = Writer(None, run_info(("8",), (0,)))
+        rows = [attacked("8", "cw", count, 0.03), attacked("8", "fmn", 46, 0.3)]
+        writer.append(Rows(table=[table_row("8")], metrics=rows))
+        lines = summary_lines(writer.finish({}))
+        assert (told in lines) == there
+        assert max(map(len, lines)) <= 80

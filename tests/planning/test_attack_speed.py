@@ -32,7 +32,9 @@ def own_cache_few_images_and_one_thread(tmp_path: Path, monkeypatch: pytest.Monk
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ["apgd", "apgd-t(loss=margin)", "fab-t", "square", "pgd", "pgd(target=random)", "deepfool"])
+@pytest.mark.parametrize(
+    "name", ["apgd", "apgd-t(loss=margin)", "fab-t", "square", "pgd", "pgd(target=random)", "deepfool"]
+)
 def test_every_attack_with_steps_is_measured_and_kept(name: str) -> None:
     part = load("digits", train_size=128, test_size=8).train
     attack, protocol = ATTACKS.parse(name).at(0.05), Protocol(precision="fp32")

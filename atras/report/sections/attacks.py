@@ -54,7 +54,7 @@ def _distance_tables(results: Results) -> tuple[Table, ...]:
         for row in frame.iter_rows(named=True)
     )
     columns = ("attack", "network", "images", "median l2", "mean l2", "median linf", "mean linf")
-    title = "Distance of adversarial images that the network classified correctly before"
+    title = "Distance of adversarial images, over those classified right before that the attack changed"
     return (Table(title, columns, rows),) if rows else ()
 
 
