@@ -121,10 +121,11 @@ def _image_lines(a: Results, b: Results) -> list[str]:
     if not known or other_test_images(a, b):
         return []
     frame = compare_images(a, b).sort("p", maintain_order=True)
-    more = f", the {SHOWN} that differ most" if len(frame) > SHOWN else ""
+    more = [f"the {SHOWN} members that differ most, of {len(frame)}"] if len(frame) > SHOWN else []
     lines = [
         "",
-        f"test images lost after the defence under any attack, member by member{more}",
+        "test images lost after the defence, each run under all of its own attacks",
+        *more,
         f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",
     ]
     for row in frame.head(SHOWN).iter_rows(named=True):

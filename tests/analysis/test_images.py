@@ -103,3 +103,10 @@ def test_a_run_without_outcomes_says_what_to_do() -> None:
         worst_case(run_of(0)[0], "both")
     with pytest.raises(InputError, match=r"only_a \(=-1\): expected a whole number"):
         mcnemar(-1, 2)
+
+
+def test_many_members_with_outcomes_fit_the_width() -> None:
+    names = tuple(str(width) for width in range(8, 14))
+    lines = compare_lines(run_of(2, names)[0], run_of(3, names)[0])
+    assert "the 10 members that differ most, of 12" in lines
+    assert max(map(len, lines)) <= 80

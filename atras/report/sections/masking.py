@@ -23,7 +23,7 @@ few points lie between good attacks anyway."""
 MASKS = "gradients are masked"
 ONE_STEP = "gradients are masked, or one step is too few, which --attack pgd would tell"
 UNDECIDED = f"not decided, the interval reaches across {MASKED:g} or is missing"
-CLEAR = "not masked"
+CLEAR = "no sign of it"
 
 Z = 1.959963984540054
 """Normal quantile of a 95 % interval."""

@@ -52,11 +52,11 @@ def test_the_conclusion_names_the_depths_whose_interval_lies_above_the_bound() -
     figures = run.metrics.with_columns(accuracy=pl.when(auto & deep).then(0.4).when(auto).then(0.59).otherwise(0.6))
     told = masking(replace(run, metrics=figures)).text[-1]
     assert told == (
-        "pgd against autoattack at linf 0.05: 4 layers: gradients are masked; 1 layer, 2 layers: not masked. "
+        "pgd against autoattack at linf 0.05: 4 layers: gradients are masked; 1 layer, 2 layers: no sign of it. "
         "Widest gap: 8-16-32-64 with 0.2000."
     )
     told = masking(replace(run, metrics=figures.with_columns(accuracy=0.6))).text[-1]
-    assert told.endswith("1 layer, 2 layers, 4 layers: not masked. No candidate has a gap.")
+    assert told.endswith("1 layer, 2 layers, 4 layers: no sign of it. No candidate has a gap.")
 
 
 @pytest.mark.parametrize(("missing", "names"), [
