@@ -156,7 +156,7 @@ class Ascent:
         if self.ends and late < self.steps:
             rise = s.best_value - s.late_value
             # By log-odds of log(classes - 1) the label is certainly no longer the likeliest class.
-            boundary = math.log(self.pairs.networks.classes - 1) if self.objective.kind == "odds" else 0.0
+            boundary = math.log(max(self.pairs.networks.classes - 1, 1)) if self.objective.kind == "odds" else 0.0
             self.pairs.note_rising(left & (rise > 0) & (s.best_value + TENTH * rise > boundary))
         self.found.put(s.place[left], s.best[left], s.best_value[left], fooled=False)
         return self.found
