@@ -6,6 +6,7 @@ the box", section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FIRST_CHECK, SHORTER, LEAST = 0.22, 0.03, 0.06
 """Shares of the steps: until the first check of the step size, by how much each further wait is shorter, the least."""
+
+TENTH = 10
+"""A run is unfinished where its rise over the last tenth of the steps, so many times, would reach the boundary."""
 
 MOMENTUM = 0.75
 """Weight of the new step; the rest goes to the one before."""
@@ -77,6 +81,8 @@ class _State(PerPair):
     """In l1, number of changed pixels at the last check."""
     lost: Tensor
     """bool, whether the pair is fooled, and only waits to be dropped."""
+    late_value: Tensor
+    """Best value when a tenth of the steps is left."""
 
 
 class Ascent:
@@ -109,6 +115,7 @@ class Ascent:
 
         x = x.contiguous()
         gradient, logits = self._evaluate(x, lost=None)
+        self.pairs.note_blind(gradient)
         value = self.objective.values(logits)
         changed = (x != self.clean).flatten(1).sum(1)
         false = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -118,6 +125,7 @@ class Ascent:
             step=torch.full_like(value, self.epsilon * (1 if self.attack.norm == "l1" else 2)),
             ascents=torch.zeros(len(x), dtype=torch.int64, device=x.device), checked_value=value, shortened=~false,
             moving=changed / self.clean[0].numel() / SPARSER, changed=changed, lost=false,
+            late_value=value,
         )  # fmt: skip
         self._note_fooled(logits)
 
@@ -130,10 +138,12 @@ class Ascent:
 
     def finished(self, progress: Progress) -> Found:
         """Take all steps that are left; of a pair that is not fooled the image of the highest value."""
-        checks = self._checks
+        checks, late = self._checks, self.steps - self.steps // TENTH
         for step in range(self.done, self.steps):
             if not len(self.pairs):
                 break
+            if step == late:
+                self.state.late_value = self.state.best_value
             self._move(first=step == 0)
             self._look()
             if step in checks and self.attack.norm == "l1":
@@ -143,6 +153,11 @@ class Ascent:
             progress.step(partial(kept_of, self.found, self.state, step + 1))
         s = self.state
         left = ~s.lost
+        if self.ends and late < self.steps:
+            rise = s.best_value - s.late_value
+            # By log-odds of log(classes - 1) the label is certainly no longer the likeliest class.
+            boundary = math.log(max(self.pairs.networks.classes - 1, 1)) if self.objective.kind == "odds" else 0.0
+            self.pairs.note_rising(left & (rise > 0) & (s.best_value + TENTH * rise > boundary))
         self.found.put(s.place[left], s.best[left], s.best_value[left], fooled=False)
         return self.found
 

@@ -149,7 +149,10 @@ class Attacked:
         nan_gradients, zero_gradients: int64 [M], pixels left as they were for that reason.
         gradients: how many gradients of every image those counts are of; 0 where none is counted.
         no_gradient: bool [M, B], images whose gradients are zero in every pixel and at every step, so that the attack
-            had no way to go; None where that is not looked at.
+            had no way to go; in attacks by lists of pairs where one of their runs began. None where that is not looked
+            at.
+        unfinished: bool [M, B], images that are not turned though the objective rose so fast to the end of a run that
+            ten times the last tenth would do; None where that is not looked at.
         spent: passes of each image; None where the attack spends `cost_of_making` on every one.
         part: int8 [M, B], the number of the attack's part that fooled each image, -1 for none; None without parts.
     """
@@ -163,6 +166,7 @@ class Attacked:
     zero_gradients: Tensor
     gradients: int = 1
     no_gradient: Tensor | None = None
+    unfinished: Tensor | None = None
     spent: Spent | None = None
     part: Tensor | None = None
 

@@ -92,7 +92,9 @@ class FABT(PairAttack):
             draw = pairs.drawn(run, clean.shape[1:])
             x = random_point(draw, clean, self.strength / 2, self.norm, self.bounds)
         place = torch.arange(len(pairs), device=clean.device)
-        return _State(place, clean, x, targets, *_boundary(pairs, x, targets))
+        normal, value, wrong = _boundary(pairs, x, targets)
+        pairs.note_blind(normal)
+        return _State(place, clean, x, targets, normal, value, wrong)
 
     def _towards(self, s: _State) -> Tensor:
         """The next points: beyond the linearised boundary, from where the pairs are and a little from the image."""

@@ -64,11 +64,16 @@ class PairAttack(Attack):
         pairs = Pairs.where(networks, right, chosen, replace(start, draw=draw))
         if "spent" in progress.state:
             pairs.spent.copy_(progress.state["spent"])
+            pairs.signs.copy_(progress.state["signs"])
         clipped, part = own.clone(), torch.full(chosen.shape, -1, dtype=torch.int32, device=images.device)
         if len(pairs) and (not self.bounded or self.strength > 0):
-            inner = Stage(progress, 0, lambda: {"clean_logits": clean_logits, "spent": pairs.spent.clone()})
+            counted = {"spent": pairs.spent, "signs": pairs.signs}
+            inner = Stage(
+                progress, 0, lambda: {"clean_logits": clean_logits, **{k: v.clone() for k, v in counted.items()}}
+            )
             found = self.attack_pairs(pairs, own[right], clean_logits[right], inner)
             clipped[right], part[right] = found.images, found.by
+            pairs.signs[1][right] &= ~found.fooled
         none = torch.zeros(len(chosen), dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -78,6 +83,8 @@ class PairAttack(Attack):
             nan_gradients=none,
             zero_gradients=none,
             gradients=0,
+            no_gradient=pairs.signs[0] if self.uses_gradients else None,
+            unfinished=pairs.signs[1] if self.uses_gradients else None,
             spent=Spent(*pairs.spent),
             part=part.to(torch.int8) if len(self.parts) > 1 else None,
         )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self, cast
 import torch
 from torch import Tensor
 
+from .attack import nowhere
+
 if TYPE_CHECKING:
     from atras.networks import Classifier, Cotangent
 
@@ -27,6 +29,7 @@ class Pairs:
         labels: int64 [P], the class to be left.
         start: of the attack, with its random starts.
         spent: int64 [2, M, B], forward passes and gradients of each pair, counted as they are taken.
+        signs: bool [2, M, B], pairs that had no gradient where a run began, and pairs that a run left while they rose.
         first: number of the draw that is taken for draw 0.
     """
 
@@ -36,6 +39,7 @@ class Pairs:
     labels: Tensor
     start: Start
     spent: Tensor
+    signs: Tensor
     first: int = 0
 
     @classmethod
@@ -43,7 +47,8 @@ class Pairs:
         """The pairs that are wanted, bool [M, B], with the labels [M, B] to be left."""
         member, image = wanted.nonzero(as_tuple=True)
         spent = torch.zeros(2, *wanted.shape, dtype=torch.int64, device=wanted.device)
-        return cls(networks, member, image, labels[wanted], start, spent)
+        signs = torch.zeros(2, *wanted.shape, dtype=torch.bool, device=wanted.device)
+        return cls(networks, member, image, labels[wanted], start, spent, signs)
 
     def __len__(self) -> int:
         return len(self.member)
@@ -68,6 +73,14 @@ class Pairs:
         """
         self._count(1, self._once if lost is None else (~lost).long())
         return self.networks.gradient(images, cotangent, self.counts)
+
+    def note_blind(self, gradient: Tensor) -> None:
+        """Note the pairs whose gradient [P, C, H, W] at the beginning of a run is zero in every pixel."""
+        self.signs[0].view(-1)[self._places] |= nowhere(gradient[None])[0]
+
+    def note_rising(self, rising: Tensor) -> None:
+        """Note pairs, bool [P], whose run ended before its time."""
+        self.signs[1].view(-1)[self._places] |= rising
 
     def _count(self, what: int, passes: Tensor) -> None:
         """Add passes int64 [P] to what the pairs have spent; by places, which takes a third of the time of indices."""

@@ -186,6 +186,19 @@ def _of_gradients(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
             yield "images without a gradient, masked gradients?", row, row["zero_gradient_images"]
         if _number(row["saturated_images"]) > SATURATED * _number(row["n"]):
             yield "saturated images, other tools may be misled", row, row["saturated_images"]
+    yield from _of_ascents(metrics)
+
+
+def _of_ascents(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
+    """Attacks by lists of pairs that found no gradient where they began, or ended in the midst of a rise."""
+    for row in _untargeted(_fresh(metrics)):
+        if row.get("unfinished_images") is None:
+            continue
+        name, n = name_of(str(row["attack"])), _number(row["n"])
+        if _number(row["zero_gradient_images"]) > NO_GRADIENT * n:
+            yield f"images where {name} has no gradient, masked gradients?", row, row["zero_gradient_images"]
+        if _number(row["unfinished_images"]) > NOISE * n:
+            yield f"images that {name} was still turning at its end, take more steps", row, row["unfinished_images"]
 
 
 def _fresh(metrics: Sequence[Row]) -> list[Row]:

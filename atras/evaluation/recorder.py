@@ -185,6 +185,7 @@ class Recorder:
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
                 "nan_gradients": _at(score.nan_gradients, i),
                 "zero_gradient_images": _at(score.zero_gradient_images, i),
+                "unfinished_images": _at(score.unfinished_images, i),
                 "saturated_images": _at(score.saturated_images, i),
                 **{name: _at(getattr(score, name), i) for name in DISTANCES},
                 "backend": self.backend, "precision": self.precision,

@@ -119,7 +119,13 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "zero_gradient_images": Column(
             pl.Int64,
-            "images whose loss gradient is zero in every pixel and at every step: nothing to follow; null likewise",
+            "images whose loss gradient is zero in every pixel and at every step: nothing to follow; in attacks by "
+            "lists of pairs, such as APGD, where one of their runs began; null where none was followed",
+        ),
+        "unfinished_images": Column(
+            pl.Int64,
+            "images that APGD did not turn though its objective rose so fast to the end that ten times the rise over "
+            "its last tenth of steps would have reached the boundary; null for other attacks",
         ),
         "saturated_images": Column(
             pl.Int64,

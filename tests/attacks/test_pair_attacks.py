@@ -167,6 +167,8 @@ def test_an_attack_goes_on_where_it_was_stopped(name: str, norm: str) -> None:
     assert cut.spent is not None
     assert whole.spent is not None
     assert all(map(torch.equal, cut.spent, whole.spent))
+    for told, known in ((cut.no_gradient, whole.no_gradient), (cut.unfinished, whole.unfinished)):
+        assert told is known is None or torch.equal(told, known)
     assert (cut.part is not None) == (name == "autoattack")
     assert cut.part is None or (whole.part is not None and torch.equal(cut.part, whole.part))
     assert 0 < whole.success(networks, labels).sum() < labels.numel()

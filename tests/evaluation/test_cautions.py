@@ -101,3 +101,17 @@ def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, m
     assert "no attack" not in line  # a random start moves such an image, and so do attacks without gradients
     assert not cautions(Rows(metrics=[metric("pgd", 500, **{column: count})]))
     assert not cautions(Rows(metrics=[metric("fgsm", 500, **{column: count - 1})]))
+
+
+@pytest.mark.parametrize(
+    ("column", "meaning"),
+    [
+        ("zero_gradient_images", "images where apgd-t has no gradient, masked gradients?"),
+        ("unfinished_images", "images that apgd-t was still turning at its end, take more steps"),
+    ],
+)
+def test_ascents_without_a_gradient_or_an_end_are_counted(column: str, meaning: str) -> None:
+    quiet = {"zero_gradient_images": 10, "unfinished_images": 10}
+    rows = [metric("fgsm", 600), metric("apgd-t(steps=10)", 500, **quiet | {column: 11})]
+    assert cautions(Rows(metrics=rows)) == [f"{meaning}: 40 (seed 0, trained: 11 of 1000)"]
+    assert not cautions(Rows(metrics=[metric("fgsm", 600), metric("apgd-t(steps=10)", 500, **quiet)]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atras.attacks import ATTACKS, Start
+from atras.attacks import ATTACKS, Start, starts
 from atras.data import load, pixels
 from atras.engines import Engine, FusedEngine, LoopEngine, why_not
 from atras.experiment import Protocol
@@ -32,12 +32,12 @@ def published(request: pytest.FixtureRequest) -> Engine:
     return published_in(request.param)
 
 
-def published_in(kind: type[Engine]) -> Engine:
+def published_in(kind: type[Engine], seed: int = 0) -> Engine:
     """Wong, Rice, Kolter 2020: MNIST, trained by FGSM with an epsilon of 0.3."""
     weights = torch.load(FOLDER / "wong_fgsm.pth", weights_only=True, map_location="cpu")
     candidate = Candidate.parse("c16k4s2z1,c32k4s2z1,100")
     network = Network(Spec((1, 28, 28), 10), candidate)
-    engine = kind(network.spec, [Member(candidate, 0)], Protocol(precision="fp32"), CPU)
+    engine = kind(network.spec, [Member(candidate, seed)], Protocol(precision="fp32"), CPU)
     engine.set_parameters(0, dict(zip(network.parameter_shapes, weights.values(), strict=True)))
     return engine
 
@@ -85,3 +85,47 @@ def test_fast_is_better_than_free_is_as_robust_as_by_the_authors_attack(publishe
 def drawn(seed: int, number: int, shape: Sequence[int]) -> Tensor:
     """[100, *shape], uniform in [-1, 1)."""
     return torch.rand(100, *shape, generator=torch.Generator().manual_seed(100 * seed + number)) * 2 - 1
+
+
+OFFICIAL = {"apgd": 84.7, "apgd-t": 83.0, "fab-t": 82.9, "square": 80.1}
+"""Percent of the first 1,000 images that AutoAttack's authors' code leaves after each attack, version `standard`."""
+WEAKER = {"apgd": 0.3, "apgd-t": 0.3, "fab-t": 0.3, "square": 0.6}
+"""Points that this one may leave more: square draws its squares at random, the others their starts alone."""
+STRONGER = 1.2
+"""Points that it may leave less: twice the range of the three seeds. More would be another attack."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_autoattack_leaves_what_that_of_its_authors_leaves(seed: int) -> None:
+    images, labels = first_test_images(1000)
+    left = after_each_part(published_in(FusedEngine, seed), images, labels)
+    for name, official in OFFICIAL.items():
+        assert official - STRONGER <= left[name] <= official + WEAKER[name], left
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
+def test_autoattack_on_all_images_leaves_what_is_published() -> None:
+    """82.93 % by AutoAttack's table."""
+    left = after_each_part(published_in(FusedEngine), *first_test_images("all"))
+    assert 82.93 - STRONGER <= left["square"] <= 82.93 + 0.3, left
+
+
+def after_each_part(engine: Engine, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Percent of the images that are right after each attack, a thousand at a time."""
+    attack = ATTACKS.parse("autoattack(epsilon=0.3)")
+    names = [type(part).name for part in attack.parts]
+    kept = torch.zeros(len(names))
+    for first in range(0, len(labels), 1000):
+        x, y = images[first : first + 1000], labels[first : first + 1000]
+        attacked = attack(engine, x, y, start=Start(draw=starts(engine, x, attack.name, "test", first)))
+        assert attacked.part is not None
+        right = (engine.logits(x)[0].argmax(-1) == y) & ((attacked.clipped[0] - x).abs().amax((1, 2, 3)) <= 0.3 + 1e-6)
+        wrong = attacked.success(engine, y)[0]
+        assert torch.equal(right & ~wrong, right & (attacked.part[0] < 0))
+        kept += torch.stack(
+            [(right & ((attacked.part[0] < 0) | (attacked.part[0] > i))).sum() for i in range(len(names))]
+        )
+    return dict(zip(names, (100 * kept / len(labels)).tolist(), strict=True))
