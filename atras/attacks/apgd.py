@@ -76,8 +76,8 @@ class APGD(PairAttack):
         return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN[classes]}",)
 
     def cost(self, classes: int) -> Passes:
-        gradients = self.runs(classes) * (self.steps + 1) * self.eot
-        return Passes(1, gradients)
+        balls = len(RADII) if self.norm == "l1" else 1
+        return Passes(1, self.runs(classes) * (self.steps + balls) * self.eot)
 
     def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)
         return self.restarts

@@ -185,11 +185,9 @@ class Ascent:
 
     def _move(self, first: bool) -> None:
         """Take a step along the gradient and, but for the first, some of the step before."""
-        import torch
-
         from atras.kernels import ascent_step
 
-        from .norms import projected, scaled
+        from .norms import near_one, projected, scaled
 
         s, norm = self.state, self.attack.norm
         if norm == "linf":
@@ -198,22 +196,25 @@ class Ascent:
             s.before, s.x = s.x, reached
             return
         ball = (s.clean, self.epsilon, norm, self.attack.bounds)
-        direction = self._sparse_signs() if norm == "l1" else scaled(s.gradient, 1.0, "l2")
-        reached = projected(s.x + s.step[:, None, None, None] * torch.nan_to_num(direction), *ball)
+        direction = self._sparse_signs() if norm == "l1" else scaled(near_one(s.gradient), 1.0, "l2")
+        reached = projected(s.x + s.step[:, None, None, None] * direction, *ball)
         if norm != "l1" and not first:
             reached = projected(s.x + MOMENTUM * (reached - s.x) + (1 - MOMENTUM) * (s.x - s.before), *ball)
         s.before, s.x = s.x, reached
 
     def _sparse_signs(self) -> Tensor:
         """Signs of the pixels with the largest gradients, together of l1 norm 1."""
+        import torch
+
         from .norms import scaled
 
         s = self.state
-        sizes = s.gradient.abs().flatten(1)
+        gradient = torch.nan_to_num(s.gradient, nan=0.0)
+        sizes = gradient.abs().flatten(1)
         pixels = sizes.shape[1]
         rank = ((1 - s.moving) * pixels).long().clamp(0, pixels - 1)
         least = sizes.sort(1).values.gather(1, rank[:, None])
-        signs = s.gradient.sign() * (sizes >= least).view_as(s.gradient)
+        signs = gradient.sign() * (sizes >= least).view_as(gradient)
         return scaled(signs, 1.0, "l1")
 
     def _look(self) -> None:

@@ -63,7 +63,7 @@ class AutoAttack(PairAttack):
     def cost(self, classes: int) -> Passes:
         total = Passes(1)
         for part in self.parts:
-            total = total.plus(part.cost(classes))
+            total = total.plus(part.cost_of_making(classes))
         return total
 
     def runs(self, classes: int) -> int:  # noqa: ARG002 (alike for any number of classes)

@@ -8,7 +8,7 @@ from torch import Tensor
 from atras.kernels import fgsm
 
 from .attack import Bounds
-from .norms import norm_of, projected, random_point, scaled
+from .norms import near_one, projected, random_point, scaled
 
 
 class LinfBall:
@@ -57,15 +57,14 @@ class L2Ball:
         self.images, self.epsilon, self.bounds = images, epsilon, bounds
 
     def begin(self, draw: Tensor) -> Tensor:
-        flat, clean = draw.flatten(0, -4), self.images.expand(draw.shape).flatten(0, -4)
-        return random_point(flat, clean, self.epsilon, "l2", self.bounds).view_as(draw)
+        shape = max(draw.shape, self.images.shape, key=len)  # members may share either
+        flat, clean = (each.expand(shape).flatten(0, -4) for each in (draw, self.images))
+        return random_point(flat, clean, self.epsilon, "l2", self.bounds).view(shape)
 
     def step(self, x: Tensor, gradients: Tensor, size: float, direction: int) -> tuple[Tensor, Tensor]:
         none = gradients.isnan()
         left_alone = torch.stack([none.flatten(1).sum(1), (gradients == 0).flatten(1).sum(1)])
-        along = gradients.nan_to_num(0.0).flatten(0, 1)
-        largest = norm_of(along, "linf").clamp(min=torch.finfo(along.dtype).tiny)[:, None, None, None]
-        along = scaled(along / largest, direction * size, "l2")  # squares of small numbers would vanish
+        along = scaled(near_one(gradients.flatten(0, 1)), direction * size, "l2")
         reached = x.expand(gradients.shape).flatten(0, 1) + along
         clean = self.images.expand(gradients.shape).flatten(0, 1)
         return projected(reached, clean, self.epsilon, "l2", self.bounds).view_as(gradients), left_alone

@@ -138,6 +138,7 @@ class DeepFool(Attack):
             other = order[..., j]
             apart = torch.zeros_like(logits).scatter(-1, own[..., None], -1.0).scatter(-1, other[..., None], 1.0)
             normal, _ = networks.gradient(x, apart)  # of the difference of the two logits
+            normal = torch.nan_to_num(normal, nan=0.0)
             gap = (logits.gather(-1, other[..., None])[..., 0] - own_logit).abs()
             size = (normal.abs().sum((2, 3, 4)) if self.norm == "linf" else normal.flatten(2).norm(dim=2)) + 1e-8
             distance = gap / size

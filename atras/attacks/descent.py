@@ -128,7 +128,7 @@ class Descent:
         self._keep(lead(logits, self.pairs.labels) > attack.confidence, x, size)
         loss = size.square() + s.constant * missing
         wide = (s.constant * (missing > 0))[:, None, None, None]
-        slope = (2 * (x - s.clean) - wide * gradient) * self.half * (1 - inside.square())
+        slope = (2 * (x - s.clean) - wide * torch.nan_to_num(gradient, nan=0.0)) * self.half * (1 - inside.square())
         self._adam(slope, step + 1)
         if step % max(attack.steps // CHECKS, 1):
             return torch.ones_like(size, dtype=torch.bool)

@@ -57,7 +57,7 @@ class FABT(PairAttack):
             object.__setattr__(self, option, float(getattr(self, option)))
 
     def cost(self, classes: int) -> Passes:
-        return Passes(1, self.runs(classes) * self.steps)
+        return Passes(1, self.runs(classes) * (self.steps + 1))
 
     def runs(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1)

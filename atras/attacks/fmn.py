@@ -25,7 +25,6 @@ LEAST_GAMMA = 0.001
 """Share by which the radius is changed at the end."""
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
-TINY = 1e-12
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,23 +95,24 @@ class FMN(MinimumNorm):
 
         from atras.networks import Objective
 
-        from .norms import norm_of, projected, scaled
+        from .norms import near_one, norm_of, projected, scaled
 
         margin = Objective("margin", pairs.labels)
         outward, logits = pairs.gradient(s.x, margin)
         low, high = self.bounds
-        gradient = torch.where(outward > 0, s.x < high, s.x > low) * outward
+        gradient = torch.where(outward > 0, s.x < high, s.x > low) * torch.nan_to_num(outward, nan=0.0)
         fooling, size = logits.argmax(-1) != pairs.labels, norm_of(s.x - s.clean, self.norm)
         s.crossed = s.crossed | fooling
         closer = (lead(logits, pairs.labels) > 0) & (size < -found.values[s.place])
         found.put(s.place[closer], s.x[closer], -size[closer])
         gamma = LEAST_GAMMA + (self.gamma - LEAST_GAMMA) * share
-        to_boundary = margin.values(logits).abs() / norm_of(gradient, DUAL[self.norm]).clamp(min=TINY)
+        slope = norm_of(gradient, DUAL[self.norm]).clamp(min=torch.finfo(gradient.dtype).tiny)
+        to_boundary = margin.values(logits).abs() / slope
         outside = torch.where(s.crossed, s.radius, size + to_boundary) * (1 + gamma)
         inside = (s.radius * (1 - gamma)).minimum(-found.values[s.place])
         s.radius = torch.where(fooling, inside, outside).minimum(s.farthest)
         length = self.step_size * (LEAST_STEP + (1 - LEAST_STEP) * share)
-        along = torch.nan_to_num(scaled(gradient, length, "l2"))
+        along = scaled(near_one(gradient), length, "l2")
         s.x = projected(s.x + along, s.clean, s.radius, self.norm, self.bounds)
         # Without a gradient a pair that does not fool would stay where it is.
         return (fooling | (gradient != 0).flatten(1).any(1)) & logits.isfinite().all(1)

@@ -34,8 +34,20 @@ def random_point(draw: Tensor, clean: Tensor, epsilon: float, norm: str, bounds:
     return projected(clean + normal, clean, epsilon, norm, bounds)
 
 
+def near_one(gradients: Tensor) -> Tensor:
+    """Gradients [P, C, H, W], NaN as 0, each times a power of two by which its largest pixel is from 0.5 to 1.
+
+    Of these no square vanishes or overflows, as those of numbers below 1e-23 do in float32. Nothing is rounded: where
+    `scaled` is exact for a gradient itself, it has the same bits for this.
+    """
+    known = torch.nan_to_num(gradients, nan=0.0)
+    largest = norm_of(known, "linf").clamp(min=torch.finfo(known.dtype).tiny)
+    power = torch.exp2(-torch.frexp(largest).exponent.to(known.dtype))
+    return known * power[:, None, None, None]
+
+
 def scaled(directions: Tensor, sizes: Tensor | float, norm: str) -> Tensor:
-    """Directions [P, C, H, W] at these norms [P]; a direction of zeros stays one."""
+    """Directions [P, C, H, W] at these norms [P]; those of a norm below `TINY` stay below them."""
     factors = sizes / norm_of(directions, norm).clamp(min=TINY)
     return directions * factors[:, None, None, None]
 

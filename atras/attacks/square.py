@@ -121,6 +121,7 @@ class Square(PairAttack):
         place = torch.arange(len(pairs), device=clean.device)
         spent = (x.double() - clean.double()).square().sum((1, 2, 3))
         value = margin(pairs.logits(x).to(x), pairs.labels)
+        value = value.masked_fill(value.isnan(), -torch.inf)  # any number is better
         return Found.nothing(clean), _State(place, clean.contiguous(), x, x.clone(), value, spent), 0
 
 

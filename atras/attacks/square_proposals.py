@@ -16,9 +16,7 @@ from torch import Tensor
 
 from atras.kernels import propose_bumps, propose_corners
 
-from .norms import scaled
-
-TINY = 1e-12
+from .norms import TINY, scaled
 
 
 class Images(NamedTuple):

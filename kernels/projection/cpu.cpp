@@ -1,5 +1,7 @@
 // Steps onto linearised boundaries, pair by pair: all that a pair needs stays in the nearest caches.
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -13,7 +15,7 @@ namespace {
 constexpr std::int64_t kPairs = 8;                // of a work item, which has scratch of its own
 constexpr std::int64_t kSerialElements = 16384;   // below this, waking threads costs more than it saves
 constexpr int kLanes = 16;
-constexpr double kTiny = 1e-12, kLeastChange = 1e-8;
+constexpr double kLeastChange = 1e-8;
 
 enum class Norm { linf, l2, l1 };
 
@@ -65,7 +67,7 @@ ATRAS_INLINE void even(const T* weights, T* room, double wanted, std::int64_t n)
     const double fixed = sum(weights, room, n, [&](T w, T most) ATRAS_LAMBDA {
       return double(!(move(w) < most)) * (double(w) * double(most));
     });
-    if (slope > 0.0) t = std::max(t, T((wanted - fixed) / std::max(slope, kTiny)));
+    if (slope > 0.0) t = std::max(t, T((wanted - fixed) / slope));
   }
   if (free == 0.0) return;  // as near as the bounds allow
   for (std::int64_t i = 0; i < n; ++i) {
@@ -141,9 +143,13 @@ template <Norm N, class T>
 struct Onto {
   static ATRAS_INLINE void run(const Pair<T>* pair) {
     const Pair<T> p = *pair;
-    for (std::int64_t i = 0; i < p.pixels; ++i) p.weights[i] = std::abs(p.normal[i]);
+    for (std::int64_t i = 0; i < p.pixels; ++i) {
+      const T normal = p.normal[i];
+      p.moves[i] = normal == normal ? normal : T(0);  // until there are moves, the normal without NaN
+      p.weights[i] = std::abs(p.moves[i]);
+    }
     const auto product = [](T a, T b) ATRAS_LAMBDA { return double(a) * double(b); };
-    const double between = sum(p.normal, p.clean, p.pixels, product) - sum(p.normal, p.point, p.pixels, product);
+    const double between = sum(p.moves, p.clean, p.pixels, product) - sum(p.moves, p.point, p.pixels, product);
     const double size = project<N>(p, p.point, double(p.value), p.moves);
     const double other = project<N>(p, p.clean, double(p.value) + between, p.biased);
     const T weight = std::min(T(size / (size + other)), p.alpha);

@@ -35,7 +35,7 @@ def boundary_step(
     Args:
         points: [P, C, H, W] within the bounds, float32 or float64.
         clean: [P, C, H, W], their images, within the bounds.
-        normals: [P, C, H, W], the gradient of a function at the points.
+        normals: [P, C, H, W], the gradient of a function at the points; NaN counts as 0.
         values: [P], the function there; the boundary is where it is 0.
         norm: `linf`, `l2` or `l1`.
         alpha: highest weight, in [0, 1].

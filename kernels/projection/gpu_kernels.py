@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-TINY, LEAST_CHANGE = tl.constexpr(1e-12), tl.constexpr(1e-8)  # of reference.py
+LEAST_CHANGE = tl.constexpr(1e-8)  # of reference.py
 INFINITY_32, INFINITY_64 = tl.constexpr(0x7F800000), tl.constexpr(0x7FF0000000000000)
 
 
@@ -22,7 +22,7 @@ def even(b_weights, b_room, wanted, NORM: tl.constexpr):
         b_free = t.to(DTYPE) * b_rates < b_room
         slope = tl.sum(tl.where(b_free, b_wide * b_rates.to(tl.float64), 0.0), 0)
         fixed = tl.sum(tl.where(b_free, 0.0, b_wide * b_room.to(tl.float64)), 0)
-        reached = ((wanted - fixed) / tl.where(slope > TINY, slope, TINY)).to(DTYPE).to(tl.float64)
+        reached = ((wanted - fixed) / tl.where(slope > 0.0, slope, 1.0)).to(DTYPE).to(tl.float64)
         t = tl.where((slope > 0.0) & (reached > t), reached, t)
         still = tl.sum((t.to(DTYPE) * b_rates < b_room).to(tl.int32), 0)
     b_moves = t.to(DTYPE) * b_rates
@@ -96,6 +96,7 @@ def boundary_kernel(
     b_points = tl.load(p_points + i_at, mask=inside, other=0.0)
     b_clean = tl.load(p_clean + i_at, mask=inside, other=0.0)
     b_normals = tl.load(p_normals + i_at, mask=inside, other=0.0)
+    b_normals = tl.where(b_normals == b_normals, b_normals, 0.0)
     value = tl.load(p_values + i_pair).to(tl.float64)
     between = tl.sum(b_normals.to(tl.float64) * (b_clean.to(tl.float64) - b_points.to(tl.float64)), 0)
     b_low, b_high = tl.full((BLOCK,), low, DTYPE), tl.full((BLOCK,), high, DTYPE)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TINY = 1e-12
 LEAST_CHANGE = 1e-8
 """Smallest distance that two steps are weighed by."""
 
@@ -26,6 +25,7 @@ def boundary_step(
     high: float,
 ) -> Tensor:
     """See `dispatch.boundary_step`."""
+    normals = normals.masked_fill(normals.isnan(), 0.0)
     from_image = values + (normals * (clean - points)).flatten(1).sum(1)
     # Both projections in one list.
     starts, offsets = torch.cat([points, clean]), torch.cat([values, from_image])
@@ -67,7 +67,7 @@ def _even(weights: Tensor, room: Tensor, wanted: Tensor, norm: str) -> Tensor:
     for _ in range(weights.shape[1]):
         slope = torch.where(free, gains, 0.0).sum(1)
         fixed = torch.where(free, 0.0, full).sum(1)
-        t = torch.where(slope > 0, (wanted - fixed) / slope.clamp(min=TINY), t).maximum(t)
+        t = torch.where(slope > 0, (wanted - fixed) / slope, t).maximum(t)
         still = free & (t[:, None] * rates < room)
         if torch.equal(still, free):
             break
@@ -82,5 +82,5 @@ def _filled(weights: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
     parts = ordered * room.gather(1, order)
     before = parts.cumsum(1) - parts
     taken = (wanted[:, None] - before).clamp(min=0).minimum(parts)
-    moves = torch.where(ordered > 0, taken / ordered.clamp(min=TINY), 0.0)
+    moves = torch.where(ordered > 0, taken / ordered, 0.0)
     return torch.zeros_like(weights).scatter_(1, order, moves)

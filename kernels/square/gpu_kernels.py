@@ -172,6 +172,7 @@ def keep_kernel(
     before = tl.load(p_values + i_pair)
     # Past the last class lies -inf; a label that is none of the classes has no margin.
     better = (value > before) & ((before > 0) == 0) & known & (nan == 0)
+    tl.debug_barrier()  # every warp has its value before the best one is replaced
     p_from, p_to = p_best, p_tried
     if better:
         p_from, p_to = p_tried, p_best

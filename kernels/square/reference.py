@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..step.objectives import margin
+
 TINY = 1e-12
 
 
@@ -73,12 +75,6 @@ def propose_bumps(
 def _only(values: Tensor, within: Tensor, side: int) -> Tensor:
     """[P, C, side, side], the values [P, C, H, W] of each pair's square."""
     return values[within.expand_as(values)].view(*values.shape[:2], side, side)
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The highest other logit less the label's, [P], from logits [P, Y]; NaN where one of them is."""
-    own = logits.gather(-1, labels[:, None])[:, 0]
-    return logits.scatter(-1, labels[:, None], -torch.inf).amax(-1) - own
 
 
 def keep_better(

@@ -68,6 +68,22 @@ class Linear:
         return (gaps / sizes.clamp(min=1e-12)).masked_fill(one_hot(labels, self.classes).bool(), torch.inf).amin(2)
 
 
+class Faint(Linear):
+    """Gradients so small that their squares vanish in float32; that of one pixel is NaN, that of another 0."""
+
+    dtype = torch.float32
+
+    def __init__(self, members: int, classes: int, scale: float = 1e-25) -> None:
+        super().__init__(members, classes)
+        self.weights, self.scale = self.weights.float(), scale
+
+    def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        gradients, logits = super().gradient(images, cotangent, counts)
+        gradients = self.scale * gradients
+        gradients[..., 0, 0], gradients[..., 0, 1] = torch.nan, 0.0
+        return gradients, logits
+
+
 def problem(classes: int, images: int = 40) -> tuple[Linear, Tensor, Tensor]:
     """Linear networks, images that stay within the bounds under every attack, and the labels that they give."""
     networks = Linear(3, classes)

@@ -12,7 +12,7 @@ from atras.attacks import ATTACKS, Attack, Start
 from atras.attacks.norms import norm_of
 from atras.kernels import pad_pairs, unpad_pairs
 from atras.registry import name_of
-from stand_ins import Linear, Lives, StoppedError
+from stand_ins import Faint, Linear, Lives, StoppedError
 
 L2, L1 = "norm=l2, epsilon=0.4", "norm=l1, epsilon=0.5"
 QUICK = [
@@ -160,3 +160,54 @@ def test_it_goes_on_where_it_was_stopped(text: str) -> None:
             stopped += 1
     assert stopped > 0 or "fgsm" in text  # which are one step
     assert torch.equal(cut.clipped, whole.clipped)
+
+
+FOLLOWED = [
+    ("pgd", "l2"),
+    ("apgd", "linf"),
+    ("apgd", "l2"),
+    ("apgd", "l1"),
+    ("fmn", "linf"),
+    ("fmn", "l2"),
+    ("fmn", "l1"),
+]
+"""Attacks that follow a gradient's direction, and norms."""
+
+
+@pytest.mark.parametrize(("name", "norm"), FOLLOWED)
+def test_gradients_however_small_show_the_way_and_a_nan_pixel_does_not_end_it(name: str, norm: str) -> None:
+    networks, x = Faint(2, 2), 0.4 + 0.2 * torch.rand(10, 1, 5, 5)
+    labels = networks.logits(x).argmax(-1)
+    epsilon = 1.5 * float(networks.distances(x, labels, norm).max())
+    attack = ATTACKS.parse(f"{name}(norm={norm})" if name == "fmn" else f"{name}(norm={norm}, epsilon={epsilon})")
+    assert attack(networks, x, labels).success(networks, labels).all()
+
+
+SHORTEST = ["cw(steps=60, binary_search_steps=2, learning_rate=0.05, constant=10)", "deepfool", "deepfool(norm=linf)"]
+SHORTEST += [f"fab-t(norm={norm}, epsilon=100)" for norm in ("l2", "l1")] + ["fab-t(epsilon=1)"]
+"""Those that follow its length too."""
+
+
+@pytest.mark.parametrize("text", SHORTEST)
+def test_a_nan_pixel_does_not_end_the_search_for_the_smallest_change(text: str) -> None:
+    networks, x = Faint(2, 2, scale=1.0), 0.4 + 0.2 * torch.rand(6, 1, 5, 5)
+    labels = networks.logits(x).argmax(-1)
+    assert ATTACKS.parse(text)(networks, x, labels).success(networks, labels).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_goes_on_from_a_start_whose_logits_are_not_known(norm: str) -> None:
+    networks, x, labels = problem(3, images=12)
+    logits, asked = networks.logits, []
+
+    def first_nan(images: Tensor, counts: Tensor | None = None) -> Tensor:
+        found = logits(images, counts)
+        if counts is not None:
+            asked.append(images)
+        return torch.full_like(found, torch.nan) if len(asked) == 1 and counts is not None else found
+
+    networks.logits = first_nan  # type: ignore[method-assign]
+    attack = ATTACKS.parse(f"square(norm={norm}, epsilon={0.3 if norm == 'linf' else 1.0}, queries=100)")
+    attacked = attack(networks, x, labels)
+    assert attacked.clipped.isfinite().all()
+    assert (logits(attacked.clipped).argmax(-1) != labels).float().mean() > 0.5

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from atras.attacks.norms import NORMS, norm_of, projected, random_point
+from atras.attacks.norms import NORMS, near_one, norm_of, projected, random_point, scaled
 
 BOUNDS = (0.0, 1.0)
 RNG = torch.Generator().manual_seed(torch.seed() % 2**31)
@@ -66,3 +66,18 @@ def test_a_point_of_the_ball_stays_where_it_is(norm: str) -> None:
     clean = images(9, 50)
     near = (clean + 0.001 * torch.randn(clean.shape, generator=RNG, dtype=torch.float64)).clamp(*BOUNDS)
     torch.testing.assert_close(projected(near, clean, 5.0, norm, BOUNDS), near, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [-140, -100, -40, 0, 40, 100])
+def test_no_length_of_a_gradient_is_lost(power: int) -> None:
+    usual = torch.randn(9, 1, 5, 7, generator=RNG)
+    gradients = usual * 2.0**power
+    near = usual if power > -126 else gradients.double() * 2.0**-power  # of subnormal numbers less is left
+    expected = scaled(near, 0.5, "l2").float()
+    found = scaled(near_one(gradients), 0.5, "l2")
+    torch.testing.assert_close(found, expected, rtol=0 if power > -126 else 1e-6, atol=0)
+    gradients[3], gradients[:, 0, 0, 0] = 0.0, torch.nan
+    found = near_one(gradients)
+    assert (found[3] == 0).all()
+    assert (found[:, 0, 0, 0] == 0).all()
+    assert (norm_of(found, "linf") < 1).all()

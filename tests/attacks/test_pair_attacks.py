@@ -207,6 +207,22 @@ def test_an_objective_costs_no_pass_of_its_own() -> None:
     assert ATTACKS.parse("apgd-t(steps=10, targets=2)").cost(10) == (1, 22)
 
 
+BUDGETS = [("apgd(steps=9, restarts=2, eot=2)", norm) for norm in ("linf", "l1")]
+BUDGETS += [(name, "l2") for name in ("apgd-t(steps=5)", "fab-t(steps=6, restarts=2)", "square(queries=20)")]
+BUDGETS += [("autoattack", "l2")]
+
+
+@pytest.mark.parametrize(("name", "norm"), BUDGETS)
+def test_an_image_that_is_never_fooled_costs_what_the_attack_says(name: str, norm: str) -> None:
+    networks, x, labels = problem(3, images=2)
+    networks.weights[:] = 0.0
+    attack = made(name, norm)
+    attacked = attack(networks, x, torch.zeros_like(labels))
+    assert attacked.spent is not None
+    assert (attacked.spent.queries == attack.cost_of_making(3).forward).all()
+    assert (attacked.spent.gradients == attack.cost_of_making(3).gradient).all()
+
+
 def test_targets_are_among_the_classes_that_occur() -> None:
     networks, x, _ = problem(5)
     classes = torch.tensor([1, 2, 4])

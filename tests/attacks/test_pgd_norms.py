@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from atras.attacks import ATTACKS, PGD, Start, starts
 from atras.attacks.norms import norm_of
 from atras.errors import InputError
 from atras.networks import Objective
-from stand_ins import SHAPE, Linear, Lives, StoppedError, problem
+from stand_ins import SHAPE, Faint, Lives, StoppedError, problem
 
 LOSSES = ("ce", "margin", "dlr")
 
@@ -71,22 +69,8 @@ def test_an_l2_start_is_at_epsilon_and_differs_from_one_restart_to_the_next() ->
     assert not torch.equal(*seen)
 
 
-class Tiny(Linear):
-    """Gradients so small that their squares vanish in float32, and one that is NaN."""
-
-    dtype = torch.float32
-
-    def gradient(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        gradients, logits = super().gradient(*arguments)
-        gradients = 1e-25 * gradients.float()
-        gradients[..., 0, 0] = torch.nan
-        gradients[..., 0, 1] = 0.0
-        return gradients, logits
-
-
 def test_small_gradients_lead_as_far_as_large_ones_and_nan_ones_nowhere() -> None:
-    networks, x = Tiny(2, 2), 0.4 + 0.2 * torch.rand(4, *SHAPE)
-    networks.weights = networks.weights.float()
+    networks, x = Faint(2, 2), 0.4 + 0.2 * torch.rand(4, *SHAPE)
     labels = networks.logits(x).argmax(-1)
     attacked = PGD(0.3, norm="l2", steps=1, step_size=0.1, random_start=False)(networks, x, labels)
     change = attacked.clipped - x
@@ -149,3 +133,13 @@ def test_another_norm_needs_an_epsilon_and_steps_of_its_own_size() -> None:
 def test_another_loss_costs_the_same() -> None:
     assert PGD(steps=7, restarts=2).cost(10) == (2, 14)
     assert PGD(steps=7, restarts=2, loss="margin").cost(10) == (2, 14)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_members_of_one_seed_may_have_images_of_their_own(norm: str) -> None:
+    networks, x, labels = problem(3, images=5)
+    networks.members = list(networks.members[:1]) * 3  # whose starts are drawn once
+    attack, own = PGD(0.2, norm=norm, steps=3), torch.stack([x, x.flip(0), 1 - x])
+    clipped = attack(networks, own, networks.logits(own).argmax(-1)).clipped
+    torch.testing.assert_close(clipped[0], attack(networks, x, labels).clipped[0])
+    assert norm_of((clipped - own).flatten(0, 1), norm).max() <= 0.2 * (1 + 1e-12)

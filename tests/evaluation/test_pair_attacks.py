@@ -93,5 +93,5 @@ def test_a_defence_trains_on_them() -> None:
 def test_cheaper_and_dearer_attacks_are_priced() -> None:
     dear, cheap = (Protocol(attacks=(name,)).attacks[0].cost(10) for name in ("autoattack", "square(queries=7)"))
     assert cheap == (8, 0)
-    assert dear.forward == 5000 + 5  # Square's queries, and the clean logits; no objective takes a pass of its own
-    assert dear.gradient == 101 + 9 * 101 + 9 * 100
+    assert dear.forward == 5000 + 1  # of Square, and one of what they made; no objective takes its own
+    assert dear.gradient == 101 + 9 * 101 + 9 * 101

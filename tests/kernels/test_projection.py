@@ -127,6 +127,23 @@ def test_nan_stays_with_its_pair(backend, norm):
         assert_close(found[others], expected[others])
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_unit_of_the_function_does_not_matter(backend, norm):
+    points, clean, normals, values = make_projection_inputs(4, (1, 4, 4), device=backend.device)
+    unit = 2.0**-50  # which no rounding depends on
+    found = step((points, clean, unit * normals, unit * values), norm)
+    assert_close(found, step((points, clean, normals, values), norm))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_pixel_of_unknown_normal_counts_as_one_that_has_no_effect(backend, norm):
+    points, clean, normals, values = make_projection_inputs(4, (1, 4, 4), device=backend.device)
+    normals[..., 1, 2] = 0.0
+    expected = step((points, clean, normals, values), norm)
+    normals[..., 1, 2] = torch.nan
+    assert_close(step((points, clean, normals, values), norm), expected)
+
+
 def test_what_does_not_fit_is_refused():
     points, clean, normals, values = make_projection_inputs(3, (1, 2, 2))
     good = {"points": points, "clean": clean, "normals": normals, "values": values}

@@ -309,3 +309,16 @@ def test_bad_input_is_named_in_one_line(call, text):
         call()
     assert text in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@once
+def test_every_warp_compares_before_the_value_is_replaced(compile_ahead):
+    pytest.importorskip("triton")
+    from atras.kernels.square.gpu_kernels import keep_kernel
+    from atras.kernels.square.gpu_triton import OPTIONS
+
+    floats, labels = torch.empty(1, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    for columns in (2, 16, 256):
+        given = (*[floats] * 4, labels, floats, None, None, 3, 32, 32, 10, 5, 4, False, columns, 16)
+        before, _, _ = compile_ahead(keep_kernel, given, 90, OPTIONS).asm["ptx"].partition("st.global")
+        assert "bar.sync" in before.rpartition("ld.global")[2]
