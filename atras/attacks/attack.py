@@ -153,6 +153,7 @@ class Attacked:
             at.
         unfinished: bool [M, B], images that are not turned though the objective rose so fast to the end of a run that
             ten times the last tenth would do; None where that is not looked at.
+        blind_parts: the parts that follow no gradient, of an attack that has others too.
         spent: passes of each image; None where the attack spends `cost_of_making` on every one.
         part: int8 [M, B], the number of the attack's part that fooled each image, -1 for none; None without parts.
     """
@@ -167,6 +168,7 @@ class Attacked:
     gradients: int = 1
     no_gradient: Tensor | None = None
     unfinished: Tensor | None = None
+    blind_parts: tuple[int, ...] = ()
     spent: Spent | None = None
     part: Tensor | None = None
 

@@ -85,9 +85,15 @@ class PairAttack(Attack):
             gradients=0,
             no_gradient=pairs.signs[0] if self.uses_gradients else None,
             unfinished=pairs.signs[1] if self.uses_gradients else None,
+            blind_parts=self._blind_parts,
             spent=Spent(*pairs.spent),
             part=part.to(torch.int8) if len(self.parts) > 1 else None,
         )
+
+    @property
+    def _blind_parts(self) -> tuple[int, ...]:
+        blind = tuple(place for place, each in enumerate(self.parts) if not each.uses_gradients)
+        return blind if len(blind) < len(self.parts) else ()
 
     def attack_pairs(self, pairs: Pairs, clean: Tensor, clean_logits: Tensor, progress: Progress) -> Found:
         """Attack pairs that are classified correctly, in one run after the other, each on what is left.

@@ -197,6 +197,9 @@ def _of_ascents(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, object]]:
         name, n = name_of(str(row["attack"])), _number(row["n"])
         if _number(row["zero_gradient_images"]) > NO_GRADIENT * n:
             yield f"images where {name} has no gradient, masked gradients?", row, row["zero_gradient_images"]
+        if _number(row.get("blindly_turned_images")) > NOISE * n:
+            images = row["blindly_turned_images"]
+            yield f"images that in {name} only the part without gradients turned, masked gradients?", row, images
         if _number(row["unfinished_images"]) > NOISE * n:
             yield f"images that {name} was still turning at its end, take more steps", row, row["unfinished_images"]
 

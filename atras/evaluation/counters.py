@@ -31,6 +31,7 @@ class Score(NamedTuple):
             counted.
         zero_gradient_images: number of images without any gradient; None likewise.
         unfinished_images: number of images that an attack by lists of pairs left in the midst of a rise; None likewise.
+        blindly_turned_images: number of images that only a part without gradients turned; None likewise.
         saturated_images: number of clean images whose label has a probability that float32 rounds to 1; None likewise.
         attacked: images that a fresh attack changed and that the network classifies correctly as they are; None without
             one. An image that is misclassified already leaves an attack nothing to do, and its distance of 0 would make
@@ -49,6 +50,7 @@ class Score(NamedTuple):
     nan_gradients: list[int] | None = None
     zero_gradient_images: list[int] | None = None
     unfinished_images: list[int] | None = None
+    blindly_turned_images: list[int] | None = None
     saturated_images: list[int] | None = None
     attacked: list[int] | None = None
     mean_linf: list[float | None] | None = None
@@ -116,11 +118,11 @@ class Counter:
         self.counts = ClassCounts(networks)
         self.predicted = torch.zeros(m, networks.classes, dtype=torch.int64, device=device)
         self.distances = Distances()
-        self.zero, self.nan, self.nowhere, self.unfinished, self.saturated = torch.zeros(
-            5, m, dtype=torch.int64, device=device
+        self.zero, self.nan, self.nowhere, self.unfinished, self.blindly, self.saturated = torch.zeros(
+            6, m, dtype=torch.int64, device=device
         )
         self.gradients = 0
-        self.follows_gradients = self.can_be_unfinished = False
+        self.follows_gradients = self.can_be_unfinished = self.has_blind_parts = False
         self.outcomes = Outcomes() if outcomes else None
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -151,6 +153,10 @@ class Counter:
         if attacked.unfinished is not None:
             self.can_be_unfinished = True
             self.unfinished += attacked.unfinished.sum(1)
+        if attacked.blind_parts and attacked.part is not None:
+            self.has_blind_parts = True
+            for part in attacked.blind_parts:
+                self.blindly += (attacked.part == part).sum(1)
         if attacked.clean_logits is not None:
             odds = log_odds(attacked.clean_logits, attacked.labels.expand(attacked.clean_logits.shape[:2]))
             self.saturated += (odds < SATURATED).sum(1)
@@ -167,6 +173,7 @@ class Counter:
             nan_gradients=self.nan.tolist() if taken else None,
             zero_gradient_images=self.nowhere.tolist() if self.follows_gradients else None,
             unfinished_images=self.unfinished.tolist() if self.can_be_unfinished else None,
+            blindly_turned_images=self.blindly.tolist() if self.has_blind_parts else None,
             saturated_images=self.saturated.tolist() if taken else None,
             outcomes=self.outcomes,
             **self.distances.summary(),

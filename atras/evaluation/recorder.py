@@ -186,6 +186,7 @@ class Recorder:
                 "nan_gradients": _at(score.nan_gradients, i),
                 "zero_gradient_images": _at(score.zero_gradient_images, i),
                 "unfinished_images": _at(score.unfinished_images, i),
+                "blindly_turned_images": _at(score.blindly_turned_images, i),
                 "saturated_images": _at(score.saturated_images, i),
                 **{name: _at(getattr(score, name), i) for name in DISTANCES},
                 "backend": self.backend, "precision": self.precision,

@@ -127,6 +127,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "images that APGD did not turn though its objective rose so fast to the end that ten times the rise over "
             "its last tenth of steps would have reached the boundary; null for other attacks",
         ),
+        "blindly_turned_images": Column(
+            pl.Int64,
+            "images that only a part without gradients turned, Square in `autoattack`; null without such a part",
+        ),
         "saturated_images": Column(
             pl.Int64,
             "images whose label has, before the attack, a probability that float32 rounds to 1 (log-odds against it "

@@ -108,10 +108,11 @@ def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, m
     [
         ("zero_gradient_images", "images where apgd-t has no gradient, masked gradients?"),
         ("unfinished_images", "images that apgd-t was still turning at its end, take more steps"),
+        ("blindly_turned_images", "images that in apgd-t only the part without gradients turned, masked gradients?"),
     ],
 )
 def test_ascents_without_a_gradient_or_an_end_are_counted(column: str, meaning: str) -> None:
-    quiet = {"zero_gradient_images": 10, "unfinished_images": 10}
+    quiet = {"zero_gradient_images": 10, "unfinished_images": 10, "blindly_turned_images": 10}
     rows = [metric("fgsm", 600), metric("apgd-t(steps=10)", 500, **quiet | {column: 11})]
     assert cautions(Rows(metrics=rows)) == [f"{meaning}: 40 (seed 0, trained: 11 of 1000)"]
     assert not cautions(Rows(metrics=[metric("fgsm", 600), metric("apgd-t(steps=10)", 500, **quiet)]))

@@ -62,6 +62,12 @@ def test_every_image_that_is_turned_has_its_part(whole: Results) -> None:
     assert (both["part"].is_not_null() == (both["right"] & ~both["correct"])).all()
     counts = dict(own["part"].drop_nulls().value_counts().iter_rows())
     assert set(counts) == {"square(queries=2)", "apgd(steps=1)", "fab-t(steps=1, targets=1)", "apgd-t(steps=5)"}
+    rows = whole.metrics.filter(attack="short", mode="white-box", split="test")
+    keys = ["hidden_layers", "phase", "epsilon"]
+    blind = own.filter(part="square(queries=2)").group_by(keys).len("blind")
+    told = rows.join(blind, on=keys, how="left").select("blindly_turned_images", pl.col("blind").fill_null(0))
+    assert told["blindly_turned_images"].sum() > 0
+    assert told["blindly_turned_images"].to_list() == told["blind"].to_list()
 
 
 def test_what_is_carried_up_keeps_the_part_that_made_it(whole: Results) -> None:

@@ -74,6 +74,7 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
         **dict.fromkeys(("attacked", "mean_linf", "median_linf", "mean_l2", "median_l2")),
         "zero_gradient_images": None,
         "unfinished_images": None,
+        "blindly_turned_images": None,
         "saturated_images": None,
         "source": None,
         "defence": "copies",
