@@ -73,7 +73,7 @@ class APGD(PairAttack):
     def cautions(self, classes: int) -> tuple[str, ...]:
         if self.loss != "dlr" or classes >= self._dlr_classes:
             return ()
-        return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN[classes]}",)
+        return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN[max(classes, 2)]}",)
 
     def cost(self, classes: int) -> Passes:
         balls = len(RADII) if self.norm == "l1" else 1

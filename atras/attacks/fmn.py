@@ -39,7 +39,7 @@ class FMN(MinimumNorm):
         norm: `linf`, `l2` or `l1`, in which the change is small.
         steps: at least 1.
         step_size: length of the first step, in l2; it falls to a hundredth along a cosine.
-        gamma: share by which the radius shrinks or grows at first, in (0, 1); it falls to 0.001 likewise.
+        gamma: share by which the radius shrinks or grows at first, in [0, 1]; it falls to 0.001 likewise.
 
     A pixel at a bound whose gradient leads beyond it counts as if it had none. In the paper it has one, and where many
     pixels are black or white steps in `l2` end before the boundary: each projection takes back what the others moved.

@@ -188,6 +188,7 @@ def test_normalised_images_and_missing_targets_are_refused(victim: StackEngine) 
         ("apgd(loss=margin)", 2, 0),
         ("apgd(loss=dlr)", 2, 1),
         ("apgd(loss=dlr)", 3, 0),
+        ("apgd-t", 1, 1),
         ("apgd-t", 2, 1),
         ("apgd-t", 3, 1),
         ("apgd-t", 4, 0),
