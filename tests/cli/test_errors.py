@@ -56,7 +56,7 @@ def execute(line: str) -> int:
             '--defence-source is no longer an option; write for example --defence "copies(source=smallest)"',
         ),
         ("--attack pdg", "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, apgd"),
-        ("--attack cw", "attack (='cw'): expected one of fgsm, random-fgsm, pgd, apgd"),
+        ("--attack bim", "attack (='bim'): expected one of fgsm, random-fgsm, pgd, apgd"),
         (
             "--attack pgd(stepz=3)",
             "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon, label_source, target, steps,",

@@ -37,7 +37,7 @@ from atras.evaluation import Rows
 from atras.experiment import Execution, Protocol, load_config
 from atras.networks import Spec
 from atras.networks import members_of as members_of_group
-from atras.planning import Speed, calibration
+from atras.planning import Speed, calibration, calibration_cache
 from atras.results import frames
 from atras.results.results import read
 from atras.results.schemas import SCHEMAS
@@ -245,7 +245,7 @@ def test_calibration_cache(fuzz: Fuzz, tmp_path: Path, monkeypatch: pytest.Monke
     values = st.lists(st.floats() | st.integers() | st.text() | st.booleans() | st.none(), max_size=3) | st.text()
     fuzz(check, values.map(lambda value: json.dumps({key: value, "other": value}).encode()), examples=80)
     fuzz(check, RANDOMS.map(lambda random: damage(whole, random)), examples=50)
-    for content in (b"[" * 10**5, b"{" * 10**5, b'{"a":' * 10**5, b"\0" * 2 * calibration.MAX_BYTES):
+    for content in (b"[" * 10**5, b"{" * 10**5, b'{"a":' * 10**5, b"\0" * 2 * calibration_cache.MAX_BYTES):
         check(content)
 
 
