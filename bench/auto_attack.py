@@ -167,13 +167,12 @@ def _by_engine(case: Case, engine: Engine) -> Outcome:
     labels = case.labels.expand(right.shape)
     start = Start(draw=starts(engine, case.images, case.attack.name))
     outcome = Outcome([], [right])
-    for number, part in enumerate(case.attack.parts):
+    for number in range(len(case.attack.parts)):
         begin, left = time.perf_counter(), outcome.right[-1]
         if left.any():
             pairs = Pairs.where(engine, left, labels, start)
             clean = pairs.of(case.images.expand(len(left), *case.images.shape))
-            own = pairs.drawing_from(number * 10**9)
-            found = part.attack_pairs(own, clean, logits[left], Unwatched())
+            found = case.attack.run(pairs, clean, logits[left], number, Unwatched())
             left = left.clone()
             left[outcome.right[-1]] = ~found.fooled
         outcome.seconds.append(time.perf_counter() - begin)

@@ -5,7 +5,7 @@ The meaning of each figure is defined in docs/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -180,7 +180,8 @@ class Evaluator:
             survivors=survivors,
             signs=signs,
         )
-        self.attacking = partial(self._attacking, course, list(counters))
+        costs = {attack: sum(attack.cost(self.networks.classes)) for attack in counters}
+        self.attacking = partial(self._attacking, course, costs)  # asked at every step of an attack
         for chunk, images, labels in self.chunks("test", course):
             within, alive = course.within, course.within.alive
             for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
@@ -208,9 +209,9 @@ class Evaluator:
         scores = {attack: counter.score()._replace(parts=attack.part_names) for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
 
-    def _attacking(self, course: Course, attacks: Sequence[Attack]) -> Attacking:
+    def _attacking(self, course: Course, passes: Mapping[Attack, float]) -> Attacking:
         """Where an evaluation by these attacks stands, by the passes that they take at the most."""
-        costs = [sum(attack.cost(self.networks.classes)) for attack in attacks]
+        attacks, costs = list(passes), list(passes.values())
         within, count = course.within, len(self.data.test.labels)
         at = min(within.at, len(attacks) - 1)  # between the last attack and the next images
         made = sum(costs[: within.at]) + (min(within.steps.made, costs[at]) if within.at == at else 0)

@@ -213,6 +213,18 @@ def test_the_bar_is_that_of_the_attacks_while_they_last() -> None:
     live.close()
 
 
+def test_what_an_attack_costs_is_not_asked_at_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What AutoAttack costs is the sum of its parts', which takes as long as a step of a small network."""
+    asked, cost = [], PGD.cost
+    monkeypatch.setattr(PGD, "cost", lambda self, classes: asked.append(self.steps) or cost(self, classes))
+    for steps in (3, 30):
+        protocol = atras.Protocol(
+            candidates=(Candidate((8,)),), epochs=1, adversarial_epochs=1, test_size=40, attacks=(PGD(steps=steps),)
+        )
+        atras.run(protocol)
+    assert asked.count(3) == asked.count(30) > 0
+
+
 def test_a_run_tells_of_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
 
