@@ -4,38 +4,55 @@ people, timings of single networks, and exports of trained ones. Reads results a
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
 from .black_box import black_box, masked, source_means
-from .claims import Claim, claims
+from .claims import Claim, claims, table_claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
-from .images import compare_images, image_pairs, mcnemar, worst_case
-from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
+from .images import compare_images, image_pairs, mcnemar
+from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, tables_oddities, trained_rows
+from .paper_text import MARGIN, STATEMENTS, Stated, Statement, stated_figures, tables_figures
 from .provenance import notices, other_test_images, require_whole
 from .statistics import (
     RANK_BY,
-    bootstrap_mean,
+    Interval,
+    Mean,
+    accuracy_interval,
+    chosen_elsewhere,
     compare_depths,
+    group_mean,
     holm,
     independent_images,
+    max_t,
+    ordered,
     pareto,
     ranking,
-    sign_flip_test,
+    robust_column,
+    seeds_note,
+    worst_case,
 )
 from .step_timing import measure_steps, measured_steps
 from .summary_table import caution_lines, summary_lines
+from .winner import winner_lines
 
 __all__ = [
     "EXPORT_FORMATS",
+    "MARGIN",
     "PAPER_NAMES",
     "RANK_BY",
+    "STATEMENTS",
     "Claim",
     "Format",
+    "Interval",
+    "Mean",
     "PaperName",
+    "Stated",
+    "Statement",
+    "accuracy_interval",
     "attack_aim",
     "attack_distances",
     "best_robust",
     "black_box",
-    "bootstrap_mean",
     "caution_lines",
+    "chosen_elsewhere",
     "claims",
     "compare",
     "compare_depths",
@@ -45,25 +62,33 @@ __all__ = [
     "distance",
     "export",
     "export_pareto",
+    "group_mean",
     "holm",
     "image_pairs",
     "independent_images",
     "load",
     "masked",
+    "max_t",
     "mcnemar",
     "measure_steps",
     "measured_steps",
     "notices",
+    "ordered",
     "other_test_images",
     "paper_table",
     "pareto",
     "ranking",
     "require_whole",
+    "robust_column",
     "row_by_row",
-    "sign_flip_test",
+    "seeds_note",
     "source_means",
+    "stated_figures",
     "summary_lines",
-    "text_against_tables",
+    "table_claims",
+    "tables_figures",
+    "tables_oddities",
     "trained_rows",
+    "winner_lines",
     "worst_case",
 ]

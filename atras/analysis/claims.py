@@ -1,30 +1,24 @@
-"""Each claim of the paper, evaluated on the paper's own tables and on a run."""
+"""Each claim of the paper, evaluated on its own tables and on a run, under its own definition and under ours."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
-from atras.results import Results
+from atras.results import NORMAL_95, Results
 
-from .paper_tables import LARGE, STATED_RECOVERY, PaperName, own_table, paper_members, rank_correlation
+from .paper_tables import LARGE, PaperName, own_table, paper_members, rank_correlation
+from .paper_text import AFTER, ALL, GAINS, STATEMENTS, TRAINED, Definition
 from .provenance import require_whole
-from .statistics import Interval, bootstrap_mean, depth_means, mean_difference, robust_column
+from .statistics import ENOUGH_SEEDS, Interval, Verdict, beyond, group_difference, lead, leads, robust_column
 from .step_timing import measured_steps
+from .transfer_claim import transfer_claim
 
-Verdict = Literal["holds", "fails", "unresolved"]
-
-ENOUGH_SEEDS = 5
-"""Seeds from which on intervals are over seeds; with fewer they are over the candidates of a depth."""
-
-TRANSFER_SHARE = 0.5
-"""Share of its white-box effect that an attack must keep on another network to be said to transfer. Our choice."""
-
-STATIC, WHITE_BOX = "recovery_static", "recovery_white_box"
+STATIC, WHITE_BOX, CLEAN = "recovery_static", "recovery_white_box", "adversarial_test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -34,11 +28,14 @@ class Claim:
     Args:
         name: the claim in a few words.
         stated: the paper's own figure or words.
-        paper_figure: the figure that its table of the same data set gives; None where it has none.
-        ours, low, high: the run's figure and its interval; None where the run cannot tell.
+        paper_figure: the figure that its table of the same data set gives under our definition; None where it has none.
+        ours, low, high: the run's figure and its interval under our definition; None where the run cannot tell.
         verdict: of the run: `holds` or `fails` where the whole interval says so, else `unresolved`.
         text: what the figure is and how it was obtained, or what is missing.
         paper_verdict: of the paper's own table, which has no intervals.
+        theirs: what the paper takes for it; empty where it has no definition of its own.
+        table_theirs, table_theirs_verdict: the table's figure and verdict under that definition.
+        run_theirs, run_theirs_verdict: the run's, with its interval.
     """
 
     name: str
@@ -50,10 +47,28 @@ class Claim:
     verdict: Verdict
     text: str
     paper_verdict: Verdict = "unresolved"
+    theirs: str = ""
+    table_theirs: float | None = None
+    table_theirs_verdict: Verdict = "unresolved"
+    run_theirs: Interval | None = None
+    run_theirs_verdict: Verdict = "unresolved"
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure with its interval, None where a table cannot tell; what it is; how certain, or what is missing."""
+
+    interval: Interval | None
+    text: str
+    how: str
+
+
+Figure = Callable[[pl.DataFrame], _Figure]
+"""From a table to its figure."""
 
 
 def claims(results: Results, dataset: PaperName | None = None, *, partial: bool = False) -> list[Claim]:
-    """Evaluate every claim of the paper on a run.
+    """Evaluate every claim of the paper on a run. Its stated figures are those of `stated_figures`.
 
     Args:
         results: a run.
@@ -69,116 +84,145 @@ def claims(results: Results, dataset: PaperName | None = None, *, partial: bool 
     require_whole(results, partial)
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)
-    run = results.table
-    column = robust_column(results)
+    return [*_of_figures(results.table, paper, robust_column(results)), _faster(results), _transfers(results)]
+
+
+def table_claims(dataset: PaperName) -> list[Claim]:
+    """The claims that a table of the paper can tell of, on that table alone, in the order of `claims`.
+
+    Raises:
+        InputError: if the paper has no table of the data set.
+    """
+    paper = paper_members(dataset)
+    return [claim for claim in _of_figures(paper.clear(), paper, WHITE_BOX) if claim.paper_figure is not None]
+
+
+def _of_figures(run: pl.DataFrame, paper: pl.DataFrame | None, robust: str) -> list[Claim]:
+    two, loss = STATEMENTS[1], "two-hidden-layer networks lose accuracy"
     small = "largest at one hidden layer"
+    more, rest = "one layer is more robust than the rest (53 to 43.34)", "one hidden layer above all others"
     return [
-        _two_layers(run, paper, dataset),
-        _larger(run, paper, dataset),
-        _smallest("recovery (static) is largest on small networks", small, run, paper, STATIC),
-        _smallest("recovery (white-box) is largest on small networks", small, run, None, WHITE_BOX),
-        _smallest("small networks are most robust (static)", small, run, paper, "attacked_accuracy_after_static"),
-        _smallest("small networks are most robust (white-box)", small, run, None, column),
-        _smallest("post-defence accuracy is best on small", small, run, paper, "adversarial_test_accuracy"),
-        _faster(results),
-        _transfers(results),
+        _judged(loss, "a loss", run, paper, _of(two.ours), _of(two.theirs), sign=-1),
+        _judged("recovery (static) is largest on small networks", small, run, paper, _lead(STATIC), _lead_of_gains),
+        _judged("recovery (white-box) is largest on small networks", small, run, None, _lead(WHITE_BOX)),
+        _judged("small networks are most robust (static)", small, run, paper, _lead(AFTER), _lead_theirs(AFTER)),
+        _judged("small networks are most robust (white-box)", small, run, None, _lead(robust)),
+        _judged(more, rest, run, paper, _rest(TRAINED, ours=True), _rest(ALL, ours=False)),
+        _judged("post-defence accuracy is best on small", small, run, paper, _lead(CLEAN), _lead_theirs(CLEAN)),
     ]
 
 
-def _two_layers(run: pl.DataFrame, paper: pl.DataFrame | None, dataset: PaperName | None) -> Claim:
-    name = "two-hidden-layer networks lose accuracy"
-    stated = "a loss" if dataset is None else f"{STATED_RECOVERY[dataset][0]:+.4f}"
-    of_paper = None if paper is None else _mean(paper.filter(pl.col("depth") == 2), STATIC)
-    interval, unit = _group_mean(run, [2], STATIC)
-    text = f"mean static recovery of two hidden layers, {unit}"
-    return _claim(name, stated, of_paper, interval, text, sign=-1)
+def _judged(
+    name: str,
+    stated: str,
+    run: pl.DataFrame,
+    paper: pl.DataFrame | None,
+    ours: Figure,
+    theirs: Figure | None = None,
+    *,
+    sign: int = 1,
+) -> Claim:
+    """A claim that its figure lies above (sign 1) or below (-1) 0, on a run and on the paper's table."""
+    of_run, of_table = ours(run), None if paper is None else ours(paper).interval
+    run_theirs = None if theirs is None else theirs(run).interval
+    table_theirs = None if theirs is None or paper is None else theirs(paper).interval
+    mean, low, high = of_run.interval or (None, None, None)
+    return Claim(
+        name,
+        stated,
+        None if of_table is None else of_table.mean,
+        mean,
+        low,
+        high,
+        beyond(of_run.interval, sign),
+        f"{of_run.text}; {of_run.how}" if len(run) else of_run.text,
+        beyond(_exact(of_table), sign),
+        "" if theirs is None else theirs(run).text,
+        None if table_theirs is None else table_theirs.mean,
+        beyond(_exact(table_theirs), sign),
+        run_theirs,
+        beyond(run_theirs, sign),
+    )
 
 
-def _larger(run: pl.DataFrame, paper: pl.DataFrame | None, dataset: PaperName | None) -> Claim:
-    name = f"networks of {LARGE} and more hidden layers recover little"
-    large = pl.col("depth") >= LARGE
-    depths = run.filter(large)["depth"].unique().to_list()
-    interval, unit = _group_mean(run, depths, STATIC, trained_only=False)
-    text = f"mean static recovery of {LARGE} and more hidden layers, untrained members included, {unit}"
-    if dataset is None or paper is None:
-        text += "; the paper states no figure for this data set"
-        stated = " and ".join(f"{figures[1]:+.4f} ({other})" for other, figures in STATED_RECOVERY.items())
-        return _claim(name, stated, None, interval, text, sign=0)
-    figure = STATED_RECOVERY[dataset][1]
-    of_paper = _mean(paper.filter(large), STATIC)
-    # The text has two decimals of a percent.
-    of_table: Verdict = "holds" if of_paper is not None and abs(of_paper - figure) < 1e-4 else "fails"
-    verdict: Verdict = "unresolved"
-    if interval is not None and interval.low is not None and interval.high is not None:
-        verdict = "holds" if interval.low <= figure <= interval.high else "fails"
-    return Claim(name, f"{figure:+.4f}", of_paper, *_ends(interval), verdict, text, of_table)
+def _exact(interval: Interval | None) -> Interval | None:
+    """The figure of a table of the paper, which is what it is."""
+    return None if interval is None else Interval(interval.mean, interval.mean, interval.mean)
 
 
-def _smallest(name: str, stated: str, run: pl.DataFrame, paper: pl.DataFrame | None, column: str) -> Claim:
-    of_paper = None
-    if paper is not None:
-        of_paper = _gap(_by_depth(paper, column))[0]
-    interval, text = _lead(run, column)
-    return _claim(name, stated, of_paper, interval, text, sign=1)
+def _certainty(table: pl.DataFrame) -> str:
+    seeds = table["seed"].n_unique()
+    if seeds == 1:
+        return f"one seed tells nothing of others, run with --seeds 0-{ENOUGH_SEEDS - 1}"
+    few = f", fewer than {ENOUGH_SEEDS}" if seeds < ENOUGH_SEEDS else ""
+    return f"over {seeds} seeds{few}"
 
 
-def _lead(run: pl.DataFrame, column: str) -> tuple[Interval | None, str]:
-    """The lead of one hidden layer over the best other depth, over members that trained."""
-    means = _by_depth(run, column)
-    if 1 not in means or len(means) < 2:
-        return None, "needs trained candidates of one hidden layer and of more; run without --depth"
-    _, other = _gap(means)
-    # The best of several others is chosen, so the interval has to hold for all of them at once.
-    confidence = 1 - 0.05 / (len(means) - 1)
-    text = f"{column}: one hidden layer less the best other depth ({other})"
-    if run["seed"].n_unique() >= ENOUGH_SEEDS:
-        by_seed = depth_means(run, column)
-        one, best = (dict(by_seed.filter(pl.col("depth") == d).select("seed", "mean").iter_rows()) for d in (1, other))
-        if one and best:
-            differences = [one[seed] - best[seed] for seed in one]
-            return bootstrap_mean(differences, confidence=confidence), f"{text}, over {len(one)} seeds"
-    left, right = (_candidate_means(run, [depth], column, trained_only=True) for depth in (1, other))
-    interval = mean_difference(left, right, confidence=confidence)
-    if interval.low is None or interval.high is None:
-        return interval, f"{text}; too few candidates for an interval, run with --seeds 0-{ENOUGH_SEEDS - 1}"
-    # Two candidates a side give Student's quantile a reach that no difference of accuracies has.
-    interval = Interval(interval.mean, max(interval.low, -1.0), min(interval.high, 1.0))
-    return interval, f"{text}, over candidates (over seeds from {ENOUGH_SEEDS} on)"
+def _of(definition: Definition) -> Figure:
+    """The figure of a definition of the text's."""
+
+    def figure(table: pl.DataFrame) -> _Figure:
+        mean = definition.mean(table)
+        if mean is None:
+            return _Figure(None, definition.text, "of which the run has none")
+        return _Figure(mean.interval(), definition.text, _certainty(table))
+
+    return figure
 
 
-def _gap(means: dict[int, float]) -> tuple[float, int]:
-    other = max((depth for depth in means if depth != 1), key=lambda depth: (means[depth], -depth))
-    return means[1] - means[other], other
+def _lead(column: str) -> Figure:
+    """The lead of one hidden layer over the best other depth, over candidates that trained with every seed."""
+    text = f"{column}: one hidden layer less the best other depth"
+
+    def figure(table: pl.DataFrame) -> _Figure:
+        found = leads(table, column) if column in table.columns else {}
+        if not found:
+            return _Figure(None, text, _MISSING)
+        best = min(found, key=lambda depth: (found[depth].value, depth))
+        return _Figure(lead(list(found.values())), f"{text} ({best})", _certainty(table))
+
+    return figure
 
 
-def _by_depth(table: pl.DataFrame, column: str) -> dict[int, float]:
-    trained = table.filter(pl.col("status") == "trained", pl.col(column).is_not_null())
-    return dict(trained.group_by("depth").agg(pl.col(column).mean()).sort("depth").iter_rows())
+_MISSING = "needs trained candidates of one hidden layer and of more; run without --depth"
 
 
-def _group_mean(
-    run: pl.DataFrame, depths: Sequence[int], column: str, *, trained_only: bool = True
-) -> tuple[Interval | None, str]:
-    """Mean of a column over candidates of some depths: over seeds where there are enough, else over candidates."""
-    values = _candidate_means(run, depths, column, trained_only)
-    if not values:
-        return None, "of which the run has none"
-    chosen = run.filter(pl.col("depth").is_in(depths), pl.col(column).is_not_null())
-    if trained_only:
-        chosen = chosen.filter((pl.col("status") == "trained").all().over("hidden_layers"))
-    by_seed = chosen.group_by("seed").agg(pl.col(column).mean()).sort("seed")[column].to_list()
-    if len(by_seed) >= ENOUGH_SEEDS:
-        return bootstrap_mean(by_seed), f"over {len(by_seed)} seeds"
-    if len(values) >= ENOUGH_SEEDS:
-        return bootstrap_mean(values), f"over {len(values)} candidates (over seeds from {ENOUGH_SEEDS} on)"
-    return Interval(sum(values) / len(values), None, None), f"too few candidates; --seeds 0-{ENOUGH_SEEDS - 1} tells"
+def _lead_of_gains(table: pl.DataFrame) -> _Figure:
+    """The lead of one hidden layer's gain over that of the text's three other groups, each as the text has it."""
+    text = "gain of one hidden layer less the best of the others, each as stated below"
+    return _group_lead([statement.theirs.members(table) for statement in GAINS], text, table)
 
 
-def _candidate_means(run: pl.DataFrame, depths: Sequence[int], column: str, trained_only: bool) -> list[float]:
-    kept = run.filter(pl.col("depth").is_in(depths), pl.col(column).is_not_null())
-    if trained_only:
-        kept = kept.filter(pl.col("status") == "trained")
-    return kept.group_by("hidden_layers", maintain_order=True).agg(pl.col(column).mean())[column].to_list()
+def _lead_theirs(column: str) -> Figure:
+    """The lead of one hidden layer over two, three, and four and more, whether they trained or not."""
+    text = f"{column}: one hidden layer less the best of two, three, {LARGE} and more, {ALL}"
+
+    def figure(table: pl.DataFrame) -> _Figure:
+        rows = table.select("depth", "hidden_layers", "seed", value=column).drop_nulls()
+        groups = [pl.col("depth") == 1, pl.col("depth") == 2, pl.col("depth") == 3, pl.col("depth") >= LARGE]
+        return _group_lead([rows.filter(group) for group in groups], text, table)
+
+    return figure
+
+
+def _rest(words: str, *, ours: bool) -> Figure:
+    """One hidden layer against all others together, attacked after the defence."""
+    definitions = [(statement.ours if ours else statement.theirs) for statement in STATEMENTS[-2:]]
+    text = f"{AFTER}: one hidden layer less all others together, {words}"
+
+    def figure(table: pl.DataFrame) -> _Figure:
+        one, more = (definition.members(table) for definition in definitions)
+        return _group_lead([one, more], text, table)
+
+    return figure
+
+
+def _group_lead(groups: Sequence[pl.DataFrame], text: str, table: pl.DataFrame) -> _Figure:
+    first, *others = groups
+    known = [group for group in others if len(group)]
+    if not len(first) or not known:
+        return _Figure(None, text, _MISSING)
+    return _Figure(lead([group_difference(first, group) for group in known]), text, _certainty(table))
 
 
 def _faster(results: Results) -> Claim:
@@ -187,7 +231,7 @@ def _faster(results: Results) -> Claim:
     seconds = {key: value for key, value in measured_steps(results).items() if key in sizes}
     if not seconds:
         text = "the run has no step_seconds; `atras claims RUN --measure` takes them"
-        return _claim(name, stated, None, None, text, sign=1)
+        return _of_run(name, stated, None, text)
     frame = pl.DataFrame({"parameters": [sizes[key] for key in seconds], "seconds": list(seconds.values())})
     correlation = rank_correlation(frame["parameters"], frame["seconds"])
     low, high = min(seconds, key=lambda key: sizes[key]), max(seconds, key=lambda key: sizes[key])
@@ -196,7 +240,7 @@ def _faster(results: Results) -> Claim:
         f"{1e3 * seconds[low]:.2f} ms a step for {low}, {1e3 * seconds[high]:.2f} ms for {high}"
     )
     interval = None if correlation is None else _correlation_interval(correlation, len(seconds))
-    return _claim(name, stated, None, interval, text, sign=1)
+    return _of_run(name, stated, interval, text)
 
 
 def _correlation_interval(correlation: float, n: int) -> Interval:
@@ -205,108 +249,19 @@ def _correlation_interval(correlation: float, n: int) -> Interval:
         return Interval(correlation, None, None)
     if abs(correlation) > 1 - 1e-12:
         return Interval(correlation, correlation, correlation)
-    centre, half = math.atanh(correlation), 1.959964 * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    centre, half = math.atanh(correlation), NORMAL_95 * math.sqrt((1 + correlation**2 / 2) / (n - 3))
     return Interval(correlation, math.tanh(centre - half), math.tanh(centre + half))
 
 
 def _transfers(results: Results) -> Claim:
+    found = transfer_claim(results)
     name, stated = "attacks made on small networks transfer to larger ones", "they transfer"
-    if not len(pairs_of_a_seed(results)):
-        text = "the run has no transfer between networks of a seed; a run with --transfer records it"
-        return _claim(name, stated, None, None, text, sign=1)
-    pairs = transfer_effects(results)
-    unit = "seed" if pairs["seed"].n_unique() >= ENOUGH_SEEDS else "source"
-    up, down = (_kept_shares(pairs.filter(way), unit) for way in (pl.col("larger"), ~pl.col("larger")))
-    if not up:
-        return _claim(name, stated, None, None, "needs candidates of several sizes that attacks can turn", sign=1)
-    interval = bootstrap_mean(up) if len(up) >= ENOUGH_SEEDS else Interval(sum(up) / len(up), None, None)
-    back = f"{sum(down) / len(down):.3f}" if down else "-"
-    text = (
-        f"share of a larger network's own white-box loss that attacks from smaller ones cause, over {len(up)} "
-        f"{unit}s (from larger to smaller: {back}); holds above {TRANSFER_SHARE}"
-    )
-    return _claim(name, stated, None, interval, text, sign=1, threshold=TRANSFER_SHARE)
+    share = found.share
+    claim = _of_run(name, stated, share, found.text)
+    return dataclasses.replace(claim, verdict=found.verdict)
 
 
-def pairs_of_a_seed(results: Results) -> pl.DataFrame:
-    """Rows of frame `transfer` that `--transfer` alone records: all pairs of a phase and seed at the run's epsilon."""
-    same = (pl.col("source_phase") == pl.col("phase")) & (pl.col("source_seed") == pl.col("seed"))
-    rows = results.transfer.filter(pl.col("surrogate").is_null() & same & (pl.col("target") == "none"))
-    epsilon = results.run["protocol"].get("epsilon")
-    own = rows.filter(pl.col("epsilon") == epsilon) if epsilon is not None else rows
-    return own if len(own) else rows
-
-
-def transfer_effects(results: Results) -> pl.DataFrame:
-    """The accuracy that each attack costs its target, beside the cost of the target's own attack; trained models,
-    over members that trained.
-
-    Returns:
-        Columns source, target, seed, larger (whether the target has more parameters), loss (clean accuracy less
-        accuracy under the source's attack) and own_loss; pairs of equal size are left out.
-    """
-    sizes = results.table.select("hidden_layers", "parameters").unique()
-    clean = results.table.select(target_hidden_layers="hidden_layers", seed="seed", clean="test_accuracy")
-    rows = pairs_of_a_seed(results).filter(pl.col("phase") == "trained")
-    rows = rows.join(clean, on=["target_hidden_layers", "seed"])
-    rows = rows.with_columns(loss=pl.col("clean") - pl.col("accuracy"))
-    for side in ("source", "target"):
-        names = {"hidden_layers": f"{side}_hidden_layers", "parameters": f"{side}_parameters"}
-        rows = rows.join(sizes.rename(names), on=f"{side}_hidden_layers")
-    keys = ["target_hidden_layers", "seed", "attack", "epsilon", "label_source"]
-    # A dead network's own attack turns nothing, and its images are no attack on others.
-    trained = results.table.filter(pl.col("status") == "trained").select("hidden_layers", "seed")
-    for side in ("source", "target"):
-        rows = rows.join(
-            trained, left_on=[f"{side}_hidden_layers", "seed"], right_on=["hidden_layers", "seed"], how="semi"
-        )
-    own = rows.filter(pl.col("source_hidden_layers") == pl.col("target_hidden_layers"))
-    rows = rows.join(own.select(*keys, own_loss="loss"), on=keys, nulls_equal=True)
-    difference = pl.col("target_parameters") - pl.col("source_parameters")
-    return rows.filter(difference != 0).select(
-        pl.col("source_hidden_layers").alias("source"),
-        pl.col("target_hidden_layers").alias("target"),
-        "seed",
-        (difference > 0).alias("larger"),
-        "loss",
-        "own_loss",
-    )
-
-
-def _kept_shares(pairs: pl.DataFrame, unit: str) -> list[float]:
-    sums = (
-        pairs.group_by(unit, maintain_order=True).agg(pl.col("loss", "own_loss").sum()).filter(pl.col("own_loss") > 0)
-    )
-    return (sums["loss"] / sums["own_loss"]).to_list()
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
-    return (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
-
-
-def _mean(frame: pl.DataFrame, column: str) -> float | None:
-    values = frame[column].drop_nulls().to_list()
-    return sum(values) / len(values) if values else None
-
-
-def _claim(
-    name: str,
-    stated: str,
-    of_paper: float | None,
-    interval: Interval | None,
-    text: str,
-    *,
-    sign: int,
-    threshold: float = 0.0,
-) -> Claim:
-    """A claim that its figure lies above (sign 1) or below (-1) a threshold; sign 0 for one that cannot be judged."""
-    of_table = _verdict(Interval(of_paper, of_paper, of_paper), sign, 0.0) if of_paper is not None else "unresolved"
-    verdict = _verdict(interval, sign, threshold) if interval is not None else "unresolved"
-    return Claim(name, stated, of_paper, *_ends(interval), verdict, text, of_table)
-
-
-def _verdict(interval: Interval, sign: int, threshold: float) -> Verdict:
-    if interval.low is None or interval.high is None:
-        return "unresolved"
-    worst, best = sorted((sign * (interval.low - threshold), sign * (interval.high - threshold)))
-    return "holds" if worst > 0 else "fails" if best < 0 else "unresolved"
+def _of_run(name: str, stated: str, interval: Interval | None, text: str) -> Claim:
+    """A claim that its figure lies above 0, of which the tables say nothing."""
+    mean, low, high = interval or (None, None, None)
+    return Claim(name, stated, None, mean, low, high, beyond(interval, 1), text)

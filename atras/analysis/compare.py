@@ -4,61 +4,75 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 import polars as pl
 
 from atras.errors import InputError, printable
 from atras.results import ACCURACIES, Results
 
 from .images import compare_images
+from .meanings import other_meaning
 from .provenance import computing_differences, data_differences, notices, other_test_images, require_whole
-from .statistics import bootstrap_mean, holm, sign_flip_test
+from .statistics import Mean, Part, group_mean, holm, image_covariance, kept_images, p_text, seeds_note
 
 SHOWN = 10
 """Most members whose lost images are listed."""
 
 COLUMNS = (*ACCURACIES, "recovery_static", "recovery_white_box")
 
+KEYS = ["hidden_layers", "seed"]
+
 
 def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     """Paired differences of every accuracy and recovery, over the candidates and seeds that both runs have.
 
-    A pair is a member of both runs with a figure in both; all statuses count. Pairs are resampled, and their signs
-    flipped, as if independent; those of one seed share their batch order, so with few seeds the true uncertainty is
-    somewhat larger. Where a run's seeds differ but its protocol does not, this measures the seed.
-
-    On different test images nothing is tested: a difference is then also that of the images, which all pairs share, so
-    that no number of members tells it from chance.
+    A pair is a member of both runs with a figure in both; all statuses count. Pairs are no independent draws: those of
+    a seed share its batch order and all share the test images. So what varies are seeds (`group_mean`), and where both
+    runs kept outcomes the images, by which interval and p value are otherwise not widened. One seed has neither,
+    however many candidates: by their spread, seeds of one protocol differ in a quarter of all comparisons.
 
     Args:
-        a, b: two runs.
+        a, b: two runs on the same test images.
         partial: also of runs that are not finished, by what is there.
 
     Returns:
-        Columns column, members, mean_a, mean_b, difference (b - a), low, high (bootstrap, 95 %), p (sign flips) and
-        p_holm (corrected for the number of columns); the last four are null where the test images differ. Columns
-        without a pair are left out.
+        Columns column, members, mean_a, mean_b, difference (b - a), low, high (95 %), p, note and p_holm (corrected for
+        the number of columns). Where the runs mean different things by a column, its figures are null and the note
+        says why; one seed has no p. Columns without a pair are left out.
 
     Raises:
-        InputError: if the runs have no member in common, or groups are missing and `partial` is not set.
+        InputError: if the runs have other test images or no member in common, or groups are missing and `partial` is
+            not set.
     """
     for run in (a, b):
         require_whole(run, partial)
-    keys = ["hidden_layers", "seed"]
-    pairs = a.table.join(b.table, on=keys, suffix="_b", maintain_order="left")
+    if other_test_images(a, b):
+        told = "; ".join(data_differences(a, b)[:1])
+        raise InputError(
+            f"compare: expected runs on the same test images, got others ({told}): a difference would be that of the "
+            "images too; `atras report A B` shows both side by side"
+        )
+    pairs = a.table.join(b.table, on=KEYS, suffix="_b", maintain_order="left")
     if not len(pairs):
         raise InputError("compare: expected runs with a candidate and seed in common, found none; name other runs")
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for column in COLUMNS:
-        both = pairs.select(a=column, b=f"{column}_b").drop_nulls()
-        if len(both):
-            difference = (both["b"] - both["a"]).to_list()
-            means = (float(both["a"].to_numpy().mean()), float(both["b"].to_numpy().mean()))
-            rows.append((column, len(both), *means, *bootstrap_mean(difference), sign_flip_test(difference)))
+        both = pairs.select(*KEYS, a=column, b=f"{column}_b").drop_nulls()
+        if not len(both):
+            continue
+        reason = other_meaning(a, b, column)
+        if reason:
+            rows.append((column, len(both), *[None] * 6, f"not compared: {reason}"))
+            continue
+        difference = _difference(a, b, column, both)
+        p_value = difference.p() if both["seed"].n_unique() > 1 else None
+        means = (float(both["a"].to_numpy().mean()), float(both["b"].to_numpy().mean()))
+        rows.append((column, len(both), *means, *difference.interval(), p_value, ""))
     frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-    frame = frame.with_columns(pl.Series("p_holm", holm(frame["p"].to_list()), pl.Float64))
-    if other_test_images(a, b):
-        return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("low", "high", "p", "p_holm"))
-    return frame
+    known = frame["p"].is_not_null()
+    corrected = iter(holm(frame["p"].drop_nulls().to_list()))
+    values = [next(corrected) if is_known else None for is_known in known]
+    return frame.with_columns(pl.Series("p_holm", values, pl.Float64)).select(*_SCHEMA, "p_holm")
 
 
 _SCHEMA = {
@@ -70,7 +84,20 @@ _SCHEMA = {
     "low": pl.Float64,
     "high": pl.Float64,
     "p": pl.Float64,
+    "note": pl.String,
 }
+
+
+def _difference(a: Results, b: Results, column: str, both: pl.DataFrame) -> Mean:
+    """Mean difference of the pairs, over seeds and, where both runs tell image by image, over images."""
+    names, seeds = (both[key].unique(maintain_order=True).to_list() for key in KEYS)
+    mean = group_mean((both["b"] - both["a"]).to_list(), both["hidden_layers"].to_list(), both["seed"].to_list())
+    right = [kept_images(run, column, names, seeds) for run in (a, b)]
+    if right[0] is None or right[1] is None or right[0].shape != right[1].shape:
+        return mean
+    changed = (right[1].astype(np.float64) - right[0]).mean(0)
+    of_images = Part(float(image_covariance(changed[None])[0, 0]), max(changed.shape[-1] - 1, 1))
+    return Mean(mean.value, (*mean.parts, of_images))
 
 
 def protocol_differences(a: Results, b: Results) -> dict[str, tuple[object, object]]:
@@ -100,37 +127,57 @@ def compare_lines(a: Results, b: Results, *, partial: bool = False) -> list[str]
     first = [f"{name}: {line}" for name, run in (("A", a), ("B", b)) for line in notices(run)]
     lines = [row for line in first for row in textwrap.wrap(line, 80)] + difference_lines(a, b)
     lines += [""] if lines else []
-    members = max(frame["members"], default=0)
+    seeds = len(set(a.table["seed"]) & set(b.table["seed"]))
     lines += [
-        f"{members} members in common; differences are B - A, intervals 95 %",
-        f"{'column':<32} {'A':>6} {'B':>6} {'B - A':>7} {'low':>7} {'high':>7} {'p Holm':>7}",
+        f"{max(frame['members'], default=0)} members in common; differences are B - A, intervals 95 %",
+        *textwrap.wrap(_certainty(seeds), 80),
+        f"{'column':<34} {'A':>6} {'B':>6} {'B - A':>7} {'low':>7} {'high':>7} {'p Holm':>7}",
     ]
     for row in frame.iter_rows(named=True):
+        name = f"{row['column']:<34}"
+        if row["note"]:
+            lines.append(_short(f"{name} {row['note']}"))
+            continue
         ends = ["-" if row[end] is None else f"{row[end]:+.4f}" for end in ("low", "high")]
-        p_value = "-" if row["p_holm"] is None else f"{row['p_holm']:.4f}"
         lines.append(
-            f"{row['column']:<32} {row['mean_a']:>6.3f} {row['mean_b']:>6.3f} {row['difference']:>+7.4f} "
-            f"{ends[0]:>7} {ends[1]:>7} {p_value:>7}"
+            f"{name} {row['mean_a']:>6.3f} {row['mean_b']:>6.3f} {row['difference']:>+7.4f} "
+            f"{ends[0]:>7} {ends[1]:>7} {p_text(row['p_holm']):>7}"
         )
     return lines + _image_lines(a, b)
 
 
+def _certainty(seeds: int) -> str:
+    if seeds == 1:
+        return (
+            "One seed in common: how much seeds vary is not known, so there is no p, and intervals, where there are "
+            "any, are of the test images alone; run both with --seeds 0-4."
+        )
+    return seeds_note(seeds)
+
+
 def _image_lines(a: Results, b: Results) -> list[str]:
-    """What the members lose image by image, those that differ most first; nothing where images are others."""
-    known = all(run.run.get("data") and len(run.outcomes) for run in (a, b))
-    if not known or other_test_images(a, b):
+    """What the members lose image by image, those that differ most first; why not, where one run does not tell."""
+    silent = [name for name, run in (("A", a), ("B", b)) if run.outcomes.is_empty()]
+    if len(silent) == 1:
+        return ["", f"image by image: nothing, as {silent[0]} kept no outcomes; run it with --outcomes all"]
+    if silent:
         return []
-    frame = compare_images(a, b).sort("p", maintain_order=True)
+    reason = other_meaning(a, b, "worst_case_accuracy_after")
+    frame = compare_images(a, b)
+    changed = pl.col("only_a") + pl.col("only_b")
+    frame = frame.sort("p", -changed, maintain_order=True, nulls_last=True)
     more = [f"the {SHOWN} members that differ most, of {len(frame)}"] if len(frame) > SHOWN else []
+    what = f"no p, as they mean different things ({reason})" if reason else "p tells these networks apart, no protocols"
     lines = [
         "",
-        "test images lost after the defence, each run under all of its own attacks",
+        "test images lost after the defence, each run under all of its own attacks;",
+        _short(what),
         *more,
         f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",
     ]
     for row in frame.head(SHOWN).iter_rows(named=True):
         name = _short(f"{row['hidden_layers']} (seed {row['seed']})")[:42]
-        lines.append(f"{name:<42} {row['both']:>6} {row['only_a']:>6} {row['only_b']:>6} {row['p_holm']:>7.4f}")
+        lines.append(f"{name:<42} {row['both']:>6} {row['only_a']:>6} {row['only_b']:>6} {p_text(row['p_holm']):>7}")
     return lines
 
 

@@ -22,7 +22,7 @@ from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, r
 from atras.training import read_member
 
 from .provenance import require_whole
-from .statistics import pareto, ranking
+from .statistics import ordered, pareto
 
 Format = str
 """A key of `EXPORT_FORMATS`."""
@@ -166,7 +166,7 @@ def load(path: str | Path) -> nn.Module:
 
 
 def _first(results: Results, rank_by: str) -> dict[str, Any]:
-    ranked = ranking(results, rank_by=rank_by)
+    ranked = ordered(results, rank_by=rank_by)
     if not len(ranked):
         raise InputError("results: expected a run with members, found none yet; wait for its first group")
     first = ranked.row(0, named=True)

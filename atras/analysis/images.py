@@ -1,4 +1,4 @@
-"""What networks lose image by image: the worst case over attacks, paired tests, and agreement between networks."""
+"""What networks lose image by image: paired tests, and agreement between networks."""
 
 from __future__ import annotations
 
@@ -8,36 +8,14 @@ import numpy as np
 import polars as pl
 from scipy import special
 
-from atras.checks import one_of, whole
+from atras.checks import whole
 from atras.errors import InputError
-from atras.evaluation import PHASES
 from atras.results import Results
 
-from .statistics import holm
+from .meanings import other_meaning
+from .statistics import holm, worst_case
 
 MEMBER = ["hidden_layers", "seed"]
-
-
-def worst_case(results: Results, phase: str = "defended") -> pl.DataFrame:
-    """Whether a network keeps each test image under all attacks together, as `worst` in `metrics` counts it.
-
-    Args:
-        results: a run with outcomes.
-        phase: `trained` or `defended`.
-
-    Returns:
-        Columns hidden_layers, seed, image, correct: whether no attack turns the image with a change of at most the
-        run's epsilon.
-
-    Raises:
-        InputError: if the run has no outcomes image by image.
-    """
-    one_of("phase", phase, PHASES)
-    if results.outcomes.is_empty():
-        raise InputError("results: expected outcomes image by image, found none; run with --outcomes all")
-    kept = (pl.col("correct") | ~pl.col("counts")).all()
-    own = results.outcomes.filter(phase=phase)
-    return own.group_by(*MEMBER, "image", maintain_order=True).agg(kept.alias("correct"))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -87,15 +65,20 @@ def compare_images(a: Results, b: Results, phase: str = "defended") -> pl.DataFr
         phase: `trained` or `defended`.
 
     Returns:
-        Columns hidden_layers, seed, images, both, only_a, only_b, agreement, p, p_holm, as in `image_pairs`.
+        Columns hidden_layers, seed, images, both, only_a, only_b, agreement, p, p_holm, as in `image_pairs`; p and
+        p_holm are null where the runs' attacks differ, which then lose other images for that alone.
 
     Raises:
         InputError: as `worst_case`, or if the runs have different numbers of images.
     """
     left, right = _lost(a, phase), _lost(b, phase)
-    return _tested(
+    frame = _tested(
         [(*key, *_counted(left[key], right[key])) for key in left if key in right], ("hidden_layers", "seed")
     )
+    column = f"worst_case_accuracy_{'before' if phase == 'trained' else 'after'}"
+    if not other_meaning(a, b, column):
+        return frame
+    return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("p", "p_holm"))
 
 
 def _lost(results: Results, phase: str) -> dict[tuple[str, int], np.ndarray]:

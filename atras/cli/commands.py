@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +11,11 @@ from atras.errors import InputError
 from atras.experiment import parse_whole
 from atras.networks import Candidate
 
+from .claims_text import claims_lines
 from .output import print_lines
 
 if TYPE_CHECKING:
-    from atras.analysis import Claim, PaperName
-    from atras.results import Results
+    from atras.analysis import Format
 
 Partial = Annotated[
     bool, typer.Option("--partial", help="also of a run with groups missing, of what is there", show_default=False)
@@ -25,13 +24,21 @@ Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", sho
 
 
 def claims(
-    run: Folder,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="a run's folder; without, the tables alone", show_default=False),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
     ] = False,
     partial: Partial = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
+    if run is None:
+        if measure or partial:
+            raise InputError("claims: expected a run beside --measure and --partial; name its folder")
+        print_lines(claims_lines())
+        return
     from atras.analysis import measure_steps, require_whole
     from atras.results import read
 
@@ -90,7 +97,7 @@ def export(
     if rank_by is not None and hidden is not None:
         raise InputError("rank_by: expected with --best or --pareto, which rank; leave it out beside --hidden")
     ranked: dict[str, Any] = {"rank_by": rank_by or "accuracy", "partial": partial}
-    from atras.analysis import Format, best_robust, export_pareto, notices
+    from atras.analysis import best_robust, export_pareto, notices, winner_lines
     from atras.analysis import export as write
     from atras.results import read
 
@@ -102,7 +109,8 @@ def export(
     else:
         candidate = best_robust(results, **ranked) if hidden is None else Candidate.parse(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
-    print_lines([*notices(results), *(f"wrote {path}" for path in written)])
+    winner = [] if hidden is not None else winner_lines(results, rank_by=ranked["rank_by"])
+    print_lines([*notices(results), *winner, *(f"wrote {path}" for path in written)])
 
 
 def report(
@@ -141,71 +149,3 @@ def _report_format(out: str | None) -> str:
     if ending not in formats:
         raise InputError(f"out (={out!r}): expected a file that ends in .html or .md; or say --format")
     return formats[ending]
-
-
-def claims_lines(results: Results) -> list[str]:
-    """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis import PAPER_NAMES, notices, text_against_tables
-    from atras.analysis import claims as evaluate
-
-    tables = zip(*(evaluate(results, dataset, partial=True) for dataset in PAPER_NAMES), strict=True)
-    lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
-    for claim, of_tables in zip(evaluate(results, partial=True), tables, strict=True):
-        lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
-    lines += ["the paper's text against its own tables (accuracies in points)"]
-    lines += [f"{'':<37} {'mnist':>20} {'cifar10':>20}", f"{'':<37}" + f" {'text':>10} {'tables':>9}" * 2]
-    for (statement,), part in text_against_tables().group_by("statement", maintain_order=True):
-        scale = 100.0 if "mean" in str(statement) else 1.0
-        cells = [_number(value, scale) for row in part.select("stated", "tables").rows() for value in row]
-        lines.append(f"{statement:<37} {cells[0]:>10} {cells[1]:>9} {cells[2]:>10} {cells[3]:>9}")
-    return [*lines, "", *_row_lines(results)]
-
-
-def _claim_lines(claim: Claim, of_tables: dict[PaperName, Claim]) -> list[str]:
-    """A claim's verdict on the run, below it what the paper states and its own tables say."""
-    ours = "-" if claim.ours is None else f"{claim.ours:+.4f}"
-    if claim.low is not None and claim.high is not None:
-        ours += f" [{claim.low:+.4f}, {claim.high:+.4f}]"
-    lines = [f"{claim.name:<69} {claim.verdict:>10}"]
-    for dataset, other in of_tables.items():
-        if other.paper_figure is not None:
-            lines.append(f"  {dataset}: {other.stated}; by its table: {other.paper_figure:+.4f}, {other.paper_verdict}")
-    lines += [f"  paper: {claim.stated}"] if len(lines) == 1 else []
-    text = textwrap.wrap(claim.text, 78, initial_indent="  ", subsequent_indent="  ")
-    return [*lines, f"  ours: {ours}", *text, ""]
-
-
-def _row_lines(results: Results) -> list[str]:
-    from atras.analysis import row_by_row
-
-    lines = [
-        "row by row: recovery, in points; l lost accuracy, c one class (chance),",
-        "a more accurate on the old adversarial images than on clean ones, d diverged",
-        f"{'':<28} {'paper mnist':>12} {'paper cifar10':>13} {'here static':>13} {'white-box':>9}",
-    ]
-    for row in row_by_row(results).iter_rows(named=True):
-        name = row["hidden_layers"]
-        cells = [
-            f"{_number(row[column], 100):>{width}} {_marks(row[flags]):<2}"
-            for column, flags, width in (("mnist", "mnist_flags", 9), ("cifar10", "cifar10_flags", 10))
-        ]
-        here = f"{_number(row['recovery_static'], 100):>10} {_marks(row['flags']):<2}"
-        lines += [name] if len(name) > 28 else []
-        shown = name if len(name) <= 28 else ""
-        lines.append(f"{shown:<28} {cells[0]} {cells[1]} {here} {_number(row['recovery_white_box'], 100):>9}".rstrip())
-    return lines
-
-
-def _number(value: float | None, scale: float) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if scale == 1 else f"{scale * value:+.2f}"
-
-
-def _marks(flags: str | None) -> str:
-    return "".join(flag[0] for flag in (flags or "").split())
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 50 else f"...{name[-47:]}"

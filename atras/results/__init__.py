@@ -1,7 +1,7 @@
 """A run's figures: the schema of every frame, frames as files with checksums, `Results` as they are read, and the
 writer of a run's folder. Knows storage; nothing of how the figures were computed."""
 
-from .frames import check_rows, empty, wilson
+from .frames import NORMAL_95, check_rows, empty, wilson
 from .results import Results, read, read_run
 from .schemas import ACCURACIES, COMPUTED, FRAMES, PAPER_COLUMNS, SCHEMAS, STATUSES, dtypes
 from .writer import Writer
@@ -10,6 +10,7 @@ __all__ = [
     "ACCURACIES",
     "COMPUTED",
     "FRAMES",
+    "NORMAL_95",
     "PAPER_COLUMNS",
     "SCHEMAS",
     "STATUSES",

@@ -31,7 +31,11 @@ _ARRAYS: dict[type[pl.DataType], str] = {pl.Boolean: "?", pl.UInt32: "<u4", pl.F
 _NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n")
 
 
-def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | tuple[None, None]:
+NORMAL_95 = 1.959963984540054
+"""Normal quantile of a two-sided interval of 95 %."""
+
+
+def wilson(correct: int, n: int, z: float = NORMAL_95) -> tuple[float, float] | tuple[None, None]:
     """Wilson's score interval of a share.
 
     Args:

@@ -130,9 +130,12 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The view of a run in a notebook: the line of `repr` and a row for each candidate, the most robust first."""
-        shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
+        # The worst case over attacks where several ran; with one it is that attack's.
+        worst = "worst_case_accuracy_after"
+        headlines = [*([worst] if self.table[worst].count() else []), *_HEADLINES]
+        shown = ["hidden_layers", "parameters", "status", *headlines]
         # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
-        figure = pl.when(pl.col("status") == "trained").then(pl.col(_HEADLINES[0])).otherwise(0.0)
+        figure = pl.when(pl.col("status") == "trained").then(pl.col(headlines[0])).otherwise(0.0)
         order = self.table.group_by("hidden_layers", maintain_order=True).agg(figure.mean().alias("order"))
         means = self.candidate_means().with_columns(order["order"])
         means = means.sort("order", descending=True, nulls_last=True).select(shown)

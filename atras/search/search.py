@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atras import running
-from atras.analysis import RANK_BY, pareto, ranking
+from atras.analysis import RANK_BY, ordered, pareto, winner_lines
 from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
@@ -169,14 +169,17 @@ def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
         return ["Pareto front: empty, as no candidate trained"]
     figure = "robust accuracy" if rank_by == "accuracy" else "balanced robust accuracy"
     lines = [
-        f"Pareto front: parameters against {figure}, with 95 % intervals",
-        f"{'hidden layers':<40} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7}",
+        f"Pareto front: parameters against {figure}, with 95 % intervals;",
+        "tied: how many others it is not told apart from",
+        f"{'hidden layers':<36} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7} {'tied':>6}",
     ]
     for row in front.iter_rows(named=True):
         name = row["hidden_layers"]
-        lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 40 else []
-        figures = " ".join(f"{row[figure]:>7.4f}" for figure in ("mean", "low", "high"))
-        lines.append(f"{name if len(name) <= 40 else '':<40} {row['parameters']:>11} {figures}")
+        lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 36 else []
+        figures = " ".join("-".rjust(7) if row[end] is None else f"{row[end]:>7.4f}" for end in ("mean", "low", "high"))
+        tied = "-" if row["tied"] is None else len(row["tied"])
+        lines.append(f"{name if len(name) <= 36 else '':<36} {row['parameters']:>11} {figures} {tied:>6}")
+    lines += winner_lines(results, rank_by=rank_by)
     share = results.majority_share
     return lines if share is None else [*lines, f"baseline: the most frequent class is {share:.4f} of the test images"]
 
@@ -204,7 +207,7 @@ class _Search:
             for number in range(self.record.begin(), last + 1):
                 results = self.compute(number)
                 self.follow(results)
-                ranked = ranking(results, rank_by=self.record.content["rank_by"])
+                ranked = ordered(results, rank_by=self.record.content["rank_by"])
                 if not ranked["clear"].sum():
                     self.note(f"round {number}: no candidate is {UNCLEAR}")
                 self.record.add(number, ranked["hidden_layers"].to_list())

@@ -4,7 +4,7 @@ Nothing here knows of a run, of a section, or of the page that shows it."""
 
 from .bars import Bar, Bars
 from .heatmap import HeatMap
-from .intervals import Estimate, bootstrap_mean, estimate
+from .intervals import Estimate, estimate, group_estimate
 from .pictures import Gallery, Picture, data_uri
 from .plots import Chart, Point, Series, Table
 from .scales import Axis, categories, interval, linear, logarithmic, number
@@ -23,10 +23,10 @@ __all__ = [
     "Point",
     "Series",
     "Table",
-    "bootstrap_mean",
     "categories",
     "data_uri",
     "estimate",
+    "group_estimate",
     "interval",
     "linear",
     "logarithmic",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from atras import analysis
-from atras.results import wilson
+import polars as pl
+
+from atras.analysis import accuracy_interval, group_mean
 
 
 class Estimate(NamedTuple):
@@ -22,31 +23,32 @@ class Estimate(NamedTuple):
     high: float | None = None
 
 
-def bootstrap_mean(values: Sequence[float]) -> Estimate:
-    """Mean and bootstrap interval.
-
-    Args:
-        values: at least one.
-
-    Returns:
-        The estimate; without an interval for a single value.
-    """
-    return Estimate(*analysis.bootstrap_mean(values))
-
-
 def estimate(accuracies: Sequence[float | None], n: int | None) -> Estimate:
-    """Accuracy of a candidate: over seeds with the bootstrap's interval, of a single member with Wilson's.
+    """Accuracy of a candidate over seeds and test images; of a single member with Wilson's interval, of the images.
 
     Args:
         accuracies: that of each seed; those that are None are left out.
         n: images on which each was measured; None where that is not known.
 
     Returns:
-        The estimate.
+        The estimate; without an interval where nothing varies, or a single figure is no share of images.
     """
     known = [value for value in accuracies if value is not None]
-    if not known:
+    return Estimate(*accuracy_interval(known, n)) if known else Estimate(None)
+
+
+def group_estimate(rows: pl.DataFrame, value: str, n: int | None = None) -> Estimate:
+    """Mean over members, for these candidates: over seeds and, of an accuracy, images; with one seed of these alone.
+
+    Args:
+        rows: columns hidden_layers, seed and `value`, without nulls in it.
+        value: name of the column.
+        n: test images where it is an accuracy; None for gains and other differences.
+
+    Returns:
+        The estimate; None without rows.
+    """
+    if not len(rows):
         return Estimate(None)
-    if len(known) == 1 and n:
-        return Estimate(known[0], *wilson(round(known[0] * n), n))
-    return bootstrap_mean(known)
+    mean = group_mean(rows[value].to_list(), rows["hidden_layers"].to_list(), rows["seed"].to_list(), n)
+    return Estimate(*(mean.interval(low=0.0, high=1.0) if n else mean.interval()))

@@ -9,7 +9,7 @@ import polars as pl
 
 from atras.analysis import attack_aim, attack_distances
 from atras.registry import name_of
-from atras.report.charts import Chart, Point, Series, Table, bootstrap_mean, categories, linear, number
+from atras.report.charts import Chart, Point, Series, Table, categories, group_estimate, linear, number
 from atras.report.section import Section
 from atras.results import Results
 
@@ -76,9 +76,9 @@ def _chart(metrics: pl.DataFrame, spellings: list[str]) -> Chart:
     for index, attack in enumerate(spellings):
         own = metrics.filter(pl.col("label") == attack)
         for side, (label, phase) in enumerate(zip(points, ("trained", "defended"), strict=True)):
-            values = own.filter(pl.col("phase") == phase)["accuracy"].drop_nulls().to_list()
-            if values:
-                mean, low, high = bootstrap_mean(values)
+            rows = own.filter(pl.col("phase") == phase).drop_nulls("accuracy")
+            if len(rows):
+                mean, low, high = group_estimate(rows, "accuracy", int(rows["n"][0]))
                 points[label].append(Point(index + 0.16 * (side - 0.5), mean or 0.0, low, high))
     parts = [f"{spellings[round(point.x)]} {number(point.y)}" for point in points["after defence"]]
     return Chart(

@@ -12,7 +12,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
-from .population import CLEAN_AFTER, WHITE_BOX, entries, most_robust
+from .population import CLEAN_AFTER, WHITE_BOX, entries, images, most_robust
 
 
 def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
@@ -28,7 +28,9 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     columns = ("run", "data set", "candidates", "seeds", "epsilon", "trained", "clean", "robust, white-box")
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
-    estimates = {name: depth_means(frame, WHITE_BOX) for name, frame in zip(names, trained, strict=True)}
+    estimates = {
+        name: depth_means(frame, WHITE_BOX, images(run)) for name, frame, run in zip(names, trained, runs, strict=True)
+    }
     estimates = {name: means for name, means in estimates.items() if means}
     title, label = "White-box robust accuracy by depth", "white-box robust accuracy"
     figures = (depth_chart("comparison", title, label, estimates, most=1),) if estimates else ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from atras.report.charts import Chart, Estimate, Point, Series, bootstrap_mean, categories, linear, number
+from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, number
 
 from .population import Entry, counted
 
@@ -24,18 +24,19 @@ def depth_label(depth: int) -> str:
     return counted(depth, "layer")
 
 
-def depth_means(frame: pl.DataFrame, value: str) -> dict[int, Estimate]:
-    """Mean of a column with its bootstrap interval, for each depth that has figures.
+def depth_means(frame: pl.DataFrame, value: str, n: int | None = None) -> dict[int, Estimate]:
+    """Mean of a column with its interval, for each depth that has figures.
 
     Args:
-        frame: has a column depth.
+        frame: has columns depth, hidden_layers and seed.
         value: name of the column.
+        n: test images where that is an accuracy; None for gains and other differences.
 
     Returns:
         The estimates by depth.
     """
     groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
-    return {int(str(depth)): bootstrap_mean(rows[value].to_list()) for (depth,), rows in groups}
+    return {int(str(depth)): group_estimate(rows, value, n) for (depth,), rows in groups}
 
 
 def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:

@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.analysis import attack_aim
 from atras.registry import name_of
-from atras.report.charts import Chart, Point, Series, bootstrap_mean, linear, number
+from atras.report.charts import Chart, Point, Series, group_estimate, linear, number
 from atras.report.section import Section
 from atras.results import Results
 
@@ -59,7 +59,7 @@ def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -
         own = pl.concat([clean, rows]).filter(pl.col("phase") == phase).sort("epsilon", maintain_order=True)
         points = []
         for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
-            mean, low, high = bootstrap_mean(part["accuracy"].to_list())
+            mean, low, high = group_estimate(part.drop_nulls("accuracy"), "accuracy", int(part["n"][0]))
             points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
         name = names[index] if names.count(names[index]) == 1 else str(label)
         series.append(Series(name, index, tuple(points), line=True))

@@ -11,7 +11,7 @@ from atras.analysis import worst_case
 from atras.registry import name_of
 from atras.report.charts import Chart, Estimate, number
 from atras.report.section import Section
-from atras.results import Results
+from atras.results import NORMAL_95, Results
 
 from .attack_rows import Ball, balls, known_attack, mean_accuracies
 from .depth_charts import depth_chart, depth_label, depth_means
@@ -25,8 +25,8 @@ ONE_STEP = "gradients are masked, or one step is too few, which --attack pgd wou
 UNDECIDED = f"not decided, the interval reaches across {MASKED:g} or is missing"
 CLEAR = "no sign of it"
 
-Z = 1.959963984540054
-"""Normal quantile of a 95 % interval."""
+
+MEMBER = ["hidden_layers", "seed"]
 
 
 class Comparison(NamedTuple):
@@ -119,33 +119,32 @@ def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Est
 def _of_images(
     results: Results, compared: Comparison, gaps: pl.DataFrame, depth: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The interval of a single network, from the images on which the two attacks differ; none without outcomes.
+    """The interval of a depth that is one network, or whose members all have one gap: by the images on which the two
+    attacks differ, as many as on average over its members; none without outcomes.
 
     Source: Agresti, Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
     with half an image added to each of the four cells.
     """
     if results.outcomes.is_empty():
         return None, None
-    name, seed = gaps.filter(depth=depth).select("hidden_layers", "seed").row(0)
+    members = gaps.filter(depth=depth).select(MEMBER)
     rows = results.outcomes.filter(
         (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
         phase="defended",
-        hidden_layers=name,
-        seed=seed,
-    )
+    ).join(members, on=MEMBER, how="semi")
     ball = {"norm": compared.ball.norm, "epsilon": compared.ball.epsilon}
-    weak = rows.filter(attack=compared.weak, **ball).select("image", weak="correct")
+    weak = rows.filter(attack=compared.weak, **ball).select(*MEMBER, "image", weak="correct")
     if name_of(compared.strong) == "worst":
-        strong = worst_case(results).filter(hidden_layers=name, seed=seed).select("image", strong="correct")
+        strong = worst_case(results).select(*MEMBER, "image", strong="correct")
     else:
-        strong = rows.filter(attack=compared.strong, **ball).select("image", strong="correct")
-    both = weak.join(strong, on="image")
+        strong = rows.filter(attack=compared.strong, **ball).select(*MEMBER, "image", strong="correct")
+    both = weak.join(strong, on=[*MEMBER, "image"])
     if both.is_empty():
         return None, None
-    only_weak = 0.5 + both.filter(pl.col("weak"), ~pl.col("strong")).height
-    only_strong = 0.5 + both.filter(pl.col("strong"), ~pl.col("weak")).height
-    n, difference = len(both) + 2, only_weak - only_strong
-    error = Z * math.sqrt(only_weak + only_strong - difference**2 / n) / n
+    only_weak = 0.5 + both.filter(pl.col("weak"), ~pl.col("strong")).height / len(members)
+    only_strong = 0.5 + both.filter(pl.col("strong"), ~pl.col("weak")).height / len(members)
+    n, difference = len(both) / len(members) + 2, only_weak - only_strong
+    error = NORMAL_95 * math.sqrt(only_weak + only_strong - difference**2 / n) / n
     return difference / n - error, difference / n + error
 
 

@@ -50,4 +50,5 @@ def recovery(results: Results) -> Section:
 def _paper_recovery(dataset: PaperName) -> pl.DataFrame:
     gain = pl.col("attacked_accuracy_after") - pl.col("attacked_accuracy_before")
     depth = pl.col("hidden_layers").str.count_matches("-").cast(pl.Int64) + 1
-    return trained_rows(dataset).select(depth.alias("depth"), gain.alias("recovery"))
+    seed = pl.lit(0, pl.Int64)
+    return trained_rows(dataset).select("hidden_layers", seed=seed, depth=depth, recovery=gain)

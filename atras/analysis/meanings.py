@@ -1,0 +1,36 @@
+"""What a column of the table depends on besides the network and the test images: two runs may mean different things."""
+
+from __future__ import annotations
+
+from atras.results import Results
+
+_ATTACK = ("epsilon",)
+_OWN_ATTACK = ("epsilon", "label_source", "target")
+_WORST = ("epsilon", "attacks", "epsilons")
+
+FIELDS = {
+    "attacked_accuracy_before": _OWN_ATTACK,
+    "attacked_accuracy_before_true": _ATTACK,
+    "adversarial_train_accuracy": (*_OWN_ATTACK, "defence"),
+    "attacked_accuracy_after_static": _OWN_ATTACK,
+    "attacked_accuracy_after_white_box": _ATTACK,
+    "worst_case_accuracy_before": _WORST,
+    "worst_case_accuracy_after": _WORST,
+    "balanced_accuracy_after_white_box": _ATTACK,
+    "balanced_accuracy_after_worst_case": _WORST,
+    "recovery_static": _OWN_ATTACK,
+    "recovery_white_box": _ATTACK,
+}
+"""By column, the fields of a protocol that say what is measured; of the others none does."""
+
+
+def other_meaning(a: Results, b: Results, column: str) -> str:
+    """Why two runs do not measure the same by a column, such as `other attacks`; empty where they do."""
+    left, right = a.run["protocol"], b.run["protocol"]
+    names = [name for name in FIELDS.get(column, ()) if _value(left.get(name)) != _value(right.get(name))]
+    return f"other {', '.join(name.replace('_', ' ') for name in names)}" if names else ""
+
+
+def _value(field: object) -> object:
+    # The worst case over several attacks, and the epsilons of a curve, do not depend on their order.
+    return sorted(map(str, field)) if isinstance(field, list | tuple) else field

@@ -1,0 +1,57 @@
+"""With what certainty a figure is known: one definition of intervals, comparisons, ranks and verdicts for all that
+shows or judges figures."""
+
+from .depths import compare_depths, depth_means, differences_of_depths, group_difference, leads
+from .many import Verdict, beyond, equivalent, holm, lead, max_t, p_text
+from .means import (
+    ENOUGH_SEEDS,
+    Interval,
+    Mean,
+    Part,
+    accuracy_interval,
+    accuracy_mean,
+    binomial_part,
+    group_mean,
+    image_covariance,
+    sample_mean,
+    seeds_note,
+)
+from .outcomes import kept_images, worst_case
+from .pairs import told_apart
+from .ranking import RANK_BY, chosen_elsewhere, independent_images, ordered, pareto, ranking, robust_column
+
+__all__ = [
+    "ENOUGH_SEEDS",
+    "RANK_BY",
+    "Interval",
+    "Mean",
+    "Part",
+    "Verdict",
+    "accuracy_interval",
+    "accuracy_mean",
+    "beyond",
+    "binomial_part",
+    "chosen_elsewhere",
+    "compare_depths",
+    "depth_means",
+    "differences_of_depths",
+    "equivalent",
+    "group_difference",
+    "group_mean",
+    "holm",
+    "image_covariance",
+    "independent_images",
+    "kept_images",
+    "lead",
+    "leads",
+    "max_t",
+    "ordered",
+    "p_text",
+    "pareto",
+    "ranking",
+    "robust_column",
+    "sample_mean",
+    "seeds_note",
+    "told_apart",
+    "worst_case",
+]

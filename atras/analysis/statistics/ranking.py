@@ -1,0 +1,263 @@
+"""Candidates from best to worst: which of them the figures tell apart, the Pareto front, what a winner is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from atras.checks import one_of
+from atras.evaluation import BALANCED
+from atras.results import Results, wilson
+
+from .means import accuracy_interval
+from .outcomes import kept_images
+from .pairs import told_apart
+
+RANK_BY = ("accuracy", "balanced")
+"""What candidates may be ranked by: the robust accuracy, or its mean over classes."""
+
+CLEAN = "adversarial_test_accuracy"
+"""The accuracy of the defended network on clean test images."""
+
+
+def robust_column(results: Results, rank_by: str = "accuracy") -> str:
+    """The table's most honest column: the worst case over attacks, or the white-box accuracy where that is missing.
+
+    Args:
+        results: a run.
+        rank_by: `accuracy`, or `balanced` for the mean over classes.
+
+    Raises:
+        InputError: if `rank_by` is something else.
+    """
+    one_of("rank_by", rank_by, RANK_BY)
+    worst = "worst_case_accuracy_after"
+    column = worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
+    return column if rank_by == "accuracy" else BALANCED[column]
+
+
+def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
+    """Candidates from best to worst, with the ranks that each may have.
+
+    A figure is the mean over seeds. A member that is dead or diverged counts 0: it left no network that tells classes
+    apart, and the accuracy of a dead one is only the share of a class. Intervals are of seeds and test images
+    (`accuracy_mean`); with one seed of the images alone.
+
+    From two seeds all pairs are compared (`told_apart`): `rank_low` is one more than the candidates that are better,
+    `rank_high` leaves out those that are worse, and with 95 % all these ranges hold together. One seed gives no ranks:
+    how much seeds vary is not known, and two of one architecture differ as two architectures do.
+
+    Args:
+        results: a run.
+        column: an accuracy of the table; None for `robust_column`.
+        rank_by: of `robust_column`.
+
+    Returns:
+        The columns of `ordered`, rank_low, rank_high (null from one seed), and tied: the candidates that are not told
+        apart from this one (null likewise).
+
+    Raises:
+        InputError: as `robust_column`.
+
+    Source: Mogstad, Romano, Shaikh and Wilhelm (2024), as in `told_apart`.
+    """
+    column = column or robust_column(results, rank_by)
+    frame = ordered(results, column)
+    eligible = _eligible(frame)
+    names, count = frame["hidden_layers"].to_list(), int(eligible.sum())
+    better = _better(results, column, names[:count])
+    if better is None:
+        nothing = [None] * len(frame)
+        ranks: list[Any] = [nothing, nothing, nothing]
+    else:
+        behind = len(frame) - count  # they come after all that are compared, in no order of their own
+        lows = [1 + int(beaten) for beaten in better.sum(0)] + [count + 1] * behind
+        highs = [len(frame) - behind - int(beats) for beats in better.sum(1)] + [len(frame)] * behind
+        same = ~(better | better.T) & ~np.eye(count, dtype=bool)
+        tied = [[names[other] for other in np.flatnonzero(row)] for row in same]
+        ranks = [lows, highs, tied + [[name for name in names[count:] if name != own] for own in names[count:]]]
+    types: tuple[Any, ...] = (pl.Int64, pl.Int64, pl.List(pl.String))
+    return frame.with_columns(
+        pl.Series(name, values, dtype)
+        for name, values, dtype in zip(("rank_low", "rank_high", "tied"), ranks, types, strict=True)
+    )
+
+
+def ordered(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
+    """Candidates from best to worst as they stand, without saying which of them the figures tell apart.
+
+    Args:
+        results, column, rank_by: as in `ranking`.
+
+    Returns:
+        Columns hidden_layers, depth, parameters, seeds, trained, clear (seeds whose defended network is clearly more
+        accurate on clean test images than always answering their most frequent class), mean, low, high, sorted by mean,
+        then fewest parameters. Candidates without a clear seed come after all others: an answer that does not depend on
+        the image survives every attack. Those of which no seed trained come last.
+
+    Raises:
+        InputError: as `robust_column`.
+    """
+    column = column or robust_column(results, rank_by)
+    images, clean_images = independent_images(results, column), independent_images(results, CLEAN)
+    table = results.table.with_columns(figure=_figure(column))
+    seeds = table["seed"].unique(maintain_order=True).to_list()
+    every = table["hidden_layers"].unique(maintain_order=True).to_list()
+    right = kept_images(results, column, every, seeds) if len(seeds) > 1 else None
+    rows = []
+    for index, ((name, depth, parameters), part) in enumerate(
+        table.group_by("hidden_layers", "depth", "parameters", maintain_order=True)
+    ):
+        interval = accuracy_interval(part["figure"].to_list(), images, None if right is None else right[index])
+        trained = int((part["status"] == "trained").sum())
+        clear = sum(_is_clear(row, clean_images) for row in part.iter_rows(named=True))
+        rows.append((name, depth, parameters, len(part), trained, clear, *interval))
+    frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
+    order = [pl.col("trained") > 0, pl.col("clear") > 0, pl.col("mean"), pl.col("parameters")]
+    return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
+
+
+def _figure(column: str) -> pl.Expr:
+    return pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
+
+
+def _eligible(ranked: pl.DataFrame) -> pl.Series:
+    """Which candidates may win: trained, and where any sees the images, those that do; the first rows."""
+    sees = (pl.col("clear") > 0) | ~(pl.col("clear") > 0).any()
+    return ranked.select((pl.col("trained") > 0) & sees).to_series()
+
+
+def figures(results: Results, column: str, names: list[str]) -> tuple[np.ndarray, list[int]]:
+    """Accuracies of candidates by seed, 0 where a member did not train, [K, S], and the seeds that all of them have."""
+    table = results.table.filter(pl.col("hidden_layers").is_in(names))
+    counts = table.group_by("seed", maintain_order=True).len()
+    seeds = counts.filter(pl.col("len") == len(names))["seed"].to_list()
+    values = {(n, s): v for n, s, v in table.select("hidden_layers", "seed", _figure(column).alias("figure")).rows()}
+    return np.array([[values[name, seed] for seed in seeds] for name in names]).reshape(len(names), -1), seeds
+
+
+def _better(results: Results, column: str, names: list[str]) -> np.ndarray | None:
+    """Which candidate is better than which, [K, K]; None where fewer than two seeds tell."""
+    if not names:
+        return None
+    values, seeds = figures(results, column, names)
+    if len(seeds) < 2:
+        return None
+    if len(names) == 1:
+        return np.zeros((1, 1), dtype=bool)
+    failed = results.table.filter(pl.col("status") != "trained")["hidden_layers"].unique().to_list()
+    whole = np.array([name not in failed for name in names])
+    right = kept_images(results, column, names, seeds)
+    return told_apart(values, independent_images(results, column), right, whole=whole)
+
+
+def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | None:
+    """Accuracy of a winner that was chosen on other seeds and other images than those it is measured on.
+
+    The first of many is first also by luck, so that its own figure says too much. Here each seed, and where outcomes
+    are kept each half of the images, measures what is first on all others: the mean is what the choice is worth.
+
+    Args:
+        results: a run.
+        rank_by: of `robust_column`.
+
+    Returns:
+        The accuracy; None from one seed, which leaves nothing to choose by, or for fewer than two candidates.
+
+    Raises:
+        InputError: as `robust_column`.
+
+    Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974).
+    """
+    column = robust_column(results, rank_by)
+    frame = ordered(results, column)
+    names = frame.filter(_eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
+    if len(names) < 2:
+        return None
+    values, seeds = figures(results, column, names)
+    if len(seeds) < 2:
+        return None
+    right = kept_images(results, column, names, seeds)
+    # Without outcomes all images count on both sides.
+    parts = [(values, values)] if right is None else [
+        (right[..., side::2].mean(-1), right[..., 1 - side :: 2].mean(-1)) for side in (0, 1)
+    ]  # fmt: skip
+    found = []
+    for measured, choosing in parts:
+        for seed in range(len(seeds)):
+            others = np.delete(choosing, seed, axis=1).mean(1)
+            found.append(float(measured[int(others.argmax()), seed]))
+    return float(np.mean(found))
+
+
+def _is_clear(row: Mapping[str, Any], images: int) -> bool:
+    """Whether the interval of a member's clean accuracy after its defence lies above the majority share."""
+    accuracy, share = row[CLEAN], row["majority_share"]
+    if row["status"] != "trained" or accuracy is None:
+        return False
+    if share is None or not images:
+        return True  # nothing says what there is to be above
+    low, _ = wilson(round(accuracy * images), images)
+    return low is not None and low > share
+
+
+_RANKING = {
+    "hidden_layers": pl.String,
+    "depth": pl.Int64,
+    "parameters": pl.Int64,
+    "seeds": pl.Int64,
+    "trained": pl.Int64,
+    "clear": pl.Int64,
+    "mean": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
+
+
+def pareto(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
+    """The front of parameters against robust accuracy: those that trained and that no smaller or equal one matches.
+
+    Where any candidate is clearly better than always answering the most frequent class, those that are not are left
+    out. The front goes by the means; `tied` tells which others, on it or off it, each is not told apart from.
+
+    Args:
+        results: a run.
+        column: an accuracy of the table; None for `robust_column`.
+        rank_by: of `robust_column`.
+
+    Returns:
+        The rows of `ranking` on the front, fewest parameters first.
+
+    Raises:
+        InputError: as `robust_column`.
+    """
+    best, keep = -1.0, []
+    ranked = ranking(results, column, rank_by=rank_by)
+    ranked = ranked.filter(_eligible(ranked)).sort(
+        ["parameters", "mean"], descending=[False, True], maintain_order=True
+    )
+    for mean in ranked["mean"]:
+        keep.append(mean > best)
+        best = max(best, mean)
+    return ranked.filter(pl.Series(keep, dtype=pl.Boolean))
+
+
+def independent_images(results: Results, column: str) -> int:
+    """Test images by whose number the noise of a figure goes; 0 where nothing says so.
+
+    A balanced accuracy of K classes of n_c images is as noisy as an accuracy over K^2 / sum(1 / n_c) images, at equal
+    recalls: n where the classes are even, and fewer where a rare class counts as much as a frequent one.
+
+    Args:
+        results: a run.
+        column: an accuracy of the table.
+    """
+    if column in BALANCED.values():
+        sizes = [size for size in results.run.get("data", {}).get("test_class_counts", ()) if size]
+        if sizes:
+            return int(len(sizes) ** 2 / sum(1 / size for size in sizes))
+    counts = results.metrics.filter(pl.col("split") == "test")["n"]
+    return int(counts.max() or 0)  # type: ignore[arg-type]

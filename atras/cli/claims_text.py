@@ -1,0 +1,145 @@
+"""The paper's claims and stated figures as plain text within 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atras.analysis import Claim, Interval, PaperName, Stated
+    from atras.results import Results
+
+
+def claims_lines(results: Results | None = None) -> list[str]:
+    """The claims and the text's figures on the paper's tables and on a run, then every row that contradicts them.
+
+    Args:
+        results: a run; None for the paper's tables alone.
+    """
+    from atras.analysis import PAPER_NAMES, claims, notices, stated_figures, table_claims, tables_figures
+
+    of_tables = {name: table_claims(name) for name in PAPER_NAMES}
+    if results is None:
+        lines = ["the paper's claims on its own tables", ""]
+        lines += _claim_lines([], of_tables)
+        return [*lines, *_stated_lines(tables_figures()), *_oddity_lines()]
+    lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
+    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    lines += _claim_lines(claims(results, partial=True), of_tables)
+    lines += _stated_lines(stated_figures(results, partial=True))
+    return [*lines, *_oddity_lines(), "", *_row_lines(results)]
+
+
+def _claim_lines(of_run: Sequence[Claim], of_tables: Mapping[PaperName, Sequence[Claim]]) -> list[str]:
+    """Every claim: its verdict on the run, then figures and verdicts under our definition and under the paper's own."""
+    by_name = {name: {claim.name: claim for claim in own} for name, own in of_tables.items()}
+    first, *_ = of_tables.values()
+    lines: list[str] = []
+    for shown in of_run or first:
+        run = shown if of_run else None
+        lines += [f"{shown.name:<69} {run.verdict if run else '':>10}".rstrip(), f"  paper: {shown.stated}"]
+        tables = {name: own[shown.name] for name, own in by_name.items() if shown.name in own}
+        lines += _wrapped("ours", shown.text)
+        lines += [_row(name, _figure(one.paper_figure), one.paper_verdict) for name, one in tables.items()]
+        if run is not None:
+            ours = None if run.ours is None else (run.ours, run.low, run.high)
+            lines.append(_row("here", _ends(ours), run.verdict))
+        if shown.theirs:
+            lines += _wrapped("as the paper has it", shown.theirs)
+            lines += [_row(name, _figure(one.table_theirs), one.table_theirs_verdict) for name, one in tables.items()]
+            lines += [_row("here", _ends(run.run_theirs), run.run_theirs_verdict)] if run is not None else []
+        lines.append("")
+    return lines
+
+
+def _row(where: str, figure: str, verdict: str) -> str:
+    return f"    {where:<8} {figure} {verdict}"
+
+
+def _stated_lines(figures: Sequence[Stated]) -> list[str]:
+    """The text's figures, with the columns and rows that give them, on tables and run, under both definitions."""
+    from atras.analysis import MARGIN
+
+    lines = [
+        "the figures that the paper's text states, in points, and those of its tables:",
+        "under the definition that gives them, and under ours",
+        f"(holds: the same within {100 * MARGIN:g} point, our choice)",
+    ]
+    shown = None
+    for one in figures:
+        if one.statement is not shown:
+            shown = one.statement
+            lines += ["", shown.name, *_wrapped("as the paper has it", shown.theirs.text)]
+            lines += _wrapped("ours", shown.ours.text)
+            lines.append(f"    {'':<8} {'text':>7}  {'as the paper has it':<31} ours")
+        cells = [f"{_points(figure)} {verdict if one.stated is not None else ''}".rstrip()
+                 for figure, verdict in ((one.theirs, one.theirs_verdict), (one.ours, one.ours_verdict))]  # fmt: skip
+        stated = "-" if one.stated is None else f"{100 * one.stated:+.2f}"
+        lines.append(f"    {one.where:<8} {stated:>7}  {cells[0]:<31} {cells[1]}")
+    return lines
+
+
+def _oddity_lines() -> list[str]:
+    from atras.analysis import PAPER_NAMES, tables_oddities
+
+    lines = ["", f"{'what the tables show besides':<44} {PAPER_NAMES[0]:>8} {PAPER_NAMES[1]:>8}"]
+    for (fact,), part in tables_oddities().group_by("fact", maintain_order=True):
+        lines.append(f"{fact:<44} " + " ".join(f"{count:>8}" for count in part["rows"]))
+    return lines
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    return textwrap.wrap(f"{label}: {text}", 78, initial_indent="  ", subsequent_indent="    ") if text else []
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"
+
+
+def _ends(interval: tuple[float, float | None, float | None] | None) -> str:
+    if interval is None:
+        return "-"
+    mean, low, high = interval
+    return _figure(mean) + ("" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]")
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    mean, low, high = (None if value is None else 100 * value for value in interval)
+    ends = "" if low is None or low == high else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{mean:+.2f}{ends}"
+
+
+def _row_lines(results: Results) -> list[str]:
+    from atras.analysis import row_by_row
+
+    lines = [
+        "row by row: recovery, in points; l lost accuracy, c one class (chance),",
+        "a more accurate on the old adversarial images than on clean ones, d diverged",
+        f"{'':<28} {'paper mnist':>12} {'paper cifar10':>13} {'here static':>13} {'white-box':>9}",
+    ]
+    for row in row_by_row(results).iter_rows(named=True):
+        name = row["hidden_layers"]
+        cells = [
+            f"{_number(row[column]):>{width}} {_marks(row[flags]):<2}"
+            for column, flags, width in (("mnist", "mnist_flags", 9), ("cifar10", "cifar10_flags", 10))
+        ]
+        here = f"{_number(row['recovery_static']):>10} {_marks(row['flags']):<2}"
+        lines += [name] if len(name) > 28 else []
+        shown = name if len(name) <= 28 else ""
+        lines.append(f"{shown:<28} {cells[0]} {cells[1]} {here} {_number(row['recovery_white_box']):>9}".rstrip())
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.2f}"
+
+
+def _marks(flags: str | None) -> str:
+    return "".join(flag[0] for flag in (flags or "").split())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 50 else f"...{name[-47:]}"
