@@ -12,19 +12,22 @@ import polars as pl
 import pytest
 
 import atras
-from atras.analysis.claims import ENOUGH_SEEDS, Claim, claims, transfer_effects
+from atras.analysis.claims import Claim, claims, table_claims
 from atras.analysis.paper_tables import (
     PAPER_NAMES,
     one_class,
     paper_members,
     paper_table,
     row_by_row,
-    text_against_tables,
+    tables_oddities,
     trained_rows,
 )
+from atras.analysis.paper_text import Stated, stated_figures, tables_figures
+from atras.analysis.statistics import ENOUGH_SEEDS
 from atras.analysis.step_timing import STEP_TIMES, measure_steps, measured_steps
+from atras.analysis.transfer_claim import CONTROL, transfer_effects
 from atras.cli import program
-from atras.cli.commands import claims_lines
+from atras.cli.claims_text import claims_lines
 from atras.errors import InputError
 from atras.evaluation import Rows
 from atras.experiment import Protocol
@@ -37,11 +40,11 @@ from atras.storage import checksum
 NAMES = ("40", "48", "56", "8-128", "8-256", "16-128", "8-32-128-512")
 ORDER = [
     "two-hidden-layer networks lose accuracy",
-    "networks of 4 and more hidden layers recover little",
     "recovery (static) is largest on small networks",
     "recovery (white-box) is largest on small networks",
     "small networks are most robust (static)",
     "small networks are most robust (white-box)",
+    "one layer is more robust than the rest (53 to 43.34)",
     "post-defence accuracy is best on small",
     "smaller networks are faster",
     "attacks made on small networks transfer to larger ones",
@@ -58,7 +61,7 @@ def members(by_depth: dict[int, float], seeds: int, names: tuple[str, ...] = NAM
             parameters = 100 * (index + 1)
             row = {"hidden_layers": name, "depth": depth, "seed": seed, "status": "trained", "parameters": parameters}
             figures = dict.fromkeys([*ACCURACIES, "recovery_static", "recovery_white_box"], figure)
-            rows.append(row | figures)
+            rows.append(row | figures | {"attacked_accuracy_before": 0.0})  # so that what is left is what is gained
     return rows
 
 
@@ -76,35 +79,66 @@ def verdicts(found: list[Claim]) -> dict[str, str]:
 # The paper against itself
 
 
-def test_stated_figures_contradict_the_papers_tables() -> None:
-    found = text_against_tables()
-    recovery = found.filter(pl.col("statement").str.starts_with("mean recovery"))
-    # Averages of the printed columns, worked out apart from this code.
-    assert recovery.select("dataset", "stated").rows() == [
-        ("mnist", -0.025), ("mnist", 0.0099), ("cifar10", -0.445), ("cifar10", 0.0728),
-    ]  # fmt: skip
-    assert recovery["tables"].to_list() == pytest.approx([0.0342444, 0.0642, 0.3353778, 0.10906], abs=1e-6)
-    rest = {(row["dataset"], row["statement"]): row["tables"] for row in found.iter_rows(named=True)}
+def stated(found: list[Stated]) -> dict[tuple[str, str], Stated]:
+    return {(one.statement.name, one.where): one for one in found}
+
+
+def test_each_stated_figure_is_given_by_columns_and_rows_of_its_tables() -> None:
+    """Averages of the printed columns, worked out apart from this code: under the text's own reading and under ours."""
+    given = {
+        ("gain of one hidden layer", "mnist"): (0.0458, 0.0458, 0.0458),
+        ("gain of one hidden layer", "cifar10"): (0.352, 0.35195, 0.35195),
+        ("gain of two hidden layers", "mnist"): (-0.025, -0.0252444, 0.0342444),
+        ("gain of two hidden layers", "cifar10"): (-0.445, -0.4445389, 0.3353778),
+        ("gain of three hidden layers", "mnist"): (0.0406, 0.04065, 0.04065),
+        ("gain of three hidden layers", "cifar10"): (0.3130, 0.3138875, 0.3589571),
+        ("gain of larger networks", "mnist"): (0.0099, 0.00992, 0.12604),
+        ("gain of larger networks", "cifar10"): (0.0728, 0.07276, 0.3408333),
+        ("attacked after, one hidden layer", "cifar10"): (0.53, 0.53105, 0.53105),
+        ("attacked after, more hidden layers", "cifar10"): (0.4334, 0.4334222, 0.5292),
+    }
+    found = stated(tables_figures())
+    for key, (text, theirs, ours) in given.items():
+        one = found[key]
+        assert one.stated == text
+        assert one.theirs is not None
+        assert one.ours is not None
+        assert one.theirs.mean == pytest.approx(theirs, abs=1e-6)
+        assert one.ours.mean == pytest.approx(ours, abs=5e-5)
+        assert one.theirs_verdict == "holds"  # text and tables agree once the columns are known
+        assert one.ours_verdict == ("holds" if abs(ours - text) < 0.01 else "fails")
+    assert found["attacked after, one hidden layer", "mnist"].stated is None
+    assert "adversarial train accuracy" in found["gain of two hidden layers", "mnist"].statement.theirs.text
+    assert "rows 3 to 7" in found["gain of larger networks", "mnist"].statement.theirs.text
+
+
+def test_the_tables_show_what_the_text_does_not_say() -> None:
+    found = {(fact, dataset): rows for fact, dataset, rows in tables_oddities().rows()}
     for dataset, chance, above in (("mnist", 5, 15), ("cifar10", 8, 1)):
-        assert rest[dataset, "two-layer rows that lost accuracy"] == 0
-        assert rest[dataset, "most robust depth, of trained rows"] == 3
-        assert rest[dataset, "rows at one class's share, defended"] == chance
-        assert rest[dataset, "rows better attacked than clean"] == above
+        assert found["two-layer rows that lost accuracy", dataset] == 0
+        assert found["rows at one class's share, defended", dataset] == chance
+        assert found["rows better attacked than clean", dataset] == above
 
 
 @pytest.mark.parametrize("dataset", PAPER_NAMES)
-def test_the_papers_claims_fail_on_its_own_tables(dataset: Any) -> None:
-    found = claims(run_of(members({1: 0.5, 2: 0.5, 4: 0.5}, 1)), dataset)
-    assert [claim.name for claim in found] == ORDER
-    judged = [claim for claim in found if claim.paper_figure is not None]
-    assert len(judged) == 5
-    assert {claim.paper_verdict for claim in judged} == {"fails"}
+def test_the_papers_claims_on_its_own_tables_under_both_definitions(dataset: Any) -> None:
+    found = {claim.name: claim for claim in table_claims(dataset)}
+    assert list(found) == [ORDER[index] for index in (0, 1, 3, 5, 6)]
+    lost, recovery, robust, rest, clean = found.values()
+    verdicts = [(claim.paper_verdict, claim.table_theirs_verdict) for claim in found.values()]
+    other = {"mnist": ("fails", "fails"), "cifar10": ("fails", "holds")}[dataset]
+    # Under ours a depth is judged by the rows that trained; with dead ones in the mean nothing deep can win.
+    of_rest = ("fails" if dataset == "mnist" else "holds", "holds")
+    assert verdicts == [("fails", "holds"), ("fails", "holds"), other, of_rest, ("fails", "fails")]
     depths = (
         paper_members(dataset).filter(pl.col("status") == "trained").group_by("depth").agg(pl.col(pl.Float64).mean())
     )
     means = dict(depths.select("depth", "attacked_accuracy_after_static").iter_rows())
     gap = means[1] - max(mean for depth, mean in means.items() if depth != 1)
-    assert found[4].paper_figure == pytest.approx(gap)
+    assert robust.paper_figure == pytest.approx(gap)
+    assert "adversarial train accuracy" in lost.theirs
+    assert rest.table_theirs == pytest.approx({"mnist": 0.1142722, "cifar10": 0.0976278}[dataset], abs=1e-6)
+    del recovery, clean
 
 
 @pytest.mark.parametrize("dataset", PAPER_NAMES)
@@ -119,8 +153,7 @@ def test_rows_that_did_not_train_are_those_of_one_class(dataset: Any) -> None:
 
 
 def test_a_run_that_agrees_with_the_paper_holds() -> None:
-    by_depth = {1: 0.9, 2: -0.3, 4: 0.0099}
-    found = verdicts(claims(run_of(members(by_depth, ENOUGH_SEEDS), "mnist")))
+    found = verdicts(claims(run_of(members({1: 0.9, 2: -0.3, 4: 0.0099}, ENOUGH_SEEDS), "mnist")))
     assert found == dict.fromkeys(ORDER[:7], "holds") | dict.fromkeys(ORDER[7:], "unresolved")
 
 
@@ -128,34 +161,54 @@ def test_a_run_that_disagrees_fails() -> None:
     found = claims(run_of(members({1: 0.2, 2: 0.5, 4: 0.3}, ENOUGH_SEEDS), "mnist"))
     assert [claim.verdict for claim in found[:7]] == ["fails"] * 7
     assert found[4].ours == pytest.approx(-0.3, abs=1e-3)
-    assert found[4].text.endswith("one hidden layer less the best other depth (2), over 5 seeds")
+    assert found[4].text.endswith("one hidden layer less the best other depth (2); over 5 seeds")
 
 
 def test_a_difference_within_the_noise_is_unresolved() -> None:
     rows = members({1: 0.5, 2: 0.5, 4: 0.5}, ENOUGH_SEEDS)
-    assert {claim.verdict for claim in claims(run_of(rows, "mnist"))[2:7]} == {"unresolved"}
+    found = claims(run_of(rows, "mnist"))
+    assert {found[index].verdict for index in (1, 2, 3, 4, 6)} == {"unresolved"}
 
 
-def test_few_seeds_leave_the_spread_of_candidates_and_say_so() -> None:
-    names = tuple(name for name in NAMES if name.count("-") < 2)
-    found = claims(run_of(members({1: 0.9, 2: 0.2}, 1, names), "mnist"))
-    assert found[4].verdict == "holds"
-    assert found[4].text.endswith("over candidates (over seeds from 5 on)")
-    assert found[0].verdict == "unresolved"  # three candidates of two layers are too few
-    assert found[0].text.endswith("too few candidates; --seeds 0-4 tells")
-    alone = claims(run_of(members({1: 0.9, 2: 0.2}, 1, ("40", "8-128")), "mnist"))
-    assert (alone[4].verdict, alone[4].low) == ("unresolved", None)
-    assert alone[4].ours == pytest.approx(0.7, abs=1e-3)
+def test_what_is_estimated_is_the_same_with_any_number_of_seeds() -> None:
+    """With fewer than five seeds the interval was once over candidates, which is another question."""
+    by_depth = {1: 0.9, 2: 0.2, 4: 0.3}
+    two, five = (claims(run_of(members(by_depth, seeds), "mnist"))[4] for seeds in (2, 5))
+    assert two.text.endswith("over 2 seeds, fewer than 5")
+    assert (two.verdict, five.verdict) == ("holds", "holds")
+    one = claims(run_of(members(by_depth, 1), "mnist"))[4]
+    assert (one.verdict, one.low) == ("unresolved", None)
+    assert one.ours == pytest.approx(0.6, abs=1e-3)
+    assert one.text.endswith("one seed tells nothing of others, run with --seeds 0-4")
 
 
-def test_the_lead_must_hold_against_every_other_depth_at_once() -> None:
-    rows = members({1: 0.9, 2: 0.2}, 10, ("40", "8-128"))
-    more = rows + members({3: 0.1, 4: 0.1, 5: 0.1}, 10, ("8-9-9", "8-9-9-9", "8-9-9-9-9"))
+def test_a_stated_figure_holds_within_a_margin_and_not_by_a_wide_interval() -> None:
+    name = "gain of one hidden layer"
+
+    def gaining(gain: float, spread: float) -> Stated:
+        rows = members({1: 0.5, 2: 0.5}, ENOUGH_SEEDS)
+        before = [row["attacked_accuracy_after_static"] - gain + spread * (row["seed"] - 2) for row in rows]
+        rows = [row | {"attacked_accuracy_before": value} for row, value in zip(rows, before, strict=True)]
+        return stated(stated_figures(run_of(rows, "mnist")))[name, "here"]
+
+    near, wide, far = gaining(0.046, 0.001), gaining(0.046, 0.1), gaining(0.3, 0.001)
+    assert near.stated == 0.0458
+    assert (near.theirs_verdict, near.ours_verdict) == ("holds", "holds")
+    assert wide.ours_verdict == "unresolved"  # its interval holds the stated figure, and much else
+    assert far.ours_verdict == "fails"
+    of_digits = stated(stated_figures(run_of(members({1: 0.5}, ENOUGH_SEEDS))))[name, "here"]
+    assert (of_digits.stated, of_digits.ours_verdict) == (None, "unresolved")
+
+
+def test_the_best_of_more_depths_leaves_more_to_chance_above_and_no_more_below() -> None:
+    rows = members({1: 0.5, 2: 0.45}, 5)
+    more = rows + members({3: 0.44, 4: 0.44, 5: 0.44}, 5, ("8-9-9", "8-9-9-9", "8-9-9-9-9"))
     few, many = (claims(run_of(part))[4] for part in (rows, more))
     assert few.ours == many.ours
-    assert few.low is not None
-    assert many.low is not None
-    assert many.low < few.low
+    assert few.low == many.low
+    assert few.high is not None
+    assert many.high is not None
+    assert many.high > few.high
 
 
 def test_an_unfinished_run_without_members_is_unresolved_throughout() -> None:
@@ -172,14 +225,12 @@ def test_members_that_did_not_train_are_left_out_of_leads() -> None:
 def test_without_other_depths_the_claim_names_what_is_missing() -> None:
     found = claims(run_of(members({1: 0.9}, ENOUGH_SEEDS, ("40", "48"))))
     assert found[4].verdict == "unresolved"
-    assert found[4].text == "needs trained candidates of one hidden layer and of more; run without --depth"
+    assert found[4].text.endswith("needs trained candidates of one hidden layer and of more; run without --depth")
     assert found[0].text.endswith("of which the run has none")
 
 
-def test_another_data_set_has_no_stated_recovery() -> None:
+def test_another_data_set_has_no_table() -> None:
     found = claims(run_of(members({1: 0.2, 2: 0.5, 4: 0.0099}, ENOUGH_SEEDS)))
-    assert found[1].verdict == "unresolved"
-    assert found[1].text.endswith("the paper states no figure for this data set")
     assert {claim.paper_figure for claim in found} == {None}
 
 
@@ -255,16 +306,24 @@ def test_measured_steps_are_read_without_waiting_and_only_as_they_were_written(t
 # Transfer
 
 
-def transfer_rows(up: float, down: float, seeds: int = 1, names: tuple[str, ...] = NAMES) -> list[dict[str, Any]]:
-    """Clean accuracy is 0.9 for all; an attack costs its own network 0.4, a larger one `up`, a smaller one `down`."""
+def transfer_rows(
+    up: float, down: float, copy: float | None = None, seeds: int = 1, names: tuple[str, ...] = NAMES, **more: Any
+) -> list[dict[str, Any]]:
+    """Clean accuracy is 0.9 for all; an attack costs its own network 0.4, a larger one `up`, a smaller one `down`, each
+    a little more or less by seed, and where it is given a copy of its network with another seed `copy`."""
+    pairs = [(s, t) for s in range(seeds) for t in range(seeds) if copy is not None or s == t]
+    costs = {
+        (i, j, s, t): 0.4 if i == j and s == t else copy if i == j else up if j > i else down
+        for i in range(len(names)) for j in range(len(names)) for s, t in pairs if s == t or i == j
+    }  # fmt: skip
     return [
         {
-            "phase": "trained", "source_phase": "trained", "source_hidden_layers": source, "source_seed": seed,
-            "target_hidden_layers": target, "seed": seed, "attack": "fgsm", "surrogate": None, "epsilon": 0.05,
-            "label_source": "true", "target": "none",
-            "accuracy": 0.9 - (0.4 if i == j else up if j > i else down),
-        }
-        for i, source in enumerate(names) for j, target in enumerate(names) for seed in range(seeds)
+            "phase": "trained", "source_phase": "trained", "source_hidden_layers": names[i], "source_seed": s,
+            "target_hidden_layers": names[j], "seed": t, "attack": "fgsm", "surrogate": None, "epsilon": 0.05,
+            "label_source": "true", "target": "none", "n": 100_000,
+            "accuracy": 0.9 - (cost or 0.0) - (0.001 * t if i != j else 0.0),
+        } | more
+        for (i, j, s, t), cost in costs.items()
     ]  # fmt: skip
 
 
@@ -272,21 +331,49 @@ def populated(seeds: int = 1) -> list[dict[str, Any]]:
     return [{**row, "test_accuracy": 0.9} for row in members({1: 0.5, 2: 0.5, 4: 0.5}, seeds)]
 
 
-@pytest.mark.parametrize(("up", "verdict"), [(0.3, "holds"), (0.1, "fails")])
-@pytest.mark.parametrize("seeds", [1, ENOUGH_SEEDS])
-def test_transfer_is_the_share_of_the_white_box_loss_that_is_kept(up: float, verdict: str, seeds: int) -> None:
-    found = claims(run_of(populated(seeds), transfer=transfer_rows(up, 0.2, seeds)))[8]
+@pytest.mark.parametrize(("up", "verdict"), [(0.12, "holds"), (0.03, "fails")])
+def test_transfer_is_judged_between_copies_and_random_signs(up: float, verdict: str) -> None:
+    """Copies keep 0.15 of 0.4: a bound of one half could never hold."""
+    rows = transfer_rows(up, 0.1, 0.15, seeds=5)
+    found = claims(run_of(populated(5), transfer=rows))[8]
     assert found.verdict == verdict
-    assert found.ours == pytest.approx(up / 0.4)
-    assert "(from larger to smaller: 0.500)" in found.text
-    assert ("5 seeds" if seeds == ENOUGH_SEEDS else "6 sources") in found.text
+    assert found.ours == pytest.approx((up + 0.002) / 0.4)
+    assert "same architecture, other seed 0.375; random signs not recorded" in found.text
+    assert "holds above their middle, 0.188" in found.text
+    # Random signs that cost nearly as much as copies do leave nothing for an attack to have carried over.
+    noise = transfer_rows(0.14, 0.14, 0.14, seeds=5, attack=f"{CONTROL}(epsilon=0.05)")
+    above = claims(run_of(populated(5), transfer=[*rows, *noise]))[8]
+    assert above.verdict == "fails"
+    assert "random signs 0.35" in above.text
 
 
-def test_other_phases_seeds_and_surrogates_and_equal_sizes_are_left_out() -> None:
-    others = (
-        {"phase": "defended", "source_phase": "defended"}, {"source_seed": 1}, {"surrogate": "40"},
-        {"target": "random"},
-    )  # fmt: skip
+def test_few_seeds_leave_transfer_unresolved_and_say_what_is_missing() -> None:
+    alone = claims(run_of(populated(), transfer=transfer_rows(0.3, 0.2)))[8]
+    assert (alone.verdict, alone.low) == ("unresolved", None)
+    assert alone.ours == pytest.approx(0.75)
+    assert "run with --transfer-seeds all and three seeds or more" in alone.text
+    two = claims(run_of(populated(2), transfer=transfer_rows(0.3, 0.2, 0.3, seeds=2)))[8]
+    assert two.verdict == "unresolved"
+    assert two.text.endswith("for an interval, run with three seeds or more")
+
+
+def test_sources_share_targets_so_that_whole_networks_are_what_varies() -> None:
+    """One target that falls to everything makes all sources look good: more pairs of one seed are no more certainty."""
+    few = claims(run_of(populated(3), transfer=transfer_rows(0.1, 0.1, 0.15, seeds=3)))[8]
+    shifted = [
+        row | {"accuracy": row["accuracy"] - 0.1 * (row["seed"] == 0) * (row["source_seed"] == 0)}
+        for row in transfer_rows(0.1, 0.1, 0.15, seeds=3)
+    ]
+    wide = claims(run_of(populated(3), transfer=shifted))[8]
+    assert few.low is not None
+    assert few.high is not None
+    assert wide.low is not None
+    assert wide.high is not None
+    assert wide.high - wide.low > 5 * (few.high - few.low)
+
+
+def test_other_phases_targets_and_surrogates_and_equal_sizes_are_left_out() -> None:
+    others = ({"phase": "defended", "source_phase": "defended"}, {"surrogate": "40"}, {"target": "random"})
     rows = transfer_rows(0.3, 0.2) + [{**row, **each} for each in others for row in transfer_rows(0.0, 0.0)]
     found = transfer_effects(run_of(populated(), transfer=rows))
     assert len(found) == len(NAMES) * (len(NAMES) - 1)
@@ -330,9 +417,19 @@ def test_the_printed_page_fits_80_columns_and_shows_every_claim() -> None:
     assert max(map(len, lines[:-2])) <= 80
     text = "\n".join(lines)
     assert all(name in text for name in ORDER)
-    assert "mnist: -0.0250; by its table: +0.0342, fails" in text
-    assert "cifar10: -0.4450; by its table: +0.3354, fails" in text
+    assert "    mnist      -2.50  -2.52 holds                     +3.42 fails" in text
+    assert "    cifar10  -0.4445 holds" in text
     assert "16-32-64-128-256-512-1024       +26.82         +0.00 c" in text
+
+
+def test_the_papers_tables_alone_need_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.execute(program.app, ["claims"], "atras") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "    cifar10   +43.34  +43.34 holds                    +52.92 fails" in lines
+    assert not any("here" in line for line in lines)
+    assert program.execute(program.app, ["claims", "--measure"], "atras") == 2
+    assert "expected a run beside --measure and --partial" in capsys.readouterr().err
 
 
 def test_the_command_measures_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

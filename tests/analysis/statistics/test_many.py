@@ -45,7 +45,7 @@ def test_no_difference_at_all_is_p_one() -> None:
 
 
 def test_six_seeds_tell_what_is_clear_whatever_the_number_of_comparisons() -> None:
-    """Holm multiplies the least p value, 2^-5, by 28, so that it can never find anything with six seeds, nor with ten."""
+    """Holm multiplies the least p value, 2^-5, by 28, so that it finds nothing with six seeds, nor with ten."""
     depths = np.random.default_rng(3).normal(0, 0.01, (6, 8)) + np.arange(8)
     first, second = np.triu_indices(8, 1)
     own, corrected = max_t(depths[:, second] - depths[:, first])
