@@ -31,7 +31,7 @@ from .statistics import (
 )
 from .step_timing import measure_steps, measured_steps
 from .summary_table import caution_lines, summary_lines
-from .winner import winner_lines
+from .winner import winner_lines, winner_sentences
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -90,5 +90,6 @@ __all__ = [
     "tables_oddities",
     "trained_rows",
     "winner_lines",
+    "winner_sentences",
     "worst_case",
 ]

@@ -89,11 +89,30 @@ def test_two_runs_are_paired_member_by_member() -> None:
         assert row["only_a"] == int((left[key] & ~right[key]).sum())
     lines = compare_lines(first, second)
     start = next(i for i, line in enumerate(lines) if line.startswith("test images lost"))
-    assert len(lines) == start + 2 + 4
+    assert len(lines) == start + 3 + 4
+    assert lines[start + 1] == "p tells these networks apart, no protocols"
     assert all(len(line) <= 80 for line in lines)
     other = first.run | {"data": first.run["data"] | {"sha256": {"x_test": "22"}}}
     moved = Results(**{name: getattr(first, name) for name in SCHEMAS}, run=other)
-    assert not any("test images lost" in line for line in compare_lines(moved, second))
+    with pytest.raises(InputError, match="expected runs on the same test images"):
+        compare_lines(moved, second)
+
+
+def test_other_attacks_lose_other_images_so_that_there_is_no_p() -> None:
+    """Under other attacks the same network loses other images: McNemar's test would tell it from itself."""
+    (first, _), (second, _) = run_of(2), run_of(3)
+    protocol = second.run["protocol"] | {"attacks": ["fgsm", "pgd(steps=40)"]}
+    harder = Results(**{name: getattr(second, name) for name in SCHEMAS}, run=second.run | {"protocol": protocol})
+    found = compare_images(first, harder)
+    assert found["p"].null_count() == found["p_holm"].null_count() == len(found)
+    assert "no p, as they mean different things (other attacks)" in compare_lines(first, harder)
+
+
+def test_outcomes_of_one_run_alone_are_said_to_be_missing() -> None:
+    (first, _), (second, _) = run_of(2), run_of(3)
+    frames = {name: getattr(second, name) for name in SCHEMAS} | {"outcomes": second.outcomes.clear()}
+    lines = compare_lines(first, Results(**frames, run=second.run))
+    assert lines[-1] == "image by image: nothing, as B kept no outcomes; run it with --outcomes all"
 
 
 def test_a_run_without_outcomes_says_what_to_do() -> None:

@@ -75,9 +75,12 @@ class Mean(NamedTuple):
         return Interval(self.value, max(self.value - half, low), min(self.value + half, high))
 
     def p(self) -> float | None:
-        """Two-sided p value that the mean is 0: that at which the interval ends there. None where nothing varies."""
+        """Two-sided p value that the mean is 0: that at which the interval ends there.
+
+        Where nothing varies it is 1 for a mean of 0, such as that of two runs which are the same, and None for others.
+        """
         if not self.variance > 0:
-            return None
+            return 1.0 if self.parts and self.value == 0 else None
         low, high = 0.0, 1.0
         for _ in range(60):
             middle = (low + high) / 2

@@ -11,7 +11,6 @@ from .population import (
     entries,
     evenly_chosen,
     last_test_metrics,
-    most_robust,
     once_per_run,
     trained_members,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "last_test_metrics",
     "lines_by_depth",
     "mean_accuracies",
-    "most_robust",
     "once_per_run",
     "trained_members",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atras.analysis import winner_sentences
 from atras.report.charts import Estimate, Table, number
 from atras.report.section import Section
 from atras.results import ACCURACIES, Results
@@ -16,7 +17,6 @@ from .population import (
     WORST,
     Entry,
     entries,
-    most_robust,
 )
 
 UNEVEN = 0.01
@@ -45,14 +45,15 @@ def candidates(results: Results) -> Section:
     rows = entries(results)
     several = any(row.seeds > 1 for row in rows)
     text = [
-        _headline(rows),
+        _headline(results),
         "Robust accuracy is the share of attacked test images that are still classified correctly. White-box: attacked "
         "anew, with knowledge of the defended network. Static: the old attack, made before the defence, as in the "
         "paper.",
         *_baseline(results),
-        "Figures are means over the seeds that trained, with 95 % bootstrap intervals; the status is the worst seed's."
+        "Figures are means over the seeds that trained, with 95 % intervals of seeds and images; the status is the worst "
+        "seed's."
         if several
-        else "In brackets: 95 % Wilson intervals.",
+        else "In brackets: 95 % intervals of the test images alone (Wilson).",
     ]
     tables = [_candidate_table(rows, several), *([_member_table(results)] if several else [])]
     return Section("candidates", "Candidates", tuple(text), tables=tuple(tables))
@@ -68,22 +69,8 @@ def _baseline(results: Results) -> list[str]:
     ]
 
 
-def _headline(rows: tuple[Entry, ...]) -> str:
-    winner = most_robust(rows)
-    if winner is None:
-        return "No candidate trained."
-    estimate = _with_interval(winner.figures[WHITE_BOX])
-    return f"Highest white-box robust accuracy: {winner.name} with {estimate}.{_ties(winner, rows)}"
-
-
-def _ties(winner: Entry, rows: tuple[Entry, ...]) -> str:
-    """Number of others from which its interval does not tell the winner apart, as a sentence; none where it does."""
-    low = winner.figures[WHITE_BOX].low
-    highs = [row.figures[WHITE_BOX].high for row in rows if row.trained and row is not winner]
-    near = 0 if low is None else sum(high is not None and high >= low for high in highs)
-    if near == 1:
-        return " The interval of 1 other overlaps its own."
-    return f" The intervals of {near} others overlap its own." if near else ""
+def _headline(results: Results) -> str:
+    return " ".join(winner_sentences(results)) or "No candidate trained."
 
 
 def _candidate_table(rows: tuple[Entry, ...], several: bool) -> Table:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from atras.analysis import difference_lines, other_test_images
+from atras.analysis import difference_lines, ordered, other_test_images
 from atras.report.charts import Table, number
 from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
-from .population import CLEAN_AFTER, WHITE_BOX, entries, images, most_robust
+from .population import CLEAN_AFTER, WHITE_BOX, images
 
 
 def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
@@ -50,8 +50,8 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
 
 def _row(run: Results, name: str) -> tuple[str, ...]:
     trained = run.table.filter(pl.col("status") == "trained")
-    winner = most_robust(entries(run))
-    best = f"{winner.name} ({number(winner.figures[WHITE_BOX].mean)})" if winner else "-"
+    first = ordered(run).head(1).filter(pl.col("trained") > 0)
+    best = f"{first['hidden_layers'][0]} ({number(first['mean'][0])})" if len(first) else "-"
     means = [number(trained.select(pl.col(column).mean()).item()) for column in (CLEAN_AFTER, WHITE_BOX)]
     protocol = run.run["protocol"]
     counts = (str(len(protocol["candidates"])), str(len(protocol["seeds"])), str(protocol.get("epsilon", "-")))

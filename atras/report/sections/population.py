@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import TypeVar
@@ -112,19 +112,6 @@ def _entry(rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
         len(rows),
         {name: estimate(chosen[name].to_list(), size) for name, size in sizes.items()},
     )
-
-
-def most_robust(rows: Iterable[Entry]) -> Entry | None:
-    """The candidate with the highest white-box robust accuracy among those that trained.
-
-    Args:
-        rows: candidates.
-
-    Returns:
-        The first of the highest; None where none has a figure.
-    """
-    known = [row for row in rows if row.trained and row.figures[WHITE_BOX].mean is not None]
-    return max(known, key=lambda row: row.figures[WHITE_BOX].mean or 0.0, default=None)
 
 
 def trained_members(results: Results) -> pl.DataFrame:

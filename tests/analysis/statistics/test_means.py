@@ -116,6 +116,9 @@ def test_a_p_value_is_where_the_interval_ends_at_zero() -> None:
     assert p_value is not None
     assert both.half(1 - p_value) == pytest.approx(0.3, rel=1e-6)
     assert Mean(0.3).p() is None
+    assert Mean(0.0).p() is None
+    assert sample_mean([0.0, 0.0]).p() == 1.0  # two runs that are the same
+    assert sample_mean([0.1, 0.1]).p() is None
 
 
 def test_a_group_varies_by_seed_however_many_candidates_it_has() -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import polars as pl
 import pytest
 
+from atras.analysis import best_robust, ranking
 from atras.report.sections.candidates import candidates
-from atras.report.sections.population import STATIC, WHITE_BOX
 from atras.results.results import Results
 from atras.testing.fake_run import make_run
 
 
-def test_the_headline_is_the_white_box_figure_and_the_table_agrees_with_the_run(full: Results) -> None:
+def test_the_headline_is_the_first_by_the_worst_case_and_the_table_agrees_with_the_run(full: Results) -> None:
+    """One criterion throughout: ranking, export and report name the same winner."""
     means = full.candidate_means(trained_only=True)
     column = "attacked_accuracy_after_white_box"
-    best = means.sort(column, descending=True).row(0, named=True)
-    headline = f"Highest white-box robust accuracy: {best['hidden_layers']} with {best[column]:.4f} ("
+    best = ranking(full).row(0, named=True)
+    headline = f"First by worst-case robust accuracy: {best['hidden_layers']} with {best['mean']:.4f} ("
     assert " ".join(candidates(full).text).startswith(headline)
+    assert best_robust(full).name == best["hidden_layers"]
     table = candidates(full).tables[0]
     assert table.columns[:5] == ("hidden layers", "robust, white-box", "depth", "parameters", "robust, static")
     shown = {row[0]: row[1].split(" ")[0] for row in table.rows}
@@ -35,17 +36,13 @@ def test_every_member_has_a_row_where_there_are_several_seeds(full: Results) -> 
     assert [len(table.rows) for table in candidates(make_run(seeds=(3,))).tables] == [5]
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "sentence"),
-    [
-        ((0.8, 0.5, 0.5), ""),
-        ((0.8, 0.79, 0.5), " The interval of 1 other overlaps its own."),
-        ((0.8, 0.79, 0.78), " The intervals of 2 others overlap its own."),
-    ],
-)
-def test_candidates_within_the_interval_of_the_best_are_counted(accuracies: tuple[float, ...], sentence: str) -> None:
-    run = make_run(names=("8-16", "24-192", "40", "64"), seeds=(0,))
-    figures = pl.Series([0.1, *accuracies])
-    changed = run.table.with_columns(figures.alias(WHITE_BOX), figures.alias(STATIC))
-    headline = candidates(Results(changed, run.metrics, run.history, run.timings, run.run)).text[0]
-    assert headline.partition(").")[2] == sentence
+def test_one_seed_names_a_first_and_no_ranks() -> None:
+    headline = candidates(make_run(names=("8-16", "24-192", "40", "64"), seeds=(0,))).text[0]
+    assert "No ranks: one seed gives none" in headline
+    assert "the test images alone" in headline
+
+
+def test_candidates_that_are_not_told_apart_from_the_first_are_counted(full: Results) -> None:
+    tied = ranking(full)["tied"][0]
+    assert f"{len(tied)} not distinguishable from it: {', '.join(tied[:5])}" in candidates(full).text[0]
+    assert "Only 2 seeds: fewer than 5" in candidates(full).text[0]
