@@ -50,8 +50,8 @@ def candidates(results: Results) -> Section:
         "anew, with knowledge of the defended network. Static: the old attack, made before the defence, as in the "
         "paper.",
         *_baseline(results),
-        "Figures are means over the seeds that trained, with 95 % intervals of seeds and images; the status is the worst "
-        "seed's."
+        "Figures are means over the seeds that trained, with 95 % intervals of seeds and images; the status is the "
+        "worst seed's."
         if several
         else "In brackets: 95 % intervals of the test images alone (Wilson).",
     ]
