@@ -106,6 +106,19 @@ def _check_defence(name: str, value: object) -> None:
         raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(DEFENCES)}")
 
 
+def _candidates_of(value: Any) -> Any:
+    """Candidates in place of the texts that spell them, or of their layers."""
+    if not isinstance(value, tuple | list):
+        return value
+    return tuple(_candidate_of(each) for each in value)
+
+
+def _candidate_of(value: Any) -> Any:
+    if isinstance(value, str):
+        return Candidate.parse(value)
+    return Candidate(value) if isinstance(value, tuple | list) else value
+
+
 def _attacks_of(value: Any) -> Any:
     """Attacks in place of the texts that spell them."""
     if not isinstance(value, tuple | list):
@@ -176,7 +189,7 @@ class Population(Options):
         tuple[Candidate, ...],
         Option(
             "one candidate's hidden layers; may be repeated", _check_candidates, kind=CANDIDATES, key="hidden",
-            repeat=True, metavar="24,192", default="the paper's 40",
+            repeat=True, metavar="24,192", default="the paper's 40", accept=_candidates_of,
             meaning="The architectures, in the order of the result table.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
