@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -115,6 +115,11 @@ class Engine(ABC):
             A few words; empty where it can.
         """
         return ""
+
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
+        """What candidates must have in common to share a group on a kind of device: those of equal values can."""
+        return None
 
     @property
     def classes(self) -> int:
