@@ -183,7 +183,8 @@ class Options:
         Raises:
             InputError: if there is no option of a name.
         """
-        names = settings_of(cls)
+        kind: Any = cls
+        names = settings_of(kind)
         for name in given.keys() - names.keys():
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
