@@ -31,6 +31,12 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--channels first", {"channels": "first"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
+    (
+        "--network wong-mnist --hidden 24,192 --network c40",
+        {"candidates": tuple(map(Candidate.parse, ("wong-mnist", "24-192", "c40")))},
+    ),
+    ("--family conv", {"candidates": k_complete(kind="conv")}),
+    ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
