@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from atras.experiment import Execution, Protocol
-from atras.networks import Candidate, k_complete
+from atras.networks import Candidate, grid, k_complete
 
 from .errors import InputError, Interrupted
 from .version import __version__
@@ -28,6 +28,7 @@ __all__ = [
     "Protocol",
     "Results",
     "__version__",
+    "grid",
     "k_complete",
     "load",
     "merge",

@@ -18,7 +18,7 @@ from atras.cli.command_options import CommandOptions
 from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
 from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -37,6 +37,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("--family conv", {"candidates": k_complete(kind="conv")}),
     ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
+    ("--family grid --widths 8,16 --depths 1-3 --kernels 3,5", {"candidates": grid([8, 16], [1, 2, 3], [3, 5])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
