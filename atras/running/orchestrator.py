@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def run(
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, place.load)
+    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
     device, data, spec, plan = prepared
     if keeps_outcomes(protocol, len(data.test)):
         check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
@@ -128,7 +129,7 @@ def resume(
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place)
+        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
     except BaseException:
         lock.release()
         raise
