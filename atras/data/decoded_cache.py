@@ -124,8 +124,8 @@ def _taken(folder: Path) -> Lock:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         except InputError as error:
             # Its former holder gave up, and removed the folder between our making it and our locking it.
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                raise error.__cause__ from None
 
 
 def _decode(folder: Path, source: ImageSource, size: int | None, progress: Progress) -> dict[str, Any]:

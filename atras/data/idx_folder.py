@@ -81,7 +81,8 @@ def _idx_files(path: Path) -> dict[str, Path]:
     if not complete:
         raise InputError(
             f"dataset (={str(path)!r}): expected a folder with {', '.join(IDX_FILES.values())} {_FORM}, not all are "
-            f"there{_there(path)}; add them, or give a named data set with this folder as data_dir"
+            f"there{_there(path)}, or of images in train/CLASS and test/CLASS, or with train-*.parquet and "
+            "test-*.parquet; add them, or give a named data set with this folder as data_dir"
         )
     return next(iter(complete.values()))
 

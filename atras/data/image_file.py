@@ -87,8 +87,9 @@ def decode(content: bytes, where: str, size: int | None) -> Picture:
         with image_module.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_pixels(image.size, where)
             image.load()
-            upright = _upright(image)
-            plain, transparent = _eight_bits(upright)
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                raise BrokenImageError(f"its pixels are {'floats' if image.mode == 'F' else '32-bit integers'}")
+            plain, transparent = _eight_bits(_upright(image))
             if size is not None:
                 plain = _cropped(plain, size)
             return Picture(_planes(plain), _animated(image), transparent)
@@ -123,9 +124,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, bool]:
     """An image of mode L or RGB, and whether it has pixels that are not opaque."""
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise BrokenImageError(f"its pixels are {'floats' if image.mode == 'F' else '32-bit integers'}")
-    kind = "L" if image.mode in _GREY else "RGB"
+    kind = "L" if image.mode in _GREY or _has_grey_palette(image) else "RGB"
     if image.mode.startswith("I"):
         return _scaled(image), False
     if image.mode not in _ALPHA and "transparency" not in image.info:
@@ -134,6 +133,13 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, bool]:
     colours, alpha = with_alpha[..., :-1], with_alpha[..., -1:]
     on_black = ((colours * alpha + 127) // 255).astype(np.uint8)
     return _image_of(on_black[..., 0] if kind == "L" else on_black), bool((alpha < 255).any())
+
+
+def _has_grey_palette(image: Image.Image) -> bool:
+    if image.mode not in ("P", "PA"):
+        return False
+    colours = np.array(image.getpalette("RGB") or [0, 0, 1], np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
 
 
 def _scaled(image: Image.Image) -> Image.Image:

@@ -99,7 +99,12 @@ class ParquetSource(ImageSource):
             step = max(1, len(labels) * SLICE_BYTES // max(1, file.stat().st_size))
             for start in range(0, len(labels), step):
                 with _readable(file):
-                    frame = pl.scan_parquet(file).slice(start, step).select(self.columns[file].content()).collect()
+                    frame = (
+                        pl.scan_parquet(file, glob=False)
+                        .slice(start, step)
+                        .select(self.columns[file].content())
+                        .collect()
+                    )
                 for row, content in enumerate(frame.to_series(), start):
                     yield Stored(f"{name}, row {row}", int(labels[row]), content)
 
@@ -146,7 +151,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 def _columns(file: Path) -> Columns:
     with _readable(file):
-        schema = pl.scan_parquet(file).collect_schema()
+        schema = pl.scan_parquet(file, glob=False).collect_schema()
     image, label = (next((name for name in names if name in schema), None) for names in (IMAGES, LABELS))
     there = ", ".join(f"{name} ({dtype})" for name, dtype in list(schema.items())[:8]) or "nothing"
     if image is None or label is None:
@@ -170,7 +175,7 @@ def _columns(file: Path) -> Columns:
 
 def _labels(file: Path, columns: Columns) -> np.ndarray:
     with _readable(file):
-        labels = pl.scan_parquet(file).select(columns.label).collect().to_series()
+        labels = pl.scan_parquet(file, glob=False).select(columns.label).collect().to_series()
     if labels.null_count():
         raise InputError(f"{file}: expected a label for each image, {labels.null_count()} have none; remove them")
     return labels.cast(pl.Int64, strict=False).fill_null(-1).to_numpy()

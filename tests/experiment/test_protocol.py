@@ -23,6 +23,7 @@ OTHER_VALUES: dict[str, Any] = {
     "test_size": "all",
     "subset": "stratified",
     "channels": "last",
+    "image_size": 64,
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
     "stem": "conv2",
