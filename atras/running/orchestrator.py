@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def run(
     protocol, execution = protocol or Protocol(), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, place.load)
+    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
     prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution.shard)
     if shard is not None and out is None:
         raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
@@ -134,7 +135,7 @@ def resume(
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place)
+        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
     except BaseException:
         lock.release()
         raise

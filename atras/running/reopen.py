@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from atras.training import Networks
 from .data_place import DataPlace, RecordedData
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, unfit
+from .progress import Reporter
 from .shards import Shard
 
 
@@ -76,6 +78,7 @@ def reopen(
     before: Execution,
     wish: str | None,
     place: DataPlace,
+    reporter: Reporter,
 ) -> tuple[Writer, Prepared, DataPlace]:
     """The run's folder as it was left, with a plan for this machine, and where its data are now.
 
@@ -84,11 +87,12 @@ def reopen(
         execution, before: as asked for now, and as recorded.
         wish: another precision than the protocol's, for what is left.
         place: where the data are said to be.
+        reporter: told of images that are decoded.
     """
     run = read_run(folder)
     places = run.get("data_places")
     found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
-    here = device, data, spec = load_data(protocol, execution, found.load)
+    here = device, data, spec = load_data(protocol, execution, partial(found.load, progress=reporter.decoding))
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     done = [old.groups[index] for index in finished]

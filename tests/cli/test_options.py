@@ -29,6 +29,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--test-size all", {"test_size": "all"}),
     ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
+    ("--image-size 64", {"image_size": 64}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
     (
