@@ -70,7 +70,7 @@ def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
     others = (
         ["-m", "atras", *command]
-        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["report"], ["show"])
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]

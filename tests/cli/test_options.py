@@ -81,6 +81,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
     ("--device cuda:1", {"device": "cuda:1"}),
+    ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
