@@ -31,7 +31,7 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-VERSION = 3
+VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from atras.checks import plain
 from atras.errors import InputError, shown
 
-from .layers import Dense, Layer, parse_layers, spell_layers
+from .layers import Dense, Layer, begins_with_layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
 from .named import NETWORKS, network_name
 
@@ -92,10 +92,14 @@ class Candidate:
         try:
             return cls(parse_layers(text))
         except InputError:
-            near = difflib.get_close_matches(text.strip()[:100], NETWORKS, n=1)
-            if not near:
+            if begins_with_layer(text):
                 raise
-            raise InputError(f"network (={shown(text)}): did you mean {near[0]}?") from None
+        near = difflib.get_close_matches(text.strip()[:100], NETWORKS, n=1)
+        hint = f"did you mean {near[0]}? Expected" if near else "expected"
+        raise InputError(
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, or "
+            f"the name of a network: {', '.join(NETWORKS)}"
+        )
 
 
 def _is_width(value: object) -> bool:
