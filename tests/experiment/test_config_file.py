@@ -61,6 +61,7 @@ data-dir = "data"
 download = false
 recalibrate = true
 checkpoint-every = 5
+shard = "3/16"
 """
 
 
@@ -98,7 +99,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
-        checkpoint_every=5.0,
+        checkpoint_every=5.0, shard="3/16",
     )  # fmt: skip
     assert loaded.preset == "paper"
     assert plan is None
