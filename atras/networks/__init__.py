@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .candidates import Candidate, Member, members_of, seeds_of, widest, with_depth
+from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
 from .factories import Factory
 from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
@@ -87,6 +87,7 @@ __all__ = [
     "Trainable",
     "batch_starts",
     "choose_stem",
+    "distinct_names",
     "draw_order",
     "dropout_key",
     "fill",
