@@ -3,6 +3,7 @@ people, timings of single networks, and exports of trained ones. Reads results a
 
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
+from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
@@ -30,6 +31,8 @@ __all__ = [
     "Claim",
     "Format",
     "PaperName",
+    "Robustness",
+    "attack",
     "attack_aim",
     "attack_distances",
     "best_robust",
@@ -43,6 +46,7 @@ __all__ = [
     "compare_lines",
     "difference_lines",
     "distance",
+    "evaluate",
     "export",
     "export_pareto",
     "holm",

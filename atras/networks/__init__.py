@@ -19,7 +19,7 @@ from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
-    from .inspection import Inspection, inspect_factory, untouched
+    from .inspection import Inspection, device_of, dtype_of, inspect_factory, untouched
     from .network import (
         ACTIVATIONS,
         Dropout,
@@ -46,7 +46,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
-        inspection="Inspection inspect_factory untouched",
+        inspection="Inspection device_of dtype_of inspect_factory untouched",
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
         odds="log_odds log_odds_gradient",
@@ -87,9 +87,11 @@ __all__ = [
     "Trainable",
     "batch_starts",
     "choose_stem",
+    "device_of",
     "distinct_names",
     "draw_order",
     "dropout_key",
+    "dtype_of",
     "fill",
     "inspect_factory",
     "k_complete",

@@ -29,7 +29,8 @@ MAX_SOURCE_BYTES = 2**24
 MAX_NAME = 100
 """Most characters of a network's name."""
 
-_NAME = re.compile(r"[A-Za-z_][\w.]*", flags=re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", flags=re.ASCII)
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*", flags=re.ASCII)
 _FOREIGN = ("torch", "numpy")
 """Packages whose code is no part of a factory's source."""
 
@@ -65,8 +66,8 @@ class Factory:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):
             raise InputError(
-                f"network (={shown(self.name)}): expected a name of letters, digits, dots and underscores that begins "
-                "with a letter; rename it"
+                f"network (={shown(self.name)}): expected a name of letters, digits and . _ - that begins with a "
+                "letter; rename it"
             )
 
     @classmethod
@@ -81,7 +82,7 @@ class Factory:
             InputError: if the text is of another form, or the file cannot be read.
         """
         file, colon, function = text.rpartition(":")
-        if not colon or not file or not _NAME.fullmatch(function):
+        if not colon or not file or not _FUNCTION.fullmatch(function):
             raise InputError(
                 f"network (={shown(text)}): expected a file and the function in it that makes the module, such as "
                 "mine.py:make"
