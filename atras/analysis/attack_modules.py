@@ -28,8 +28,8 @@ COLUMNS = {
     "median_distance": pl.Float64,
 }  # fmt: skip
 """Of the frame. `attack` is `none` for the images as they are, and `worst(...)` for all bounded attacks together, image
-by image; `ci_low` and `ci_high` are the ends of the Wilson 95 % interval; `median_distance` is that of the images that the
-attack turned, in its norm, in pixels of [0, 1]."""
+by image; `ci_low` and `ci_high` are the ends of the Wilson 95 % interval; `median_distance` is that of the images that
+the attack turned, in its norm, in pixels of [0, 1]."""
 
 
 @dataclass(frozen=True)
