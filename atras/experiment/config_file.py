@@ -61,6 +61,12 @@ def config_lines(protocol: Protocol, execution: Execution) -> list[str]:
     lines = ["# every setting of an experiment; those at their defaults may be left out"]
     for part in (protocol, execution):
         values = part.to_dict()
+        places = values.pop("networks", {})
+        if places:  # a file says where a module of the user is made
+            values["candidates"] = [
+                f"{places[name]['file']}:{places[name]['function']}" if places.get(name, {}).get("file") else name
+                for name in values["candidates"]
+            ]
         # What JSON writes for texts, numbers, truths and lists of them is TOML too.
         lines += [
             "",

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -54,9 +53,6 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(
                 f"momentum (={self.momentum}): only optimizer sgd has one; add --optimizer sgd or leave it out"
             )
-        for name, count in Counter(candidate.name for candidate in self.candidates).items():
-            if count > 1:
-                raise InputError(f"candidates: two networks are called {name}; give one another name")
         members = len(self.candidates) * len(self.seeds)
         if members > MAX_MEMBERS:
             raise InputError(

@@ -13,7 +13,6 @@ from atras.networks import (
     PAPER_FACTORS,
     PAPER_MAX_WIDTH,
     Candidate,
-    distinct_names,
     k_complete,
     with_depth,
 )
@@ -79,7 +78,6 @@ def select_candidates(
     if hidden is not None:
         named = [hidden] if isinstance(hidden, str) else hidden
         chosen = tuple(Candidate.parse(item) if isinstance(item, str) else Candidate(tuple(item)) for item in named)
-        chosen = distinct_names(chosen)
         _check_family(family, chosen)
     elif given or family is not None:
         chosen = k_complete(

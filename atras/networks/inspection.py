@@ -95,9 +95,9 @@ def _inspect(factory: Factory, shape: Shape) -> Inspection:
                 return _look(factory.name, factory.held, shape, (), trains=False)
         key = stable_key(factory.name, "inspection")
         module, other = factory.make(key), factory.make(key)
-        cautions = _compared(factory, module, other)
         device_of(factory.name, module)
         _refuse_types(factory.name, module)
+        cautions = _compared(factory, module, other)
         return _look(factory.name, module.float().to("cpu"), shape, cautions, trains=True)
 
 
