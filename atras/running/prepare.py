@@ -230,16 +230,17 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
+    candidates: dict[str, list[Candidate]] = {}
+    for each in all_candidates(protocol, spec):
+        own = each.complete and asked == "auto"
+        wanted = modules_engine(machine.kind, spec, each, len(protocol.seeds)) if own else asked
+        candidates.setdefault(wanted, []).append(each)
     shares = []
-    for complete in (False, True):
-        candidates = tuple(each for each in all_candidates(protocol, spec) if each.complete == complete)
-        if not candidates:
-            continue
-        wanted = modules_engine(machine.kind, spec, candidates) if complete and asked == "auto" else asked
+    for wanted, some in sorted(candidates.items(), key=lambda item: item[0] != asked):  # those of layers first
         engine, precision = choose_engine(wanted, protocol.precision, has_convolutions(protocol, spec), machine)
-        if refused := ENGINES.get(engine).refusal(spec, candidates, machine.kind):
+        if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
             raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
-        shares.append(Share(engine, precision, candidates))
+        shares.append(Share(engine, precision, tuple(some)))
     return shares
 
 
