@@ -199,7 +199,8 @@ class Population(Options):
             besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
-            "docs/networks.md has the whole grammar.",
+            "docs/networks.md has the whole grammar. `mine.py:make` is what that function of that file makes: "
+            "docs/own_networks.md.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[
