@@ -28,7 +28,7 @@ ROUNDS = 5
 """Turns that each candidate gets: what slows the machine for a while slows all alike, and the best turn counts."""
 
 STEADY = 1.5
-"""Most that the slowest turn may take of the fastest, for half of the candidates, on a machine with nothing else to do."""
+"""Most that the slowest turn may take of the fastest, for half of the candidates, on an idle machine."""
 
 
 def measured_steps(results: Results) -> dict[str, float]:
