@@ -1,8 +1,10 @@
 """Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
+from .as_data import claims_data, comparison_data, frame_csv, json_text, run_data, search_data
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
+from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims
 from .compare import compare, compare_lines, difference_lines
@@ -11,6 +13,7 @@ from .images import compare_images, image_pairs, mcnemar
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, tables_oddities, trained_rows
 from .paper_text import MARGIN, STATEMENTS, Stated, Statement, stated_figures, tables_figures
 from .provenance import notices, other_test_images, require_whole
+from .recorded_runs import recorded_runs
 from .statistics import (
     RANK_BY,
     Interval,
@@ -29,7 +32,7 @@ from .statistics import (
     seeds_note,
     worst_case,
 )
-from .step_timing import measure_steps, measured_steps
+from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .winner import winner_lines, winner_sentences
 
@@ -44,9 +47,11 @@ __all__ = [
     "Interval",
     "Mean",
     "PaperName",
+    "Robustness",
     "Stated",
     "Statement",
     "accuracy_interval",
+    "attack",
     "attack_aim",
     "attack_distances",
     "best_robust",
@@ -54,18 +59,23 @@ __all__ = [
     "caution_lines",
     "chosen_elsewhere",
     "claims",
+    "claims_data",
     "compare",
     "compare_depths",
     "compare_images",
     "compare_lines",
+    "comparison_data",
     "difference_lines",
     "distance",
+    "evaluate",
     "export",
     "export_pareto",
+    "frame_csv",
     "group_mean",
     "holm",
     "image_pairs",
     "independent_images",
+    "json_text",
     "load",
     "masked",
     "max_t",
@@ -78,9 +88,12 @@ __all__ = [
     "paper_table",
     "pareto",
     "ranking",
+    "recorded_runs",
     "require_whole",
     "robust_column",
     "row_by_row",
+    "run_data",
+    "search_data",
     "seeds_note",
     "source_means",
     "stated_figures",
@@ -88,6 +101,7 @@ __all__ = [
     "table_claims",
     "tables_figures",
     "tables_oddities",
+    "timing_caution",
     "trained_rows",
     "winner_lines",
     "winner_sentences",

@@ -17,7 +17,15 @@ def claims_lines(results: Results | None = None) -> list[str]:
     Args:
         results: a run; None for the paper's tables alone.
     """
-    from atras.analysis import PAPER_NAMES, claims, notices, stated_figures, table_claims, tables_figures
+    from atras.analysis import (
+        PAPER_NAMES,
+        claims,
+        notices,
+        stated_figures,
+        table_claims,
+        tables_figures,
+        timing_caution,
+    )
 
     of_tables = {name: table_claims(name) for name in PAPER_NAMES}
     if results is None:
@@ -25,7 +33,8 @@ def claims_lines(results: Results | None = None) -> list[str]:
         lines += _claim_lines([], of_tables)
         return [*lines, *_stated_lines(tables_figures()), *_oddity_lines()]
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    told = filter(None, [*notices(results), timing_caution(results)])
+    lines += [row for line in told for row in [*textwrap.wrap(line, 80), ""]]
     lines += _claim_lines(claims(results, partial=True), of_tables)
     lines += _stated_lines(stated_figures(results, partial=True))
     return [*lines, *_oddity_lines(), "", *_row_lines(results)]

@@ -11,14 +11,15 @@ from atras.lazy import lazy_exports
 from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
+from .own_networks import OwnNetworks, recall_networks, with_networks
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
-    from .config_file import MAX_BYTES, from_run, load_config, parse_file
+    from .config_file import MAX_BYTES, config_lines, from_run, load_config, parse_file
 else:
-    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES from_run load_config parse_file")
+    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES config_lines from_run load_config parse_file")
 
 __all__ = [
     "ENGINES",
@@ -32,18 +33,23 @@ __all__ = [
     "Loaded",
     "Option",
     "Options",
+    "OwnNetworks",
     "Protocol",
     "Setting",
     "Size",
     "Subset",
     "combine",
+    "config_lines",
     "from_run",
     "load_config",
     "parse_epsilon",
     "parse_file",
     "parse_seeds",
+    "parse_shard",
     "parse_whole",
     "parse_whole_numbers",
+    "recall_networks",
     "select_candidates",
     "settings_of",
+    "with_networks",
 ]
