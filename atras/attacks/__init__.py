@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
+    from .random_signs import RandomSigns
     from .random_starts import starts
     from .square import Square
 else:
@@ -39,6 +40,7 @@ else:
         pair_attack="PairAttack",
         pairs="Pairs",
         pgd="PGD RandomFGSM",
+        random_signs="RandomSigns",
         random_starts="starts",
         square="Square",
         stages="Unwatched",
@@ -65,6 +67,7 @@ __all__ = [
     "Passes",
     "Progress",
     "RandomFGSM",
+    "RandomSigns",
     "Signed",
     "Spent",
     "Square",

@@ -26,6 +26,10 @@ ATTACKS: Registry[Attack] = Registry(
         ),
         "cw": ("atras.attacks.cw:CW", "the smallest change in l2 that it can find, by Adam"),
         "fmn": ("atras.attacks.fmn:FMN", "the smallest change it can find, in a ball that follows its success"),
+        "random-signs": (
+            "atras.attacks.random_signs:RandomSigns",
+            "every pixel by epsilon up or down, as chance has it: a control",
+        ),
     },
     base=Attack,
     group="atras.attacks",
