@@ -13,6 +13,7 @@ from atras.errors import InputError, printable
 from atras.experiment import REMOVED
 
 from . import commands
+from .attack_command import AttackCommand, attack
 from .generated_options import Version
 from .output import Ended
 from .run_command import RunCommand, run
@@ -43,6 +44,7 @@ def _atras(version: Version = None) -> None:
 
 for _command in (commands.claims, commands.compare, commands.export, commands.report):
     app.command()(_command)
+app.command(cls=AttackCommand)(attack)
 for _program in (app, run_app):
     _program.command(cls=RunCommand)(run)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         random_targets,
         stable_key,
     )
+    from .weights import WEIGHT_FORMATS, Weights, fitted, read_weights, weights_of
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -43,6 +44,7 @@ else:
         objective="Objective",
         odds="log_odds log_odds_gradient",
         randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
+        weights="WEIGHT_FORMATS Weights fitted read_weights weights_of",
     )
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "PAPER_FACTORS",
     "PAPER_MAX_WIDTH",
     "STEMS",
+    "WEIGHT_FORMATS",
     "Activate",
     "Candidate",
     "Classifier",
@@ -70,10 +73,12 @@ __all__ = [
     "Spec",
     "StepResult",
     "Trainable",
+    "Weights",
     "batch_starts",
     "choose_stem",
     "draw_order",
     "dropout_key",
+    "fitted",
     "k_complete",
     "log_odds",
     "log_odds_gradient",
@@ -83,10 +88,12 @@ __all__ = [
     "permutation",
     "random_starts",
     "random_targets",
+    "read_weights",
     "register_layer",
     "seeds_of",
     "spell_layers",
     "stable_key",
+    "weights_of",
     "widest",
     "with_depth",
 ]

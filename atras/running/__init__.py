@@ -13,6 +13,7 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
+    from .given import finished_networks, shared_spec
     from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
     from .reopen import check_same, recorded
@@ -22,6 +23,7 @@ else:
         __name__,
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
+        given="finished_networks shared_spec",
         orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
         reopen="check_same recorded",
@@ -41,6 +43,7 @@ __all__ = [
     "Surroundings",
     "check_same",
     "choose_reporter",
+    "finished_networks",
     "load_data",
     "make_plan",
     "make_spec",
@@ -48,4 +51,5 @@ __all__ = [
     "recorded",
     "resume",
     "run",
+    "shared_spec",
 ]

@@ -17,7 +17,7 @@ from atras.errors import InputError
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
-from atras.networks import Candidate, Member, Network, Spec, choose_stem
+from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem
 from atras.planning import (
     MEMORY_SHARE,
     Group,
@@ -42,6 +42,7 @@ from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
+from .given import fitted_weights
 
 Load = Callable[[torch.device], Dataset]
 
@@ -64,7 +65,12 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
     return prepare(protocol, execution, config_plan).plan
 
 
-def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
+def plan_lines(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    weights: Sequence[Weights] = (),
+) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
     What its seconds take for granted stands below.
@@ -73,6 +79,7 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
         InputError: as `run`.
     """
     prepared = prepare(protocol, execution, config_plan)
+    fitted_weights(protocol, prepared.spec, weights)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
