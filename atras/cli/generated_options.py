@@ -46,8 +46,21 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         help=help_line(setting),
         rich_help_panel=setting.panel,
         show_default=False,
+        autocompletion=_completion(setting),
     )
     return _keyword(setting.key, Annotated[kind | None, option])
+
+
+def _completion(setting: Setting) -> Callable[[str], list[str]] | None:
+    """What a shell offers behind an option: the words or names that it knows; None where a file may stand there."""
+    if setting.option.path or not (setting.words or setting.option.choices is not None):
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        known = [*setting.words, *(setting.option.named if setting.option.choices is not None else ())]
+        return [word for word in dict.fromkeys(known) if word.startswith(incomplete)]
+
+    return complete
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

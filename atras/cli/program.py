@@ -26,7 +26,7 @@ SPINS = "10000"
 
 app = typer.Typer(
     name="atras",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Train, attack, defend and re-attack a whole population of networks as one program.",

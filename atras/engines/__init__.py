@@ -7,6 +7,7 @@ from atras.experiment import ENGINES
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
 from .fused import FusedEngine, has_bf16, own_convolutions, why_not, why_slow
 from .loop import LoopEngine
+from .modules import ModulesEngine
 from .stack import StackEngine
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Epoch",
     "FusedEngine",
     "LoopEngine",
+    "ModulesEngine",
     "StackEngine",
     "has_bf16",
     "own_convolutions",

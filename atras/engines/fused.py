@@ -75,6 +75,8 @@ class FusedEngine(Engine):
 
     @classmethod
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:
+        if refused := super().refusal(spec, candidates, kind):
+            return refused
         for layer in spec.stem_layers:
             if type(layer) is not Conv:
                 return f"it has stems of convolutions alone, not {layer}"
@@ -82,7 +84,7 @@ class FusedEngine(Engine):
 
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
-            raise InputError(f"engine (=fused): {refused}; use --engine loop or stack")
+            raise InputError(f"engine (=fused): {refused}; use --engine auto, loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":

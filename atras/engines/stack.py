@@ -29,6 +29,8 @@ class StackEngine(Engine):
     pads = True
 
     def _build(self) -> None:
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+            raise InputError(f"engine (={self.name}): {refused}")
         candidates = [member.candidate for member in self.members]
         depths = {candidate.depth for candidate in candidates}
         if len(depths) != 1:

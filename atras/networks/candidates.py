@@ -39,12 +39,23 @@ class Candidate:
                 f"hidden (={shown(layers)}): expected one or more whole numbers from 1 to {MAX_UNITS}; "
                 "write for example 24,192 for two hidden layers"
             )
+        if len(given) > 1 and any(isinstance(layer, Layer) and layer.complete for layer in given):
+            raise InputError(
+                f"hidden (={shown(layers)}): expected a module of yours alone, which goes from images to logits, got "
+                f"other "
+                "layers beside it"
+            )
         object.__setattr__(self, "layers", tuple(x if isinstance(x, Layer) else Dense(x) for x in given))
 
     @property
     def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.layers)
+        """Number of hidden layers; of a module of the user, layers with weights less the last."""
+        return sum(layer.depth for layer in self.layers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is a module of the user: from images to logits, without a stem."""
+        return self.layers[0].complete
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from atras.errors import InputError
 from atras.kernels import dropout
 
 from .candidates import Candidate
-from .layers import Dense, Layer, Shape
+from .layers import Dense, Layer, Own, Shape
 from .randomness import initial_weights
 from .stems import parse_stem, stem_name
 
@@ -137,7 +137,13 @@ class Network:
     @functools.cached_property
     def places(self) -> tuple[Place, ...]:
         """Every layer, the last one being that of the logits."""
-        return _places(self.spec, self.candidate)
+        return _places(self.spec, self.candidate) if self.own is None else _own_place(self.spec, self.own)
+
+    @property
+    def own(self) -> Own | None:
+        """The module of the user that the network is; None for one of layers."""
+        first = self.candidate.layers[0]
+        return first if isinstance(first, Own) else None
 
     @property
     def hidden(self) -> tuple[Place, ...]:
@@ -149,13 +155,25 @@ class Network:
         """Name and shape of every parameter, in the order of the layers.
 
         Returns:
-            `convI.weight` [out, in, K, K], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out].
+            `convI.weight` [out, in, K, K], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out]; of a
+            module of the user, what it trains, under its own names.
         """
+        if self.own is not None:
+            return self.own.parameter_shapes(self.spec.image_shape)
         return {
             f"{place.name}.{name}": shape
             for place in self.places
             for name, shape in place.layer.parameter_shapes(place.inputs).items()
         }
+
+    @functools.cached_property
+    def state_shapes(self) -> dict[str, Shape]:
+        """Name and shape of all that a network consists of: its parameters, and of a module of the user those that it
+        does not train, and its buffers."""
+        if self.own is None:
+            return self.parameter_shapes
+        found = self.own.inspect(self.spec.image_shape)
+        return found.parameters | found.frozen | found.buffers
 
     @property
     def parameter_count(self) -> int:
@@ -215,10 +233,17 @@ class Network:
         Returns:
             The module, on the CPU, with copies of the parameters.
         """
+        if self.own is not None:
+            return self._own_module(self.own, parameters)
         # Torch draws initial values, which are replaced: it shall not draw them from the caller's random numbers.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             module = nn.Sequential(self._modules()).to(next(iter(parameters.values())).dtype)
         module.load_state_dict(dict(parameters))
+        return module.eval()
+
+    def _own_module(self, own: Own, state: Mapping[str, Tensor]) -> Any:
+        module = own.module(0).to(next(v.dtype for v in state.values() if v.is_floating_point()))
+        fill(module, state)
         return module.eval()
 
     def _modules(self) -> OrderedDict[str, nn.Module]:
@@ -235,6 +260,30 @@ class Network:
             if place.rate256:
                 layers[f"{place.name}_dropout"] = nn.Dropout(place.rate256 / 256)
         return layers
+
+
+def state_of(module: nn.Module) -> Parameters:
+    """The parameters and buffers of a module under its own names, each once; the tensors themselves."""
+    return {name: values.detach() for name, values in (*module.named_parameters(), *module.named_buffers())}
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set some of a module's parameters and buffers, as `state_of` names them."""
+    own = state_of(module)
+    for name, values in state.items():
+        own[name].copy_(values)
+
+
+def _own_place(spec: Spec, own: Own) -> tuple[Place, ...]:
+    """A module of the user at its place: it is the whole network."""
+    outputs = own.output_shape(spec.image_shape)
+    if outputs != (spec.classes,):
+        raise InputError(
+            f"network {own}: expected {spec.classes} logits of an image {list(spec.image_shape)}, one a class of the "
+            f"data, "
+            f"got {outputs[0]}; give its last layer {spec.classes} outputs"
+        )
+    return (_place("own1", own, spec.image_shape, outputs, 0),)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -42,7 +42,7 @@ def read_pickled(path: str, content: bytes) -> tuple[dict[str, Tensor], list[str
 
 
 def without_code(content: bytes) -> Any:
-    """What torch.save wrote, as far as it can be restored without running code of the file; torch's errors otherwise."""
+    """What torch.save wrote, as far as that needs no code of the file to be run; else torch raises its errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
