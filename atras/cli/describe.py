@@ -31,6 +31,7 @@ def describe_options() -> str:
     """The options of a run: a heading and a table for each panel, each kind of choice, and what was renamed."""
     own = settings_of(CommandOptions)
     settings = [*SETTINGS.values(), *own.values()]
+    settings = [each for each in settings if not each.option.recorded]
     parts = [_panel(panel, [each for each in settings if each.panel == panel], own) for panel in PANELS]
     parts += [_register(title, flag, register) for title, (flag, register) in _REGISTERS.items()]
     rows = [[f"`{name}`", f"`--{option}`", f"`{example}`"] for name, (option, example) in REMOVED.items()]
@@ -45,7 +46,15 @@ def _panel(panel: str, settings: Iterable[Setting], own: dict[str, Setting]) -> 
         option = setting.option
         meaning = f"{option.help}. {option.meaning}" if option.meaning else option.help
         meaning = f"{meaning[:1].upper()}{meaning[1:]}"
-        rows.append([f"`{setting.flag}`", key, _value(setting, bool(key)), setting.shown_default, meaning])
+        rows.append(
+            [
+                ", ".join(f"`{flag}`" for flag in setting.flags),
+                key,
+                _value(setting, bool(key)),
+                setting.shown_default,
+                meaning,
+            ]
+        )
     return _section(panel, ["option", "key in a file", "value", "default", "meaning"], rows)
 
 

@@ -5,7 +5,7 @@ results."""
 from atras.experiment import ENGINES
 
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
-from .fused import FusedEngine, has_bf16, own_convolutions, why_not, why_slow
+from .fused import FusedEngine, has_bf16, known_stem, own_convolutions, why_not, why_slow
 from .loop import LoopEngine
 from .modules import ModulesEngine
 from .stack import StackEngine
@@ -22,6 +22,7 @@ __all__ = [
     "ModulesEngine",
     "StackEngine",
     "has_bf16",
+    "known_stem",
     "own_convolutions",
     "why_not",
     "why_slow",

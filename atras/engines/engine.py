@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -120,6 +120,11 @@ class Engine(ABC):
         if other is None:
             return ""
         return f"it computes modules of yours, not {other.name}" if cls.takes_modules else _not_a_module(other)
+
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
+        """What candidates must have in common to share a group on a kind of device: those of equal values can."""
+        return None
 
     @property
     def classes(self) -> int:

@@ -40,11 +40,12 @@ class Option:
         default: the default in words.
         key: its name among settings and in files.
         flag: its name on the command line.
+        also: a second name of it, there and in files.
         repeat: whether the command line takes it several times.
         accept: turns what Python may also give, such as texts, into the value, before it is checked.
         path: whether it may name a file or folder: then `~` is the user's home, and Python may give a `Path`.
         choices: the register that its values come from.
-        besides: further values, and the line of each in `--help`.
+        besides: further values, and the line of each in `--help`; or all that have a name, where there is no register.
         recorded: whether it stands in `run.json` alone, and is no option of the command `run`.
     """
 
@@ -58,6 +59,7 @@ class Option:
     default: str = ""
     key: str = ""
     flag: str = ""
+    also: str = ""
     repeat: bool = False
     accept: Callable[[Any], Any] | None = None
     path: bool = False
@@ -101,9 +103,14 @@ class Setting(NamedTuple):
         return self.option.flag or f"--{self.key.replace('_', '-')}"
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """All its names on the command line."""
+        return (self.flag, f"--{self.option.also}") if self.option.also else (self.flag,)
+
+    @property
     def names(self) -> set[str]:
         """Every name that a file may use for it."""
-        return {self.key, self.name, self.flag.removeprefix("--").replace("-", "_")}
+        return {self.key, self.name, *(flag.removeprefix("--").replace("-", "_") for flag in self.flags)}
 
     @property
     def kind(self) -> Kind:

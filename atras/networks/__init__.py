@@ -11,8 +11,10 @@ from atras.lazy import lazy_exports
 
 from .candidates import Candidate, Member, members_of, seeds_of, widest, with_depth
 from .factories import Factory
+from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
 from .layers import LAYERS, Activate, Conv, Dense, Layer, Own, Shape, parse_layers, register_layer, spell_layers
+from .named import NETWORK_TEXTS, NETWORKS
 from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ else:
 
 __all__ = [
     "ACTIVATIONS",
+    "FAMILY_KINDS",
     "LAYERS",
+    "NETWORKS",
+    "NETWORK_TEXTS",
     "PAPER_BASE_WIDTHS",
     "PAPER_CANDIDATES",
     "PAPER_FACTORS",

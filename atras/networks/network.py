@@ -48,6 +48,8 @@ class Spec:
         image_shape: (channels, height, width).
         classes: number of logits.
         stem: layers in front of those of each candidate; also a name of `stems.STEMS`, or their spelling.
+        stem_auto: whether the stem was chosen by the images, not named: then it stands before those candidates alone
+            that `Candidate.takes_stem` names.
         activation: a key of `ACTIVATIONS`.
         initialisation: `glorot` or `he`, uniform.
         head_rate256: dropout rate after every layer of a candidate, in 1/256.
@@ -62,6 +64,7 @@ class Spec:
     activation: str = "relu"
     initialisation: str = "glorot"
     head_rate256: int = 0
+    stem_auto: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
@@ -77,6 +80,10 @@ class Spec:
     def stem_layers(self) -> tuple[Layer, ...]:
         """The stem's layers."""
         return self.stem  # type: ignore[return-value]  # a text has become layers
+
+    def stem_of(self, candidate: Candidate) -> tuple[Layer, ...]:
+        """The layers in front of a candidate's own: the stem, or none."""
+        return () if self.stem_auto and not candidate.takes_stem else self.stem_layers
 
     @property
     def stem_name(self) -> str:
@@ -146,6 +153,11 @@ class Network:
         return first if isinstance(first, Own) else None
 
     @property
+    def stem(self) -> tuple[Layer, ...]:
+        """The layers in front of the candidate's own."""
+        return self.spec.stem_of(self.candidate)
+
+    @property
     def hidden(self) -> tuple[Place, ...]:
         """The layers of the stem and of the candidate."""
         return self.places[:-1]
@@ -211,7 +223,7 @@ class Network:
             [B, Y] unnormalised log-probabilities.
         """
         activate = ACTIVATIONS[self.spec.activation]
-        first = len(self.spec.stem_layers)
+        first = len(self.stem)
         x = images
         for index, place in enumerate(self.hidden):
             x = place.layer.forward(_own(parameters, place), x, activate)
@@ -291,15 +303,17 @@ def _places(spec: Spec, candidate: Candidate) -> tuple[Place, ...]:
     shape: Shape = spec.image_shape
     places: list[Place] = []
     counts: dict[str, int] = {}
-    for index, layer in enumerate((*spec.stem_layers, *candidate.layers)):
-        own = index >= len(spec.stem_layers)
+    stem = spec.stem_of(candidate)
+    for index, layer in enumerate((*stem, *candidate.layers)):
+        own = index >= len(stem)
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
         try:
             outputs = layer.output_shape(shape)
         except InputError as error:
-            raise InputError(f"hidden (={candidate.name!r}): {error}") from None
+            images = "x".join(map(str, spec.image_shape[1:]))
+            raise InputError(f"hidden (={candidate.name!r}): on images of {images}: {error}") from None
         rate256 = layer.rate256 or (spec.head_rate256 if own else 0)
-        places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer, shape, outputs, rate256))
+        places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer.placed(shape), shape, outputs, rate256))
         shape = outputs
     logits = Dense(spec.classes)
     return (*places, _place("logits", logits, shape, logits.output_shape(shape), 0))

@@ -133,7 +133,9 @@ def _distinct(pairs: Sequence[tuple[Candidate, Weights]]) -> tuple[tuple[Candida
                     "that makes the module, mine.py:make, or attack them in two runs"
                 )
             stem = re.sub(r"\W+", "_", Path(weights.file or "").stem)
-            candidate = Candidate([Own(layer.factory.renamed(f"{candidate.name}.{stem}"))])
+            name = f"{candidate.name}.{stem}"
+            taken = [other.name for other in candidates].count(name) or names.count(name)
+            candidate = Candidate([Own(layer.factory.renamed(f"{name}.{len(candidates) + 1}" if taken else name))])
         candidates.append(candidate)
     return tuple(candidates), [weights for _, weights in pairs]
 

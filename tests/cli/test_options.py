@@ -31,6 +31,12 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--channels first", {"channels": "first"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
+    (
+        "--network wong-mnist --hidden 24,192 --network c40",
+        {"candidates": tuple(map(Candidate.parse, ("wong-mnist", "24-192", "c40")))},
+    ),
+    ("--family conv", {"candidates": k_complete(kind="conv")}),
+    ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
@@ -94,7 +100,8 @@ def test_each_option_sets_its_field_and_no_other(schedule: Any, line: str, chang
 
 def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     fields = {field.name for kind in (Protocol, Execution) for field in dataclasses.fields(kind)}
-    assert {name for _, changed in OPTIONS for name in changed} == fields
+    recorded = {name for name, setting in SETTINGS.items() if setting.option.recorded}
+    assert {name for _, changed in OPTIONS for name in changed} == fields - recorded
     command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
@@ -128,5 +135,6 @@ def test_a_run_json_repeats_its_plan_unless_an_option_changes_it(schedule: Any, 
 
 
 def test_the_command_takes_what_the_tables_say_and_no_more() -> None:
-    names = {*SETTINGS, *settings_of(CommandOptions), "version"}
+    asked = {name for name, setting in SETTINGS.items() if not setting.option.recorded}
+    names = {*asked, *settings_of(CommandOptions), "version"}
     assert set(inspect.signature(run).parameters) == names

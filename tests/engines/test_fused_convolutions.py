@@ -20,6 +20,7 @@ FP32 = Protocol(precision="fp32")
 SPECS = {
     "none": Spec((1, 9, 8), 10, head_rate256=64),
     "conv2": Spec((1, 15, 14), 10, "conv2"),
+    "auto": Spec((1, 15, 14), 10, "conv2", head_rate256=64, stem_auto=True),
     "c6k2p2d0.25": Spec((3, 9, 10), 10, "c6k2p2d0.25", "tanh"),
 }
 MEMBERS = [Member(Candidate.parse(name), 3) for name in ("c5k3s2z1-c17k1d0.5-8", "12-9", "c3zsame", "c20k2-7-6")]

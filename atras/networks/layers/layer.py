@@ -63,6 +63,10 @@ class Layer(ABC):
             InputError: if the layer does not fit such an input; it names both.
         """
 
+    def placed(self, inputs: Shape) -> Layer:  # noqa: ARG002 (most layers are alike everywhere)
+        """The layer for inputs of a shape that it fits: with numbers in place of what follows from the shape."""
+        return self
+
     @abstractmethod
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         """Name and shape of each trained parameter, for inputs of a shape."""
