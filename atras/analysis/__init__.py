@@ -8,6 +8,7 @@ from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .images import compare_images, image_pairs, mcnemar, worst_case
+from .network_table import network_lines, network_table
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .provenance import notices, other_test_images, require_whole
 from .statistics import (
@@ -53,6 +54,8 @@ __all__ = [
     "mcnemar",
     "measure_steps",
     "measured_steps",
+    "network_lines",
+    "network_table",
     "notices",
     "other_test_images",
     "paper_table",

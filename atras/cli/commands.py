@@ -37,6 +37,10 @@ def claims(
 
     results = read(run)
     require_whole(results, partial)
+    if not results.defends:
+        what = "training" if not results.trains else "a defence"
+        print_lines([f"a run without {what} has none of the paper's claims to check: they are about its defence"])
+        return
     if measure:
         measure_steps(results)
     print_lines(claims_lines(results))
@@ -75,7 +79,12 @@ def export(
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="of the member; default: first that trained", show_default=False)
     ] = None,
-    phase: Annotated[str, typer.Option(metavar="trained|defended", help="before or after the defence")] = "defended",
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trained|defended", help="before or after the defence; default: as the run ends", show_default=False
+        ),
+    ] = None,
     file_format: Annotated[
         str | None,
         typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),
