@@ -26,9 +26,8 @@ def clean_and_robust(results: Results) -> Section:
         return Section("clean_and_robust", title, ("No candidate trained and was attacked.",))
     left_out = len(rows) - len(good)
     text = (f"Not shown: {left_out} of {counted(len(rows), 'candidate')}, of which no seed trained.",)
-    return Section(
-        "clean_and_robust", title, text if left_out else (), (_against_clean(good, results), _against_size(good))
-    )
+    charts = (_against_clean(good, results), _against_size(good, robust_text(results)))
+    return Section("clean_and_robust", title, text if left_out else (), charts)
 
 
 def _against_clean(rows: tuple[Entry, ...], results: Results) -> Chart:
@@ -43,7 +42,8 @@ def _against_clean(rows: tuple[Entry, ...], results: Results) -> Chart:
     return Chart(
         "clean-robust",
         f"Robust against clean accuracy, {networks_text(results)}",
-        f"{_range_summary(rows, robust)} Colour and shape give the depth, size the parameters; bars are 95 % intervals.",
+        f"{_range_summary(rows, robust)} Colour and shape give the depth, size the parameters; bars are 95 % "
+        "intervals.",
         linear("clean accuracy", _ends(rows, CLEAN_AFTER), 0, 1),
         linear(robust, _ends(rows, WHITE_BOX), 0, 1),
         by_depth(rows, point),

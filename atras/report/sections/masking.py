@@ -72,10 +72,10 @@ def masking(results: Results) -> Section:
         )
         return Section("masking", title, (missing,))
     text = [
-        f"Accuracy of {networks_text(results)} under an attack by gradients less their accuracy under a stronger one, "
-        "in the same norm and at the same epsilon, averaged over the members that trained. A little lies between any two "
-        f"attacks; more than {MASKED:g} says that gradients lead astray (masked gradients), and that the weaker "
-        "attack's figure is none of robustness."
+        f"Accuracy of {networks_text(results)} under an attack by gradients less their accuracy under a stronger "
+        "one, in the same norm and at the same epsilon, averaged over the members that trained. A little lies between "
+        f"any two attacks; more than {MASKED:g} says that gradients lead astray (masked gradients), and that the "
+        "weaker attack's figure is none of robustness."
     ]
     charts: list[Chart] = []
     for compared in found.values():
