@@ -23,6 +23,7 @@ class Asked(Options):
         str | None,
         Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
     ] = None
+    json: Annotated[bool, Option("print the results as JSON, for scripts", panel="Output")] = False
     quiet: Annotated[bool, Option("no progress, only the results and their cautions", panel="Output")] = False
 
 
@@ -51,6 +52,7 @@ class CommandOptions(Asked):
         str | None,
         Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),
     ] = None
+    print_config: Annotated[bool, Option("print the settings as a file for --config, run nothing")] = False
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
 
 

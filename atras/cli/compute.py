@@ -17,7 +17,7 @@ from atras.running import Signals, choose_reporter
 from atras.storage import new_folder
 
 from .command_options import Asked
-from .output import Ended, print_lines, silence
+from .output import Ended, print_lines, print_text, silence
 
 if TYPE_CHECKING:
     from atras.networks import Weights
@@ -66,8 +66,11 @@ def compute(
                 results = resume(folder, protocol, execution, **arguments)
         finally:
             reporter.close()
-    from atras.analysis import caution_lines, summary_lines
+    from atras.analysis import caution_lines, json_text, run_data, summary_lines
 
+    if command.json:
+        print_json(json_text(run_data(results)))
+        return results
     width = shutil.get_terminal_size().columns
     # All others were told of them on the way.
     show([*summary_lines(results, width), *(caution_lines(results, width) if command.quiet else ())], folder)
@@ -83,6 +86,12 @@ def stoppable(record: Path) -> Iterator[Signals]:
         except (Interrupted, KeyboardInterrupt):
             more = f"; go on with --resume {record.parent}" if record.exists() else ""
             raise Ended(f"interrupted{more}", signals.status) from None
+
+
+def print_json(text: str) -> None:
+    """Print results for a script."""
+    with contextlib.suppress(BrokenPipeError):  # its reader is gone, the results are not
+        print_text(text)
 
 
 def show(lines: Iterable[str], folder: Path) -> None:

@@ -14,7 +14,7 @@ from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, par
 from atras.running import choose_reporter
 
 from .command_options import CommandOptions
-from .compute import compute, folder_of, show, stoppable
+from .compute import compute, folder_of, print_json, show, stoppable
 from .generated_options import command_class, with_options
 from .output import Ended, print_lines
 
@@ -43,6 +43,11 @@ def run(**given: Any) -> None:
     settings = {name: value for name, value in written.items() if name in _ASKED}
     loaded = _load(command)
     protocol, execution, plan = combine(loaded, settings)
+    if command.print_config:
+        from atras.experiment import config_lines
+
+        print_lines(config_lines(protocol, execution))
+        return
     left_out = loaded.plan is not None and plan is None and command.resume is None
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
@@ -57,7 +62,7 @@ def run(**given: Any) -> None:
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.analysis import RANK_BY, caution_lines
+    from atras.analysis import RANK_BY, caution_lines, json_text, search_data
     from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
@@ -72,6 +77,9 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
+    if command.json:
+        print_json(json_text(search_data(results, rank_by_of(folder))))
+        return results
     told = caution_lines(results, shutil.get_terminal_size().columns) if command.quiet else ()
     show([*pareto_lines(results, rank_by_of(folder)), *told], folder)
     return results

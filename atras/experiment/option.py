@@ -7,6 +7,7 @@ docs/options.md.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import os
 import types
@@ -14,9 +15,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from atras.checks import one_of, plain, text, truth
+from atras.errors import InputError, shown
 from atras.registry import Registry
 
 from .kinds import BY_TYPE, TEXT, TRUTH, Kind
@@ -176,6 +178,20 @@ class Options:
 
     panel: ClassVar[str] = ""
     """Heading of the fields in `--help`."""
+
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """A new object, once all names are known.
+
+        Raises:
+            InputError: if there is no option of a name.
+        """
+        kind: Any = cls
+        names = settings_of(kind)
+        for name in given.keys() - names.keys():
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+            raise InputError(f"{cls.__name__}: unknown option {shown(name)}; {hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         kind: Any = type(self)

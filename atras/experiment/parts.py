@@ -119,6 +119,19 @@ def _check_defence(name: str, value: object) -> None:
         raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(DEFENCES)}")
 
 
+def _candidates_of(value: Any) -> Any:
+    """Candidates in place of the texts that spell them, or of their layers."""
+    if not isinstance(value, tuple | list):
+        return value
+    return tuple(_candidate_of(each) for each in value)
+
+
+def _candidate_of(value: Any) -> Any:
+    if isinstance(value, str):
+        return Candidate.parse(value)
+    return Candidate(value) if isinstance(value, tuple | list) else value
+
+
 def _attacks_of(value: Any) -> Any:
     """Attacks in place of the texts that spell them."""
     if not isinstance(value, tuple | list):
@@ -190,7 +203,7 @@ class Population(Options):
         Option(
             "one candidate: its hidden layers, or the name of a network; may be repeated", _check_candidates,
             kind=CANDIDATES, key="hidden", also="network", repeat=True, metavar="24,192|NAME", default="the paper's 40",
-            besides=NETWORK_TEXTS,
+            besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
             "docs/networks.md has the whole grammar.",

@@ -100,7 +100,7 @@ def test_what_the_engine_does_not_take_is_said_in_one_line() -> None:
     dense_stem = Spec((1, 8, 8), 10, (Dense(4),))
     assert FusedEngine.refusal(dense_stem, [Candidate((8,))]) == "it has stems of convolutions alone, not 4"
     with pytest.raises(
-        InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine loop"
+        InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine auto, loop"
     ):
         FusedEngine(Spec((1, 400, 400), 10), [Member(Candidate((Conv(1, pool=300),)), 0)], FP32, CPU)
 
