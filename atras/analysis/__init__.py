@@ -5,7 +5,7 @@ from .as_data import claims_data, comparison_data, frame_csv, json_text, run_dat
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
 from .black_box import black_box, masked, source_means
-from .claims import Claim, claims
+from .claims import Claim, claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .images import compare_images, image_pairs, mcnemar, worst_case
@@ -77,5 +77,6 @@ __all__ = [
     "summary_lines",
     "text_against_tables",
     "trained_rows",
+    "why_no_claims",
     "worst_case",
 ]

@@ -34,18 +34,17 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis import claims_data, json_text, measure_steps, require_whole
+    from atras.analysis import claims_data, json_text, measure_steps, require_whole, why_no_claims
 
     results = read_results(run)
     require_whole(results, partial)
-    if not results.defends:
-        what = "training" if not results.trains else "a defence"
-        print_lines([f"a run without {what} has none of the paper's claims to check: they are about its defence"])
-        return
-    if measure:
+    none = why_no_claims(results)
+    if measure and not none:
         measure_steps(results)
     if as_json:
         print_text(json_text(claims_data(results)))
+    elif none:
+        print_lines([none])
     else:
         print_lines(claims_lines(results))
 
