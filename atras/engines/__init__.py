@@ -7,7 +7,7 @@ from atras.experiment import ENGINES
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
 from .fused import FusedEngine, has_bf16, known_stem, own_convolutions, why_not, why_slow
 from .loop import LoopEngine
-from .modules import ModulesEngine
+from .modules import ModulesEngine, finished_engines, modules_engine
 from .stack import StackEngine
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "LoopEngine",
     "ModulesEngine",
     "StackEngine",
+    "finished_engines",
     "has_bf16",
     "known_stem",
+    "modules_engine",
     "own_convolutions",
     "why_not",
     "why_slow",

@@ -10,7 +10,7 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, parse_stem
+from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, distinct_names, parse_stem
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
 from .option import Check, Option, Options
@@ -120,10 +120,12 @@ def _check_defence(name: str, value: object) -> None:
 
 
 def _candidates_of(value: Any) -> Any:
-    """Candidates in place of the texts that spell them, or of their layers."""
+    """Candidates in place of the texts that spell them, or of their layers; modules of the user get names of their
+    own."""
     if not isinstance(value, tuple | list):
         return value
-    return tuple(_candidate_of(each) for each in value)
+    found = tuple(_candidate_of(each) for each in value)
+    return distinct_names(found) if all(isinstance(each, Candidate) for each in found) else found
 
 
 def _candidate_of(value: Any) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.experiment import Protocol
-from atras.networks import Candidate, Factory, Network, Own, Spec, Weights, fitted, read_weights, state_of, weights_of
+from atras.experiment import OwnNetworks, Protocol
+from atras.networks import Candidate, Factory, Network, Spec, Weights, fitted, read_weights, state_of, weights_of
 from atras.results import read_run
 from atras.storage import is_file
 
@@ -39,8 +39,20 @@ def fitted_weights(protocol: Protocol, spec: Spec, weights: Sequence[Weights]) -
     found: dict[Candidate, Weights] = {}
     for candidate, each in zip(protocol.candidates, weights, strict=False):
         _check_spec(spec, candidate, each)
-        found[candidate] = fitted(each, Network(spec, candidate).state_shapes, candidate.name)
+        if candidate.factory is not None:
+            found[candidate] = _of_module(candidate.factory, each)
+        else:
+            found[candidate] = fitted(each, Network(spec, candidate).parameter_shapes, candidate.name)
     return found
+
+
+def _of_module(factory: Factory, weights: Weights) -> Weights:
+    """The weights as a module has them once they are loaded, with all that a checkpoint leaves out."""
+    module = factory.make(0)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    own = fitted(weights, shapes, factory.name)
+    module.load_state_dict(own.tensors, strict=False)
+    return dataclasses.replace(own, tensors={name: value.clone() for name, value in state_of(module).items()})
 
 
 def _check_spec(spec: Spec, candidate: Candidate, weights: Weights) -> None:
@@ -64,13 +76,13 @@ def finished_networks(networks: Sequence[str], files: Sequence[str]) -> tuple[tu
         files: their weights; none for modules that are made with their weights.
 
     Raises:
-        InputError: if there are too few or too many, one cannot be read, or does not fit.
+        InputError: if there are too few or too many, or one cannot be read.
     """
-    asked = [Factory.parse(text) if ":" in text else Candidate.parse(text) for text in networks]
+    asked = list(map(Candidate.parse, networks))
     if not files:
-        return _with_own_weights(asked)
+        return _distinct([(candidate, _own_weights(candidate)) for candidate in _some(asked)])
     each_has_one = len(asked) == len(files)
-    names = [one.name if isinstance(one, Candidate) else None for one in asked] if each_has_one else [None] * len(files)
+    names = [candidate.name for candidate in asked] if each_has_one else [None] * len(files)
     found = [read_weights(file, name) for file, name in zip(files, names, strict=True)]
     takes = [each_has_one or not (each.candidate or each.program) for each in found]
     if sum(takes) != len(asked):
@@ -79,55 +91,48 @@ def finished_networks(networks: Sequence[str], files: Sequence[str]) -> tuple[tu
             f"{sum(takes)} of {len(files)} files; add --network, in the order of the files"
         )
     left = iter(asked)
-    return _distinct([_pair(next(left) if take else None, each) for take, each in zip(takes, found, strict=True)])
+    return _distinct(
+        [(_network(next(left) if take else None, each), each) for take, each in zip(takes, found, strict=True)]
+    )
 
 
-def _with_own_weights(asked: Sequence[Factory | Candidate]) -> tuple[tuple[Candidate, ...], list[Weights]]:
-    """Modules with the weights that they are made with."""
-    if not asked or not all(isinstance(one, Factory) for one in asked):
-        raise InputError(
-            "weights: expected a file of weights for each network of layers, none came; add --weights FILE"
-        )
-    made = [one for one in asked if isinstance(one, Factory)]
-    return _distinct([_of_module(one, weights_of(one.make(0))) for one in made])
+def _some(asked: Sequence[Candidate]) -> Sequence[Candidate]:
+    if not asked:
+        raise InputError("network: expected one or more networks to attack, none came; add --network or --weights")
+    return asked
 
 
-def _pair(network: Factory | Candidate | None, weights: Weights) -> tuple[Candidate, Weights]:
-    if isinstance(network, Factory):
-        return _of_module(network, weights)
-    if weights.program is not None:
-        return _of_module(_program(weights.where, weights.program), weights)
-    candidate = network or weights.candidate
-    if candidate is None:
+def _own_weights(candidate: Candidate) -> Weights:
+    """The weights that a module is made with."""
+    if candidate.factory is None:
+        raise InputError(f"network {candidate.name}: expected a file of its weights, none came; add --weights FILE")
+    return weights_of(candidate.factory.make(0))
+
+
+def _network(candidate: Candidate | None, weights: Weights) -> Candidate:
+    """The network of a file: the one asked for, or the one that the file says it is."""
+    own = candidate or weights.candidate
+    if own is None and weights.program is not None:
+        name = re.sub(r"\W+", "_", Path(weights.where).stem)
+        own = _program(name if re.match("[A-Za-z_]", name) else f"_{name}", weights.sha256, weights.program)
+    if own is None:
         raise InputError(f"{weights.where}: expected a network for its weights, none came; add --network")
-    return candidate, weights
+    return own
 
 
-def _program(path: str, make: Callable[[], nn.Module]) -> Factory:
-    """The network that a file is, under the file's name."""
-    name = re.sub(r"\W+", "_", Path(path).stem)
-    return Factory.of(name if re.match("[A-Za-z_]", name) else f"_{name}", make)
-
-
-def _of_module(factory: Factory, weights: Weights) -> tuple[Candidate, Weights]:
-    """A module with its weights: from now on it is made with them."""
-    module = factory.make(0)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    own = fitted(weights, shapes, factory.name)
-    filled = factory.starting_from(own.tensors, f"{own.file or 'as it is made'}, SHA-256 {own.sha256}")
-    # With all that a checkpoint leaves out, such as buffers that are not saved.
-    state = {name: value.clone() for name, value in state_of(filled.make(0)).items()}
-    return Candidate([Own(filled)]), dataclasses.replace(own, tensors=state)
+def _program(name: str, sha256: str, make: Callable[[], nn.Module]) -> Candidate:
+    """The network that a file is."""
+    return Candidate.own(name, Factory(name, "program", sha256, call=make))
 
 
 def _distinct(pairs: Sequence[tuple[Candidate, Weights]]) -> tuple[tuple[Candidate, ...], list[Weights]]:
-    """The pairs with a name of its own for each: of networks of one name, each module with its file's beside it."""
+    """The pairs with a name of its own for each: of modules of one name, each with its file's beside it."""
     names = [candidate.name for candidate, _ in pairs]
-    candidates = []
+    candidates: list[Candidate] = []
     for candidate, weights in pairs:
-        layer = candidate.layers[0]
+        own = candidate
         if names.count(candidate.name) > 1:
-            if not isinstance(layer, Own):
+            if candidate.factory is None:
                 raise InputError(
                     f"network {candidate.name}: came twice, and networks of layers are named by them; write a function "
                     "that makes the module, mine.py:make, or attack them in two runs"
@@ -135,8 +140,9 @@ def _distinct(pairs: Sequence[tuple[Candidate, Weights]]) -> tuple[tuple[Candida
             stem = re.sub(r"\W+", "_", Path(weights.file or "").stem)
             name = f"{candidate.name}.{stem}"
             taken = [other.name for other in candidates].count(name) or names.count(name)
-            candidate = Candidate([Own(layer.factory.renamed(f"{name}.{len(candidates) + 1}" if taken else name))])
-        candidates.append(candidate)
+            name = f"{name}.{len(candidates) + 1}" if taken else name
+            own = Candidate.own(name, candidate.factory.renamed(name))
+        candidates.append(own)
     return tuple(candidates), [weights for _, weights in pairs]
 
 
@@ -146,28 +152,41 @@ def shared_spec(weights: Sequence[Weights]) -> dict[str, Any]:
     return {name: next(iter(values)) for name, values in said.items() if len(values) == 1}
 
 
-def weights_again(folder: Path, protocol: Protocol) -> list[Weights]:
-    """The weights of a run that goes on, from the files where they were.
+def weights_again(folder: Path, networks: OwnNetworks | None) -> tuple[list[Weights], OwnNetworks]:
+    """The weights of a run that goes on, from where they were, and what is needed to recall its modules.
 
     Args:
         folder: the run's.
-        protocol: as recorded.
+        networks: modules that are given again.
 
     Raises:
         InputError: if a file is gone, or its content is another.
     """
-    recorded: Any = read_run(folder).get("weights") or []
+    run = read_run(folder)
+    records: Any = run.get("weights") or []
+    modules: Any = run["protocol"].get("networks") or {}
+    given = dict(networks or {})
     found = []
-    for record, candidate, sha256 in zip(recorded, protocol.candidates, protocol.weights, strict=False):
-        path = str(record.get("file"))
-        weights = read_weights(_place(path, folder), candidate.name)
-        if weights.sha256 != sha256:
+    for record in records:
+        name = str(record["network"])
+        if record["file"] is None:
+            factory = Factory.from_dict(name, modules[name])
+            weights = weights_of((factory if name not in given else _given_again(name, given[name])).make(0))
+        else:
+            weights = read_weights(_place(str(record["file"]), folder), name)
+        if weights.sha256 != record["sha256"]:
             raise InputError(
-                f"{path}: expected the weights that the run began with (SHA-256 {sha256[:12]}), found others "
-                f"({weights.sha256[:12]}); restore them, or start a new run"
+                f"{record['file'] or name}: expected the weights that the run began with (SHA-256 "
+                f"{str(record['sha256'])[:12]}), found others ({weights.sha256[:12]}); restore them, or start a new run"
             )
+        if weights.program is not None and name in modules:
+            given[name] = Factory(name, "program", weights.sha256, call=weights.program)
         found.append(weights)
-    return found
+    return found, given
+
+
+def _given_again(name: str, value: Any) -> Factory:
+    return Factory.parse(value, name) if isinstance(value, str) else Factory.of(name, value)
 
 
 def _place(path: str, folder: Path) -> str:

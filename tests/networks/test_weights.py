@@ -144,7 +144,9 @@ def test_a_bad_checkpoint_is_one_line(tmp_path: Path, case: str) -> None:
     assert "w.pth" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "message"), [("w.h5", "ends in .pth, .pt"), ("none.pth", "No such file"), ("", "ends")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("w.h5", "ends in .pth, .pt"), ("none.pth", "No such file"), ("", "ends")]
+)
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_weights(tmp_path / name)
