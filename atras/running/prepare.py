@@ -18,7 +18,7 @@ from atras.errors import InputError
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
-from atras.networks import Candidate, Member, Network, Spec, choose_stem, inspect_factory, members_of
+from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem, inspect_factory, members_of
 from atras.planning import (
     MEMORY_SHARE,
     Group,
@@ -43,6 +43,7 @@ from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
+from .given import fitted_weights
 from .progress import Reporter
 
 Load = Callable[[torch.device], Dataset]
@@ -71,6 +72,7 @@ def plan_lines(
     execution: Execution,
     config_plan: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
+    weights: Sequence[Weights] = (),
 ) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
@@ -81,6 +83,7 @@ def plan_lines(
     """
     load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
     prepared = prepare(protocol, execution, config_plan, load)
+    fitted_weights(protocol, prepared.spec, weights)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
