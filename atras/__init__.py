@@ -18,7 +18,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from atras.analysis import load
     from atras.results import Results, read
-    from atras.running import resume, run
+    from atras.running import merge, resume, run
 
 __all__ = [
     "Candidate",
@@ -31,6 +31,7 @@ __all__ = [
     "grid",
     "k_complete",
     "load",
+    "merge",
     "read",
     "resume",
     "run",
@@ -57,6 +58,7 @@ sys.meta_path.append(_MissingKernels)
 _LAZY = {
     "run": "running",
     "resume": "running",
+    "merge": "running",
     "read": "results",
     "Results": "results",
     "load": "analysis",

@@ -12,7 +12,7 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "parse_epsilon",
     "parse_file",
     "parse_seeds",
+    "parse_shard",
     "parse_whole",
     "parse_whole_numbers",
     "select_candidates",

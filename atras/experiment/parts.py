@@ -11,7 +11,7 @@ from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
 from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, begins_with_layer, parse_stem
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
@@ -143,10 +143,11 @@ class Data(Options):
     dataset: Annotated[
         str,
         Option(
-            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
-            "file",
+            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, one of MedMNIST's, a folder of "
+            "images, of Parquet or of IDX files, or an .npz file",
             metavar="NAME",
             path=True,
+            meaning="MedMNIST's by name: pathmnist, bloodmnist, and so on.",
         ),
     ] = "digits"
     train_size: Annotated[
@@ -180,6 +181,16 @@ class Data(Options):
             "and refuses where both have or neither. Images [N, H, W] have one channel.",
         ),
     ] = "auto"  # fmt: skip
+    image_size: Annotated[
+        int | None,
+        Option(
+            "side of the squares that image files are brought to", whole_from(1, 4096), metavar="N",
+            default="as they are", kind=WHOLE,
+            meaning="Of a folder of images or of Parquet files: resized by the shorter side (bilinear, antialiased), "
+            "then cropped at the centre. It may be left out where all images have one size. Of MedMNIST: 28, 64, 128 "
+            "or 224, whichever file is there.",
+        ),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--test-size all", {"test_size": "all"}),
     ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
+    ("--image-size 64", {"image_size": 64}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
     (
@@ -80,6 +81,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
     ("--device cuda:1", {"device": "cuda:1"}),
+    ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
