@@ -10,7 +10,6 @@ import typer
 
 from atras.errors import InputError
 from atras.experiment import parse_whole
-from atras.networks import Candidate
 
 from .output import print_lines, print_text, read_results
 
@@ -107,7 +106,7 @@ def export(
     if pareto:
         written = export_pareto(results, out, file_format=chosen or "safetensors", **ranked, **member)
     else:
-        candidate = best_robust(results, **ranked) if hidden is None else Candidate.parse(hidden)
+        candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
     print_lines([*notices(results), *(f"wrote {path}" for path in written)])
 

@@ -9,7 +9,15 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, begins_with_layer, parse_stem
+from atras.networks import (
+    NETWORK_TEXTS,
+    PAPER_CANDIDATES,
+    STEMS,
+    Candidate,
+    begins_with_layer,
+    distinct_names,
+    parse_stem,
+)
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
@@ -48,10 +56,6 @@ def _check_candidates(name: str, value: object) -> None:
             )
 
     distinct(name, value, one)
-    named: dict[str, Candidate] = {}
-    for candidate in value if isinstance(value, tuple) else ():
-        if named.setdefault(candidate.name, candidate) != candidate:
-            raise InputError(f"{name}: two candidates are named {candidate.name}; give one of them another name")
 
 
 def _check_seeds(name: str, value: object) -> None:
@@ -110,10 +114,12 @@ def _check_defence(name: str, value: object) -> None:
 
 
 def _candidates_of(value: Any) -> Any:
-    """Candidates in place of the texts that spell them, or of their layers."""
+    """Candidates in place of the texts that spell them, or of their layers; modules of the user get names of their
+    own."""
     if not isinstance(value, tuple | list):
         return value
-    return tuple(_candidate_of(each) for each in value)
+    found = tuple(_candidate_of(each) for each in value)
+    return distinct_names(found) if all(isinstance(each, Candidate) for each in found) else found
 
 
 def _candidate_of(value: Any) -> Any:
@@ -207,7 +213,8 @@ class Population(Options):
             besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
-            "docs/networks.md has the whole grammar.",
+            "docs/networks.md has the whole grammar. `mine.py:make` is what that function of that file makes: "
+            "docs/own_networks.md.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[

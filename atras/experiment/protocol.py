@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
+from atras.networks import Factory
 
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
@@ -156,16 +157,25 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
-        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
+        values = self.to_dict()
+        if "networks" in values:  # wherever the files lie
+            values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
+        text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; candidates by their names."""
+        """The fields as JSON values; candidates by their names, and where modules of the user are made."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
         attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
-        return values | lists | candidates | attacks | {"defence": str(self.defence)}
+        own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
+        return values | lists | candidates | attacks | {"defence": str(self.defence)} | (own if self.factories else {})
+
+    @property
+    def factories(self) -> dict[str, Factory]:
+        """What makes the modules of the user among the candidates, by name."""
+        return {each.name: each.factory for each in self.candidates if each.factory is not None}
 
     def _check_attacks(self) -> None:
         """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .candidates import Candidate, Member, members_of, seeds_of, widest, with_depth
+from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
 from .factories import Factory
 from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
@@ -39,7 +39,7 @@ from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
-    from .inspection import Inspection, inspect_factory, untouched
+    from .inspection import Inspection, device_of, dtype_of, inspect_factory, untouched
     from .network import (
         ACTIVATIONS,
         Dropout,
@@ -66,7 +66,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
-        inspection="Inspection inspect_factory untouched",
+        inspection="Inspection device_of dtype_of inspect_factory untouched",
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
         odds="log_odds log_odds_gradient",
@@ -116,8 +116,11 @@ __all__ = [
     "batch_starts",
     "begins_with_layer",
     "choose_stem",
+    "device_of",
+    "distinct_names",
     "draw_order",
     "dropout_key",
+    "dtype_of",
     "fill",
     "grid",
     "inspect_factory",

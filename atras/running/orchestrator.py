@@ -14,7 +14,7 @@ from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, Protocol
+from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
 from atras.planning import Group, halves
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded
@@ -39,6 +39,7 @@ def run(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     config_plan: Mapping[str, Any] | None = None,
@@ -51,6 +52,8 @@ def run(
     Args:
         protocol: what to compute; the default is the paper's population on the bundled digits.
         execution: where and how.
+        networks: modules of yours as further candidates: by name, a function or class without arguments that makes
+            one, or where it is, as `mine.py:make`. They are alone where the protocol leaves the candidates as they are.
         out: folder for the results, new or empty; None keeps them in memory.
         reporter: told of the plan and of the progress; None for silence.
         config_plan: the plan that an earlier run recorded, to be repeated.
@@ -66,7 +69,7 @@ def run(
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
-    protocol, execution = protocol or Protocol(), execution or Execution()
+    protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
     prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
@@ -93,6 +96,7 @@ def resume(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
@@ -108,6 +112,8 @@ def resume(
             in that) and for a path of the data where the same ones are.
         execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
+        networks: modules of yours that the run has, which need be given again where they were given in Python: by name,
+            with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
 
@@ -120,7 +126,7 @@ def resume(
         Interrupted: as `run`.
     """
     start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
-    loaded = recorded(folder)
+    loaded = recorded(folder, networks)
     kept = Protocol(**loaded.protocol_fields)
     check_same(kept, protocol)
     wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
