@@ -89,7 +89,7 @@ def training_flops(network: Network) -> int:
     that has weights."""
     if network.own is not None:  # nobody knows which layer is its first
         return 3 * forward_flops(network)
-    first = next(place for place in network.places if place.parameters)
+    first = next((place for place in network.places if place.parameters), network.places[0])
     return 3 * forward_flops(network) - 2 * first.layer.multiplications(first.inputs)
 
 
