@@ -81,7 +81,7 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
     assert other.hash == "71e5d16f11289349"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
-        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0],
+        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "weights": [],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
