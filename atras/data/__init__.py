@@ -6,6 +6,7 @@ from .download import cache_dir
 from .draws import of_each_class, stratified
 from .file_formats import FILE_FORMATS, FileFormat
 from .source_arrays import SourceArrays
+from .stored_images import StoredImages
 
 __all__ = [
     "DATASETS",
@@ -14,6 +15,7 @@ __all__ = [
     "FileFormat",
     "SourceArrays",
     "Split",
+    "StoredImages",
     "cache_dir",
     "load",
     "of_each_class",

@@ -1,7 +1,9 @@
-"""Data sets as tensors resident on the device: named ones, folders of IDX files and `.npz` files."""
+"""Data sets as tensors on the device, or in their files where that has no room for them: named ones, folders of IDX
+files and `.npz` files."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from .file_contents import Contents
 from .file_formats import FILE_FORMATS
 from .idx_folder import idx_arrays
 from .source_arrays import SourceArrays, Status, array_checksums, checksums_of, folder_of
+from .stored_images import StoredImages, stored
 from .svhn_file import read_svhn
 
 DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
@@ -43,11 +46,11 @@ class Split:
     """One part of a data set.
 
     Args:
-        images: [N, C, H, W], uint8 or float32 in [0, 1], contiguous.
+        images: [N, C, H, W], uint8 or float32 in [0, 1]; contiguous, or in a file.
         labels: [N], int64 in [0, classes).
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | StoredImages
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -88,6 +91,11 @@ class Dataset:
         return channels, height, width
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images stay in a file, of which some at a time are on the device."""
+        return isinstance(self.train.images, StoredImages)
+
+    @property
     def occurring(self) -> torch.Tensor:
         """int64 [K], the classes that training images have, ascending: those that attacks aim at."""
         return torch.bincount(self.train.labels).nonzero()[:, 0]
@@ -123,6 +131,7 @@ def load(
     data_dir: str | Path | None = None,
     download: bool = True,
     device: str | torch.device = "cpu",
+    room: float = math.inf,
 ) -> Dataset:
     """Load a data set onto a device.
 
@@ -139,6 +148,7 @@ def load(
         data_dir: folder to look in for a named data set before the user's cache.
         download: whether a named data set that is nowhere may be downloaded into the cache.
         device: where the tensors will be.
+        room: most bytes of images on the device: where they are more, both parts stay in their file.
 
     Returns:
         The data set; images are uint8 where the source is, otherwise float32.
@@ -156,12 +166,15 @@ def load(
     else:
         source = _from_path(name)
     source, classes = checked(source, channels)
+    every = {part: _label_tensor(source.arrays[f"y_{part}"]) for part in PART_NAMES}
+    sizes = {"train": train_size, "test": test_size}
+    counts = {part: _taken(part, sizes[part], len(labels), source.name) for part, labels in every.items()}
+    place = stored if sum(_bytes(source.arrays[f"x_{part}"], n) for part, n in counts.items()) > room else _resident
     splits, parts = {}, {}
-    for part, size in (("train", train_size), ("test", test_size)):
-        images, labels = source.arrays[f"x_{part}"], _label_tensor(source.arrays[f"y_{part}"])
-        taken = _chosen(part, labels, _taken(part, size, len(labels), source.name), subset)
+    for part, labels in every.items():
+        taken = _chosen(part, labels, counts[part], subset)
         chosen = labels[taken]
-        splits[part] = Split(_image_tensor(images[taken]).to(device), chosen.to(device))
+        splits[part] = Split(place(source.arrays[f"x_{part}"], taken, device), chosen.to(device))
         parts[part] = Part(PART_NAMES[part], *(np.array(_counts(each, classes)) for each in (chosen, labels)))
     brightest = {f"x_{part}": _brightest(source.arrays[f"x_{part}"]) for part in splits}
     return Dataset(
@@ -286,11 +299,14 @@ def _brightest(images: np.ndarray) -> tuple[float, float]:
     return float(images.max()), 255.0 if images.dtype == np.uint8 else 1.0
 
 
-def _image_tensor(images: np.ndarray) -> torch.Tensor:
-    """[N, H, W] or [N, H, W, C] to [N, C, H, W], uint8 or float32, in memory of its own."""
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    dtype = np.uint8 if images.dtype == np.uint8 else np.float32
-    return torch.from_numpy(np.array(images, dtype, order="C"))
+def _bytes(images: np.ndarray, count: int) -> int:
+    """Bytes of so many of these images on a device."""
+    return count * math.prod(images.shape[1:]) * (1 if images.dtype == np.uint8 else 4)
+
+
+def _resident(images: np.ndarray, numbers: slice | np.ndarray, device: str | torch.device) -> torch.Tensor:
+    """Some images as [N, C, H, W], uint8 or float32, on a device, in memory of their own."""
+    return torch.from_numpy(StoredImages(images).on_host(numbers)).to(device)
 
 
 def _label_tensor(labels: np.ndarray) -> torch.Tensor:
