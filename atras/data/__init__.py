@@ -5,7 +5,7 @@ from .datasets import DATASETS, Dataset, Split, load, pixels
 from .download import cache_dir
 from .draws import of_each_class, stratified
 from .file_formats import FILE_FORMATS, FileFormat
-from .source_arrays import SourceArrays
+from .source_arrays import SourceArrays, pieces
 from .stored_images import StoredImages
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cache_dir",
     "load",
     "of_each_class",
+    "pieces",
     "pixels",
     "stratified",
 ]

@@ -96,6 +96,11 @@ class Dataset:
         return isinstance(self.train.images, StoredImages)
 
     @property
+    def image_bytes(self) -> int:
+        """Bytes that the images of both parts take on a device, if they are all there."""
+        return sum(part.images.shape.numel() * part.images.dtype.itemsize for part in (self.train, self.test))
+
+    @property
     def occurring(self) -> torch.Tensor:
         """int64 [K], the classes that training images have, ascending: those that attacks aim at."""
         return torch.bincount(self.train.labels).nonzero()[:, 0]

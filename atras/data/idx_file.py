@@ -8,7 +8,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def _mapped(path: Path, file: BinaryIO, axes: int) -> Contents:
         held_text = f"at most {held}" if declared > held else "more"
         raise _another_length(path, shape, held_text)
     file.seek(0)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     body = np.memmap(file, np.uint8, "r", len(header), shape) if declared else np.empty(shape, np.uint8)
     return Contents(np.asarray(body), sha256, None)
 

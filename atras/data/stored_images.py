@@ -48,9 +48,7 @@ class StoredImages:
         return np.array(images, np.uint8 if self.dtype == torch.uint8 else np.float32, order="C")
 
 
-def stored(
-    source: np.ndarray, numbers: slice | np.ndarray, device: str | torch.device
-) -> StoredImages:
+def stored(source: np.ndarray, numbers: slice | np.ndarray, device: str | torch.device) -> StoredImages:
     """Some images of an array where they are in a file; copied into one, piece by piece, where they are in memory.
 
     Args:

@@ -60,6 +60,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         self._check_attacks()
 
     @property
+    def augments(self) -> bool:
+        """Whether training images are changed at random."""
+        return self.augment != "none"
+
+    @property
     def attack(self) -> FGSM:
         """The paper's attack: FGSM at the protocol's label source or target."""
         return FGSM(self.epsilon, self.label_source, self.target)
@@ -155,7 +160,10 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
-        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
+        fields = self.to_dict()
+        if not self.augments:  # experiments from before there was augmentation are the same ones
+            del fields["augment"]
+        text = json.dumps({"version": VERSION, **fields}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         batch_starts,
         draw_order,
         dropout_key,
+        image_bits,
         permutation,
         random_starts,
         random_targets,
@@ -42,7 +43,9 @@ else:
         network="ACTIVATIONS Dropout Network Parameters Place Spec",
         objective="Objective",
         odds="log_odds log_odds_gradient",
-        randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
+        randomness=(
+            "batch_starts draw_order dropout_key image_bits permutation random_starts random_targets stable_key"
+        ),
     )
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "choose_stem",
     "draw_order",
     "dropout_key",
+    "image_bits",
     "k_complete",
     "log_odds",
     "log_odds_gradient",

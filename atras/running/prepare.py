@@ -19,13 +19,13 @@ from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, choose_stem
 from atras.planning import (
-    MEMORY_SHARE,
     Group,
     Machine,
     Plan,
     add_source,
     attack_speed,
     choose_engine,
+    images_line,
     make_groups,
     memory_line,
     precision_reason,
@@ -38,6 +38,7 @@ from atras.planning import (
     why_impossible,
     why_unfit,
 )
+from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
 from .data_place import DataPlace
@@ -115,7 +116,7 @@ def prepare(
     recorded = Plan.from_dict(dict(config_plan), protocol)
     if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
         return Prepared(
-            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, here[0]))
+            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, *here[:2]))
         )
     # In the recorded precision, where that is possible.
     precision = recorded.precision if protocol.precision == "auto" else protocol.precision
@@ -134,7 +135,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(protocol, execution, device, data, spec)
     sizes = len(data.train), len(data.test)
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
@@ -181,7 +182,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
+def _machine(protocol: Protocol, execution: Execution, device: torch.device, data: Dataset, spec: Spec) -> Machine:
     """What this machine can do for a run."""
     return Machine(
         kind=device.type,
@@ -190,6 +191,7 @@ def _machine(protocol: Protocol, execution: Execution, device: torch.device, spe
         bf16=bf16(device),
         threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
+        streams=data.streamed,
     )
 
 
@@ -201,7 +203,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(protocol, execution, device, data, spec)
     engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
     if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec), device.type):
         raise InputError(f"engine (={engine}): {refused}; use another engine")
@@ -221,7 +223,7 @@ def _plan(
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
     reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
     arithmetic = precision_reason(protocol.precision, engine, precision, machine)
-    limits = limit_lines(execution, device)
+    limits = limit_lines(execution, device, data)
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
     reasons = (reason, arithmetic, limits, transfer, machine.threads)
     return Plan(str(device), engine, precision, tuple(predicted), *reasons)
@@ -236,13 +238,14 @@ def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: 
 
 def memory_cap(execution: Execution, device: torch.device) -> int:
     """Most bytes that what is computed at once may be predicted to take."""
-    return execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount)
+    return cap_of(execution.memory_bytes, total_memory(device).amount)
 
 
-def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
-    """What limits memory and threads here, a line each for people."""
+def limit_lines(execution: Execution, device: torch.device, data: Dataset) -> tuple[str, ...]:
+    """What limits memory and threads here, and whether the images are resident, a line each for people."""
     memory = memory_line(execution.memory_bytes, total_memory(device))
-    return (memory,) if device.type == "cuda" else (memory, threads_line(threads()))
+    images = images_line(data.streamed, data.image_bytes, memory_cap(execution, device))
+    return (memory, images, *([] if device.type == "cuda" else [threads_line(threads())]))
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
@@ -276,7 +279,7 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine, candidates = _machine(protocol, execution, device, spec), all_candidates(protocol, spec)
+    machine, candidates = _machine(protocol, execution, device, data, spec), all_candidates(protocol, spec)
     chosen = choices[0]
     for choice in choices:
         with suppress(InputError):

@@ -1,5 +1,6 @@
 """Files that can be trusted: reads that are bounded, writes that are whole at every moment, a folder's lock,
-checksums inside files, tensors as safetensors, paths as people write them, scratch files. Knows nothing of what the files mean."""
+checksums inside files, tensors as safetensors, paths as people write them, scratch files. Knows nothing of what the
+files mean."""
 
 from __future__ import annotations
 
