@@ -16,7 +16,7 @@ from .file_contents import Contents
 
 Status = Literal["official", "unverified", "bundled"]
 
-PIECE = 2**24
+PIECE = 2**22
 """Bytes of an array that are read or copied at a time."""
 
 

@@ -13,13 +13,16 @@ SHARE = 8
 """Images of a set are resident where they take at most this part of the cap, and so may a chunk: a group keeps a sign a
 pixel for each of its members beside them."""
 
+LEAST = 2**24
+"""Bytes of images that are resident whatever the cap is: a process takes many times as much before it has any."""
+
 HELD = 4
 """Copies of a chunk at once: the one that is trained on, the next one, and what each of them is made from."""
 
 
 def room_for_images(cap: int) -> int:
     """Most bytes that the images of a set may take on the device; those of a larger set are streamed."""
-    return cap // SHARE
+    return max(cap // SHARE, LEAST)
 
 
 def chunk_images(protocol: Protocol, spec: Spec, members: int, train_size: int, machine: Machine) -> int:
@@ -52,5 +55,5 @@ def images_line(streams: bool, image_bytes: int, cap: int) -> str:
     """Whether the images are resident or streamed, and why: a line for people."""
     size, room = (f"{amount / 2**20:.0f} MiB" for amount in (image_bytes, room_for_images(cap)))
     if streams:
-        return f"images: streamed from their file, {size} of them are more than {room}, 1/{SHARE} of the memory"
+        return f"images: streamed from their file, {size} are more than the {room} for them (1/{SHARE} of the memory)"
     return f"images: resident, {size}"

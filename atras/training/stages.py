@@ -149,9 +149,12 @@ def run_group(
         Interrupted: if the watcher asked to stop.
     """
     stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk)
-    if snapshot is not None:
-        stages.restore(snapshot)
-    return stages.run()
+    try:
+        if snapshot is not None:
+            stages.restore(snapshot)
+        return stages.run()
+    finally:
+        stages.let_go()
 
 
 def attack_source(
@@ -177,14 +180,17 @@ def attack_source(
         Interrupted: if the watcher asked to stop.
     """
     stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), chunk=chunk)
-    if snapshot is not None:
-        stages.restore(snapshot)
-    if stages.stage == STAGES[0]:
-        stages.train(protocol.epochs, len(data.train))
-        stages.enter(STAGES[1])
-    signs, _ = stages.evaluator.signs_of("train")
-    stages.keep()
-    return signs
+    try:
+        if snapshot is not None:
+            stages.restore(snapshot)
+        if stages.stage == STAGES[0]:
+            stages.train(protocol.epochs, len(data.train))
+            stages.enter(STAGES[1])
+        signs, _ = stages.evaluator.signs_of("train")
+        stages.keep()
+        return signs
+    finally:
+        stages.let_go()
 
 
 class _Stages:
@@ -228,6 +234,11 @@ class _Stages:
                 if after != DONE:
                     self.stop_if_asked()
         return self.recorder.finish()
+
+    def let_go(self) -> None:
+        """End the circle in which the evaluator and the stages hold each other: an engine's memory is free at once."""
+        self.evaluator.pause = _never
+        self.evaluator.forget()
 
     @property
     def train_size(self) -> int:
@@ -421,6 +432,10 @@ class _Stages:
         self.signs = own if self.kept else {}
         self.evaluator.forget()
         self.evaluator.load(left)
+
+
+def _never() -> None:
+    """Between two steps of an evaluation that nobody watches."""
 
 
 def next_chunk(steps: int, seconds: float) -> int:
