@@ -23,9 +23,9 @@ from typing import IO
 
 import numpy as np
 
+from atras import report
 from atras.experiment import Execution, Protocol
 from atras.experiment.readers import parse_candidates, parse_memory
-from atras import report
 from atras.results import Results
 from atras.running import make_plan, run
 
@@ -119,7 +119,9 @@ def figures(options: argparse.Namespace, dataset: Path) -> dict[str, object]:
         "run_seconds": seconds,
         "report_seconds": time.perf_counter() - start - seconds,
         "phases": phases(results),
-        "accuracies": results.table.select("hidden_layers", "test_accuracy", "attacked_accuracy_after_white_box").rows(),
+        "accuracies": results.table.select(
+            "hidden_layers", "test_accuracy", "attacked_accuracy_after_white_box"
+        ).rows(),
         "machine": json.loads((out / "run.json").read_text())["environment"],
         "images": {"train": options.train, "test": options.test},
     }

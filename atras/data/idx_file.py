@@ -15,7 +15,7 @@ import numpy as np
 from atras.errors import InputError
 from atras.storage import memory_limit, open_regular, read_regular
 
-from .file_contents import Contents, damage_named, md5_of, most_unpacked, times
+from .file_contents import MAX_MAPPED_BYTES, Contents, damage_named, md5_of, most_unpacked, times
 
 IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -42,7 +42,7 @@ def read_idx(path: Path, axes: int) -> Contents:
     Source: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
     """
     with damage_named(path, "an IDX file"):
-        with open_regular(path, memory_limit()) as file:
+        with open_regular(path, MAX_MAPPED_BYTES) as file:
             if file.read(2) != b"\x1f\x8b":
                 return _mapped(path, file, axes)
         stored = read_regular(path, memory_limit())

@@ -13,14 +13,14 @@ from typing import IO, BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from atras.errors import InputError
-from atras.storage import is_file, memory_limit, open_regular, scratch_array
+from atras.storage import is_file, open_regular, scratch_array
 
-from .file_contents import ARRAYS, damage_named, times, unpacked_limit
+from .file_contents import ARRAYS, MAX_MAPPED_BYTES, damage_named, times, unpacked_limit
 from .file_formats import FileFormat
 from .source_arrays import PIECE, SourceArrays, array_checksums
 
 MOST_IN_MEMORY = 2**28
-"""Most bytes of a compressed array that are unpacked into memory; more are unpacked into a file."""
+"""Most bytes of a compressed array that are unpacked into memory; more are unpacked into a file without a name."""
 
 
 class NpzFile(FileFormat):
@@ -74,7 +74,7 @@ def read_npz(path: Path) -> SourceArrays:
     """
     with (
         damage_named(path, "an .npz file"),
-        open_regular(path, memory_limit()) as file,
+        open_regular(path, MAX_MAPPED_BYTES) as file,
         zipfile.ZipFile(file) as archive,
     ):
         entries = [Entry.of(info) for info in archive.infolist()]

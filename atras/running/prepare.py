@@ -44,6 +44,9 @@ from atras.torch_state import threads
 from .data_place import DataPlace
 from .defence_source import source_candidate
 
+WRITTEN = ("digits", "mnist", "kmnist", "svhn")
+"""Named data sets of characters, which change their meaning or are none in a mirror."""
+
 Load = Callable[[torch.device], Dataset]
 
 
@@ -92,7 +95,17 @@ def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     attacks = dict.fromkeys(text for attack in made for text in attack.cautions(data.classes))
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
-    return [*data.cautions, *attacks, *outcomes]
+    return [*data.cautions, *augmentation_cautions(protocol, data), *attacks, *outcomes]
+
+
+def augmentation_cautions(protocol: Protocol, data: Dataset) -> list[str]:
+    """Cautions about augmentation that changes what images are of, a line each."""
+    if "flip" not in protocol.augment.split(",") or data.name not in WRITTEN:
+        return []
+    return [
+        f"augment: mirrored images of {data.name} are often no longer of their class (a 2 is no 2 in a mirror); take "
+        "--augment crop"
+    ]
 
 
 def prepare(

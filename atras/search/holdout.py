@@ -18,7 +18,7 @@ from atras.data import Dataset, Split, pieces, stratified
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.running import DataPlace, RecordedData
-from atras.storage import memory_limit, open_regular, scratch_array, scratch_folder, write_file
+from atras.storage import open_regular, scratch_array, scratch_folder, write_file
 
 from .halving import TRAIN_SHARE, Record
 
@@ -98,7 +98,7 @@ def restore(record: Record, place: DataPlace) -> DataPlace:
 
 def _checksum(path: Path) -> str:
     try:
-        with open_regular(path, memory_limit()) as file:
+        with open_regular(path, path.stat().st_size) as file:
             return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore it, or delete it") from error
