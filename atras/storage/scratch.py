@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -40,16 +41,22 @@ def scratch_array(shape: Sequence[int], dtype: np.typing.DTypeLike) -> np.ndarra
     folder = scratch_folder()
     try:
         with tempfile.TemporaryFile(dir=folder, prefix="atras-") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+            _take_room(file.fileno(), size)
             return np.asarray(np.memmap(file, dtype, "r+", shape=tuple(shape)))
     except OSError as error:
         raise InputError(
             f"{folder}: expected room for {size / 2**20:.0f} MiB while the run lasts, found none ({error.strerror}); "
             "free some, or set TMPDIR to another folder"
         ) from None
+
+
+def _take_room(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.truncate(file, size)  # systems that cannot take room beforehand
 
 
 def in_file(array: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ def test_a_small_set_is_made_trained_on_and_told_of(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(streaming, "SHARE", 10**12)
     monkeypatch.setattr(imagenet_shape, "SIDE", 16)
     monkeypatch.setattr(imagenet_shape, "PIECE", 7)
-    sizes = ["--classes", "5", "--train", "300", "--test", "40", "--hidden", "16", "8-16", "--stem", "none"]
+    sizes = ["--classes", "5", "--train", "1500", "--test", "40", "--hidden", "32", "8-16", "--stem", "none"]
     where = ["--out", str(tmp_path), "--json", str(tmp_path / "told.json"), "--device", "cpu"]
     assert imagenet_shape.main([*sizes, *where]) == 0
     told = json.loads((tmp_path / "told.json").read_text())
