@@ -18,6 +18,7 @@ from atras.cli import run_app
 from atras.cli.describe import describe_options
 from atras.experiment import Loaded, combine, load_config
 from atras.results.schemas import describe_schemas
+from atras.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -67,7 +68,10 @@ def anchor(heading: str) -> str:
 @cache
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
-    others = (["-m", "atras", command] for command in ("claims", "compare", "export", "report"))
+    others = (
+        ["-m", "atras", *command]
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
+    )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}
@@ -88,7 +92,9 @@ def test_every_option_of_every_attack_and_defence_is_explained() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_named_in_a_document_exist(document: str) -> None:
     # Lines that call other programs have options of theirs.
-    lines = [line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest)\b", line)]
+    lines = [
+        line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest|SBATCH)\b", line)
+    ]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))
     assert named <= known
@@ -138,6 +144,19 @@ def test_files_and_headings_that_a_document_points_to_exist(document: str) -> No
         if not target.exists() or (heading and heading not in map(anchor, headings)):
             missing.append(link)
     assert missing == []
+
+
+def test_citation_and_changes_name_the_version_that_this_is() -> None:
+    assert re.findall(r"^version: (.+)$", text_of("CITATION.cff"), flags=re.MULTILINE) == [__version__]
+    newest = re.findall(r"^## (\S+)", text_of("CHANGELOG.md"), flags=re.MULTILINE)[0]
+    assert newest == __version__
+
+
+def test_every_document_has_a_place_in_the_site() -> None:
+    pages = set(re.findall(r"^  - .+: (\S+\.md)$", text_of("mkdocs.yml"), flags=re.MULTILINE))
+    assert pages == {Path(document).name for document in DOCUMENTS if document.startswith("docs/")} | {
+        "index.md", "contributing.md", "changelog.md",
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

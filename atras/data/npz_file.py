@@ -16,7 +16,7 @@ from atras.errors import InputError
 from atras.storage import is_file, open_regular, scratch_array
 
 from .file_contents import ARRAYS, MAX_MAPPED_BYTES, damage_named, times, unpacked_limit
-from .file_formats import FileFormat
+from .file_formats import FileFormat, Reading
 from .source_arrays import PIECE, SourceArrays, array_checksums
 
 MOST_IN_MEMORY = 2**28
@@ -32,7 +32,7 @@ class NpzFile(FileFormat):
     def fits(self, path: Path) -> bool:
         return path.suffix == ".npz" and is_file(path)
 
-    def read(self, path: Path) -> SourceArrays:
+    def read(self, path: Path, reading: Reading) -> SourceArrays:  # noqa: ARG002 (nothing is decoded)
         return read_npz(path)
 
 

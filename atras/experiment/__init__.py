@@ -12,13 +12,13 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
-    from .config_file import MAX_BYTES, from_run, load_config, parse_file
+    from .config_file import MAX_BYTES, config_lines, from_run, load_config, parse_file
 else:
-    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES from_run load_config parse_file")
+    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES config_lines from_run load_config parse_file")
 
 __all__ = [
     "ENGINES",
@@ -37,11 +37,13 @@ __all__ = [
     "Size",
     "Subset",
     "combine",
+    "config_lines",
     "from_run",
     "load_config",
     "parse_epsilon",
     "parse_file",
     "parse_seeds",
+    "parse_shard",
     "parse_whole",
     "parse_whole_numbers",
     "select_candidates",

@@ -62,7 +62,8 @@ def search(
     one_of("rank_by", rank_by, RANK_BY)
     record = Record.new(folder, protocol, execution, budget, rank_by)
     place = running.DataPlace.of(protocol, execution)
-    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    with contextlib.closing(reporter()) as told:
+        selection = hold_out(record, place, told.decoding) if len(record.parts) > 1 else None
     record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
@@ -121,7 +122,8 @@ def resume(
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
         execution = execution or record.execution
-        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        with contextlib.closing(reporter()) as told:
+            place = restore(record, running.DataPlace.of(protocol or record.protocol, execution), told.decoding)
         record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
         own = record.protocol.precision
@@ -155,6 +157,23 @@ def rank_by_of(directory: str | Path) -> str:
         InputError: as `recorded`.
     """
     return str(Record.read(Path(directory)).content["rank_by"])
+
+
+def last_round(directory: str | Path) -> tuple[Path, str]:
+    """The folder of a search's last finished round, and a line that says which it is.
+
+    Raises:
+        InputError: as `recorded`, or if no round is finished.
+    """
+    record = Record.read(expanded(directory))
+    done, every = len(record.content["rounds"]), len(record.parts)
+    if not done:
+        raise InputError(f"{directory}: expected a search with a finished round, got none; go on with --resume")
+    left = "" if done == every else ", on images held out of the training set; the search is not finished"
+    count = record.parts[done - 1].candidates
+    return record.round_folder(
+        done
+    ), f"{directory} is a search: this is round {done} of {every}, {count} candidates{left}"
 
 
 def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
@@ -259,7 +278,7 @@ class _Search:
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
             changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
-            changes |= {"channels": "last"}
+            changes |= {"channels": "last", "image_size": None}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

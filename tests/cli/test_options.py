@@ -18,7 +18,7 @@ from atras.cli.command_options import CommandOptions
 from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
 from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -29,8 +29,16 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--test-size all", {"test_size": "all"}),
     ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
+    ("--image-size 64", {"image_size": 64}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
+    (
+        "--network wong-mnist --hidden 24,192 --network c40",
+        {"candidates": tuple(map(Candidate.parse, ("wong-mnist", "24-192", "c40")))},
+    ),
+    ("--family conv", {"candidates": k_complete(kind="conv")}),
+    ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
+    ("--family grid --widths 8,16 --depths 1-3 --kernels 3,5", {"candidates": grid([8, 16], [1, 2, 3], [3, 5])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
@@ -73,6 +81,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
     ("--device cuda:1", {"device": "cuda:1"}),
+    ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
@@ -100,7 +109,8 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
-    assert known - tried == others | searching
+    printing = {"--json", "--print-config"}  # tests/cli/test_inspect_commands.py
+    assert known - tried == others | searching | printing
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Any) -> None:

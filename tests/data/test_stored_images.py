@@ -122,6 +122,7 @@ def test_scratch_files_have_no_name_and_need_room(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
+
     def unable(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
