@@ -206,6 +206,4 @@ def _refusal(spec: Spec, candidate: Candidate, kind: str) -> str:
         if spec.stem_name != "none" and channels > Step.most_channels:
             return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
         return ""
-    if kind != "cpu":
-        return "it takes convolution chains on a CPU alone so far"
-    return Step.why_no_convolutions(spec.image_shape, convolutions)
+    return Step.why_no_convolutions(spec.image_shape, convolutions, kind)

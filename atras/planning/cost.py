@@ -158,7 +158,8 @@ def fused_device_bytes(
     """
     spec, hiddens = networks[0].spec, [network.candidate.widths for network in networks]
     pixels = math.prod(spec.image_shape)
-    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, spec.stem_name)
+    chains = [gpu_chain(network) for network in networks]
+    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, chains)
     step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
     gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)

@@ -69,6 +69,8 @@ WEIGHT_GRADIENT = {
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
+FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+"""Where sizes are read from the table: those take registers too, which more warps have."""
 
 
 class Layer(NamedTuple):
@@ -164,7 +166,8 @@ class Launch(NamedTuple):
     @property
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
-        tile = _tile(FORWARD[self.precision], self.device)
+        tiles = FORWARD if self.few or self.sizes is not None else FORWARD_OF_TABLE
+        tile = _tile(tiles[self.precision], self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
