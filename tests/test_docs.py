@@ -68,7 +68,10 @@ def anchor(heading: str) -> str:
 @cache
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
-    others = (["-m", "atras", *command] for command in ([], ["claims"], ["compare"], ["export"], ["report"]))
+    others = (
+        ["-m", "atras", *command]
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["report"], ["show"])
+    )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}

@@ -12,7 +12,7 @@ import typer
 from atras.errors import InputError, printable
 from atras.experiment import REMOVED
 
-from . import commands
+from . import commands, inspect_commands
 from .generated_options import Version
 from .output import Ended
 from .run_command import RunCommand, run
@@ -43,6 +43,8 @@ def _atras(version: Version = None) -> None:
 
 for _command in (commands.claims, commands.compare, commands.export, commands.report):
     app.command()(_command)
+app.command("list")(inspect_commands.list_runs)
+app.command()(inspect_commands.show)
 for _program in (app, run_app):
     _program.command(cls=RunCommand)(run)
 

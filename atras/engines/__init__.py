@@ -5,8 +5,18 @@ results."""
 from atras.experiment import ENGINES
 
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
-from .fused import FusedEngine, has_bf16, own_convolutions, why_not, why_slow
+from .fused import (
+    FusedEngine,
+    convolutions_of,
+    has_bf16,
+    hidden_widths,
+    known_stem,
+    own_convolutions,
+    why_not,
+    why_slow,
+)
 from .loop import LoopEngine
+from .modules import ModulesEngine
 from .stack import StackEngine
 
 __all__ = [
@@ -18,8 +28,12 @@ __all__ = [
     "Epoch",
     "FusedEngine",
     "LoopEngine",
+    "ModulesEngine",
     "StackEngine",
+    "convolutions_of",
     "has_bf16",
+    "hidden_widths",
+    "known_stem",
     "own_convolutions",
     "why_not",
     "why_slow",

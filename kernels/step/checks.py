@@ -71,9 +71,7 @@ def convolutions(
             raise ValueError(f"step: convolutions: {reason}")
 
 
-def why_no_chain(
-    image_shape: tuple[int, int, int], chain: Sequence[reference.ConvLayer], kind: str = "cpu"
-) -> str:
+def why_no_chain(image_shape: tuple[int, int, int], chain: Sequence[reference.ConvLayer], kind: str = "cpu") -> str:
     """Why convolutions cannot be computed on a kind of device, `cpu` or `cuda`; empty where they can."""
     channels, height, width = image_shape
     for layer in chain:

@@ -322,9 +322,7 @@ def forward(
         )
 
 
-def input_gradient(
-    work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor
-) -> None:
+def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor) -> None:
     """Gradient of x.
 
     Args:

@@ -140,9 +140,7 @@ def forward(
         of_x = seen if x.ndim == 5 else 0
         sites.append(gpu_convolution.Site(convolution, of_x, m * of_y, seen, stride, m, layer.index))
     options = {"activation": layer.activation, "slopes": layer.activation != "relu", "precision": precision}
-    work = gpu_convolution.work(
-        sites, members=members, images=images, device=x.device, shared=constant, **options
-    )
+    work = gpu_convolution.work(sites, members=members, images=images, device=x.device, shared=constant, **options)
     y = x.new_empty(members * of_y)
     saved = torch.empty_like(y, dtype=torch.uint8)
     slopes = torch.empty_like(y) if options["slopes"] else None
