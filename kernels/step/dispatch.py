@@ -22,10 +22,10 @@ class Step:
 
     A network is a stem of 3x3 convolutions or convolutions of its own, hidden dense layers and a dense layer to the
     logits. Members have widths and depths of their own and lie at those widths (on a GPU rounded up to 16) in one flat
-    buffer. A member's numbers depend on nothing but its own parameters, order and key: neither on its neighbours, nor on
-    the number of threads, nor on how many steps a call takes; only on a GPU the number of members may decide in what
-    order a convolution's weight gradient is summed. The plain-torch definition is `reference.Step`. One object must not
-    be used by two threads at once.
+    buffer. A member's numbers depend on nothing but its own parameters, order and key: neither on its neighbours, nor
+    on the number of threads, nor on how many steps a call takes; only on a GPU the number of members may decide in
+    what order a convolution's weight gradient is summed, and whether all have the same convolutions what is compiled.
+    The plain-torch definition is `reference.Step`. One object must not be used by two threads at once.
 
     Args:
         image_shape: (C, H, W); with a convolutional stem H and W at least 10 and C below 32.

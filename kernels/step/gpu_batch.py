@@ -142,8 +142,8 @@ class Batch:
         gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
         gradients = gradients[..., : channels * height * width]
         if layout.planar:
-            return gradients.unflatten(-1, layout.image_shape)
-        return gradients.unflatten(-1, (height, width, channels)).movedim(-1, 2)
+            return gradients.view(members, self.rows, *layout.image_shape)
+        return gradients.view(members, self.rows, height, width, channels).movedim(-1, 2)
 
     def _logit_gradients(self) -> Tensor:
         """[M, rows, stored classes]."""

@@ -1,7 +1,8 @@
 """Convolution blocks of a population on a GPU: channels innermost, all members that have a layer in one launch.
 
-Numbers lie in flat buffers, and a table says where each member's are. Every function fills its outputs completely, launches and returns: it allocates nothing and waits for nothing, so that
-a CUDA graph can hold it. Sums have a fixed order, so results repeat bit for bit.
+Numbers lie in flat buffers, and a table says where each member's are. Every function fills its outputs completely,
+launches and returns: it allocates nothing and waits for nothing, so that a CUDA graph can hold it. Sums have a fixed
+order, so results repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 import triton
 from torch import Tensor
 
-from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
 from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
+from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -171,7 +172,8 @@ class Launch(NamedTuple):
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
-        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their own.
+        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
+        # own.
         loops = self.sizes is None or depth < self.channels
         unroll = 1 if loops and _capability(self.device) == 10 else tile.unroll
         return tile._replace(columns=columns, depth=depth, unroll=unroll)

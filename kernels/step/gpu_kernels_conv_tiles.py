@@ -5,9 +5,9 @@ taps of four positions touch a patch of 4x4 pixels, so a block reads 16 pixels w
 A program takes ROWS blocks of one member: a product's row is a block, and each of a block's positions has a sum of its
 own. Windows count row by row: 0 is the upper left one, 3 the lower right one.
 
-A row of the table of tiles is (layer, tile of rows or of weights, tile of columns or split); the layer's row of the table
-of layers (`gpu_convolution.Layer`) says where its numbers lie and how many there are. Where all members have the same
-layer, sizes are constants.
+A row of the table of tiles is (layer, tile of rows or of weights, tile of columns or split); the layer's row of the
+table of layers (`gpu_convolution.Layer`) says where its numbers lie and how many there are. Where all members have the
+same layers, sizes are constants.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations.

@@ -18,9 +18,8 @@ from .reference import ConvLayer
 UNIT = 16  # numbers; widths are rounded up to it, so that every row can be loaded 16 bytes at a time
 EVALUATION_ROWS = 128  # images of a forward pass in evaluation
 FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
-PROGRAMS = (
-    512  # approximate number that share a launch's weight gradients: a few for each multiprocessor of a large card
-)
+PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
+
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS = 64, 64, 128  # the largest tile of a convolution's weight gradient
 Piece = tuple[tuple[int, ...], torch.dtype]
 
@@ -214,7 +213,7 @@ class Layout:
         if not dense.features:
             return weight[:, : dense.inputs]
         height, width, channels, wide = dense.features
-        image = weight[:, : height * width * wide].unflatten(1, (height, width, wide))
+        image = weight[:, : height * width * wide].view(dense.outputs, height, width, wide)
         return image[..., :channels].permute(0, 3, 1, 2)
 
 
