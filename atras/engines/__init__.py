@@ -15,7 +15,9 @@ from .fused import (
     why_slow,
 )
 from .loop import LoopEngine
+from .module_stack import ModuleStackEngine
 from .modules import ModulesEngine
+from .own_modules import finished_engines, modules_engine
 from .stack import StackEngine
 
 __all__ = [
@@ -27,11 +29,14 @@ __all__ = [
     "Epoch",
     "FusedEngine",
     "LoopEngine",
+    "ModuleStackEngine",
     "ModulesEngine",
     "StackEngine",
     "convolutions_of",
+    "finished_engines",
     "has_bf16",
     "hidden_widths",
+    "modules_engine",
     "own_convolutions",
     "why_not",
     "why_slow",

@@ -22,6 +22,9 @@ from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Con
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
 
+WIDE = 64
+"""Channels or filters that fill the widest tiles."""
+
 INPUT_PRECISION = {"bf16": "tf32", "tf32": "tf32", "tf32x3": "tf32x3", "fp32": "ieee"}
 """Triton's names of the precisions; operands of 16 bits have only one way to be multiplied."""
 
@@ -142,7 +145,7 @@ class Launch(NamedTuple):
         inner: whether inputs are other layers' outputs.
         aligned: whether all channels are multiples of 16.
         whole: whether all filters are.
-        channels, stored: the most of any layer.
+        channels, stored: what tiles are made for: the most of any layer.
         precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
             operands of 16 bits.
         device: where it runs.
@@ -228,6 +231,9 @@ def work(
     """
     convolutions = [site.convolution for site in sites]
     channels, stored = (max(getattr(c, name) for c in convolutions) for name in ("stored_channels", "stored_filters"))
+    if not shared:  # tiles are the same in any company, and so are sums over rows and what is compiled
+        stored = max(stored, WIDE)
+        channels = channels if convolutions[0].few else max(channels, WIDE)
     kind = Launch(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
         any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
