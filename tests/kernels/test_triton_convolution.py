@@ -94,6 +94,7 @@ class Saved(NamedTuple):
     work: gpu_convolution.Work
     members: int
     images: int
+    far: int
     x: Tensor
     weight: Tensor
     saved: Tensor
@@ -110,6 +111,7 @@ def forward(
     masks: tuple[Tensor, Tensor] | None = None,
     precision: str = "fp32",
     constant: bool = True,
+    far: int = 0,
 ) -> tuple[Tensor, Saved]:
     """The forward launch over tensors in torch's layout, which are copied into the kernels' own.
 
@@ -120,6 +122,7 @@ def forward(
         bias: [M, O].
         masks, precision: see `gpu_convolution.forward` and `Launch`.
         constant: whether sizes are compiled in, instead of read from the table.
+        far: numbers that lie in front of x, y and dx.
 
     Returns:
         [M, B, O, H', W'], channels innermost in memory, and what the backward pass needs.
@@ -138,19 +141,19 @@ def forward(
         convolution = gpu_layout.Convolution(*sizes, *sides, channels, filters, *offsets)
         seen = m * images * stride
         of_x = seen if x.ndim == 5 else 0
-        sites.append(gpu_convolution.Site(convolution, of_x, m * of_y, seen, stride, m, layer.index))
+        sites.append(gpu_convolution.Site(convolution, far + of_x, far + m * of_y, far + seen, stride, m, layer.index))
     options = {"activation": layer.activation, "slopes": layer.activation != "relu", "precision": precision}
     work = gpu_convolution.work(sites, members=members, images=images, device=x.device, shared=constant, **options)
-    y = x.new_empty(members * of_y)
+    y = x.new_empty(far + members * of_y)
     saved = torch.empty_like(y, dtype=torch.uint8)
     slopes = torch.empty_like(y) if options["slopes"] else None
-    flat = padded.contiguous().flatten()
+    flat = torch.cat([x.new_empty(far), padded.flatten()])
     gpu_convolution.forward(work, flat, taps, biases, y, saved, slopes, masks=masks)
-    y = y.view(members, images, *sides, filters)
+    y = y[far:].view(members, images, *sides, filters)
     if y.device.type != "meta":
         assert not y[..., layer.filters :].any()
     scratch = members * convolution.splits(members, images) * convolution.slab
-    found = Saved(layer, work, members, images, flat, taps, saved, slopes, scratch)
+    found = Saved(layer, work, members, images, far, flat, taps, saved, slopes, scratch)
     return y[..., : layer.filters].movedim(-1, -3), found
 
 
@@ -164,13 +167,15 @@ def backward(dy: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         dx [M, B, C, H, W] of x's dtype; fp32 dweight [M, O, C, 3, 3] and dbias [M, O].
     """
-    layer, work, members, images, x, taps, routes, slopes, scratch = saved
-    dy = F.pad(dy.movedim(-3, -1), (0, layer.stored_filters - layer.filters), value=torch.nan).contiguous()
-    dx = x.new_empty(members, images, layer.height, layer.width, layer.stored_channels)
+    layer, work, members, images, far, x, taps, routes, slopes, scratch = saved
+    dy = F.pad(dy.movedim(-3, -1), (0, layer.stored_filters - layer.filters), value=torch.nan)
+    dy = torch.cat([x.new_empty(far), dy.flatten()])
+    dx = x.new_empty(far + members * images * layer.height * layer.width * layer.stored_channels)
     dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.stored_filters).float()
     gpu_convolution.input_gradient(work, dy, routes, slopes, taps, dx)
     parts = torch.empty(scratch, device=x.device)
     gpu_convolution.weight_gradient(work, dy, routes, slopes, x, dweight, dbias, parts)
+    dx = dx[far:].view(members, images, layer.height, layer.width, layer.stored_channels)
     dweight = dweight.permute(0, 4, 3, 1, 2)
     if dx.device.type != "meta":
         for padding in (dweight[:, layer.filters :], dweight[:, :, layer.channels :], dbias[:, layer.filters :]):
@@ -209,11 +214,11 @@ class Case:
             found.append((y.detach(), *torch.autograd.grad(y, (x, weight, bias), self.dy[m].double())))
         return [torch.stack(each) for each in zip(*found, strict=True)]
 
-    def computed(self, device, precision, *, drop=True, constant=True):
+    def computed(self, device, precision, *, drop=True, **options):
         """The same by the kernels."""
         masks = (self.keys.to(device), self.step.to(device)) if drop else None
         tensors = [t.to(device) for t in (self.x, self.weight, self.bias)]
-        y, saved = forward(self.layer, *tensors, masks=masks, precision=precision, constant=constant)
+        y, saved = forward(self.layer, *tensors, masks=masks, precision=precision, **options)
         return [y, *backward(self.dy.to(device), saved)]
 
 
@@ -277,6 +282,14 @@ def test_results_repeat_and_do_not_depend_on_the_neighbours(device):
     y, dx, *_ = case.computed(device, EXACT)
     assert torch.equal(y[0], first[0][1])
     assert torch.equal(dx[0], first[1][1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("constant", [True, False])
+def test_numbers_may_lie_further_than_32_bits_count(constant):
+    case = Case(LAYERS["pool, dropout"], torch.bfloat16)
+    near, far = (case.computed("cuda", "bf16", constant=constant, far=far) for far in (0, 2**31 + 16))
+    assert all(map(torch.equal, near, far))
 
 
 @pytest.mark.skipif(INTERPRETING, reason="about the multiplication of a GPU")

@@ -207,6 +207,17 @@ def test_a_diverging_neighbour_changes_nothing(case, device):
             assert_same(beside.get_parameters(m), first.get_parameters(m))
 
 
+def test_a_chains_numbers_are_the_same_in_other_company(device):
+    """Bit for bit, whatever the neighbours' widths and depths: tiles are not made to their measure."""
+    own, found = [ConvLayer(5, **POOLED), ConvLayer(6, padding=1)], []
+    deep = [ConvLayer(3, **POOLED), ConvLayer(35, padding=1), ConvLayer(2, padding=1)]
+    for other in ([ConvLayer(40, padding=1)], deep):
+        case = Case("none", (1, 4, 3), "tanh", [[4], []], 2, 2, data=IMAGES, convolutions=[own, other])
+        step = make(case, device=device)
+        found.append([*(each[0] for each in train(step, case, device=device)), *step.get_parameters(0)])
+    assert_same(*found)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_calls_can_be_cut_anywhere_and_moments_set(optimizer, device):
     case, options = DENSE[0], {"optimizer": optimizer, "momentum": 0.9}
