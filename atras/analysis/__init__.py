@@ -24,7 +24,7 @@ from .statistics import (
     ranking,
     sign_flip_test,
 )
-from .step_timing import measure_steps, measured_steps
+from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "source_means",
     "summary_lines",
     "text_against_tables",
+    "timing_caution",
     "trained_rows",
     "why_no_claims",
     "worst_case",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atras.attacks import ATTACKS, Attack
 from atras.checks import number
 from atras.errors import InputError, shown
+from atras.networks import Factory
 
 Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 """One module, several (named by their classes), or several by name: from images [B, C, H, W] in [0, 1] to logits."""
@@ -35,6 +36,8 @@ def named_modules(modules: Modules) -> dict[str, nn.Module]:
             named[name] = module
     else:
         raise InputError(f"modules (={shown(modules)}): expected a torch.nn.Module, or several in a list or a dict")
+    for name, module in named.items():
+        Factory.holding(name, module)  # which refuses what is no module, or has no name
     if not named:
         raise InputError("modules: expected at least one, got none")
     return named

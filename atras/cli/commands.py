@@ -158,12 +158,16 @@ def _report_format(out: str | None) -> str:
 
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis import PAPER_NAMES, notices, text_against_tables
+    from atras.analysis import PAPER_NAMES, notices, text_against_tables, timing_caution
     from atras.analysis import claims as evaluate
 
     tables = zip(*(evaluate(results, dataset, partial=True) for dataset in PAPER_NAMES), strict=True)
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    lines += [
+        row
+        for line in filter(None, [*notices(results), timing_caution(results)])
+        for row in [*textwrap.wrap(line, 80), ""]
+    ]
     for claim, of_tables in zip(evaluate(results, partial=True), tables, strict=True):
         lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
     lines += ["the paper's text against its own tables (accuracies in points)"]

@@ -51,10 +51,11 @@ def compute(
     from atras.running import run as begin
 
     finished: Any = {"weights": weights} if weights else {}
-    if command.dry_run:
-        print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan, **finished)])
-        return None
     reporter = choose_reporter(command.quiet)
+    if command.dry_run:
+        with contextlib.closing(reporter):
+            print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan, reporter, **finished)])
+        return None
     if note:
         reporter.note(note)
     with folder_of(command, protocol) as folder, stoppable(folder / "run.json") as signals:

@@ -5,6 +5,7 @@ torch and polars are imported inside the functions that need them, so that `--he
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     rank_by = command.rank_by or "accuracy"
     one_of("rank_by", rank_by, RANK_BY)
     if command.dry_run:
-        print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution)])
+        with contextlib.closing(choose_reporter(command.quiet)) as reporter:
+            print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution, reporter.decoding)])
         return None
     with folder_of(command, protocol) as folder, stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
-from atras.experiment import Protocol
 from atras.networks import (
     Candidate,
     Cotangent,
-    Member,
     Own,
     Parameters,
     Spec,
     StepResult,
-    device_of,
-    dtype_of,
     fill,
-    inspect_factory,
     keyed,
     stable_key,
     state_of,
 )
 
-from .engine import Engine, definite, derivative
+from .engine import definite, derivative
 from .loop import LoopEngine
-
-
-def modules_engine(kind: str, spec: Spec, candidates: Sequence[Candidate]) -> str:
-    """The name of the engine that is best for modules of the user on a kind of device (`cpu` or `cuda`)."""
-    del kind, spec, candidates
-    return ModulesEngine.name
-
-
-def finished_engines(members: Sequence[Member], image_shape: tuple[int, int, int]) -> Iterator[Engine]:
-    """Engines of finished modules (`Factory.holding`), where and as they are; put them into `networks.untouched`.
-
-    Args:
-        members: of one seed.
-        image_shape: (C, H, W).
-
-    Raises:
-        InputError: if a module is none that can be attacked.
-    """
-    for member in members:
-        factory = member.candidate.factory
-        if factory is None or factory.held is None:
-            raise InputError(f"network {member.candidate.name}: expected a finished module; give it to Factory.holding")
-        spec = Spec(image_shape, inspect_factory(factory, image_shape).classes)
-        wide = dtype_of(factory.name, factory.held) == torch.float64
-        protocol = Protocol(candidates=(member.candidate,), precision="fp64" if wide else "fp32")
-        yield ModulesEngine(spec, [member], protocol, device_of(factory.name, factory.held))
 
 
 class ModulesEngine(LoopEngine):

@@ -51,8 +51,9 @@ def recall_networks(record: object, given: OwnNetworks | None = None) -> None:
         factory = Factory.from_dict(name, values)
         if given and name in given:
             factory.check_source(found := _factory(name, given[name]))
-            factory = found
-        Candidate.own(name, factory)
+            Candidate.own(name, found)
+        else:
+            Candidate.recall(factory)
 
 
 def _factory(name: str, given: Callable[[], nn.Module] | str) -> Factory:

@@ -11,7 +11,7 @@ from atras.checks import plain
 from atras.errors import InputError, shown
 
 from .factories import Factory
-from .layers import Dense, Layer, Own, parse_layers, spell_layers
+from .layers import Dense, Layer, Own, begins_with_layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
 from .named import NETWORKS, network_name
 
@@ -113,6 +113,17 @@ class Candidate:
         return candidate
 
     @classmethod
+    def recall(cls, factory: Factory) -> Candidate:
+        """The module of the user that a record is of: the one that this process knows, if it is the same.
+
+        Args:
+            factory: as recorded, which of a function in Python cannot make anything.
+        """
+        known = _OWN.get(factory.name)
+        same = known is not None and known.factory is not None and known.factory.identity == factory.identity
+        return known if known is not None and same and factory.sha256 else cls.own(factory.name, factory)
+
+    @classmethod
     def parse(cls, text: str) -> Candidate:
         """Read `24,192`, `24-192`, `c32p2-64`, a known network's name, such as `madry-mnist`, or where a module of the
         user is made: `mine.py:make`, which is called `make` from then on.
@@ -130,10 +141,14 @@ class Candidate:
         except InputError:
             if text in _OWN:
                 return _OWN[text]
-            near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
-            if not near:
+            if begins_with_layer(text):
                 raise
-            raise InputError(f"network (={shown(text)}): did you mean {near[0]}?") from None
+        near = difflib.get_close_matches(text.strip()[:100], [*NETWORKS, *_OWN], n=1)
+        hint = f"did you mean {near[0]}? Expected" if near else "expected"
+        raise InputError(
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, or "
+            f"the name of a network: {', '.join(NETWORKS)}"
+        )
 
 
 def _means_layers(text: str) -> bool:

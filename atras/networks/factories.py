@@ -43,8 +43,7 @@ class Factory:
         name: of the network in frames and files.
         function: what makes it, as its file or module names it.
         sha256: of the source; empty where there is none to read.
-        file: path of the source, as it was written, or the dotted name of a module; empty for a function that was given
-            in Python.
+        file: path of the source, or the dotted name of a module; empty for a function that was given in Python.
         call: the function that was given in Python; None for one that is loaded from `file`.
         held: a finished module, which `make` returns itself and nobody changes; None for all others.
         weights: where the parameters of a finished network come from, for people; empty where they are drawn.
@@ -87,7 +86,9 @@ class Factory:
                 f"network (={shown(text)}): expected a file and the function in it that makes the module, such as "
                 "mine.py:make"
             )
-        return cls(name or function.rpartition(".")[2], function, _digest(_source(file, text)), file)
+        # A task may be computed in another folder.
+        where = str(expanded(file).absolute()) if _is_path(file) else file
+        return cls(name or function.rpartition(".")[2], function, _digest(_source(file, text)), where)
 
     @classmethod
     def of(cls, name: str, call: Callable[[], nn.Module]) -> Factory:
@@ -128,8 +129,7 @@ class Factory:
 
     def to_dict(self) -> dict[str, str]:
         """The source as JSON values, for `run.json`."""
-        file = str(expanded(self.file).resolve()) if _is_path(self.file) else self.file
-        return self.identity | ({"file": file} if file else {})
+        return self.identity | ({"file": self.file} if self.file else {})
 
     @property
     def identity(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
     from .given import finished_networks, shared_spec
+    from .merge import merge
     from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
     from .reopen import check_same, recorded
@@ -24,6 +25,7 @@ else:
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
         given="finished_networks shared_spec",
+        merge="merge",
         orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
         reopen="check_same recorded",
@@ -47,6 +49,7 @@ __all__ = [
     "load_data",
     "make_plan",
     "make_spec",
+    "merge",
     "plan_lines",
     "recorded",
     "resume",

@@ -32,7 +32,8 @@ def source_candidate(protocol: Protocol, spec: Spec) -> Candidate | None:
         return None
     if protocol.defence.source == "smallest":
         return min(protocol.candidates, key=lambda candidate: Network(spec, candidate).parameter_count)
-    return Candidate.parse(protocol.defence.source)
+    named = {candidate.name: candidate for candidate in protocol.candidates}
+    return named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source)
 
 
 def defence_source(task: GroupTask, place: Surroundings) -> Source | None:

@@ -6,6 +6,7 @@ import dataclasses
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ from atras.torch_state import threads
 from .data_place import DataPlace
 from .defence_source import source_candidate
 from .given import fitted_weights
+from .progress import Reporter
 
 Load = Callable[[torch.device], Dataset]
 
@@ -69,16 +71,18 @@ def plan_lines(
     protocol: Protocol,
     execution: Execution,
     config_plan: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
     weights: Sequence[Weights] = (),
 ) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
-    What its seconds take for granted stands below.
+    What its seconds take for granted stands below. The reporter is told of images that are decoded.
 
     Raises:
         InputError: as `run`.
     """
-    prepared = prepare(protocol, execution, config_plan)
+    load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
+    prepared = prepare(protocol, execution, config_plan, load)
     fitted_weights(protocol, prepared.spec, weights)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
@@ -237,16 +241,17 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
+    candidates: dict[str, list[Candidate]] = {}
+    for each in all_candidates(protocol, spec):
+        own = each.complete and asked == "auto"
+        wanted = modules_engine(machine.kind, spec, each, len(protocol.seeds)) if own else asked
+        candidates.setdefault(wanted, []).append(each)
     shares = []
-    for complete in (False, True):
-        candidates = tuple(each for each in all_candidates(protocol, spec) if each.complete == complete)
-        if not candidates:
-            continue
-        wanted = modules_engine(machine.kind, spec, candidates) if complete and asked == "auto" else asked
+    for wanted, some in sorted(candidates.items(), key=lambda item: item[0] != asked):  # those of layers first
         engine, precision = choose_engine(wanted, protocol.precision, has_convolutions(protocol, spec), machine)
-        if refused := ENGINES.get(engine).refusal(spec, candidates, machine.kind):
+        if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
             raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
-        shares.append(Share(engine, precision, candidates))
+        shares.append(Share(engine, precision, tuple(some)))
     return shares
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.py").write_text(SOURCE)
     (tmp_path / "beside.py").write_text("WIDTH = 10\n")
     monkeypatch.chdir(tmp_path)
+    for name in ("mine", "beside"):  # what these tests import is forgotten behind them
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        del sys.modules[name]
     return tmp_path / "mine.py"
 
 
