@@ -56,7 +56,7 @@ def recall_networks(record: object, given: OwnNetworks | None = None) -> None:
             Candidate.recall(factory)
 
 
-def _factory(name: str, given: Callable[[], nn.Module] | str) -> Factory:
+def _factory(name: str, given: Callable[[], nn.Module] | str | Factory) -> Factory:
     if isinstance(given, Factory):
         return given
     return Factory.parse(given, name) if isinstance(given, str) else Factory.of(name, given)

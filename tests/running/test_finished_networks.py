@@ -221,7 +221,7 @@ def test_surrogates_before_a_defence_that_there_is_not_are_refused() -> None:
 @pytest.mark.usefixtures("mine")
 def test_the_plan_of_finished_networks_trains_nothing(tmp_path: Path) -> None:
     arguments = asked(["12"], ["layers.pth"])
-    lines = plan_lines(arguments["protocol"], PLACE, weights=arguments["weights"])
+    lines = plan_lines(arguments["protocol"], PLACE, None, weights=arguments["weights"])
     (line,) = (line for line in lines if line.startswith("depth 1: 12"))
     assert " 0.00 " in line
     assert not list(tmp_path.glob("run*"))

@@ -39,8 +39,8 @@ def networks(results: Results) -> Section:
     tables = [Table("Accuracy of every network", columns, rows, sortable=True)]
     parts = tuple((row["hidden_layers"], row["label"], row["parts"]) for row in frame.to_dicts() if row["parts"])
     if parts:
-        columns = ("network", "attack", "accuracy left after each of its parts")
-        tables.append(Table("Attacks in several parts, one after the other", columns, parts))
+        heads = ("network", "attack", "accuracy left after each of its parts")
+        tables.append(Table("Attacks in several parts, one after the other", heads, parts))
     if given := results.run.get("weights"):
         tables.append(_weights(given))
     return Section("networks", title, tuple(text), tables=tuple(tables))
