@@ -9,11 +9,11 @@ import time
 
 import torch
 
-from atras.engines import LoopEngine
+from atras.engines import LoopEngine, ModulesEngine
 from atras.environment import choose_device, describe
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Spec
+from atras.networks import Member, Spec
 from atras.results import Results
 from atras.storage import JSON_MARK, check_checksum, json_with_checksum, read_regular, write_file
 
@@ -42,7 +42,7 @@ def measured_steps(results: Results) -> dict[str, float]:
 
 
 def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
-    """Time a training step of every candidate, one network at a time in the loop engine, and keep it with the run.
+    """Time a training step of every candidate, one at a time in engine loop or modules, and keep it with the run.
 
     Images are noise of the run's shape and batch size: a step's time does not depend on what they show.
 
@@ -68,7 +68,8 @@ def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
     labels = torch.randint(spec.classes, shape[:1], generator=noise, dtype=torch.int64, device="cpu").to(device)
     seconds = {}
     for name in results.table["hidden_layers"].unique(maintain_order=True):
-        engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)
+        candidate = results.candidate(name)
+        engine = (ModulesEngine if candidate.complete else LoopEngine)(spec, [Member(candidate, 0)], protocol, device)
         engine.begin_phase("train")
         seconds[name] = _median_step(engine, images, labels, steps)
     content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}

@@ -30,6 +30,9 @@ TOLERANCE = 1e-3
 FLOATS = (torch.float32, torch.float64)
 """Types of parameters that can be trained and attacked."""
 
+KEPT = (*FLOATS, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
+"""Types of buffers that files can hold."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -97,6 +100,7 @@ def _inspect(factory: Factory, shape: Shape) -> Inspection:
         module, other = factory.make(key), factory.make(key)
         device_of(factory.name, module)
         _refuse_types(factory.name, module)
+        _refuse_buffers(factory.name, module)
         cautions = _compared(factory, module, other)
         return _look(factory.name, module.float().to("cpu"), shape, cautions, trains=True)
 
@@ -164,6 +168,15 @@ def _refuse_types(name: str, module: nn.Module) -> None:
             raise InputError(
                 f"network {name}: expected parameters of float32 or float64, got {_short(values.dtype)} in {key}; "
                 "call .float() on it, or bring the network before it was quantised"
+            )
+
+
+def _refuse_buffers(name: str, module: nn.Module) -> None:
+    for key, values in module.named_buffers():
+        if values.dtype not in KEPT:
+            raise InputError(
+                f"network {name}: expected buffers of float32, float64, whole numbers or truths, which files hold, got "
+                f"{_short(values.dtype)} in {key}; keep it as a plain attribute, or as two real ones"
             )
 
 

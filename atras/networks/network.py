@@ -83,7 +83,7 @@ class Spec:
 
     def stem_of(self, candidate: Candidate) -> tuple[Layer, ...]:
         """The layers in front of a candidate's own: the stem, or none."""
-        return () if self.stem_auto and not candidate.takes_stem else self.stem_layers
+        return () if candidate.complete or (self.stem_auto and not candidate.takes_stem) else self.stem_layers
 
     @property
     def stem_name(self) -> str:

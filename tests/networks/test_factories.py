@@ -35,6 +35,12 @@ class Small(Net):
     pass
 
 
+class Waves(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("waves", torch.zeros(3, dtype=torch.complex64))
+
+
 def behaving(forward, **attributes):
     """A class whose forward pass is a function of the module and the images."""
     return type("Made", (Net,), {"forward": forward, **attributes})
@@ -159,6 +165,7 @@ REFUSED = {
     "other shapes": (lambda: Net(10 + next(_COUNT)), "got others at the second"),
     "half": (lambda: Net().half(), "float32 or float64, got float16 in head.weight"),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "got lazy ones"),
+    "complex": (Waves, "which files hold, got complex64 in waves"),
     "meta": (lambda: Net().to("meta"), "on one device, got meta"),
     "wrong images": (lambda: nn.Linear(9, 10), r"it failed on images \[4, 1, 8, 8\]: RuntimeError"),
     "maps": (lambda: nn.Conv2d(1, 10, 3), r"logits \[4, Y\] of images .*, got float32 \[4, 10, 6, 6\]"),
