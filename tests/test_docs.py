@@ -71,7 +71,7 @@ def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
     others = (
         ["-m", "atras", *command]
-        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["report"], ["show"])
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
@@ -93,7 +93,9 @@ def test_every_option_of_every_attack_and_defence_is_explained() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_named_in_a_document_exist(document: str) -> None:
     # Lines that call other programs have options of theirs.
-    lines = [line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest)\b", line)]
+    lines = [
+        line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest|SBATCH)\b", line)
+    ]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))
     assert named <= known

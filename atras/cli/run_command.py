@@ -73,10 +73,11 @@ def _run(
     from atras.running import plan_lines, resume
     from atras.running import run as begin
 
-    if command.dry_run:
-        print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan)])
-        return None
     reporter = choose_reporter(command.quiet)
+    if command.dry_run:
+        with contextlib.closing(reporter):
+            print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan, reporter)])
+        return None
     if note:
         reporter.note(note)
     with _folder(command, protocol) as folder, _stoppable(folder / "run.json") as signals:
@@ -107,7 +108,8 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     rank_by = command.rank_by or "accuracy"
     one_of("rank_by", rank_by, RANK_BY)
     if command.dry_run:
-        print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution)])
+        with contextlib.closing(choose_reporter(command.quiet)) as reporter:
+            print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution, reporter.decoding)])
         return None
     with _folder(command, protocol) as folder, _stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}

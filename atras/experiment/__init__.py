@@ -13,7 +13,7 @@ from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .own_networks import OwnNetworks, recall_networks, with_networks
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "parse_epsilon",
     "parse_file",
     "parse_seeds",
+    "parse_shard",
     "parse_whole",
     "parse_whole_numbers",
     "recall_networks",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,14 +9,22 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, distinct_names, parse_stem
+from atras.networks import (
+    NETWORK_TEXTS,
+    PAPER_CANDIDATES,
+    STEMS,
+    Candidate,
+    begins_with_layer,
+    distinct_names,
+    parse_stem,
+)
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
-Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
-Initialisation = Literal["glorot", "he"]
+Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
+Initialisation = Literal["glorot", "he", "lecun", "ntk"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
@@ -61,7 +68,7 @@ def _check_seeds(name: str, value: object) -> None:
 
 def _check_stem(name: str, value: str) -> None:
     text(name, value)
-    if value != "auto" and value not in STEMS and not re.match(r"c?\d", value):
+    if value != "auto" and value not in STEMS and not begins_with_layer(value):
         raise InputError(
             f"{name} (={shown(value)}): expected one of auto, {', '.join(STEMS)}, or layers, such as c32p2-c64p2"
         )
@@ -146,10 +153,11 @@ class Data(Options):
     dataset: Annotated[
         str,
         Option(
-            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
-            "file",
+            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, one of MedMNIST's, a folder of "
+            "images, of Parquet or of IDX files, or an .npz file",
             metavar="NAME",
             path=True,
+            meaning="MedMNIST's by name: pathmnist, bloodmnist, and so on.",
         ),
     ] = "digits"
     train_size: Annotated[
@@ -183,6 +191,16 @@ class Data(Options):
             "and refuses where both have or neither. Images [N, H, W] have one channel.",
         ),
     ] = "auto"  # fmt: skip
+    image_size: Annotated[
+        int | None,
+        Option(
+            "side of the squares that image files are brought to", whole_from(1, 4096), metavar="N",
+            default="as they are", kind=WHOLE,
+            meaning="Of a folder of images or of Parquet files: resized by the shorter side (bilinear, antialiased), "
+            "then cropped at the centre. It may be left out where all images have one size. Of MedMNIST: 28, 64, 128 "
+            "or 224, whichever file is there.",
+        ),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,13 +245,26 @@ class Model(Options):
             "by image shape, and is for those alone that begin with a dense layer and have no name of their own.",
         ),
     ] = "auto"  # fmt: skip
-    activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"
-    initialisation: Annotated[Initialisation, Option("of weights", meaning="Biases start at zero.")] = "glorot"
+    activation: Annotated[
+        Activation,
+        Option(
+            "of hidden units",
+            meaning="The stem's included. The leaky ReLU's slope below 0 is 0.01. Engine `fused` has the first four.",
+        ),
+    ] = "relu"
+    initialisation: Annotated[
+        Initialisation,
+        Option(
+            "of weights",
+            meaning="`glorot`, `he` and `lecun` are uniform, of variance 2 / (fan in + fan out), 2 / fan in and "
+            "1 / fan in; `ntk` is normal, of variance 1 / fan in. Biases start at zero.",
+        ),
+    ] = "glorot"
     head_dropout: Annotated[
         float,
         Option(
             "share of hidden units dropped in training", number_from(0.0, 0.99), metavar="X",
-            meaning="In each hidden layer; rounded to 1/256.",
+            meaning="In each hidden layer of a candidate; rounded to 1/256.",
         ),
     ] = 0.0  # fmt: skip
 

@@ -24,6 +24,7 @@ from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
 from .option import Option, Options
 from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Training, number_from
+from .readers import parse_shard, resolve_shard
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
@@ -31,7 +32,7 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-VERSION = 3
+VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
@@ -286,6 +287,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    shard: Annotated[
+        str | None,
+        Option(
+            "compute one part of the run alone: 3/16, or slurm", lambda _, value: parse_shard(value), metavar="I/N",
+            accept=resolve_shard, default="the whole run",
+            meaning="The third of sixteen; each has a folder of its own, and `atras merge` makes one run of them. "
+            "`slurm` takes the numbers of the job array that it is a task of.",
+        ),
+    ] = None  # fmt: skip
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
     memory_bytes: Annotated[
         int | None,

@@ -12,8 +12,28 @@ from atras.lazy import lazy_exports
 from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
 from .factories import Factory
 from .families import KINDS as FAMILY_KINDS
-from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
-from .layers import LAYERS, Activate, Conv, Dense, Layer, Own, Shape, parse_layers, register_layer, spell_layers
+from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
+from .layers import (
+    INITIALISATIONS,
+    LAYERS,
+    Activate,
+    AveragePool,
+    Conv,
+    Dense,
+    DropoutLayer,
+    GlobalAveragePool,
+    GroupNorm,
+    InputNorm,
+    Layer,
+    LayerNorm,
+    Own,
+    Residual,
+    Shape,
+    begins_with_layer,
+    parse_layers,
+    register_layer,
+    spell_layers,
+)
 from .named import NETWORK_TEXTS, NETWORKS
 from .stems import STEMS, choose_stem, parse_stem
 
@@ -57,6 +77,7 @@ else:
 __all__ = [
     "ACTIVATIONS",
     "FAMILY_KINDS",
+    "INITIALISATIONS",
     "LAYERS",
     "NETWORKS",
     "NETWORK_TEXTS",
@@ -66,26 +87,34 @@ __all__ = [
     "PAPER_MAX_WIDTH",
     "STEMS",
     "Activate",
+    "AveragePool",
     "Candidate",
     "Classifier",
     "Conv",
     "Cotangent",
     "Dense",
     "Dropout",
+    "DropoutLayer",
     "Factory",
+    "GlobalAveragePool",
+    "GroupNorm",
+    "InputNorm",
     "Inspection",
     "Layer",
+    "LayerNorm",
     "Member",
     "Network",
     "Objective",
     "Own",
     "Parameters",
     "Place",
+    "Residual",
     "Shape",
     "Spec",
     "StepResult",
     "Trainable",
     "batch_starts",
+    "begins_with_layer",
     "choose_stem",
     "device_of",
     "distinct_names",
@@ -93,6 +122,7 @@ __all__ = [
     "dropout_key",
     "dtype_of",
     "fill",
+    "grid",
     "inspect_factory",
     "k_complete",
     "keyed",

@@ -11,7 +11,7 @@ from atras.checks import plain
 from atras.errors import InputError, shown
 
 from .factories import Factory
-from .layers import Dense, Layer, Own, parse_layers, spell_layers
+from .layers import Dense, Layer, Own, begins_with_layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
 from .named import NETWORKS, network_name
 
@@ -141,10 +141,14 @@ class Candidate:
         except InputError:
             if text in _OWN:
                 return _OWN[text]
-            near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
-            if not near:
+            if begins_with_layer(text):
                 raise
-            raise InputError(f"network (={shown(text)}): did you mean {near[0]}?") from None
+        near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
+        hint = f"did you mean {near[0]}? Expected" if near else "expected"
+        raise InputError(
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, or "
+            f"the name of a network: {', '.join([*NETWORKS, *_OWN])}; of yours it is mine.py:make"
+        )
 
 
 def _means_layers(text: str) -> bool:

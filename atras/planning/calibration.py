@@ -14,7 +14,7 @@ from atras.data import Split, pixels
 from atras.engines import Engine
 from atras.environment import machine_key
 from atras.experiment import Protocol
-from atras.networks import Candidate, Conv, Member, Network, Spec, widest
+from atras.networks import Candidate, Conv, Member, Network, Residual, Spec, widest
 
 from .calibration_cache import known_or_measured
 from .cost import forward_flops, training_flops
@@ -56,6 +56,7 @@ def speed(
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
     key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
+    key += "|without stem" * (_convolve(protocol) and spec.stem_auto)
 
     kind = _kind(protocol) if candidate is None or factory is None else _Kind((candidate,), (candidate,), 2, 1)
 
@@ -108,7 +109,7 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, 
 
 def _convolve(protocol: Protocol) -> bool:
     """Whether candidates have convolutions of their own, whose speed is not that of dense layers."""
-    return any(isinstance(layer, Conv) for candidate in protocol.candidates for layer in candidate.layers)
+    return any(isinstance(layer, Conv | Residual) for candidate in protocol.candidates for layer in candidate.layers)
 
 
 def _call_seconds(

@@ -85,10 +85,11 @@ def forward_flops(network: Network) -> int:
 
 
 def training_flops(network: Network) -> int:
-    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer."""
+    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer
+    that has weights."""
     if network.own is not None:  # nobody knows which layer is its first
         return 3 * forward_flops(network)
-    first = network.places[0]
+    first = next((place for place in network.places if place.parameters), network.places[0])
     return 3 * forward_flops(network) - 2 * first.layer.multiplications(first.inputs)
 
 

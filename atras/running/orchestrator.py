@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .executors import Executor, Outcome
 from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
+from .shards import DONE, Shard, take_shard, tells
 from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
@@ -70,7 +72,10 @@ def run(
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, place.load)
+    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution.shard)
+    if shard is not None and out is None:
+        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
     device, data, spec, plan = prepared
     if keeps_outcomes(protocol, len(data.test)):
         check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
@@ -79,6 +84,7 @@ def run(
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+        **({} if shard is None else {"shard": shard.to_dict()}),
         "warnings": cautions_before(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
@@ -128,13 +134,14 @@ def resume(
     execution = execution or before
     place = place or DataPlace.of(protocol or kept, execution)
     protocol = kept
-    if read_run(folder).get("status") == "finished":
-        reporter.note(f"{folder}: this run is finished already")
+    if (status := read_run(folder).get("status")) in ("finished", DONE):
+        what = "run" if status == "finished" else "part of a run"
+        reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place)
+        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
     except BaseException:
         lock.release()
         raise
@@ -162,6 +169,7 @@ class _Run:
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
         self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
     def finished(self) -> list[int]:
@@ -173,13 +181,16 @@ class _Run:
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
-            self.reporter.plan(self.plan.lines())
+            self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
+            timings = {"startup_seconds": startup_seconds, **self.timings()}
+            if self.shard is not None:
+                return self.writer.finish({"timings": timings}, DONE)
             if self.protocol.tries_other_networks:
                 self.transfer()
-            return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
+            return self.writer.finish({"timings": timings | self.timings()})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -197,7 +208,7 @@ class _Run:
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
-        while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
+        while left := [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]:
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
                 self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
@@ -206,6 +217,10 @@ class _Run:
                     self.divide(outcome)
                 else:
                     self.take(outcome)
+
+    def is_left(self, index: int, group: Group) -> bool:
+        """Whether a group is still to be computed here."""
+        return index not in self.finished and (self.shard is None or self.shard.has(group))
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""

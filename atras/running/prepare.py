@@ -6,6 +6,7 @@ import dataclasses
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
+from .progress import Reporter
 
 Load = Callable[[torch.device], Dataset]
 
@@ -64,15 +66,21 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
     return prepare(protocol, execution, config_plan).plan
 
 
-def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
+def plan_lines(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
-    What its seconds take for granted stands below.
+    What its seconds take for granted stands below. The reporter is told of images that are decoded.
 
     Raises:
         InputError: as `run`.
     """
-    prepared = prepare(protocol, execution, config_plan)
+    load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
+    prepared = prepare(protocol, execution, config_plan, load)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []

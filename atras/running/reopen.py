@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from atras.training import Networks
 from .data_place import DataPlace, RecordedData
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, unfit
+from .progress import Reporter
+from .shards import Shard
 
 
 def recorded(directory: str | Path, networks: OwnNetworks | None = None) -> Loaded:
@@ -85,6 +88,7 @@ def reopen(
     before: Execution,
     wish: str | None,
     place: DataPlace,
+    reporter: Reporter,
 ) -> tuple[Writer, Prepared, DataPlace]:
     """The run's folder as it was left, with a plan for this machine, and where its data are now.
 
@@ -93,19 +97,23 @@ def reopen(
         execution, before: as asked for now, and as recorded.
         wish: another precision than the protocol's, for what is left.
         place: where the data are said to be.
+        reporter: told of images that are decoded.
     """
     run = read_run(folder)
     places = run.get("data_places")
     found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
-    here = device, data, spec = load_data(protocol, execution, found.load)
+    here = device, data, spec = load_data(protocol, execution, partial(found.load, progress=reporter.decoding))
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     done = [old.groups[index] for index in finished]
-    left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+    shard = Shard.from_dict(run.get("shard"))
+    missing = [group for index, group in enumerate(old.groups) if index not in finished]
+    left = tuple(group for group in missing if shard is None or shard.has(group))
+    others = tuple(group for group in missing if group not in left)
     reason = _asked_anew(execution, before, wish, old) or unfit(old, left, protocol, execution, *here)
     warnings = list(run.get("warnings", ()))
     if reason and left:
-        members = [member for group in done for member in group.members]
+        members = [member for group in (*done, *others) for member in group.members]
         # What was recorded gives way where this machine cannot do it; what is asked for now does not.
         engines = [execution.engine, *(["auto"] if execution.engine == before.engine else [])]
         precisions = [wish] if wish else [old.precision, *(["auto"] if protocol.precision != "fp64" else [])]
@@ -116,7 +124,7 @@ def reopen(
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
-        groups = (*done, *left)
+        groups = (*done, *left, *others)
         machine = Machine(device.type, memory_cap(execution, device), threads=threads().amount)
         transfer = predicted_transfer_bytes(groups, protocol.replace(precision=new.precision), spec, machine)
         plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)
