@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import functools
+import gc
 import pickle
 import re
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from atras import Candidate, InputError
+from atras import Candidate, InputError, Protocol
 from atras.networks import Factory, Network, Own, Spec, inspect_factory
 
 SHAPE = (1, 8, 8)
@@ -120,8 +122,6 @@ def test_source_that_cannot_be_imported_is_named(mine):
 
 
 def test_two_functions_of_one_name_get_names_of_their_own(mine):
-    from atras import Protocol
-
     other = mine.with_name("other.py")
     other.write_text(SOURCE + "# another\n")
     protocol = Protocol(candidates=("mine.py:make", "other.py:make", "24"))
@@ -129,7 +129,7 @@ def test_two_functions_of_one_name_get_names_of_their_own(mine):
     assert Candidate.parse("make") == protocol.candidates[0]
 
 
-@pytest.mark.parametrize(("name", "said"), [("c40", "spells no layers"), ("24", "begins with a letter"),
+@pytest.mark.parametrize(("name", "said"), [("c40", "no built-in network's"), ("24", "begins with a letter"),
                                             ("a b", "begins with a letter")])  # fmt: skip
 def test_names_that_mean_something_else_are_refused(name, said):
     with pytest.raises(InputError, match=said):
@@ -148,6 +148,16 @@ def test_the_source_of_a_function_is_that_of_the_classes_it_names():
     wide, narrow = (Factory.of("mine", functools.partial(Net, width)).sha256 for width in (10, 8))
     assert wide != narrow
     assert Factory.of("mine", Net).sha256 == Factory.of("other", Net).sha256
+
+
+def test_nobody_keeps_a_finished_module():
+    module = Net()
+    candidate = Candidate([Own(Factory.holding("finished", module))])
+    assert Protocol(candidates=(candidate,)).candidates == (candidate,)
+    left = weakref.ref(module)
+    del module, candidate
+    gc.collect()
+    assert left() is None
 
 
 @pytest.mark.parametrize("given", [Net(), 3])
