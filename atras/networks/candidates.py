@@ -107,8 +107,7 @@ class Candidate:
         if _means_layers(factory.name):
             raise InputError(
                 f"network (={shown(factory.name)}): expected a name that is no built-in network's; rename the "
-                f"function, or "
-                "give another name in Python"
+                "function, or give another name in Python"
             )
         candidate = cls([Own(factory)])
         if factory.held is None:  # a finished module is its owner's to keep
