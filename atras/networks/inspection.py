@@ -123,8 +123,7 @@ def _compared(factory: Factory, module: nn.Module, other: nn.Module) -> tuple[st
         return ()
     return (
         f"{name}: two calls of {factory.function} under one seed of torch gave other weights, so that this run "
-        f"cannot be "
-        "repeated; draw them by torch's own generator alone",
+        "cannot be repeated; draw them by torch's own generator alone",
     )
 
 
@@ -236,8 +235,7 @@ class _Trial:
         if not isinstance(logits, Tensor):
             raise InputError(
                 f"network {self.name}: expected logits [B, Y] of images {shape}, got {type(logits).__name__}; return "
-                f"the "
-                "logits alone"
+                "the logits alone"
             )
         if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
             raise InputError(
@@ -247,8 +245,7 @@ class _Trial:
         if logits.device != images.device:
             raise InputError(
                 f"network {self.name}: expected logits on {images.device}, as the images are, got {logits.device}; "
-                f"name "
-                "no device in forward"
+                "name no device in forward"
             )
         return logits
 
@@ -299,8 +296,7 @@ def _of_randomness(name: str, drawn: bool) -> list[str]:
         return []
     return [
         f"{name}: two passes over the same images in evaluation mode differ: it draws at random, or keeps something "
-        f"from "
-        "pass to pass; attack it through the mean of several gradients, such as apgd(eot=20)"
+        "from pass to pass; attack it through the mean of several gradients, such as apgd(eot=20)"
     ]
 
 
