@@ -6,10 +6,11 @@ from .attack_aims import attack_aim
 from .attack_distances import attack_distances
 from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
-from .claims import Claim, claims, table_claims
+from .claims import Claim, claims, table_claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .images import compare_images, image_pairs, mcnemar
+from .network_table import network_lines, network_table
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, tables_oddities, trained_rows
 from .paper_text import MARGIN, STATEMENTS, Stated, Statement, stated_figures, tables_figures
 from .provenance import notices, other_test_images, require_whole
@@ -82,6 +83,8 @@ __all__ = [
     "mcnemar",
     "measure_steps",
     "measured_steps",
+    "network_lines",
+    "network_table",
     "notices",
     "ordered",
     "other_test_images",
@@ -103,6 +106,7 @@ __all__ = [
     "tables_oddities",
     "timing_caution",
     "trained_rows",
+    "why_no_claims",
     "winner_lines",
     "winner_sentences",
     "worst_case",

@@ -12,8 +12,9 @@ import polars as pl
 from atras.checks import one_of
 from atras.results import SCHEMAS, Results
 
-from .claims import claims, table_claims
+from .claims import claims, table_claims, why_no_claims
 from .compare import compare
+from .network_table import network_table
 from .paper_tables import PAPER_NAMES, row_by_row, tables_oddities
 from .paper_text import Stated, stated_figures, tables_figures
 from .provenance import data_differences, notices
@@ -29,7 +30,7 @@ def run_data(results: Results) -> dict[str, Any]:
     Returns:
         `folder`, `status`, `missing` (empty of a whole run), `dataset`, `protocol_hash`, `version`, `notices`,
         `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds)
-        and `depths`.
+        and `depths`; of a run without a defence also of `networks` (`network_table`).
     """
     return {
         "folder": None if results.directory is None else str(results.directory),
@@ -44,6 +45,7 @@ def run_data(results: Results) -> dict[str, Any]:
         "table": rows_data(results.table),
         "candidates": rows_data(results.candidate_means()),
         "depths": rows_data(results.by_depth()),
+        **({} if results.defends else {"networks": rows_data(network_table(results))}),
     }
 
 
@@ -73,15 +75,16 @@ def claims_data(results: Results | None = None) -> dict[str, Any]:
         columns and rows that give it, on the two tables and on the run), of `tables` (what they show besides) and of
         `row_by_row`.
     """
-    stated = tables_figures() if results is None else stated_figures(results, partial=True)
+    none = "" if results is None else why_no_claims(results)
+    stated = tables_figures() if results is None or none else stated_figures(results, partial=True)
     tables = {name: [_plain(dataclasses.asdict(claim)) for claim in table_claims(name)] for name in PAPER_NAMES}
     shown = {"table_claims": tables, "stated": [_stated(one) for one in stated], "tables": rows_data(tables_oddities())}
     if results is None:
         return {"folder": None, "notices": [], "claims": [], **shown, "rows": []}
     return {
         "folder": None if results.directory is None else str(results.directory),
-        "notices": notices(results),
-        "claims": [_plain(dataclasses.asdict(claim)) for claim in claims(results, partial=True)],
+        "notices": [*notices(results), *([none] if none else [])],
+        "claims": [] if none else [_plain(dataclasses.asdict(claim)) for claim in claims(results, partial=True)],
         **shown,
         "rows": rows_data(row_by_row(results)),
     }

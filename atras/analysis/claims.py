@@ -87,6 +87,14 @@ def claims(results: Results, dataset: PaperName | None = None, *, partial: bool 
     return [*_of_figures(results.table, paper, robust_column(results)), _faster(results), _transfers(results)]
 
 
+def why_no_claims(results: Results) -> str:
+    """Why a run has none of the paper's claims to check; empty where it has."""
+    if results.defends:
+        return ""
+    without = "a defence" if results.trains else "training"
+    return f"a run without {without} has none of the paper's claims to check: they are about its defence"
+
+
 def table_claims(dataset: PaperName) -> list[Claim]:
     """The claims that a table of the paper can tell of, on that table alone, in the order of `claims`.
 

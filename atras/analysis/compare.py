@@ -162,7 +162,7 @@ def _image_lines(a: Results, b: Results) -> list[str]:
         return ["", f"image by image: nothing, as {silent[0]} kept no outcomes; run it with --outcomes all"]
     if silent:
         return []
-    reason = other_meaning(a, b, "worst_case_accuracy_after")
+    reason = other_meaning(a, b, a.final.worst)
     frame = compare_images(a, b)
     changed = pl.col("only_a") + pl.col("only_b")
     frame = frame.sort("p", -changed, maintain_order=True, nulls_last=True)
@@ -170,7 +170,7 @@ def _image_lines(a: Results, b: Results) -> list[str]:
     what = f"no p, as they mean different things ({reason})" if reason else "p tells these networks apart, no protocols"
     lines = [
         "",
-        "test images lost after the defence, each run under all of its own attacks;",
+        "test images lost, each run under all of its own attacks;",
         _short(what),
         *more,
         f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",

@@ -35,7 +35,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
-def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
+def image_pairs(results: Results, phase: str | None = None) -> pl.DataFrame:
     """Every two candidates of a run on the same images and with the same seed, under the worst case over attacks.
 
     The p value takes images for independent, and the two networks as they are: it says whether *these networks* differ,
@@ -43,7 +43,7 @@ def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
 
     Args:
         results: a run with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns seed, a, b (hidden layers), images, both (that both lose), only_a, only_b (that one alone loses),
@@ -57,12 +57,12 @@ def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
     return _tested([(a[1], a[0], b[0], *_counted(lost[a], lost[b])) for a, b in pairs], ("seed", "a", "b"))
 
 
-def compare_images(a: Results, b: Results, phase: str = "defended") -> pl.DataFrame:
+def compare_images(a: Results, b: Results, phase: str | None = None) -> pl.DataFrame:
     """Every member that two runs on the same test images have in common, as `image_pairs`.
 
     Args:
         a, b: runs with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns hidden_layers, seed, images, both, only_a, only_b, agreement, p, p_holm, as in `image_pairs`; p and
@@ -75,13 +75,12 @@ def compare_images(a: Results, b: Results, phase: str = "defended") -> pl.DataFr
     frame = _tested(
         [(*key, *_counted(left[key], right[key])) for key in left if key in right], ("hidden_layers", "seed")
     )
-    column = f"worst_case_accuracy_{'before' if phase == 'trained' else 'after'}"
-    if not other_meaning(a, b, column):
+    if not other_meaning(a, b, a.final.worst):  # which holds for both phases
         return frame
     return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("p", "p_holm"))
 
 
-def _lost(results: Results, phase: str) -> dict[tuple[str, int], np.ndarray]:
+def _lost(results: Results, phase: str | None) -> dict[tuple[str, int], np.ndarray]:
     """Of each member which test images it loses, in their order."""
     parts = worst_case(results, phase).group_by(MEMBER, maintain_order=True)
     return {(str(name), int(str(seed))): ~part.sort("image")["correct"].to_numpy() for (name, seed), part in parts}

@@ -39,6 +39,8 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
 _WORDS = {
     "worst_case_accuracy_after": "worst-case robust accuracy",
     "attacked_accuracy_after_white_box": "white-box robust accuracy",
+    "worst_case_accuracy_before": "worst-case robust accuracy",
+    "attacked_accuracy_before_true": "white-box robust accuracy",
     "balanced_accuracy_after_worst_case": "balanced worst-case robust accuracy",
     "balanced_accuracy_after_white_box": "balanced white-box robust accuracy",
 }

@@ -56,12 +56,14 @@ if TYPE_CHECKING:
         batch_starts,
         draw_order,
         dropout_key,
+        image_bits,
         permutation,
         random_starts,
         random_targets,
         stable_key,
     )
     from .torch_generators import keyed
+    from .weights import WEIGHT_FORMATS, Weights, fitted, read_weights, weights_of
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -70,8 +72,11 @@ else:
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
         odds="log_odds log_odds_gradient",
+        randomness=(
+            "batch_starts draw_order dropout_key image_bits permutation random_starts random_targets stable_key"
+        ),
         torch_generators="keyed",
-        randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
+        weights="WEIGHT_FORMATS Weights fitted read_weights weights_of",
     )
 
 __all__ = [
@@ -86,6 +91,7 @@ __all__ = [
     "PAPER_FACTORS",
     "PAPER_MAX_WIDTH",
     "STEMS",
+    "WEIGHT_FORMATS",
     "Activate",
     "AveragePool",
     "Candidate",
@@ -113,6 +119,7 @@ __all__ = [
     "Spec",
     "StepResult",
     "Trainable",
+    "Weights",
     "batch_starts",
     "begins_with_layer",
     "choose_stem",
@@ -122,7 +129,9 @@ __all__ = [
     "dropout_key",
     "dtype_of",
     "fill",
+    "fitted",
     "grid",
+    "image_bits",
     "inspect_factory",
     "k_complete",
     "keyed",
@@ -134,12 +143,14 @@ __all__ = [
     "permutation",
     "random_starts",
     "random_targets",
+    "read_weights",
     "register_layer",
     "seeds_of",
     "spell_layers",
     "stable_key",
     "state_of",
     "untouched",
+    "weights_of",
     "widest",
     "with_depth",
 ]

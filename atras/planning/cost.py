@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from atras.attacks import FGSM, Attack, Passes
-from atras.engines import DTYPES, known_stem, own_convolutions
+from atras.engines import DTYPES, convolutions_of, hidden_widths, own_convolutions
 from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
@@ -34,12 +34,16 @@ def distance_bytes(protocol: Protocol, test_size: int) -> int:
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
-    """Passes of evaluation and attacks of a member in both phases, those in its training included."""
+    """Passes of evaluation and attacks of a member in all its phases, those in its training included."""
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
         phase = phase.plus(attack.cost(classes))
     own = protocol.attack == protocol.true_label_attack
+    if not protocol.defence.trains:
+        more = 0 if own or not protocol.trains else 1
+        train = Passes(forward=1 if protocol.trains else 0)
+        return Passes().plus(train, train_size).plus(phase.plus(fgsm, more), test_size)
     test = Passes(forward=1).plus(phase, 2).plus(fgsm, 0 if own else 1)
     train = Passes(forward=3, gradient=1)
     total = Passes().plus(train, train_size).plus(test, test_size)
@@ -161,9 +165,9 @@ def fused_device_bytes(
     Returns:
         What the step allocates; signs; an evaluation's pictures and gradients.
     """
-    spec, hiddens = networks[0].spec, [network.candidate.widths for network in networks]
+    spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
     pixels = math.prod(spec.image_shape)
-    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, known_stem(networks))
+    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))
     step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
     gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)

@@ -24,12 +24,12 @@ _KINDS = {
 _WORST = {"worst_case_accuracy_before": "trained", "worst_case_accuracy_after": "defended"}
 
 
-def worst_case(results: Results, phase: str = "defended") -> pl.DataFrame:
+def worst_case(results: Results, phase: str | None = None) -> pl.DataFrame:
     """Whether a network keeps each test image under all attacks together, as `worst` in `metrics` counts it.
 
     Args:
         results: a run with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns hidden_layers, seed, image, correct: whether no attack turns the image with a change of at most the
@@ -38,6 +38,7 @@ def worst_case(results: Results, phase: str = "defended") -> pl.DataFrame:
     Raises:
         InputError: if the run has no outcomes image by image.
     """
+    phase = results.final.phase if phase is None else phase
     one_of("phase", phase, PHASES)
     if results.outcomes.is_empty():
         raise InputError("results: expected outcomes image by image, found none; run with --outcomes all")

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from atras.checks import one_of
+from atras.errors import InputError
 from atras.evaluation import BALANCED
 from atras.results import Results, wilson
 
@@ -19,9 +20,6 @@ from .pairs import told_apart
 RANK_BY = ("accuracy", "balanced")
 """What candidates may be ranked by: the robust accuracy, or its mean over classes."""
 
-CLEAN = "adversarial_test_accuracy"
-"""The accuracy of the defended network on clean test images."""
-
 
 def robust_column(results: Results, rank_by: str = "accuracy") -> str:
     """The table's most honest column: the worst case over attacks, or the white-box accuracy where that is missing.
@@ -31,12 +29,16 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
         rank_by: `accuracy`, or `balanced` for the mean over classes.
 
     Raises:
-        InputError: if `rank_by` is something else.
+        InputError: if `rank_by` is something else, or `balanced` of a run without a defence.
     """
     one_of("rank_by", rank_by, RANK_BY)
-    worst = "worst_case_accuracy_after"
-    column = worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
-    return column if rank_by == "accuracy" else BALANCED[column]
+    final = results.final
+    column = final.worst if results.table[final.worst].count() else final.white_box
+    if rank_by == "accuracy":
+        return column
+    if column not in BALANCED:
+        raise InputError("rank_by (=balanced): expected a run with a defence; take accuracy")
+    return BALANCED[column]
 
 
 def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
@@ -102,7 +104,7 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
         InputError: as `robust_column`.
     """
     column = column or robust_column(results, rank_by)
-    images, clean_images = independent_images(results, column), independent_images(results, CLEAN)
+    images, clean_images = independent_images(results, column), independent_images(results, results.final.clean)
     table = results.table.with_columns(figure=_figure(column))
     seeds = table["seed"].unique(maintain_order=True).to_list()
     every = table["hidden_layers"].unique(maintain_order=True).to_list()
@@ -113,7 +115,7 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
     ):
         interval = accuracy_interval(part["figure"].to_list(), images, None if right is None else right[index])
         trained = int((part["status"] == "trained").sum())
-        clear = sum(_is_clear(row, clean_images) for row in part.iter_rows(named=True))
+        clear = sum(_is_clear(row, results.final.clean, clean_images) for row in part.iter_rows(named=True))
         rows.append((name, depth, parameters, len(part), trained, clear, *interval))
     frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
     order = [pl.col("trained") > 0, pl.col("clear") > 0, pl.col("mean"), pl.col("parameters")]
@@ -193,9 +195,9 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
     return float(np.mean(found))
 
 
-def _is_clear(row: Mapping[str, Any], images: int) -> bool:
-    """Whether the interval of a member's clean accuracy after its defence lies above the majority share."""
-    accuracy, share = row[CLEAN], row["majority_share"]
+def _is_clear(row: Mapping[str, Any], clean: str, images: int) -> bool:
+    """Whether the interval of a member's clean accuracy, in that column, lies above the majority share."""
+    accuracy, share = row[clean], row["majority_share"]
     if row["status"] != "trained" or accuracy is None:
         return False
     if share is None or not images:

@@ -12,7 +12,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
-from .population import CLEAN_AFTER, WHITE_BOX, images
+from .population import images
 
 
 def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
@@ -29,7 +29,8 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
     estimates = {
-        name: depth_means(frame, WHITE_BOX, images(run)) for name, frame, run in zip(names, trained, runs, strict=True)
+        name: depth_means(frame, _robust(run), images(run))
+        for name, frame, run in zip(names, trained, runs, strict=True)
     }
     estimates = {name: means for name, means in estimates.items() if means}
     title, label = "White-box robust accuracy by depth", "white-box robust accuracy"
@@ -48,11 +49,16 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     return Section("comparison", "Runs compared", tuple(text), figures, (table, *unlike))
 
 
+def _robust(run: Results) -> str:
+    """The column of a run's robust accuracy: without a defence the worst case over its attacks."""
+    return run.final.white_box if run.defends else run.final.worst
+
+
 def _row(run: Results, name: str) -> tuple[str, ...]:
     trained = run.table.filter(pl.col("status") == "trained")
     first = ordered(run).head(1).filter(pl.col("trained") > 0)
     best = f"{first['hidden_layers'][0]} ({number(first['mean'][0])})" if len(first) else "-"
-    means = [number(trained.select(pl.col(column).mean()).item()) for column in (CLEAN_AFTER, WHITE_BOX)]
+    means = [number(trained.select(pl.col(column).mean()).item()) for column in (run.final.clean, _robust(run))]
     protocol = run.run["protocol"]
     counts = (str(len(protocol["candidates"])), str(len(protocol["seeds"])), str(protocol.get("epsilon", "-")))
     members = f"{len(trained)} of {len(protocol['candidates']) * len(protocol['seeds'])}"
