@@ -130,7 +130,7 @@ def _files(path: Path) -> dict[str, list[Path]]:
                 continue
             if _is_parquet(place / name):
                 found.setdefault(part, []).append(place / name)
-            elif is_folder(place / name):
+            elif part_of(name) and is_folder(place / name):
                 below = [place / name / file for file in names_in(place / name)]
                 files = [file for file in below if _is_parquet(file)]
                 if files:

@@ -15,7 +15,7 @@ from atras.networks import Candidate
 from atras.planning import Speed, calibration
 from atras.results import read
 from atras.running import run
-from made_files import refused
+from made_files import arrays, refused, write_idx
 from made_images import encoded, noise, write_folder, write_image
 
 
@@ -87,6 +87,11 @@ class TestLayout:
         (folder / "train" / "ant" / "round").symlink_to(".")
         (elsewhere / "back").symlink_to(folder / "train" / "ant")
         assert load(str(folder)).provenance()["train_class_counts"] == [5, 4]
+
+    def test_idx_files_beside_a_folder_of_that_name_are_read(self, tmp_path):
+        write_idx(tmp_path, arrays())
+        write_image(tmp_path / "test" / "x.png", noise(8, 8, 3))
+        assert load(str(tmp_path)).image_shape == (1, 5, 5)
 
 
 class TestRefusals:
