@@ -4,6 +4,7 @@ people, timings of single networks, and exports of trained ones. Reads results a
 from .as_data import claims_data, comparison_data, frame_csv, json_text, run_data, search_data
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
+from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims
 from .compare import compare, compare_lines, difference_lines
@@ -22,7 +23,7 @@ from .statistics import (
     ranking,
     sign_flip_test,
 )
-from .step_timing import measure_steps, measured_steps
+from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Claim",
     "Format",
     "PaperName",
+    "Robustness",
+    "attack",
     "attack_aim",
     "attack_distances",
     "best_robust",
@@ -47,6 +50,7 @@ __all__ = [
     "comparison_data",
     "difference_lines",
     "distance",
+    "evaluate",
     "export",
     "export_pareto",
     "frame_csv",
@@ -73,6 +77,7 @@ __all__ = [
     "source_means",
     "summary_lines",
     "text_against_tables",
+    "timing_caution",
     "trained_rows",
     "worst_case",
 ]

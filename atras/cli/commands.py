@@ -10,7 +10,6 @@ import typer
 
 from atras.errors import InputError
 from atras.experiment import parse_whole
-from atras.networks import Candidate
 
 from .output import print_lines, print_text, read_results
 
@@ -107,7 +106,7 @@ def export(
     if pareto:
         written = export_pareto(results, out, file_format=chosen or "safetensors", **ranked, **member)
     else:
-        candidate = best_robust(results, **ranked) if hidden is None else Candidate.parse(hidden)
+        candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
     print_lines([*notices(results), *(f"wrote {path}" for path in written)])
 
@@ -151,12 +150,16 @@ def _report_format(out: str | None) -> str:
 
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis import PAPER_NAMES, notices, text_against_tables
+    from atras.analysis import PAPER_NAMES, notices, text_against_tables, timing_caution
     from atras.analysis import claims as evaluate
 
     tables = zip(*(evaluate(results, dataset, partial=True) for dataset in PAPER_NAMES), strict=True)
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    lines += [
+        row
+        for line in filter(None, [*notices(results), timing_caution(results)])
+        for row in [*textwrap.wrap(line, 80), ""]
+    ]
     for claim, of_tables in zip(evaluate(results, partial=True), tables, strict=True):
         lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
     lines += ["the paper's text against its own tables (accuracies in points)"]

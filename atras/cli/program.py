@@ -45,6 +45,7 @@ for _command in (commands.claims, commands.compare, commands.export, commands.re
     app.command()(_command)
 app.command("list")(inspect_commands.list_runs)
 app.command()(inspect_commands.show)
+app.command()(inspect_commands.merge)
 for _program in (app, run_app):
     _program.command(cls=RunCommand)(run)
 

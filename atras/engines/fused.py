@@ -83,6 +83,8 @@ class FusedEngine(Engine):
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:
         if refused := super().refusal(spec, candidates, kind):
             return refused
+        if spec.activation not in Step.activations:
+            return f"it has the activations {', '.join(Step.activations)}, not {spec.activation}"
         for layer in spec.stem_layers:
             if type(layer) is not Conv:
                 return f"it has stems of convolutions alone, not {layer}"

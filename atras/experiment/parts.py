@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,14 +9,22 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, parse_stem
+from atras.networks import (
+    NETWORK_TEXTS,
+    PAPER_CANDIDATES,
+    STEMS,
+    Candidate,
+    begins_with_layer,
+    distinct_names,
+    parse_stem,
+)
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
-Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
-Initialisation = Literal["glorot", "he"]
+Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
+Initialisation = Literal["glorot", "he", "lecun", "ntk"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
@@ -61,7 +68,7 @@ def _check_seeds(name: str, value: object) -> None:
 
 def _check_stem(name: str, value: str) -> None:
     text(name, value)
-    if value != "auto" and value not in STEMS and not re.match(r"c?\d", value):
+    if value != "auto" and value not in STEMS and not begins_with_layer(value):
         raise InputError(
             f"{name} (={shown(value)}): expected one of auto, {', '.join(STEMS)}, or layers, such as c32p2-c64p2"
         )
@@ -111,10 +118,12 @@ def _check_defence(name: str, value: object) -> None:
 
 
 def _candidates_of(value: Any) -> Any:
-    """Candidates in place of the texts that spell them, or of their layers."""
+    """Candidates in place of the texts that spell them, or of their layers; modules of the user get names of their
+    own."""
     if not isinstance(value, tuple | list):
         return value
-    return tuple(_candidate_of(each) for each in value)
+    found = tuple(_candidate_of(each) for each in value)
+    return distinct_names(found) if all(isinstance(each, Candidate) for each in found) else found
 
 
 def _candidate_of(value: Any) -> Any:
@@ -208,7 +217,8 @@ class Population(Options):
             besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
-            "docs/networks.md has the whole grammar.",
+            "docs/networks.md has the whole grammar. `mine.py:make` is what that function of that file makes: "
+            "docs/own_networks.md.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[
@@ -235,13 +245,26 @@ class Model(Options):
             "by image shape, and is for those alone that begin with a dense layer and have no name of their own.",
         ),
     ] = "auto"  # fmt: skip
-    activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"
-    initialisation: Annotated[Initialisation, Option("of weights", meaning="Biases start at zero.")] = "glorot"
+    activation: Annotated[
+        Activation,
+        Option(
+            "of hidden units",
+            meaning="The stem's included. The leaky ReLU's slope below 0 is 0.01. Engine `fused` has the first four.",
+        ),
+    ] = "relu"
+    initialisation: Annotated[
+        Initialisation,
+        Option(
+            "of weights",
+            meaning="`glorot`, `he` and `lecun` are uniform, of variance 2 / (fan in + fan out), 2 / fan in and "
+            "1 / fan in; `ntk` is normal, of variance 1 / fan in. Biases start at zero.",
+        ),
+    ] = "glorot"
     head_dropout: Annotated[
         float,
         Option(
             "share of hidden units dropped in training", number_from(0.0, 0.99), metavar="X",
-            meaning="In each hidden layer; rounded to 1/256.",
+            meaning="In each hidden layer of a candidate; rounded to 1/256.",
         ),
     ] = 0.0  # fmt: skip
 

@@ -18,11 +18,13 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
+from atras.networks import Factory
 
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
 from .option import Option, Options
 from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Training, number_from
+from .readers import parse_shard, resolve_shard
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
@@ -30,7 +32,7 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-VERSION = 3
+VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
@@ -155,16 +157,25 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
-        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
+        values = self.to_dict()
+        if "networks" in values:  # wherever the files lie
+            values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
+        text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; candidates by their names."""
+        """The fields as JSON values; candidates by their names, and where modules of the user are made."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
         attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
-        return values | lists | candidates | attacks | {"defence": str(self.defence)}
+        own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
+        return values | lists | candidates | attacks | {"defence": str(self.defence)} | (own if self.factories else {})
+
+    @property
+    def factories(self) -> dict[str, Factory]:
+        """What makes the modules of the user among the candidates, by name."""
+        return {each.name: each.factory for each in self.candidates if each.factory is not None}
 
     def _check_attacks(self) -> None:
         """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""
@@ -276,6 +287,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    shard: Annotated[
+        str | None,
+        Option(
+            "compute one part of the run alone: 3/16, or slurm", lambda _, value: parse_shard(value), metavar="I/N",
+            accept=resolve_shard, default="the whole run",
+            meaning="The third of sixteen; each has a folder of its own, and `atras merge` makes one run of them. "
+            "`slurm` takes the numbers of the job array that it is a task of.",
+        ),
+    ] = None  # fmt: skip
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
     memory_bytes: Annotated[
         int | None,

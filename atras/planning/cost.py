@@ -85,14 +85,18 @@ def forward_flops(network: Network) -> int:
 
 
 def training_flops(network: Network) -> int:
-    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer."""
-    first = network.places[0]
+    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer
+    that has weights."""
+    if network.own is not None:  # nobody knows which layer is its first
+        return 3 * forward_flops(network)
+    first = next((place for place in network.places if place.parameters), network.places[0])
     return 3 * forward_flops(network) - 2 * first.layer.multiplications(first.inputs)
 
 
 def activation_values(network: Network) -> int:
     """Numbers that one image's forward pass keeps for its backward pass."""
-    hidden = sum(place.layer.kept_values(place.inputs) for place in network.hidden)
+    places = network.hidden if network.own is None else network.places
+    hidden = sum(place.layer.kept_values(place.inputs) for place in places)
     return math.prod(network.spec.image_shape) + hidden + network.spec.classes
 
 
@@ -108,7 +112,8 @@ def member_bytes(network: Network, *, itemsize: int, batch: int, evaluation_batc
     Returns:
         Parameters, gradients, two moments and one temporary; activations and their gradients; signs.
     """
-    parameters = 5 * network.parameter_count * itemsize
+    kept = sum(map(math.prod, network.state_shapes.values())) - network.parameter_count  # neither trained nor moved
+    parameters = (5 * network.parameter_count + kept) * itemsize
     pixels = math.prod(network.spec.image_shape)
     activations = 2 * max(batch, evaluation_batch) * (activation_values(network) + pixels) * itemsize
     return parameters + activations + images * pixels

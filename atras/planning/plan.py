@@ -127,10 +127,18 @@ class Plan:
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
         return plan
 
+    @property
+    def _computed_by(self) -> str:
+        """Engine and precision, and those of the user's own modules where there are others too."""
+        own = {(g.engine, g.precision): None for g in self.groups if ENGINES.get(g.engine).takes_modules}
+        others = [f"{engine} in {precision}" for engine, precision in own if engine != self.engine]
+        also = f"; your modules: engine {', '.join(others)}" if others else ""
+        return f"engine {self.engine}, precision {self.precision}{also}"
+
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
+        lines = [f"device {self.device}, {self._computed_by}"]
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
         for text in (anew, self.reason, self.precision_reason, *self.limits):
             lines += textwrap.wrap(text, 80)

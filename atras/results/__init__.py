@@ -4,7 +4,7 @@ writer of a run's folder. Knows storage; nothing of how the figures were compute
 from .frames import check_rows, empty, wilson
 from .results import Results, read, read_run
 from .schemas import ACCURACIES, COMPUTED, FRAMES, PAPER_COLUMNS, SCHEMAS, STATUSES, dtypes
-from .writer import Writer
+from .writer import Writer, rows_of_members
 
 __all__ = [
     "ACCURACIES",
@@ -20,5 +20,6 @@ __all__ = [
     "empty",
     "read",
     "read_run",
+    "rows_of_members",
     "wilson",
 ]

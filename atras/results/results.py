@@ -13,7 +13,8 @@ import polars as pl
 
 from atras.checks import schema
 from atras.errors import InputError, printable
-from atras.experiment import MAX_BYTES
+from atras.experiment import MAX_BYTES, recall_networks
+from atras.networks import Candidate
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
@@ -51,6 +52,15 @@ class Results:
     def dataset(self) -> str:
         """Name or path of the data set, as the protocol has it."""
         return str(self.run["protocol"]["dataset"])
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate that the run calls so, a module of the user too.
+
+        Raises:
+            InputError: if the name is none.
+        """
+        recall_networks(self.run["protocol"].get("networks"))
+        return Candidate.parse(name)
 
     def candidate_means(self, *, trained_only: bool = False) -> pl.DataFrame:
         """A row a candidate: its accuracies averaged over seeds, in the order of the table.

@@ -13,6 +13,7 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
+    from .merge import merge
     from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
     from .reopen import check_same, recorded
@@ -22,6 +23,7 @@ else:
         __name__,
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
+        merge="merge",
         orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
         reopen="check_same recorded",
@@ -44,6 +46,7 @@ __all__ = [
     "load_data",
     "make_plan",
     "make_spec",
+    "merge",
     "plan_lines",
     "recorded",
     "resume",

@@ -14,7 +14,7 @@ from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, Protocol
+from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
 from atras.planning import Group, halves
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded
@@ -29,6 +29,7 @@ from .executors import Executor, Outcome
 from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
+from .shards import DONE, Shard, take_shard, tells
 from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
@@ -38,6 +39,7 @@ def run(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     config_plan: Mapping[str, Any] | None = None,
@@ -50,6 +52,8 @@ def run(
     Args:
         protocol: what to compute; the default is the paper's population on the bundled digits.
         execution: where and how.
+        networks: modules of yours as further candidates: by name, a function or class without arguments that makes
+            one, or where it is, as `mine.py:make`. They are alone where the protocol leaves the candidates as they are.
         out: folder for the results, new or empty; None keeps them in memory.
         reporter: told of the plan and of the progress; None for silence.
         config_plan: the plan that an earlier run recorded, to be repeated.
@@ -65,10 +69,13 @@ def run(
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
-    protocol, execution = protocol or Protocol(), execution or Execution()
+    protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
     prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution.shard)
+    if shard is not None and out is None:
+        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
     device, data, spec, plan = prepared
     if keeps_outcomes(protocol, len(data.test)):
         check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
@@ -77,6 +84,7 @@ def run(
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+        **({} if shard is None else {"shard": shard.to_dict()}),
         "warnings": cautions_before(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
@@ -88,6 +96,7 @@ def resume(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
@@ -103,6 +112,8 @@ def resume(
             in that) and for a path of the data where the same ones are.
         execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
+        networks: modules of yours that the run has, which need be given again where they were given in Python: by name,
+            with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
 
@@ -115,7 +126,7 @@ def resume(
         Interrupted: as `run`.
     """
     start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
-    loaded = recorded(folder)
+    loaded = recorded(folder, networks)
     kept = Protocol(**loaded.protocol_fields)
     check_same(kept, protocol)
     wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
@@ -123,8 +134,9 @@ def resume(
     execution = execution or before
     place = place or DataPlace.of(protocol or kept, execution)
     protocol = kept
-    if read_run(folder).get("status") == "finished":
-        reporter.note(f"{folder}: this run is finished already")
+    if (status := read_run(folder).get("status")) in ("finished", DONE):
+        what = "run" if status == "finished" else "part of a run"
+        reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
@@ -157,6 +169,7 @@ class _Run:
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
         self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
     def finished(self) -> list[int]:
@@ -168,13 +181,16 @@ class _Run:
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
-            self.reporter.plan(self.plan.lines())
+            self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
+            timings = {"startup_seconds": startup_seconds, **self.timings()}
+            if self.shard is not None:
+                return self.writer.finish({"timings": timings}, DONE)
             if self.protocol.tries_other_networks:
                 self.transfer()
-            return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
+            return self.writer.finish({"timings": timings | self.timings()})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -192,7 +208,7 @@ class _Run:
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
-        while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
+        while left := [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]:
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
                 self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
@@ -201,6 +217,10 @@ class _Run:
                     self.divide(outcome)
                 else:
                     self.take(outcome)
+
+    def is_left(self, index: int, group: Group) -> bool:
+        """Whether a group is still to be computed here."""
+        return index not in self.finished and (self.shard is None or self.shard.has(group))
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""

@@ -18,7 +18,7 @@ from atras.cli.command_options import CommandOptions
 from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
 from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -38,6 +38,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("--family conv", {"candidates": k_complete(kind="conv")}),
     ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
+    ("--family grid --widths 8,16 --depths 1-3 --kernels 3,5", {"candidates": grid([8, 16], [1, 2, 3], [3, 5])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
@@ -80,6 +81,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
     ("--device cuda:1", {"device": "cuda:1"}),
+    ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),

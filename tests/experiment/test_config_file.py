@@ -61,6 +61,7 @@ data-dir = "data"
 download = false
 recalibrate = true
 checkpoint-every = 5
+shard = "3/16"
 """
 
 
@@ -98,7 +99,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
-        checkpoint_every=5.0,
+        checkpoint_every=5.0, shard="3/16",
     )  # fmt: skip
     assert loaded.preset == "paper"
     assert plan is None
@@ -106,7 +107,16 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
-    assert set(SETTINGS) - written == {"family", "base_widths", "factors", "max_width", "target"}
+    assert set(SETTINGS) - written == {
+        "family",
+        "base_widths",
+        "factors",
+        "max_width",
+        "widths",
+        "depths",
+        "kernels",
+        "target",
+    }
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])
@@ -129,6 +139,9 @@ def test_candidates_by_range_in_a_file(tmp_path: Path) -> None:
 def test_families_and_networks_in_a_file(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, 'family = "conv"\ndepth = 1'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["c40", "c48", "c56", "c64"]
+    loaded = load_config(write(tmp_path, 'family = "grid"\nwidths = [8]\ndepths = "1-2"\nkernels = 5'))
+    names = [candidate.name for candidate in loaded.protocol_fields["candidates"]]
+    assert names == ["c8k5zsamepauto", "c8k5zsamepauto-c8k5zsamepauto"]
     loaded = load_config(write(tmp_path, 'network = ["wong-mnist", "c40-c80", [24, 192]]'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["wong-mnist", "c40-c80", "24-192"]
 

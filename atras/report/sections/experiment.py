@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from atras.report.charts import Table
@@ -46,9 +47,12 @@ def _population(results: Results) -> str:
 
 
 def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
+    candidates = protocol.get("candidates", ())
     target, source = protocol.get("target"), protocol.get("label_source")
     towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
     stem = model.get("stem", protocol.get("stem"))
+    if model.get("stem_auto") and stem != "none" and not all(re.fullmatch(r"\d.*", each) for each in candidates):
+        stem = f"{stem} before dense layers"
     more, defence = protocol.get("adversarial_epochs"), protocol.get("defence", "copies")
     how = "on clean and adversarial images" if defence == "copies" else f"with the defence {defence}"
     then = f"trained for {more} more {how}, and attacked again" if more else "and not defended"
