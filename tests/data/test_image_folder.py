@@ -77,13 +77,14 @@ class TestLayout:
             path.write_bytes(b"other")
         assert load(str(folder)).provenance() == before
 
-    def test_names_that_are_no_utf8_are_read(self, folder):
+    def test_names_that_are_no_utf8_are_read(self, folder, tmp_path):
+        folder = folder.rename(tmp_path / os.fsdecode(b"insects\xff"))
         for part in ("train", "test"):
             place = folder / part / os.fsdecode(b"caf\xe9")
             place.mkdir()
             (place / os.fsdecode(b"\xff.png")).write_bytes(encoded(noise(8, 8, 3)))
         found = load(str(folder))
-        assert found.class_names == ("ant", "bee", "caf\\udce9")
+        assert (found.name, found.class_names) == ("insects\\udcff", ("ant", "bee", "caf\\udce9"))
         assert found.train.labels.tolist() == [0] * 4 + [1] * 4 + [2]
 
     def test_links_are_followed_and_never_in_a_circle(self, folder):
