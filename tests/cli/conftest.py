@@ -11,6 +11,7 @@ import pytest
 import atras.analysis
 import atras.running
 from atras.experiment import Execution, Protocol
+from atras.running import Reporter
 
 
 class Schedule:
@@ -28,7 +29,9 @@ class Schedule:
         rest["reporter"].note("a note")
         return "the results"
 
-    def plan_lines(self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None) -> list[str]:
+    def plan_lines(
+        self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, reporter: Reporter
+    ) -> list[str]:
         self.planned.append((protocol, execution))
         return ["group 1", "group 2"]
 
