@@ -6,10 +6,11 @@ from .attack_aims import attack_aim
 from .attack_distances import attack_distances
 from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
-from .claims import Claim, claims
+from .claims import Claim, claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .images import compare_images, image_pairs, mcnemar, worst_case
+from .network_table import network_lines, network_table
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .provenance import notices, other_test_images, require_whole
 from .recorded_runs import recorded_runs
@@ -63,6 +64,8 @@ __all__ = [
     "mcnemar",
     "measure_steps",
     "measured_steps",
+    "network_lines",
+    "network_table",
     "notices",
     "other_test_images",
     "paper_table",
@@ -79,5 +82,6 @@ __all__ = [
     "text_against_tables",
     "timing_caution",
     "trained_rows",
+    "why_no_claims",
     "worst_case",
 ]

@@ -36,7 +36,7 @@ def export(
     path: str | Path,
     *,
     seed: int | None = None,
-    phase: str = "defended",
+    phase: str | None = None,
     file_format: Format | None = None,
 ) -> Path:
     """Write one network of a run as a file.
@@ -46,7 +46,7 @@ def export(
         candidate: which.
         path: of the file, replaced if it is there.
         seed: which member; None for the first seed with which the candidate trained.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for the networks that the run ends with.
         file_format: `safetensors` (read it with `load`), `pt2` (torch.export) or `onnx`; None to go by the name.
 
     Returns:
@@ -62,6 +62,7 @@ def export(
     if results.directory is None:
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
+    phase = results.final.phase if phase is None else phase
     spec, parameters = read_member(results.directory, candidate, seed, phase)
     metadata = _metadata(results, spec, candidate, seed, phase)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
@@ -108,7 +109,7 @@ def export_pareto(
     folder: str | Path,
     *,
     seed: int | None = None,
-    phase: str = "defended",
+    phase: str | None = None,
     file_format: Format,
     rank_by: str = "accuracy",
     partial: bool = False,

@@ -33,14 +33,17 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis import claims_data, json_text, measure_steps, require_whole
+    from atras.analysis import claims_data, json_text, measure_steps, require_whole, why_no_claims
 
     results = read_results(run)
     require_whole(results, partial)
-    if measure:
+    none = why_no_claims(results)
+    if measure and not none:
         measure_steps(results)
     if as_json:
         print_text(json_text(claims_data(results)))
+    elif none:
+        print_lines([none])
     else:
         print_lines(claims_lines(results))
 
@@ -82,7 +85,12 @@ def export(
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="of the member; default: first that trained", show_default=False)
     ] = None,
-    phase: Annotated[str, typer.Option(metavar="trained|defended", help="before or after the defence")] = "defended",
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trained|defended", help="before or after the defence; default: as the run ends", show_default=False
+        ),
+    ] = None,
     file_format: Annotated[
         str | None,
         typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),

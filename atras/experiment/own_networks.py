@@ -13,8 +13,8 @@ from .protocol import Protocol
 if TYPE_CHECKING:
     from torch import nn
 
-OwnNetworks = Mapping[str, "Callable[[], nn.Module] | str"]
-"""By name, a function or class without arguments that makes a module, or where it is: `mine.py:make`."""
+OwnNetworks = Mapping[str, "Callable[[], nn.Module] | str | Factory"]
+"""By name, a function or class without arguments that makes a module, where it is: `mine.py:make`, or a factory."""
 
 
 def with_networks(protocol: Protocol, networks: OwnNetworks | None) -> Protocol:
@@ -56,5 +56,7 @@ def recall_networks(record: object, given: OwnNetworks | None = None) -> None:
             Candidate.recall(factory)
 
 
-def _factory(name: str, given: Callable[[], nn.Module] | str) -> Factory:
+def _factory(name: str, given: Callable[[], nn.Module] | str | Factory) -> Factory:
+    if isinstance(given, Factory):
+        return given
     return Factory.parse(given, name) if isinstance(given, str) else Factory.of(name, given)

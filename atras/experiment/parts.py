@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from atras.networks import (
     parse_stem,
 )
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
@@ -64,6 +65,15 @@ def _check_candidates(name: str, value: object) -> None:
 
 def _check_seeds(name: str, value: object) -> None:
     distinct(name, value, lambda seed: whole("seed", seed, 0, 2**63 - 1))
+
+
+def _check_weights(name: str, value: object) -> None:
+    digests = value if isinstance(value, tuple) else (None,)
+    for digest in digests:
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise InputError(
+                f"{name} (={shown(digest)}): expected a SHA-256 of each network; see `atras attack --help`"
+            )
 
 
 def _check_stem(name: str, value: str) -> None:
@@ -231,6 +241,21 @@ class Population(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Given(Options):
+    """Networks that are finished when a run begins: nothing is trained."""
+
+    panel = "Population"
+
+    weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "SHA-256 of the weights of each finished network", _check_weights, kind=DIGESTS, recorded=True,
+            meaning="In the order of the candidates; empty where the run trains them.",
+        ),
+    ] = ()  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model(Options):
     """The shared part of all networks: stem, activation, initialisation and dropout."""
 
@@ -277,7 +302,7 @@ class Training(Options):
 
     epochs: Annotated[
         int,
-        Option("passes over the training set, clean and then with attacks", whole_from(1, 10**6), metavar="N"),
+        Option("passes over the training set, clean and then with attacks", whole_from(0, 10**6), metavar="N"),
     ] = 20
     adversarial_epochs: Annotated[
         int,

@@ -23,7 +23,7 @@ from atras.networks import Factory
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
 from .option import Option, Options
-from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Training, number_from
+from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population, Training, number_from
 from .readers import parse_shard, resolve_shard
 
 MAX_MEMBERS = 100_000
@@ -37,7 +37,7 @@ VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Data):
+class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Population, Data):
     """One experiment: data, candidates, training, attack, defence. The defaults are the preset `paper`.
 
     Its fields are those of its parts, each with its meaning in docs/options.md: `Protocol(dataset="mnist", epochs=5)`.
@@ -59,7 +59,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(
                 f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
             )
+        self._check_given()
+        if not self.defence.trains:
+            # One experiment, one hash: there is no second training whose length could differ.
+            object.__setattr__(self, "adversarial_epochs", 0)
         self._check_attacks()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains its networks, and does not find them finished."""
+        return not self.weights
 
     @property
     def attack(self) -> FGSM:
@@ -177,6 +186,19 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
         """What makes the modules of the user among the candidates, by name."""
         return {each.name: each.factory for each in self.candidates if each.factory is not None}
 
+    def _check_given(self) -> None:
+        """Refuse finished networks that are to be trained, and training that has no epochs."""
+        if self.trains:
+            whole("epochs", self.epochs, 1, 10**6)
+        elif len(self.weights) != len(self.candidates):
+            raise InputError(
+                f"weights (={len(self.weights)} of them): expected one for each of {len(self.candidates)} candidates"
+            )
+        elif self.epochs or self.defence.trains:
+            raise InputError(
+                "weights: expected no training of networks that are finished; write epochs=0 and defence='none'"
+            )
+
     def _check_attacks(self) -> None:
         """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""
         for attacks in (self.attacks, self.transfer_attacks):
@@ -215,6 +237,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(f"{changed[0]}: expected a transfer, whose option it is; add --transfer or leave it out")
 
     def _check_stand(self, attack: Attack, stand: Stand) -> None:
+        if stand.undefended and not self.defence.trains:
+            raise InputError(
+                f"attack (={attack}): undefended networks are tried on defended ones: expected a defence, got none; "
+                "name another surrogate"
+            )
         if stand.independent and len(self.seeds) < 2:
             raise InputError(
                 f"attack (={attack}): independent copies have another seed: expected at least two seeds, got one; "

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         stable_key,
     )
     from .torch_generators import keyed
+    from .weights import WEIGHT_FORMATS, Weights, fitted, read_weights, weights_of
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -72,6 +73,7 @@ else:
         odds="log_odds log_odds_gradient",
         torch_generators="keyed",
         randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
+        weights="WEIGHT_FORMATS Weights fitted read_weights weights_of",
     )
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "PAPER_FACTORS",
     "PAPER_MAX_WIDTH",
     "STEMS",
+    "WEIGHT_FORMATS",
     "Activate",
     "AveragePool",
     "Candidate",
@@ -113,6 +116,7 @@ __all__ = [
     "Spec",
     "StepResult",
     "Trainable",
+    "Weights",
     "batch_starts",
     "begins_with_layer",
     "choose_stem",
@@ -122,6 +126,7 @@ __all__ = [
     "dropout_key",
     "dtype_of",
     "fill",
+    "fitted",
     "grid",
     "inspect_factory",
     "k_complete",
@@ -134,12 +139,14 @@ __all__ = [
     "permutation",
     "random_starts",
     "random_targets",
+    "read_weights",
     "register_layer",
     "seeds_of",
     "spell_layers",
     "stable_key",
     "state_of",
     "untouched",
+    "weights_of",
     "widest",
     "with_depth",
 ]

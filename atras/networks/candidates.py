@@ -143,11 +143,11 @@ class Candidate:
                 return _OWN[text]
             if begins_with_layer(text):
                 raise
-        near = difflib.get_close_matches(text.strip()[:100], [*NETWORKS, *_OWN], n=1)
+        near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
         hint = f"did you mean {near[0]}? Expected" if near else "expected"
         raise InputError(
-            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, or "
-            f"the name of a network: {', '.join(NETWORKS)}"
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, a "
+            f"module of yours, such as mine.py:make, or the name of a network: {', '.join([*NETWORKS, *_OWN])}"
         )
 
 

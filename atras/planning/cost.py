@@ -34,12 +34,16 @@ def distance_bytes(protocol: Protocol, test_size: int) -> int:
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
-    """Passes of evaluation and attacks of a member in both phases, those in its training included."""
+    """Passes of evaluation and attacks of a member in all its phases, those in its training included."""
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
         phase = phase.plus(attack.cost(classes))
     own = protocol.attack == protocol.true_label_attack
+    if not protocol.defence.trains:
+        more = 0 if own or not protocol.trains else 1
+        train = Passes(forward=1 if protocol.trains else 0)
+        return Passes().plus(train, train_size).plus(phase.plus(fgsm, more), test_size)
     test = Passes(forward=1).plus(phase, 2).plus(fgsm, 0 if own else 1)
     train = Passes(forward=3, gradient=1)
     total = Passes().plus(train, train_size).plus(test, test_size)

@@ -158,10 +158,11 @@ class Plan:
 def _line(label: str, groups: Sequence[Group]) -> str:
     flops = sum(group.flops for group in groups)
     computed = sum(group.flops / (1 - group.padding_share) for group in groups)
+    padding = 1 - flops / computed if computed else max(group.padding_share for group in groups)  # nothing is trained
     seconds = [group.predicted_seconds for group in groups]
     shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
     return (
-        f"{label:<38} {sum(len(group.members) for group in groups):>7} {1 - flops / computed:>7.0%} "
+        f"{label:<38} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
         f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
     )
 

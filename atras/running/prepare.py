@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from atras.errors import InputError
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
-from atras.networks import Candidate, Member, Network, Spec, choose_stem, inspect_factory, members_of
+from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem, inspect_factory, members_of
 from atras.planning import (
     MEMORY_SHARE,
     Group,
@@ -43,6 +43,7 @@ from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
+from .given import fitted_weights
 from .progress import Reporter
 
 Load = Callable[[torch.device], Dataset]
@@ -71,6 +72,7 @@ def plan_lines(
     execution: Execution,
     config_plan: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
+    weights: Sequence[Weights] = (),
 ) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
@@ -81,6 +83,7 @@ def plan_lines(
     """
     load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
     prepared = prepare(protocol, execution, config_plan, load)
+    fitted_weights(protocol, prepared.spec, weights)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
@@ -143,7 +146,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(execution, device)
     sizes = len(data.train), len(data.test)
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
@@ -206,13 +209,12 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
-    """What this machine can do for a run."""
-    layered = [candidate for candidate in all_candidates(protocol, spec) if not candidate.complete]
+def _machine(execution: Execution, device: torch.device) -> Machine:
+    """What this machine can do, whatever the candidates."""
     return Machine(
         kind=device.type,
         memory_bytes=memory_cap(execution, device),
-        fused=why_not(device) or FusedEngine.refusal(spec, layered, device.type),
+        fused=why_not(device),
         bf16=bf16(device),
         threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
@@ -220,36 +222,53 @@ def _machine(protocol: Protocol, execution: Execution, device: torch.device, spe
 
 
 class Share(NamedTuple):
-    """The candidates that one engine computes: those of layers, or the modules of the user.
+    """The candidates that one engine computes.
 
     Args:
         engine, precision: definite ones.
         candidates: at least one.
+        machine: what it can do for these.
     """
 
     engine: str
     precision: str
     candidates: tuple[Candidate, ...]
+    machine: Machine
+
+    @property
+    def layered(self) -> bool:
+        """Whether they are made of layers, not modules of the user."""
+        return not self.candidates[0].complete
 
 
 def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> list[Share]:
-    """Which engine computes which candidates.
+    """Which engine computes which candidates: where none is asked for, those that engine fused has not are apart.
 
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
-    candidates: dict[str, list[Candidate]] = {}
+    candidates: dict[tuple[str, bool], list[Candidate]] = {}
     for each in all_candidates(protocol, spec):
         own = each.complete and asked == "auto"
         wanted = modules_engine(machine.kind, spec, each, len(protocol.seeds)) if own else asked
-        candidates.setdefault(wanted, []).append(each)
+        apart = wanted == "auto" and _chooses_fused(protocol.precision, machine)
+        apart = apart and bool(FusedEngine.refusal(spec, [each], machine.kind))
+        candidates.setdefault((wanted, apart), []).append(each)
     shares = []
-    for wanted, some in sorted(candidates.items(), key=lambda item: item[0] != asked):  # those of layers first
-        engine, precision = choose_engine(wanted, protocol.precision, has_convolutions(protocol, spec), machine)
+    # Those of layers first, and of these the ones that engine fused has.
+    for (wanted, _), some in sorted(candidates.items(), key=lambda item: (item[0][0] != asked, item[0][1])):
+        fused = machine.fused or (FusedEngine.refusal(spec, some, machine.kind) if wanted in ("auto", "fused") else "")
+        here = dataclasses.replace(machine, fused=fused)
+        engine, precision = choose_engine(wanted, protocol.precision, have_convolutions(some, spec), here)
         if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
             raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
-        shares.append(Share(engine, precision, tuple(some)))
+        shares.append(Share(engine, precision, tuple(some), here))
     return shares
+
+
+def _chooses_fused(precision: str, machine: Machine) -> bool:
+    """Whether `auto` means engine fused on a machine, for candidates that it has."""
+    return choose_engine("auto", precision, False, machine)[0] == "fused"
 
 
 def _plan(
@@ -260,23 +279,39 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(execution, device)
     shares = _shares(execution.engine, protocol, spec, machine)
     predicted = [
         group
         for share in shares
         for group in _groups(share, protocol, spec, data, machine, done, anew=execution.recalibrate)
     ]
-    engine, precision, candidates = shares[0]
+    engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
-    layered = not candidates[0].complete
-    not_fused = reason_for(execution.engine, engine, machine) if layered else ""
+    layered = [share for share in shares if share.layered]
+    not_fused = [_not_fused(share, execution.engine, apart=len(layered) > 1) for share in layered]
     arithmetic = precision_reason(protocol.precision, engine, precision, machine) if layered else ""
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
-    reason = "; ".join(filter(None, [no_gpu, not_fused]))
+    reason = "; ".join(filter(None, [no_gpu, *not_fused]))
     reasons = (reason, arithmetic, limit_lines(execution, device), transfer, machine.threads)
     return Plan(str(device), engine, precision, tuple(predicted), *reasons)
+
+
+def _not_fused(share: Share, asked: str, *, apart: bool) -> str:
+    """Why engine fused is not taken for a share: a line for people; empty where it is.
+
+    Args:
+        share: of candidates of layers.
+        asked: the engine that was asked for.
+        apart: whether there are others, so that it is to say which these are.
+    """
+    reason = reason_for(asked, share.engine, share.machine)
+    if not reason or not apart:
+        return reason
+    names = [candidate.name for candidate in share.candidates]
+    shown = ", ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+    return f"{reason}, for {shown}: engine {share.engine} in {share.precision} computes these"
 
 
 def _groups(
@@ -336,9 +371,9 @@ def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
     return [*protocol.candidates, *([] if source is None else [source])]
 
 
-def has_convolutions(protocol: Protocol, spec: Spec) -> bool:
-    """Whether any network of a run computes on images behind its first layer."""
-    networks = (Network(spec, candidate) for candidate in all_candidates(protocol, spec))
+def have_convolutions(candidates: Iterable[Candidate], spec: Spec) -> bool:
+    """Whether any network of these computes on images behind its first layer."""
+    networks = (Network(spec, candidate) for candidate in candidates)
     return any(len(place.outputs) == 3 for network in networks for place in network.hidden)
 
 
@@ -361,7 +396,7 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(execution, device)
     chosen = choices[0]
     for engine, precision in choices:
         with suppress(InputError):
