@@ -304,7 +304,7 @@ class _Run:
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
         sizes = len(self.data.train), len(self.data.test)
-        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type)
+        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type, self.data.streamed)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
         groups = self.plan.groups
         self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], first, *groups[index + 1 :], second))
