@@ -79,8 +79,8 @@ def test_every_image_falls_as_under_the_same_attack_in_plain_torch(
 
 
 RULE, NEAR = 0.5, 0.4
-"""Points that the authors' PGD leaves more, as of ten restarts it takes the one of the highest loss, whether or not that
-one turned the image (measured: 0.3), and points for all else."""
+"""Points that the authors' PGD leaves more: of ten restarts it takes the one of the highest loss, whether or not it
+turned the image (measured: 0.3), and points for all else."""
 
 
 @pytest.mark.slow
