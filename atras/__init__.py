@@ -16,7 +16,7 @@ from .errors import InputError, Interrupted
 from .version import __version__
 
 if TYPE_CHECKING:
-    from atras.analysis import load
+    from atras.analysis import Robustness, attack, evaluate, load
     from atras.results import Results, read
     from atras.running import merge, resume, run
 
@@ -27,7 +27,10 @@ __all__ = [
     "Interrupted",
     "Protocol",
     "Results",
+    "Robustness",
     "__version__",
+    "attack",
+    "evaluate",
     "grid",
     "k_complete",
     "load",
@@ -61,6 +64,9 @@ _LAZY = {
     "merge": "running",
     "read": "results",
     "Results": "results",
+    "Robustness": "analysis",
+    "attack": "analysis",
+    "evaluate": "analysis",
     "load": "analysis",
 }
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import types
 from functools import cache
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def test_commands_in_the_documents_are_accepted(line: str, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     (configuration,) = blocks("README.md", "toml")
     Path("run.toml").write_text(configuration)
+    Path("mine.py").write_text(blocks("docs/own_networks.md", "python")[0])
     settings = typer.main.get_command(run_app).make_context("atras", shlex.split(line)).params
     file = settings.pop("config")
     combine(load_config(file) if file else Loaded(), {name: value for name, value in settings.items() if value})
@@ -116,6 +118,19 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)  # noqa: S102
     assert (tmp_path / "runs" / "small" / "table.csv").is_file()
+    assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]
+
+
+def test_the_examples_of_own_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))  # which is put back afterwards
+    del sys.modules["mine"]
+    file, *examples = blocks("docs/own_networks.md", "python")
+    Path("mine.py").write_text(file)
+    names: dict[str, object] = {}
+    for example in (file, *examples):
+        exec(compile(example, "own_networks.md", "exec"), names)  # noqa: S102
     assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]
 
 

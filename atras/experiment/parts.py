@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,17 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, begins_with_layer, parse_stem
+from atras.networks import (
+    NETWORK_TEXTS,
+    PAPER_CANDIDATES,
+    STEMS,
+    Candidate,
+    begins_with_layer,
+    distinct_names,
+    parse_stem,
+)
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
@@ -57,6 +66,15 @@ def _check_candidates(name: str, value: object) -> None:
 
 def _check_seeds(name: str, value: object) -> None:
     distinct(name, value, lambda seed: whole("seed", seed, 0, 2**63 - 1))
+
+
+def _check_weights(name: str, value: object) -> None:
+    digests = value if isinstance(value, tuple) else (None,)
+    for digest in digests:
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise InputError(
+                f"{name} (={shown(digest)}): expected a SHA-256 of each network; see `atras attack --help`"
+            )
 
 
 def _check_stem(name: str, value: str) -> None:
@@ -111,10 +129,12 @@ def _check_defence(name: str, value: object) -> None:
 
 
 def _candidates_of(value: Any) -> Any:
-    """Candidates in place of the texts that spell them, or of their layers."""
+    """Candidates in place of the texts that spell them, or of their layers; modules of the user get names of their
+    own."""
     if not isinstance(value, tuple | list):
         return value
-    return tuple(_candidate_of(each) for each in value)
+    found = tuple(_candidate_of(each) for each in value)
+    return distinct_names(found) if all(isinstance(each, Candidate) for each in found) else found
 
 
 def _candidate_of(value: Any) -> Any:
@@ -208,7 +228,8 @@ class Population(Options):
             besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
-            "docs/networks.md has the whole grammar.",
+            "docs/networks.md has the whole grammar. `mine.py:make` is what that function of that file makes: "
+            "docs/own_networks.md.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[
@@ -218,6 +239,21 @@ class Population(Options):
             meaning="Each (candidate, seed) pair is one member of the population.",
         ),
     ] = (0,)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Options):
+    """Networks that are finished when a run begins: nothing is trained."""
+
+    panel = "Population"
+
+    weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "SHA-256 of the weights of each finished network", _check_weights, kind=DIGESTS, recorded=True,
+            meaning="In the order of the candidates; empty where the run trains them.",
+        ),
+    ] = ()  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +303,7 @@ class Training(Options):
 
     epochs: Annotated[
         int,
-        Option("passes over the training set, clean and then with attacks", whole_from(1, 10**6), metavar="N"),
+        Option("passes over the training set, clean and then with attacks", whole_from(0, 10**6), metavar="N"),
     ] = 20
     adversarial_epochs: Annotated[
         int,

@@ -14,7 +14,7 @@ from atras.data import DATASETS
 from atras.engines import DTYPES
 from atras.environment import describe
 from atras.errors import InputError
-from atras.experiment import Execution, Loaded, Protocol, load_config
+from atras.experiment import Execution, Loaded, OwnNetworks, Protocol, load_config
 from atras.planning import Machine, Plan
 from atras.results import Writer, read_run
 from atras.storage import Lock, expanded, is_file, near_misses
@@ -28,8 +28,12 @@ from .progress import Reporter
 from .shards import Shard
 
 
-def recorded(directory: str | Path) -> Loaded:
+def recorded(directory: str | Path, networks: OwnNetworks | None = None) -> Loaded:
     """The record in a run's folder, for `resume`.
+
+    Args:
+        directory: the run's folder.
+        networks: modules of the user that it has, given anew.
 
     Raises:
         InputError: if it holds no run, or one of another version of atras.
@@ -40,7 +44,7 @@ def recorded(directory: str | Path) -> Loaded:
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
             f"one with --out{near_misses(path)}"
         )
-    return load_config(path)
+    return load_config(path, networks)
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
@@ -59,7 +63,13 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     """
     if given is None:
         return
-    old, new = recorded.to_dict(), given.to_dict()
+    for name, factory in recorded.factories.items():
+        if name in given.factories:
+            factory.check_source(given.factories[name])
+    old, new = ({"networks": None} | protocol.to_dict() for protocol in (recorded, given))
+    old["networks"], new["networks"] = (
+        {name: factory.identity for name, factory in protocol.factories.items()} for protocol in (recorded, given)
+    )
     if not {recorded.dataset, given.dataset} <= set(DATASETS):
         new["dataset"] = old["dataset"]
     if DTYPES[given.precision] == DTYPES[recorded.precision]:

@@ -123,3 +123,25 @@ def test_fused_keeps_networks_without_the_stem_from_those_behind_it() -> None:
     assert FusedEngine.alike(spec, candidates[0]) == FusedEngine.alike(spec, candidates[1]) == "conv2"
     assert FusedEngine.alike(spec, candidates[0], "cuda") != FusedEngine.alike(spec, candidates[1], "cuda")
     assert FusedEngine.alike(spec, candidates[2]) == "none"
+
+
+@pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
+def test_auto_takes_fused_for_what_it_has_and_another_engine_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atras.running.prepare.why_slow", str)
+    monkeypatch.setattr("atras.running.prepare.speed", lambda *_, **__: Speed(1.0, 1.0, 1.0, 1.0))
+    names = ("8", "c3-ln-8", "c4", "gn1-5", "r2")
+    protocol = Protocol(candidates=tuple(map(Candidate.parse, names)), train_size=60, test_size=30)
+    plan = make_plan(protocol, Execution(device="cpu"))
+    engines = {member.candidate.name: group.engine for group in plan.groups for member in group.members}
+    assert engines == {"8": "fused", "c4": "fused", "c3-ln-8": "loop", "gn1-5": "loop", "r2": "loop"}
+    assert (plan.engine, {group.precision for group in plan.groups if group.engine == "loop"}) == ("fused", {"fp32"})
+    assert plan.reason == (
+        "engine fused is not taken: it has convolutions and after them dense layers, not ln, for c3-ln-8, gn1-5, r2: "
+        "engine loop in fp32 computes these"
+    )
+    asked = make_plan(protocol, Execution(device="cpu", engine="loop"))
+    assert ({group.engine for group in asked.groups}, asked.reason) == ({"loop"}, "")
+    double = make_plan(protocol.replace(precision="fp64"), Execution(device="cpu"))
+    assert {group.engine for group in double.groups} == {"loop"}
+    with pytest.raises(InputError, match=r"engine .=fused.: it has convolutions and after them dense layers, not ln"):
+        make_plan(protocol, Execution(device="cpu", engine="fused"))

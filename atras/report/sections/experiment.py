@@ -25,7 +25,9 @@ def experiment(results: Results) -> Section:
     there = "train_size" in data
     sizes = f", {data['train_size']} training and {data['test_size']} test images" if there else ""
     text = [f"{_population(results)}, on {results.dataset}{sizes}."]
-    if "epochs" in results.run["protocol"]:
+    if not results.trains:
+        text.append(_given(results.run["protocol"]))
+    elif "epochs" in results.run["protocol"]:
         text.append(_procedure(results.run["protocol"], results.run.get("model", {})))
     if results.run.get("status") != "finished":
         text.append("This run has not finished: what follows is what it had written so far.")
@@ -44,6 +46,14 @@ def _population(results: Results) -> str:
     with_seeds = f"with {len(seeds)} seeds" if len(seeds) > 1 else f"with seed {seeds[0]}" if seeds else "with no seed"
     each = "each " if len(candidates) > 1 and seeds else ""
     return f"{counted(len(candidates), 'candidate network')}{span}, {each}{with_seeds}"
+
+
+def _given(protocol: dict[str, Any]) -> str:
+    attacks = ", ".join(dict.fromkeys(["fgsm", *map(str, protocol.get("attacks", ()))]))
+    return (
+        "The networks were finished when the run began: nothing was trained. They were attacked at the true label with "
+        f"{attacks}, at epsilon {protocol.get('epsilon')} where an attack has none of its own."
+    )
 
 
 def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
