@@ -58,10 +58,6 @@ def _check_candidates(name: str, value: object) -> None:
             )
 
     distinct(name, value, one)
-    named: dict[str, Candidate] = {}
-    for candidate in value if isinstance(value, tuple) else ():
-        if named.setdefault(candidate.name, candidate) != candidate:
-            raise InputError(f"{name}: two candidates are named {candidate.name}; give one of them another name")
 
 
 def _check_seeds(name: str, value: object) -> None:

@@ -66,14 +66,14 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         self._check_attacks()
 
     @property
-    def augments(self) -> bool:
-        """Whether training images are changed at random."""
-        return self.augment != "none"
-
-    @property
     def trains(self) -> bool:
         """Whether the run trains its networks, and does not find them finished."""
         return not self.weights
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed at random."""
+        return self.augment != "none"
 
     @property
     def attack(self) -> FGSM:
@@ -172,10 +172,10 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
         values = self.to_dict()
-        if "networks" in values:  # wherever the files lie
-            values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
         if not self.augments:  # experiments from before there was augmentation are the same ones
             del values["augment"]
+        if "networks" in values:  # wherever the files lie
+            values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
         text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

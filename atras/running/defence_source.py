@@ -52,8 +52,8 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
     machine = dataclasses.replace(task.machine, streams=place.data.streamed)
-    group, images = _group_for(candidate, task.group), len(place.data.train)
-    left = list(source_parts(members, group, protocol, task.spec, machine, images))
+    group = _group_for(candidate, task)
+    left = list(source_parts(members, group, protocol, task.spec, machine, len(place.data.train)))
     signs: list[AllSigns] = []
     with fixed_state(task.device):
         while left:
@@ -72,11 +72,11 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
         return Source(candidate.name, joined(signs), protocol.seeds)
 
 
-def _group_for(candidate: Candidate, group: Group) -> Group:
-    """A group whose engine can compute the source: that of the others may take layers alone, or modules alone."""
-    if ENGINES.get(group.engine).takes_modules == candidate.complete:
-        return group
-    return dataclasses.replace(group, engine="modules" if candidate.complete else "loop")
+def _group_for(candidate: Candidate, task: GroupTask) -> Group:
+    """A group whose engine can compute the source: that of the others may take other layers alone, or modules alone."""
+    if not ENGINES.get(task.group.engine).refusal(task.spec, [candidate], task.device.type):
+        return task.group
+    return dataclasses.replace(task.group, engine="modules" if candidate.complete else "loop")
 
 
 def _signs(part: Group, task: GroupTask, place: Surroundings) -> AllSigns:

@@ -88,7 +88,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
-        "weights": [each.record(candidate.name) for candidate, each in given.items()],
+        "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
         **({} if shard is None else {"shard": shard.to_dict()}),
         "warnings": cautions_before(protocol, data),

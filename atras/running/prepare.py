@@ -107,8 +107,8 @@ def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
     own = [inspect_factory(factory, data.image_shape).cautions for factory in protocol.factories.values()]
-    known = [*data.cautions, *augmentation_cautions(protocol, data), *attacks, *outcomes]
-    return [*known, *(text for texts in own for text in texts)]
+    modules = [text for texts in own for text in texts]
+    return [*data.cautions, *augmentation_cautions(protocol, data), *attacks, *outcomes, *modules]
 
 
 def augmentation_cautions(protocol: Protocol, data: Dataset) -> list[str]:
@@ -225,7 +225,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
 
 
 def _machine(execution: Execution, device: torch.device, data: Dataset) -> Machine:
-    """What this machine can do, whatever the candidates."""
+    """What this machine can do for some images, whatever the candidates."""
     return Machine(
         kind=device.type,
         memory_bytes=memory_cap(execution, device),
