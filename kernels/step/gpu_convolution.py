@@ -74,6 +74,7 @@ WEIGHT_GRADIENT = {
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -184,7 +185,8 @@ class Launch(NamedTuple):
     @property
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
-        tile = _tile(INPUT_GRADIENT[self.precision], self.device)
+        tiles = INPUT_GRADIENT if self.few or self.sizes is not None else INPUT_GRADIENT_OF_TABLE
+        tile = _tile(tiles[self.precision], self.device)
         columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
         return tile._replace(columns=columns, depth=_power(self.stored, tile.depth))
 
