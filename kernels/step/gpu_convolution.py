@@ -171,8 +171,8 @@ class Launch(NamedTuple):
     @property
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
-        tiles = FORWARD if self.few or self.sizes is not None else FORWARD_OF_TABLE
-        tile = _tile(tiles[self.precision], self.device)
+        tabled = self.sizes is None and not self.few
+        tile = _tile((FORWARD_OF_TABLE if tabled else FORWARD)[self.precision], self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
@@ -185,10 +185,11 @@ class Launch(NamedTuple):
     @property
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
-        tiles = INPUT_GRADIENT if self.few or self.sizes is not None else INPUT_GRADIENT_OF_TABLE
-        tile = _tile(tiles[self.precision], self.device)
+        tabled = self.sizes is None and not self.few
+        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
         columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
-        return tile._replace(columns=columns, depth=_power(self.stored, tile.depth))
+        depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
+        return tile._replace(columns=columns, depth=_power(self.stored, depth))
 
     @property
     def weight_tile(self) -> Tile:
