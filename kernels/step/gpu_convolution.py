@@ -146,6 +146,7 @@ class Launch(NamedTuple):
         inner: whether inputs are other layers' outputs.
         aligned: whether all channels are multiples of 16.
         whole: whether all filters are.
+        far: whether 32 bits cannot count the 2x2 blocks of all images.
         channels, stored: what tiles are made for: the most of any layer.
         precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
             operands of 16 bits.
@@ -163,6 +164,7 @@ class Launch(NamedTuple):
     inner: bool
     aligned: bool
     whole: bool
+    far: bool
     channels: int
     stored: int
     precision: str
@@ -241,6 +243,7 @@ def work(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
         any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
         all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
+        any(images * (c.height + 2) * (c.width + 2) >= 2**31 for c in convolutions),
         channels, stored, precision, device,
     )  # fmt: skip
     layers, scratch = [], 0
@@ -324,7 +327,15 @@ def forward(
     launch, tile = work.launch, work.launch.forward_tile
     keys, step = masks if masks is not None and launch.drops else (None, None)
     kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
-    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.few, tile.unroll)
+    blocks = (
+        INPUT_PRECISION[launch.precision],
+        tile.rows,
+        tile.depth,
+        tile.columns,
+        launch.few,
+        tile.unroll,
+        launch.far,
+    )
     with torch.cuda.device_of(y):
         forward_kernel[(len(work.forward),)](
             *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
@@ -348,7 +359,7 @@ def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None,
     with torch.cuda.device_of(dy):
         input_gradient_kernel[(len(work.input_gradient),)](
             *(dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images),
-            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll),
+            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll, launch.far),
             **tile.options,
         )
 
@@ -379,7 +390,7 @@ def weight_gradient(
     with torch.cuda.device_of(dy):
         weight_gradient_kernel[(len(work.weight_gradient),)](
             *(dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images),
-            *(*kind, tile.rows, tile.depth, tile.columns, launch.few),
+            *(*kind, tile.rows, tile.depth, tile.columns, launch.few, launch.far),
             **tile.options,
         )
         reduce_kernel[(len(work.sums),)](
