@@ -243,8 +243,7 @@ def work(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
         any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
         all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
-        any(images * (c.height + 2) * (c.width + 2) >= 2**31 for c in convolutions),
-        channels, stored, precision, device,
+        is_far(convolutions, images), channels, stored, precision, device,
     )  # fmt: skip
     layers, scratch = [], 0
     for site in sites:
@@ -253,6 +252,11 @@ def work(
     table = torch.tensor(layers, dtype=torch.int64, device="cpu")
     kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
     return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+
+
+def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
+    """Whether 32 bits cannot count the blocks of so many images, and a tile's more."""
+    return any(images * (layer.height + 2) * (layer.width + 2) >= 2**31 for layer in convolutions)
 
 
 def _row(site: Site, scratch: int, members: int, images: int, rows: int) -> Layer:

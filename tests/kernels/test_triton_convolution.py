@@ -298,10 +298,8 @@ def test_batches_of_more_blocks_than_32_bits_count_are_divided_likewise(device, 
 
 def test_more_blocks_than_32_bits_count_are_noticed():
     convolution = gpu_layout.Convolution(30, 30, 1, 1, 1, True, 0, 15, 15, 1, 16, 0, 0)
-    site = gpu_convolution.Site(convolution, 0, 0, 0, 912, 0, 0)
-    options = {"activation": "relu", "slopes": False, "precision": "fp32", "device": torch.device("cpu")}
-    for images, far in ((2_000_000, False), (2_200_000, True)):
-        assert gpu_convolution.work([site], members=1, images=images, **options).launch.far == far
+    assert not gpu_convolution.is_far([convolution], 2_000_000)
+    assert gpu_convolution.is_far([convolution], 2_200_000)
 
 
 @pytest.mark.gpu
