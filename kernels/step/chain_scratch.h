@@ -74,7 +74,7 @@ struct ChainBuffers {
   // Transformed inputs, which only training keeps.
   static std::size_t kept_size(const Spec& spec, const ChainConv& c, std::size_t rows) {
     const std::size_t tiles = round_up(int(rows) * c.tiles(), 2) / (spec.bf16 ? 2 : 1);
-    return c.components() * (tiles * c.in_padded() + kLane);
+    return c.components() * (tiles * row_stride(c.in_channels) + kLane);
   }
 
   ChainScratch pointers() {

@@ -10,14 +10,22 @@ namespace atras::step::ATRAS_ISA {
 template <bool Tiled>
 constexpr int kNumbers = Tiled ? kTileComponents : 1;
 
+struct TileAt {
+  int image, y, x;
+};
+
+ATRAS_INLINE TileAt tile_at(const ChainConv& c, int number) {
+  const int rest = number % c.tiles();
+  return {number / c.tiles(), rest / c.tiles_w(), rest % c.tiles_w()};
+}
+
 // Calls f(image, y, x, number) for `count` tiles of a batch from number `first` on, numbered from 0.
 template <class F>
 ATRAS_INLINE void over_tiles(const ChainConv& c, int first, int count, const F& f) {
-  const int width = c.tiles_w(), tiles = c.tiles();
-  int image = first / tiles, y = first % tiles / width, x = first % width;
+  auto [image, y, x] = tile_at(c, first);
   for (int i = 0; i < count; ++i) {
     f(image, y, x, i);
-    if (++x < width) continue;
+    if (++x < c.tiles_w()) continue;
     x = 0;
     if (++y == c.tiles_h()) y = 0, ++image;
   }
@@ -30,8 +38,45 @@ ATRAS_INLINE void put_number(float* to, std::ptrdiff_t at, vf x) {
   else store_bf16(reinterpret_cast<std::uint16_t*>(to) + at, x);
 }
 
-// Two numbers side by side as bf16.
-ATRAS_INLINE void put_pair(float* to, vf low, vf high) { store(to, (vf)(bf16_bits(low) | bf16_bits(high) << 16)); }
+// Some numbers to every `component`th place, or two of each side by side as bf16.
+template <class P, int N>
+ATRAS_INLINE void put_numbers(float* to, std::ptrdiff_t component, const vf (&low)[N], const vf (&high)[N]) {
+#pragma GCC unroll 16
+  for (int k = 0; k < N; ++k) store(to + k * component, P::kPack == 1 ? low[k] : bf16_pairs(low[k], high[k]));
+}
+
+// A copy in memory, which frees the registers that its numbers were in.
+template <int N>
+struct Spilled {
+  vf values[N];
+  ATRAS_INLINE explicit Spilled(const vf (&from)[N]) {
+#pragma GCC unroll 16
+    for (int k = 0; k < N; ++k) values[k] = from[k];
+    asm volatile("" : : "r"(values) : "memory");
+  }
+};
+
+// Numbers of tiles as a sum over tiles takes them, `width` of each: to[component][tile][width], in bf16 two tiles side by
+// side and zero beside an odd last one. make(tile, channel, numbers) makes those of a vector of channels.
+template <class P, int N, class Make>
+ATRAS_INLINE void put_tiles(const ChainConv& c, int first, int count, int channels, float* to, std::ptrdiff_t width,
+                            std::ptrdiff_t component, const Make& make) {
+  for (int i = 0; i < count; i += P::kPack) {
+    const TileAt tile = tile_at(c, first + i), next = tile_at(c, first + i + 1);
+    float* row = to + std::ptrdiff_t(i / P::kPack) * width;
+    for (int channel = 0; channel < channels; channel += V) {
+      vf numbers[N], others[N] = {};
+      make(tile, channel, numbers);
+      if constexpr (P::kPack == 1) {
+        put_numbers<P>(row + channel, component, numbers, others);
+      } else {
+        const Spilled<N> kept(numbers);
+        if (i + 1 < count) make(next, channel, others);
+        put_numbers<P>(row + channel, component, kept.values, others);
+      }
+    }
+  }
+}
 
 // Floats from one component of an operand to the next; a line between, against equal cache sets.
 template <class P>
@@ -118,11 +163,7 @@ void transform_forward_weights(const Run& r, const ChainConv& c, int item) {
       vf u[kCount], next[kCount] = {};
       transformed_weights<Tiled>(r, c, in, out, u);
       if (P::kPack == 2 && in + 1 < end) transformed_weights<Tiled>(r, c, in + 1, out, next);
-      for (int k = 0; k < kCount; ++k) {
-        float* at = to + (std::ptrdiff_t(k) * depth + in / P::kPack) * kPanel;
-        if constexpr (P::kPack == 1) store(at, u[k]);
-        else put_pair(at, u[k], next[k]);
-      }
+      put_numbers<P>(to + std::ptrdiff_t(in / P::kPack) * kPanel, std::ptrdiff_t(depth) * kPanel, u, next);
     }
   }
 }
@@ -132,7 +173,7 @@ template <class P>
 ATRAS_INLINE void put_rows(const vf (&rows)[V], int count, float* to, std::ptrdiff_t stride) {
   for (int i = 0; i < V && i < count; i += P::kPack) {
     if constexpr (P::kPack == 1) store(to + i * stride, rows[i]);
-    else put_pair(to + i / 2 * stride, rows[i], rows[i + 1]);
+    else store(to + i / 2 * stride, bf16_pairs(rows[i], rows[i + 1]));
   }
 }
 

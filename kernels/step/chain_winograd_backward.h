@@ -5,29 +5,18 @@
 
 namespace atras::step::ATRAS_ISA {
 
-// Item: a chunk of tiles, whose transformed inputs the gradient of the weights takes: [component][tile][in_padded], two
-// tiles side by side in bf16.
+// Item: a chunk of tiles, whose transformed inputs the gradient of the weights takes.
 template <class P, bool Tiled>
 void keep_inputs(const Run& r, int index, int item) {
-  constexpr int kCount = kNumbers<Tiled>, kPack = P::kPack;
+  constexpr int kCount = kNumbers<Tiled>;
   const ChainConv& c = r.member->chain[index];
-  const int total = r.batch.rows * c.tiles(), first = item * kTilesAtOnce, width = c.in_padded();
+  const int total = r.batch.rows * c.tiles(), first = item * kTilesAtOnce, width = row_stride(c.in_channels);
   const int count = total - first < kTilesAtOnce ? total - first : kTilesAtOnce;
-  const std::ptrdiff_t component = component_of<P>(round_up(total, kPack), width);
-  over_tiles(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
-    float* to = r.chain.kept + std::ptrdiff_t((first + i) / kPack) * width;
-    for (int channel = 0; channel < c.in_channels; channel += V) {
-      vf d[kCount];
-      transformed_inputs<Tiled>(c, r.chain.inputs[index], image, y, x, channel, d);
-#pragma GCC unroll 16
-      for (int k = 0; k < kCount; ++k) {
-        float* at = to + k * component + channel;
-        if constexpr (kPack == 1) store(at, d[k]);
-        else if (i % 2 == 0) store(at, (vf)bf16_bits(d[k]));  // the second half zero, for a last tile
-        else store(at, (vf)((vu)load(at) | bf16_bits(d[k]) << 16));
-      }
-    }
-  });
+  put_tiles<P, kCount>(c, first, count, c.in_channels, r.chain.kept + std::ptrdiff_t(first / P::kPack) * width, width,
+                       component_of<P>(round_up(total, P::kPack), width),
+                       [&](const TileAt& t, int channel, vf (&d)[kCount]) ATRAS_LAMBDA {
+                         transformed_inputs<Tiled>(c, r.chain.inputs[index], t.image, t.y, t.x, channel, d);
+                       });
 }
 
 // Item: some images x one of `parts` of the panels of input channels. The gradient of the inputs, border included.
@@ -101,25 +90,17 @@ void transformed_input_gradient(const Run& r, int index, int item, int parts, co
   }
 }
 
-// Transformed gradients of some tiles and a panel of outputs, [component][tile][64], two tiles side by side in bf16.
+// Transformed gradients of some tiles and a panel of outputs.
 template <class P, bool Tiled>
 void gradient_panel(const Run& r, int index, int first, int count, int column, int columns, float* to,
                     std::ptrdiff_t component) {
-  constexpr int kCount = kNumbers<Tiled>, kPack = P::kPack;
+  constexpr int kCount = kNumbers<Tiled>;
   const ChainConv& c = r.member->chain[index];
-  over_tiles(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
-    for (int o = 0; o < columns; o += V) {
-      vf m[kCount];
-      transformed_gradients<Tiled>(c, r.chain.g, r.chain.winners[index], image, y, x, column + o, m);
-#pragma GCC unroll 16
-      for (int k = 0; k < kCount; ++k) {
-        float* at = to + k * component + std::ptrdiff_t(i / kPack) * kPanel + o;
-        if constexpr (kPack == 1) store(at, m[k]);
-        else if (i % 2 == 0) store(at, (vf)bf16_bits(m[k]));
-        else store(at, (vf)((vu)load(at) | bf16_bits(m[k]) << 16));
-      }
-    }
-  });
+  put_tiles<P, kCount>(c, first, count, columns, to, kPanel, component,
+                       [&](const TileAt& t, int channel, vf (&m)[kCount]) ATRAS_LAMBDA {
+                         transformed_gradients<Tiled>(c, r.chain.g, r.chain.winners[index], t.image, t.y, t.x,
+                                                      column + channel, m);
+                       });
 }
 
 // The optimizer's step for some input channels from `first` on, out of gradients of the transformed weights.
@@ -183,7 +164,7 @@ void transformed_update(const Run& r, int index, int item, const ChainWorkspace&
   const int panels = panels_of(c.out_padded()), column = item % panels * kPanel, first = item / panels * kTileDepth;
   const int columns = c.out_padded() - column < kPanel ? c.out_padded() - column : kPanel;
   const int inputs = c.in_channels - first < kTileDepth ? c.in_channels - first : kTileDepth;
-  const int total = r.batch.rows * c.tiles(), width = c.in_padded();
+  const int total = r.batch.rows * c.tiles(), width = row_stride(c.in_channels);
   const std::ptrdiff_t kept = component_of<P>(round_up(total, P::kPack), width);
   const std::ptrdiff_t right = component_of<P>(kTilesDeep, kPanel), sums = component_of<Fp32>(kTileDepth, kPanel);
   for (int tile = 0; tile < total; tile += kTilesDeep) {
