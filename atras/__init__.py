@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, those that are imported late included."""
+    return __all__
+
+
 class _MissingKernels:
     """Asked last, when nothing else finds a module: says what to do about kernels that are not installed."""
 

@@ -46,3 +46,8 @@ def _shortened(text: str, length: int) -> str:
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """A run stopped because it was asked to; all that it had done is kept, if it has a folder."""
+
+    def __init__(
+        self, message: str = "the run was asked to stop; if it has a folder, atras.resume(folder) goes on with it"
+    ) -> None:
+        super().__init__(message)

@@ -18,6 +18,7 @@ from atras.cli import run_app
 from atras.cli.describe import describe_options
 from atras.experiment import Loaded, combine, load_config
 from atras.results.schemas import describe_schemas
+from atras.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -67,7 +68,10 @@ def anchor(heading: str) -> str:
 @cache
 def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
-    others = (["-m", "atras", command] for command in ("claims", "compare", "export", "report"))
+    others = (
+        ["-m", "atras", *command]
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["report"], ["show"])
+    )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}
@@ -138,6 +142,19 @@ def test_files_and_headings_that_a_document_points_to_exist(document: str) -> No
         if not target.exists() or (heading and heading not in map(anchor, headings)):
             missing.append(link)
     assert missing == []
+
+
+def test_citation_and_changes_name_the_version_that_this_is() -> None:
+    assert re.findall(r"^version: (.+)$", text_of("CITATION.cff"), flags=re.MULTILINE) == [__version__]
+    newest = re.findall(r"^## (\S+)", text_of("CHANGELOG.md"), flags=re.MULTILINE)[0]
+    assert newest == __version__
+
+
+def test_every_document_has_a_place_in_the_site() -> None:
+    pages = set(re.findall(r"^  - .+: (\S+\.md)$", text_of("mkdocs.yml"), flags=re.MULTILINE))
+    assert pages == {Path(document).name for document in DOCUMENTS if document.startswith("docs/")} | {
+        "index.md", "contributing.md", "changelog.md",
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Answers from the results of runs: statistics over seeds, the paper's tables and claims, comparisons, a summary for
 people, timings of single networks, and exports of trained ones. Reads results and computes nothing that they lack."""
 
+from .as_data import claims_data, comparison_data, frame_csv, json_text, run_data, search_data
 from .attack_aims import attack_aim
 from .attack_distances import attack_distances
 from .black_box import black_box, masked, source_means
@@ -10,6 +11,7 @@ from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, 
 from .images import compare_images, image_pairs, mcnemar, worst_case
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, text_against_tables, trained_rows
 from .provenance import notices, other_test_images, require_whole
+from .recorded_runs import recorded_runs
 from .statistics import (
     RANK_BY,
     bootstrap_mean,
@@ -37,17 +39,21 @@ __all__ = [
     "bootstrap_mean",
     "caution_lines",
     "claims",
+    "claims_data",
     "compare",
     "compare_depths",
     "compare_images",
     "compare_lines",
+    "comparison_data",
     "difference_lines",
     "distance",
     "export",
     "export_pareto",
+    "frame_csv",
     "holm",
     "image_pairs",
     "independent_images",
+    "json_text",
     "load",
     "masked",
     "mcnemar",
@@ -58,8 +64,11 @@ __all__ = [
     "paper_table",
     "pareto",
     "ranking",
+    "recorded_runs",
     "require_whole",
     "row_by_row",
+    "run_data",
+    "search_data",
     "sign_flip_test",
     "source_means",
     "summary_lines",

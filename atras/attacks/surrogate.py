@@ -80,7 +80,11 @@ def _stand(part: str, text: object) -> Stand:
     undefended, who = part.startswith("undefended:"), part.removeprefix("undefended:").strip()
     if who == "independent":
         return Stand(independent=True, undefended=undefended)
-    match = re.fullmatch(r"(c?\d[\w-]*)(?:/(\d{1,19}))?", who, flags=re.ASCII)
+    match = re.fullmatch(r"([\w.-]+)(?:/(\d{1,19}))?", who, flags=re.ASCII)
     if match is None:
         raise InputError(f"surrogate (={shown(text)}): expected {EXAMPLES}")
-    return Stand(Candidate.parse(match[1]), int(match[2]) if match[2] else None, False, undefended)
+    try:
+        candidate = Candidate.parse(match[1])
+    except InputError as error:
+        raise InputError(f"surrogate (={shown(text)}): expected {EXAMPLES}; {error}") from None
+    return Stand(candidate, int(match[2]) if match[2] else None, False, undefended)

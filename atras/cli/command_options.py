@@ -38,9 +38,11 @@ class CommandOptions(Options):
         Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),
     ] = None
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
+    print_config: Annotated[bool, Option("print the settings as a file for --config, run nothing")] = False
     out: Annotated[
         str | None,
         Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
     ] = None
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
+    json: Annotated[bool, Option("print the results as JSON, for scripts", panel="Output")] = False
     quiet: Annotated[bool, Option("no progress, only the results and their cautions", panel="Output")] = False

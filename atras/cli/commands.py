@@ -12,7 +12,7 @@ from atras.errors import InputError
 from atras.experiment import parse_whole
 from atras.networks import Candidate
 
-from .output import print_lines
+from .output import print_lines, print_text, read_results
 
 if TYPE_CHECKING:
     from atras.analysis import Claim, PaperName
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Partial = Annotated[
     bool, typer.Option("--partial", help="also of a run with groups missing, of what is there", show_default=False)
 ]
+Json = Annotated[bool, typer.Option("--json", help="as JSON, for scripts", show_default=False)]
 Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", show_default=False)]
 
 
@@ -30,28 +31,35 @@ def claims(
         bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
     ] = False,
     partial: Partial = False,
+    as_json: Json = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis import measure_steps, require_whole
-    from atras.results import read
+    from atras.analysis import claims_data, json_text, measure_steps, require_whole
 
-    results = read(run)
+    results = read_results(run)
     require_whole(results, partial)
     if measure:
         measure_steps(results)
-    print_lines(claims_lines(results))
+    if as_json:
+        print_text(json_text(claims_data(results)))
+    else:
+        print_lines(claims_lines(results))
 
 
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run's folder", show_default=False)],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="another one", show_default=False)],
     partial: Partial = False,
+    as_json: Json = False,
 ) -> None:
     """Show what the members that two runs share gained or lost from one to the other."""
-    from atras.analysis import compare_lines
-    from atras.results import read
+    from atras.analysis import compare_lines, comparison_data, json_text
 
-    print_lines(compare_lines(read(run_a), read(run_b), partial=partial))
+    a, b = read_results(run_a), read_results(run_b)
+    if as_json:
+        print_text(json_text(comparison_data(a, b, partial=partial)))
+    else:
+        print_lines(compare_lines(a, b, partial=partial))
 
 
 def export(
@@ -92,9 +100,8 @@ def export(
     ranked: dict[str, Any] = {"rank_by": rank_by or "accuracy", "partial": partial}
     from atras.analysis import Format, best_robust, export_pareto, notices
     from atras.analysis import export as write
-    from atras.results import read
 
-    results = read(run)
+    results = read_results(run)
     chosen: Format | None = file_format
     member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
     if pareto:
@@ -128,10 +135,9 @@ def report(
     The page is one file that needs no network; missing parts say which option of the run records them.
     """
     from atras.report import write
-    from atras.results import read
 
     chosen = file_format or _report_format(out)
-    print_lines([f"the report is in {write([read(run) for run in runs], out, chosen)}"])
+    print_lines([f"the report is in {write([read_results(run) for run in runs], out, chosen)}"])
 
 
 def _report_format(out: str | None) -> str:

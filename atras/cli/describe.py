@@ -45,7 +45,15 @@ def _panel(panel: str, settings: Iterable[Setting], own: dict[str, Setting]) -> 
         option = setting.option
         meaning = f"{option.help}. {option.meaning}" if option.meaning else option.help
         meaning = f"{meaning[:1].upper()}{meaning[1:]}"
-        rows.append([f"`{setting.flag}`", key, _value(setting, bool(key)), setting.shown_default, meaning])
+        rows.append(
+            [
+                ", ".join(f"`{flag}`" for flag in setting.flags),
+                key,
+                _value(setting, bool(key)),
+                setting.shown_default,
+                meaning,
+            ]
+        )
     return _section(panel, ["option", "key in a file", "value", "default", "meaning"], rows)
 
 

@@ -41,13 +41,26 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     is_truth = setting.type is bool
     kind: Any = bool if is_truth else list[str] if setting.option.repeat else str
     option = typer.Option(
-        _flags(setting) if is_truth else setting.flag,
+        *([_flags(setting)] if is_truth else setting.flags),
         metavar=setting.option.metavar or "|".join(setting.words) or None,
         help=help_line(setting),
         rich_help_panel=setting.panel,
         show_default=False,
+        autocompletion=_completion(setting),
     )
     return _keyword(setting.key, Annotated[kind | None, option])
+
+
+def _completion(setting: Setting) -> Callable[[str], list[str]] | None:
+    """What a shell offers behind an option: the words or names that it knows; None where a file may stand there."""
+    if setting.option.path or not (setting.words or setting.option.choices is not None):
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        known = [*setting.words, *(setting.option.named if setting.option.choices is not None else ())]
+        return [word for word in dict.fromkeys(known) if word.startswith(incomplete)]
+
+    return complete
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:
@@ -81,7 +94,7 @@ Version = Annotated[
 
 def command_class(settings: Iterable[Setting]) -> type[typer.core.TyperCommand]:
     """The class of a command whose help ends with the values that go by a name."""
-    named = [setting for setting in settings if setting.option.choices is not None]
+    named = [setting for setting in settings if setting.option.named]
 
     class CommandWithNames(typer.core.TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -96,7 +109,7 @@ def name_lines(setting: Setting, width: int = 78) -> list[str]:
     """The names that an option knows, each with its meaning, as plain text."""
     names = setting.option.named
     column = max(map(len, names)) + 2
-    lines = [f" {setting.option.metavar} of {setting.flag}:"]
+    lines = [f" {setting.option.metavar.rpartition('|')[2]} of {setting.flags[-1]}:"]
     for name, text in names.items():
         first, rest = f"   {printable(name):<{column}}", " " * (column + 3)
         lines += textwrap.wrap(printable(text), width, initial_indent=first, subsequent_indent=rest)

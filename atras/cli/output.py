@@ -6,10 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import typer
 
 from atras.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from atras.results import Results
 
 
 class Ended(Exception):  # noqa: N818 (nothing went wrong)
@@ -27,8 +31,34 @@ def print_lines(lines: Iterable[str]) -> None:
         BrokenPipeError: if its reader is gone.
         InputError: if it cannot be written otherwise.
     """
+    print_text("\n".join(map(printable, lines)))
+
+
+def read_results(folder: str) -> Results:
+    """The results in a run's folder, or of a search's last finished round, which is told on standard error.
+
+    Raises:
+        InputError: as `results.read`.
+    """
+    from atras.results import read
+    from atras.search import is_search, last_round
+
+    if not is_search(folder):
+        return read(folder)
+    path, told = last_round(folder)
+    typer.echo(printable(told), err=True)
+    return read(path)
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, for programs: JSON or CSV.
+
+    Raises:
+        BrokenPipeError: if its reader is gone.
+        InputError: if it cannot be written otherwise.
+    """
     try:
-        typer.echo("\n".join(map(printable, lines)))
+        typer.echo(text, nl=not text.endswith("\n"))
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -12,7 +12,7 @@ import typer
 from atras.errors import InputError, printable
 from atras.experiment import REMOVED
 
-from . import commands
+from . import commands, inspect_commands
 from .generated_options import Version
 from .output import Ended
 from .run_command import RunCommand, run
@@ -25,7 +25,7 @@ SPINS = "10000"
 
 app = typer.Typer(
     name="atras",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Train, attack, defend and re-attack a whole population of networks as one program.",
@@ -43,6 +43,8 @@ def _atras(version: Version = None) -> None:
 
 for _command in (commands.claims, commands.compare, commands.export, commands.report):
     app.command()(_command)
+app.command("list")(inspect_commands.list_runs)
+app.command()(inspect_commands.show)
 for _program in (app, run_app):
     _program.command(cls=RunCommand)(run)
 

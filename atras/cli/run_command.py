@@ -22,7 +22,7 @@ from atras.storage import new_folder
 
 from .command_options import CommandOptions
 from .generated_options import command_class, with_options
-from .output import Ended, print_lines, silence
+from .output import Ended, print_lines, print_text, silence
 
 if TYPE_CHECKING:
     from atras.results import Results
@@ -49,6 +49,11 @@ def run(**given: Any) -> None:
     settings = {name: value for name, value in written.items() if name in SETTINGS}
     loaded = _load(command)
     protocol, execution, plan = combine(loaded, settings)
+    if command.print_config:
+        from atras.experiment import config_lines
+
+        print_lines(config_lines(protocol, execution))
+        return
     left_out = loaded.plan is not None and plan is None and command.resume is None
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
@@ -83,8 +88,11 @@ def _run(
                 results = resume(folder, protocol, execution, **arguments)
         finally:
             reporter.close()
-    from atras.analysis import caution_lines, summary_lines
+    from atras.analysis import caution_lines, json_text, run_data, summary_lines
 
+    if command.json:
+        _print_json(json_text(run_data(results)))
+        return results
     width = shutil.get_terminal_size().columns
     # All others were told of them on the way.
     _show([*summary_lines(results, width), *(caution_lines(results, width) if command.quiet else ())], folder)
@@ -92,7 +100,7 @@ def _run(
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.analysis import RANK_BY, caution_lines
+    from atras.analysis import RANK_BY, caution_lines, json_text, search_data
     from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
@@ -107,6 +115,9 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
+    if command.json:
+        _print_json(json_text(search_data(results, rank_by_of(folder))))
+        return results
     told = caution_lines(results, shutil.get_terminal_size().columns) if command.quiet else ()
     _show([*pareto_lines(results, rank_by_of(folder)), *told], folder)
     return results
@@ -143,6 +154,11 @@ def _stoppable(record: Path) -> Iterator[Signals]:
         except (Interrupted, KeyboardInterrupt):
             more = f"; go on with --resume {record.parent}" if record.exists() else ""
             raise Ended(f"interrupted{more}", signals.status) from None
+
+
+def _print_json(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # its reader is gone, the results are not
+        print_text(text)
 
 
 def _show(lines: Iterable[str], folder: Path) -> None:

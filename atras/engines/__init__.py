@@ -5,8 +5,9 @@ results."""
 from atras.experiment import ENGINES
 
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
-from .fused import FusedEngine, has_bf16, own_convolutions, why_not, why_slow
+from .fused import FusedEngine, has_bf16, known_stem, own_convolutions, why_not, why_slow
 from .loop import LoopEngine
+from .modules import ModulesEngine
 from .stack import StackEngine
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "Epoch",
     "FusedEngine",
     "LoopEngine",
+    "ModulesEngine",
     "StackEngine",
     "has_bf16",
+    "known_stem",
     "own_convolutions",
     "why_not",
     "why_slow",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -88,6 +88,8 @@ class Engine(ABC):
     """Whether members must be of one structure, and narrower ones are padded to the widest."""
     any_depths: ClassVar[bool] = False
     """Whether members of different depths share a group, each at its natural widths."""
+    takes_modules: ClassVar[bool] = False
+    """Whether it computes modules of the user, and these alone."""
 
     def __init__(
         self,
@@ -114,7 +116,15 @@ class Engine(ABC):
         Returns:
             A few words; empty where it can.
         """
-        return ""
+        other = next((each for each in candidates if each.complete != cls.takes_modules), None)
+        if other is None:
+            return ""
+        return f"it computes modules of yours, not {other.name}" if cls.takes_modules else _not_a_module(other)
+
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
+        """What candidates must have in common to share a group on a kind of device: those of equal values can."""
+        return None
 
     @property
     def classes(self) -> int:
@@ -189,7 +199,10 @@ class Engine(ABC):
             return self._gradient_of_pairs(_usable(images), cotangent, counts)
 
     def set_parameters(self, index: int, values: Parameters, moment: int = 0) -> None:
-        """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths."""
+        """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths.
+
+        With the parameters comes what else `Network.state_shapes` has.
+        """
         with fixed_state(self.device):
             self._set_parameters(index, values, moment)
 
@@ -225,7 +238,7 @@ class Engine(ABC):
         self.steps = int(state["steps"])
         for moment, kind in enumerate(KINDS if self.steps else KINDS[:1]):
             for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
-                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in network.parameter_shapes}
+                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in network.state_shapes}
                 values = {name: tensor for name, tensor in own.items() if tensor is not None}
                 if values:
                     self.set_parameters(index, values, moment)
@@ -275,6 +288,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _get_parameters(self, index: int, moment: int) -> Parameters: ...
+
+
+def _not_a_module(candidate: Candidate) -> str:
+    return f"it computes layers that atras has, not the module {candidate.name}, which engine modules computes"
 
 
 def _usable(values: Tensor) -> Tensor:

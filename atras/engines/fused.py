@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,15 +51,21 @@ def has_bf16(device: torch.device = CPU) -> bool:
 def own_convolutions(network: Network) -> list[ConvLayer]:
     """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
     own = any(type(layer) is Conv for layer in network.candidate.layers)
-    if not own and network.spec.stem_name in STEMS:
+    if not own and (not network.stem or network.spec.stem_name in STEMS):
         return []
     convolutions = []
     for place in network.hidden:
         if type(layer := place.layer) is Conv:
-            padding = layer.kernel // 2 if layer.padding == "same" else layer.padding
-            numbers = (layer.filters, layer.kernel, layer.stride, padding, layer.pool)
+            numbers = (layer.filters, layer.kernel, layer.stride, layer.padding, layer.pool)
             convolutions.append(ConvLayer(*numbers, rate256=place.rate256))
     return convolutions
+
+
+def known_stem(networks: Iterable[Network]) -> str:
+    """The stem that op `step` knows by its name, and that stands before those networks whose convolutions it has not
+    been given."""
+    without = [network for network in networks if not own_convolutions(network)]
+    return next((network.spec.stem_name for network in without if network.stem), "none")
 
 
 class FusedEngine(Engine):
@@ -75,14 +81,24 @@ class FusedEngine(Engine):
 
     @classmethod
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:
+        if refused := super().refusal(spec, candidates, kind):
+            return refused
         for layer in spec.stem_layers:
             if type(layer) is not Conv:
                 return f"it has stems of convolutions alone, not {layer}"
         return next(filter(None, (_refusal(spec, candidate, kind) for candidate in candidates)), "")
 
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:
+        # The op has one stem for all members without convolutions of their own; on a GPU all have some, or none has.
+        network = Network(spec, candidate)
+        if own_convolutions(network):
+            return spec.stem_name if kind == "cpu" else ConvLayer
+        return spec.stem_name if network.stem else "none"
+
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
-            raise InputError(f"engine (=fused): {refused}; use --engine loop or stack")
+            raise InputError(f"engine (=fused): {refused}; use --engine auto, loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
@@ -95,7 +111,7 @@ class FusedEngine(Engine):
             self.spec.image_shape,
             self.spec.classes,
             [_hidden_widths(member.candidate) for member in self.members],
-            stem="none" if all(convolutions) else self.spec.stem_name,
+            stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
             batch=self.protocol.batch_size,
@@ -200,10 +216,11 @@ def _refusal(spec: Spec, candidate: Candidate, kind: str) -> str:
     for layer in candidate.layers:
         if type(layer) not in (Conv, Dense):
             return f"it has convolutions and after them dense layers, not {layer}"
-    convolutions = own_convolutions(Network(spec, candidate))
+    network = Network(spec, candidate)
+    convolutions = own_convolutions(network)
     if not convolutions:
         channels = spec.image_shape[0]
-        if spec.stem_name != "none" and channels > Step.most_channels:
+        if network.stem and channels > Step.most_channels:
             return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
         return ""
     if kind != "cpu":

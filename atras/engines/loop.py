@@ -23,6 +23,8 @@ class LoopEngine(Engine):
     one_by_one = True
 
     def _build(self) -> None:
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+            raise InputError(f"engine (={self.name}): {refused}")
         if len(self.members) != 1:
             raise InputError(f"loop: expected one member, got {len(self.members)}; make an engine for each")
         (self.member,), (self.network,) = self.members, self.networks

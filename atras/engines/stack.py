@@ -7,12 +7,24 @@ at 0), so its gradients are exactly zero, and Adam moves a zero gradient's param
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
-from atras.networks import Cotangent, Dropout, Network, Parameters, StepResult, dropout_key, widest
+from atras.networks import (
+    Candidate,
+    Cotangent,
+    Dropout,
+    Network,
+    Parameters,
+    Spec,
+    StepResult,
+    dropout_key,
+    widest,
+)
 
 from .engine import Engine, definite, derivative
 from .stacked_optimizer import StackedOptimizer
@@ -28,7 +40,16 @@ class StackEngine(Engine):
     name = "stack"
     pads = True
 
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (of Engine)
+        # Images with dropout behind them must have equal filters too: padded ones would shift its masks.
+        places = Network(spec, candidate).hidden
+        dropped = tuple(place.outputs for place in places if place.rate256 and len(place.outputs) == 3)
+        return candidate.structure, spec.stem_of(candidate), dropped
+
     def _build(self) -> None:
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+            raise InputError(f"engine (={self.name}): {refused}")
         candidates = [member.candidate for member in self.members]
         depths = {candidate.depth for candidate in candidates}
         if len(depths) != 1:

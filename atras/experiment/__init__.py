@@ -16,9 +16,9 @@ from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_w
 from .selection import select_candidates
 
 if TYPE_CHECKING:
-    from .config_file import MAX_BYTES, from_run, load_config, parse_file
+    from .config_file import MAX_BYTES, config_lines, from_run, load_config, parse_file
 else:
-    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES from_run load_config parse_file")
+    __getattr__ = lazy_exports(__name__, config_file="MAX_BYTES config_lines from_run load_config parse_file")
 
 __all__ = [
     "ENGINES",
@@ -37,6 +37,7 @@ __all__ = [
     "Size",
     "Subset",
     "combine",
+    "config_lines",
     "from_run",
     "load_config",
     "parse_epsilon",

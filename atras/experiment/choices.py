@@ -18,6 +18,10 @@ ENGINES: Registry[Any] = Registry(
             "atras.engines.fused:FusedEngine",
             "whole groups in C++ on a CPU, in Triton on a GPU; convolutions, but for named stems, on a CPU alone",
         ),
+        "modules": (
+            "atras.engines.modules:ModulesEngine",
+            "modules of your own, one after the other, in their own code",
+        ),
     },
     group="atras.engines",
 )

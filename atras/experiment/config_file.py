@@ -50,6 +50,23 @@ def load_config(path: str | Path) -> Loaded:
         raise InputError(f"{path}: {error}") from None
 
 
+def config_lines(protocol: Protocol, execution: Execution) -> list[str]:
+    """The lines of a TOML file that `load_config` reads as the same experiment.
+
+    Args:
+        protocol, execution: what to write; what holds no value is left out.
+    """
+    lines = ["# every setting of an experiment; those at their defaults may be left out"]
+    for part in (protocol, execution):
+        values = part.to_dict()
+        # What JSON writes for texts, numbers, truths and lists of them is TOML too.
+        lines += [
+            "",
+            *(f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in values if values[key] is not None),
+        ]
+    return lines
+
+
 def parse_file(path: Path) -> dict[str, Any]:
     """The content of a file of known size and syntax: JSON where its name ends in `.json`, otherwise TOML.
 

@@ -7,6 +7,7 @@ docs/options.md.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import os
 import types
@@ -14,9 +15,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from atras.checks import one_of, plain, text, truth
+from atras.errors import InputError, shown
 from atras.registry import Registry
 
 from .kinds import BY_TYPE, TEXT, TRUTH, Kind
@@ -40,11 +42,12 @@ class Option:
         default: the default in words.
         key: its name among settings and in files.
         flag: its name on the command line.
+        also: a second name of it, there and in files.
         repeat: whether the command line takes it several times.
         accept: turns what Python may also give, such as texts, into the value, before it is checked.
         path: whether it may name a file or folder: then `~` is the user's home, and Python may give a `Path`.
         choices: the register that its values come from.
-        besides: further values, and the line of each in `--help`.
+        besides: further values, and the line of each in `--help`; or all that have a name, where there is no register.
     """
 
     help: str
@@ -57,6 +60,7 @@ class Option:
     default: str = ""
     key: str = ""
     flag: str = ""
+    also: str = ""
     repeat: bool = False
     accept: Callable[[Any], Any] | None = None
     path: bool = False
@@ -99,9 +103,14 @@ class Setting(NamedTuple):
         return self.option.flag or f"--{self.key.replace('_', '-')}"
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """All its names on the command line."""
+        return (self.flag, f"--{self.option.also}") if self.option.also else (self.flag,)
+
+    @property
     def names(self) -> set[str]:
         """Every name that a file may use for it."""
-        return {self.key, self.name, self.flag.removeprefix("--").replace("-", "_")}
+        return {self.key, self.name, *(flag.removeprefix("--").replace("-", "_") for flag in self.flags)}
 
     @property
     def kind(self) -> Kind:
@@ -167,6 +176,20 @@ class Options:
 
     panel: ClassVar[str] = ""
     """Heading of the fields in `--help`."""
+
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """A new object, once all names are known.
+
+        Raises:
+            InputError: if there is no option of a name.
+        """
+        kind: Any = cls
+        names = settings_of(kind)
+        for name in given.keys() - names.keys():
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+            raise InputError(f"{cls.__name__}: unknown option {shown(name)}; {hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         kind: Any = type(self)

@@ -10,7 +10,7 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import PAPER_CANDIDATES, STEMS, Candidate, parse_stem
+from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, parse_stem
 
 from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
 from .option import Check, Option, Options
@@ -49,6 +49,10 @@ def _check_candidates(name: str, value: object) -> None:
             )
 
     distinct(name, value, one)
+    named: dict[str, Candidate] = {}
+    for candidate in value if isinstance(value, tuple) else ():
+        if named.setdefault(candidate.name, candidate) != candidate:
+            raise InputError(f"{name}: two candidates are named {candidate.name}; give one of them another name")
 
 
 def _check_seeds(name: str, value: object) -> None:
@@ -104,6 +108,19 @@ def _check_epsilons(name: str, value: object) -> None:
 def _check_defence(name: str, value: object) -> None:
     if not isinstance(value, Defence):
         raise InputError(f"{name} (={shown(value)}): expected one of {', '.join(DEFENCES)}")
+
+
+def _candidates_of(value: Any) -> Any:
+    """Candidates in place of the texts that spell them, or of their layers."""
+    if not isinstance(value, tuple | list):
+        return value
+    return tuple(_candidate_of(each) for each in value)
+
+
+def _candidate_of(value: Any) -> Any:
+    if isinstance(value, str):
+        return Candidate.parse(value)
+    return Candidate(value) if isinstance(value, tuple | list) else value
 
 
 def _attacks_of(value: Any) -> Any:
@@ -175,9 +192,12 @@ class Population(Options):
     candidates: Annotated[
         tuple[Candidate, ...],
         Option(
-            "one candidate's hidden layers; may be repeated", _check_candidates, kind=CANDIDATES, key="hidden",
-            repeat=True, metavar="24,192", default="the paper's 40",
-            meaning="The architectures, in the order of the result table.",
+            "one candidate: its hidden layers, or the name of a network; may be repeated", _check_candidates,
+            kind=CANDIDATES, key="hidden", also="network", repeat=True, metavar="24,192|NAME", default="the paper's 40",
+            besides=NETWORK_TEXTS, accept=_candidates_of,
+            meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
+            "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
+            "docs/networks.md has the whole grammar.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[
@@ -200,7 +220,8 @@ class Model(Options):
         Option(
             "convolutions before the hidden layers", _check_stem, metavar="auto|none|conv2|conv4",
             default="auto, by image",
-            meaning="A name, or layers as they are spelled, such as `c32p2-c64p2`; `auto` goes by image shape.",
+            meaning="A name, or layers as they are spelled, such as `c32p2-c64p2`, before all candidates. `auto` goes "
+            "by image shape, and is for those alone that begin with a dense layer and have no name of their own.",
         ),
     ] = "auto"  # fmt: skip
     activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from atras.checks import one_of
 from atras.errors import InputError
 from atras.networks import (
+    FAMILY_KINDS,
     PAPER_BASE_WIDTHS,
     PAPER_CANDIDATES,
     PAPER_FACTORS,
@@ -20,6 +22,12 @@ from .option import Option, Setting
 from .readers import parse_whole, parse_whole_numbers
 
 _OPTIONS = {
+    "family": Option(
+        "search space, where no candidates are named", metavar="|".join(FAMILY_KINDS), default="dense",
+        meaning="The k-complete candidates, whose layers grow by one and the same factor: of dense layers behind the "
+        "stem, or of 3x3 convolutions with max-pools and no stem, the paper's other reading. Of either there are 40. "
+        "Beside `--hidden` it says of what kind the layers must be.",
+    ),
     "depth": Option(
         "keep candidates with so many hidden layers; 1,2 or repeated", kind=WHOLES, repeat=True, metavar="N",
         default="all",
@@ -39,6 +47,7 @@ SELECTION = {name: Setting(name, option, object, panel="Population") for name, o
 
 def select_candidates(
     hidden: str | Sequence[str | Sequence[int]] | None = None,
+    family: str | None = None,
     depth: str | int | Sequence[str | int] | None = None,
     base_widths: str | int | Sequence[str | int] | None = None,
     factors: str | int | Sequence[str | int] | None = None,
@@ -50,13 +59,17 @@ def select_candidates(
 
     Args:
         hidden: hidden layers of each candidate: `24,192`, or a list of such texts or of lists of widths.
+        family: kind of the k-complete layers, or of those named.
         depth: numbers of hidden layers to keep: `1,2`.
         base_widths, factors, max_width: the ranges of `k_complete`; those left out are the paper's.
-        start: what depth filters where none of the other four is given.
+        start: what depth filters where none of the others is given.
 
     Raises:
-        InputError: if a value cannot be read, both ways of choosing are used, or no candidate is left.
+        InputError: if a value cannot be read, both ways of choosing are used, a named candidate is of another family,
+            or no candidate is left.
     """
+    if family is not None:
+        one_of("family", family, FAMILY_KINDS)
     ranges = {"base-widths": base_widths, "factors": factors, "max-width": max_width}
     given = [name for name, value in ranges.items() if value is not None]
     if hidden is not None and given:
@@ -65,10 +78,25 @@ def select_candidates(
     if hidden is not None:
         named = [hidden] if isinstance(hidden, str) else hidden
         chosen = tuple(Candidate.parse(item) if isinstance(item, str) else Candidate(tuple(item)) for item in named)
-    elif given:
+        _check_family(family, chosen)
+    elif given or family is not None:
         chosen = k_complete(
             PAPER_BASE_WIDTHS if base_widths is None else parse_whole_numbers(base_widths, "base-widths", "8,16"),
             PAPER_FACTORS if factors is None else parse_whole_numbers(factors, "factors", "2,4"),
             PAPER_MAX_WIDTH if max_width is None else parse_whole(max_width, "max-width"),
+            family or "dense",
         )
     return chosen if depth is None else with_depth(chosen, parse_whole_numbers(depth, "depth", "2 or 1,3"))
+
+
+def _check_family(family: str | None, candidates: Sequence[Candidate]) -> None:
+    """Refuse named candidates of another family."""
+    if family is None:
+        return
+    kinds = {type(FAMILY_KINDS[family](1))}
+    for candidate in candidates:
+        if not {type(layer) for layer in candidate.layers} <= kinds:
+            raise InputError(
+                f"hidden (={candidate.name!r}): expected a candidate of family {family}; leave out --family, or write "
+                f"layers such as {FAMILY_KINDS[family](24)}"
+            )

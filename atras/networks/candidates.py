@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from atras.errors import InputError, shown
 
 from .layers import Dense, Layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
+from .named import NETWORKS, network_name
 
 MAX_LAYERS = 1000
 """Most layers accepted: past it a typing error is likelier than a wish."""
@@ -39,17 +41,33 @@ class Candidate:
                 f"hidden (={shown(layers)}): expected one or more whole numbers from 1 to {MAX_UNITS}; "
                 "write for example 24,192 for two hidden layers"
             )
+        if len(given) > 1 and any(isinstance(layer, Layer) and layer.complete for layer in given):
+            raise InputError(
+                f"hidden (={shown(layers)}): expected a module of yours alone, which goes from images to logits, got "
+                f"other "
+                "layers beside it"
+            )
         object.__setattr__(self, "layers", tuple(x if isinstance(x, Layer) else Dense(x) for x in given))
 
     @property
     def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.layers)
+        """Number of hidden layers; of a module of the user, layers with weights less the last."""
+        return sum(layer.depth for layer in self.layers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is a module of the user: from images to logits, without a stem."""
+        return self.layers[0].complete
 
     @property
     def name(self) -> str:
-        """The paper's spelling, such as `24-192`."""
-        return spell_layers(self.layers)
+        """The name of a known network, or the layers in the paper's spelling, such as `24-192`."""
+        return network_name(self.layers) or spell_layers(self.layers)
+
+    @property
+    def takes_stem(self) -> bool:
+        """Whether a stem that was chosen by the images stands before it: it begins dense and is no known network."""
+        return isinstance(self.layers[0], Dense) and network_name(self.layers) is None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -63,12 +81,21 @@ class Candidate:
 
     @classmethod
     def parse(cls, text: str) -> Candidate:
-        """Read `24,192`, `24-192` or `c32p2-64`.
+        """Read `24,192`, `24-192`, `c32p2-64`, or a known network's name, such as `madry-mnist`.
 
         Raises:
-            InputError: if the text is anything else.
+            InputError: if the text is anything else; it suggests a name that is near.
         """
-        return cls(parse_layers(text))
+        known = NETWORKS.get(text.strip())
+        if known is not None:
+            return cls(known)
+        try:
+            return cls(parse_layers(text))
+        except InputError:
+            near = difflib.get_close_matches(text.strip()[:100], NETWORKS, n=1)
+            if not near:
+                raise
+            raise InputError(f"network (={shown(text)}): did you mean {near[0]}?") from None
 
 
 def _is_width(value: object) -> bool:

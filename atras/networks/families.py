@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from atras.errors import InputError, shown
 
 from .candidates import Candidate
-from .layers import Dense, Layer
+from .layers import Conv, Dense, Layer
 from .layers.layer import MAX_UNITS
 
 MAX_CANDIDATES = 100_000
@@ -17,23 +18,30 @@ PAPER_BASE_WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64)
 PAPER_FACTORS = (2, 4, 8, 16, 32)
 PAPER_MAX_WIDTH = 1024
 
+KINDS: Mapping[str, Callable[[int], Layer]] = MappingProxyType({"dense": Dense, "conv": Conv.pooled})
+"""The layer of a width in each kind of k-complete candidates: the two readings of the paper."""
+
 
 def k_complete(
     base_widths: Iterable[int] = PAPER_BASE_WIDTHS,
     factors: Iterable[int] = PAPER_FACTORS,
     max_width: int = PAPER_MAX_WIDTH,
-    layer: Callable[[int], Layer] = Dense,
+    kind: str = "dense",
 ) -> tuple[Candidate, ...]:
     """Every network whose hidden layers grow by one factor from a base width to the widest that is allowed.
 
     A base width w and a factor k give the layers w, wk, wk^2, ... up to `max_width`. The defaults give the 40
     architectures of the paper in the order of its tables (factors outermost).
 
+    The paper calls widths "nodes". Of kind `dense` they are units behind the run's stem, which is how its tables are
+    rebuilt; of kind `conv` they are filters of 3x3 convolutions, each followed by a 2x2 max-pool while the image has
+    two rows and columns (`Conv.pooled`), without a stem.
+
     Args:
         base_widths: units of the first hidden layer.
         factors: growth from one layer to the next, each at least 2.
         max_width: units of the widest layer allowed.
-        layer: makes a layer of a width.
+        kind: of the layers, a key of `KINDS`.
 
     Raises:
         InputError: if a factor is below 2, a base width below 1 or above `max_width`, the ranges are too wide, or
@@ -43,6 +51,8 @@ def k_complete(
     """
     candidates: dict[Candidate, None] = {}
     widths, factors = tuple(base_widths), tuple(factors)
+    if kind not in KINDS:
+        raise InputError(f"kind (={shown(kind)}): expected one of {', '.join(KINDS)}")
     if max_width > MAX_UNITS:
         raise InputError(f"max_width (={shown(max_width)}): expected a whole number from 1 to {MAX_UNITS}")
     if len(widths) * len(factors) > MAX_CANDIDATES:
@@ -56,7 +66,7 @@ def k_complete(
             hidden = [width]
             while hidden[-1] * factor <= max_width:
                 hidden.append(hidden[-1] * factor)
-            candidates.setdefault(Candidate([layer(each) for each in hidden]))
+            candidates.setdefault(Candidate([KINDS[kind](each) for each in hidden]))
     if not candidates:
         raise InputError("k_complete: expected at least one base width and one factor; none came")
     return tuple(candidates)

@@ -20,7 +20,7 @@ from atras.errors import InputError
 from atras.kernels import dropout
 
 from .candidates import Candidate
-from .layers import Dense, Layer, Shape
+from .layers import Dense, Layer, Own, Shape
 from .randomness import initial_weights
 from .stems import parse_stem, stem_name
 
@@ -48,6 +48,8 @@ class Spec:
         image_shape: (channels, height, width).
         classes: number of logits.
         stem: layers in front of those of each candidate; also a name of `stems.STEMS`, or their spelling.
+        stem_auto: whether the stem was chosen by the images, not named: then it stands before those candidates alone
+            that `Candidate.takes_stem` names.
         activation: a key of `ACTIVATIONS`.
         initialisation: `glorot` or `he`, uniform.
         head_rate256: dropout rate after every layer of a candidate, in 1/256.
@@ -62,6 +64,7 @@ class Spec:
     activation: str = "relu"
     initialisation: str = "glorot"
     head_rate256: int = 0
+    stem_auto: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_shape", tuple(self.image_shape))
@@ -77,6 +80,10 @@ class Spec:
     def stem_layers(self) -> tuple[Layer, ...]:
         """The stem's layers."""
         return self.stem  # type: ignore[return-value]  # a text has become layers
+
+    def stem_of(self, candidate: Candidate) -> tuple[Layer, ...]:
+        """The layers in front of a candidate's own: the stem, or none."""
+        return () if self.stem_auto and not candidate.takes_stem else self.stem_layers
 
     @property
     def stem_name(self) -> str:
@@ -137,7 +144,18 @@ class Network:
     @functools.cached_property
     def places(self) -> tuple[Place, ...]:
         """Every layer, the last one being that of the logits."""
-        return _places(self.spec, self.candidate)
+        return _places(self.spec, self.candidate) if self.own is None else _own_place(self.spec, self.own)
+
+    @property
+    def own(self) -> Own | None:
+        """The module of the user that the network is; None for one of layers."""
+        first = self.candidate.layers[0]
+        return first if isinstance(first, Own) else None
+
+    @property
+    def stem(self) -> tuple[Layer, ...]:
+        """The layers in front of the candidate's own."""
+        return self.spec.stem_of(self.candidate)
 
     @property
     def hidden(self) -> tuple[Place, ...]:
@@ -149,13 +167,25 @@ class Network:
         """Name and shape of every parameter, in the order of the layers.
 
         Returns:
-            `convI.weight` [out, in, K, K], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out].
+            `convI.weight` [out, in, K, K], `denseI.weight` and `logits.weight` [out, in], and their `bias` [out]; of a
+            module of the user, what it trains, under its own names.
         """
+        if self.own is not None:
+            return self.own.parameter_shapes(self.spec.image_shape)
         return {
             f"{place.name}.{name}": shape
             for place in self.places
             for name, shape in place.layer.parameter_shapes(place.inputs).items()
         }
+
+    @functools.cached_property
+    def state_shapes(self) -> dict[str, Shape]:
+        """Name and shape of all that a network consists of: its parameters, and of a module of the user those that it
+        does not train, and its buffers."""
+        if self.own is None:
+            return self.parameter_shapes
+        found = self.own.inspect(self.spec.image_shape)
+        return found.parameters | found.frozen | found.buffers
 
     @property
     def parameter_count(self) -> int:
@@ -193,7 +223,7 @@ class Network:
             [B, Y] unnormalised log-probabilities.
         """
         activate = ACTIVATIONS[self.spec.activation]
-        first = len(self.spec.stem_layers)
+        first = len(self.stem)
         x = images
         for index, place in enumerate(self.hidden):
             x = place.layer.forward(_own(parameters, place), x, activate)
@@ -215,10 +245,17 @@ class Network:
         Returns:
             The module, on the CPU, with copies of the parameters.
         """
+        if self.own is not None:
+            return self._own_module(self.own, parameters)
         # Torch draws initial values, which are replaced: it shall not draw them from the caller's random numbers.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             module = nn.Sequential(self._modules()).to(next(iter(parameters.values())).dtype)
         module.load_state_dict(dict(parameters))
+        return module.eval()
+
+    def _own_module(self, own: Own, state: Mapping[str, Tensor]) -> Any:
+        module = own.module(0).to(next(v.dtype for v in state.values() if v.is_floating_point()))
+        fill(module, state)
         return module.eval()
 
     def _modules(self) -> OrderedDict[str, nn.Module]:
@@ -237,20 +274,46 @@ class Network:
         return layers
 
 
+def state_of(module: nn.Module) -> Parameters:
+    """The parameters and buffers of a module under its own names, each once; the tensors themselves."""
+    return {name: values.detach() for name, values in (*module.named_parameters(), *module.named_buffers())}
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set some of a module's parameters and buffers, as `state_of` names them."""
+    own = state_of(module)
+    for name, values in state.items():
+        own[name].copy_(values)
+
+
+def _own_place(spec: Spec, own: Own) -> tuple[Place, ...]:
+    """A module of the user at its place: it is the whole network."""
+    outputs = own.output_shape(spec.image_shape)
+    if outputs != (spec.classes,):
+        raise InputError(
+            f"network {own}: expected {spec.classes} logits of an image {list(spec.image_shape)}, one a class of the "
+            f"data, "
+            f"got {outputs[0]}; give its last layer {spec.classes} outputs"
+        )
+    return (_place("own1", own, spec.image_shape, outputs, 0),)
+
+
 @functools.lru_cache(maxsize=4096)
 def _places(spec: Spec, candidate: Candidate) -> tuple[Place, ...]:
     shape: Shape = spec.image_shape
     places: list[Place] = []
     counts: dict[str, int] = {}
-    for index, layer in enumerate((*spec.stem_layers, *candidate.layers)):
-        own = index >= len(spec.stem_layers)
+    stem = spec.stem_of(candidate)
+    for index, layer in enumerate((*stem, *candidate.layers)):
+        own = index >= len(stem)
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
         try:
             outputs = layer.output_shape(shape)
         except InputError as error:
-            raise InputError(f"hidden (={candidate.name!r}): {error}") from None
+            images = "x".join(map(str, spec.image_shape[1:]))
+            raise InputError(f"hidden (={candidate.name!r}): on images of {images}: {error}") from None
         rate256 = layer.rate256 or (spec.head_rate256 if own else 0)
-        places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer, shape, outputs, rate256))
+        places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer.placed(shape), shape, outputs, rate256))
         shape = outputs
     logits = Dense(spec.classes)
     return (*places, _place("logits", logits, shape, logits.output_shape(shape), 0))

@@ -67,14 +67,14 @@ def make_groups(
         member for member in members_of(protocol.candidates, protocol.seeds) if member not in set(done)
     )
     candidates = list(dict.fromkeys(member.candidate for member in left))
-    depths = sorted({candidate.depth for candidate in candidates})
-    runs = [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
-    if sizer.engine.pads:
-        alike = [same for run in runs for same in _by_structure(run, spec)]
-        runs = [run for same in alike for run in width_groups(same, sizer.step_flops, STEP_COST[machine.kind])]
+    parts = [_by_depth(part) for part in _alike(candidates, sizer.engine, spec, machine.kind)]
     if sizer.engine.any_depths:
         enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
-        runs = _joined(runs, enough, len(protocol.seeds))
+        parts = [_joined(part, enough, len(protocol.seeds)) for part in parts]
+    runs = sorted((run for part in parts for run in part), key=lambda run: run[0].depth)
+    if sizer.engine.pads:
+        cost = STEP_COST[machine.kind]
+        runs = [narrow for run in runs for narrow in width_groups(run, sizer.step_flops, cost)]
     groups: list[Group] = []
     for run in runs:
         groups += sizer.fit([m for m in (Member(c, seed) for c in run for seed in protocol.seeds) if m in left])
@@ -123,17 +123,18 @@ def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
     return {name: seconds and seconds * share for name, seconds in predicted.items()}
 
 
-def _by_structure(candidates: Sequence[Candidate], spec: Spec) -> list[list[Candidate]]:
-    """Candidates that can share a stack, together; in the order in which their structures come.
-
-    Images with dropout behind them must have equal filters too: padded ones would shift its masks.
-    """
+def _alike(candidates: Sequence[Candidate], engine: type[Engine], spec: Spec, kind: str) -> list[list[Candidate]]:
+    """Candidates that an engine can hold in one group, together; in the order in which their kinds come."""
     alike: dict[object, list[Candidate]] = {}
     for candidate in candidates:
-        places = Network(spec, candidate).hidden
-        dropped = tuple(place.outputs for place in places if place.rate256 and len(place.outputs) == 3)
-        alike.setdefault((candidate.structure, dropped), []).append(candidate)
+        alike.setdefault(engine.alike(spec, candidate, kind), []).append(candidate)
     return list(alike.values())
+
+
+def _by_depth(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Candidates of each depth, from the least depth on."""
+    depths = sorted({candidate.depth for candidate in candidates})
+    return [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
 
 
 def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list[list[Candidate]]:

@@ -170,6 +170,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
         activation=protocol.activation,
         initialisation=protocol.initialisation,
         head_rate256=round(protocol.head_dropout * 256),
+        stem_auto=protocol.stem == "auto",
     )
     for candidate in protocol.candidates:
         Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)

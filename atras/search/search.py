@@ -157,6 +157,23 @@ def rank_by_of(directory: str | Path) -> str:
     return str(Record.read(Path(directory)).content["rank_by"])
 
 
+def last_round(directory: str | Path) -> tuple[Path, str]:
+    """The folder of a search's last finished round, and a line that says which it is.
+
+    Raises:
+        InputError: as `recorded`, or if no round is finished.
+    """
+    record = Record.read(expanded(directory))
+    done, every = len(record.content["rounds"]), len(record.parts)
+    if not done:
+        raise InputError(f"{directory}: expected a search with a finished round, got none; go on with --resume")
+    left = "" if done == every else ", on images held out of the training set; the search is not finished"
+    count = record.parts[done - 1].candidates
+    return record.round_folder(
+        done
+    ), f"{directory} is a search: this is round {done} of {every}, {count} candidates{left}"
+
+
 def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
     """The Pareto front of a run as plain text within 80 columns.
 

@@ -31,6 +31,12 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--channels first", {"channels": "first"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
+    (
+        "--network wong-mnist --hidden 24,192 --network c40",
+        {"candidates": tuple(map(Candidate.parse, ("wong-mnist", "24-192", "c40")))},
+    ),
+    ("--family conv", {"candidates": k_complete(kind="conv")}),
+    ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
@@ -100,7 +106,8 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
-    assert known - tried == others | searching
+    printing = {"--json", "--print-config"}  # tests/cli/test_inspect_commands.py
+    assert known - tried == others | searching | printing
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Any) -> None:

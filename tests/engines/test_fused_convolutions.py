@@ -20,6 +20,7 @@ FP32 = Protocol(precision="fp32")
 SPECS = {
     "none": Spec((1, 9, 8), 10, head_rate256=64),
     "conv2": Spec((1, 15, 14), 10, "conv2"),
+    "auto": Spec((1, 15, 14), 10, "conv2", head_rate256=64, stem_auto=True),
     "c6k2p2d0.25": Spec((3, 9, 10), 10, "c6k2p2d0.25", "tanh"),
 }
 MEMBERS = [Member(Candidate.parse(name), 3) for name in ("c5k3s2z1-c17k1d0.5-8", "12-9", "c3zsame", "c20k2-7-6")]
@@ -99,7 +100,7 @@ def test_what_the_engine_does_not_take_is_said_in_one_line() -> None:
     dense_stem = Spec((1, 8, 8), 10, (Dense(4),))
     assert FusedEngine.refusal(dense_stem, [Candidate((8,))]) == "it has stems of convolutions alone, not 4"
     with pytest.raises(
-        InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine loop"
+        InputError, match=r"engine \(=fused\): expected a pool from 0 to 255, got 300; use --engine auto, loop"
     ):
         FusedEngine(Spec((1, 400, 400), 10), [Member(Candidate((Conv(1, pool=300),)), 0)], FP32, CPU)
 

@@ -105,7 +105,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
-    assert set(SETTINGS) - written == {"base_widths", "factors", "max_width", "target"}
+    assert set(SETTINGS) - written == {"family", "base_widths", "factors", "max_width", "target"}
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])
@@ -123,6 +123,13 @@ def test_a_defence_in_a_file_is_a_text(tmp_path: Path) -> None:
 def test_candidates_by_range_in_a_file(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, 'base-widths = [8, 16]\nfactors = "4"\nmax_width = 64'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["8-32", "16-64"]
+
+
+def test_families_and_networks_in_a_file(tmp_path: Path) -> None:
+    loaded = load_config(write(tmp_path, 'family = "conv"\ndepth = 1'))
+    assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["c40", "c48", "c56", "c64"]
+    loaded = load_config(write(tmp_path, 'network = ["wong-mnist", "c40-c80", [24, 192]]'))
+    assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["wong-mnist", "c40-c80", "24-192"]
 
 
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:

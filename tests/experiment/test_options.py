@@ -114,6 +114,17 @@ def test_candidates_are_named_one_by_one() -> None:
     assert names(select_candidates(hidden="24,192")) == ["24-192"]
 
 
+def test_a_family_is_a_kind_of_layers() -> None:
+    assert select_candidates(family="conv") == k_complete(kind="conv")
+    assert select_candidates(family="conv", factors=4, depth=3) == with_depth(k_complete(factors=[4], kind="conv"), [3])
+    assert select_candidates(family="dense", start=[Candidate((3,))]) == PAPER_CANDIDATES
+    assert names(select_candidates(hidden=["c40", "c24-c192"], family="conv")) == ["c40", "c24-c192"]
+    with pytest.raises(InputError, match=r"^hidden .='24'.: expected a candidate of family conv; leave out --family"):
+        select_candidates(hidden=["c40", "24"], family="conv")
+    with pytest.raises(InputError, match=r"^family .='convs'.: expected one of dense, conv"):
+        select_candidates(family="convs")
+
+
 def test_candidates_by_range_take_the_papers_where_one_is_left_out() -> None:
     assert select_candidates(base_widths="8,16", factors=4, max_width="64") == k_complete([8, 16], [4], 64)
     assert select_candidates(factors=[2]) == k_complete(factors=[2])

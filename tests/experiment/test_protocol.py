@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -186,15 +188,23 @@ def test_impossible_executions_are_refused(fields: dict[str, Any]) -> None:
         ({"epochs": 10**5000}, "epochs .=more digits than Python prints.: expected a whole number"),
         ({"learning_rate": 10**5000}, "learning_rate .=more digits than Python prints.: expected a number"),
         ({"epsilon": float("nan")}, "epsilon .=nan.: expected a number"),
-        ({"candidates": ("40",)}, "candidates .='40'.: expected a tuple of Candidate"),
-        ({"candidates": ([],)}, "expected a tuple of Candidate"),
+        ({"candidates": (40,)}, "candidates .=40.: expected a tuple of Candidate"),
+        ({"candidates": ([],)}, "expected one or more whole numbers"),
+        ({"epoch": 4}, "Protocol: unknown option 'epoch'; did you mean epochs?"),
+        ({"zzz": 4}, "Protocol: unknown option 'zzz'; expected one of dataset"),
         ({"seeds": ([1],)}, "seed .=.1..: expected a whole number"),
         ({"seeds": tuple(range(100_001)), "candidates": (Candidate((8,)),)}, "expected at most 100000; split them"),
     ],
 )
-def test_fields_of_other_types_and_populations_past_all_bounds_are_refused(fields, message):
+def test_fields_of_other_types_unknown_ones_and_populations_past_all_bounds_are_refused(fields, message):
     with pytest.raises(InputError, match=message):
         Protocol(**fields)
+
+
+def test_candidates_may_be_texts_or_layers_and_protocols_can_be_copied() -> None:
+    protocol = Protocol(candidates=[(24, 192), "c8p2-16", Candidate((4,))])
+    assert [candidate.name for candidate in protocol.candidates] == ["24-192", "c8p2-16", "4"]
+    assert pickle.loads(pickle.dumps(protocol)) == copy.deepcopy(protocol) == protocol  # noqa: S301
 
 
 @pytest.mark.parametrize("fields", [{"device": 5}, {"data_dir": 5}, {"download": 1}, {"recalibrate": None}])

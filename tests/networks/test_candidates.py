@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from atras.errors import InputError
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.experiment import Protocol
+from atras.networks import NETWORKS, PAPER_CANDIDATES, Candidate, Conv, Network, Spec, k_complete, with_depth
+from atras.running.prepare import make_spec
 
 PAPER_TABLES = """
 8-16-32-64-128-256-512-1024 16-32-64-128-256-512-1024 24-48-96-192-384-768 32-64-128-256-512-1024 40-80-160-320-640
@@ -31,6 +33,46 @@ def test_other_ranges_grow_by_their_factor_up_to_the_widest() -> None:
 
 def test_a_candidate_reached_twice_stands_once() -> None:
     assert [c.name for c in k_complete([8], [2, 4], max_width=8)] == ["8"]
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 64, 64)], ids=str)
+def test_the_papers_other_reading_has_forty_candidates_that_fit_any_image(shape: tuple[int, int, int]) -> None:
+    candidates = k_complete(kind="conv")
+    assert [candidate.name.replace("c", "") for candidate in candidates] == PAPER_TABLES.split()
+    spec = make_spec(Protocol(candidates=candidates), shape, 10)
+    for candidate in candidates:
+        network = Network(spec, candidate)
+        assert [type(place.layer) for place in network.hidden] == [Conv] * candidate.depth
+        side = max(1, shape[1] >> candidate.depth)
+        assert network.places[-1].inputs == (candidate.widths[-1], side, side)
+
+
+def test_another_kind_of_family_is_refused() -> None:
+    with pytest.raises(InputError, match=r"kind .='convolution'.: expected one of dense, conv"):
+        k_complete(kind="convolution")
+
+
+def test_a_stem_chosen_by_the_images_stands_before_dense_layers_alone_and_a_named_one_before_all() -> None:
+    candidates = tuple(map(Candidate.parse, ("24-192", "c40-8", "wong-mnist")))
+    auto = make_spec(Protocol(candidates=candidates), (1, 28, 28), 10)
+    named = make_spec(Protocol(candidates=candidates, stem="conv2"), (1, 28, 28), 10)
+    assert [len(Network(auto, candidate).stem) for candidate in candidates] == [2, 0, 0]
+    assert [len(Network(named, candidate).stem) for candidate in candidates] == [2, 2, 2]
+    assert [Network(auto, candidate).places[0].inputs for candidate in candidates] == [(1, 28, 28)] * 3
+    assert Spec(**auto.to_dict()) == auto != named == Spec(**named.to_dict())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_known_network_is_read_by_its_name_and_named_by_its_layers(name: str) -> None:
+    candidate = Candidate.parse(name)
+    assert candidate.layers == NETWORKS[name]
+    assert candidate.name == name
+    assert Candidate.parse("-".join(map(str, NETWORKS[name]))) == candidate
+
+
+def test_a_network_that_is_nearly_known_is_suggested() -> None:
+    with pytest.raises(InputError, match=r"^network .='madri-mnist'.: did you mean madry-mnist\?$"):
+        Candidate.parse("madri-mnist")
 
 
 @pytest.mark.parametrize("text", ["24,192", "24-192", " 24 , 192 "])

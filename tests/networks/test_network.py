@@ -87,7 +87,7 @@ def test_stems_are_chosen_by_image_shape() -> None:
 @pytest.mark.parametrize(("stem", "layer"), [("conv2", "c64p2"), ("conv4", "c64p2d0.25")])
 def test_a_stem_refuses_images_that_it_would_shrink_to_nothing(stem: str, layer: str) -> None:
     assert features(Spec((1, 10, 10), 10, stem)) == 64
-    with pytest.raises(InputError, match=f"stem .='{stem}'.: {layer}: expected a larger image, got 3x4"):
+    with pytest.raises(InputError, match=f"stem .='{stem}'.: {layer}: expected an image of at least 4x4, got 3x4"):
         Spec((1, 9, 10), 10, stem)
 
 

@@ -59,6 +59,22 @@ def test_the_command_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "there" / "search.json").is_file()
 
 
+def test_a_search_prints_json_and_stands_for_its_last_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "there"
+    options = "--hidden 4 --hidden 8 --epochs 2 --adversarial-epochs 0 --train-size 100 --test-size 50 --device cpu"
+    assert execute(f"--search halving --budget 4 --out {there} --quiet --json {options}") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(there / "round-1")
+    assert {row["hidden_layers"] for row in told["ranking"]} == {"4", "8"}
+    assert program.execute(program.app, ["show", str(there), "--json"], "atras") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["table"] == told["table"]
+    assert err == f"{there} is a search: this is round 1 of 1, 2 candidates\n"
+    assert program.execute(program.app, ["report", str(there), "-o", str(tmp_path / "page.html")], "atras") == 0
+    (there / "search.json").write_bytes((there / "search.json").read_bytes().replace(b"finished", b"finishes"))
+    assert program.execute(program.app, ["show", str(there)], "atras") == 2
+
+
 def test_the_command_ranks_by_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--hidden 4 --hidden 8 --epochs 2 --adversarial-epochs 0 --train-size 100 --test-size 50 --device cpu"
     assert execute(f"--search halving --budget 4 --rank-by balanced --out {tmp_path / 'there'} --quiet {options}") == 0

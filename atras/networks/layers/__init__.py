@@ -5,6 +5,7 @@ nothing of atras but its errors, and import torch only when they compute."""
 from .conv import Conv
 from .dense import Dense
 from .layer import LAYERS, Activate, Layer, Shape, parse_layer, parse_layers, register_layer, spell_layers
+from .own import Own
 
 __all__ = [
     "LAYERS",
@@ -12,6 +13,7 @@ __all__ = [
     "Conv",
     "Dense",
     "Layer",
+    "Own",
     "Shape",
     "parse_layer",
     "parse_layers",

@@ -35,6 +35,8 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     """Names the layer's parameters, numbered: `conv1.weight`."""
+    complete: ClassVar[bool] = False
+    """Whether it is a whole network: from images to logits, without a stem before it and a dense layer behind it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -60,6 +62,10 @@ class Layer(ABC):
         Raises:
             InputError: if the layer does not fit such an input; it names both.
         """
+
+    def placed(self, inputs: Shape) -> Layer:  # noqa: ARG002 (most layers are alike everywhere)
+        """The layer for inputs of a shape that it fits: with numbers in place of what follows from the shape."""
+        return self
 
     @abstractmethod
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
@@ -111,6 +117,11 @@ class Layer(ABC):
         fan_out, fan_in = values.shape[0] * window, values.shape[1] * window
         limit = math.sqrt(6 / (fan_in + fan_out if initialisation == "glorot" else fan_in))
         values.uniform_(-limit, limit, generator=draw)
+
+    @property
+    def depth(self) -> int:
+        """How many hidden layers it counts as."""
+        return 1
 
     @property
     def width(self) -> int | None:

@@ -1,0 +1,136 @@
+"""Results as plain values for scripts: JSON of a run, CSV of a frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import polars as pl
+
+from atras.checks import one_of
+from atras.results import SCHEMAS, Results
+
+from .claims import claims
+from .compare import compare
+from .paper_tables import row_by_row, text_against_tables
+from .provenance import data_differences, notices
+from .statistics import pareto, ranking
+
+
+def run_data(results: Results) -> dict[str, Any]:
+    """A run as JSON values.
+
+    Args:
+        results: a run's frames.
+
+    Returns:
+        `folder`, `status`, `missing` (empty of a whole run), `dataset`, `protocol_hash`, `version`, `notices`,
+        `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds)
+        and `depths`.
+    """
+    return {
+        "folder": None if results.directory is None else str(results.directory),
+        "status": results.run.get("status"),
+        "missing": results.missing(),
+        "dataset": results.dataset,
+        "protocol_hash": results.run.get("protocol_hash"),
+        "version": results.run.get("version"),
+        "notices": notices(results),
+        "cautions": [str(line) for line in results.run.get("warnings", ())],
+        "majority_share": results.majority_share,
+        "table": rows_data(results.table),
+        "candidates": rows_data(results.candidate_means()),
+        "depths": rows_data(results.by_depth()),
+    }
+
+
+def search_data(results: Results, rank_by: str) -> dict[str, Any]:
+    """A search's last round as JSON values: those of `run_data`, and rows of `ranking` and of `pareto`.
+
+    Args:
+        results: the last round.
+        rank_by: what the search ranks by.
+    """
+    return {
+        **run_data(results),
+        "rank_by": rank_by,
+        "ranking": rows_data(ranking(results, rank_by=rank_by)),
+        "pareto": rows_data(pareto(results, rank_by=rank_by)),
+    }
+
+
+def claims_data(results: Results) -> dict[str, Any]:
+    """The paper's claims on a run as JSON values: `notices`, rows of `claims`, of `text_against_tables` and of
+    `row_by_row`."""
+    return {
+        "folder": None if results.directory is None else str(results.directory),
+        "notices": notices(results),
+        "claims": [_plain(dataclasses.asdict(claim)) for claim in claims(results, partial=True)],
+        "text_against_tables": rows_data(text_against_tables()),
+        "rows": rows_data(row_by_row(results)),
+    }
+
+
+def comparison_data(a: Results, b: Results, *, partial: bool = False) -> dict[str, Any]:
+    """Two runs side by side as JSON values: their folders, `data_differences`, `notices` of each, and rows of
+    `compare`.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    return {
+        "folders": [None if run.directory is None else str(run.directory) for run in (a, b)],
+        "data_differences": data_differences(a, b),
+        "notices": [notices(run) for run in (a, b)],
+        "differences": rows_data(compare(a, b, partial=partial)),
+    }
+
+
+def rows_data(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows as objects; what is no number or infinite becomes null."""
+    return [{name: _plain(value) for name, value in row.items()} for row in frame.iter_rows(named=True)]
+
+
+def json_text(value: object) -> str:
+    """JSON values as text of several lines, the same for equal values.
+
+    Raises:
+        ValueError: if a number in it has no form in JSON.
+    """
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | pl.Series):
+        return [_plain(each) for each in value]
+    return value
+
+
+def frame_csv(results: Results, name: str) -> str:
+    """A frame of a run as CSV with a heading; lists stand in it as JSON, bytes as hexadecimal digits.
+
+    Raises:
+        InputError: if there is no frame of that name.
+    """
+    one_of("frame", name, tuple(SCHEMAS))
+    frame: pl.DataFrame = getattr(results, name)
+    nested = [column for column, dtype in frame.schema.items() if dtype.is_nested() or dtype == pl.Binary]
+    return frame.with_columns(_as_text(frame[column]) for column in nested).write_csv()
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Lists as JSON and bytes as hexadecimal digits."""
+    values = [_plain(value) for value in column]
+    return pl.Series(
+        column.name,
+        [value if value is None or type(value) is str else json.dumps(value) for value in values],
+        pl.String,
+    )

@@ -1,0 +1,135 @@
+"""Engine `modules`: modules that a user brings, one at a time, in their own code and with torch's own optimizers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atras.errors import InputError
+from atras.networks import Cotangent, Own, Parameters, StepResult, fill, keyed, stable_key, state_of
+
+from .engine import definite, derivative
+from .loop import LoopEngine
+
+
+class ModulesEngine(LoopEngine):
+    """A single module: in training mode in steps, in evaluation mode otherwise. See `Engine` for arguments and shapes.
+
+    What a module draws from torch's generators is keyed by member, phase and step, so that it depends on nothing else.
+    A module that the caller owns (`Factory.holding`) stays where and as it is: put it into `networks.untouched`.
+
+    Raises:
+        InputError: if there is not exactly one member, or it is no module.
+    """
+
+    name = "modules"
+    takes_modules = True
+
+    def _build(self) -> None:
+        self._refuse()
+        (self.member,), (self.network,) = self.members, self.networks
+        self._counter: Tensor
+        self._passes = 0
+        self.own: Own = self.network.own  # type: ignore[assignment]  # as _refuse has seen
+        self.inspection = self.own.inspect(self.spec.image_shape)
+        self.module = self.own.module(self.member.seed)
+        if self.own.factory.held is None:
+            self.module.to(device=self.device, dtype=self.dtype)
+        self.trained = [name for name, values in self.module.named_parameters() if values.requires_grad]
+        named = dict(self.module.named_parameters())
+        self.parameters: Parameters = {name: named[name] for name in self.trained}
+        self._evaluate()
+
+    def _refuse(self) -> None:
+        if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
+            raise InputError(f"engine (=modules): {refused}; use --engine auto")
+        if len(self.members) != 1:
+            raise InputError(f"modules: expected one member, got {len(self.members)}; make an engine for each")
+        if self.protocol.precision not in ("auto", *self.precisions):
+            raise InputError(
+                f"precision (={self.protocol.precision}): engine modules computes in fp32 or fp64; use --precision auto"
+            )
+
+    def _evaluate(self) -> None:
+        """Evaluation mode, in which no parameter asks for a gradient."""
+        self.module.eval()
+        for values in self.parameters.values():
+            values.requires_grad_(False)
+
+    def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
+        if moment:
+            own = {name: array for name, array in values.items() if name in self.parameters}
+            super()._set_parameters(index, own, moment)
+        else:
+            fill(self.module, values)
+
+    def _get_parameters(self, index: int, moment: int) -> Parameters:
+        if moment:
+            return super()._get_parameters(index, moment)
+        return {name: values.clone() for name, values in state_of(self.module).items()}
+
+    def _begin_phase(self, phase: str) -> None:
+        self.phase = phase
+        super()._begin_phase(phase)
+
+    def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
+        x, y = _only(images, 4), _only(labels, 1)
+        self.module.train()
+        for values in self.parameters.values():
+            values.requires_grad_()
+        try:
+            with keyed(stable_key(self.member.seed, self.member.candidate.name, self.phase, self.steps), self.device):
+                out = self.module(x)
+            loss = F.cross_entropy(out, y)
+            self.optimizer.zero_grad()
+            if cotangent is None:
+                torch.autograd.backward(loss)
+            else:
+                torch.autograd.backward(out, definite(cotangent, out.detach()[None])[0])
+            self.optimizer.step()
+        finally:
+            self._evaluate()
+        self._counter = self._counter + 1
+        return StepResult(loss.detach()[None], (out.argmax(-1) == y).sum()[None])
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """The logits [B, Y] of a pass in evaluation mode; what it draws, each pass draws anew."""
+        key = stable_key(self.member.seed, self.member.candidate.name, "evaluation", self._passes)
+        self._passes += 1
+        with keyed(key, self.device):
+            logits: Tensor = self.module(images)
+        return logits
+
+    @torch.no_grad()
+    def _logits(self, images: Tensor) -> Tensor:
+        return self._forward(_only(images, 4))[None]
+
+    def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
+        x = _only(images, 4).detach().requires_grad_()
+        out = self._forward(x)
+        cotangents = derivative(cotangent, out.detach()[None])[0]
+        gradient = None
+        if out.requires_grad:
+            (gradient,) = torch.autograd.grad(out, x, cotangents, allow_unused=True)
+        # Nothing to follow is a gradient of zeros: a caution stands beside the figures.
+        gradient = torch.zeros_like(x) if gradient is None else gradient
+        return gradient.detach()[None], out.detach()[None]
+
+    def _logits_of_pairs(self, images: Tensor, counts: Tensor) -> Tensor:
+        del counts  # all are the one member's
+        return self._logits(images)[0]
+
+    def _gradient_of_pairs(self, images: Tensor, cotangent: Cotangent, counts: Tensor) -> tuple[Tensor, Tensor]:
+        del counts
+
+        def alone(logits: Tensor) -> Tensor:
+            return definite(cotangent, logits[0])[None]
+
+        gradient, logits = self._gradient(images, alone)
+        return gradient[0], logits[0]
+
+
+def _only(values: Tensor, ndim: int) -> Tensor:
+    """The values of the one member."""
+    return values[0] if values.ndim == ndim + 1 else values
