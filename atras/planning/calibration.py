@@ -29,8 +29,18 @@ def _strided(width: int) -> Candidate:
     return Candidate((first, second, 2 * width))
 
 
-SMALL_CONVOLUTIONS = (_strided(4),)
-LARGE_CONVOLUTIONS = tuple(map(_strided, (16, 24, 32, 40)))
+def _pooled(width: int) -> Candidate:
+    """A network most of whose work are 3x3 convolutions without a stride, for images of any size."""
+    return Candidate((Conv(width, padding="same", pool="auto"), Conv(4 * width, padding="same", pool="auto")))
+
+
+DENSE, STRIDED, POOLED = "", "convolutions", "3x3 convolutions"
+NETWORKS: dict[str, tuple[tuple[Candidate, ...], tuple[Candidate, ...]]] = {
+    DENSE: (SMALL, LARGE),
+    STRIDED: ((_strided(4),), tuple(map(_strided, (16, 24, 32, 40)))),
+    POOLED: ((_pooled(4),), tuple(map(_pooled, (32, 40)))),
+}
+"""Small and large networks whose speed is measured, by the kind of the candidates."""
 
 
 def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, anew: bool = False) -> Speed:
@@ -42,9 +52,9 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
         part: images, on the device where it runs: kernels that pass over zeros are faster on dark ones.
         anew: measure even where the cache has figures.
     """
-    shape = "x".join(map(str, spec.image_shape))
+    shape, kind = "x".join(map(str, spec.image_shape)), _kind(protocol)
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
-    key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
+    key += f"|{protocol.batch_size}|{protocol.dataset}" + f"|{kind}" * bool(kind)
 
     def measure() -> Sequence[float]:
         return dataclasses.astuple(_measure(engine, spec, protocol, part))
@@ -53,7 +63,7 @@ def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, 
 
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
-    small, large = (SMALL_CONVOLUTIONS, LARGE_CONVOLUTIONS) if _convolve(protocol) else (SMALL, LARGE)
+    small, large = NETWORKS[_kind(protocol)]
     large = large[:1] if engine.one_by_one else large
     batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
     times, flops = [], []
@@ -71,9 +81,14 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) 
     return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
 
 
-def _convolve(protocol: Protocol) -> bool:
-    """Whether candidates have convolutions of their own, whose speed is not that of dense layers."""
-    return any(isinstance(layer, Conv) for candidate in protocol.candidates for layer in candidate.layers)
+def _kind(protocol: Protocol) -> str:
+    """What kind of convolutions candidates have of their own: their speed is not that of dense layers, and most of them
+    being 3x3 without a stride, engine fused needs fewer products than are counted."""
+    own = [layer for candidate in protocol.candidates for layer in candidate.layers if isinstance(layer, Conv)]
+    tiled = [layer for layer in own if (layer.kernel, layer.stride) == (3, 1)]
+    if not own:
+        return DENSE
+    return POOLED if 2 * len(tiled) > len(own) else STRIDED
 
 
 def _call_seconds(

@@ -251,7 +251,8 @@ class _Sizer:
             return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
-            return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
+            own = {"precision": self.protocol.precision, "threads": self.machine.threads}
+            return fused_bytes(networks, copies=copies, **own, **batches)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 

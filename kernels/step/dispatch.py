@@ -34,7 +34,9 @@ class Step:
         hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
         convolutions: of each member, any number of them: where there are some, they stand in place of the stem. On a
-            CPU alone; where training is in bf16 they still compute in fp32. None for no convolutions.
+            CPU alone. Those of 3x3 without a stride, and with a pool of 2x2 or none, go by minimal filtering, in fp32
+            to the same tolerance. Where training is in bf16, all but the first round their factors to it, those of
+            minimal filtering once they are transformed. None for no convolutions.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.
