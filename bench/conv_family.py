@@ -178,14 +178,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         taken = measure(contestants(), options.rounds)
         rows.append({
             "candidate": candidate.name, "weight": weight, "forward_flops": forward_flops(network),
-            "training_flops": training_flops(network), "seconds": {name: each for name, each in taken.items()},
+            "training_flops": training_flops(network), "seconds": taken,
             "losses": {name: each._asdict() for name, each in checked.items()},
         })  # fmt: skip
         print(line(candidate.name, taken, training_flops(network), table), flush=True)
     ratios = table_ratios(rows, table)
     for name, own in ratios.items():
         median, low, high = statistics.median(own), min(own), max(own)
-        print(f"whole table, {name}: {median:.2f} times as fast as the fp32 loop ({low:.2f} to {high:.2f} over the rounds)")
+        print(
+            f"whole table, {name}: {median:.2f} times as fast as the fp32 loop ({low:.2f} to {high:.2f} over the rounds)"
+        )
     if options.json:
         found = {"machine": describe(CPU), "table": table._asdict(), "candidates": rows, "ratios": ratios}
         options.json.write_text(json.dumps(found, indent=1, default=str))

@@ -72,7 +72,9 @@ class Placed(NamedTuple):
         if self.way == "patches":
             return self.padded * self.patch
         inputs, outputs = _up(self.channels, 16), self.padded
-        return self.components * max(_up(self.channels, 2) * _up(outputs, PANEL), self.layer.filters * _up(inputs, PANEL))
+        return self.components * max(
+            _up(self.channels, 2) * _up(outputs, PANEL), self.layer.filters * _up(inputs, PANEL)
+        )
 
 
 def placed(image_shape: tuple[int, int, int], convolutions: Sequence[ConvLayer]) -> Iterator[Placed]:
@@ -81,7 +83,13 @@ def placed(image_shape: tuple[int, int, int], convolutions: Sequence[ConvLayer])
     for number, layer in enumerate(convolutions):
         border = 2 * layer.padding
         own = Placed(layer, channels, height + border, width + border, "patches")
-        if number > 0 and height == width == 1 and own.positions == 1 and layer.pool <= 1 and own.height < _second(layer):
+        if (
+            number > 0
+            and height == width == 1
+            and own.positions == 1
+            and layer.pool <= 1
+            and own.height < _second(layer)
+        ):
             own = own._replace(way="point")
         elif number > 0 and _tiled(own):
             own = own._replace(way="tiles")
@@ -121,9 +129,7 @@ def scratch_values(
     return int(values) + turned + GROUPS * sums + kept_inputs + gradients + sum(dx) + features
 
 
-def workspace_values(
-    image_shape: tuple[int, int, int], convolutions: Sequence[ConvLayer], precision: str
-) -> int:
+def workspace_values(image_shape: tuple[int, int, int], convolutions: Sequence[ConvLayer], precision: str) -> int:
     """Numbers of 4 bytes that a thread works in, of blocks of a member's convolutions; arguments as above."""
     left = products = patches = gradients = 0
     for number, own in enumerate(placed(image_shape, convolutions)):
