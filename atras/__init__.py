@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from atras.experiment import Execution, Protocol
-from atras.networks import Candidate, k_complete
+from atras.networks import Candidate, grid, k_complete
 
 from .errors import InputError, Interrupted
 from .version import __version__
 
 if TYPE_CHECKING:
-    from atras.analysis import load
+    from atras.analysis import Robustness, attack, evaluate, load
     from atras.results import Results, read
-    from atras.running import resume, run
+    from atras.running import merge, resume, run
 
 __all__ = [
     "Candidate",
@@ -27,9 +27,14 @@ __all__ = [
     "Interrupted",
     "Protocol",
     "Results",
+    "Robustness",
     "__version__",
+    "attack",
+    "evaluate",
+    "grid",
     "k_complete",
     "load",
+    "merge",
     "read",
     "resume",
     "run",
@@ -56,8 +61,12 @@ sys.meta_path.append(_MissingKernels)
 _LAZY = {
     "run": "running",
     "resume": "running",
+    "merge": "running",
     "read": "results",
     "Results": "results",
+    "Robustness": "analysis",
+    "attack": "analysis",
+    "evaluate": "analysis",
     "load": "analysis",
 }
 

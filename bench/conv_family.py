@@ -185,9 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ratios = table_ratios(rows, table)
     for name, own in ratios.items():
         median, low, high = statistics.median(own), min(own), max(own)
-        print(
-            f"whole table, {name}: {median:.2f} times as fast as the fp32 loop ({low:.2f} to {high:.2f} over the rounds)"
-        )
+        print(f"whole table, {name}: {median:.2f} times as fast as the fp32 loop, {low:.2f} to {high:.2f} by round")
     if options.json:
         found = {"machine": describe(CPU), "table": table._asdict(), "candidates": rows, "ratios": ratios}
         options.json.write_text(json.dumps(found, indent=1, default=str))

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import types
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
     others = (
         ["-m", "atras", *command]
-        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["report"], ["show"])
+        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
@@ -92,7 +93,9 @@ def test_every_option_of_every_attack_and_defence_is_explained() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_named_in_a_document_exist(document: str) -> None:
     # Lines that call other programs have options of theirs.
-    lines = [line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest)\b", line)]
+    lines = [
+        line for line in text_of(document).splitlines() if not re.search(r"\b(pip|asv|ruff|pytest|SBATCH)\b", line)
+    ]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))
     assert named <= known
@@ -103,6 +106,7 @@ def test_commands_in_the_documents_are_accepted(line: str, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     (configuration,) = blocks("README.md", "toml")
     Path("run.toml").write_text(configuration)
+    Path("mine.py").write_text(blocks("docs/own_networks.md", "python")[0])
     settings = typer.main.get_command(run_app).make_context("atras", shlex.split(line)).params
     file = settings.pop("config")
     combine(load_config(file) if file else Loaded(), {name: value for name, value in settings.items() if value})
@@ -114,6 +118,19 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)  # noqa: S102
     assert (tmp_path / "runs" / "small" / "table.csv").is_file()
+    assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]
+
+
+def test_the_examples_of_own_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))  # which is put back afterwards
+    del sys.modules["mine"]
+    file, *examples = blocks("docs/own_networks.md", "python")
+    Path("mine.py").write_text(file)
+    names: dict[str, object] = {}
+    for example in (file, *examples):
+        exec(compile(example, "own_networks.md", "exec"), names)  # noqa: S102
     assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]
 
 

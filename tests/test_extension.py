@@ -18,7 +18,7 @@ from torch import nn
 import atras
 import atras.data
 from atras.attacks import ATTACKS, Attack, Attacked, Passes, Start
-from atras.data import FILE_FORMATS, FileFormat, SourceArrays
+from atras.data import FILE_FORMATS, FileFormat, Reading, SourceArrays
 from atras.defences import DEFENCES, Batch, Defence
 from atras.engines import ENGINES, LoopEngine
 from atras.experiment import EXECUTORS, Protocol
@@ -146,7 +146,7 @@ class Stripes(FileFormat):
     def fits(self, path: Path) -> bool:
         return path.suffix == ".stripes" and path.is_file()
 
-    def read(self, path: Path) -> SourceArrays:
+    def read(self, path: Path, reading: Reading) -> SourceArrays:
         draw = np.random.default_rng(0)
         arrays: dict[str, np.ndarray] = {}
         for part, count in (("train", 40), ("test", 20)):

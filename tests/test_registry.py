@@ -153,7 +153,7 @@ def test_whatever_is_misspelled_is_refused_in_one_line_that_says_what_there_is(t
         ("copies(pgd)", "copies: attack (=pgd): expected fgsm without options"),
         ("copies(source=mine)", "copies: source (='mine'): expected own, smallest or a candidate"),
         ("copies(source=24,192)", "unknown option '192'; options of copies: attack, source"),
-        ("copy", "defence (='copy'): did you mean copies? There are copies, batch"),
+        ("copy", "defence (='copy'): did you mean copies? There are copies, none, batch"),
     ],
 )
 def test_a_misspelled_defence_is_refused_likewise(text: str, message: str) -> None:

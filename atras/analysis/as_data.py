@@ -12,8 +12,9 @@ import polars as pl
 from atras.checks import one_of
 from atras.results import SCHEMAS, Results
 
-from .claims import claims
+from .claims import claims, why_no_claims
 from .compare import compare
+from .network_table import network_table
 from .paper_tables import row_by_row, text_against_tables
 from .provenance import data_differences, notices
 from .statistics import pareto, ranking
@@ -28,7 +29,7 @@ def run_data(results: Results) -> dict[str, Any]:
     Returns:
         `folder`, `status`, `missing` (empty of a whole run), `dataset`, `protocol_hash`, `version`, `notices`,
         `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds)
-        and `depths`.
+        and `depths`; of a run without a defence also of `networks` (`network_table`).
     """
     return {
         "folder": None if results.directory is None else str(results.directory),
@@ -43,6 +44,7 @@ def run_data(results: Results) -> dict[str, Any]:
         "table": rows_data(results.table),
         "candidates": rows_data(results.candidate_means()),
         "depths": rows_data(results.by_depth()),
+        **({} if results.defends else {"networks": rows_data(network_table(results))}),
     }
 
 
@@ -64,10 +66,11 @@ def search_data(results: Results, rank_by: str) -> dict[str, Any]:
 def claims_data(results: Results) -> dict[str, Any]:
     """The paper's claims on a run as JSON values: `notices`, rows of `claims`, of `text_against_tables` and of
     `row_by_row`."""
+    none = why_no_claims(results)
     return {
         "folder": None if results.directory is None else str(results.directory),
-        "notices": notices(results),
-        "claims": [_plain(dataclasses.asdict(claim)) for claim in claims(results, partial=True)],
+        "notices": [*notices(results), *([none] if none else [])],
+        "claims": [] if none else [_plain(dataclasses.asdict(claim)) for claim in claims(results, partial=True)],
         "text_against_tables": rows_data(text_against_tables()),
         "rows": rows_data(row_by_row(results)),
     }

@@ -85,6 +85,14 @@ def claims(results: Results, dataset: PaperName | None = None, *, partial: bool 
     ]
 
 
+def why_no_claims(results: Results) -> str:
+    """Why a run has none of the paper's claims to check; empty where it has."""
+    if results.defends:
+        return ""
+    without = "a defence" if results.trains else "training"
+    return f"a run without {without} has none of the paper's claims to check: they are about its defence"
+
+
 def _two_layers(run: pl.DataFrame, paper: pl.DataFrame | None, dataset: PaperName | None) -> Claim:
     name = "two-hidden-layer networks lose accuracy"
     stated = "a loss" if dataset is None else f"{STATED_RECOVERY[dataset][0]:+.4f}"

@@ -124,7 +124,7 @@ def _image_lines(a: Results, b: Results) -> list[str]:
     more = [f"the {SHOWN} members that differ most, of {len(frame)}"] if len(frame) > SHOWN else []
     lines = [
         "",
-        "test images lost after the defence, each run under all of its own attacks",
+        "test images lost, each run under all of its own attacks",
         *more,
         f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",
     ]

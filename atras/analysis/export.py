@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.networks import Candidate, Network, Parameters, Spec
+from atras.networks import Candidate, Factory, Network, Parameters, Spec
 from atras.results import ACCURACIES, Results
 from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
@@ -36,7 +36,7 @@ def export(
     path: str | Path,
     *,
     seed: int | None = None,
-    phase: str = "defended",
+    phase: str | None = None,
     file_format: Format | None = None,
 ) -> Path:
     """Write one network of a run as a file.
@@ -46,7 +46,7 @@ def export(
         candidate: which.
         path: of the file, replaced if it is there.
         seed: which member; None for the first seed with which the candidate trained.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for the networks that the run ends with.
         file_format: `safetensors` (read it with `load`), `pt2` (torch.export) or `onnx`; None to go by the name.
 
     Returns:
@@ -62,6 +62,7 @@ def export(
     if results.directory is None:
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
+    phase = results.final.phase if phase is None else phase
     spec, parameters = read_member(results.directory, candidate, seed, phase)
     metadata = _metadata(results, spec, candidate, seed, phase)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
@@ -100,7 +101,7 @@ def best_robust(results: Results, *, rank_by: str = "accuracy", partial: bool = 
         InputError: if the run has no members yet or none that trained, or groups are missing and `partial` is not set.
     """
     require_whole(results, partial)
-    return Candidate.parse(_first(results, rank_by)["hidden_layers"])
+    return results.candidate(_first(results, rank_by)["hidden_layers"])
 
 
 def export_pareto(
@@ -108,7 +109,7 @@ def export_pareto(
     folder: str | Path,
     *,
     seed: int | None = None,
-    phase: str = "defended",
+    phase: str | None = None,
     file_format: Format,
     rank_by: str = "accuracy",
     partial: bool = False,
@@ -126,7 +127,7 @@ def export_pareto(
     return [
         export(
             results,
-            Candidate.parse(name),
+            results.candidate(name),
             expanded(folder) / f"{name}.{file_format}",
             seed=seed,
             phase=phase,
@@ -136,8 +137,13 @@ def export_pareto(
     ]
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, network: Callable[[], nn.Module] | str | None = None) -> nn.Module:
     """Read a network that `export` wrote as safetensors.
+
+    Args:
+        path: of the file.
+        network: for a module of yours, what made it: a function, or where it is (`mine.py:make`). No code is run that
+            only a file names.
 
     Returns:
         A plain torch module in evaluation mode: images [B, C, H, W] with pixels in [0, 1] in, logits [B, Y] out. Its
@@ -150,19 +156,37 @@ def load(path: str | Path) -> nn.Module:
     try:
         texts, tensors = read_tensors(path, json.dumps(FILE_FORMAT))
         metadata = {name: json.loads(text) for name, text in texts.items() if name != "sha256"}
-        network = Network(Spec(**metadata["spec"]), Candidate.parse(metadata["hidden"]))
-        shapes = network.parameter_shapes
-        if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
-            raise ValueError("its parameters do not fit its architecture")
+        spec, recorded = Spec(**metadata["spec"]), metadata.get("network")
+        layered = Candidate.parse(metadata["hidden"]) if recorded is None else None
     except TENSOR_ERRORS as error:
-        reason = reason_of(error)
-        raise InputError(
-            f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
-            "pt2 files are for torch.export.load, onnx files for onnxruntime"
-        ) from None
-    module = network.module({name: tensors[name] for name in shapes})
+        raise _foreign(path, reason_of(error)) from None
+    candidate = layered or _own_candidate(path, Factory.from_dict(metadata["hidden"], recorded or {}), network)
+    found = Network(spec, candidate)
+    shapes = found.state_shapes
+    if {name: tuple(values.shape) for name, values in tensors.items()} != shapes:
+        raise _foreign(path, "its parameters do not fit its architecture")
+    module = found.module({name: tensors[name] for name in shapes})
     module.metadata = metadata  # type: ignore[assignment]
     return module
+
+
+def _foreign(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path}: expected a network written by atras export as safetensors, found something else ({reason}); "
+        "pt2 files are for torch.export.load, onnx files for onnxruntime"
+    )
+
+
+def _own_candidate(path: Path, factory: Factory, given: Callable[[], nn.Module] | str | None) -> Candidate:
+    """The module of the user that a file is of, made by what was given."""
+    if given is None:
+        raise InputError(
+            f"{path}: it is of your module {factory.name}, made by {factory.function} of {factory.file or 'Python'}; "
+            f"give that too, as load(path, network={factory.function})"
+        )
+    candidate = Candidate.own(factory.name, given)
+    factory.check_source(candidate.factory or factory)
+    return candidate
 
 
 def _first(results: Results, rank_by: str) -> dict[str, Any]:
@@ -194,7 +218,8 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
         "missing": results.missing(),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }
-    return {name: json.dumps(value) for name, value in values.items()}
+    own = {} if candidate.factory is None else {"network": candidate.factory.to_dict()}
+    return {name: json.dumps(value) for name, value in (values | own).items()}
 
 
 def _safetensors(network: Network, parameters: Parameters, metadata: dict[str, str]) -> bytes:
@@ -206,7 +231,8 @@ def _pt2(network: Network, parameters: Parameters, metadata: dict[str, str]) -> 
     module, images = network.module(parameters), _example(network, parameters)
     buffer = io.BytesIO()
     with _quiet(), _named_user():
-        program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        with _translated(network, "pt2"):
+            program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, buffer, extra_files=dict(metadata))
     return buffer.getvalue()
 
@@ -222,7 +248,7 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
         "dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("batch")},),
         "input_names": ["images"], "output_names": ["logits"],
     }  # fmt: skip
-    with _quiet(), _named_user():
+    with _quiet(), _named_user(), _translated(network, "onnx"):
         program = torch.onnx.export(module, (images,), **options)
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
@@ -232,8 +258,23 @@ def _onnx(network: Network, parameters: Parameters, metadata: dict[str, str]) ->
 
 def _example(network: Network, parameters: Parameters) -> Tensor:
     # Two images: torch.export takes a batch of one for a fixed size.
-    like = next(iter(parameters.values()))
+    like = next(values for values in parameters.values() if values.is_floating_point())
     return torch.zeros(2, *network.spec.image_shape, dtype=like.dtype, device=like.device)
+
+
+@contextlib.contextmanager
+def _translated(network: Network, file_format: str) -> Iterator[None]:
+    """One line where torch cannot translate a module of the user; what it cannot of atras is a bug."""
+    try:
+        yield
+    except Exception as error:
+        if network.own is None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"format (={file_format!r}): torch cannot translate the code of {network.own} ({type(error).__name__}: "
+            f"{reason}); export it as safetensors"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -18,12 +18,12 @@ from .statistics import holm
 MEMBER = ["hidden_layers", "seed"]
 
 
-def worst_case(results: Results, phase: str = "defended") -> pl.DataFrame:
+def worst_case(results: Results, phase: str | None = None) -> pl.DataFrame:
     """Whether a network keeps each test image under all attacks together, as `worst` in `metrics` counts it.
 
     Args:
         results: a run with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns hidden_layers, seed, image, correct: whether no attack turns the image with a change of at most the
@@ -32,6 +32,7 @@ def worst_case(results: Results, phase: str = "defended") -> pl.DataFrame:
     Raises:
         InputError: if the run has no outcomes image by image.
     """
+    phase = results.final.phase if phase is None else phase
     one_of("phase", phase, PHASES)
     if results.outcomes.is_empty():
         raise InputError("results: expected outcomes image by image, found none; run with --outcomes all")
@@ -57,7 +58,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
-def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
+def image_pairs(results: Results, phase: str | None = None) -> pl.DataFrame:
     """Every two candidates of a run on the same images and with the same seed, under the worst case over attacks.
 
     The p value takes images for independent, and the two networks as they are: it says whether *these networks* differ,
@@ -65,7 +66,7 @@ def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
 
     Args:
         results: a run with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns seed, a, b (hidden layers), images, both (that both lose), only_a, only_b (that one alone loses),
@@ -79,12 +80,12 @@ def image_pairs(results: Results, phase: str = "defended") -> pl.DataFrame:
     return _tested([(a[1], a[0], b[0], *_counted(lost[a], lost[b])) for a, b in pairs], ("seed", "a", "b"))
 
 
-def compare_images(a: Results, b: Results, phase: str = "defended") -> pl.DataFrame:
+def compare_images(a: Results, b: Results, phase: str | None = None) -> pl.DataFrame:
     """Every member that two runs on the same test images have in common, as `image_pairs`.
 
     Args:
         a, b: runs with outcomes.
-        phase: `trained` or `defended`.
+        phase: `trained` or `defended`; None for that of the networks that the run ends with.
 
     Returns:
         Columns hidden_layers, seed, images, both, only_a, only_b, agreement, p, p_holm, as in `image_pairs`.
@@ -98,7 +99,7 @@ def compare_images(a: Results, b: Results, phase: str = "defended") -> pl.DataFr
     )
 
 
-def _lost(results: Results, phase: str) -> dict[tuple[str, int], np.ndarray]:
+def _lost(results: Results, phase: str | None) -> dict[tuple[str, int], np.ndarray]:
     """Of each member which test images it loses, in their order."""
     parts = worst_case(results, phase).group_by(MEMBER, maintain_order=True)
     return {(str(name), int(str(seed))): ~part.sort("image")["correct"].to_numpy() for (name, seed), part in parts}

@@ -13,6 +13,12 @@ from atras.results import PAPER_COLUMNS, Results
 PaperName = Literal["mnist", "cifar10"]
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)
 
+Reading = Literal["dense", "conv"]
+"""What the paper's nodes are taken for: units of dense layers, or filters of convolutions with pools (`c24-c192`)."""
+READINGS: tuple[Reading, ...] = get_args(Reading)
+
+_FILTERS = r"^c\d+(-c\d+)*$"
+
 _ONE_CLASS_ACCURACIES = {
     "mnist": (0.1126, 0.1142, 0.1100, 0.1024),
     "cifar10": (0.1038, 0.1040, 0.0982, 0.1008, 0.1014, 0.1024),
@@ -76,7 +82,7 @@ def one_class(dataset: PaperName) -> pl.DataFrame:
     return table.with_columns(share).select("hidden_layers", before, after)
 
 
-def distance(results: Results, dataset: PaperName | None = None) -> pl.DataFrame | None:
+def distance(results: Results, dataset: PaperName | None = None, reading: Reading | None = None) -> pl.DataFrame | None:
     """The distance of a run from the paper's table, column by column.
 
     Compared are the candidates that trained in both phases in the paper and here; here a candidate's figure is the
@@ -85,6 +91,7 @@ def distance(results: Results, dataset: PaperName | None = None) -> pl.DataFrame
     Args:
         results: a run.
         dataset: whose table to compare with; None for that of the run's own data set.
+        reading: which of the run's candidates; None for the dense ones, or the others where it has no dense one.
 
     Returns:
         A row a column of the paper: column, mean_absolute_difference (null without rows), rank_correlation
@@ -99,15 +106,30 @@ def distance(results: Results, dataset: PaperName | None = None) -> pl.DataFrame
     if dataset is None:
         return None
     paper = trained_rows(dataset)
-    ours = results.candidate_means(trained_only=True).rename({name: f"our_{name}" for name in PAPER_COLUMNS.values()})
-    pairs = paper.join(ours, on="hidden_layers", how="inner")
-    asked = set(results.table["hidden_layers"])
+    chosen: Reading = reading or [*readings(results, dataset), "dense"][0]
+    means = results.candidate_means(trained_only=True).rename({name: f"our_{name}" for name in PAPER_COLUMNS.values()})
+    pairs = paper.join(_as_in_paper(means, chosen), on="hidden_layers", how="inner")
+    asked = set(_as_in_paper(results.table, chosen)["hidden_layers"])
     in_paper, comparable = asked & set(paper_table(dataset)["hidden_layers"]), asked & set(paper["hidden_layers"])
     counts = {"paper_untrained": len(in_paper - comparable), "run_untrained": len(comparable) - len(pairs)}
     rows = [
         {"column": name, **_compare(pairs[name], pairs[f"our_{own}"]), **counts} for name, own in PAPER_COLUMNS.items()
     ]
     return pl.DataFrame(rows, schema=_DISTANCE)
+
+
+def readings(results: Results, dataset: PaperName) -> list[Reading]:
+    """The readings of the paper's candidates that a run has."""
+    names = set(paper_table(dataset)["hidden_layers"])
+    return [each for each in READINGS if names & set(_as_in_paper(results.table, each)["hidden_layers"])]
+
+
+def _as_in_paper(frame: pl.DataFrame, reading: Reading) -> pl.DataFrame:
+    """The rows of a reading, their candidates named as the paper names them."""
+    filters = pl.col("hidden_layers").str.contains(_FILTERS)
+    if reading == "dense":
+        return frame.filter(~filters)
+    return frame.filter(filters).with_columns(pl.col("hidden_layers").str.replace_all("c", ""))
 
 
 def own_table(results: Results) -> PaperName | None:
@@ -126,13 +148,21 @@ _DISTANCE = {
 
 
 def distance_lines(results: Results, dataset: PaperName | None = None) -> list[str]:
-    """`distance` as plain text within 80 columns; nothing where the paper has no table."""
-    frame = distance(results, dataset)
-    if frame is None:
+    """`distance` of each reading that a run has, as plain text within 80 columns; nothing where the paper has no
+    table."""
+    dataset = dataset or own_table(results)
+    if dataset is None:
         return []
+    found = readings(results, dataset) or ["dense"]
+    return [line for reading in found for line in _lines(results, dataset, reading)]
+
+
+def _lines(results: Results, dataset: PaperName, reading: Reading) -> list[str]:
+    frame = distance(results, dataset, reading)
+    assert frame is not None  # noqa: S101 (the data set is named)
     first = frame.row(0, named=True)
     lines = [
-        f"distance from the paper's table of {dataset or results.dataset}",
+        f"distance from the paper's table of {dataset}" + (", nodes as filters" if reading == "conv" else ""),
         f"{first['rows']} candidates that trained in both; "
         f"untrained: {first['paper_untrained']} in the paper, {first['run_untrained']} more here",
         f"{'column':<28} {'mean |difference|':>17} {'rank correlation':>17}",

@@ -18,9 +18,6 @@ from atras.results import Results, wilson
 RANK_BY = ("accuracy", "balanced")
 """What candidates may be ranked by: the robust accuracy, or its mean over classes."""
 
-CLEAN = "adversarial_test_accuracy"
-"""The accuracy of the defended network on clean test images."""
-
 EXACT = 14
 """Most differences whose sign patterns are all counted (16,384); past it they are drawn."""
 
@@ -140,12 +137,16 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
         rank_by: `accuracy`, or `balanced` for the mean over classes.
 
     Raises:
-        InputError: if `rank_by` is something else.
+        InputError: if `rank_by` is something else, or `balanced` of a run without a defence.
     """
     one_of("rank_by", rank_by, RANK_BY)
-    worst = "worst_case_accuracy_after"
-    column = worst if results.table[worst].count() else "attacked_accuracy_after_white_box"
-    return column if rank_by == "accuracy" else BALANCED[column]
+    final = results.final
+    column = final.worst if results.table[final.worst].count() else final.white_box
+    if rank_by == "accuracy":
+        return column
+    if column not in BALANCED:
+        raise InputError("rank_by (=balanced): expected a run with a defence; take accuracy")
+    return BALANCED[column]
 
 
 def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
@@ -173,7 +174,7 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     column = column or robust_column(results, rank_by)
     images = independent_images(results, column)
     figure = pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
-    clean_images = independent_images(results, CLEAN)
+    clean_images = independent_images(results, results.final.clean)
     rows = []
     for (name, depth, parameters), part in results.table.group_by(
         "hidden_layers", "depth", "parameters", maintain_order=True
@@ -181,7 +182,7 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
         values = part.select(figure.alias("figure"))["figure"].to_list()
         interval = _with_images(bootstrap_mean(values), images)
         trained = int((part["status"] == "trained").sum())
-        clear = sum(_is_clear(row, clean_images) for row in part.iter_rows(named=True))
+        clear = sum(_is_clear(row, results.final.clean, clean_images) for row in part.iter_rows(named=True))
         rows.append((name, depth, parameters, len(values), trained, clear, *interval))
     frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
     lows, highs = frame["low"].to_numpy(), frame["high"].to_numpy()
@@ -195,9 +196,9 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
 
 
-def _is_clear(row: Mapping[str, Any], images: int) -> bool:
-    """Whether the interval of a member's clean accuracy after its defence lies above the majority share."""
-    accuracy, share = row[CLEAN], row["majority_share"]
+def _is_clear(row: Mapping[str, Any], clean: str, images: int) -> bool:
+    """Whether the interval of a member's clean accuracy, in that column, lies above the majority share."""
+    accuracy, share = row[clean], row["majority_share"]
     if row["status"] != "trained" or accuracy is None:
         return False
     if share is None or not images:

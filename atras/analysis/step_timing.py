@@ -24,31 +24,61 @@ MAX_BYTES = 2**26
 """Largest such file that is read."""
 
 
+ROUNDS = 5
+"""Turns that each candidate gets: what slows the machine for a while slows all alike, and the best turn counts."""
+
+STEADY = 1.5
+"""Most that the slowest turn may take of the fastest, for half of the candidates, on an idle machine."""
+
+
 def measured_steps(results: Results) -> dict[str, float]:
     """Seconds of a training step by candidate, as `measure_steps` left them; none where it did not run.
 
     Raises:
         InputError: if the file is not what it wrote.
     """
+    return _kept(results)["seconds"]
+
+
+def timing_caution(results: Results) -> str:
+    """Why measured seconds are not to be trusted; empty where they are, or there are none.
+
+    Raises:
+        InputError: as `measured_steps`.
+    """
+    spreads = sorted(_kept(results)["spread"].values())
+    if not spreads or (typical := statistics.median(spreads)) <= STEADY:
+        return ""
+    return (
+        f"step times: the machine was busy: turns of one network differ by a factor of {typical:.1f} (up to "
+        f"{spreads[-1]:.1f}); measure again when it is idle"
+    )
+
+
+def _kept(results: Results) -> dict[str, dict[str, float]]:
+    """What the file of a run has of each candidate: seconds, and their spread."""
     path = results.directory and results.directory / STEP_TIMES
     if path is None or not os.path.lexists(path):
-        return {}
+        return {"seconds": {}, "spread": {}}
     try:
         content = read_regular(path, MAX_BYTES)
         check_checksum(JSON_MARK, content)
-        return {str(name): float(value) for name, value in json.loads(content)["seconds"].items()}
+        kept = json.loads(content)
+        found = {"seconds": kept["seconds"], "spread": kept.get("spread", {})}
+        return {key: {str(name): float(value) for name, value in own.items()} for key, own in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: expected measured steps, found something else ({error}); --measure anew") from None
 
 
-def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
+def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
     """Time a training step of every candidate, one network at a time in the loop engine, and keep it with the run.
 
-    Images are noise of the run's shape and batch size: a step's time does not depend on what they show.
+    Images are noise of the run's shape and batch size: a step's time does not depend on what they show. The candidates
+    take turns, and of a candidate's turns the fastest counts.
 
     Args:
         results: a run in a folder.
-        steps: timed after a few to warm up; the median counts.
+        steps: of a turn, timed after a few to warm up; their median counts.
 
     Returns:
         Seconds by candidate.
@@ -66,12 +96,18 @@ def measure_steps(results: Results, *, steps: int = 20) -> dict[str, float]:
     shape = protocol.batch_size, *spec.image_shape
     images = torch.rand(*shape, generator=noise, dtype=torch.float32, device="cpu").to(device)
     labels = torch.randint(spec.classes, shape[:1], generator=noise, dtype=torch.int64, device="cpu").to(device)
-    seconds = {}
-    for name in results.table["hidden_layers"].unique(maintain_order=True):
-        engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)
-        engine.begin_phase("train")
-        seconds[name] = _median_step(engine, images, labels, steps)
-    content = {"batch_size": protocol.batch_size, "steps": steps, "environment": describe(device), "seconds": seconds}
+    names = results.table["hidden_layers"].unique(maintain_order=True).to_list()
+    turns: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:  # an engine is made anew in each round: those of thousands would not fit
+            engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)
+            engine.begin_phase("train")
+            turns[name].append(_median_step(engine, images, labels, steps))
+    seconds = {name: min(taken) for name, taken in turns.items()}
+    content = {
+        "batch_size": protocol.batch_size, "steps": steps, "rounds": ROUNDS, "environment": describe(device),
+        "seconds": seconds, "spread": {name: max(taken) / min(taken) for name, taken in turns.items()},
+    }  # fmt: skip
     write_file(results.directory / STEP_TIMES, [json_with_checksum(content)])
     return seconds
 

@@ -14,6 +14,7 @@ from atras.results import Results
 
 from .attack_distances import distance_table_lines
 from .black_box import black_box_lines
+from .network_table import network_lines
 from .paper_tables import distance_lines
 from .provenance import notices
 
@@ -60,6 +61,8 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
     """
     width = max(width, 80)
     told = [row for line in notices(results) for row in textwrap.wrap(line, width)]
+    if not results.defends:
+        return [*told, *([""] if told else []), *network_lines(results, width), *_spaced(distance_table_lines(results))]
     further, means, depths = _with_further(results)
     left = max(20, min(width - 60, 8 + max(map(len, means["hidden_layers"]), default=0)))
     columns = _columns(further, width - 20 - STATUS)
@@ -82,8 +85,13 @@ def summary_lines(results: Results, width: int = 80) -> list[str]:
         first = _left(str(row["depth"]), f"{row['trained']}/{row['members']}", left, width)
         lines.append(f"{first[-1]}{_figures(row, columns)}")
     for part in (distance_table_lines(results), black_box_lines(results), distance_lines(results)):
-        lines += ["", *part] if part else []
+        lines += _spaced(part)
     return [*told, "", *lines] if told else lines
+
+
+def _spaced(part: list[str]) -> list[str]:
+    """A part of the summary behind an empty line; nothing where it is empty."""
+    return ["", *part] if part else []
 
 
 def _with_further(results: Results) -> tuple[_Column | None, pl.DataFrame, pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""The options of the command `run` that are no settings of an experiment: which run it is, and what is shown of it."""
+"""The options of commands that are no settings of an experiment: which run it is, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,27 @@ from atras.experiment import Option, Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandOptions(Options):
-    """The command's own options for an experiment. None of them may stand in a file."""
+class Asked(Options):
+    """The options of every command that computes a run."""
+
+    panel = "Execution"
+
+    resume: Annotated[
+        str | None,
+        Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
+    ] = None
+    dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
+    out: Annotated[
+        str | None,
+        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
+    ] = None
+    json: Annotated[bool, Option("print the results as JSON, for scripts", panel="Output")] = False
+    quiet: Annotated[bool, Option("no progress, only the results and their cautions", panel="Output")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions(Asked):
+    """The own options of the command `run`. None of them may stand in a file."""
 
     panel = "Execution"
 
@@ -29,20 +48,42 @@ class CommandOptions(Options):
             "no more than a rare one.",
         ),
     ] = None  # fmt: skip
-    resume: Annotated[
-        str | None,
-        Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
-    ] = None
     config: Annotated[
         str | None,
         Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),
     ] = None
-    dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     print_config: Annotated[bool, Option("print the settings as a file for --config, run nothing")] = False
-    out: Annotated[
-        str | None,
-        Option("folder for the results", panel="Output", metavar="DIR", default="runs/<dataset>-<time>", path=True),
-    ] = None
     fail_on_diverged: Annotated[bool, Option("exit with status 3 if a member diverged", panel="Output")] = False
-    json: Annotated[bool, Option("print the results as JSON, for scripts", panel="Output")] = False
-    quiet: Annotated[bool, Option("no progress, only the results and their cautions", panel="Output")] = False
+
+
+def _anything(name: str, value: object) -> None:
+    """Networks and their files are checked where they are read."""
+    del name, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(Asked):
+    """The own options of the command `attack`."""
+
+    panel = "Population"
+
+    network: Annotated[
+        tuple[str, ...],
+        Option(
+            "a network: mine.py:make, a name or layers; may be repeated", _anything, metavar="NETWORK", repeat=True,
+            default="what the file says",
+            meaning="A function that makes a module (`file.py:function` or `package.module:function`), or layers as "
+            "they are spelled, with those of the stem: `c16k4s2z1-c32k4s2z1-100`. Not needed where the file says what "
+            "it is of.",
+        ),
+    ] = ()  # fmt: skip
+    weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "its weights: a .pth, .safetensors, .pt2 or .onnx file; may be repeated", _anything, metavar="FILE",
+            repeat=True, default="those that the module is made with",
+            meaning="One for each `--network`, in their order. A state dict of `torch.save` (`.pth`, `.pt`, `.ckpt`), "
+            "safetensors (those of `atras export` and of a run's folder `weights` too), a program of `torch.export` "
+            "(`.pt2`) or an ONNX file, which needs `pip install '.[onnx]'`.",
+        ),
+    ] = ()  # fmt: skip

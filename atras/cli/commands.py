@@ -10,7 +10,6 @@ import typer
 
 from atras.errors import InputError
 from atras.experiment import parse_whole
-from atras.networks import Candidate
 
 from .output import print_lines, print_text, read_results
 
@@ -34,14 +33,17 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Hold the paper's claims against its own tables and against a run."""
-    from atras.analysis import claims_data, json_text, measure_steps, require_whole
+    from atras.analysis import claims_data, json_text, measure_steps, require_whole, why_no_claims
 
     results = read_results(run)
     require_whole(results, partial)
-    if measure:
+    none = why_no_claims(results)
+    if measure and not none:
         measure_steps(results)
     if as_json:
         print_text(json_text(claims_data(results)))
+    elif none:
+        print_lines([none])
     else:
         print_lines(claims_lines(results))
 
@@ -83,7 +85,12 @@ def export(
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="of the member; default: first that trained", show_default=False)
     ] = None,
-    phase: Annotated[str, typer.Option(metavar="trained|defended", help="before or after the defence")] = "defended",
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="trained|defended", help="before or after the defence; default: as the run ends", show_default=False
+        ),
+    ] = None,
     file_format: Annotated[
         str | None,
         typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),
@@ -107,7 +114,7 @@ def export(
     if pareto:
         written = export_pareto(results, out, file_format=chosen or "safetensors", **ranked, **member)
     else:
-        candidate = best_robust(results, **ranked) if hidden is None else Candidate.parse(hidden)
+        candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
         written = [write(results, candidate, out, file_format=chosen, **member)]
     print_lines([*notices(results), *(f"wrote {path}" for path in written)])
 
@@ -151,12 +158,16 @@ def _report_format(out: str | None) -> str:
 
 def claims_lines(results: Results) -> list[str]:
     """The claims, the paper's text against its tables, and every row that contradicts it; within 80 columns."""
-    from atras.analysis import PAPER_NAMES, notices, text_against_tables
+    from atras.analysis import PAPER_NAMES, notices, text_against_tables, timing_caution
     from atras.analysis import claims as evaluate
 
     tables = zip(*(evaluate(results, dataset, partial=True) for dataset in PAPER_NAMES), strict=True)
     lines = [f"the paper's claims on {_short(str(results.directory or results.dataset))}", ""]
-    lines += [row for line in notices(results) for row in [*textwrap.wrap(line, 80), ""]]
+    lines += [
+        row
+        for line in filter(None, [*notices(results), timing_caution(results)])
+        for row in [*textwrap.wrap(line, 80), ""]
+    ]
     for claim, of_tables in zip(evaluate(results, partial=True), tables, strict=True):
         lines += _claim_lines(claim, dict(zip(PAPER_NAMES, of_tables, strict=True)))
     lines += ["the paper's text against its own tables (accuracies in points)"]

@@ -31,6 +31,7 @@ def describe_options() -> str:
     """The options of a run: a heading and a table for each panel, each kind of choice, and what was renamed."""
     own = settings_of(CommandOptions)
     settings = [*SETTINGS.values(), *own.values()]
+    settings = [each for each in settings if not each.option.recorded]
     parts = [_panel(panel, [each for each in settings if each.panel == panel], own) for panel in PANELS]
     parts += [_register(title, flag, register) for title, (flag, register) in _REGISTERS.items()]
     rows = [[f"`{name}`", f"`--{option}`", f"`{example}`"] for name, (option, example) in REMOVED.items()]

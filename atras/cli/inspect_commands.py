@@ -1,4 +1,5 @@
-"""The commands that show what runs there are and what stands in one. Like `cli`, this imports torch and polars late."""
+"""The commands that show what runs there are and what stands in one, and make one run of its parts. Like `cli`, this
+imports torch and polars late."""
 
 from __future__ import annotations
 
@@ -48,6 +49,24 @@ def show(
     else:
         width = shutil.get_terminal_size().columns
         print_lines([*summary_lines(results, width), *caution_lines(results, width)])
+
+
+def merge(
+    parts: Annotated[
+        list[str], typer.Argument(metavar="PART...", help="folders of a run's shards", show_default=False)
+    ],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="folder of the whole run", show_default=False)],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="also with shards missing or not done", show_default=False)
+    ] = False,
+) -> None:
+    """Make one run of the parts that --shard computed."""
+    from atras.running import merge as join
+
+    results = join(parts, out, partial=partial)
+    left = results.missing()
+    more = [f"{left}; go on with --resume {out}"] if left else []
+    print_lines([f"{len(results.table)} members of {len(parts)} parts are in {out}", *more])
 
 
 def list_lines(found: list[dict[str, Any]]) -> list[str]:

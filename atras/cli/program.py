@@ -13,6 +13,7 @@ from atras.errors import InputError, printable
 from atras.experiment import REMOVED
 
 from . import commands, inspect_commands
+from .attack_command import AttackCommand, attack
 from .generated_options import Version
 from .output import Ended
 from .run_command import RunCommand, run
@@ -43,8 +44,10 @@ def _atras(version: Version = None) -> None:
 
 for _command in (commands.claims, commands.compare, commands.export, commands.report):
     app.command()(_command)
+app.command(cls=AttackCommand)(attack)
 app.command("list")(inspect_commands.list_runs)
 app.command()(inspect_commands.show)
+app.command()(inspect_commands.merge)
 for _program in (app, run_app):
     _program.command(cls=RunCommand)(run)
 

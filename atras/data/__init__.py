@@ -1,10 +1,13 @@
-"""Data sets: named ones, IDX folders and npz files, their download and checksums, and images as pixels in [0, 1] on a
-device. Knows storage, errors and keyed draws; nothing of networks or of what is done with the images."""
+"""Data sets: named ones, folders of images, of Parquet and of IDX files, npz files; their download and checksums;
+images as pixels in [0, 1] on a device. Knows storage, errors and keyed draws; nothing of networks or of what is done
+with the images."""
 
-from .datasets import DATASETS, Dataset, Split, load, pixels
+from .datasets import Dataset, Split, load, pixels
+from .decoding import Progress
 from .download import cache_dir
 from .draws import of_each_class, stratified
-from .file_formats import FILE_FORMATS, FileFormat
+from .file_formats import FILE_FORMATS, FileFormat, Reading
+from .named_sets import DATASETS
 from .source_arrays import SourceArrays
 
 __all__ = [
@@ -12,6 +15,8 @@ __all__ = [
     "FILE_FORMATS",
     "Dataset",
     "FileFormat",
+    "Progress",
+    "Reading",
     "SourceArrays",
     "Split",
     "cache_dir",

@@ -45,35 +45,38 @@ class Part(NamedTuple):
         return int(self.counts.sum())
 
 
-def data_cautions(train: Part, test: Part, brightest: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+def data_cautions(
+    train: Part, test: Part, brightest: Mapping[str, tuple[float, float]], names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Cautions about a data set.
 
     Args:
         train, test: its parts.
         brightest: for each array of images, by its name, the highest value and the value that stands for white.
+        names: of the classes, in the order of the labels; empty where they have none.
     """
     return (
-        *_empty(train, test),
-        *_missing(train, test),
-        *_missing(test, train),
-        *_far(train, test),
-        *_majority(test),
+        *_empty(train, test, names),
+        *_missing(train, test, names),
+        *_missing(test, train, names),
+        *_far(train, test, names),
+        *_majority(test, names),
         *_dark(brightest),
     )
 
 
-def _empty(train: Part, test: Part) -> Iterator[str]:
+def _empty(train: Part, test: Part, names: Sequence[str]) -> Iterator[str]:
     """Classes that only the numbering has: labels from 1, or with gaps."""
     whole = train.whole + test.whole
     empty = np.flatnonzero(whole == 0)
     if len(empty):
         yield (
-            f"data: the classes are 0 to {len(whole) - 1}, but no image is of {_names(empty)}; attacks aim at classes "
-            "that training images have; number the classes from 0 without gaps"
+            f"data: the classes are 0 to {len(whole) - 1}, but no image is of {_classes(empty, names)}; "
+            "attacks aim at classes that training images have; number the classes from 0 without gaps"
         )
 
 
-def _missing(part: Part, other: Part) -> Iterator[str]:
+def _missing(part: Part, other: Part, names: Sequence[str]) -> Iterator[str]:
     """Classes that a part lacks though the other part, or what was not taken, has them."""
     whole = part.whole + other.whole
     missing = np.flatnonzero((part.counts == 0) & (whole > 0))
@@ -82,11 +85,11 @@ def _missing(part: Part, other: Part) -> Iterator[str]:
     there, count = f"the {other.size} {other.name} images taken", int(other.counts[missing].sum())
     if not count:
         there, count = f"all {int(whole.sum())} images", int(whole[missing].sum())
-    which = f"no {part.name} image of {part.size} is of {_names(missing)}, but {count} of {there} are"
+    which = f"no {part.name} image of {part.size} is of {_classes(missing, names)}, but {count} of {there} are"
     yield f"data: {which}; {_advice(part)}"
 
 
-def _far(train: Part, test: Part) -> Iterator[str]:
+def _far(train: Part, test: Part, names: Sequence[str]) -> Iterator[str]:
     """Class shares that are further apart than chance explains; where a part lacks classes that is said already."""
     pairs = [
         (train.name, train.counts, test.name, test.counts),
@@ -102,8 +105,8 @@ def _far(train: Part, test: Part) -> Iterator[str]:
             part = train if name == train.name else test
             yield (
                 f"data: class shares of the {name} and the {other} images are {distance:.2f} apart (total variation), "
-                f"most in class {most}: {counts[most]} of {counts.sum()}, {others[most]} of {others.sum()}; accuracies "
-                f"may differ by that alone; {_advice(part)}"
+                f"most in class {_class(most, names)}: {counts[most]} of {counts.sum()}, {others[most]} of "
+                f"{others.sum()}; accuracies may differ by that alone; {_advice(part)}"
             )
             return
 
@@ -124,15 +127,15 @@ def explained_by_chance(counts: np.ndarray, others: np.ndarray) -> float:
     return mean + math.sqrt(0.5 * scale * math.log(1 / CHANCE))
 
 
-def _majority(test: Part) -> Iterator[str]:
+def _majority(test: Part, names: Sequence[str]) -> Iterator[str]:
     """A class so frequent that a network that always answers it looks good."""
     classes, most = int((test.counts > 0).sum()), int(test.counts.argmax())
     count = int(test.counts[most])
     # Odds of share to rest above ODDS times 1 to classes - 1.
     if classes > 1 and count * (classes - 1) >= ODDS * (test.size - count):
         yield (
-            f"data: {count} of {test.size} test images are of class {most}, so that always answering it has accuracy "
-            f"{count / test.size:.4f}; read balanced_accuracy; a search and atras export "
+            f"data: {count} of {test.size} test images are of class {_class(most, names)}, so that always "
+            f"answering it has accuracy {count / test.size:.4f}; read balanced_accuracy; a search and atras export "
             "rank by it with --rank-by balanced"
         )
 
@@ -158,9 +161,14 @@ def _advice(part: Part) -> str:
     return f"add --subset stratified, or {size} all"
 
 
-def _names(classes: Sequence[int] | np.ndarray) -> str:
-    """Such as `class 5` or `classes 0, 3 and 7`."""
-    texts = [str(each) for each in classes[:NAMED]]
+def _class(number: int, names: Sequence[str]) -> str:
+    """Such as `3 (cat)`."""
+    return f"{number} ({names[number]})" if number < len(names) else str(number)
+
+
+def _classes(classes: Sequence[int] | np.ndarray, names: Sequence[str]) -> str:
+    """Such as `class 5` or `classes 0 (ant), 3 (bee) and 7 (fly)`."""
+    texts = [_class(int(each), names) for each in classes[:NAMED]]
     if len(classes) > NAMED:
         return f"classes {', '.join(texts)} and {len(classes) - NAMED} more"
     return f"class {texts[0]}" if len(texts) == 1 else f"classes {', '.join(texts[:-1])} and {texts[-1]}"

@@ -1,8 +1,9 @@
-"""Data sets as tensors resident on the device: named ones, folders of IDX files and `.npz` files."""
+"""Data sets as tensors: named ones, and what the formats of `FILE_FORMATS` read."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +19,12 @@ from atras.storage import expanded, is_file, near_misses
 
 from .cautions import Part, data_cautions
 from .checked_arrays import checked
-from .cifar_file import read_cifar
 from .class_names import CLASS_NAMES
-from .download import OFFICIAL, locate, recognise
+from .decoding import Progress
 from .draws import stratified
-from .file_contents import Contents
-from .file_formats import FILE_FORMATS
-from .idx_folder import idx_arrays
-from .source_arrays import SourceArrays, Status, array_checksums, checksums_of, folder_of
-from .svhn_file import read_svhn
-
-DATASETS: tuple[str, ...] = ("digits", *OFFICIAL)
-"""The names that `load` knows; it also takes a folder of IDX files and an `.npz` file."""
+from .file_formats import FILE_FORMATS, Reading
+from .named_sets import DATASETS, is_named, read_named
+from .source_arrays import SourceArrays, Status
 
 DEFAULT_SIZE = 5000
 """Images taken from the start of each part unless told otherwise, as in the paper."""
@@ -43,7 +38,8 @@ class Split:
     """One part of a data set.
 
     Args:
-        images: [N, C, H, W], uint8 or float32 in [0, 1], contiguous.
+        images: [N, C, H, W], uint8 or float32 in [0, 1], contiguous; those of image files are mapped from the cache
+            where the device is a CPU and they are taken from the start: not resident, and not to be written to.
         labels: [N], int64 in [0, classes).
     """
 
@@ -68,6 +64,8 @@ class Dataset:
         sha256: of each whole file, uncompressed, or of each whole array's bytes.
         subset: how the images were chosen where not all were taken.
         cautions: what its user should know of it, and what makes figures on it say less than they seem to, a line each.
+        class_names: in the order of the labels; empty where the data have none.
+        decoding: how image files were decoded, as JSON values; None where there were none.
     """
 
     name: str
@@ -80,6 +78,8 @@ class Dataset:
     sha256: Mapping[str, str] = field(default_factory=dict)
     subset: Subset = "first"
     cautions: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    decoding: Mapping[str, Any] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,7 +100,7 @@ class Dataset:
             "source": self.source,
             "status": self.status,
             "classes": self.classes,
-            "class_names": list(CLASS_NAMES.get(self.name, ())),
+            "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
             "train_size": len(self.train),
             "train_available": train_available,
@@ -110,6 +110,7 @@ class Dataset:
             "test_class_counts": _counts(self.test.labels, self.classes),
             "subset": self.subset,
             "sha256": dict(self.sha256),
+            **({} if self.decoding is None else {"decoding": dict(self.decoding)}),
         }
 
 
@@ -122,12 +123,15 @@ def load(
     channels: Channels = "auto",
     data_dir: str | Path | None = None,
     download: bool = True,
+    image_size: int | None = None,
     device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set onto a device.
 
     Args:
-        name: one of `DATASETS`, or what a format of `FILE_FORMATS` reads: a folder of IDX files, an `.npz` file with
+        name: one of `DATASETS`, or what a format of `FILE_FORMATS` reads: a folder with images in train/CLASS and
+            test/CLASS, a folder of Parquet files with encoded images, a folder of IDX files, an `.npz` file with
             x_train, y_train, x_test, y_test (images N H W, N H W C or N C H W, uint8 or float in [0, 1]; labels whole
             numbers from 0, or one-hot).
         train_size, test_size: images of each part: `default` for 5,000 or all where there are fewer, a number for
@@ -138,7 +142,10 @@ def load(
             both that has at most 4.
         data_dir: folder to look in for a named data set before the user's cache.
         download: whether a named data set that is nowhere may be downloaded into the cache.
+        image_size: side of the squares that image files are brought to, as `image_file.decode`; None if all have one
+            size.
         device: where the tensors will be.
+        progress: told how many image files of how many are decoded.
 
     Returns:
         The data set; images are uint8 where the source is, otherwise float32.
@@ -149,13 +156,12 @@ def load(
     """
     one_of("channels", channels, get_args(Channels))
     name, train_size, test_size = os.fspath(name), plain(train_size), plain(test_size)
-    if name == "digits":
-        source = _digits()
-    elif name in OFFICIAL:
-        source = _official(name, data_dir, download)
+    if is_named(name):
+        source = read_named(name, data_dir, download, image_size)
     else:
-        source = _from_path(name)
+        source = _from_path(name, Reading(image_size) if progress is None else Reading(image_size, progress))
     source, classes = checked(source, channels)
+    names = source.class_names or CLASS_NAMES.get(source.name, ())
     splits, parts = {}, {}
     for part, size in (("train", train_size), ("test", test_size)):
         images, labels = source.arrays[f"x_{part}"], _label_tensor(source.arrays[f"y_{part}"])
@@ -173,7 +179,9 @@ def load(
         available=(len(source.arrays["y_train"]), len(source.arrays["y_test"])),
         sha256=source.sha256,
         subset=subset,
-        cautions=(*source.cautions, *data_cautions(**parts, brightest=brightest)),
+        cautions=(*source.cautions, *data_cautions(**parts, brightest=brightest, names=names)),
+        class_names=names,
+        decoding=source.decoding,
     )
 
 
@@ -193,60 +201,17 @@ def pixels(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return images.to(dtype) / torch.full((), 255.0, dtype=dtype, device=images.device)
 
 
-def _digits() -> SourceArrays:
-    from sklearn.datasets import load_digits
-
-    bundle = load_digits()
-    images, labels = (bundle.images / 16).astype(np.float32), bundle.target
-    half = len(labels) // 2
-    arrays = {"x_train": images[:half], "y_train": labels[:half], "x_test": images[half:], "y_test": labels[half:]}
-    return SourceArrays("digits", "scikit-learn load_digits", arrays, array_checksums(arrays), "bundled", 10)
-
-
-def _official(name: str, data_dir: str | Path | None, download: bool) -> SourceArrays:
-    official = OFFICIAL[name]
-    files = locate(name, data_dir, download)
-    if official.kind == "idx":
-        return idx_arrays(name, files, official.classes)
-    if official.kind == "cifar":
-        contents, arrays = _cifar(name, files)
-    else:
-        contents, arrays = _svhn(files)
-    return SourceArrays(
-        name=name,
-        origin=folder_of(files),
-        arrays=arrays,
-        sha256={file: content.sha256 for file, content in contents.items()},
-        status="official" if recognise(checksums_of(contents)) == name else "unverified",
-        classes=official.classes,
-    )
-
-
-def _cifar(name: str, files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.ndarray]]:
-    label_key = "fine_labels" if name == "cifar100" else "labels"
-    batches = {file: read_cifar(path, OFFICIAL[name].files[file], label_key) for file, path in files.items()}
-    *train, (test_contents, test_labels) = batches.values()
-    arrays = {
-        "x_train": np.concatenate([contents.array for contents, _ in train]),
-        "y_train": np.concatenate([labels for _, labels in train]),
-        "x_test": test_contents.array,
-        "y_test": test_labels,
-    }
-    return {file: contents for file, (contents, _) in batches.items()}, arrays
-
-
-def _svhn(files: dict[str, Path]) -> tuple[dict[str, Contents], dict[str, np.ndarray]]:
-    (train, y_train), (test, y_test) = (read_svhn(path) for path in files.values())
-    arrays = {"x_train": train.array, "y_train": y_train, "x_test": test.array, "y_test": y_test}
-    return dict(zip(files, (train, test), strict=True)), arrays
-
-
-def _from_path(name: str) -> SourceArrays:
+def _from_path(name: str, reading: Reading) -> SourceArrays:
     path = expanded(name)
     formats = {each: FILE_FORMATS.get(each)() for each in FILE_FORMATS}
     for file_format in formats.values():
         if name and file_format.fits(path):
-            return file_format.read(path)
+            if reading.image_size is not None and not file_format.decodes:
+                raise InputError(
+                    f"image_size (={reading.image_size}): expected with a folder of images or of Parquet files; the "
+                    f"images of {name} stay as they are, so leave it out"
+                )
+            return file_format.read(path, reading)
     like_a_path = path.suffix in {suffix for each in formats.values() for suffix in each.suffixes} or "/" in name
     advice = "there is none of that name" if like_a_path else "check the spelling"
     if is_file(path):
@@ -272,8 +237,8 @@ def _taken(part: str, size: Size, available: int, dataset: str) -> int:
 
 
 def _chosen(part: str, labels: torch.Tensor, count: int, subset: Subset) -> slice | np.ndarray:
-    """Numbers of the images taken, ascending."""
-    return slice(count) if subset == "first" else stratified(labels, count, part).numpy()
+    """Numbers of the images taken, ascending; a slice where they need not be gathered."""
+    return slice(count) if subset == "first" or count == len(labels) else stratified(labels, count, part).numpy()
 
 
 def _counts(labels: torch.Tensor, classes: int) -> list[int]:
@@ -287,8 +252,13 @@ def _brightest(images: np.ndarray) -> tuple[float, float]:
 
 
 def _image_tensor(images: np.ndarray) -> torch.Tensor:
-    """[N, H, W] or [N, H, W, C] to [N, C, H, W], uint8 or float32, in memory of its own."""
+    """[N, H, W] or [N, H, W, C] to [N, C, H, W], uint8 or float32, in memory of its own or mapped from a file."""
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    if isinstance(images, np.memmap) and images.dtype == np.uint8 and images.flags.c_contiguous:
+        with warnings.catch_warnings():
+            # torch has no tensors that cannot be written to, and warns; nobody writes to images.
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(images)
     dtype = np.uint8 if images.dtype == np.uint8 else np.float32
     return torch.from_numpy(np.array(images, dtype, order="C"))
 

@@ -9,7 +9,7 @@ from atras.errors import InputError
 from atras.storage import is_file, is_folder, names_in, near
 
 from .download import OFFICIAL, recognise
-from .file_formats import FileFormat
+from .file_formats import FileFormat, Reading
 from .idx_file import IDX_FILES, read_idx
 from .source_arrays import SourceArrays, checksums_of, folder_of
 
@@ -38,7 +38,7 @@ class IdxFolder(FileFormat):
         # Of several sets in a folder, such as EMNIST's, one is named by its prefix: data/emnist-letters.
         return is_folder(path) or bool(path.name and _complete(path.parent, path.name))
 
-    def read(self, path: Path) -> SourceArrays:
+    def read(self, path: Path, reading: Reading) -> SourceArrays:  # noqa: ARG002 (nothing is decoded)
         return idx_arrays(None, _idx_files(path), None)
 
 
@@ -81,7 +81,8 @@ def _idx_files(path: Path) -> dict[str, Path]:
     if not complete:
         raise InputError(
             f"dataset (={str(path)!r}): expected a folder with {', '.join(IDX_FILES.values())} {_FORM}, not all are "
-            f"there{_there(path)}; add them, or give a named data set with this folder as data_dir"
+            f"there{_there(path)}, or of images in train/CLASS and test/CLASS, or with train-*.parquet and "
+            "test-*.parquet; add them, or give a named data set with this folder as data_dir"
         )
     return next(iter(complete.values()))
 

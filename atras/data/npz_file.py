@@ -15,7 +15,7 @@ from atras.errors import InputError
 from atras.storage import is_file, memory_limit, open_regular
 
 from .file_contents import ARRAYS, damage_named, times, unpacked_limit
-from .file_formats import FileFormat
+from .file_formats import FileFormat, Reading
 from .source_arrays import SourceArrays, array_checksums
 
 
@@ -28,7 +28,7 @@ class NpzFile(FileFormat):
     def fits(self, path: Path) -> bool:
         return path.suffix == ".npz" and is_file(path)
 
-    def read(self, path: Path) -> SourceArrays:
+    def read(self, path: Path, reading: Reading) -> SourceArrays:  # noqa: ARG002 (nothing is decoded)
         return read_npz(path)
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class SourceArrays:
         classes: number of classes; None to count them.
         channels: where images of four axes have their channels; `auto` if the file does not say.
         cautions: what its user should know of how it was read, a line each.
+        class_names: in the order of the labels; empty where the data have none.
+        decoding: how image files were decoded, as JSON values; None where there were none.
     """
 
     name: str
@@ -41,6 +43,8 @@ class SourceArrays:
     classes: int | None = None
     channels: Channels = "last"
     cautions: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    decoding: Mapping[str, Any] | None = None
 
 
 def checksums_of(contents: Mapping[str, Contents]) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ from atras.lazy import lazy_exports
 
 from .copies import Copies
 from .defence import Batch, Defence
+from .none import NoDefence
 from .registry import DEFENCES
 
 if TYPE_CHECKING:
@@ -17,4 +18,4 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_exports(__name__, batch="BatchCopies")
 
-__all__ = ["DEFENCES", "Batch", "BatchCopies", "Copies", "Defence"]
+__all__ = ["DEFENCES", "Batch", "BatchCopies", "Copies", "Defence", "NoDefence"]

@@ -52,6 +52,9 @@ class Defence(ABC):
     from_signs: ClassVar[bool] = False
     """Whether the copies are made once, as signs, before the second training; `step` is not called then."""
 
+    trains: ClassVar[bool] = True
+    """Whether there is a second training at all."""
+
     def __post_init__(self) -> None:
         accept_forms(self)
 

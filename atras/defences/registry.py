@@ -13,6 +13,7 @@ DEFENCES: Registry[Defence] = Registry(
             "atras.defences.copies:Copies",
             "the paper's: a copy of every image, made once; copies(source=smallest)",
         ),
+        "none": ("atras.defences.none:NoDefence", "no second training: networks are measured once, as they are"),
         "batch": ("atras.defences.batch:BatchCopies", "copies made anew in every batch: batch(pgd(steps=7))"),
     },
     base=Defence,

@@ -7,7 +7,9 @@ from atras.experiment import ENGINES
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
 from .fused import FusedEngine, has_bf16, known_stem, own_convolutions, why_not, why_slow
 from .loop import LoopEngine
+from .module_stack import ModuleStackEngine
 from .modules import ModulesEngine
+from .own_modules import finished_engines, modules_engine
 from .stack import StackEngine
 
 __all__ = [
@@ -19,10 +21,13 @@ __all__ = [
     "Epoch",
     "FusedEngine",
     "LoopEngine",
+    "ModuleStackEngine",
     "ModulesEngine",
     "StackEngine",
+    "finished_engines",
     "has_bf16",
     "known_stem",
+    "modules_engine",
     "own_convolutions",
     "why_not",
     "why_slow",

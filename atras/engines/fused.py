@@ -51,7 +51,7 @@ def has_bf16(device: torch.device = CPU) -> bool:
 def own_convolutions(network: Network) -> list[ConvLayer]:
     """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
     own = any(type(layer) is Conv for layer in network.candidate.layers)
-    if not own and (not network.stem or network.spec.stem_name in STEMS):
+    if not own and network.spec.stem_name in STEMS:
         return []
     convolutions = []
     for place in network.hidden:
@@ -83,6 +83,8 @@ class FusedEngine(Engine):
     def refusal(cls, spec: Spec, candidates: Sequence[Candidate], kind: str = "cpu") -> str:
         if refused := super().refusal(spec, candidates, kind):
             return refused
+        if spec.activation not in Step.activations:
+            return f"it has the activations {', '.join(Step.activations)}, not {spec.activation}"
         for layer in spec.stem_layers:
             if type(layer) is not Conv:
                 return f"it has stems of convolutions alone, not {layer}"

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
-from atras.networks import Cotangent, Own, Parameters, StepResult, fill, keyed, stable_key, state_of
+from atras.networks import (
+    Candidate,
+    Cotangent,
+    Own,
+    Parameters,
+    Spec,
+    StepResult,
+    fill,
+    keyed,
+    stable_key,
+    state_of,
+)
 
 from .engine import definite, derivative
 from .loop import LoopEngine
@@ -25,6 +38,10 @@ class ModulesEngine(LoopEngine):
 
     name = "modules"
     takes_modules = True
+
+    @classmethod
+    def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (each by itself)
+        return candidate
 
     def _build(self) -> None:
         self._refuse()

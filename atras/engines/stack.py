@@ -20,6 +20,8 @@ from atras.networks import (
     Dropout,
     Network,
     Parameters,
+    Place,
+    Shape,
     Spec,
     StepResult,
     dropout_key,
@@ -42,10 +44,8 @@ class StackEngine(Engine):
 
     @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (of Engine)
-        # Images with dropout behind them must have equal filters too: padded ones would shift its masks.
         places = Network(spec, candidate).hidden
-        dropped = tuple(place.outputs for place in places if place.rate256 and len(place.outputs) == 3)
-        return candidate.structure, spec.stem_of(candidate), dropped
+        return candidate.structure, spec.stem_of(candidate), tuple(map(_unpadded, places))
 
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members]):
@@ -60,7 +60,7 @@ class StackEngine(Engine):
                 f"stack: expected members that differ in widths alone, got {names}; group them by structure"
             )
         self.network = Network(self.spec, widest(candidates))
-        self._refuse_padded_dropout()
+        self._refuse_padding()
         self.widths = torch.tensor([c.widths for c in candidates], dtype=torch.int32, device=self.device)
         self.parameters: Parameters = {
             name: torch.zeros(len(self.members), *shape, dtype=self.dtype, device=self.device)
@@ -69,13 +69,12 @@ class StackEngine(Engine):
         for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
             self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
-    def _refuse_padded_dropout(self) -> None:
-        """Channels that are padded would shift the masks of those that are not."""
+    def _refuse_padding(self) -> None:
+        """Refuse widths that differ where nothing may be padded."""
         for place, *own in zip(self.network.hidden, *(network.hidden for network in self.networks), strict=True):
-            if place.rate256 and len(place.outputs) == 3 and any(other.outputs != place.outputs for other in own):
-                raise InputError(
-                    f"stack: expected equal filters in {place.name}, which has dropout, got several; use engine loop"
-                )
+            if any(_unpadded(other) != _unpadded(place) for other in own):
+                what = "which has dropout" if place.layer.takes_padding else "which takes no padding"
+                raise InputError(f"stack: expected equal filters in {place.name}, {what}, got several; use engine loop")
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         """Put one member's parameters, at their natural widths, into its slot; the padding is left alone."""
@@ -142,6 +141,15 @@ class StackEngine(Engine):
             return self.network.logits(p, x, widths=widths)
 
         return torch.vmap(one, in_dims=(0, 0, _member_axis(images, 4)))(self.parameters, self.widths, images)
+
+
+def _unpadded(place: Place) -> tuple[Shape, ...]:
+    """The shapes at a place that must be alike in a stack.
+
+    Padded channels would shift the masks of dropout, and change what some layers make of the rest.
+    """
+    dropped = (place.outputs,) if place.rate256 and len(place.outputs) == 3 else ()
+    return dropped if place.layer.takes_padding else (place.inputs, place.outputs)
 
 
 def _member_axis(values: Tensor, ndim: int) -> int | None:

@@ -11,7 +11,7 @@ from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .transfer import Transfer
-from .trials import PHASES, Origin, Trained, Trial, trials_of
+from .trials import PHASES, Origin, Trained, Trial, phases_of, trials_of
 
 __all__ = [
     "BALANCED",
@@ -45,6 +45,7 @@ __all__ = [
     "outcome_memory",
     "outcome_rows",
     "outcomes_line",
+    "phases_of",
     "shown_attacks",
     "transfer_cautions",
     "trials_of",

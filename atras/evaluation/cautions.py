@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from atras.attacks import ATTACKS
+from atras.defences import NoDefence
 from atras.registry import name_of
 
 from .recorder import Row, Rows
@@ -106,12 +107,13 @@ def _listed(names: Sequence[str]) -> str:
 
 def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
     meanings = {
-        "dead": "dead, predicts one class for every test image after the defence",
+        "dead": "dead, predicts one class for every test image",
         "diverged": "diverged, a loss or a logit is not finite",
     }
     for row in table:
         if row["status"] in meanings:
-            yield meanings[str(row["status"])], row
+            defended = row["status"] == "dead" and row.get("defence") != NoDefence.name
+            yield meanings[str(row["status"])] + " after the defence" * defended, row
         for clean, attacked in (
             ("test_accuracy", "attacked_accuracy_before_true"),
             ("adversarial_test_accuracy", "attacked_accuracy_after_white_box"),
@@ -126,8 +128,9 @@ def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
     for row in rows.metrics:
         last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
         if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
-            when = "before" if row["phase"] == "trained" else "after"
-            yield f"{when} the defence not clearly more accurate than always answering the most frequent class", row
+            when = "before the defence " if row["phase"] == "trained" else "after the defence "
+            when = "" if row.get("defence") == NoDefence.name else when
+            yield f"{when}not clearly more accurate than always answering the most frequent class", row
 
 
 def _of_attacks(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:

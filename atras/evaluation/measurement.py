@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -56,19 +56,33 @@ class Measurement:
         """
         recorder, attack = self.recorder, self.protocol.attack
         with recorder.timed("attack"):
-            if self.source is None:
-                self.train_signs, clean = self.evaluator.signs_of("train")
-            else:
-                self.train_signs, clean = self.source.signs_for(self.evaluator), self.evaluator.score("train")
-            recorder.record("train_accuracy", "train", clean)
+            recorder.record("train_accuracy", "train", self._training_images())
             figures, self.test_signs = self.evaluator.attack_test(attack, recorder.show)
             recorder.record("test_accuracy", "test", figures.clean)
             recorder.note_dead(figures.clean)
             recorder.record("attacked_accuracy_before", "test", figures.attacks[attack], attack.spec, "white-box")
-            own = attack == self.protocol.true_label_attack
-            if own:
+            if attack == self.protocol.true_label_attack:
                 recorder.copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
-            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before", recorded=own)
+            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before", (attack,))
+
+    def given(self) -> None:
+        """Evaluate and attack networks that came finished: nothing is known of how they were trained."""
+        recorder = self.recorder
+        with recorder.timed("attack"):
+            figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
+            recorder.record("test_accuracy", "test", figures.clean)
+            recorder.note_dead(figures.clean)
+            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before")
+
+    def _training_images(self) -> Score:
+        """The score of the training images; where there is a defence, the signs of the attack on them are kept."""
+        if not self.protocol.defence.trains:
+            return self.evaluator.score("train")
+        if self.source is None:
+            self.train_signs, clean = self.evaluator.signs_of("train")
+            return clean
+        self.train_signs = self.source.signs_for(self.evaluator)
+        return self.evaluator.score("train")
 
     def make_signs(self) -> None:
         """Attack the model as it is with the protocol's attack, and keep the signs."""
@@ -104,24 +118,25 @@ class Measurement:
         for attack, score in gap.items():
             self.recorder.record(None, "train", score, attack.spec, "white-box", epoch)
 
-    def _record_attacks(self, figures: Figures, column: str, worst_column: str, recorded: bool = False) -> None:
+    def _record_attacks(
+        self, figures: Figures, column: str, worst_column: str, recorded: Sequence[Attack] = ()
+    ) -> None:
         """Record FGSM at the true label, its epsilon curve, the stronger attacks and the worst case over them.
 
         Args:
             figures: of the model as it is.
             column, worst_column: of FGSM and of the worst case, in the table.
-            recorded: whether FGSM's own figure is there already.
+            recorded: the attacks that have their rows already, such as the one that the defence learns from.
         """
         recorder, stronger, white_box = self.recorder, self.protocol.stronger_attacks, self.protocol.true_label_attack
-        if not recorded:
+        if white_box not in recorded:
             recorder.record(column, "test", figures.attacks[white_box], white_box.spec, "white-box")
         for epsilon, score in figures.curve.items():
             if (curve := replace(white_box, epsilon=epsilon)) not in stronger:
                 recorder.record(None, "test", score, curve.spec, "white-box")
         for attack in stronger:
-            if attack == self.protocol.attack and recorder.phase == "trained":
-                continue  # it has its row as the attack that the defence learns from
-            recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
+            if attack not in recorded:
+                recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
             worst = AttackSpec(self.protocol.worst_case, self.protocol.epsilon, "true", "none", norm="linf")
             recorder.record(worst_column, "test", figures.worst, worst, "white-box")

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from atras.networks import Classifier, Member
 
-from .trials import PHASES, Origin, Trained
+from .trials import Origin, Trained
 
 Networks = TypeVar("Networks", bound=Classifier)
 
@@ -53,7 +53,7 @@ class OriginPart(NamedTuple):
 
 def whole_parts(origins: Collection[Origin], parts: Sequence[Part[Any]]) -> Iterator[OriginPart]:
     """Origins of one network each, with all that is computed together with them."""
-    for phase in PHASES:
+    for phase in dict.fromkeys(network.phase for origin in origins for network in origin.networks):
         for part in parts:
             own = tuple(Origin((Trained(phase, member),)) for member in part.members)
             if not set(own).isdisjoint(origins):

@@ -36,6 +36,13 @@ BALANCED = {
 }
 """Columns of the table that have one beside them with the mean over classes."""
 
+MEASURED = (
+    "train_accuracy", "test_accuracy", "attacked_accuracy_before", "attacked_accuracy_before_true",
+    "adversarial_train_accuracy", "adversarial_test_accuracy", "attacked_accuracy_after_static",
+    "attacked_accuracy_after_white_box", "worst_case_accuracy_before", "worst_case_accuracy_after", *BALANCED.values(),
+)  # fmt: skip
+"""Accuracies of the table; null where the run does not measure them, as it has no training or no defence."""
+
 CLEAN = AttackSpec("none", 0.0, None, None)
 
 
@@ -131,7 +138,7 @@ class Recorder:
         self.shown = of_each_class(data.test.labels, examples).tolist()
         self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
         self.dead = [False] * len(members)
-        self.accuracies: list[dict[str, float | None]] = [{} for _ in members]
+        self.accuracies: list[dict[str, float | None]] = [dict.fromkeys(MEASURED) for _ in members]
         self.rows = Rows()
         self.phase = "trained"
         self.seconds_before = 0.0
@@ -189,7 +196,7 @@ class Recorder:
                 "blindly_turned_images": _at(score.blindly_turned_images, i),
                 "saturated_images": _at(score.saturated_images, i),
                 **{name: _at(getattr(score, name), i) for name in DISTANCES},
-                "backend": self.backend, "precision": self.precision,
+                "backend": self.backend, "precision": self.precision or None,
             })  # fmt: skip
             if outcomes is not None:
                 row = {"hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "mode": mode}

@@ -14,6 +14,11 @@ PHASES = ("trained", "defended")
 """The networks of a run: after the first and after the second training."""
 
 
+def phases_of(protocol: Protocol) -> tuple[str, ...]:
+    """Those of `PHASES` that a run has: the last one only with a defence."""
+    return PHASES if protocol.defence.trains else PHASES[:1]
+
+
 class Trained(NamedTuple):
     """A network of a run.
 
@@ -76,7 +81,7 @@ def _pairs(protocol: Protocol) -> Iterator[Trial]:
         if protocol.transfer_seeds != "other" or of_source != seed
     ]
     attacks = dict.fromkeys(each for attack in protocol.transfer_attacks for each in protocol.at_each(attack))
-    for attack, phase, source, target in itertools.product(attacks, PHASES, sources, targets):
+    for attack, phase, source, target in itertools.product(attacks, phases_of(protocol), sources, targets):
         for of_source, seed in seeds:
             origin = Origin((Trained(phase, Member(source, of_source)),))
             yield Trial(attack, origin, Trained(phase, Member(target, seed)), None)
@@ -90,7 +95,7 @@ def _made_on(attack: Attack, protocol: Protocol) -> Iterator[Trial]:
     surrogate, own = attack.made_on, attack.without_surrogate()
     if surrogate is None:
         return
-    phases = PHASES[1:] if any(stand.undefended for stand in surrogate.stands) else PHASES
+    phases = PHASES[1:] if any(stand.undefended for stand in surrogate.stands) else phases_of(protocol)
     for phase, candidate, seed in itertools.product(phases, protocol.candidates, protocol.seeds):
         target = Trained(phase, Member(candidate, seed))
         origin = _origin(surrogate, target, protocol.seeds)

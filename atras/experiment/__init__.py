@@ -11,8 +11,9 @@ from atras.lazy import lazy_exports
 from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
+from .own_networks import OwnNetworks, recall_networks, with_networks
 from .protocol import PRESETS, Execution, Protocol
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_whole, parse_whole_numbers
+from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Loaded",
     "Option",
     "Options",
+    "OwnNetworks",
     "Protocol",
     "Setting",
     "Size",
@@ -43,8 +45,11 @@ __all__ = [
     "parse_epsilon",
     "parse_file",
     "parse_seeds",
+    "parse_shard",
     "parse_whole",
     "parse_whole_numbers",
+    "recall_networks",
     "select_candidates",
     "settings_of",
+    "with_networks",
 ]

@@ -14,6 +14,7 @@ from atras.networks import PAPER_CANDIDATES
 from atras.storage import expanded, near_misses, read_regular
 
 from .options import REMOVED, SETTINGS, Loaded, execution_fields, preset_fields, protocol_fields
+from .own_networks import OwnNetworks, recall_networks
 from .protocol import Execution, Protocol
 
 MAX_BYTES = 2**26
@@ -29,12 +30,13 @@ _KEYS = {name: key for key, setting in SETTINGS.items() for name in setting.name
 """From every name that a setting goes by in a file to its key."""
 
 
-def load_config(path: str | Path) -> Loaded:
+def load_config(path: str | Path, networks: OwnNetworks | None = None) -> Loaded:
     """Read an experiment from a file.
 
     Args:
         path: a TOML file whose keys are named like the options (dashes or underscores), or, where the name ends in
             `.json`, the `run.json` of an earlier run.
+        networks: modules of the user that it has, given anew.
 
     Returns:
         The fields it sets, and the recorded plan of a `run.json`.
@@ -45,7 +47,7 @@ def load_config(path: str | Path) -> Loaded:
     path = expanded(path)
     try:
         document = parse_file(path)
-        return from_run(document) if path.suffix.lower() == ".json" else _from_settings(document)
+        return from_run(document, networks) if path.suffix.lower() == ".json" else _from_settings(document)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -59,6 +61,12 @@ def config_lines(protocol: Protocol, execution: Execution) -> list[str]:
     lines = ["# every setting of an experiment; those at their defaults may be left out"]
     for part in (protocol, execution):
         values = part.to_dict()
+        places = values.pop("networks", {})
+        if places:  # a file says where a module of the user is made
+            values["candidates"] = [
+                f"{places[name]['file']}:{places[name]['function']}" if places.get(name, {}).get("file") else name
+                for name in values["candidates"]
+            ]
         # What JSON writes for texts, numbers, truths and lists of them is TOML too.
         lines += [
             "",
@@ -120,8 +128,12 @@ def _no_number(text: str) -> float:
     raise InputError(f"expected numbers, got {text}, which JSON does not have")
 
 
-def from_run(document: dict[str, Any]) -> Loaded:
+def from_run(document: dict[str, Any], networks: OwnNetworks | None = None) -> Loaded:
     """The experiment that a `run.json` records, or a search.json, which has its keys.
+
+    Args:
+        document: its content.
+        networks: modules of the user that it has, given anew.
 
     Raises:
         InputError: as `load_config`, or if another schema was written; the message does not name the file.
@@ -132,7 +144,9 @@ def from_run(document: dict[str, Any]) -> Loaded:
     schema(document)
     # A repetition takes the recorded plan, so there is nothing to measure anew.
     execution = {key: value for key, value in (document.get("execution") or {}).items() if key != "recalibrate"}
-    loaded = _from_settings(document["protocol"] | execution, plan=document.get("plan"))
+    protocol = dict(document["protocol"])
+    recall_networks(protocol.pop("networks", None), networks)
+    loaded = _from_settings(protocol | execution, plan=document.get("plan"))
     recorded, actual = document.get("protocol_hash"), Protocol(**loaded.protocol_fields).hash
     if recorded not in (None, actual):
         raise InputError(

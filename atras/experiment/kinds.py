@@ -64,6 +64,7 @@ EPSILONS = Kind(
     parse_epsilons,
 )
 ATTACK_LIST = Kind('attacks, such as ["fgsm", "pgd(steps=40)"] or "fgsm,pgd"', (str,), (str,), parse_attacks)
+DIGESTS = Kind("texts in quotes", (), (str,), lambda value, _: tuple(value))
 DEFENCE = Kind('text in quotes, such as "batch(pgd(steps=7))"', (str,), read=parse_defence)
 MEMORY = Kind('bytes, or text such as "4GiB"', (int, str), read=lambda value, _: parse_memory(value))
 CANDIDATES = _Candidates('a list of candidates, such as ["40", "24,192"] or [[24, 192]]', (str,), (str, list))

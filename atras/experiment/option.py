@@ -48,6 +48,7 @@ class Option:
         path: whether it may name a file or folder: then `~` is the user's home, and Python may give a `Path`.
         choices: the register that its values come from.
         besides: further values, and the line of each in `--help`; or all that have a name, where there is no register.
+        recorded: whether it stands in `run.json` alone, and is no option of the command `run`.
     """
 
     help: str
@@ -66,6 +67,7 @@ class Option:
     path: bool = False
     choices: Registry[Any] | None = None
     besides: Mapping[str, str] = field(default_factory=dict)
+    recorded: bool = False
 
     @property
     def named(self) -> dict[str, str]:

@@ -10,14 +10,22 @@ from atras.attacks import ATTACKS, FGSM, Attack, check_target
 from atras.checks import distinct, number, text, whole
 from atras.defences import DEFENCES, Copies, Defence
 from atras.errors import InputError, shown
-from atras.networks import NETWORK_TEXTS, PAPER_CANDIDATES, STEMS, Candidate, parse_stem
+from atras.networks import (
+    NETWORK_TEXTS,
+    PAPER_CANDIDATES,
+    STEMS,
+    Candidate,
+    begins_with_layer,
+    distinct_names,
+    parse_stem,
+)
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE
+from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
-Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
-Initialisation = Literal["glorot", "he"]
+Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
+Initialisation = Literal["glorot", "he", "lecun", "ntk"]
 LabelSource = Literal["predicted", "true"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
@@ -59,9 +67,18 @@ def _check_seeds(name: str, value: object) -> None:
     distinct(name, value, lambda seed: whole("seed", seed, 0, 2**63 - 1))
 
 
+def _check_weights(name: str, value: object) -> None:
+    digests = value if isinstance(value, tuple) else (None,)
+    for digest in digests:
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise InputError(
+                f"{name} (={shown(digest)}): expected a SHA-256 of each network; see `atras attack --help`"
+            )
+
+
 def _check_stem(name: str, value: str) -> None:
     text(name, value)
-    if value != "auto" and value not in STEMS and not re.match(r"c?\d", value):
+    if value != "auto" and value not in STEMS and not begins_with_layer(value):
         raise InputError(
             f"{name} (={shown(value)}): expected one of auto, {', '.join(STEMS)}, or layers, such as c32p2-c64p2"
         )
@@ -111,10 +128,12 @@ def _check_defence(name: str, value: object) -> None:
 
 
 def _candidates_of(value: Any) -> Any:
-    """Candidates in place of the texts that spell them, or of their layers."""
+    """Candidates in place of the texts that spell them, or of their layers; modules of the user get names of their
+    own."""
     if not isinstance(value, tuple | list):
         return value
-    return tuple(_candidate_of(each) for each in value)
+    found = tuple(_candidate_of(each) for each in value)
+    return distinct_names(found) if all(isinstance(each, Candidate) for each in found) else found
 
 
 def _candidate_of(value: Any) -> Any:
@@ -144,10 +163,11 @@ class Data(Options):
     dataset: Annotated[
         str,
         Option(
-            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, a folder of IDX files or an .npz "
-            "file",
+            "data set: digits, mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, one of MedMNIST's, a folder of "
+            "images, of Parquet or of IDX files, or an .npz file",
             metavar="NAME",
             path=True,
+            meaning="MedMNIST's by name: pathmnist, bloodmnist, and so on.",
         ),
     ] = "digits"
     train_size: Annotated[
@@ -181,6 +201,16 @@ class Data(Options):
             "and refuses where both have or neither. Images [N, H, W] have one channel.",
         ),
     ] = "auto"  # fmt: skip
+    image_size: Annotated[
+        int | None,
+        Option(
+            "side of the squares that image files are brought to", whole_from(1, 4096), metavar="N",
+            default="as they are", kind=WHOLE,
+            meaning="Of a folder of images or of Parquet files: resized by the shorter side (bilinear, antialiased), "
+            "then cropped at the centre. It may be left out where all images have one size. Of MedMNIST: 28, 64, 128 "
+            "or 224, whichever file is there.",
+        ),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +227,8 @@ class Population(Options):
             besides=NETWORK_TEXTS, accept=_candidates_of,
             meaning="The architectures, in the order of the result table. `24-192` are dense layers, behind the run's "
             "stem; `c40-c80` 3x3 convolutions, each with a 2x2 max-pool while the image has two rows and columns; "
-            "docs/networks.md has the whole grammar.",
+            "docs/networks.md has the whole grammar. `mine.py:make` is what that function of that file makes: "
+            "docs/own_networks.md.",
         ),
     ] = PAPER_CANDIDATES  # fmt: skip
     seeds: Annotated[
@@ -207,6 +238,21 @@ class Population(Options):
             meaning="Each (candidate, seed) pair is one member of the population.",
         ),
     ] = (0,)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Options):
+    """Networks that are finished when a run begins: nothing is trained."""
+
+    panel = "Population"
+
+    weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "SHA-256 of the weights of each finished network", _check_weights, kind=DIGESTS, recorded=True,
+            meaning="In the order of the candidates; empty where the run trains them.",
+        ),
+    ] = ()  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,13 +270,26 @@ class Model(Options):
             "by image shape, and is for those alone that begin with a dense layer and have no name of their own.",
         ),
     ] = "auto"  # fmt: skip
-    activation: Annotated[Activation, Option("of hidden units", meaning="The stem's included.")] = "relu"
-    initialisation: Annotated[Initialisation, Option("of weights", meaning="Biases start at zero.")] = "glorot"
+    activation: Annotated[
+        Activation,
+        Option(
+            "of hidden units",
+            meaning="The stem's included. The leaky ReLU's slope below 0 is 0.01. Engine `fused` has the first four.",
+        ),
+    ] = "relu"
+    initialisation: Annotated[
+        Initialisation,
+        Option(
+            "of weights",
+            meaning="`glorot`, `he` and `lecun` are uniform, of variance 2 / (fan in + fan out), 2 / fan in and "
+            "1 / fan in; `ntk` is normal, of variance 1 / fan in. Biases start at zero.",
+        ),
+    ] = "glorot"
     head_dropout: Annotated[
         float,
         Option(
             "share of hidden units dropped in training", number_from(0.0, 0.99), metavar="X",
-            meaning="In each hidden layer; rounded to 1/256.",
+            meaning="In each hidden layer of a candidate; rounded to 1/256.",
         ),
     ] = 0.0  # fmt: skip
 
@@ -243,7 +302,7 @@ class Training(Options):
 
     epochs: Annotated[
         int,
-        Option("passes over the training set, clean and then with attacks", whole_from(1, 10**6), metavar="N"),
+        Option("passes over the training set, clean and then with attacks", whole_from(0, 10**6), metavar="N"),
     ] = 20
     adversarial_epochs: Annotated[
         int,

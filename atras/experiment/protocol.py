@@ -18,11 +18,13 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
+from atras.networks import Factory
 
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
 from .option import Option, Options
-from .parts import Attacking, Data, Defending, Evaluation, Model, Population, Training, number_from
+from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population, Training, number_from
+from .readers import parse_shard, resolve_shard
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
@@ -30,12 +32,12 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-VERSION = 3
+VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Data):
+class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Population, Data):
     """One experiment: data, candidates, training, attack, defence. The defaults are the preset `paper`.
 
     Its fields are those of its parts, each with its meaning in docs/options.md: `Protocol(dataset="mnist", epochs=5)`.
@@ -57,7 +59,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(
                 f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
             )
+        self._check_given()
+        if not self.defence.trains:
+            # One experiment, one hash: there is no second training whose length could differ.
+            object.__setattr__(self, "adversarial_epochs", 0)
         self._check_attacks()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains its networks, and does not find them finished."""
+        return not self.weights
 
     @property
     def attack(self) -> FGSM:
@@ -155,16 +166,38 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
-        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True, separators=(",", ":"))
+        values = self.to_dict()
+        if "networks" in values:  # wherever the files lie
+            values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
+        text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; candidates by their names."""
+        """The fields as JSON values; candidates by their names, and where modules of the user are made."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
         attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
-        return values | lists | candidates | attacks | {"defence": str(self.defence)}
+        own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
+        return values | lists | candidates | attacks | {"defence": str(self.defence)} | (own if self.factories else {})
+
+    @property
+    def factories(self) -> dict[str, Factory]:
+        """What makes the modules of the user among the candidates, by name."""
+        return {each.name: each.factory for each in self.candidates if each.factory is not None}
+
+    def _check_given(self) -> None:
+        """Refuse finished networks that are to be trained, and training that has no epochs."""
+        if self.trains:
+            whole("epochs", self.epochs, 1, 10**6)
+        elif len(self.weights) != len(self.candidates):
+            raise InputError(
+                f"weights (={len(self.weights)} of them): expected one for each of {len(self.candidates)} candidates"
+            )
+        elif self.epochs or self.defence.trains:
+            raise InputError(
+                "weights: expected no training of networks that are finished; write epochs=0 and defence='none'"
+            )
 
     def _check_attacks(self) -> None:
         """Refuse attacks that the frames could not tell apart, and epsilons that no attack is measured at."""
@@ -204,6 +237,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Population, Da
             raise InputError(f"{changed[0]}: expected a transfer, whose option it is; add --transfer or leave it out")
 
     def _check_stand(self, attack: Attack, stand: Stand) -> None:
+        if stand.undefended and not self.defence.trains:
+            raise InputError(
+                f"attack (={attack}): undefended networks are tried on defended ones: expected a defence, got none; "
+                "name another surrogate"
+            )
         if stand.independent and len(self.seeds) < 2:
             raise InputError(
                 f"attack (={attack}): independent copies have another seed: expected at least two seeds, got one; "
@@ -276,6 +314,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    shard: Annotated[
+        str | None,
+        Option(
+            "compute one part of the run alone: 3/16, or slurm", lambda _, value: parse_shard(value), metavar="I/N",
+            accept=resolve_shard, default="the whole run",
+            meaning="The third of sixteen; each has a folder of its own, and `atras merge` makes one run of them. "
+            "`slurm` takes the numbers of the job array that it is a task of.",
+        ),
+    ] = None  # fmt: skip
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
     memory_bytes: Annotated[
         int | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -117,6 +118,52 @@ def parse_memory(value: str | int) -> int:
     return (
         int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
     )
+
+
+def parse_shard(value: str) -> tuple[int, int]:
+    """Read which part of a run is meant: `3/16` is the third of sixteen.
+
+    Returns:
+        Its number, from 1, and how many there are.
+
+    Raises:
+        InputError: if it is anything else.
+    """
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", str(value), flags=re.ASCII)
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise InputError(
+            f"shard (={shown(value)}): expected a part and how many there are; write 1/16 to 16/16, or slurm"
+        )
+    return number, of
+
+
+def resolve_shard(value: object) -> object:
+    """`slurm` as the shard that a task of a Slurm job array computes; all else as it is.
+
+    Raises:
+        InputError: if this is no task of a job array, or the array's numbers do not tell which of how many it is.
+    """
+    if value != "slurm":
+        return value
+    names = ("ID", "MIN", "MAX", "COUNT")
+    found = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in names}
+    if not found["ID"]:
+        raise InputError(
+            "shard (=slurm): expected a task of a job array (SLURM_ARRAY_TASK_ID), got none; sbatch --array"
+        )
+    try:
+        own, low, high, count = (int(found[name]) for name in names)
+        step = (high - low) // (count - 1) if count > 1 else 1
+        place, rest = divmod(own - low, step)
+        if rest or low + step * (count - 1) != high or not 0 <= place < count:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        told = ", ".join(f"{name} {text or 'missing'}" for name, text in found.items())
+        raise InputError(
+            f"shard (=slurm): expected a job array of evenly spaced numbers, got {told}; write for example --array=1-16"
+        ) from None
+    return f"{place + 1}/{count}"
 
 
 def parse_whole_numbers(value: str | int | Sequence[str | int], name: str, example: str) -> tuple[int, ...]:

@@ -9,17 +9,37 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .candidates import Candidate, Member, members_of, seeds_of, widest, with_depth
+from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
 from .factories import Factory
 from .families import KINDS as FAMILY_KINDS
-from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, k_complete
-from .layers import LAYERS, Activate, Conv, Dense, Layer, Own, Shape, parse_layers, register_layer, spell_layers
+from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
+from .layers import (
+    INITIALISATIONS,
+    LAYERS,
+    Activate,
+    AveragePool,
+    Conv,
+    Dense,
+    DropoutLayer,
+    GlobalAveragePool,
+    GroupNorm,
+    InputNorm,
+    Layer,
+    LayerNorm,
+    Own,
+    Residual,
+    Shape,
+    begins_with_layer,
+    parse_layers,
+    register_layer,
+    spell_layers,
+)
 from .named import NETWORK_TEXTS, NETWORKS
 from .stems import STEMS, choose_stem, parse_stem
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
-    from .inspection import Inspection, inspect_factory, untouched
+    from .inspection import Inspection, device_of, dtype_of, inspect_factory, untouched
     from .network import (
         ACTIVATIONS,
         Dropout,
@@ -42,21 +62,24 @@ if TYPE_CHECKING:
         stable_key,
     )
     from .torch_generators import keyed
+    from .weights import WEIGHT_FORMATS, Weights, fitted, read_weights, weights_of
 else:
     __getattr__ = lazy_exports(
         __name__,
         classifier="Classifier Cotangent StepResult Trainable",
-        inspection="Inspection inspect_factory untouched",
+        inspection="Inspection device_of dtype_of inspect_factory untouched",
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
         odds="log_odds log_odds_gradient",
         torch_generators="keyed",
         randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
+        weights="WEIGHT_FORMATS Weights fitted read_weights weights_of",
     )
 
 __all__ = [
     "ACTIVATIONS",
     "FAMILY_KINDS",
+    "INITIALISATIONS",
     "LAYERS",
     "NETWORKS",
     "NETWORK_TEXTS",
@@ -65,31 +88,46 @@ __all__ = [
     "PAPER_FACTORS",
     "PAPER_MAX_WIDTH",
     "STEMS",
+    "WEIGHT_FORMATS",
     "Activate",
+    "AveragePool",
     "Candidate",
     "Classifier",
     "Conv",
     "Cotangent",
     "Dense",
     "Dropout",
+    "DropoutLayer",
     "Factory",
+    "GlobalAveragePool",
+    "GroupNorm",
+    "InputNorm",
     "Inspection",
     "Layer",
+    "LayerNorm",
     "Member",
     "Network",
     "Objective",
     "Own",
     "Parameters",
     "Place",
+    "Residual",
     "Shape",
     "Spec",
     "StepResult",
     "Trainable",
+    "Weights",
     "batch_starts",
+    "begins_with_layer",
     "choose_stem",
+    "device_of",
+    "distinct_names",
     "draw_order",
     "dropout_key",
+    "dtype_of",
     "fill",
+    "fitted",
+    "grid",
     "inspect_factory",
     "k_complete",
     "keyed",
@@ -101,12 +139,14 @@ __all__ = [
     "permutation",
     "random_starts",
     "random_targets",
+    "read_weights",
     "register_layer",
     "seeds_of",
     "spell_layers",
     "stable_key",
     "state_of",
     "untouched",
+    "weights_of",
     "widest",
     "with_depth",
 ]

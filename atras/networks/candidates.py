@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from atras.checks import plain
 from atras.errors import InputError, shown
 
-from .layers import Dense, Layer, parse_layers, spell_layers
+from .factories import Factory
+from .layers import Dense, Layer, Own, begins_with_layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
 from .named import NETWORKS, network_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OWN: dict[str, Candidate] = {}
+"""Modules of the user that this process has met, by name: what `Candidate.parse` makes of their names."""
 
 MAX_LAYERS = 1000
 """Most layers accepted: past it a typing error is likelier than a wish."""
@@ -44,8 +51,7 @@ class Candidate:
         if len(given) > 1 and any(isinstance(layer, Layer) and layer.complete for layer in given):
             raise InputError(
                 f"hidden (={shown(layers)}): expected a module of yours alone, which goes from images to logits, got "
-                f"other "
-                "layers beside it"
+                "other layers beside it"
             )
         object.__setattr__(self, "layers", tuple(x if isinstance(x, Layer) else Dense(x) for x in given))
 
@@ -79,23 +85,96 @@ class Candidate:
         """The layers less their widths: candidates of one structure can share a stack."""
         return tuple(layer.with_width(1) for layer in self.layers)
 
+    @property
+    def factory(self) -> Factory | None:
+        """What makes the module of the user that it is; None for one of layers."""
+        first = self.layers[0]
+        return first.factory if isinstance(first, Own) else None
+
+    @classmethod
+    def own(cls, name: str, factory: Callable[[], nn.Module] | str | Factory) -> Candidate:
+        """A module of the user as a candidate, which goes by this name from now on.
+
+        Args:
+            name: of letters, digits, dots and underscores.
+            factory: a function or class without arguments that makes the module, or where it is: `mine.py:make`.
+
+        Raises:
+            InputError: if the name means something else, or there is no such function.
+        """
+        if not isinstance(factory, Factory):
+            factory = Factory.parse(factory, name) if isinstance(factory, str) else Factory.of(name, factory)
+        if _means_layers(factory.name):
+            raise InputError(
+                f"network (={shown(factory.name)}): expected a name that spells no layers; rename the function, or "
+                "give another name in Python"
+            )
+        candidate = _OWN[factory.name] = cls([Own(factory)])
+        return candidate
+
+    @classmethod
+    def recall(cls, factory: Factory) -> Candidate:
+        """The module of the user that a record is of: the one that this process knows, if it is the same.
+
+        Args:
+            factory: as recorded, which of a function in Python cannot make anything.
+        """
+        known = _OWN.get(factory.name)
+        same = known is not None and known.factory is not None and known.factory.identity == factory.identity
+        return known if known is not None and same and factory.sha256 else cls.own(factory.name, factory)
+
     @classmethod
     def parse(cls, text: str) -> Candidate:
-        """Read `24,192`, `24-192`, `c32p2-64`, or a known network's name, such as `madry-mnist`.
+        """Read `24,192`, `24-192`, `c32p2-64`, a known network's name, such as `madry-mnist`, or where a module of the
+        user is made: `mine.py:make`, which is called `make` from then on.
 
         Raises:
             InputError: if the text is anything else; it suggests a name that is near.
         """
-        known = NETWORKS.get(text.strip())
-        if known is not None:
-            return cls(known)
+        text = text.strip()
+        if ":" in text:
+            return cls.own(text.rpartition(".")[2].rpartition(":")[2], text)
+        if text in NETWORKS:
+            return cls(NETWORKS[text])
         try:
             return cls(parse_layers(text))
         except InputError:
-            near = difflib.get_close_matches(text.strip()[:100], NETWORKS, n=1)
-            if not near:
+            if text in _OWN:
+                return _OWN[text]
+            if begins_with_layer(text):
                 raise
-            raise InputError(f"network (={shown(text)}): did you mean {near[0]}?") from None
+        near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
+        hint = f"did you mean {near[0]}? Expected" if near else "expected"
+        raise InputError(
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, a "
+            f"module of yours, such as mine.py:make, or the name of a network: {', '.join([*NETWORKS, *_OWN])}"
+        )
+
+
+def _means_layers(text: str) -> bool:
+    try:
+        return bool(parse_layers(text))
+    except InputError:
+        return False
+
+
+def distinct_names(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates, modules of the user renamed where another one has the name: `make`, `make_2`."""
+    taken: dict[str, Candidate] = {}
+    found: list[Candidate] = []
+    for candidate in candidates:
+        name, number, factory = candidate.name, 1, candidate.factory
+        while factory is not None and taken.get(name, candidate) != candidate:
+            number += 1
+            name = f"{candidate.name}_{number}"
+        if factory is not None:
+            candidate = Candidate.own(name, factory.renamed(name))
+        taken[name] = candidate
+        found.append(candidate)
+    for candidate in found:
+        if candidate.factory is not None:  # of two files' functions of one name the first keeps it
+            _OWN[candidate.name] = candidate
+    return tuple(found)
 
 
 def _is_width(value: object) -> bool:

@@ -29,7 +29,8 @@ MAX_SOURCE_BYTES = 2**24
 MAX_NAME = 100
 """Most characters of a network's name."""
 
-_NAME = re.compile(r"[A-Za-z_][\w.]*", flags=re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", flags=re.ASCII)
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*", flags=re.ASCII)
 _FOREIGN = ("torch", "numpy")
 """Packages whose code is no part of a factory's source."""
 
@@ -42,8 +43,7 @@ class Factory:
         name: of the network in frames and files.
         function: what makes it, as its file or module names it.
         sha256: of the source; empty where there is none to read.
-        file: path of the source, as it was written, or the dotted name of a module; empty for a function that was given
-            in Python.
+        file: path of the source, or the dotted name of a module; empty for a function that was given in Python.
         call: the function that was given in Python; None for one that is loaded from `file`.
         held: a finished module, which `make` returns itself and nobody changes; None for all others.
         weights: where the parameters of a finished network come from, for people; empty where they are drawn.
@@ -65,8 +65,8 @@ class Factory:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):
             raise InputError(
-                f"network (={shown(self.name)}): expected a name of letters, digits, dots and underscores that begins "
-                "with a letter; rename it"
+                f"network (={shown(self.name)}): expected a name of letters, digits and . _ - that begins with a "
+                "letter; rename it"
             )
 
     @classmethod
@@ -81,12 +81,14 @@ class Factory:
             InputError: if the text is of another form, or the file cannot be read.
         """
         file, colon, function = text.rpartition(":")
-        if not colon or not file or not _NAME.fullmatch(function):
+        if not colon or not file or not _FUNCTION.fullmatch(function):
             raise InputError(
                 f"network (={shown(text)}): expected a file and the function in it that makes the module, such as "
                 "mine.py:make"
             )
-        return cls(name or function.rpartition(".")[2], function, _digest(_source(file, text)), file)
+        # A task may be computed in another folder.
+        where = str(expanded(file).absolute()) if _is_path(file) else file
+        return cls(name or function.rpartition(".")[2], function, _digest(_source(file, text)), where)
 
     @classmethod
     def of(cls, name: str, call: Callable[[], nn.Module]) -> Factory:
@@ -123,13 +125,41 @@ class Factory:
 
     def renamed(self, name: str) -> Factory:
         """The same under another name."""
-        return replace(self, name=name)
+        return self if name == self.name else replace(self, name=name)
 
     def to_dict(self) -> dict[str, str]:
         """The source as JSON values, for `run.json`."""
-        file = str(expanded(self.file).resolve()) if _is_path(self.file) else self.file
-        values = {"function": self.function, "sha256": self.sha256, "file": file, "weights": self.weights}
+        return self.identity | ({"file": self.file} if self.file else {})
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides which module it makes, wherever its file lies."""
+        values = {"function": self.function, "sha256": self.sha256, "weights": self.weights}
         return {name: value for name, value in values.items() if value}
+
+    @classmethod
+    def from_dict(cls, name: str, values: Mapping[str, str]) -> Factory:
+        """The factory that a `run.json` records; what it is of need not be there before it makes something.
+
+        Raises:
+            InputError: if it records none.
+        """
+        known = {"function", "sha256", "file", "weights"}
+        if not isinstance(values, Mapping) or not set(values) <= known or "function" not in values:
+            raise InputError(f"networks: expected where {name} is made, got {shown(values)}; restore the record")
+        if not all(isinstance(value, str) for value in values.values()):
+            raise InputError(f"networks: expected texts of {name}, got {shown(values)}; restore the record")
+        function, sha256, file, weights = (values.get(key, "") for key in ("function", "sha256", "file", "weights"))
+        return cls(name, function, sha256, file, weights=weights)
+
+    def check_source(self, other: Factory) -> None:
+        """Refuse another source than this one's.
+
+        Raises:
+            InputError: if both are known and differ; it names both.
+        """
+        if self.sha256 and other.sha256 and self.sha256 != other.sha256:
+            raise _changed(f"network {self.name}", self.sha256, other.sha256)
 
     def make(self, key: int) -> nn.Module:
         """A new module on the CPU, its parameters drawn by torch's generator at a key; torch's own state is left alone.
@@ -143,6 +173,8 @@ class Factory:
         """
         if self.held is not None:
             return self.held
+        if self.weights and self.state is None:
+            raise InputError(f"network {self.name}: its weights ({self.weights}) are not loaded; give them again")
         from .torch_generators import keyed
 
         function = self._function()
@@ -223,10 +255,7 @@ def _loaded(file: str, function: str, sha256: str) -> Callable[[], nn.Module]:
     text = f"{file}:{function}"
     source = _source(file, text)
     if sha256 and (now := _digest(source)) != sha256:
-        raise InputError(
-            f"network (={shown(text)}): its source was {sha256[:16]} (SHA-256) and is {now[:16]}; restore it, or start "
-            "a new run"
-        )
+        raise _changed(f"network (={shown(text)})", sha256, now)
     value: Any = _imported(file, text, _digest(source))
     for part in function.split("."):
         value = getattr(value, part, None)
@@ -301,6 +330,12 @@ def _is_module(value: object) -> bool:
 
 def _kind(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _changed(what: str, before: str, now: str) -> InputError:
+    return InputError(
+        f"{what}: its source was {before[:16]} (SHA-256) and is {now[:16]}; restore it, or start a new run"
+    )
 
 
 def _digest(source: bytes) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from atras.checks import whole
 from atras.errors import InputError, shown
 
-from .candidates import Candidate
+from .candidates import MAX_LAYERS, Candidate
 from .layers import Conv, Dense, Layer
 from .layers.layer import MAX_UNITS
 
@@ -70,6 +71,36 @@ def k_complete(
     if not candidates:
         raise InputError("k_complete: expected at least one base width and one factor; none came")
     return tuple(candidates)
+
+
+def grid(widths: Iterable[int], depths: Iterable[int], kernels: Iterable[int] = ()) -> tuple[Candidate, ...]:
+    """Every network of so many equal layers: each width with each depth and, of convolutions, each kernel.
+
+    Args:
+        widths: units or filters of every layer.
+        depths: numbers of layers, each at least 1.
+        kernels: odd; of convolutions that keep the image's size, each followed by a 2x2 max-pool while the image has
+            two rows and columns (`Conv.pooled`). Without any the layers are dense.
+
+    Returns:
+        Widths outermost, kernels innermost.
+
+    Raises:
+        InputError: if a number is out of range, there are too many, or nothing is left.
+    """
+    widths, depths, kernels = tuple(widths), tuple(depths), tuple(kernels)
+    if len(widths) * len(depths) * max(len(kernels), 1) > MAX_CANDIDATES:
+        raise InputError(f"widths, depths and kernels: expected at most {MAX_CANDIDATES} candidates; narrow the ranges")
+    if not widths or not depths:
+        raise InputError("grid: expected at least one width and one depth; add --widths and --depths")
+    for depth in depths:
+        whole("depths", depth, 1, MAX_LAYERS)
+
+    def layers(width: int) -> list[Layer]:
+        return [Conv.pooled(width, kernel) for kernel in kernels] if kernels else [Dense(width)]
+
+    made = [Candidate([layer] * depth) for width in widths for depth in depths for layer in layers(width)]
+    return tuple(dict.fromkeys(made))
 
 
 PAPER_CANDIDATES = k_complete()

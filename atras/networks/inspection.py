@@ -43,6 +43,7 @@ class Inspection:
         multiplications: multiply-adds of one image, as torch's FLOP counter has them.
         kept_values: numbers that one image's forward pass keeps for its backward pass.
         draws: whether it draws at random in training.
+        trains_on_one: whether a batch of a single image can be trained on, which batch normalisation may refuse.
         draws_in_evaluation: whether two passes over the same images differ in evaluation mode.
         cautions: what makes its figures say less than they seem to, a line each.
     """
@@ -54,6 +55,7 @@ class Inspection:
     multiplications: int
     kept_values: int
     draws: bool
+    trains_on_one: bool
     draws_in_evaluation: bool
     cautions: tuple[str, ...]
 
@@ -93,9 +95,9 @@ def _inspect(factory: Factory, shape: Shape) -> Inspection:
                 return _look(factory.name, factory.held, shape, (), trains=False)
         key = stable_key(factory.name, "inspection")
         module, other = factory.make(key), factory.make(key)
-        cautions = _compared(factory, module, other)
         device_of(factory.name, module)
         _refuse_types(factory.name, module)
+        cautions = _compared(factory, module, other)
         return _look(factory.name, module.float().to("cpu"), shape, cautions, trains=True)
 
 
@@ -262,9 +264,11 @@ def _look(name: str, module: nn.Module, shape: Shape, cautions: tuple[str, ...],
     shapes: tuple[dict[str, Shape], dict[str, Shape]] = ({}, {})
     for key, values in module.named_parameters():
         shapes[values.requires_grad or not trains][key] = tuple(values.shape)
-    kept, draws = _trained(trial) if trains else (_kept(trial), False)
+    kept, draws, on_one = _trained(trial) if trains else (_kept(trial), False, False)
     buffers = {key: tuple(values.shape) for key, values in module.named_buffers()}
-    return Inspection(logits.shape[1], shapes[1], shapes[0], buffers, multiplications, kept, draws, drawn, tuple(found))
+    return Inspection(
+        logits.shape[1], shapes[1], shapes[0], buffers, multiplications, kept, draws, on_one, drawn, tuple(found)
+    )
 
 
 def _of_probabilities(name: str, logits: Tensor) -> list[str]:
@@ -349,8 +353,9 @@ def _kept(trial: _Trial, loss: Callable[[Tensor], Tensor] | None = None) -> int:
     return math.ceil(sum(kept.values()) / len(trial.images))
 
 
-def _trained(trial: _Trial) -> tuple[int, bool]:
-    """Numbers that an image's pass keeps in a training step, and whether the step draws at random."""
+def _trained(trial: _Trial) -> tuple[int, bool, bool]:
+    """Numbers that an image's pass keeps in a training step, whether the step draws at random, and whether it takes a
+    single image."""
     module = trial.module.train()
     labels = torch.zeros(IMAGES, dtype=torch.int64, device=trial.device)
     drawn: list[bool] = []
@@ -363,7 +368,12 @@ def _trained(trial: _Trial) -> tuple[int, bool]:
 
     trial.module = _Calling(module, call)
     kept = _kept(trial, lambda logits: nn.functional.cross_entropy(logits, labels))
-    return kept, drawn[0]
+    with torch.no_grad():
+        try:
+            trial.call(trial.images[:1])
+        except InputError:
+            return kept, drawn[0], False
+    return kept, drawn[0], True
 
 
 class _Calling(nn.Module):

@@ -31,12 +31,23 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "gelu": F.gelu,
+    "silu": F.silu,
+    "elu": F.elu,
+    "leaky-relu": F.leaky_relu,
+    "softplus": F.softplus,
 }
+"""The activations by name, each with torch's own constants: ELU's alpha 1, the leaky ReLU's slope 0.01 below 0."""
+
+_NOT_ZERO_AT_ZERO = ("sigmoid", "softplus")
 _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky-relu": nn.LeakyReLU,
+    "softplus": nn.Softplus,
 }
 
 
@@ -51,8 +62,8 @@ class Spec:
         stem_auto: whether the stem was chosen by the images, not named: then it stands before those candidates alone
             that `Candidate.takes_stem` names.
         activation: a key of `ACTIVATIONS`.
-        initialisation: `glorot` or `he`, uniform.
-        head_rate256: dropout rate after every layer of a candidate, in 1/256.
+        initialisation: a key of `INITIALISATIONS`.
+        head_rate256: dropout rate after every hidden layer of a candidate, in 1/256.
 
     Raises:
         InputError: if the stem does not fit the images.
@@ -225,13 +236,17 @@ class Network:
         activate = ACTIVATIONS[self.spec.activation]
         first = len(self.stem)
         x = images
+        width = None  # of x, where it may be padded: units or channels
         for index, place in enumerate(self.hidden):
             x = place.layer.forward(_own(parameters, place), x, activate)
-            width = None if widths is None or index < first else widths[index - first]
-            if width is not None and self.spec.activation == "sigmoid" and place.layer.width is not None:
-                x = x * _inside(x, width)  # sigmoid(0) is not 0: padding must be
+            if place.layer.width is not None and widths is not None and index >= first:
+                width = widths[index - first]
+                if self.spec.activation in _NOT_ZERO_AT_ZERO:
+                    x = x * _inside(x, width)  # padding must be zero
+            elif not place.layer.takes_padding:
+                width = None
             if masks is not None and place.rate256:
-                true_width = width if x.ndim == 2 and place.layer.width is not None else None
+                true_width = width if x.ndim == 2 else None
                 x = dropout(x, masks.key, masks.step, layer=index, rate256=place.rate256, width=true_width)
         last = self.places[-1]
         return last.layer.forward(_own(parameters, last), x, _identity)
@@ -312,7 +327,7 @@ def _places(spec: Spec, candidate: Candidate) -> tuple[Place, ...]:
         except InputError as error:
             images = "x".join(map(str, spec.image_shape[1:]))
             raise InputError(f"hidden (={candidate.name!r}): on images of {images}: {error}") from None
-        rate256 = layer.rate256 or (spec.head_rate256 if own else 0)
+        rate256 = layer.rate256 or (spec.head_rate256 if own and layer.depth else 0)
         places.append(_place(f"{layer.kind}{counts[layer.kind]}", layer.placed(shape), shape, outputs, rate256))
         shape = outputs
     logits = Dense(spec.classes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atras.attacks import Attack, Start
 from atras.data import Split, pixels
-from atras.engines import Engine
+from atras.engines import Engine, LoopEngine
 from atras.environment import machine_key
 from atras.experiment import Protocol
 from atras.networks import Member, Spec
@@ -38,6 +38,8 @@ def attack_speed(
     brief = [shorter for steps in STEPS if (shorter := attack.brief(steps)) is not None]
     if not brief:
         return AttackSpeed(0.0, 0.0)
+    if engine.takes_modules:  # beside its passes an attack is the same, whatever is attacked
+        engine = LoopEngine
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.dataset}|{brief[0]}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from atras.data import Split, pixels
 from atras.engines import Engine
 from atras.environment import machine_key
 from atras.experiment import Protocol
-from atras.networks import Candidate, Conv, Member, Network, Spec, widest
+from atras.networks import Candidate, Conv, Member, Network, Residual, Spec, widest
 
 from .calibration_cache import known_or_measured
 from .cost import forward_flops, training_flops
@@ -34,61 +35,97 @@ def _pooled(width: int) -> Candidate:
     return Candidate((Conv(width, padding="same", pool="auto"), Conv(4 * width, padding="same", pool="auto")))
 
 
-DENSE, STRIDED, POOLED = "", "convolutions", "3x3 convolutions"
-NETWORKS: dict[str, tuple[tuple[Candidate, ...], tuple[Candidate, ...]]] = {
-    DENSE: (SMALL, LARGE),
-    STRIDED: ((_strided(4),), tuple(map(_strided, (16, 24, 32, 40)))),
-    POOLED: ((_pooled(4),), tuple(map(_pooled, (32, 40)))),
-}
-"""Small and large networks whose speed is measured, by the kind of the candidates."""
+SMALL_CONVOLUTIONS = (_strided(4),)
+LARGE_CONVOLUTIONS = tuple(map(_strided, (16, 24, 32, 40)))
+SMALL_POOLED = (_pooled(4),)
+LARGE_POOLED = tuple(map(_pooled, (32, 40)))
 
 
-def speed(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, *, anew: bool = False) -> Speed:
+def speed(
+    engine: type[Engine],
+    spec: Spec,
+    protocol: Protocol,
+    part: Split,
+    *,
+    candidate: Candidate | None = None,
+    anew: bool = False,
+) -> Speed:
     """The engine's speed on networks and images like these, from the cache or measured now (a second or two).
 
     Args:
         engine: class of the engine.
         spec, protocol: stem, image shape, data set, precision, batch size, and whether candidates have convolutions.
         part: images, on the device where it runs: kernels that pass over zeros are faster on dark ones.
+        candidate: a module of the user, whose own speed is measured; of all others the speed is that of their kind.
         anew: measure even where the cache has figures.
     """
-    shape, kind = "x".join(map(str, spec.image_shape)), _kind(protocol)
+    factory = None if candidate is None else candidate.factory
+    shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
-    key += f"|{protocol.batch_size}|{protocol.dataset}" + f"|{kind}" * bool(kind)
+    key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
+    key += "|3x3" * _mostly_3x3(protocol) + "|without stem" * (_convolve(protocol) and spec.stem_auto)
+
+    kind = _kind(protocol) if candidate is None or factory is None else _Kind((candidate,), (candidate,), 2, 1)
 
     def measure() -> Sequence[float]:
-        return dataclasses.astuple(_measure(engine, spec, protocol, part))
+        return dataclasses.astuple(_measure(engine, spec, protocol, part, kind))
 
+    if factory is not None:
+        if not factory.sha256:  # another module may go by the same name
+            return Speed(*measure())
+        key += f"|{factory.name}|{factory.sha256}"
     return Speed(*known_or_measured(key, measure, _is_speed, anew=anew))
 
 
-def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split) -> Speed:
-    small, large = NETWORKS[_kind(protocol)]
-    large = large[:1] if engine.one_by_one else large
-    batches = (max(1, protocol.batch_size // 16), protocol.batch_size)
+class _Kind(NamedTuple):
+    """The networks that speed is measured on.
+
+    Args:
+        small, large: candidates; a one-by-one engine takes the first of them.
+        least: images of a batch.
+        calls: that are measured.
+    """
+
+    small: tuple[Candidate, ...]
+    large: tuple[Candidate, ...]
+    least: int = 1
+    calls: int = 5
+
+
+def _kind(protocol: Protocol) -> _Kind:
+    if _mostly_3x3(protocol):
+        return _Kind(SMALL_POOLED, LARGE_POOLED)
+    return _Kind(SMALL_CONVOLUTIONS, LARGE_CONVOLUTIONS) if _convolve(protocol) else _Kind(SMALL, LARGE)
+
+
+def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, kind: _Kind) -> Speed:
+    small, large = kind.small, kind.large[:1] if engine.one_by_one else kind.large
+    batches = (max(kind.least, protocol.batch_size // 16), max(kind.least, protocol.batch_size))
     times, flops = [], []
     for candidates, batch in zip((small, large), batches, strict=True):
-        times.append(_call_seconds(engine, candidates, spec, protocol, part, batch))
+        times.append(_call_seconds(engine, candidates, spec, protocol, part, batch, kind.calls))
         flops.append(len(candidates) * training_flops(Network(spec, widest(candidates))) * batch)
     (small_step, *_), (step, logits, gradient) = times
-    rate = (flops[1] - flops[0]) / max(step - small_step, 0.1 * step)
+    rate = max(flops[1] - flops[0], 1) / max(step - small_step, 0.1 * step)
     step_seconds = max(small_step - flops[0] / rate, 0.0)
     forward = len(large) * forward_flops(Network(spec, widest(large))) * batches[1]
 
     def per_second(work: float, seconds: float) -> float:
-        return work / max(seconds - step_seconds, 0.1 * seconds)
+        return max(work, 1) / max(seconds - step_seconds, 0.1 * seconds)
 
     return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
 
 
-def _kind(protocol: Protocol) -> str:
-    """What kind of convolutions candidates have of their own: their speed is not that of dense layers, and most of them
-    being 3x3 without a stride, engine fused needs fewer products than are counted."""
+def _convolve(protocol: Protocol) -> bool:
+    """Whether candidates have convolutions of their own, whose speed is not that of dense layers."""
+    return any(isinstance(layer, Conv | Residual) for candidate in protocol.candidates for layer in candidate.layers)
+
+
+def _mostly_3x3(protocol: Protocol) -> bool:
+    """Whether most convolutions of candidates are 3x3 without a stride, where engine fused needs fewer products than are
+    counted."""
     own = [layer for candidate in protocol.candidates for layer in candidate.layers if isinstance(layer, Conv)]
-    tiled = [layer for layer in own if (layer.kernel, layer.stride) == (3, 1)]
-    if not own:
-        return DENSE
-    return POOLED if 2 * len(tiled) > len(own) else STRIDED
+    return 2 * sum((layer.kernel, layer.stride) == (3, 1) for layer in own) > len(own)
 
 
 def _call_seconds(
@@ -98,6 +135,7 @@ def _call_seconds(
     protocol: Protocol,
     part: Split,
     batch: int,
+    calls: int,
 ) -> tuple[float, float, float]:
     """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up."""
     group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
@@ -106,20 +144,20 @@ def _call_seconds(
     images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()
     return (
-        median_seconds(lambda: group.step(images, labels).losses),
-        median_seconds(lambda: group.logits(own).sum()),
-        median_seconds(lambda: group.gradient(own, labels)[0].sum()),
+        median_seconds(lambda: group.step(images, labels).losses, calls),
+        median_seconds(lambda: group.logits(own).sum(), calls),
+        median_seconds(lambda: group.gradient(own, labels)[0].sum(), calls),
     )
 
 
-def median_seconds(call: Callable[[], Tensor]) -> float:
-    """Of five calls, after two that are not counted."""
+def median_seconds(call: Callable[[], Tensor], calls: int = 5) -> float:
+    """Of so many calls, after two that are not counted."""
     taken = []
-    for _ in range(7):
+    for _ in range(2 + calls):
         start = time.perf_counter()
         call().tolist()
         taken.append(time.perf_counter() - start)
-    return sorted(taken[2:])[2]
+    return sorted(taken[2:])[calls // 2]
 
 
 def _is_speed(values: Sequence[float]) -> bool:

@@ -34,12 +34,16 @@ def distance_bytes(protocol: Protocol, test_size: int) -> int:
 
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
-    """Passes of evaluation and attacks of a member in both phases, those in its training included."""
+    """Passes of evaluation and attacks of a member in all its phases, those in its training included."""
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
         phase = phase.plus(attack.cost(classes))
     own = protocol.attack == protocol.true_label_attack
+    if not protocol.defence.trains:
+        more = 0 if own or not protocol.trains else 1
+        train = Passes(forward=1 if protocol.trains else 0)
+        return Passes().plus(train, train_size).plus(phase.plus(fgsm, more), test_size)
     test = Passes(forward=1).plus(phase, 2).plus(fgsm, 0 if own else 1)
     train = Passes(forward=3, gradient=1)
     total = Passes().plus(train, train_size).plus(test, test_size)
@@ -85,14 +89,18 @@ def forward_flops(network: Network) -> int:
 
 
 def training_flops(network: Network) -> int:
-    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer."""
-    first = network.places[0]
+    """FLOPs of one image's training step: forward, weight gradients, and input gradients of all but the first layer
+    that has weights."""
+    if network.own is not None:  # nobody knows which layer is its first
+        return 3 * forward_flops(network)
+    first = next((place for place in network.places if place.parameters), network.places[0])
     return 3 * forward_flops(network) - 2 * first.layer.multiplications(first.inputs)
 
 
 def activation_values(network: Network) -> int:
     """Numbers that one image's forward pass keeps for its backward pass."""
-    hidden = sum(place.layer.kept_values(place.inputs) for place in network.hidden)
+    places = network.hidden if network.own is None else network.places
+    hidden = sum(place.layer.kept_values(place.inputs) for place in places)
     return math.prod(network.spec.image_shape) + hidden + network.spec.classes
 
 
@@ -108,7 +116,8 @@ def member_bytes(network: Network, *, itemsize: int, batch: int, evaluation_batc
     Returns:
         Parameters, gradients, two moments and one temporary; activations and their gradients; signs.
     """
-    parameters = 5 * network.parameter_count * itemsize
+    kept = sum(map(math.prod, network.state_shapes.values())) - network.parameter_count  # neither trained nor moved
+    parameters = (5 * network.parameter_count + kept) * itemsize
     pixels = math.prod(network.spec.image_shape)
     activations = 2 * max(batch, evaluation_batch) * (activation_values(network) + pixels) * itemsize
     return parameters + activations + images * pixels

@@ -66,6 +66,11 @@ def choose_engine(engine: str, precision: str, convolutions: bool, machine: Mach
             raise InputError(f"precision (={precision}): {reason}; use --precision fp32")
         return engine, ("bf16" if machine.bf16.faster else "fp32") if precision == "auto" else precision
     if precision != "auto" and precision not in ENGINES.get(engine).precisions:
+        if ENGINES.get(engine).takes_modules:
+            raise InputError(
+                f"precision (={precision}): engine {engine} computes modules of yours in fp32 or fp64; use --precision "
+                "auto"
+            )
         missing = f", which cannot run here: {machine.fused}" if machine.fused else ""
         raise InputError(
             f"precision (={precision}): engine {engine} computes in fp32 or fp64; use --engine fused{missing}"

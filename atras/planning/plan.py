@@ -127,10 +127,18 @@ class Plan:
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
         return plan
 
+    @property
+    def _computed_by(self) -> str:
+        """Engine and precision, and those of the user's own modules where there are others too."""
+        own = {(g.engine, g.precision): None for g in self.groups if ENGINES.get(g.engine).takes_modules}
+        others = [f"{engine} in {precision}" for engine, precision in own if engine != self.engine]
+        also = f"; your modules: engine {', '.join(others)}" if others else ""
+        return f"engine {self.engine}, precision {self.precision}{also}"
+
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""
         head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, engine {self.engine}, precision {self.precision}"]
+        lines = [f"device {self.device}, {self._computed_by}"]
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
         for text in (anew, self.reason, self.precision_reason, *self.limits):
             lines += textwrap.wrap(text, 80)
@@ -150,10 +158,11 @@ class Plan:
 def _line(label: str, groups: Sequence[Group]) -> str:
     flops = sum(group.flops for group in groups)
     computed = sum(group.flops / (1 - group.padding_share) for group in groups)
+    padding = 1 - flops / computed if computed else max(group.padding_share for group in groups)  # nothing is trained
     seconds = [group.predicted_seconds for group in groups]
     shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
     return (
-        f"{label:<38} {sum(len(group.members) for group in groups):>7} {1 - flops / computed:>7.0%} "
+        f"{label:<38} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
         f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
     )
 

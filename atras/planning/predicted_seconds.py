@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from atras.attacks import Attack, Passes
 from atras.engines import ENGINES
-from atras.evaluation import PHASES
+from atras.evaluation import phases_of
 from atras.experiment import Protocol
 from atras.networks import Member, Network, Spec
 from atras.training import steps_of
@@ -94,7 +94,7 @@ def predict(
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
     own = evaluation_passes(protocol, spec.classes, train_size, test_size)
     attacks = seconds([own] * len(group.members))
-    everyone = dict.fromkeys(group.members, len(PHASES))
+    everyone = dict.fromkeys(group.members, len(phases_of(protocol)))
     for part in dict.fromkeys(part for attack in protocol.stronger_attacks for part in attack.parts):
         attacks += beside(part, everyone)
     transferred = transfer_passes(protocol, spec.classes, test_size)

@@ -21,6 +21,7 @@ MakeSection = Callable[[Results], Section]
 BUILT_IN = {
     "experiment": "atras.report.sections.experiment:experiment",
     "candidates": "atras.report.sections.candidates:candidates",
+    "networks": "atras.report.sections.networks:networks",
     "clean_and_robust": "atras.report.sections.clean_and_robust:clean_and_robust",
     "recovery": "atras.report.sections.recovery:recovery",
     "attacks": "atras.report.sections.attacks:attacks",
@@ -35,6 +36,15 @@ BUILT_IN = {
     "provenance": "atras.report.sections.provenance:provenance",
 }
 """The sections of atras in the order of the report: key, and the function that makes it as `module:function`."""
+
+OF_DEFENCE = ("candidates", "recovery", "black_box", "claims")
+"""Sections that are about a defence: a run without one goes without them."""
+
+OF_TRAINING = ("training",)
+"""Sections that are about training: a run of finished networks goes without them."""
+
+WITHOUT_DEFENCE = ("networks",)
+"""Sections of a run without a defence alone."""
 
 LAST = "provenance"
 """Section that stays last: one that names no place goes before it."""
@@ -118,7 +128,7 @@ def make_section(key: str, results: Results) -> Section:
 
 
 def make_sections(results: Results) -> tuple[Section, ...]:
-    """Make every section, those too for which the run recorded nothing: they name the option that records it.
+    """Make every section of a run like this, those too for which it recorded nothing: they name what records it.
 
     Args:
         results: the run that they show.
@@ -129,7 +139,11 @@ def make_sections(results: Results) -> tuple[Section, ...]:
     Raises:
         InputError: if a section cannot be made.
     """
-    return tuple(make_section(key, results) for key in section_keys())
+    left_out = (
+        *(WITHOUT_DEFENCE if results.defends else OF_DEFENCE),
+        *(() if results.trains else OF_TRAINING),
+    )
+    return tuple(make_section(key, results) for key in section_keys() if key not in left_out)
 
 
 def _sections() -> dict[str, str | MakeSection]:

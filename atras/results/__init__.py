@@ -2,9 +2,9 @@
 writer of a run's folder. Knows storage; nothing of how the figures were computed."""
 
 from .frames import check_rows, empty, wilson
-from .results import Results, read, read_run
+from .results import Final, Results, read, read_run
 from .schemas import ACCURACIES, COMPUTED, FRAMES, PAPER_COLUMNS, SCHEMAS, STATUSES, dtypes
-from .writer import Writer
+from .writer import Writer, rows_of_members
 
 __all__ = [
     "ACCURACIES",
@@ -13,6 +13,7 @@ __all__ = [
     "PAPER_COLUMNS",
     "SCHEMAS",
     "STATUSES",
+    "Final",
     "Results",
     "Writer",
     "check_rows",
@@ -20,5 +21,6 @@ __all__ = [
     "empty",
     "read",
     "read_run",
+    "rows_of_members",
     "wilson",
 ]

@@ -7,13 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from atras.checks import schema
+from atras.defences import NoDefence
 from atras.errors import InputError, printable
-from atras.experiment import MAX_BYTES
+from atras.experiment import MAX_BYTES, recall_networks
+from atras.networks import Candidate
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .frames import empty, foreign, read_bytes, read_frame
@@ -24,6 +26,28 @@ MAX_JSON_BYTES = MAX_BYTES
 
 _HEADLINES = ("attacked_accuracy_after_white_box", "attacked_accuracy_after_static", "adversarial_test_accuracy")
 """Accuracies that a notebook shows."""
+
+
+class Final(NamedTuple):
+    """The networks that a run ends with, and the columns of the table that are of them.
+
+    Args:
+        phase: `defended`, or `trained` where there is no defence.
+        clean: accuracy without an attack.
+        white_box: under FGSM at the true label, made on the network itself.
+        worst: in the worst case over attacks.
+    """
+
+    phase: str
+    clean: str
+    white_box: str
+    worst: str
+
+
+_DEFENDED = Final(
+    "defended", "adversarial_test_accuracy", "attacked_accuracy_after_white_box", "worst_case_accuracy_after"
+)
+_TRAINED = Final("trained", "test_accuracy", "attacked_accuracy_before_true", "worst_case_accuracy_before")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -51,6 +75,30 @@ class Results:
     def dataset(self) -> str:
         """Name or path of the data set, as the protocol has it."""
         return str(self.run["protocol"]["dataset"])
+
+    @property
+    def defends(self) -> bool:
+        """Whether the run has a second training, which defends its networks."""
+        return str(self.run["protocol"].get("defence", "copies")) != NoDefence.name
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trained its networks, and did not find them finished."""
+        return not self.run["protocol"].get("weights")
+
+    @property
+    def final(self) -> Final:
+        """The networks that the run ends with: after the defence, where there is one."""
+        return _DEFENDED if self.defends else _TRAINED
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate that the run calls so, a module of the user too.
+
+        Raises:
+            InputError: if the name is none.
+        """
+        recall_networks(self.run["protocol"].get("networks"))
+        return Candidate.parse(name)
 
     def candidate_means(self, *, trained_only: bool = False) -> pl.DataFrame:
         """A row a candidate: its accuracies averaged over seeds, in the order of the table.
@@ -130,9 +178,11 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The view of a run in a notebook: the line of `repr` and a row for each candidate, the most robust first."""
-        shown = ["hidden_layers", "parameters", "status", *_HEADLINES]
+        final = self.final
+        headlines = _HEADLINES if self.defends else (final.worst, final.white_box, final.clean)
+        shown = ["hidden_layers", "parameters", "status", *headlines]
         # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
-        figure = pl.when(pl.col("status") == "trained").then(pl.col(_HEADLINES[0])).otherwise(0.0)
+        figure = pl.when(pl.col("status") == "trained").then(pl.col(headlines[0])).otherwise(0.0)
         order = self.table.group_by("hidden_layers", maintain_order=True).agg(figure.mean().alias("order"))
         means = self.candidate_means().with_columns(order["order"])
         means = means.sort("order", descending=True, nulls_last=True).select(shown)

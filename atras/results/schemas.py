@@ -17,7 +17,9 @@ class Column(NamedTuple):
 
 
 _DATASET = Column(pl.String, "data set, by name or path")
-_HIDDEN_LAYERS = Column(pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`")
+_HIDDEN_LAYERS = Column(
+    pl.String, "the candidate: widths of its hidden layers, first to last, such as `24-192`; or a name"
+)
 _DEFENCE = Column(pl.String, "how the second training defends, as it is spelled: `copies`, `batch(pgd(steps=7))`")
 _NORM = Column(
     pl.String,
@@ -30,7 +32,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "table": {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
-        "depth": Column(pl.Int64, "number of hidden layers"),
+        "depth": Column(
+            pl.Int64, "number of hidden layers; of a module of yours, submodules with weights less the last"
+        ),
         "parameters": Column(pl.Int64, "trained weights and biases, the stem's included"),
         "seed": _SEED,
         "defence": _DEFENCE,

@@ -86,14 +86,7 @@ class Writer:
         results = read(directory, missing=not groups)
         writer = cls.__new__(cls)
         writer._begin(directory, results.run, lock)
-        done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
-        for name in SCHEMAS:
-            frame = getattr(results, name)
-            if "hidden_layers" in frame.columns:
-                frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
-            writer._frames[name] = _renumbered(frame, groups) if name == "timings" else frame
-        # It is made of all members at the very end.
-        writer._frames["transfer"] = empty("transfer")
+        writer._frames = rows_of_members(results, members, groups)
         writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
         return writer
 
@@ -118,9 +111,16 @@ class Writer:
         Raises:
             InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
         """
-        new = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
-        self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in new.items()}
-        self._write_frames(name for name, frame in new.items() if len(frame))
+        self.extend({name: frame_of(name, getattr(rows, name)) for name in SCHEMAS})
+
+    def extend(self, frames: Mapping[str, pl.DataFrame]) -> None:
+        """Add rows of frames as other folders have them, as `append` does.
+
+        Raises:
+            InputError: as `append`.
+        """
+        self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in frames.items()}
+        self._write_frames(name for name, frame in frames.items() if len(frame))
 
     def update(self, run_info: Mapping[str, Any]) -> None:
         """Write run.json with values that replace or join those it has.
@@ -136,16 +136,17 @@ class Writer:
         if self._lock is not None:
             self._lock.release()
 
-    def finish(self, run_info: Mapping[str, Any]) -> Results:
-        """Write run.json for the last time, with status "finished", and let go of the folder.
+    def finish(self, run_info: Mapping[str, Any], status: str = "finished") -> Results:
+        """Write run.json for the last time, and let go of the folder.
 
         Args:
             run_info: JSON values that replace or join those given at the start, such as timings.
+            status: of a whole run; another word for a part of one.
 
         Raises:
             InputError: if run.json cannot be written.
         """
-        self.run |= {**run_info, "status": "finished"}
+        self.run |= {**run_info, "status": status}
         self._write_run(run_json(self.run))
         self.close()
         # As it will be read back: tuples have become lists.
@@ -177,6 +178,26 @@ class Writer:
     def _write_run(self, content: bytes) -> None:
         if self.directory is not None:
             write_file(self.directory / "run.json", [content])
+
+
+def rows_of_members(
+    results: Results, members: Collection[tuple[str, int]], groups: Mapping[int, int]
+) -> dict[str, pl.DataFrame]:
+    """The rows of finished members in each frame, without transfer, which is made of all members at the very end.
+
+    Args:
+        results: a run's.
+        members: hidden layers and seed of each.
+        groups: the numbers of their groups so far, and from now on.
+    """
+    done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
+    frames = {}
+    for name in SCHEMAS:
+        frame = getattr(results, name)
+        if "hidden_layers" in frame.columns:
+            frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
+        frames[name] = _renumbered(frame, groups) if name == "timings" else frame
+    return frames | {"transfer": empty("transfer")}
 
 
 def _check_sizes(protocol: Mapping[str, Any]) -> None:

@@ -13,6 +13,8 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
+    from .given import finished_networks, shared_spec
+    from .merge import merge
     from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
     from .reopen import check_same, recorded
@@ -22,6 +24,8 @@ else:
         __name__,
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
+        given="finished_networks shared_spec",
+        merge="merge",
         orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
         reopen="check_same recorded",
@@ -41,11 +45,14 @@ __all__ = [
     "Surroundings",
     "check_same",
     "choose_reporter",
+    "finished_networks",
     "load_data",
     "make_plan",
     "make_spec",
+    "merge",
     "plan_lines",
     "recorded",
     "resume",
     "run",
+    "shared_spec",
 ]

@@ -12,7 +12,7 @@ import torch
 
 from atras.engines import why_not
 from atras.errors import Interrupted
-from atras.evaluation import Row, Rows, Transfer, trials_of
+from atras.evaluation import Row, Rows, Transfer, phases_of, trials_of
 from atras.networks import Member
 from atras.planning import Group, Plan, tighter, transfer_parts
 from atras.storage import remove_file
@@ -54,7 +54,7 @@ def transfer_rows(
         ShortageError: if there is no memory for one member.
     """
     start = time.perf_counter()
-    fine = {phase: set(_measured(plan, table, column)) for phase, column in MEASURED.items()}
+    fine = {phase: set(_measured(plan, table, MEASURED[phase])) for phase in phases_of(task.protocol)}
     work = Transfer(place.data, task.protocol, trials_of(task.protocol), fine)
     keeper = _Keeper(work, task, place)
     work.pause = keeper.pause

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from atras.data import DATASETS, Dataset, load
+from atras.data import DATASETS, Dataset, Progress, load
 from atras.errors import InputError
 from atras.experiment import Channels, Execution, Protocol, Size, Subset
 from atras.torch_state import fixed_state
@@ -29,6 +29,7 @@ class DataPlace:
     test_size: Size
     subset: Subset
     channels: Channels
+    image_size: int | None
     data_dir: str | None
     download: bool
 
@@ -36,10 +37,14 @@ class DataPlace:
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
         chosen = (protocol.train_size, protocol.test_size, protocol.subset, protocol.channels)
-        return cls(protocol.dataset, *chosen, execution.data_dir, execution.download)
+        return cls(protocol.dataset, *chosen, protocol.image_size, execution.data_dir, execution.download)
 
-    def load(self, device: torch.device) -> Dataset:
+    def load(self, device: torch.device, progress: Progress | None = None) -> Dataset:
         """The images, on a device.
+
+        Args:
+            device: where they will be.
+            progress: told how many image files of how many are decoded.
 
         Raises:
             InputError: as `data.load`.
@@ -53,7 +58,9 @@ class DataPlace:
                 channels=self.channels,
                 data_dir=self.data_dir,
                 download=self.download,
+                image_size=self.image_size,
                 device=device,
+                progress=progress,
             )
 
     @property
@@ -118,8 +125,12 @@ class RecordedData:
             if place not in self._places and (place.path is None or os.path.lexists(os.path.expanduser(place.path))):  # noqa: PTH111
                 self._places.append(place)
 
-    def load(self, device: torch.device) -> Dataset:
+    def load(self, device: torch.device, progress: Progress | None = None) -> Dataset:
         """The images, on a device; `place` is then where they were found.
+
+        Args:
+            device: where they will be.
+            progress: told how many image files of how many are decoded.
 
         Raises:
             InputError: if they are nowhere, or others are there.
@@ -127,7 +138,7 @@ class RecordedData:
         reasons, others = [], []
         for place in self._places:
             try:
-                data = dataclasses.replace(place, download=False).load(device)
+                data = dataclasses.replace(place, download=False).load(device, progress)
             except InputError as error:
                 reasons.append(str(error))
                 continue
@@ -136,7 +147,7 @@ class RecordedData:
             others.append(data)
         if not others and self.place.named and self.place.download and not self._asked:
             place = self._places[-1]
-            data = place.load(device)
+            data = place.load(device, progress)
             if self._fits(data):
                 return self._found(place, data)
             others.append(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ def source_candidate(protocol: Protocol, spec: Spec) -> Candidate | None:
         return None
     if protocol.defence.source == "smallest":
         return min(protocol.candidates, key=lambda candidate: Network(spec, candidate).parameter_count)
-    return Candidate.parse(protocol.defence.source)
+    named = {candidate.name: candidate for candidate in protocol.candidates}
+    return named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source)
 
 
 def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
@@ -52,7 +54,11 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
         return None
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
-    left = list(source_parts(members, task.group, protocol, task.spec, task.machine, len(place.data.train)))
+    left = list(
+        source_parts(
+            members, _group_for(candidate, task.group), protocol, task.spec, task.machine, len(place.data.train)
+        )
+    )
     signs: list[Tensor] = []
     with fixed_state(task.device):
         while left:
@@ -71,10 +77,19 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
         return Source(candidate.name, torch.cat(signs), protocol.seeds)
 
 
+def _group_for(candidate: Candidate, group: Group) -> Group:
+    """A group whose engine can compute the source: that of the others may take layers alone, or modules alone."""
+    if ENGINES.get(group.engine).takes_modules == candidate.complete:
+        return group
+    return dataclasses.replace(group, engine="modules" if candidate.complete else "loop")
+
+
 def _signs(part: Group, task: GroupTask, place: Surroundings) -> Tensor:
     watcher = _Kept(task, place, part.members)
-    engine = ENGINES.get(part.engine)(task.spec, part.members, task.protocol, task.device)
-    return attack_source(engine, place.data, task.protocol, part.evaluation_batch, watcher, watcher.restored())
+    precise = task.protocol.precision if task.protocol.precision in ENGINES.get(part.engine).precisions else "fp32"
+    protocol = task.protocol.replace(precision=precise)
+    engine = ENGINES.get(part.engine)(task.spec, part.members, protocol, task.device)
+    return attack_source(engine, place.data, protocol, part.evaluation_batch, watcher, watcher.restored())
 
 
 def forget_source(folder: Path) -> None:

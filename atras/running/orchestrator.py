@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, Protocol
+from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
+from atras.networks import Candidate, Weights
 from atras.planning import Group, halves
 from atras.results import Results, Writer, check_rows, read, read_run
-from atras.storage import Lock, expanded
+from atras.storage import Lock, expanded, is_file
 from atras.training import Networks
 from atras.version import __version__
 
@@ -25,9 +27,11 @@ from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
+from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
+from .shards import DONE, Shard, take_shard, tells
 from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
@@ -37,49 +41,60 @@ def run(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     config_plan: Mapping[str, Any] | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
     place: DataPlace | None = None,
+    weights: Sequence[Weights] = (),
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
     Args:
         protocol: what to compute; the default is the paper's population on the bundled digits.
         execution: where and how.
+        networks: modules of yours as further candidates: by name, a function or class without arguments that makes
+            one, or where it is, as `mine.py:make`. They are alone where the protocol leaves the candidates as they are.
         out: folder for the results, new or empty; None keeps them in memory.
         reporter: told of the plan and of the progress; None for silence.
         config_plan: the plan that an earlier run recorded, to be repeated.
         startup_seconds: time that the caller spent before this call, for `run.json`.
         stop: asked about once a second whether to stop.
         place: where the data are, if not where the protocol and the execution say.
+        weights: of the protocol's candidates where they are finished, in their order; then nothing is trained.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
-        InputError: if the data, the device, the memory cap or `out` cannot be used.
+        InputError: if the data, the device, the memory cap, weights or `out` cannot be used.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
-    protocol, execution = protocol or Protocol(), execution or Execution()
+    protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, place.load)
+    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution.shard)
+    if shard is not None and out is None:
+        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
     device, data, spec, plan = prepared
+    given = fitted_weights(protocol, spec, weights)
     if keeps_outcomes(protocol, len(data.test)):
         check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
     writer = Writer(out, {
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
+        "weights": [each.record(candidate.name) for candidate, each in given.items()],
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+        **({} if shard is None else {"shard": shard.to_dict()}),
         "warnings": cautions_before(protocol, data),
         "sessions": [session_record(prepared, execution, "start")],
     })  # fmt: skip
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
 
 
 def resume(
@@ -87,6 +102,7 @@ def resume(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    networks: OwnNetworks | None = None,
     reporter: Reporter | None = None,
     startup_seconds: float | None = None,
     stop: Stop | None = None,
@@ -102,6 +118,8 @@ def resume(
             in that) and for a path of the data where the same ones are.
         execution: None for the recorded one. With another device, engine or memory cap, or where this machine cannot
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
+        networks: modules of yours that the run has, which need be given again where they were given in Python: by name,
+            with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
 
@@ -114,7 +132,8 @@ def resume(
         Interrupted: as `run`.
     """
     start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
-    loaded = recorded(folder)
+    weights, networks = weights_again(folder, networks) if is_file(folder / "run.json") else ([], networks)
+    loaded = recorded(folder, networks)
     kept = Protocol(**loaded.protocol_fields)
     check_same(kept, protocol)
     wish = None if protocol is None or protocol.precision == kept.precision else protocol.precision
@@ -122,17 +141,19 @@ def resume(
     execution = execution or before
     place = place or DataPlace.of(protocol or kept, execution)
     protocol = kept
-    if read_run(folder).get("status") == "finished":
-        reporter.note(f"{folder}: this run is finished already")
+    if (status := read_run(folder).get("status")) in ("finished", DONE):
+        what = "run" if status == "finished" else "part of a run"
+        reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     lock = Lock(folder)
     try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place)
+        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
+        given = fitted_weights(protocol, prepared.spec, weights)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start).go(startup_seconds)
+    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
 
 
 class _Run:
@@ -148,14 +169,17 @@ class _Run:
         reporter: Reporter,
         stop: Stop | None,
         start: float,
+        given: Mapping[Candidate, Weights],
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
         self.writer, self.reporter, self.start = writer, reporter, start
+        self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
         self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
     def finished(self) -> list[int]:
@@ -167,13 +191,16 @@ class _Run:
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
-            self.reporter.plan(self.plan.lines())
+            self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
+            timings = {"startup_seconds": startup_seconds, **self.timings()}
+            if self.shard is not None:
+                return self.writer.finish({"timings": timings}, DONE)
             if self.protocol.tries_other_networks:
                 self.transfer()
-            return self.writer.finish({"timings": {"startup_seconds": startup_seconds, **self.timings()}})
+            return self.writer.finish({"timings": timings | self.timings()})
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -191,7 +218,7 @@ class _Run:
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
-        while left := [index for index in range(len(self.plan.groups)) if index not in self.finished]:
+        while left := [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]:
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
                 self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
@@ -201,9 +228,14 @@ class _Run:
                 else:
                     self.take(outcome)
 
+    def is_left(self, index: int, group: Group) -> bool:
+        """Whether a group is still to be computed here."""
+        return index not in self.finished and (self.shard is None or self.shard.has(group))
+
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
         asked, execution = self.protocol, self.execution
+        candidates = {member.candidate for member in self.plan.groups[index].members}
         return GroupTask(
             protocol=asked.replace(precision=self.plan.groups[index].precision),
             spec=self.spec,
@@ -220,6 +252,7 @@ class _Run:
                 "version": __version__, "protocol_hash": asked.hash,
             },
             memory_bytes=memory_cap(execution, self.device),
+            given={each: tensors for each, tensors in self.given.items() if each in candidates},
         )  # fmt: skip
 
     def transfer(self) -> None:

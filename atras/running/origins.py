@@ -8,7 +8,7 @@ from typing import Any
 
 from atras.attacks import Ensemble
 from atras.engines import ENGINES, Engine
-from atras.evaluation import PHASES, Origin, OriginPart, Part, Trained
+from atras.evaluation import Origin, OriginPart, Part, Trained
 from atras.networks import Member
 from atras.planning import Group, batch_bytes, part_of
 
@@ -44,7 +44,7 @@ class Origins:
 
     def __call__(self, origins: Collection[Origin], parts: Sequence[Part[Any]]) -> Iterator[OriginPart]:
         """Those of one network by phase and part, then ensembles, alike ones together as far as memory holds them."""
-        for phase in PHASES:
+        for phase in self._fine:
             for group, part in zip(self._groups, parts, strict=True):
                 own = tuple(Origin((Trained(phase, member),)) for member in group.members)
                 wanted = tuple(origin for origin in own if origin in origins)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from atras.data import Dataset
-from atras.engines import DTYPES, ENGINES, FusedEngine, why_not, why_slow
+from atras.engines import DTYPES, ENGINES, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
-from atras.networks import Candidate, Member, Network, Spec, choose_stem
+from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem, inspect_factory, members_of
 from atras.planning import (
     MEMORY_SHARE,
     Group,
     Machine,
     Plan,
+    Speed,
     add_source,
     attack_speed,
     choose_engine,
@@ -35,13 +37,14 @@ from atras.planning import (
     threads_line,
     transfer_bytes,
     transfer_parts,
-    why_impossible,
     why_unfit,
 )
 from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
+from .given import fitted_weights
+from .progress import Reporter
 
 Load = Callable[[torch.device], Dataset]
 
@@ -64,15 +67,23 @@ def make_plan(protocol: Protocol, execution: Execution, config_plan: Mapping[str
     return prepare(protocol, execution, config_plan).plan
 
 
-def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[str, Any] | None = None) -> list[str]:
+def plan_lines(
+    protocol: Protocol,
+    execution: Execution,
+    config_plan: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    weights: Sequence[Weights] = (),
+) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
-    What its seconds take for granted stands below.
+    What its seconds take for granted stands below. The reporter is told of images that are decoded.
 
     Raises:
         InputError: as `run`.
     """
-    prepared = prepare(protocol, execution, config_plan)
+    load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
+    prepared = prepare(protocol, execution, config_plan, load)
+    fitted_weights(protocol, prepared.spec, weights)
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
@@ -86,12 +97,13 @@ def plan_lines(protocol: Protocol, execution: Execution, config_plan: Mapping[st
 
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     """Cautions that are known before a run begins, a line each: about its data, its attacks on them, and outcomes that
-    it leaves out by itself."""
+    it leaves out by itself; about modules of the user."""
     made = (*protocol.stronger_attacks, *protocol.transferred_attacks)
     attacks = dict.fromkeys(text for attack in made for text in attack.cautions(data.classes))
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
-    return [*data.cautions, *attacks, *outcomes]
+    own = [inspect_factory(factory, data.image_shape).cautions for factory in protocol.factories.values()]
+    return [*data.cautions, *attacks, *outcomes, *(text for texts in own for text in texts)]
 
 
 def prepare(
@@ -134,7 +146,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(protocol, execution, device, spec)
+    machine = _machine(execution, device)
     sizes = len(data.train), len(data.test)
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
@@ -154,7 +166,22 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     attack_backend(device, DTYPES[protocol.precision])
     data = (load or DataPlace.of(protocol, execution).load)(device)
     protocol.check_classes(data.occurring.tolist())
-    return device, data, make_spec(protocol, data.image_shape, data.classes)
+    spec = make_spec(protocol, data.image_shape, data.classes)
+    _check_batches(protocol, spec, len(data.train))
+    return device, data, spec
+
+
+def _check_batches(protocol: Protocol, spec: Spec, train_size: int) -> None:
+    """Refuse batches of one image where a module of the user cannot be trained on one."""
+    size = protocol.batch_size
+    single = any(n and 1 in (size, n % size) for n in (train_size, protocol.defence.epoch_images(train_size)))
+    for name, factory in protocol.factories.items() if single else ():
+        if not inspect_factory(factory, spec.image_shape).trains_on_one:
+            raise InputError(
+                f"network {name}: expected to be trained on every batch, but it fails on one of a single image, which "
+                f"the last batch of {train_size} images is (batch normalisation?); give another --batch-size (={size}) "
+                "or --train-size"
+            )
 
 
 def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: int) -> Spec:
@@ -182,16 +209,66 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def _machine(protocol: Protocol, execution: Execution, device: torch.device, spec: Spec) -> Machine:
-    """What this machine can do for a run."""
+def _machine(execution: Execution, device: torch.device) -> Machine:
+    """What this machine can do, whatever the candidates."""
     return Machine(
         kind=device.type,
         memory_bytes=memory_cap(execution, device),
-        fused=why_not(device) or FusedEngine.refusal(spec, all_candidates(protocol, spec), device.type),
+        fused=why_not(device),
         bf16=bf16(device),
         threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
     )
+
+
+class Share(NamedTuple):
+    """The candidates that one engine computes.
+
+    Args:
+        engine, precision: definite ones.
+        candidates: at least one.
+        machine: what it can do for these.
+    """
+
+    engine: str
+    precision: str
+    candidates: tuple[Candidate, ...]
+    machine: Machine
+
+    @property
+    def layered(self) -> bool:
+        """Whether they are made of layers, not modules of the user."""
+        return not self.candidates[0].complete
+
+
+def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> list[Share]:
+    """Which engine computes which candidates: where none is asked for, those that engine fused has not are apart.
+
+    Raises:
+        InputError: if an engine or a precision that is asked for cannot compute some.
+    """
+    candidates: dict[tuple[str, bool], list[Candidate]] = {}
+    for each in all_candidates(protocol, spec):
+        own = each.complete and asked == "auto"
+        wanted = modules_engine(machine.kind, spec, each, len(protocol.seeds)) if own else asked
+        apart = wanted == "auto" and _chooses_fused(protocol.precision, machine)
+        apart = apart and bool(FusedEngine.refusal(spec, [each], machine.kind))
+        candidates.setdefault((wanted, apart), []).append(each)
+    shares = []
+    # Those of layers first, and of these the ones that engine fused has.
+    for (wanted, _), some in sorted(candidates.items(), key=lambda item: (item[0][0] != asked, item[0][1])):
+        fused = machine.fused or (FusedEngine.refusal(spec, some, machine.kind) if wanted in ("auto", "fused") else "")
+        here = dataclasses.replace(machine, fused=fused)
+        engine, precision = choose_engine(wanted, protocol.precision, have_convolutions(some, spec), here)
+        if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
+            raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
+        shares.append(Share(engine, precision, tuple(some), here))
+    return shares
+
+
+def _chooses_fused(precision: str, machine: Machine) -> bool:
+    """Whether `auto` means engine fused on a machine, for candidates that it has."""
+    return choose_engine("auto", precision, False, machine)[0] == "fused"
 
 
 def _plan(
@@ -202,30 +279,72 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(protocol, execution, device, spec)
-    engine, precision = choose_engine(execution.engine, protocol.precision, has_convolutions(protocol, spec), machine)
-    if refused := ENGINES.get(engine).refusal(spec, all_candidates(protocol, spec), device.type):
-        raise InputError(f"engine (={engine}): {refused}; use another engine")
+    machine = _machine(execution, device)
+    shares = _shares(execution.engine, protocol, spec, machine)
+    predicted = [
+        group
+        for share in shares
+        for group in _groups(share, protocol, spec, data, machine, done, anew=execution.recalibrate)
+    ]
+    engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
+    no_gpu = why_no_gpu() if execution.device == "auto" else ""
+    layered = [share for share in shares if share.layered]
+    not_fused = [_not_fused(share, execution.engine, apart=len(layered) > 1) for share in layered]
+    arithmetic = precision_reason(protocol.precision, engine, precision, machine) if layered else ""
+    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
+    reason = "; ".join(filter(None, [no_gpu, *not_fused]))
+    reasons = (reason, arithmetic, limit_lines(execution, device), transfer, machine.threads)
+    return Plan(str(device), engine, precision, tuple(predicted), *reasons)
+
+
+def _not_fused(share: Share, asked: str, *, apart: bool) -> str:
+    """Why engine fused is not taken for a share: a line for people; empty where it is.
+
+    Args:
+        share: of candidates of layers.
+        asked: the engine that was asked for.
+        apart: whether there are others, so that it is to say which these are.
+    """
+    reason = reason_for(asked, share.engine, share.machine)
+    if not reason or not apart:
+        return reason
+    names = [candidate.name for candidate in share.candidates]
+    shown = ", ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+    return f"{reason}, for {shown}: engine {share.engine} in {share.precision} computes these"
+
+
+def _groups(
+    share: Share,
+    protocol: Protocol,
+    spec: Spec,
+    data: Dataset,
+    machine: Machine,
+    done: Collection[Member],
+    *,
+    anew: bool,
+) -> list[Group]:
+    """The groups of one engine, with their predicted seconds."""
+    engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
     sizes = len(data.train.labels), len(data.test.labels)
-    measured = speed(ENGINES.get(engine), spec, resolved, data.train, anew=execution.recalibrate)
-    groups = make_groups(resolved, spec, *sizes, engine, machine, done)
+    others = [
+        each for each in members_of(protocol.candidates, protocol.seeds) if each.candidate not in share.candidates
+    ]
+    groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others])
     made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
     attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {
-        attack: attack_speed(ENGINES.get(engine), spec, resolved, data.train, attack, anew=execution.recalibrate)
-        for attack in attacks
-    }
-    predicted = [predict(group, spec, resolved, *sizes, measured, beside) for group in groups]
-    if predicted and (source := source_candidate(resolved, spec)) is not None:
-        predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured)
-    no_gpu = why_no_gpu() if execution.device == "auto" else ""
-    reason = "; ".join(filter(None, [no_gpu, reason_for(execution.engine, engine, machine)]))
-    arithmetic = precision_reason(protocol.precision, engine, precision, machine)
-    limits = limit_lines(execution, device)
-    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
-    reasons = (reason, arithmetic, limits, transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(predicted), *reasons)
+    beside = {attack: attack_speed(engine, spec, resolved, data.train, attack, anew=anew) for attack in attacks}
+
+    def measured(candidate: Candidate) -> Speed:
+        return speed(engine, spec, resolved, data.train, candidate=candidate, anew=anew)
+
+    predicted = [
+        predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups
+    ]
+    source = source_candidate(resolved, spec)
+    if predicted and source in share.candidates:
+        predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured(source))
+    return predicted
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:
@@ -252,9 +371,9 @@ def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
     return [*protocol.candidates, *([] if source is None else [source])]
 
 
-def has_convolutions(protocol: Protocol, spec: Spec) -> bool:
-    """Whether any network of a run computes on images behind its first layer."""
-    networks = (Network(spec, candidate) for candidate in all_candidates(protocol, spec))
+def have_convolutions(candidates: Iterable[Candidate], spec: Spec) -> bool:
+    """Whether any network of these computes on images behind its first layer."""
+    networks = (Network(spec, candidate) for candidate in candidates)
     return any(len(place.outputs) == 3 for network in networks for place in network.hidden)
 
 
@@ -277,13 +396,12 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine, candidates = _machine(protocol, execution, device, spec), all_candidates(protocol, spec)
+    machine = _machine(execution, device)
     chosen = choices[0]
-    for choice in choices:
+    for engine, precision in choices:
         with suppress(InputError):
-            engine, precision = choose_engine(*choice, has_convolutions(protocol, spec), machine)
-            if not why_impossible(engine, precision, spec, candidates, machine):
-                chosen = choice
-                break
+            _shares(engine, protocol.replace(precision=precision), spec, machine)
+            chosen = engine, precision
+            break
     place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
     return _plan(resolved, place, device, data, spec, done)

@@ -27,6 +27,9 @@ class Reporter:
     def note(self, message: str) -> None:
         """Something the user should know, such as an automatic choice and its reason."""
 
+    def decoding(self, done: int, total: int) -> None:
+        """So many of a data set's image files are decoded; said of none where they were decoded before."""
+
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         """Group `index` (from 0) of `total` begins; it has `steps` optimizer steps to do over all phases."""
 
@@ -88,6 +91,7 @@ class PlainReporter(Reporter):
         self._titles: dict[int, str] = {}
         self._steps: dict[int, int] = {}
         self._told: dict[int, tuple[float, int]] = {}
+        self._decoded_at = 0.0
 
     def plan(self, lines: list[str]) -> None:
         for line in lines:
@@ -95,6 +99,12 @@ class PlainReporter(Reporter):
 
     def note(self, message: str) -> None:
         self._say(message)
+
+    def decoding(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done in (0, total) or now - self._decoded_at >= SECONDS_BETWEEN_LINES:
+            self._decoded_at = now
+            self._say(f"decoding {total} images, {100 * done // total} %")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         self._titles[index] = f"group {index + 1}/{total}, {label}"
@@ -160,6 +170,7 @@ class LiveReporter(Reporter):
         self._tasks: dict[int, tuple[TaskID, str]] = {}
         self._attacked: dict[int, tuple[str, int]] = {}
         """Groups under attack: which networks, and the steps of the group's training."""
+        self._decoding: TaskID | None = None
 
     def plan(self, lines: list[str]) -> None:
         for line in lines:
@@ -167,6 +178,16 @@ class LiveReporter(Reporter):
 
     def note(self, message: str) -> None:
         self._console.print(printable(message), markup=False, highlight=False)
+
+    def decoding(self, done: int, total: int) -> None:
+        if self._decoding is None:
+            self._progress.start()
+            self._decoding = self._progress.add_task(f"decoding {total} images", total=total, figures="")
+        self._progress.update(self._decoding, completed=done)
+        if done == total:
+            self._progress.remove_task(self._decoding)
+            self._decoding = None
+            self.note(f"decoded {total} images")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         title = f"{index + 1}/{total} {label} x{members}"

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from atras.data import DATASETS
 from atras.engines import DTYPES
 from atras.environment import describe
 from atras.errors import InputError
-from atras.experiment import Execution, Loaded, Protocol, load_config
+from atras.experiment import Execution, Loaded, OwnNetworks, Protocol, load_config
 from atras.planning import Machine, Plan
 from atras.results import Writer, read_run
 from atras.storage import Lock, expanded, is_file, near_misses
@@ -23,10 +24,16 @@ from atras.training import Networks
 from .data_place import DataPlace, RecordedData
 from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, unfit
+from .progress import Reporter
+from .shards import Shard
 
 
-def recorded(directory: str | Path) -> Loaded:
+def recorded(directory: str | Path, networks: OwnNetworks | None = None) -> Loaded:
     """The record in a run's folder, for `resume`.
+
+    Args:
+        directory: the run's folder.
+        networks: modules of the user that it has, given anew.
 
     Raises:
         InputError: if it holds no run, or one of another version of atras.
@@ -37,7 +44,7 @@ def recorded(directory: str | Path) -> Loaded:
             f"resume (={str(directory)!r}): expected the folder of a run or a search, found no run.json in it; start "
             f"one with --out{near_misses(path)}"
         )
-    return load_config(path)
+    return load_config(path, networks)
 
 
 def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave that out, or start a new run") -> None:
@@ -56,7 +63,13 @@ def check_same(recorded: Protocol, given: Protocol | None, advice: str = "leave 
     """
     if given is None:
         return
-    old, new = recorded.to_dict(), given.to_dict()
+    for name, factory in recorded.factories.items():
+        if name in given.factories:
+            factory.check_source(given.factories[name])
+    old, new = ({"networks": None} | protocol.to_dict() for protocol in (recorded, given))
+    old["networks"], new["networks"] = (
+        {name: factory.identity for name, factory in protocol.factories.items()} for protocol in (recorded, given)
+    )
     if not {recorded.dataset, given.dataset} <= set(DATASETS):
         new["dataset"] = old["dataset"]
     if DTYPES[given.precision] == DTYPES[recorded.precision]:
@@ -75,6 +88,7 @@ def reopen(
     before: Execution,
     wish: str | None,
     place: DataPlace,
+    reporter: Reporter,
 ) -> tuple[Writer, Prepared, DataPlace]:
     """The run's folder as it was left, with a plan for this machine, and where its data are now.
 
@@ -83,19 +97,23 @@ def reopen(
         execution, before: as asked for now, and as recorded.
         wish: another precision than the protocol's, for what is left.
         place: where the data are said to be.
+        reporter: told of images that are decoded.
     """
     run = read_run(folder)
     places = run.get("data_places")
     found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
-    here = device, data, spec = load_data(protocol, execution, found.load)
+    here = device, data, spec = load_data(protocol, execution, partial(found.load, progress=reporter.decoding))
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     done = [old.groups[index] for index in finished]
-    left = tuple(group for index, group in enumerate(old.groups) if index not in finished)
+    shard = Shard.from_dict(run.get("shard"))
+    missing = [group for index, group in enumerate(old.groups) if index not in finished]
+    left = tuple(group for group in missing if shard is None or shard.has(group))
+    others = tuple(group for group in missing if group not in left)
     reason = _asked_anew(execution, before, wish, old) or unfit(old, left, protocol, execution, *here)
     warnings = list(run.get("warnings", ()))
     if reason and left:
-        members = [member for group in done for member in group.members]
+        members = [member for group in (*done, *others) for member in group.members]
         # What was recorded gives way where this machine cannot do it; what is asked for now does not.
         engines = [execution.engine, *(["auto"] if execution.engine == before.engine else [])]
         precisions = [wish] if wish else [old.precision, *(["auto"] if protocol.precision != "fp64" else [])]
@@ -106,7 +124,7 @@ def reopen(
         left = new.groups
         hand_on_checkpoints(folder, left)
         # Finished groups come first, whatever the number of the others.
-        groups = (*done, *left)
+        groups = (*done, *left, *others)
         machine = Machine(device.type, memory_cap(execution, device), threads=threads().amount)
         transfer = predicted_transfer_bytes(groups, protocol.replace(precision=new.precision), spec, machine)
         plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import torch
 from atras.data import Dataset
 from atras.engines import ENGINES, KINDS
 from atras.errors import InputError
-from atras.evaluation import PHASES, Row, Rows, Source
+from atras.evaluation import PHASES, Row, Rows, Source, phases_of
 from atras.experiment import Protocol
-from atras.networks import Member, Parameters, Spec
+from atras.networks import Candidate, Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
 from atras.storage import remove_file
 from atras.torch_state import fixed_state, threads
@@ -80,6 +80,7 @@ class GroupTask:
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
         memory_bytes: most that what is computed at once may be predicted to take.
+        given: parameters of the candidates that are finished before the run begins.
     """
 
     protocol: Protocol
@@ -94,6 +95,7 @@ class GroupTask:
     run_hash: str
     shared: Row
     memory_bytes: int
+    given: Mapping[Candidate, Parameters] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[list[Member]]:
@@ -163,6 +165,9 @@ class _Work(Watcher):
     def _run_part(self, snapshot: Snapshot | None) -> Rows:
         task, place = self.task, self.place
         engine = ENGINES.get(task.group.engine)(task.spec, self.parts[self.part], task.protocol, task.device)
+        for index, member in enumerate(engine.members):
+            if member.candidate in task.given:
+                engine.set_parameters(index, task.given[member.candidate])
         return run_group(
             engine,
             place.data,
@@ -206,7 +211,8 @@ class _Work(Watcher):
         if snapshot.stage != DONE:
             return
         part = self.part if len(self.parts) > 1 else None
-        for phase, prefix in zip(PHASES, (TRAINED, KINDS[0]), strict=True):
+        phases = phases_of(self.task.protocol)
+        for phase, prefix in zip(phases, (TRAINED, KINDS[0])[-len(phases) :], strict=True):
             networks = _networks(self.parts[self.part], snapshot, prefix)
             self.place.networks.put(phase, self.task.group.members, part, networks)
 

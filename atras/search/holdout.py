@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from atras.data import Dataset, stratified
+from atras.data import Dataset, Progress, stratified
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.running import DataPlace, RecordedData
@@ -28,16 +28,17 @@ class HeldOut(DataPlace):
     """The place of SELECTION. About its images nothing is to be said: what concerns the data, the search said of them
     as a whole, and the images that a round tests on are none of the test set."""
 
-    def load(self, device: torch.device) -> Dataset:
-        return dataclasses.replace(super().load(device), cautions=())
+    def load(self, device: torch.device, progress: Progress | None = None) -> Dataset:
+        return dataclasses.replace(super().load(device, progress), cautions=())
 
 
-def hold_out(record: Record, place: DataPlace) -> bytes:
+def hold_out(record: Record, place: DataPlace, progress: Progress) -> bytes:
     """The training images of a search that begins, split in two; the record takes their checksum and the data's.
 
     Args:
         record: of the search.
         place: where the data are.
+        progress: told how many image files of how many are decoded.
 
     Returns:
         What is to be written to SELECTION.
@@ -45,7 +46,7 @@ def hold_out(record: Record, place: DataPlace) -> bytes:
     Raises:
         InputError: if the data cannot be loaded, or are too few.
     """
-    data = place.load(torch.device("cpu"))
+    data = place.load(torch.device("cpu"), progress)
     selection = _selection(data)
     checksum = hashlib.sha256(selection).hexdigest()
     record.content |= {
@@ -54,21 +55,22 @@ def hold_out(record: Record, place: DataPlace) -> bytes:
     return selection
 
 
-def data_cautions(protocol: Protocol, execution: Execution) -> list[str]:
+def data_cautions(protocol: Protocol, execution: Execution, progress: Progress | None = None) -> list[str]:
     """Cautions about the data of a search, a line each.
 
     Raises:
         InputError: if the data cannot be loaded.
     """
-    return list(DataPlace.of(protocol, execution).load(torch.device("cpu")).cautions)
+    return list(DataPlace.of(protocol, execution).load(torch.device("cpu"), progress).cautions)
 
 
-def restore(record: Record, place: DataPlace) -> DataPlace:
+def restore(record: Record, place: DataPlace, progress: Progress) -> DataPlace:
     """Find the data that a search began with, and write SELECTION if it is not there.
 
     Args:
         record: as `hold_out` left it.
         place: where the data are said to be.
+        progress: as `hold_out`.
 
     Returns:
         Where they are.
@@ -79,7 +81,7 @@ def restore(record: Record, place: DataPlace) -> DataPlace:
     recorded, path = DataPlace.of(record.protocol, record.execution), record.folder / SELECTION
     known = {"sha256": record.content.get("data")} if len(record.parts) > 1 else None
     found = RecordedData(place, recorded, record.folder, record.content.get("data_places"), known)
-    data = found.load(torch.device("cpu"))
+    data = found.load(torch.device("cpu"), progress)
     if known is None:
         return found.place
     # Killed at its very start, a search has none yet.

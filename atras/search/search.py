@@ -62,7 +62,8 @@ def search(
     one_of("rank_by", rank_by, RANK_BY)
     record = Record.new(folder, protocol, execution, budget, rank_by)
     place = running.DataPlace.of(protocol, execution)
-    selection = hold_out(record, place) if len(record.parts) > 1 else None
+    with contextlib.closing(reporter()) as told:
+        selection = hold_out(record, place, told.decoding) if len(record.parts) > 1 else None
     record.content["data_places"] = place.remembered(folder)
     lock = _claim(folder)
     try:
@@ -121,7 +122,8 @@ def resume(
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
         execution = execution or record.execution
-        place = restore(record, running.DataPlace.of(protocol or record.protocol, execution))
+        with contextlib.closing(reporter()) as told:
+            place = restore(record, running.DataPlace.of(protocol or record.protocol, execution), told.decoding)
         record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
         record.write("running")
         own = record.protocol.precision
@@ -276,7 +278,7 @@ class _Search:
             # A path that is the same wherever a resuming process stands.
             holdout = str(record.folder.resolve() / SELECTION)
             changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
-            changes |= {"channels": "last"}
+            changes |= {"channels": "last", "image_size": None}
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.replace(**changes)
 

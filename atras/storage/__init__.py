@@ -10,6 +10,7 @@ from atras.lazy import lazy_exports
 from .atomic_write import (
     LOCK,
     SEARCH,
+    FolderBusyError,
     Lock,
     new_folder,
     refuse_special,
@@ -46,6 +47,7 @@ __all__ = [
     "SEARCH",
     "TENSOR_ERRORS",
     "Content",
+    "FolderBusyError",
     "Lock",
     "check_checksum",
     "expanded",

@@ -153,6 +153,10 @@ def unwritable(folder: Path, error: OSError) -> InputError:
     )
 
 
+class FolderBusyError(InputError):
+    """Another process holds the lock of a folder."""
+
+
 class Lock:
     """The right to write to a folder, held until `release`, or until the process ends, however it ends.
 
@@ -164,7 +168,8 @@ class Lock:
         folder: there already.
 
     Raises:
-        InputError: if another process (or another run of this one) holds it, or the folder cannot be written to.
+        FolderBusyError: if another process (or another run of this one) holds it.
+        InputError: if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -214,10 +219,10 @@ class Lock:
             return True
         return False
 
-    def _refusal(self, descriptor: int) -> InputError:
+    def _refusal(self, descriptor: int) -> FolderBusyError:
         pid, host = _holder(descriptor)
         who = "another process" if pid is None else f"process {pid} on {host}"
-        return InputError(
+        return FolderBusyError(
             f"out (={str(self.path.parent)!r}): expected a folder that no other run writes to, found {who} at it; "
             f"wait for it, or name another folder"
         )

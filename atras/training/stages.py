@@ -22,6 +22,12 @@ from atras.networks import StepResult, permutation
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
 """The stages of a group, in their order."""
 
+
+def stages_of(protocol: Protocol) -> tuple[str, ...]:
+    """Those of `STAGES` that a run has: without a defence the first two, of finished networks the second alone."""
+    return STAGES[0 if protocol.trains else 1 : None if protocol.defence.trains else 2]
+
+
 DONE = "done"
 """The stage of a group that has nothing left to do."""
 
@@ -194,7 +200,8 @@ class _Stages:
         self.chunk = 1
         self.restored: Snapshot | None = None
         self.evaluator.pause = self.pause
-        self.enter(STAGES[0])
+        self.stages = stages_of(protocol)
+        self.enter(self.stages[0])
 
     def run(self) -> Rows:
         work = {
@@ -203,7 +210,7 @@ class _Stages:
             "adversarial": self.train_adversarially,
             "measure_defended": self.measurement.defended,
         }
-        for stage, after in zip(STAGES, (*STAGES[1:], DONE), strict=True):
+        for stage, after in zip(self.stages, (*self.stages[1:], DONE), strict=True):
             if stage == self.stage:
                 work[stage]()
                 self.enter(after)
@@ -228,7 +235,12 @@ class _Stages:
         self.correct = torch.zeros(len(self.engine.members), 0, dtype=torch.int64)
 
     def measure_trained(self) -> None:
+        if not self.protocol.trains:
+            self.measurement.given()
+            return
         self.measurement.trained()
+        if not self.defence.trains:
+            return
         if self.watcher.keeps:
             state = self.engine.state(optimizer=False)
             self.trained = {

@@ -102,7 +102,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
         phase: `trained` or `defended`.
 
     Returns:
-        The spec, and the parameters as `Network.parameter_shapes` names them.
+        The spec, and the parameters as `Network.state_shapes` names them.
 
     Raises:
         InputError: if the run has no such network, or a file is damaged.
@@ -146,7 +146,7 @@ def _spec(metadata: dict[str, str]) -> Spec:
 
 
 def _checked(path: Path, spec: Spec, candidate: Candidate, parameters: Parameters) -> Parameters:
-    shapes = Network(spec, candidate).parameter_shapes
+    shapes = Network(spec, candidate).state_shapes
     if {name: tuple(values.shape) for name, values in parameters.items()} != shapes:
         raise InputError(f"{path}: expected the parameters of {candidate.name}, found others; the file is damaged")
     return {name: parameters[name] for name in shapes}

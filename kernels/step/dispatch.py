@@ -59,6 +59,8 @@ class Step:
 
     most_channels = checks.MOST_CHANNELS
     """Channels that images may have in front of a convolutional stem."""
+    activations = tuple(reference.ACTIVATIONS)
+    """The activations that there are."""
     why_no_convolutions = staticmethod(checks.why_no_chain)
     """From an image shape and a member's `convolutions` to why they cannot be computed; empty where they can."""
 

@@ -52,7 +52,7 @@ def test_the_terminal_shows_the_images_beside_the_distances() -> None:
 
 def test_the_report_shows_them_too() -> None:
     table = make_section("attacks", made()).tables[0]
-    assert table.rows[0][:5] == ("deepfool", "before defence", "140 of 200", "0.5000", "1.0000")
+    assert table.rows[0][:5] == ("deepfool", "before the defence", "140 of 200", "0.5000", "1.0000")
     assert [row[0] for row in table.rows] == ["deepfool", "deepfool", "fgsm"]
 
 

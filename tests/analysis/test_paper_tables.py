@@ -45,6 +45,25 @@ def as_run(dataset: PaperName, shift: float = 0.0) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_filters_are_compared_with_the_same_rows_beside_units(dataset: PaperName) -> None:
+    units, filters = as_run(dataset, 0.01), as_run(dataset, 0.02)
+    for each in filters:
+        each["hidden_layers"] = "-".join(f"c{width}" for width in each["hidden_layers"].split("-"))
+    mixed = run_of([*units, *filters, row("c24z1-c192", train_accuracy=0.5)], dataset)
+    for frame, shift in [
+        (distance(mixed), 0.01),
+        (distance(mixed, reading="conv"), 0.02),
+        (distance(run_of(filters, dataset)), 0.02),
+    ]:
+        assert frame is not None
+        assert frame["rows"].to_list() == [len(trained_rows(dataset))] * 6
+        assert frame["mean_absolute_difference"].to_list() == pytest.approx([shift] * 6)
+    titles = [line for line in distance_lines(mixed) if line.startswith("distance")]
+    title = f"distance from the paper's table of {dataset}"
+    assert titles == [title, f"{title}, nodes as filters"]
+
+
 # Tables
 
 

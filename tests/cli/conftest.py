@@ -28,7 +28,9 @@ class Schedule:
         rest["reporter"].note("a note")
         return "the results"
 
-    def plan_lines(self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None) -> list[str]:
+    def plan_lines(
+        self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, reporter: object
+    ) -> list[str]:
         self.planned.append((protocol, execution))
         return ["group 1", "group 2"]
 

@@ -65,7 +65,7 @@ def execute(line: str) -> int:
         ("--attack pgd(steps=x)", "pgd: steps (='x'): expected a whole number; write for example 10"),
         ("--attack fgsm,fgsm", "attack: fgsm came twice; name each once"),
         ("--attack pgd(steps=3", "'pgd(steps=3': expected as many closing brackets as opening ones"),
-        ("--defence none", "defence (='none'): expected one of copies, batch"),
+        ("--defence nothing", "defence (='nothing'): expected one of copies, none, batch"),
         (
             "--defence batch(source=own)",
             "defence (='batch(source=own)'): unknown option 'source=own'; options of batch:",

@@ -18,7 +18,7 @@ from atras.cli.command_options import CommandOptions
 from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
 from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -29,6 +29,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--test-size all", {"test_size": "all"}),
     ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
+    ("--image-size 64", {"image_size": 64}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
     (
@@ -37,6 +38,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("--family conv", {"candidates": k_complete(kind="conv")}),
     ("--family conv --base-widths 8,16 --depth 2", {"candidates": with_depth(k_complete([8, 16], kind="conv"), [2])}),
+    ("--family grid --widths 8,16 --depths 1-3 --kernels 3,5", {"candidates": grid([8, 16], [1, 2, 3], [3, 5])}),
     ("--depth 1,2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--depth 1 --depth 2", {"candidates": with_depth(PAPER_CANDIDATES, [1, 2])}),
     ("--base-widths 8,16", {"candidates": k_complete([8, 16])}),
@@ -79,6 +81,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
     ("--device cuda:1", {"device": "cuda:1"}),
+    ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
@@ -100,7 +103,8 @@ def test_each_option_sets_its_field_and_no_other(schedule: Any, line: str, chang
 
 def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     fields = {field.name for kind in (Protocol, Execution) for field in dataclasses.fields(kind)}
-    assert {name for _, changed in OPTIONS for name in changed} == fields
+    recorded = {name for name, setting in SETTINGS.items() if setting.option.recorded}
+    assert {name for _, changed in OPTIONS for name in changed} == fields - recorded
     command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     known = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     tried = {word for line, _ in OPTIONS for word in line.split() if word.startswith("--")}
@@ -135,5 +139,6 @@ def test_a_run_json_repeats_its_plan_unless_an_option_changes_it(schedule: Any, 
 
 
 def test_the_command_takes_what_the_tables_say_and_no_more() -> None:
-    names = {*SETTINGS, *settings_of(CommandOptions), "version"}
+    asked = {name for name, setting in SETTINGS.items() if not setting.option.recorded}
+    names = {*asked, *settings_of(CommandOptions), "version"}
     assert set(inspect.signature(run).parameters) == names

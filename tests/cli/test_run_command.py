@@ -64,7 +64,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="start times stand in /proc")
 def test_startup_is_counted_from_the_start_of_the_process() -> None:
-    code = "import time; time.sleep(0.3); from atras.cli import run_command; print(run_command._seconds_since_start())"
+    code = "import time; time.sleep(0.3); from atras.cli import compute; print(compute.seconds_since_start())"
     start = time.perf_counter()
     seconds = float(python("-c", code).stdout)
     assert 0.29 <= seconds <= time.perf_counter() - start + 0.02

@@ -48,7 +48,21 @@ class TestDigits:
 
 class TestNames:
     def test_all_are_known(self):
-        assert DATASETS == ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn")
+        own = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn")
+        medical = (
+            "path",
+            "derma",
+            "oct",
+            "pneumonia",
+            "retina",
+            "breast",
+            "blood",
+            "tissue",
+            "organa",
+            "organc",
+            "organs",
+        )
+        assert (*own, *(f"{name}mnist" for name in medical)) == DATASETS
 
     @pytest.mark.parametrize("name", ["mnits", "", "MNIST", "~", "\0", "x" * 5000])
     def test_an_unknown_name_lists_the_known_ones(self, name, monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ SPECS = {
     "auto": Spec((1, 15, 14), 10, "conv2", head_rate256=64, stem_auto=True),
     "c6k2p2d0.25": Spec((3, 9, 10), 10, "c6k2p2d0.25", "tanh"),
 }
-MEMBERS = [Member(Candidate.parse(name), 3) for name in ("c5k3s2z1-c17k1d0.5-8", "12-9", "c3zsame", "c20k2-7-6")]
+MEMBERS = [Member(Candidate.parse(name), 3) for name in ("c5k3s2z1-c17k1d0.5-8", "12-9", "c3-c4zsame-c5", "c20k2-7-6")]
 
 pytestmark = pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
 

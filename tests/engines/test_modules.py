@@ -9,7 +9,15 @@ from torch.nn import functional as F
 
 from atras import InputError, Protocol
 from atras.attacks import FGSM, PGD
-from atras.engines import FusedEngine, LoopEngine, ModulesEngine, StackEngine
+from atras.engines import (
+    FusedEngine,
+    LoopEngine,
+    ModulesEngine,
+    ModuleStackEngine,
+    StackEngine,
+    finished_engines,
+    modules_engine,
+)
 from atras.networks import Candidate, Factory, Member, Own, Spec, stable_key, untouched
 
 SPEC = Spec((1, 8, 8), 10)
@@ -166,3 +174,76 @@ def test_other_engines_refuse_a_module(kind):
 def test_what_it_cannot_do_is_refused(given, said):
     with pytest.raises(InputError, match=said):
         ModulesEngine(SPEC, given["members"], Protocol(precision=given["precision"]), CPU)
+
+
+class Plain(nn.Module):
+    """Batch normalisation and a counter, but nothing drawn at random: members can share a stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(96, 10)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.frozen = nn.Parameter(torch.rand(10), requires_grad=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = self.seen + len(images)
+        x = F.max_pool2d(torch.relu(self.norm(self.convolution(images))), 2)
+        return self.head(x.flatten(1)) + self.frozen
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_stack_gives_what_its_members_give_one_by_one(optimizer):
+    momentum = 0.9 if optimizer == "sgd" else 0.0  # without one torch keeps no moment
+    protocol = Protocol(precision="fp64", optimizer=optimizer, learning_rate=0.01, momentum=momentum)
+    members = [member(Plain, seed) for seed in range(3)]
+    stack = ModuleStackEngine(SPEC, members, protocol, CPU)
+    singles = [ModulesEngine(SPEC, [each], protocol, CPU) for each in members]
+    for each in (stack, *singles):
+        each.begin_phase("train")
+    for images, labels in batches():
+        result = stack.step(images, labels)
+        for index, single in enumerate(singles):
+            own = single.step(images, labels)
+            assert result.losses[index].item() == pytest.approx(own.losses.item(), abs=1e-9)
+            assert result.correct[index] == own.correct[0]
+    gradients, logits = stack.gradient(images, labels)
+    for index, single in enumerate(singles):
+        own = single.gradient(images, labels)
+        torch.testing.assert_close(gradients[index], own[0][0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(logits[index], own[1][0], rtol=0, atol=1e-9)
+        for moment in range(3 if optimizer == "adam" else 2):
+            expected, found = single.get_parameters(0, moment), stack.get_parameters(index, moment)
+            assert found.keys() == expected.keys()
+            for name, values in expected.items():
+                torch.testing.assert_close(found[name], values, rtol=0, atol=1e-9)
+    assert stack.get_parameters(0)["seen"] == 120
+    again = ModuleStackEngine(SPEC, members, protocol, CPU)
+    again.begin_phase("train")
+    again.load_state(stack.state())
+    assert torch.equal(again.step(images, labels).losses, stack.step(images, labels).losses)
+
+
+def test_what_draws_at_random_is_not_stacked():
+    assert modules_engine("cuda", SPEC, member(Plain).candidate, 3) == "modules-stack"
+    assert modules_engine("cuda", SPEC, member(Plain).candidate, 1) == "modules"
+    assert modules_engine("cpu", SPEC, member(Plain).candidate, 3) == "modules"
+    assert modules_engine("cuda", SPEC, member(Net).candidate, 3) == "modules"
+    with pytest.raises(
+        InputError, match="mine draws at random, which members of a stack would share; use engine modules"
+    ):
+        ModuleStackEngine(SPEC, [member(Net)], Protocol(precision="fp32"), CPU)
+
+
+def test_finished_modules_of_one_architecture_share_a_stack():
+    modules = [Plain(), Plain(), Net()]
+    members = [Member(Candidate([Own(Factory.holding(f"m{i}", each))]), 0) for i, each in enumerate(modules)]
+    images, _ = next(batches(1, torch.float32))
+    with untouched(*modules):
+        engines = list(finished_engines(members, (1, 8, 8), stack=True))
+        assert [(each.name, len(each.members)) for each in engines] == [("modules-stack", 2), ("modules", 1)]
+        found = torch.cat([each.logits(images) for each in engines])
+        expected = torch.stack([module(images) for module in modules])
+    torch.testing.assert_close(found, expected)

@@ -25,6 +25,7 @@ train-size = 500
 test_size = "all"
 subset = "stratified"
 channels = "last"
+image-size = 64
 hidden = ["24,192", [8, 32]]
 depth = [2]
 seeds = "0-2"
@@ -60,6 +61,7 @@ data-dir = "data"
 download = false
 recalibrate = true
 checkpoint-every = 5
+shard = "3/16"
 """
 
 
@@ -86,7 +88,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, EVERY_KEY))
     protocol, execution, plan = combine(loaded, {})
     assert protocol == Protocol(
-        dataset="mnist", train_size=500, test_size="all", subset="stratified", channels="last",
+        dataset="mnist", train_size=500, test_size="all", subset="stratified", channels="last", image_size=64,
         candidates=(Candidate((24, 192)), Candidate((8, 32))), seeds=(0, 1, 2), stem="conv2",
         activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
@@ -97,7 +99,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
     )  # fmt: skip
     assert execution == Execution(
         engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
-        checkpoint_every=5.0,
+        checkpoint_every=5.0, shard="3/16",
     )  # fmt: skip
     assert loaded.preset == "paper"
     assert plan is None
@@ -105,7 +107,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
-    assert set(SETTINGS) - written == {"family", "base_widths", "factors", "max_width", "target"}
+    ranges = {"family", "base_widths", "factors", "max_width", "widths", "depths", "kernels"}
+    assert set(SETTINGS) - written == ranges | {"target", "weights"}
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])
@@ -128,6 +131,9 @@ def test_candidates_by_range_in_a_file(tmp_path: Path) -> None:
 def test_families_and_networks_in_a_file(tmp_path: Path) -> None:
     loaded = load_config(write(tmp_path, 'family = "conv"\ndepth = 1'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["c40", "c48", "c56", "c64"]
+    loaded = load_config(write(tmp_path, 'family = "grid"\nwidths = [8]\ndepths = "1-2"\nkernels = 5'))
+    names = [candidate.name for candidate in loaded.protocol_fields["candidates"]]
+    assert names == ["c8k5zsamepauto", "c8k5zsamepauto-c8k5zsamepauto"]
     loaded = load_config(write(tmp_path, 'network = ["wong-mnist", "c40-c80", [24, 192]]'))
     assert [candidate.name for candidate in loaded.protocol_fields["candidates"]] == ["wong-mnist", "c40-c80", "24-192"]
 
@@ -180,7 +186,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ("attacks = [3]", "attacks (=[3]): expected attacks, such as"),
         ('attacks = ["pdg"]', "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, apgd"),
         ('attacks = ["pgd(stepz=3)"]', "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon,"),
-        ('defence = "none"', "defence (='none'): expected one of copies, batch"),
+        ('defence = "nothing"', "defence (='nothing'): expected one of copies, none, batch"),
         ("defence = 3", "defence (=3): expected text in quotes, such as"),
         ("attack-steps = 40", 'attack-steps is no longer a key; write for example attacks = ["pgd(steps=40)"]'),
         ("step_size = 1", 'step_size is no longer a key; write for example attacks = ["pgd(step_size=2/255)"]'),

@@ -25,7 +25,7 @@ from atras.experiment.readers import (
     parse_size,
     parse_whole,
 )
-from atras.networks import PAPER_CANDIDATES, Candidate, k_complete, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
 
 
 def names(candidates: tuple[Candidate, ...]) -> list[str]:
@@ -121,8 +121,40 @@ def test_a_family_is_a_kind_of_layers() -> None:
     assert names(select_candidates(hidden=["c40", "c24-c192"], family="conv")) == ["c40", "c24-c192"]
     with pytest.raises(InputError, match=r"^hidden .='24'.: expected a candidate of family conv; leave out --family"):
         select_candidates(hidden=["c40", "24"], family="conv")
-    with pytest.raises(InputError, match=r"^family .='convs'.: expected one of dense, conv"):
+    with pytest.raises(InputError, match=r"^family .='convs'.: expected one of dense, conv, grid"):
         select_candidates(family="convs")
+
+
+def test_a_grid_is_every_width_with_every_depth_and_kernel() -> None:
+    assert names(select_candidates(widths="8,16", depths="1-2")) == ["8", "8-8", "16", "16-16"]
+    assert select_candidates(family="grid", widths=[4], depths=2, kernels="3,5") == grid([4], [2], [3, 5])
+    assert names(grid([4, 6], [2], [3, 5])) == [
+        "c4-c4", "c4k5zsamepauto-c4k5zsamepauto", "c6-c6", "c6k5zsamepauto-c6k5zsamepauto",
+    ]  # fmt: skip
+    assert names(select_candidates(widths="8,16", depths="1-3", depth=3)) == ["8-8-8", "16-16-16"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"family": "grid"}, "grid: expected at least one width and one depth; add --widths and --depths"),
+        ({"widths": "8"}, "grid: expected at least one width and one depth"),
+        ({"widths": "8", "depths": "0"}, "depths (=0): expected a whole number from 1 to 1000"),
+        ({"widths": "8", "depths": "1", "kernels": "4"}, "kernel (=4): expected an odd number with padding same"),
+        ({"widths": "0", "depths": "1"}, "units (=0): expected a whole number from 1 to 65536"),
+        ({"widths": "1-9000", "depths": "1-900"}, "expected at most 100000 candidates; narrow the ranges"),
+        ({"family": "conv", "widths": "8"}, "widths: expected with another family than conv, which has base-widths,"),
+        ({"family": "grid", "factors": "2"}, "factors: expected with another family than grid, which has widths,"),
+        ({"widths": "8", "factors": "2"}, "widths: expected with another family than dense"),
+        ({"hidden": "8", "widths": "8"}, "hidden and widths both choose candidates"),
+        ({"hidden": "8", "family": "grid"}, "hidden and family grid both choose candidates"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_in_one_line(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        select_candidates(**options)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_candidates_by_range_take_the_papers_where_one_is_left_out() -> None:

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
     "test_size": "all",
     "subset": "stratified",
     "channels": "last",
+    "image_size": 64,
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
     "stem": "conv2",
@@ -56,6 +57,9 @@ OTHER_VALUES: dict[str, Any] = {
 def test_every_field_changes_the_hash() -> None:
     changed = {name: Protocol(**{name: value}).hash for name, value in OTHER_VALUES.items()}
     changed["momentum"] = Protocol(optimizer="sgd", momentum=0.9).hash
+    finished = {"epochs": 0, "adversarial_epochs": 0, "defence": "none", "candidates": (Candidate((8,)),)}
+    changed["weights"] = Protocol(**finished, weights=("0" * 64,)).hash
+    assert changed["weights"] != Protocol(**finished, weights=("1" * 64,)).hash
     assert changed.keys() == {field.name for field in dataclasses.fields(Protocol)}
     assert len({*changed.values(), Protocol().hash}) == len(changed) + 1
 
@@ -69,15 +73,15 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "fa0e058d8ab60cc4"
+    assert Protocol().hash == "3832cb2ab06a1181"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "621ffdb9038aef01"
+    assert other.hash == "71e5d16f11289349"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
-        "channels": "auto", "candidates": 40, "seeds": [0],
+        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "weights": [],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],

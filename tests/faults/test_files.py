@@ -24,11 +24,13 @@ import pytest
 import scipy.io
 import torch
 from hypothesis import strategies as st
+from PIL import Image
 
 from atras.analysis.summary_table import summary_lines
 from atras.data import Split, file_contents, load
 from atras.data.cifar_file import read_cifar
 from atras.data.idx_file import IDX_FILES, read_idx
+from atras.data.image_file import FORMATS, BrokenImageError, decode
 from atras.data.npz_file import read_npz
 from atras.data.svhn_file import read_svhn
 from atras.engines import LoopEngine
@@ -206,6 +208,19 @@ def test_no_damage_to_a_file_of_a_run_goes_unseen(
             check(bytes(changed))
         count("flips detected")
     fuzz(check, RANDOMS.map(lambda random: damage(whole, random)))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of some damage, and of sizes that are checked here
+@pytest.mark.parametrize("kind", FORMATS)
+def test_images(fuzz: Fuzz, kind: str) -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(stored, kind)
+
+    def check(content: bytes) -> None:
+        with suppress(BrokenImageError):  # which is counted, and left out
+            assert decode(content, "x", 8).pixels.shape[1:] == (8, 8)
+
+    fuzz(check, RANDOMS.map(lambda random: damage(stored.getvalue(), random)))
 
 
 def test_what_a_run_json_says(fuzz: Fuzz, tmp_path: Path) -> None:

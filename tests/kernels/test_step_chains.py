@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING) or backends.interpreting(), reason
 SETS = backends.instruction_sets()
 
 # Channels that fill no vector, more than a panel's 64 and a block's 256; odd sides with and without a pool, padding
-# from 0 to 2, dropout, one pixel that is left (and convolutions after it), more tiles than a block's 192, an odd number.
+# from 0 to 2, dropout, one pixel that is left (and convolutions after it), an odd number of tiles, over 192.
 FAMILY = Case("none", (1, 15, 12), "relu", [[9], [], [7], []], 21, 50, 32, convolutions=[
     [ConvLayer(17, 3, 1, 1, 2), ConvLayer(20, 3, 1, 1, 2, 64), ConvLayer(70, 3, 1, 1, 2), ConvLayer(33, 3, 1, 1)],
     [ConvLayer(16, 3, 1, 1), ConvLayer(33, 3, 1, 2, 2), ConvLayer(24, 3, 1, 0)],
@@ -96,7 +96,7 @@ def test_bf16_losses_of_ten_steps_stay_close(instructions: str) -> None:
 
 
 def test_all_convolutions_but_the_first_round_their_factors() -> None:
-    """With a dense layer and gradients of the logits that bf16 holds exactly, convolutions alone tell two steps apart."""
+    """A dense layer and gradients of the logits are held exactly, so that convolutions alone tell two steps apart."""
     case = FAMILY._replace(hidden=[[]] * 4, images=FAMILY.batch)
     images, labels, order = work(case)
     cotangents = torch.zeros(4, case.batch, CLASSES)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import NETWORKS, PAPER_CANDIDATES, Candidate, Conv, Network, Spec, k_complete, with_depth
+from atras.networks import (
+    NETWORKS,
+    PAPER_CANDIDATES,
+    Candidate,
+    Conv,
+    Factory,
+    Network,
+    Own,
+    Spec,
+    k_complete,
+    with_depth,
+)
 from atras.running.prepare import make_spec
 
 PAPER_TABLES = """
@@ -71,8 +83,20 @@ def test_a_known_network_is_read_by_its_name_and_named_by_its_layers(name: str) 
 
 
 def test_a_network_that_is_nearly_known_is_suggested() -> None:
-    with pytest.raises(InputError, match=r"^network .='madri-mnist'.: did you mean madry-mnist\?$"):
+    with pytest.raises(InputError, match=r"^hidden .='madri-mnist'.: did you mean madry-mnist\? Expected"):
         Candidate.parse("madri-mnist")
+    with pytest.raises(InputError, match=rf"^hidden .='resnet18'.: expected widths .*: {', '.join(NETWORKS)}$"):
+        Candidate.parse("resnet18")
+
+
+def test_two_candidates_of_one_name_are_refused() -> None:
+    same = (Candidate([Own(Factory.of("wong-mnist", nn.Identity))]), Candidate.parse("wong-mnist"))
+    with pytest.raises(
+        InputError, match="candidates: two candidates are named wong-mnist; give one of them another name"
+    ):
+        Protocol(candidates=same)
+    with pytest.raises(InputError, match="candidates: wong-mnist came twice"):
+        Protocol(candidates=tuple(map(Candidate.parse, ("wong-mnist", "c16k4s2z1-c32k4s2z1-100"))))
 
 
 @pytest.mark.parametrize("text", ["24,192", "24-192", " 24 , 192 "])

@@ -26,6 +26,8 @@ class Terminal(io.StringIO):
 def tell(reporter: Reporter) -> None:
     reporter.plan(["device cpu", "group  members"])
     reporter.note("stem [none] for 8x8")
+    for done in (0, 60, 120):
+        reporter.decoding(done, 120)
     reporter.group_started(0, 2, "depth 1: 40 .. 64", 4, 200)
     reporter.progress(0, "train", 100, 0.5, 0.75)
     reporter.group_finished(0, 61.2)
@@ -44,6 +46,9 @@ def test_plain_output_is_a_line_an_event(monkeypatch: pytest.MonkeyPatch) -> Non
         "device cpu",
         "group  members",
         "stem [none] for 8x8",
+        "decoding 120 images, 0 %",
+        "decoding 120 images, 50 %",
+        "decoding 120 images, 100 %",
         "group 1/2, depth 1: 40 .. 64, 4 members, 200 steps",
         "group 1/2, depth 1: 40 .. 64, 50 % train loss 0.500 acc 0.750",
         "group 1/2, depth 1: 40 .. 64, finished in 1 min 1 s",
@@ -58,6 +63,11 @@ def test_plain_progress_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     stream = io.StringIO()
     reporter = PlainReporter(stream)
+    for now in (0.0, 1.0, 2.0, 7.0):
+        reporter.decoding(10 * int(now), 1000)
+    assert stream.getvalue().splitlines() == ["decoding 1000 images, 0 %", "decoding 1000 images, 7 %"]
+    stream.truncate(stream.seek(0))
+    now = 0.0
     reporter.group_started(0, 1, "depth 1", 2, 1000)
     for step in range(1000):
         now = step * 0.02
@@ -91,6 +101,19 @@ def test_live_output_keeps_a_line_and_no_bar_of_each_finished_group() -> None:
     assert "stem [none] for 8x8" in text
     assert "1/2 depth 1: 40 .. 64 x4, finished in 1 min 1 s" in text
     assert "2/2 depth 2: 8-128 x1, finished in 1.2 s" in text
+
+
+def test_decoding_has_a_bar_that_becomes_a_line() -> None:
+    stream = Terminal()
+    reporter = LiveReporter(Console(file=stream, width=80, height=24, force_terminal=True, color_system=None))
+    reporter.decoding(0, 22_000)
+    reporter.decoding(8_140, 22_000)
+    reporter._progress.refresh()
+    assert re.search(r"decoding 22000 images \S+ +37%", stream.getvalue())
+    reporter.decoding(22_000, 22_000)
+    assert reporter._progress.tasks == []
+    assert "decoded 22000 images" in stream.getvalue()
+    reporter.close()
 
 
 def test_the_stream_decides_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from atras.checks import number, whole
 from atras.errors import InputError
 
-from .layer import MAX_UNITS, Activate, Layer, Shape, register_layer
+from .layer import MAX_UNITS, Activate, Layer, Shape, image_of, plain_number, register_layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,7 +85,11 @@ class Conv(Layer):
         parts = {"k": "kernel", "s": "stride", "z": "padding", "p": "pool", "d": "dropout"}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         values = [(letter, name, getattr(self, name)) for letter, name in parts.items()]
-        spelled = "".join(f"{letter}{_plain(v)}" for letter, name, v in values if v != defaults[name])
+        spelled = "".join(
+            f"{letter}{plain_number(v) if isinstance(v, float) else v}"
+            for letter, name, v in values
+            if v != defaults[name]
+        )
         return f"c{self.filters}{spelled or f'k{self.kernel}'}"
 
     @classmethod
@@ -115,10 +118,7 @@ class Conv(Layer):
         return self.kernel // 2 if self.padding == "same" else self.padding
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 3:
-            raise InputError(
-                f"{self}: expected an image, got {shape[0]} features; put convolutions before dense layers"
-            )
+        image_of(self, shape)
         height, width = self._convolved(shape)
         side = self._side(height, width)
         height, width = height // side, width // side
@@ -177,8 +177,3 @@ class Conv(Layer):
     @property
     def rate256(self) -> int:
         return round(self.dropout * 256)
-
-
-def _plain(value: float | str) -> str:
-    """A value without an exponent, whose hyphen would end the layer in a candidate's name."""
-    return f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)

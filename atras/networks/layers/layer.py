@@ -8,10 +8,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from atras.checks import plain
 from atras.errors import InputError, shown
+
+from .initialisations import INITIALISATIONS
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +38,8 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     """Names the layer's parameters, numbered: `conv1.weight`."""
+    takes_padding: ClassVar[bool] = True
+    """Whether it passes channels or features of zeros by, with which a stack fills up narrower ones."""
     complete: ClassVar[bool] = False
     """Whether it is a whole network: from images to logits, without a stem before it and a dense layer behind it."""
 
@@ -101,22 +106,19 @@ class Layer(ABC):
         """Numbers that one image's forward pass keeps for its backward pass."""
 
     def initialise(self, name: str, values: Tensor, draw: torch.Generator, initialisation: str) -> None:
-        """Fill a parameter with its initial values: uniform for what is named weight, zero for the rest.
+        """Fill a parameter with its initial values: drawn for what is named weight, zero for the rest.
 
         Args:
             name: of the parameter.
             values: float64 on the CPU, zero.
             draw: keyed by the member.
-            initialisation: `glorot` or `he`.
-
-        Source: Glorot and Bengio 2010, eq. 16 (`glorot`); He et al. 2015, eq. 10, uniform (`he`).
+            initialisation: a key of `INITIALISATIONS`.
         """
-        if name != "weight":
+        if name.rpartition(".")[2] != "weight":
             return
         window = math.prod(values.shape[2:])
         fan_out, fan_in = values.shape[0] * window, values.shape[1] * window
-        limit = math.sqrt(6 / (fan_in + fan_out if initialisation == "glorot" else fan_in))
-        values.uniform_(-limit, limit, generator=draw)
+        INITIALISATIONS[initialisation](values, fan_in, fan_out, draw)
 
     @property
     def depth(self) -> int:
@@ -179,6 +181,14 @@ def parse_layer(text: str, name: str = "hidden", whole: str | None = None) -> La
     )
 
 
+def begins_with_layer(text: str) -> bool:
+    """Whether the first of layers with commas or hyphens between them is spelled as one, in or out of range."""
+    try:
+        return any(layer.parse(re.split("[,-]", text)[0].strip()) is not None for layer in LAYERS.values())
+    except InputError:
+        return True
+
+
 def parse_layers(text: str, name: str = "hidden") -> tuple[Layer, ...]:
     """Read layers with commas or hyphens between them.
 
@@ -195,3 +205,29 @@ def parse_layers(text: str, name: str = "hidden") -> tuple[Layer, ...]:
 def spell_layers(layers: Iterable[Layer]) -> str:
     """Layers as text, such as `24-192`, that `parse_layers` reads."""
     return "-".join(map(str, layers))
+
+
+def image_of(layer: Layer, shape: Shape, side: int = 1) -> tuple[int, int, int]:
+    """A shape (C, H, W) of at least so many rows and columns.
+
+    Args:
+        layer: that wants an image.
+        shape: of what it gets.
+        side: least rows and columns.
+
+    Raises:
+        InputError: if the shape is another; it names layer and sizes.
+    """
+    if len(shape) != 3:
+        raise InputError(f"{layer}: expected an image, got {shape[0]} features; put it before dense layers")
+    if min(shape[1:]) < side:
+        raise InputError(
+            f"{layer}: expected an image of at least {side}x{side}, got {shape[1]}x{shape[2]}; leave out layers before "
+            "it"
+        )
+    return (shape[0], shape[1], shape[2])
+
+
+def plain_number(value: float) -> str:
+    """A number without an exponent, whose hyphen would end the layer in a candidate's name."""
+    return f"{Decimal(repr(value)):f}"

@@ -14,7 +14,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import attack_name
-from .population import last_test_metrics
+from .population import last_test_metrics, phase_texts
 
 
 def attacks(results: Results) -> Section:
@@ -38,16 +38,18 @@ def attacks(results: Results) -> Section:
     )
     if any(name_of(attack) == "worst" and "; partly " in attack for attack in spellings):
         text += " Attacks named after “partly” may change more: of them only the images within that epsilon count."
-    return Section("attacks", title, (text,), (_chart(metrics, spellings),), _distance_tables(results))
+    chart = _chart(metrics, spellings, phase_texts(results))
+    return Section("attacks", title, (text,), (chart,), _distance_tables(results))
 
 
 def _distance_tables(results: Results) -> tuple[Table, ...]:
     """The distances of the adversarial images, with the number of images that they are of; none of older rows."""
+    phases = phase_texts(results)
     frame = _labelled(attack_distances(results), results.run["protocol"])
     rows = tuple(
         (
             row["label"],
-            "before defence" if row["phase"] == "trained" else "after defence",
+            phases[row["phase"]],
             f"{row['attacked']} of {row['n']}",
             *(number(row[figure]) for figure in ("median_l2", "mean_l2", "median_linf", "mean_linf")),
         )
@@ -71,20 +73,21 @@ def _labelled(metrics: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFram
     return attacks.with_columns(label=pl.concat_str(parts))
 
 
-def _chart(metrics: pl.DataFrame, spellings: list[str]) -> Chart:
-    points: dict[str, list[Point]] = {"before defence": [], "after defence": []}
+def _chart(metrics: pl.DataFrame, spellings: list[str], phases: Mapping[str, str]) -> Chart:
+    points: dict[str, list[Point]] = {label: [] for label in phases.values()}
     for index, attack in enumerate(spellings):
         own = metrics.filter(pl.col("label") == attack)
-        for side, (label, phase) in enumerate(zip(points, ("trained", "defended"), strict=True)):
+        for side, (label, phase) in enumerate(zip(points, phases, strict=True)):
             values = own.filter(pl.col("phase") == phase)["accuracy"].drop_nulls().to_list()
             if values:
                 mean, low, high = bootstrap_mean(values)
                 points[label].append(Point(index + 0.16 * (side - 0.5), mean or 0.0, low, high))
-    parts = [f"{spellings[round(point.x)]} {number(point.y)}" for point in points["after defence"]]
+    last = list(points)[-1]
+    parts = [f"{spellings[round(point.x)]} {number(point.y)}" for point in points[last]]
     return Chart(
         "attacks",
         "Robust accuracy by attack",
-        f"Means over the members that trained, with 95 % intervals. After the defence: {', '.join(parts)}.",
+        f"Means over the members that trained, with 95 % intervals. {last.capitalize()}: {', '.join(parts)}.",
         categories("attack", spellings),
         linear("accuracy", [0.0, 1.0], 0, 1),
         tuple(Series(label, index, tuple(marks)) for index, (label, marks) in enumerate(points.items())),

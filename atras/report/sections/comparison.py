@@ -12,7 +12,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
-from .population import CLEAN_AFTER, WHITE_BOX, entries, most_robust
+from .population import WHITE_BOX, entries, most_robust
 
 
 def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
@@ -28,7 +28,8 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     columns = ("run", "data set", "candidates", "seeds", "epsilon", "trained", "clean", "robust, white-box")
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
-    estimates = {name: depth_means(frame, WHITE_BOX) for name, frame in zip(names, trained, strict=True)}
+    columns_of = {name: _robust(run) for name, run in zip(names, runs, strict=True)}
+    estimates = {name: depth_means(frame, columns_of[name]) for name, frame in zip(names, trained, strict=True)}
     estimates = {name: means for name, means in estimates.items() if means}
     title, label = "White-box robust accuracy by depth", "white-box robust accuracy"
     figures = (depth_chart("comparison", title, label, estimates, most=1),) if estimates else ()
@@ -46,11 +47,16 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     return Section("comparison", "Runs compared", tuple(text), figures, (table, *unlike))
 
 
+def _robust(run: Results) -> str:
+    """The column of a run's robust accuracy: without a defence the worst case over its attacks."""
+    return run.final.white_box if run.defends else run.final.worst
+
+
 def _row(run: Results, name: str) -> tuple[str, ...]:
     trained = run.table.filter(pl.col("status") == "trained")
     winner = most_robust(entries(run))
     best = f"{winner.name} ({number(winner.figures[WHITE_BOX].mean)})" if winner else "-"
-    means = [number(trained.select(pl.col(column).mean()).item()) for column in (CLEAN_AFTER, WHITE_BOX)]
+    means = [number(trained.select(pl.col(column).mean()).item()) for column in (run.final.clean, _robust(run))]
     protocol = run.run["protocol"]
     counts = (str(len(protocol["candidates"])), str(len(protocol["seeds"])), str(protocol.get("epsilon", "-")))
     members = f"{len(trained)} of {len(protocol['candidates']) * len(protocol['seeds'])}"

@@ -12,9 +12,7 @@ from atras.results import Results
 
 from .attack_names import attack_name, file_part
 from .depth_charts import lines_by_depth
-from .population import last_test_metrics
-
-PHASES = {"trained": "before the defence", "defended": "after the defence"}
+from .population import last_test_metrics, phase_texts
 
 
 def epsilons(results: Results) -> Section:
@@ -35,12 +33,13 @@ def epsilons(results: Results) -> Section:
     if not len(attacked):
         missing = "One epsilon was evaluated: run with --epsilons 0,0.01,0.02,0.05,0.1 to record more."
         return Section("epsilons", title, (missing,))
-    charts = []
+    charts: list[Chart] = []
+    phases = phase_texts(results)
     for (norm,), rows in attacked.group_by("norm", maintain_order=True):
-        charts += [_panel(clean, rows, str(norm), phase) for phase in PHASES if phase in set(rows["phase"])]
+        charts += [_panel(clean, rows, str(norm), phase) for phase in phases.items() if phase[0] in set(rows["phase"])]
     for (label,), rows in attacked.group_by("label", maintain_order=True):
         both = pl.concat([clean, rows])
-        charts += [_chart(both, str(label), phase) for phase in PHASES if phase in set(rows["phase"])]
+        charts += [_chart(both, str(label), phase) for phase in phases.items() if phase[0] in set(rows["phase"])]
     text = (
         "Accuracy on attacked test images, averaged over the members that trained: by attack with 95 % intervals, then "
         "by depth. An image that an attack turns at one epsilon counts as turned at all larger ones. FGSM takes one "
@@ -50,13 +49,13 @@ def epsilons(results: Results) -> Section:
     return Section("epsilons", title, (text,), tuple(charts))
 
 
-def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -> Chart:
-    """All attacks of a norm, a line each, under their names where those tell them apart."""
+def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: tuple[str, str]) -> Chart:
+    """All attacks of a norm, a line each, under their names where those tell them apart; a phase and its words."""
     series, ends = [], []
     own_rows = list(attacked.group_by("attack", "aim", "label", maintain_order=True))
     names = [f"{name_of(str(attack))}{aim}" for (attack, aim, _), _ in own_rows]
     for index, ((_, _, label), rows) in enumerate(own_rows):
-        own = pl.concat([clean, rows]).filter(pl.col("phase") == phase).sort("epsilon", maintain_order=True)
+        own = pl.concat([clean, rows]).filter(pl.col("phase") == phase[0]).sort("epsilon", maintain_order=True)
         points = []
         for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
             mean, low, high = bootstrap_mean(part["accuracy"].to_list())
@@ -65,8 +64,8 @@ def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -
         series.append(Series(name, index, tuple(points), line=True))
         ends.append(f"{label} {number(points[-1].y)} at {points[-1].x:g}")
     return Chart(
-        f"epsilons-{norm}-{phase}",
-        f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {PHASES[phase]}",
+        f"epsilons-{norm}-{phase[0]}",
+        f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {phase[1]}",
         f"Means with 95 % intervals. {', '.join(ends)}.",
         linear(f"epsilon ({norm})", attacked["epsilon"], 0),
         linear("accuracy", [0.0, 1.0], 0, 1),
@@ -74,15 +73,15 @@ def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: str) -
     )
 
 
-def _chart(metrics: pl.DataFrame, attack: str, phase: str) -> Chart:
-    """One attack, a line for each depth."""
-    of_phase = metrics.filter(pl.col("phase") == phase)
+def _chart(metrics: pl.DataFrame, attack: str, phase: tuple[str, str]) -> Chart:
+    """One attack, a line for each depth; a phase and its words."""
+    of_phase = metrics.filter(pl.col("phase") == phase[0])
     means = of_phase.group_by("depth", "epsilon").agg(pl.col("accuracy").mean()).sort("depth", "epsilon")
     series = lines_by_depth(means, "epsilon", "accuracy")
     last = ", ".join(f"{entry.label} {number(entry.points[-1].y)}" for entry in series)
     return Chart(
-        f"epsilons-{file_part(attack)}-{phase}",
-        f"Accuracy under {attack}, {PHASES[phase]}",
+        f"epsilons-{file_part(attack)}-{phase[0]}",
+        f"Accuracy under {attack}, {phase[1]}",
         f"At the largest epsilon, {float(str(means['epsilon'].max())):g}: {last}.",
         linear("epsilon", means["epsilon"], 0),
         linear("accuracy", [0.0, 1.0], 0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from atras.report.charts import Table
@@ -24,7 +25,9 @@ def experiment(results: Results) -> Section:
     there = "train_size" in data
     sizes = f", {data['train_size']} training and {data['test_size']} test images" if there else ""
     text = [f"{_population(results)}, on {results.dataset}{sizes}."]
-    if "epochs" in results.run["protocol"]:
+    if not results.trains:
+        text.append(_given(results.run["protocol"]))
+    elif "epochs" in results.run["protocol"]:
         text.append(_procedure(results.run["protocol"], results.run.get("model", {})))
     if results.run.get("status") != "finished":
         text.append("This run has not finished: what follows is what it had written so far.")
@@ -45,10 +48,21 @@ def _population(results: Results) -> str:
     return f"{counted(len(candidates), 'candidate network')}{span}, {each}{with_seeds}"
 
 
+def _given(protocol: dict[str, Any]) -> str:
+    attacks = ", ".join(dict.fromkeys(["fgsm", *map(str, protocol.get("attacks", ()))]))
+    return (
+        "The networks were finished when the run began: nothing was trained. They were attacked at the true label with "
+        f"{attacks}, at epsilon {protocol.get('epsilon')} where an attack has none of its own."
+    )
+
+
 def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
+    candidates = protocol.get("candidates", ())
     target, source = protocol.get("target"), protocol.get("label_source")
     towards = f"towards the target {target}" if target not in (None, "none") else f"away from the {source} label"
     stem = model.get("stem", protocol.get("stem"))
+    if model.get("stem_auto") and stem != "none" and not all(re.fullmatch(r"\d.*", each) for each in candidates):
+        stem = f"{stem} before dense layers"
     more, defence = protocol.get("adversarial_epochs"), protocol.get("defence", "copies")
     how = "on clean and adversarial images" if defence == "copies" else f"with the defence {defence}"
     then = f"trained for {more} more {how}, and attacked again" if more else "and not defended"

@@ -15,6 +15,7 @@ from atras.results import Results
 
 from .attack_rows import Ball, balls, known_attack, mean_accuracies
 from .depth_charts import depth_chart, depth_label, depth_means
+from .population import networks_text
 
 MASKED = 0.05
 """Accuracy that a stronger attack takes beyond one by gradients from which on a depth is said to mask its gradients: a
@@ -49,7 +50,7 @@ class Comparison(NamedTuple):
 
 
 def masking(results: Results) -> Section:
-    """Accuracy of defended networks under PGD less that under AutoAttack, by depth.
+    """Accuracy of the run's last networks under PGD less that under AutoAttack, by depth.
 
     Args:
         results: the run.
@@ -59,7 +60,8 @@ def masking(results: Results) -> Section:
     """
     title = "Gradient masking by depth"
     found: dict[str, Comparison] = {}
-    for ball in balls(results):
+    for every in balls(results):
+        ball = every._replace(rows=every.rows.filter(phase=results.final.phase))
         compared = _compared(ball)
         if compared is not None:
             found.setdefault(ball.norm, compared)
@@ -70,10 +72,10 @@ def masking(results: Results) -> Section:
         )
         return Section("masking", title, (missing,))
     text = [
-        "Accuracy of the defended networks under an attack by gradients less their accuracy under a stronger one, in "
-        "the same norm and at the same epsilon, averaged over the members that trained. A little lies between any two "
-        f"attacks; more than {MASKED:g} says that gradients lead astray (masked gradients), and that the weaker "
-        "attack's figure is none of robustness."
+        f"Accuracy of {networks_text(results)} under an attack by gradients less their accuracy under a stronger "
+        "one, in the same norm and at the same epsilon, averaged over the members that trained. A little lies between "
+        f"any two attacks; more than {MASKED:g} says that gradients lead astray (masked gradients), and that the "
+        "weaker attack's figure is none of robustness."
     ]
     charts: list[Chart] = []
     for compared in found.values():
@@ -85,8 +87,7 @@ def masking(results: Results) -> Section:
 
 def _compared(ball: Ball) -> Comparison | None:
     """AutoAttack, or the worst case, against PGD, or else the strongest single attack by gradients, or else FGSM."""
-    rows = ball.rows.filter(phase="defended")
-    spellings = list(mean_accuracies(rows))[::-1]  # the strongest first
+    spellings = list(mean_accuracies(ball.rows))[::-1]  # the strongest first
     strong = [one for name in ("autoattack", "worst") for one in spellings if name_of(one) == name]
     weak = [one for one in spellings if name_of(one) == "pgd"]
     weak += [one for one in spellings if name_of(one) != "fgsm" and _follows_gradients(one)]
@@ -102,8 +103,9 @@ def _follows_gradients(spelling: str) -> bool:
 def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Estimate], pl.DataFrame]:
     """The chart, its estimates by depth, and the gap of each member."""
     ball, keys = compared.ball, ["hidden_layers", "seed", "depth", "n"]
-    own = ball.rows.filter(phase="defended")
-    weak, strong = (own.filter(attack=attack).select(*keys, "accuracy") for attack in (compared.weak, compared.strong))
+    weak, strong = (
+        ball.rows.filter(attack=attack).select(*keys, "accuracy") for attack in (compared.weak, compared.strong)
+    )
     gaps = weak.join(strong, on=keys, maintain_order="left")
     gaps = gaps.with_columns(gap=pl.col("accuracy") - pl.col("accuracy_right"))
     estimates = {
@@ -111,7 +113,7 @@ def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Est
         for depth, mean in sorted(depth_means(gaps, "gap").items())
     }
     names = " minus ".join(compared.names)
-    title = f"{names} at {ball.text}, defended networks"
+    title = f"{names} at {ball.text}, {networks_text(results)}"
     chart = depth_chart(f"masking-{ball.norm}", title, "accuracy lost", {names: estimates})
     return chart, estimates, gaps
 
@@ -129,7 +131,7 @@ def _of_images(
     name, seed = gaps.filter(depth=depth).select("hidden_layers", "seed").row(0)
     rows = results.outcomes.filter(
         (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
-        phase="defended",
+        phase=results.final.phase,
         hidden_layers=name,
         seed=seed,
     )

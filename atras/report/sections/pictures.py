@@ -16,9 +16,8 @@ from atras.report.charts import Gallery, Picture, data_uri
 from atras.report.section import Section
 from atras.results import Results
 
-from .population import evenly_chosen
+from .population import evenly_chosen, phase_texts
 
-PHASES = {"trained": "before the defence", "defended": "after the defence"}
 MOST_CANDIDATES = 3
 MOST_IMAGES = 5
 MOST_GALLERIES = 18
@@ -67,7 +66,7 @@ def galleries(results: Results) -> tuple[Gallery, ...]:
     most = max(1, min(MOST_CANDIDATES, MOST_GALLERIES // max(1, 2 * len(attacks))))
     shown = []
     for name in evenly_chosen(names, most) if most > 1 else names[-1:]:
-        for (phase, text), attack in itertools.product(PHASES.items(), attacks):
+        for (phase, text), attack in itertools.product(phase_texts(results).items(), attacks):
             own = examples.filter(_label() == attack, hidden_layers=name, phase=phase)
             rows = own.sort(pl.col("clean_prediction") != pl.col("label"), "image").head(MOST_IMAGES)
             if len(rows):

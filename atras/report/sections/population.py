@@ -12,7 +12,7 @@ import polars as pl
 
 from atras.analysis import independent_images
 from atras.report.charts import Estimate, estimate
-from atras.results import Results
+from atras.results import Final, Results
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ CLEAN_BEFORE = "test_accuracy"
 CLEAN_AFTER = "adversarial_test_accuracy"
 WORST = "worst_case_accuracy_after"
 BALANCED = "balanced_accuracy_after_white_box"
+_TEXTS = {"trained": "before the defence", "defended": "after the defence"}
 RANK = ("trained", "dead", "diverged")
 """Statuses of members, the worst last."""
 
@@ -36,7 +37,8 @@ class Entry:
         depth, parameters: its size.
         status: that of its worst seed.
         trained, seeds: how many seeds trained, and how many there are.
-        figures: estimate of each accuracy and recovery, by column of the table.
+        figures: estimate of each accuracy and recovery, by column of the table; without a defence those after it are of
+            the networks as they are, in the worst case over attacks.
     """
 
     name: str
@@ -46,6 +48,42 @@ class Entry:
     trained: int
     seeds: int
     figures: dict[str, Estimate]
+
+
+def phase_texts(results: Results) -> dict[str, str]:
+    """The phases of a run in words.
+
+    Args:
+        results: the run.
+
+    Returns:
+        By phase, in order; without a defence there is one.
+    """
+    return _TEXTS if results.defends else {results.final.phase: "without a defence"}
+
+
+def networks_text(results: Results) -> str:
+    """The networks that a run ends with, in words.
+
+    Args:
+        results: the run.
+
+    Returns:
+        Such as `defended networks`.
+    """
+    return "defended networks" if results.defends else "networks without a defence"
+
+
+def robust_text(results: Results) -> str:
+    """The robust accuracy that a run's candidates are compared by, in words.
+
+    Args:
+        results: the run.
+
+    Returns:
+        `white-box robust accuracy`, or without a defence the worst case over attacks.
+    """
+    return "white-box robust accuracy" if results.defends else "worst-case accuracy"
 
 
 def once_per_run(compute: Callable[[Results], T]) -> Callable[[Results], T]:
@@ -79,7 +117,8 @@ def entries(results: Results) -> tuple[Entry, ...]:
         The candidates in the order of the table.
     """
     n, even = images(results), independent_images(results, BALANCED)
-    return tuple(_entry(rows, n, even or n) for _, rows in results.table.group_by("hidden_layers", maintain_order=True))
+    parts = results.table.group_by("hidden_layers", maintain_order=True)
+    return tuple(_entry(rows, n, even or n, results.final) for _, rows in parts)
 
 
 def images(results: Results) -> int | None:
@@ -95,7 +134,7 @@ def images(results: Results) -> int | None:
     return results.run.get("data", {}).get("test_size") or (int(str(counts.max())) if len(counts) else None)
 
 
-def _entry(rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
+def _entry(rows: pl.DataFrame, n: int | None, even: int | None, final: Final) -> Entry:
     """A candidate, whose accuracies are over n images, and balanced ones as uncertain as over `even`."""
     first = rows.row(0, named=True)
     statuses = rows["status"].to_list()
@@ -103,6 +142,9 @@ def _entry(rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
     columns = (WHITE_BOX, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, BALANCED)
     sizes = dict.fromkeys(columns, n) | {BALANCED: even, "recovery_white_box": None, "recovery_static": None}
     chosen = good if len(good) else rows
+    # Without a defence there is one network to attack, and FGSM alone would flatter it.
+    robust = WHITE_BOX if final.phase == "defended" else final.worst
+    of_final = {CLEAN_AFTER: final.clean, WHITE_BOX: robust, WORST: final.worst}
     return Entry(
         first["hidden_layers"],
         first["depth"],
@@ -110,7 +152,7 @@ def _entry(rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
         max(statuses, key=RANK.index),
         len(good),
         len(rows),
-        {name: estimate(chosen[name].to_list(), size) for name, size in sizes.items()},
+        {name: estimate(chosen[of_final.get(name, name)].to_list(), size) for name, size in sizes.items()},
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from atras.analysis import attack_aim
@@ -10,7 +12,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import file_part
-from .population import entries, evenly_chosen
+from .population import entries, evenly_chosen, phase_texts
 
 MOST_NAMES = 64
 """Candidates that a transfer map shows."""
@@ -44,7 +46,7 @@ def transfer(results: Results) -> Section:
     for (attack,), frame in _labelled(pairs, results.run["protocol"].get("epsilon")).group_by(
         "label", maintain_order=True
     ):
-        maps += _heat_maps(frame, str(attack), names)
+        maps += _heat_maps(frame, str(attack), names, phase_texts(results))
     return Section("transfer", title, tuple(text), tuple(maps))
 
 
@@ -60,10 +62,10 @@ def _labelled(pairs: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
     return pairs.with_columns(label=pl.concat_str(parts))
 
 
-def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str]) -> list[HeatMap]:
+def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str], phases: Mapping[str, str]) -> list[HeatMap]:
     pair = ["source_hidden_layers", "target_hidden_layers"]
     layers: dict[str, Accuracies] = {}
-    for phase, label in (("trained", "before the defence"), ("defended", "after the defence")):
+    for phase, label in phases.items():
         means = frame.filter(pl.col("phase") == phase).group_by(pair).agg(pl.col("accuracy").mean())
         by_pair = {(source, target): value for source, target, value in means.iter_rows()}
         if by_pair:

@@ -51,3 +51,14 @@ def test_numbers_agree_with_their_nouns(names: tuple[str, ...], seeds: tuple[int
 def test_the_procedure_is_that_of_the_protocol(full: Results, changes: dict[str, object], end: str) -> None:
     run = {**full.run, "protocol": {**full.run["protocol"], **changes}}
     assert experiment(dataclasses.replace(full, run=run)).text[1].endswith(end)
+
+
+def test_a_stem_that_only_some_candidates_have_is_told_so(full: Results) -> None:
+    for names, auto, words in [
+        (["24-192"], True, "stem conv2, "),
+        (["24-192", "c40"], True, "stem conv2 before dense layers, "),
+        (["24-192", "c40"], False, "stem conv2, "),
+    ]:
+        protocol = {**full.run["protocol"], "candidates": names}
+        run = {**full.run, "protocol": protocol, "model": {"stem": "conv2", "stem_auto": auto}}
+        assert words in " ".join(experiment(dataclasses.replace(full, run=run)).text)

@@ -1,0 +1,161 @@
+"""`atras.attack` and `atras.evaluate`: finished modules and images in memory, against torch written by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import atras
+from atras import InputError
+from atras.attacks import FGSM, PGD
+from atras.data import load, pixels
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(512, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropout(torch.relu(self.norm(self.convolution(images))).flatten(1)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits")
+    return data.train, data.test
+
+
+@pytest.fixture(scope="module")
+def trained(digits) -> Net:
+    """A network that knows digits, in training mode, as its owner left it."""
+    train, _ = digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Net()
+        updates = torch.optim.Adam(module.parameters(), lr=0.01)
+        for images, labels in zip(pixels(train.images, torch.float32).split(64), train.labels.split(64), strict=True):
+            updates.zero_grad()
+            F.cross_entropy(module(images), labels).backward()
+            updates.step()
+    return module
+
+
+def by_hand(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """FGSM as textbooks have it."""
+    images = images.clone().requires_grad_()
+    F.cross_entropy(module(images), labels).backward()
+    return (images + epsilon * images.grad.sign()).clamp(0, 1).detach()
+
+
+def test_figures_are_those_of_a_textbook(digits, trained):
+    images, labels = digits[1].images[:200], digits[1].labels[:200]
+    before = {name: values.clone() for name, values in trained.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    found = atras.attack(trained, images, labels, ["fgsm", PGD(steps=5)], epsilon=0.1, batch_size=64, keep_images=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert trained.training
+    assert all(torch.equal(values, before[name]) for name, values in trained.state_dict().items())
+    trained.eval()
+    try:
+        plain = pixels(images, torch.float32)
+        adversarial = by_hand(trained, plain, labels, 0.1)
+        expected = [(trained(x).argmax(1) == labels).sum().item() for x in (plain, adversarial)]
+        kept = torch.tensor(found.images["Net", "fgsm", 0.1])
+        # The sign of a gradient that is next to zero is that of a rounding.
+        assert ((kept - adversarial).abs() > 1e-6).double().mean() < 1e-3
+        trained.zero_grad()
+    finally:
+        trained.train()
+    rows = found.frame.to_dicts()
+    assert [row["attack"] for row in rows] == [
+        "none",
+        "fgsm",
+        "pgd(steps=5)",
+        "worst(fgsm at 0.1, pgd(steps=5) at 0.1)",
+    ]
+    assert rows[0]["correct"] == expected[0] > 150
+    assert abs(rows[1]["correct"] - expected[1]) <= 1
+    assert rows[3]["correct"] <= min(row["correct"] for row in rows[:3])
+    assert all(row["ci_low"] <= row["accuracy"] == row["correct"] / 200 <= row["ci_high"] for row in rows)
+    assert found.cautions == ()
+    assert rows[1]["median_distance"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_modules_go_by_name_and_forms_of_images_agree(digits, trained):
+    images, labels = (pixels(digits[1].images[:100], torch.float32) * 255).round().byte(), digits[1].labels[:100]
+    other = Net()
+    by_name = atras.evaluate({"mine": trained, "other-net": other}, images, labels).frame
+    listed = atras.evaluate([trained, other], images.float().div(255).numpy(), labels.tolist()).frame
+    assert by_name["member"].to_list() == ["mine", "other-net"]
+    assert listed["member"].to_list() == ["Net", "Net_2"]
+    assert by_name["correct"].to_list() == listed["correct"].to_list()
+    double = atras.attack(Net().double(), images, labels, "fgsm", epsilon=0.1, keep_images=True)
+    assert double.images["Net", "fgsm", 0.1].dtype == np.float64
+
+
+def test_figures_that_mislead_are_said(digits, trained):
+    images, labels = digits[1].images[:64], digits[1].labels[:64]
+    soft = nn.Sequential(trained, nn.Softmax(1))
+    rounded = type("Rounded", (Net,), {"forward": lambda self, x: Net.forward(self, x.round())})()
+    found = atras.attack({"soft": soft, "rounded": rounded}, images, labels, "fgsm", epsilon=0.1)
+    assert [line.partition(":")[0] for line in found.cautions] == ["soft", "rounded", "rounded"]
+    assert "probabilities" in found.cautions[0]
+    assert "square" in found.cautions[1]
+    assert "no gradient at all for 64 of 64 images" in found.cautions[2]
+    assert found.cautions[1] in str(found)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"modules": Net}, "expected a torch.nn.Module, or several"),
+    ({"modules": []}, "expected at least one"),
+    ({"modules": {"a b": Net()}}, "expected a name"),
+    ({"modules": {"mine": 3}}, "expected a torch.nn.Module, got int"),
+    ({"modules": Net().half()}, "float16 in convolution.weight"),
+    ({"images": torch.zeros(5, 8, 8)}, r"expected \[N, C, H, W\], got \[5, 8, 8\]"),
+    ({"images": torch.full((5, 1, 8, 8), 2.0)}, r"pixels in \[0, 1\], got 2 to 2; normalise inside the module"),
+    ({"images": torch.full((5, 1, 8, 8), torch.nan)}, "got nan"),
+    ({"images": torch.zeros(5, 1, 8, 8, dtype=torch.int64)}, "got int64"),
+    ({"images": [0]}, "expected an array of numpy or torch, got list"),
+    ({"images": torch.zeros(5, 3, 8, 8)}, r"it failed on images \[4, 3, 8, 8\]: RuntimeError"),
+    ({"labels": [0, 1]}, "one for each of the 5 images, got 2"),
+    ({"labels": [0, 1, 2, 3, 10]}, "classes from 0 to 9, of which Net has logits, got 0 to 10"),
+    ({"labels": torch.rand(5)}, r"whole numbers \[N\], got float32 \[5\]"),
+    ({"attacks": "fgsm"}, "expected an epsilon, got none; give epsilon=8/255"),
+    ({"attacks": ["fgsm", FGSM(0.1)], "epsilon": 0.1}, "fgsm came twice"),
+    ({"attacks": "pgd(epsilon=0.1, surrogate=24)"}, "expected no surrogate"),
+    ({"attacks": [3]}, "expected an attack"),
+    ({"epsilon": 2.0}, "a number from 0 to 1"),
+])  # fmt: skip
+def test_what_cannot_be_attacked_is_refused_in_one_line(change, said):
+    given = {"modules": Net(), "images": torch.zeros(5, 1, 8, 8), "labels": [0, 1, 2, 3, 4], "attacks": FGSM(0.1)}
+    with pytest.raises(InputError, match=said) as error:
+        atras.attack(**(given | change))
+    assert "\n" not in str(error.value)
+
+
+def test_an_export_of_a_module_of_yours_is_read_with_its_function(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = {"train_size": 60, "test_size": 30, "epochs": 1, "adversarial_epochs": 1, "batch_size": 16}
+    results = atras.run(atras.Protocol(**small), networks={"mine": Net}, out=tmp_path / "run")
+    from atras.analysis import export
+
+    candidate = results.candidate("mine")
+    path = export(results, candidate, tmp_path / "mine.safetensors")
+    loaded = atras.load(path, Net)
+    program = torch.export.load(export(results, candidate, tmp_path / "mine.pt2")).module()
+    images = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(program(images), loaded(images))
+    assert not loaded.training
+    assert loaded.norm.num_batches_tracked == 4 + 8
+    with pytest.raises(InputError, match=r"it is of your module mine, made by Net of Python; give that too"):
+        atras.load(path)
+    with pytest.raises(InputError, match=r"mine: its source was .* and is"):
+        atras.load(path, nn.Identity)
