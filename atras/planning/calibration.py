@@ -122,8 +122,8 @@ def _convolve(protocol: Protocol) -> bool:
 
 
 def _mostly_3x3(protocol: Protocol) -> bool:
-    """Whether most convolutions of candidates are 3x3 without a stride, where engine fused needs fewer products than are
-    counted."""
+    """Whether most convolutions of candidates are 3x3 without a stride, where engine fused takes fewer products than
+    are counted."""
     own = [layer for candidate in protocol.candidates for layer in candidate.layers if isinstance(layer, Conv)]
     return 2 * sum((layer.kernel, layer.stride) == (3, 1) for layer in own) > len(own)
 
