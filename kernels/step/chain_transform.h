@@ -96,9 +96,13 @@ ATRAS_INLINE void transformed_inputs(const ChainConv& c, const float* inputs, in
   } else {
     at += 2 * y * row + 2 * std::ptrdiff_t(x) * c.in_channels;
     const int rows = c.in_h - 2 * y, columns = c.in_w - 2 * x;
-    if (left >= V && rows >= 4 && columns >= 4) {
+    if (rows >= 4 && columns >= 4) {
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) d[i] = load(at + i / 4 * row + i % 4 * c.in_channels);
+      if (left < V) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) d[i] = first_lanes(d[i], left);
+      }
     } else {
       for (int i = 0; i < 16; ++i)
         d[i] = i / 4 < rows && i % 4 < columns ? first_lanes(load(at + i / 4 * row + i % 4 * c.in_channels), left) : vf{};
