@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from torch import nn
 
 from atras.cli import run_app
 from atras.cli.describe import describe_options
+from atras.data import load
 from atras.experiment import Loaded, combine, load_config
 from atras.results.schemas import describe_schemas
 from atras.version import __version__
@@ -71,7 +73,7 @@ def help_text() -> str:
     wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}
     others = (
         ["-m", "atras", *command]
-        for command in ([], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
+        for command in ([], ["attack"], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
     programs = (["-m", "atras.batched"], ["bench/peers.py"], ["bench/attacks.py"], ["bench/auto_attack.py"], *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
@@ -114,8 +116,15 @@ def test_commands_in_the_documents_are_accepted(line: str, tmp_path: Path, monke
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("README.md", "python")
-    names: dict[str, object] = {}
+    first, example = blocks("README.md", "python")
+    test = load("digits", test_size=4).test
+    names: dict[str, object] = {
+        "model": nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        "images": test.images,
+        "labels": test.labels,
+    }
+    exec(compile(first, "README.md", "exec"), names)  # noqa: S102
+    assert names["found"].frame["attack"].to_list()[:2] == ["none", "fgsm"]  # type: ignore[attr-defined]
     exec(compile(example, "README.md", "exec"), names)  # noqa: S102
     assert (tmp_path / "runs" / "small" / "table.csv").is_file()
     assert names["again"].table.equals(names["results"].table)  # type: ignore[attr-defined]

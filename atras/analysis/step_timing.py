@@ -9,11 +9,11 @@ import time
 
 import torch
 
-from atras.engines import LoopEngine
+from atras.engines import LoopEngine, ModulesEngine
 from atras.environment import choose_device, describe
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Spec
+from atras.networks import Member, Spec
 from atras.results import Results
 from atras.storage import JSON_MARK, check_checksum, json_with_checksum, read_regular, write_file
 
@@ -71,7 +71,7 @@ def _kept(results: Results) -> dict[str, dict[str, float]]:
 
 
 def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
-    """Time a training step of every candidate, one network at a time in the loop engine, and keep it with the run.
+    """Time a training step of every candidate, one at a time in engine loop or modules, and keep it with the run.
 
     Images are noise of the run's shape and batch size: a step's time does not depend on what they show. The candidates
     take turns, and of a candidate's turns the fastest counts.
@@ -100,7 +100,9 @@ def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
     turns: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         for name in names:  # an engine is made anew in each round: those of thousands would not fit
-            engine = LoopEngine(spec, [Member(Candidate.parse(name), 0)], protocol, device)
+            candidate = results.candidate(name)
+            kind = ModulesEngine if candidate.complete else LoopEngine
+            engine = kind(spec, [Member(candidate, 0)], protocol, device)
             engine.begin_phase("train")
             turns[name].append(_median_step(engine, images, labels, steps))
     seconds = {name: min(taken) for name, taken in turns.items()}

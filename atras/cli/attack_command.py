@@ -13,9 +13,9 @@ from .generated_options import command_class, with_options
 
 _OWN = settings_of(AttackOptions)
 _KEYS = (
-    "dataset", "test_size", "subset", "channels", "seeds", "stem", "activation", "epsilon", "attacks", "epsilons",
-    "transfer", "transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets", "outcomes", "engine",
-    "executor", "device", "memory", "data_dir", "download", "recalibrate", "checkpoint_every",
+    "dataset", "test_size", "subset", "channels", "image_size", "seeds", "stem", "activation", "epsilon", "attacks",
+    "epsilons", "transfer", "transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets", "outcomes",
+    "engine", "executor", "device", "memory", "data_dir", "download", "recalibrate", "checkpoint_every",
 )  # fmt: skip
 """The settings of an experiment that decide something about networks that are not trained."""
 ASKED = {key: SETTINGS[key] for key in _KEYS}

@@ -15,7 +15,8 @@ from atras.defences import DEFENCES
 from atras.experiment import ENGINES, EXECUTORS, REMOVED, SETTINGS, Setting, settings_of
 from atras.registry import Registry, spell_value, spelled_fields
 
-from .command_options import CommandOptions
+from .attack_command import ASKED
+from .command_options import AttackOptions, CommandOptions
 from .generated_options import PANELS
 
 _REGISTERS: dict[str, tuple[str, Registry[Any]]] = {
@@ -34,8 +35,25 @@ def describe_options() -> str:
     settings = [each for each in settings if not each.option.recorded]
     parts = [_panel(panel, [each for each in settings if each.panel == panel], own) for panel in PANELS]
     parts += [_register(title, flag, register) for title, (flag, register) in _REGISTERS.items()]
+    parts.append(_attack_command())
     rows = [[f"`{name}`", f"`--{option}`", f"`{example}`"] for name, (option, example) in REMOVED.items()]
     return "\n\n".join([*parts, _section("Former options", ["former key", "option now", "example"], rows)]) + "\n"
+
+
+def _attack_command() -> str:
+    """The own options of the command `attack`, and which of the others it takes."""
+    rows = []
+    for name in ("network", "weights"):
+        setting = settings_of(AttackOptions)[name]
+        meaning = f"{setting.option.help[:1].upper()}{setting.option.help[1:]}. {setting.option.meaning}"
+        rows.append([f"`{setting.flag}`", f"`{setting.option.metavar}`", setting.shown_default, meaning])
+    others = ", ".join(f"`{setting.flag}`" for setting in ASKED.values())
+    text = (
+        "`atras attack` attacks networks that are finished. Of the options above it takes "
+        f"{others}, `--resume`, `--dry-run`, `--out`, `--json` and `--quiet`; a stem is none unless it is named or a "
+        "file says it."
+    )
+    return f"## The command attack\n\n{text}\n\n{_table(['option', 'value', 'default', 'meaning'], rows)}"
 
 
 def _panel(panel: str, settings: Iterable[Setting], own: dict[str, Setting]) -> str:

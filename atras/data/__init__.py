@@ -8,7 +8,8 @@ from .download import cache_dir
 from .draws import of_each_class, stratified
 from .file_formats import FILE_FORMATS, FileFormat, Reading
 from .named_sets import DATASETS
-from .source_arrays import SourceArrays
+from .source_arrays import SourceArrays, pieces
+from .stored_images import StoredImages
 
 __all__ = [
     "DATASETS",
@@ -19,9 +20,11 @@ __all__ = [
     "Reading",
     "SourceArrays",
     "Split",
+    "StoredImages",
     "cache_dir",
     "load",
     "of_each_class",
+    "pieces",
     "pixels",
     "stratified",
 ]

@@ -1,7 +1,9 @@
-"""Data sets as tensors: named ones, and what the formats of `FILE_FORMATS` read."""
+"""Data sets as tensors on the device, or in their files where that has no room for them: named ones, and what the
+formats of `FILE_FORMATS` read."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ from .draws import stratified
 from .file_formats import FILE_FORMATS, Reading
 from .named_sets import DATASETS, is_named, read_named
 from .source_arrays import SourceArrays, Status
+from .stored_images import StoredImages, stored
 
 DEFAULT_SIZE = 5000
 """Images taken from the start of each part unless told otherwise, as in the paper."""
@@ -39,11 +42,12 @@ class Split:
 
     Args:
         images: [N, C, H, W], uint8 or float32 in [0, 1], contiguous; those of image files are mapped from the cache
-            where the device is a CPU and they are taken from the start: not resident, and not to be written to.
+            where the device is a CPU and they are taken from the start: not resident, and not to be written to. Sets
+            that the device has no room for are `StoredImages`.
         labels: [N], int64 in [0, classes).
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | StoredImages
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -88,6 +92,16 @@ class Dataset:
         return channels, height, width
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images stay in a file, of which some at a time are on the device."""
+        return isinstance(self.train.images, StoredImages)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that the images of both parts take on a device, if they are all there."""
+        return sum(part.images.shape.numel() * part.images.dtype.itemsize for part in (self.train, self.test))
+
+    @property
     def occurring(self) -> torch.Tensor:
         """int64 [K], the classes that training images have, ascending: those that attacks aim at."""
         return torch.bincount(self.train.labels).nonzero()[:, 0]
@@ -125,6 +139,7 @@ def load(
     download: bool = True,
     image_size: int | None = None,
     device: str | torch.device = "cpu",
+    room: float = math.inf,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set onto a device.
@@ -145,6 +160,7 @@ def load(
         image_size: side of the squares that image files are brought to, as `image_file.decode`; None if all have one
             size.
         device: where the tensors will be.
+        room: most bytes of images on the device: where they are more, both parts stay in their file.
         progress: told how many image files of how many are decoded.
 
     Returns:
@@ -162,12 +178,15 @@ def load(
         source = _from_path(name, Reading(image_size) if progress is None else Reading(image_size, progress))
     source, classes = checked(source, channels)
     names = source.class_names or CLASS_NAMES.get(source.name, ())
+    every = {part: _label_tensor(source.arrays[f"y_{part}"]) for part in PART_NAMES}
+    sizes = {"train": train_size, "test": test_size}
+    counts = {part: _taken(part, sizes[part], len(labels), source.name) for part, labels in every.items()}
+    place = stored if sum(_bytes(source.arrays[f"x_{part}"], n) for part, n in counts.items()) > room else _resident
     splits, parts = {}, {}
-    for part, size in (("train", train_size), ("test", test_size)):
-        images, labels = source.arrays[f"x_{part}"], _label_tensor(source.arrays[f"y_{part}"])
-        taken = _chosen(part, labels, _taken(part, size, len(labels), source.name), subset)
+    for part, labels in every.items():
+        taken = _chosen(part, labels, counts[part], subset)
         chosen = labels[taken]
-        splits[part] = Split(_image_tensor(images[taken]).to(device), chosen.to(device))
+        splits[part] = Split(place(source.arrays[f"x_{part}"], taken, device), chosen.to(device))
         parts[part] = Part(PART_NAMES[part], *(np.array(_counts(each, classes)) for each in (chosen, labels)))
     brightest = {f"x_{part}": _brightest(source.arrays[f"x_{part}"]) for part in splits}
     return Dataset(
@@ -249,6 +268,16 @@ def _counts(labels: torch.Tensor, classes: int) -> list[int]:
 def _brightest(images: np.ndarray) -> tuple[float, float]:
     """The highest value of images, and the value that stands for white."""
     return float(images.max()), 255.0 if images.dtype == np.uint8 else 1.0
+
+
+def _bytes(images: np.ndarray, count: int) -> int:
+    """Bytes of so many of these images on a device."""
+    return count * math.prod(images.shape[1:]) * (1 if images.dtype == np.uint8 else 4)
+
+
+def _resident(images: np.ndarray, numbers: slice | np.ndarray, device: str | torch.device) -> torch.Tensor:
+    """Some images as [N, C, H, W], uint8 or float32, on a device."""
+    return _image_tensor(images[numbers]).to(device)
 
 
 def _image_tensor(images: np.ndarray) -> torch.Tensor:

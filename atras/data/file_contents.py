@@ -20,6 +20,9 @@ from atras.errors import InputError
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """The arrays of a data set."""
 
+MAX_MAPPED_BYTES = 2**44
+"""Most bytes of a file that is mapped, not read: it may be larger than the memory."""
+
 MAX_UNPACKED_BYTES = 2 * 2**30
 """Most bytes a compressed file may unpack to, unless the file itself is larger."""
 

@@ -6,14 +6,16 @@ import gzip
 import hashlib
 import io
 import math
+import os
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from atras.errors import InputError
-from atras.storage import memory_limit, read_regular
+from atras.storage import memory_limit, open_regular, read_regular
 
-from .file_contents import Contents, damage_named, md5_of, most_unpacked, times
+from .file_contents import MAX_MAPPED_BYTES, Contents, damage_named, md5_of, most_unpacked, times
 
 IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -40,13 +42,15 @@ def read_idx(path: Path, axes: int) -> Contents:
     Source: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
     """
     with damage_named(path, "an IDX file"):
+        with open_regular(path, MAX_MAPPED_BYTES) as file:
+            if file.read(2) != b"\x1f\x8b":
+                return _mapped(path, file, axes)
         stored = read_regular(path, memory_limit())
-        packed = stored[:2] == b"\x1f\x8b"
-        stream = gzip.GzipFile(fileobj=io.BytesIO(stored)) if packed else io.BytesIO(stored)
+        stream = gzip.GzipFile(fileobj=io.BytesIO(stored))
         header = stream.read(4 + 4 * axes)
         shape = _idx_shape(path, header, axes)
         declared = math.prod(shape)
-        possible = most_unpacked(len(stored)) if packed else len(stored) - len(header)
+        possible = most_unpacked(len(stored))
         if declared > possible:
             raise _another_length(path, shape, f"at most {possible}")
         # One byte more than declared shows a longer file, and takes gzip to its checksum.
@@ -55,9 +59,22 @@ def read_idx(path: Path, axes: int) -> Contents:
             raise _another_length(path, shape, "more" if len(body) > declared else str(len(body)))
     sha256 = hashlib.sha256(header)
     sha256.update(body)
-    return Contents(
-        np.frombuffer(body, np.uint8).reshape(shape), sha256.hexdigest(), md5_of(stored) if packed else None
-    )
+    return Contents(np.frombuffer(body, np.uint8).reshape(shape), sha256.hexdigest(), md5_of(stored))
+
+
+def _mapped(path: Path, file: BinaryIO, axes: int) -> Contents:
+    """A plain file, where it lies."""
+    file.seek(0)
+    header = file.read(4 + 4 * axes)
+    shape = _idx_shape(path, header, axes)
+    held, declared = os.fstat(file.fileno()).st_size - len(header), math.prod(shape)
+    if held != declared:
+        held_text = f"at most {held}" if declared > held else "more"
+        raise _another_length(path, shape, held_text)
+    file.seek(0)
+    sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+    body = np.memmap(file, np.uint8, "r", len(header), shape) if declared else np.empty(shape, np.uint8)
+    return Contents(np.asarray(body), sha256, None)
 
 
 def _idx_shape(path: Path, header: bytes, axes: int) -> tuple[int, ...]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 from atras.errors import InputError
-from atras.storage import is_file, memory_limit, open_regular
+from atras.storage import is_file, open_regular, scratch_array
 
-from .file_contents import ARRAYS, damage_named, times, unpacked_limit
+from .file_contents import ARRAYS, MAX_MAPPED_BYTES, damage_named, times, unpacked_limit
 from .file_formats import FileFormat, Reading
-from .source_arrays import SourceArrays, array_checksums
+from .source_arrays import PIECE, SourceArrays, array_checksums
+
+MOST_IN_MEMORY = 2**28
+"""Most bytes of a compressed array that are unpacked into memory; more are unpacked into a file without a name."""
 
 
 class NpzFile(FileFormat):
@@ -70,7 +74,7 @@ def read_npz(path: Path) -> SourceArrays:
     """
     with (
         damage_named(path, "an .npz file"),
-        open_regular(path, memory_limit()) as file,
+        open_regular(path, MAX_MAPPED_BYTES) as file,
         zipfile.ZipFile(file) as archive,
     ):
         entries = [Entry.of(info) for info in archive.infolist()]
@@ -81,7 +85,9 @@ def read_npz(path: Path) -> SourceArrays:
                 f"{path}: its arrays unpack to {total} bytes, of which {limit} are allowed; "
                 "store fewer images, or store them uncompressed with numpy.savez"
             )
-        arrays = {array: _read_npy(f"{entry.name} in {path}", archive, entry.info) for array, entry in chosen.items()}
+        arrays = {
+            array: _read_npy(f"{entry.name} in {path}", file, archive, entry.info) for array, entry in chosen.items()
+        }
     return SourceArrays(
         path.stem, str(path), arrays, array_checksums(arrays), channels="auto", cautions=_cautions(path, entries)
     )
@@ -139,7 +145,7 @@ def _advice(entries: Sequence[Entry], missing: Sequence[str]) -> str:
     return advice
 
 
-def _read_npy(where: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+def _read_npy(where: str, file: BinaryIO, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # The module unpacks other methods without heed to how much it was asked for.
         raise InputError(f"{where}: expected no compression or deflate; make the file anew with numpy.savez")
@@ -160,5 +166,40 @@ def _read_npy(where: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> n
                 f"{where}: its header declares {times(shape)} of {dtype.name} = {declared} bytes, "
                 f"the archive holds {held}; the file is damaged, so make it anew"
             )
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        if entry.compress_type == zipfile.ZIP_STORED:
+            return _mapped(file, archive, entry, member.tell(), dtype, shape, order)
+        if held > MOST_IN_MEMORY:
+            return _unpacked_to_file(member, held, dtype).reshape(shape, order=order)
         # Reading to the declared end lets zipfile compare the checksum; without a count it would unpack a GiB at once.
-        return np.frombuffer(member.read(held), dtype).reshape(shape, order="F" if fortran_order else "C")
+        return np.frombuffer(member.read(held), dtype).reshape(shape, order=order)
+
+
+def _mapped(
+    file: BinaryIO,
+    archive: zipfile.ZipFile,
+    entry: zipfile.ZipInfo,
+    header: int,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    order: Literal["F", "C"],
+) -> np.ndarray:
+    """An array that is not compressed, where it lies in the archive: nothing is read but for its checksum."""
+    with archive.open(entry) as member:
+        while member.read(PIECE):  # to the end, where zipfile compares the checksum
+            pass
+    file.seek(entry.header_offset)
+    name, extra = struct.unpack_from("<HH", file.read(30), 26)
+    start = entry.header_offset + 30 + name + extra + header
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    return np.asarray(np.memmap(file, dtype, "r", start, shape, order))
+
+
+def _unpacked_to_file(member: IO[bytes], size: int, dtype: np.dtype) -> np.ndarray:
+    """The numbers of a compressed array that is not to be in memory, in a file without a name."""
+    values = scratch_array((size,), np.uint8)
+    for start in range(0, size, PIECE):
+        values[start : start + PIECE] = np.frombuffer(member.read(min(PIECE, size - start)), np.uint8)
+    member.read(1)  # to the end, where zipfile compares the checksum
+    return values.view(dtype)

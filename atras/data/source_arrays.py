@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,9 @@ from atras.experiment import Channels
 from .file_contents import Contents
 
 Status = Literal["official", "unverified", "bundled"]
+
+PIECE = 2**22
+"""Bytes of an array that are read or copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,21 @@ def checksums_of(contents: Mapping[str, Contents]) -> dict[str, set[str]]:
 
 
 def array_checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """SHA-256 of each array's bytes."""
-    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
+    """SHA-256 of each array's bytes, in the order of its last axis."""
+    return {name: _checksum(array) for name, array in arrays.items()}
+
+
+def _checksum(array: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for rows in pieces(array):
+        digest.update(np.ascontiguousarray(array[rows]).data)
+    return digest.hexdigest()
+
+
+def pieces(array: np.ndarray) -> Iterator[slice]:
+    """The rows of an array, so many at a time that they are about PIECE bytes."""
+    step = max(1, PIECE // max(1, array[:1].nbytes))
+    yield from (slice(start, start + step) for start in range(0, len(array), step))
 
 
 def folder_of(files: Mapping[str, Path]) -> str:

@@ -5,7 +5,15 @@ results."""
 from atras.experiment import ENGINES
 
 from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
-from .fused import FusedEngine, has_bf16, known_stem, own_convolutions, why_not, why_slow
+from .fused import (
+    FusedEngine,
+    convolutions_of,
+    has_bf16,
+    hidden_widths,
+    own_convolutions,
+    why_not,
+    why_slow,
+)
 from .loop import LoopEngine
 from .module_stack import ModuleStackEngine
 from .modules import ModulesEngine
@@ -24,9 +32,10 @@ __all__ = [
     "ModuleStackEngine",
     "ModulesEngine",
     "StackEngine",
+    "convolutions_of",
     "finished_engines",
     "has_bf16",
-    "known_stem",
+    "hidden_widths",
     "modules_engine",
     "own_convolutions",
     "why_not",

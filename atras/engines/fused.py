@@ -48,17 +48,22 @@ def has_bf16(device: torch.device = CPU) -> bool:
     return backends.bf16(device).there
 
 
-def own_convolutions(network: Network) -> list[ConvLayer]:
-    """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
-    own = any(type(layer) is Conv for layer in network.candidate.layers)
-    if not own and network.spec.stem_name in STEMS:
-        return []
+def convolutions_of(network: Network) -> list[ConvLayer]:
+    """All convolutions of a network, the stem's too, as op `step` takes them."""
     convolutions = []
     for place in network.hidden:
         if type(layer := place.layer) is Conv:
             numbers = (layer.filters, layer.kernel, layer.stride, layer.padding, layer.pool)
             convolutions.append(ConvLayer(*numbers, rate256=place.rate256))
     return convolutions
+
+
+def own_convolutions(network: Network) -> list[ConvLayer]:
+    """All convolutions of a network as op `step` takes them; none where a stem that it knows has all of them."""
+    own = any(type(layer) is Conv for layer in network.candidate.layers)
+    if not own and network.spec.stem_name in STEMS:
+        return []
+    return convolutions_of(network)
 
 
 def known_stem(networks: Iterable[Network]) -> str:
@@ -112,7 +117,7 @@ class FusedEngine(Engine):
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
-            [_hidden_widths(member.candidate) for member in self.members],
+            [hidden_widths(member.candidate) for member in self.members],
             stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
@@ -209,7 +214,8 @@ class FusedEngine(Engine):
         return result.gradient, result.logits
 
 
-def _hidden_widths(candidate: Candidate) -> list[int]:
+def hidden_widths(candidate: Candidate) -> list[int]:
+    """Units of a candidate's own dense layers."""
     return [layer.units for layer in candidate.layers if type(layer) is Dense]
 
 
@@ -225,6 +231,4 @@ def _refusal(spec: Spec, candidate: Candidate, kind: str) -> str:
         if network.stem and channels > Step.most_channels:
             return f"in front of a stem it takes images of at most {Step.most_channels} channels, not {channels}"
         return ""
-    if kind != "cpu":
-        return "it takes convolution chains on a CPU alone so far"
-    return Step.why_no_convolutions(spec.image_shape, convolutions)
+    return Step.why_no_convolutions(spec.image_shape, convolutions, kind)

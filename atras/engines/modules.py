@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,9 @@ from atras.networks import (
 
 from .engine import definite, derivative
 from .loop import LoopEngine
+
+UPDATES = "updates"
+"""Begins the names of what a state has besides the tensors of other engines."""
 
 
 class ModulesEngine(LoopEngine):
@@ -85,6 +88,23 @@ class ModulesEngine(LoopEngine):
         if moment:
             return super()._get_parameters(index, moment)
         return {name: values.clone() for name, values in state_of(self.module).items()}
+
+    def state(self, *, optimizer: bool = True) -> dict[str, Tensor]:
+        """As `Engine.state`, with the updates of each parameter that steps left out, such as a skipped layer's."""
+        state = super().state(optimizer=optimizer)
+        if optimizer and self.steps:
+            for name, values in self.parameters.items():
+                count = int(self.optimizer.state[values].get("step", 0)) if values in self.optimizer.state else 0
+                if self.protocol.optimizer == "adam" and count != self.steps:
+                    state[f"{UPDATES}/{self.member.name}/{name}"] = torch.tensor(count, dtype=torch.int64, device="cpu")
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state(state)
+        for name, values in self.parameters.items():
+            count = state.get(f"{UPDATES}/{self.member.name}/{name}")
+            if count is not None and int(state["steps"]):
+                self.optimizer.state[values]["step"].fill_(float(count))
 
     def _begin_phase(self, phase: str) -> None:
         self.phase = phase

@@ -10,6 +10,7 @@ from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_row
 from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
+from .stored_signs import AllSigns, StoredSigns, joined
 from .transfer import Transfer
 from .trials import PHASES, Origin, Trained, Trial, phases_of, trials_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "GAP_STEPS",
     "PHASES",
     "PREFIX",
+    "AllSigns",
     "Counter",
     "Evaluator",
     "Figures",
@@ -34,12 +36,14 @@ __all__ = [
     "Rows",
     "Score",
     "Source",
+    "StoredSigns",
     "Survivors",
     "Trained",
     "Transfer",
     "Trial",
     "cautions",
     "examples_kept",
+    "joined",
     "keeps_outcomes",
     "outcome_bytes",
     "outcome_memory",

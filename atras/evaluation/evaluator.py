@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from atras.attacks import FGSM, PGD, Attack, Attacked, AttackSpec, Progress, Signed, Start, starts
-from atras.data import Dataset, Split, pixels, stratified
+from atras.data import Dataset, Split, StoredImages, pixels, stratified
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
@@ -24,6 +24,7 @@ from .counters import Counter, Score, Survivors
 from .outcomes import keeps_outcomes
 from .progress import PREFIX, Course, Signs, Within, below_of
 from .recorder import shown_attacks
+from .stored_signs import AllSigns, StoredSigns
 
 OnExamples = Callable[[AttackSpec, Attacked, Tensor, slice], None]
 """Told of each chunk that one of `shown_attacks` attacked: its examples, their logits [M, B, Y], and their numbers."""
@@ -85,6 +86,7 @@ class Evaluator:
         """What attack is being made on the test images; None where none is."""
         self._courses: dict[str, Course] = {}
         self._left: dict[str, Tensor] = {}
+        self._drawn_targets: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """Where the evaluations since `forget` stand, for `load`: also those that are done, and those to come."""
@@ -112,7 +114,9 @@ class Evaluator:
     def _paused(self) -> None:
         self.pause()
 
-    def score(self, split: str, signs: Tensor | None = None, name: str | None = None, outcomes: bool = False) -> Score:
+    def score(
+        self, split: str, signs: AllSigns | None = None, name: str | None = None, outcomes: bool = False
+    ) -> Score:
         """Evaluate on clean images, or on the adversarial ones that these signs [M, N, C, H, W] make of them.
 
         Args:
@@ -132,15 +136,28 @@ class Evaluator:
                 counter.outcomes.add(hits, logits, (seen - images).flatten(-3).abs().amax(-1), made_at=made_at)
         return counter.score()
 
-    def signs_of(self, split: str) -> tuple[Tensor, Score]:
+    def signs_of(self, split: str) -> tuple[AllSigns, Score]:
         """Signs [M, N, C, H, W] of the protocol's attack on a split, and the score of its clean images."""
-        counter, signs, attack = Counter(self.networks), Signs(self._empty_signs(split)), self.protocol.attack
-        for chunk, images, labels in self.chunks(split, self._course(f"signs-{split}", counter=counter, signs=signs)):
-            start = Start(targets=self._targets(attack, split, chunk), classes=self.classes)
-            attacked = attack(self.networks, images, labels, start=start)
+        counter, signs = Counter(self.networks), Signs(self._empty_signs(split))
+        course = self._course(f"signs-{split}", counter=counter, signs=signs)
+        self._make_missing(signs, split)
+        for chunk, images, labels in self.chunks(split, course):
+            attacked = self._signed(split, chunk, images, labels)
             signs.put(chunk, attacked.signs)
             counter.add(attacked.clean_logits, labels)
         return signs.values, counter.score()
+
+    def _signed(self, split: str, chunk: slice, images: Tensor, labels: Tensor) -> Signed:
+        """The protocol's attack on one chunk of a split."""
+        attack = self.protocol.attack
+        start = Start(targets=self._targets(attack, split, chunk), classes=self.classes)
+        return attack(self.networks, images, labels, start=start)
+
+    def _make_missing(self, signs: Signs, split: str) -> None:
+        """Attack the images again whose signs an earlier process made and did not keep."""
+        for chunk, images, labels in self.chunks(split, last=signs.missing):
+            signs.put(chunk, self._signed(split, chunk, images, labels).signs)
+        signs.missing = 0
 
     def gap(self) -> dict[Attack, Score]:
         """Attack a few training images with FGSM and with the PGD that it should not be far from."""
@@ -154,7 +171,7 @@ class Evaluator:
                 counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
         return {attack: counter.score() for attack, counter in counters.items()}
 
-    def attack_test(self, first: FGSM | None = None, on_examples: OnExamples | None = None) -> tuple[Figures, Tensor]:
+    def attack_test(self, first: FGSM | None = None, on_examples: OnExamples | None = None) -> tuple[Figures, AllSigns]:
         """Attack every test image with FGSM at the true label and with what else the protocol names.
 
         Args:
@@ -162,7 +179,7 @@ class Evaluator:
             on_examples: told of every chunk and attack that is shown.
 
         Returns:
-            The figures, and the signs int8 [M, N, C, H, W] of the first attack, N being 0 without one.
+            The figures, and the signs [M, N, C, H, W] of the first attack, N being 0 without one.
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
@@ -180,6 +197,7 @@ class Evaluator:
             survivors=survivors,
             signs=signs,
         )
+        self._make_missing(signs, "test")
         costs = {attack: sum(attack.cost(self.networks.classes)) for attack in counters}
         self.attacking = partial(self._attacking, course, costs)  # asked at every step of an attack
         for chunk, images, labels in self.chunks("test", course):
@@ -301,13 +319,17 @@ class Evaluator:
     def _targets(self, attack: Attack, split: str, chunk: slice) -> Tensor | None:
         if attack.target != "random":
             return None
-        labels = getattr(self.data, split).labels
-        own = [random_targets(seed, split, labels, self.occurring) for seed in self.seeds]
-        return torch.stack(own)[self.seed_of][:, chunk]
+        if split not in self._drawn_targets:
+            labels = getattr(self.data, split).labels
+            own = [random_targets(seed, split, labels, self.occurring) for seed in self.seeds]
+            self._drawn_targets[split] = torch.stack(own)
+        return self._drawn_targets[split][:, chunk][self.seed_of]
 
-    def _empty_signs(self, split: str, wanted: bool = True) -> Tensor:
+    def _empty_signs(self, split: str, wanted: bool = True) -> AllSigns:
         images = getattr(self.data, split).images
         shape = (len(self.networks.members), len(images) if wanted else 0, *images.shape[1:])
+        if isinstance(images, StoredImages):
+            return StoredSigns.empty(shape, images.device)
         return torch.empty(shape, dtype=torch.int8, device=images.device)
 
 

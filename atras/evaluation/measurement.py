@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from torch import Tensor
-
 from atras.attacks import Attack, AttackSpec
 
 from .counters import Score
 from .evaluator import Evaluator, Figures
 from .recorder import Recorder
+from .stored_signs import AllSigns, signs_of_members
 
 
 class Source(NamedTuple):
@@ -20,18 +19,18 @@ class Source(NamedTuple):
 
     Args:
         name: of the candidate that was attacked.
-        signs: int8 [S, N, C, H, W], those of its training images for each seed.
+        signs: [S, N, C, H, W], those of its training images for each seed.
         seeds: the members of S.
     """
 
     name: str
-    signs: Tensor
+    signs: AllSigns
     seeds: tuple[int, ...]
 
-    def signs_for(self, evaluator: Evaluator) -> Tensor:
-        """int8 [M, N, C, H, W], each member's by its seed."""
+    def signs_for(self, evaluator: Evaluator) -> AllSigns:
+        """[M, N, C, H, W], each member's by its seed."""
         rows = [self.seeds.index(member.seed) for member in evaluator.networks.members]
-        return self.signs[rows]
+        return signs_of_members(self.signs, rows)
 
 
 class Measurement:
@@ -46,8 +45,8 @@ class Measurement:
     def __init__(self, evaluator: Evaluator, recorder: Recorder, source: Source | None = None) -> None:
         self.evaluator, self.recorder, self.source = evaluator, recorder, source
         self.protocol = evaluator.protocol
-        self.train_signs: Tensor
-        self.test_signs: Tensor
+        self.train_signs: AllSigns
+        self.test_signs: AllSigns
 
     def trained(self) -> None:
         """Evaluate and attack the first model, and keep the signs of its adversarial images.

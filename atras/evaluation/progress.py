@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .carried import Carried
+from .stored_signs import AllSigns, StoredSigns
 
 PREFIX = "measured."
 """Begins the names of an evaluation's tensors, in which there is no slash: nobody takes them for a member's."""
@@ -21,25 +22,34 @@ PREFIX = "measured."
 class Signs:
     """Signs of gradients, image after image.
 
+    Those that are in a file are not kept where a run stands: they are as many as the images are, and made again.
+
     Args:
         values: int8 [M, N, C, H, W], room for all of them.
+
+    `missing` counts the first images whose signs were there once, and are to be made again.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.filled = values, 0
+    def __init__(self, values: AllSigns) -> None:
+        self.values, self.filled, self.missing = values, 0, 0
 
     def put(self, chunk: slice, signs: Tensor) -> None:
         """Take the signs [M, B, C, H, W] of the images that come next."""
         self.values[:, chunk] = signs
-        self.filled = chunk.stop
+        self.filled = max(self.filled, chunk.stop)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `load` takes: four signs a byte, [M, ...]."""
+        """What `load` takes: four signs a byte, [M, ...], or how many images have signs."""
+        if isinstance(self.values, StoredSigns):
+            return {"filled": torch.tensor(self.filled)}
         return {"packed": packed(self.values[:, : self.filled]), "filled": torch.tensor(self.filled)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
         self.filled = int(tensors["filled"])
+        if isinstance(self.values, StoredSigns):
+            self.missing = self.filled
+            return
         place = self.values[:, : self.filled]
         place.copy_(unpacked(tensors["packed"].to(place.device), place.shape))
 

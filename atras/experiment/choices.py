@@ -16,7 +16,7 @@ ENGINES: Registry[Any] = Registry(
         "stack": ("atras.engines.stack:StackEngine", "members of one structure as one vmap program; any layers"),
         "fused": (
             "atras.engines.fused:FusedEngine",
-            "whole groups in C++ on a CPU, in Triton on a GPU; convolutions, but for named stems, on a CPU alone",
+            "whole groups in C++ on a CPU, in Triton on a GPU; there convolutions of 3x3 alone",
         ),
         "modules": (
             "atras.engines.modules:ModulesEngine",

@@ -97,16 +97,16 @@ def protocol_fields(settings: Mapping[str, Any], candidates: Sequence[Candidate]
     Raises:
         InputError: if a value cannot be read; ranges are left to `Protocol`.
     """
-    fields = {
+    # Candidates come first: attacks may name modules of the user among them.
+    chosen = {name: settings[name] for name in ("hidden", *SELECTION) if name in settings}
+    selected = {"candidates": select_candidates(**chosen, start=candidates)} if chosen else {}
+    fields = selected | {
         setting.name: setting.kind.read(settings[setting.key], setting.key)
         for setting in settings_of(Protocol).values()
         if setting.key in settings and setting.kind is not CANDIDATES
     }
     if "epochs" in fields:
         fields.setdefault("adversarial_epochs", fields["epochs"])
-    chosen = {name: settings[name] for name in ("hidden", *SELECTION) if name in settings}
-    if chosen:
-        fields["candidates"] = select_candidates(**chosen, start=candidates)
     return fields
 
 

@@ -24,6 +24,7 @@ from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS,
 from .option import Check, Option, Options
 from .readers import Channels, Size, Subset
 
+Augment = Literal["none", "crop", "flip", "crop,flip"]
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
 Initialisation = Literal["glorot", "he", "lecun", "ntk"]
 LabelSource = Literal["predicted", "true"]
@@ -57,10 +58,6 @@ def _check_candidates(name: str, value: object) -> None:
             )
 
     distinct(name, value, one)
-    named: dict[str, Candidate] = {}
-    for candidate in value if isinstance(value, tuple) else ():
-        if named.setdefault(candidate.name, candidate) != candidate:
-            raise InputError(f"{name}: two candidates are named {candidate.name}; give one of them another name")
 
 
 def _check_seeds(name: str, value: object) -> None:
@@ -325,6 +322,15 @@ class Training(Options):
     ] = "adam"
     learning_rate: Annotated[float, Option("size of an update", number_from(0.0, 1e9), metavar="X")] = 1e-3
     momentum: Annotated[float, Option("of sgd", number_from(0.0, 1.0), metavar="X", meaning="`adam` has none.")] = 0.0
+    augment: Annotated[
+        Augment,
+        Option(
+            "change training images at random", metavar="crop,flip",
+            meaning="`crop` pads an eighth of the rows and columns with zeros on each side (4 of 32), and cuts the "
+            "image's size out at random; `flip` mirrors left and right with probability one half. Anew in each epoch, "
+            "alike for all candidates of a seed; nothing is changed in evaluation.",
+        ),
+    ] = "none"  # fmt: skip
     precision: Annotated[
         Precision,
         Option(

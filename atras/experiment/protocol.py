@@ -71,6 +71,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         return not self.weights
 
     @property
+    def augments(self) -> bool:
+        """Whether training images are changed at random."""
+        return self.augment != "none"
+
+    @property
     def attack(self) -> FGSM:
         """The paper's attack: FGSM at the protocol's label source or target."""
         return FGSM(self.epsilon, self.label_source, self.target)
@@ -167,6 +172,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
         values = self.to_dict()
+        if not self.augments:  # experiments from before there was augmentation are the same ones
+            del values["augment"]
         if "networks" in values:  # wherever the files lie
             values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
         text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))

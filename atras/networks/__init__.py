@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         batch_starts,
         draw_order,
         dropout_key,
+        image_bits,
         permutation,
         random_starts,
         random_targets,
@@ -71,8 +72,10 @@ else:
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
         odds="log_odds log_odds_gradient",
+        randomness=(
+            "batch_starts draw_order dropout_key image_bits permutation random_starts random_targets stable_key"
+        ),
         torch_generators="keyed",
-        randomness="batch_starts draw_order dropout_key permutation random_starts random_targets stable_key",
         weights="WEIGHT_FORMATS Weights fitted read_weights weights_of",
     )
 
@@ -128,6 +131,7 @@ __all__ = [
     "fill",
     "fitted",
     "grid",
+    "image_bits",
     "inspect_factory",
     "k_complete",
     "keyed",

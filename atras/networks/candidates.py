@@ -106,10 +106,12 @@ class Candidate:
             factory = Factory.parse(factory, name) if isinstance(factory, str) else Factory.of(name, factory)
         if _means_layers(factory.name):
             raise InputError(
-                f"network (={shown(factory.name)}): expected a name that spells no layers; rename the function, or "
-                "give another name in Python"
+                f"network (={shown(factory.name)}): expected a name that is no built-in network's; rename the "
+                "function, or give another name in Python"
             )
-        candidate = _OWN[factory.name] = cls([Own(factory)])
+        candidate = cls([Own(factory)])
+        if factory.held is None:  # a finished module is its owner's to keep
+            _OWN[factory.name] = candidate
         return candidate
 
     @classmethod
@@ -146,14 +148,14 @@ class Candidate:
         near = difflib.get_close_matches(text[:100], [*NETWORKS, *_OWN], n=1)
         hint = f"did you mean {near[0]}? Expected" if near else "expected"
         raise InputError(
-            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, a "
-            f"module of yours, such as mine.py:make, or the name of a network: {', '.join([*NETWORKS, *_OWN])}"
+            f"hidden (={shown(text)}): {hint} widths separated by commas, such as 24,192, layers, such as c32p2,64, "
+            f"where a module of yours is made, such as mine.py:make, or the name of a network: {', '.join(NETWORKS)}"
         )
 
 
 def _means_layers(text: str) -> bool:
     try:
-        return bool(parse_layers(text))
+        return text in NETWORKS or bool(parse_layers(text))
     except InputError:
         return False
 
@@ -172,7 +174,7 @@ def distinct_names(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
         taken[name] = candidate
         found.append(candidate)
     for candidate in found:
-        if candidate.factory is not None:  # of two files' functions of one name the first keeps it
+        if candidate.name in _OWN and candidate.factory is not None:  # of two of one name the first keeps it
             _OWN[candidate.name] = candidate
     return tuple(found)
 

@@ -30,6 +30,9 @@ TOLERANCE = 1e-3
 FLOATS = (torch.float32, torch.float64)
 """Types of parameters that can be trained and attacked."""
 
+KEPT = (*FLOATS, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
+"""Types of buffers that files can hold."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -97,6 +100,7 @@ def _inspect(factory: Factory, shape: Shape) -> Inspection:
         module, other = factory.make(key), factory.make(key)
         device_of(factory.name, module)
         _refuse_types(factory.name, module)
+        _refuse_buffers(factory.name, module)
         cautions = _compared(factory, module, other)
         return _look(factory.name, module.float().to("cpu"), shape, cautions, trains=True)
 
@@ -119,8 +123,7 @@ def _compared(factory: Factory, module: nn.Module, other: nn.Module) -> tuple[st
         return ()
     return (
         f"{name}: two calls of {factory.function} under one seed of torch gave other weights, so that this run "
-        f"cannot be "
-        "repeated; draw them by torch's own generator alone",
+        "cannot be repeated; draw them by torch's own generator alone",
     )
 
 
@@ -164,6 +167,15 @@ def _refuse_types(name: str, module: nn.Module) -> None:
             raise InputError(
                 f"network {name}: expected parameters of float32 or float64, got {_short(values.dtype)} in {key}; "
                 "call .float() on it, or bring the network before it was quantised"
+            )
+
+
+def _refuse_buffers(name: str, module: nn.Module) -> None:
+    for key, values in module.named_buffers():
+        if values.dtype not in KEPT:
+            raise InputError(
+                f"network {name}: expected buffers of float32, float64, whole numbers or truths, which files hold, got "
+                f"{_short(values.dtype)} in {key}; keep it as a plain attribute, or as two real ones"
             )
 
 
@@ -223,8 +235,7 @@ class _Trial:
         if not isinstance(logits, Tensor):
             raise InputError(
                 f"network {self.name}: expected logits [B, Y] of images {shape}, got {type(logits).__name__}; return "
-                f"the "
-                "logits alone"
+                "the logits alone"
             )
         if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
             raise InputError(
@@ -234,8 +245,7 @@ class _Trial:
         if logits.device != images.device:
             raise InputError(
                 f"network {self.name}: expected logits on {images.device}, as the images are, got {logits.device}; "
-                f"name "
-                "no device in forward"
+                "name no device in forward"
             )
         return logits
 
@@ -286,8 +296,7 @@ def _of_randomness(name: str, drawn: bool) -> list[str]:
         return []
     return [
         f"{name}: two passes over the same images in evaluation mode differ: it draws at random, or keeps something "
-        f"from "
-        "pass to pass; attack it through the mean of several gradients, such as apgd(eot=20)"
+        "from pass to pass; attack it through the mean of several gradients, such as apgd(eot=20)"
     ]
 
 

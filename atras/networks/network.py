@@ -94,7 +94,7 @@ class Spec:
 
     def stem_of(self, candidate: Candidate) -> tuple[Layer, ...]:
         """The layers in front of a candidate's own: the stem, or none."""
-        return () if self.stem_auto and not candidate.takes_stem else self.stem_layers
+        return () if candidate.complete or (self.stem_auto and not candidate.takes_stem) else self.stem_layers
 
     @property
     def stem_name(self) -> str:
@@ -307,8 +307,7 @@ def _own_place(spec: Spec, own: Own) -> tuple[Place, ...]:
     if outputs != (spec.classes,):
         raise InputError(
             f"network {own}: expected {spec.classes} logits of an image {list(spec.image_shape)}, one a class of the "
-            f"data, "
-            f"got {outputs[0]}; give its last layer {spec.classes} outputs"
+            f"data, got {outputs[0]}; give its last layer {spec.classes} outputs"
         )
     return (_place("own1", own, spec.image_shape, outputs, 0),)
 

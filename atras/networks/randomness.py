@@ -64,6 +64,31 @@ def dropout_key(seed: int, candidate: str, phase: str) -> int:
     return stable_key(seed, candidate, phase, "dropout")
 
 
+def image_bits(seed: int, phase: str, epoch: int, what: str, images: Tensor) -> Tensor:
+    """63 random bits for each image, the same for all candidates of a seed, whatever other images are beside it.
+
+    Args:
+        seed: the member's seed.
+        phase, epoch: as in `permutation`.
+        what: purpose of the draw, which keys it.
+        images: int64 [...], numbers of the images.
+
+    Returns:
+        int64 [...] from 0 to 2**63 - 1, on the device of `images`.
+
+    Source: SplitMix64; Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), figure 17.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        key = np.array(stable_key(seed, phase, epoch, what)).astype(np.uint64)
+        z = key + (images.cpu().numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits = (z ^ (z >> np.uint64(31))) >> np.uint64(1)
+    return torch.from_numpy(bits.astype(np.int64)).to(images.device)
+
+
 def random_targets(seed: int, split: str, labels: Tensor, classes: Tensor) -> Tensor:
     """A class other than the true one for every image, the same for all candidates of a seed.
 

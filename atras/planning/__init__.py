@@ -7,10 +7,20 @@ from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .fit import why_impossible, why_unfit
 from .grouping import halves, make_groups
-from .machine import MEMORY_SHARE, Machine, choose_engine, memory_line, precision_reason, reason_for, threads_line
+from .machine import (
+    MEMORY_SHARE,
+    Machine,
+    choose_engine,
+    memory_cap,
+    memory_line,
+    precision_reason,
+    reason_for,
+    threads_line,
+)
 from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import AttackSpeed, Speed, add_source, predict
+from .streaming import chunk_images, images_line, room_for_images
 
 __all__ = [
     "MEMORY_SHARE",
@@ -24,16 +34,20 @@ __all__ = [
     "attack_speed",
     "batch_bytes",
     "choose_engine",
+    "chunk_images",
     "forward_flops",
     "halves",
+    "images_line",
     "make_groups",
     "member_bytes",
+    "memory_cap",
     "memory_line",
     "part_of",
     "parts_of",
     "precision_reason",
     "predict",
     "reason_for",
+    "room_for_images",
     "source_parts",
     "speed",
     "threads_line",

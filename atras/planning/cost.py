@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from atras.attacks import FGSM, Attack, Passes
-from atras.engines import DTYPES, known_stem, own_convolutions
+from atras.engines import DTYPES, convolutions_of, hidden_widths, own_convolutions
 from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
@@ -183,9 +183,9 @@ def fused_device_bytes(
     Returns:
         What the step allocates; signs; an evaluation's pictures and gradients.
     """
-    spec, hiddens = networks[0].spec, [network.candidate.widths for network in networks]
+    spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
     pixels = math.prod(spec.image_shape)
-    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, known_stem(networks))
+    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))
     step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
     gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)

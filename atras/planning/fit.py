@@ -46,6 +46,8 @@ def why_unfit(
         shared = ENGINES.get(engine).any_depths and machine.kind == "cpu"
         if shared and plan.threads and plan.threads != machine.threads:
             return f"it is for {plan.threads} threads, here are {machine.threads}"
+    if machine.streams and not all(group.chunk for group in left):
+        return "it is for images that are resident, here they are streamed"
     most = max(group_bytes(group, protocol, spec, *sizes, machine) for group in left)
     if most > machine.memory_bytes:
         return f"a group needs {most / 2**20:.0f} MiB, here it may need {machine.memory_bytes / 2**20:.0f} MiB"

@@ -27,6 +27,7 @@ from .cost import (
 )
 from .machine import Machine
 from .plan import SECONDS, Group
+from .streaming import chunk_bytes, chunk_images
 
 STEP_COST = {"cpu": 1e8, "cuda": 1e10}
 """FLOPs that a device could have done while one training step's operations are launched: what padding must save."""
@@ -82,10 +83,10 @@ def make_groups(
 
 
 def halves(
-    group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, kind: str
+    group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, kind: str, streams: bool = False
 ) -> tuple[Group, Group]:
     """A group of at least two members as two groups, for a machine of a kind that turned out to have less memory."""
-    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine(kind, 0))
+    sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine(kind, 0, streams=streams))
     middle = len(group.members) // 2
     first, second = (
         dataclasses.replace(
@@ -192,7 +193,8 @@ class _Sizer:
     ) -> None:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
-        self.images, self.batch = train_size + test_size, batch
+        self.train_size, self.batch = train_size, batch
+        self.images = 0 if machine.streams else train_size + test_size
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
             train_size
         )
@@ -232,13 +234,23 @@ class _Sizer:
             flops=useful * self.samples,
             padding_share=1 - useful / computed,
             predicted_bytes=self.bytes(members, at_once),
+            chunk=self.chunk(at_once),
         )
 
     def bytes(self, members: Sequence[Member], at_once: int) -> int:
         """Most memory at once, of members that are computed so many at a time."""
         parts = (members[start : start + at_once] for start in range(0, len(members), at_once))
         # Not the first ones alone: the last ones may be the widest.
-        return max(self._engine_bytes(part) + len(part) * self.distances for part in parts)
+        return max(
+            self._engine_bytes(part)
+            + len(part) * self.distances
+            + chunk_bytes(self.protocol, self.spec, len(part), self.chunk(len(part)))
+            for part in parts
+        )
+
+    def chunk(self, members: int) -> int:
+        """Images of each order that are on the device at once while so many members train; 0 for all."""
+        return chunk_images(self.protocol, self.spec, members, self.train_size, self.machine)
 
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]

@@ -34,6 +34,17 @@ class Machine:
     bf16: Bf16 = NO_BF16
     threads: int = 1
     fused_slow: str = ""
+    streams: bool = False
+
+
+def memory_cap(asked: int | None, there: int) -> int:
+    """Most bytes that what is computed at once may be predicted to take.
+
+    Args:
+        asked: `--memory`, in bytes; None for a share of what there is.
+        there: bytes that there are.
+    """
+    return asked or int(MEMORY_SHARE * there)
 
 
 def choose_engine(engine: str, precision: str, convolutions: bool, machine: Machine) -> tuple[str, str]:

@@ -37,6 +37,7 @@ class Group:
         predicted_bytes: most memory at once.
         predicted_seconds: of all; None where speed was not measured.
         predicted_attack_seconds, predicted_transfer_seconds: the parts of it for evaluation and attacks, and transfer.
+        chunk: images of each order that are gathered at once in training; 0 where they are taken as they lie.
     """
 
     engine: str
@@ -50,6 +51,7 @@ class Group:
     predicted_seconds: float | None = None
     predicted_attack_seconds: float | None = None
     predicted_transfer_seconds: float | None = None
+    chunk: int = 0
 
     @property
     def label(self) -> str:
@@ -176,7 +178,7 @@ def _group(values: dict[str, Any]) -> Group:
     one_of("engine", group.engine, ENGINES)
     one_of("precision", group.precision, PRECISIONS)
     whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
-    for name in ("parameters", "flops", "predicted_bytes"):
+    for name in ("parameters", "flops", "predicted_bytes", "chunk"):
         whole(name, getattr(group, name), 0, 10**30)
     number("padding_share", group.padding_share, 0.0, 0.999999)
     for name in SECONDS:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atras.data import DATASETS, Dataset, Progress, load
+from atras.environment import total_memory
 from atras.errors import InputError
 from atras.experiment import Channels, Execution, Protocol, Size, Subset
+from atras.planning import memory_cap, room_for_images
 from atras.torch_state import fixed_state
 
 MOST_PLACES = 8
@@ -22,7 +24,10 @@ MOST_PLACES = 8
 
 @dataclass(frozen=True)
 class DataPlace:
-    """The place of a run's images, for a process that has not loaded them yet; see `data.load`."""
+    """The place of a run's images, for a process that has not loaded them yet; see `data.load`.
+
+    `memory_bytes` is the memory cap that was asked for: it decides whether the images are resident or streamed.
+    """
 
     dataset: str
     train_size: Size
@@ -32,15 +37,17 @@ class DataPlace:
     image_size: int | None
     data_dir: str | None
     download: bool
+    memory_bytes: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
         chosen = (protocol.train_size, protocol.test_size, protocol.subset, protocol.channels)
-        return cls(protocol.dataset, *chosen, protocol.image_size, execution.data_dir, execution.download)
+        places = (protocol.image_size, execution.data_dir, execution.download, execution.memory_bytes)
+        return cls(protocol.dataset, *chosen, *places)
 
     def load(self, device: torch.device, progress: Progress | None = None) -> Dataset:
-        """The images, on a device.
+        """The images, on a device, or in their file where they would take too much of it.
 
         Args:
             device: where they will be.
@@ -49,6 +56,7 @@ class DataPlace:
         Raises:
             InputError: as `data.load`.
         """
+        cap = memory_cap(self.memory_bytes, total_memory(device).amount)
         with fixed_state(device):
             return load(
                 self.dataset,
@@ -60,6 +68,7 @@ class DataPlace:
                 download=self.download,
                 image_size=self.image_size,
                 device=device,
+                room=room_for_images(cap),
                 progress=progress,
             )
 

@@ -7,11 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from atras.engines import ENGINES
-from atras.evaluation import Source
+from atras.evaluation import AllSigns, Source, joined
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec
 from atras.planning import Group, source_parts, tighter
@@ -54,19 +51,17 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
         return None
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
-    left = list(
-        source_parts(
-            members, _group_for(candidate, task.group), protocol, task.spec, task.machine, len(place.data.train)
-        )
-    )
-    signs: list[Tensor] = []
+    machine = dataclasses.replace(task.machine, streams=place.data.streamed)
+    group = _group_for(candidate, task)
+    left = list(source_parts(members, group, protocol, task.spec, machine, len(place.data.train)))
+    signs: list[AllSigns] = []
     with fixed_state(task.device):
         while left:
             reason = shortage(lambda: signs.append(_signs(left[0], task, place)))
             if not reason:
                 left.pop(0)
                 continue
-            smaller = tighter(left[:1], protocol, task.spec, task.machine)
+            smaller = tighter(left[:1], protocol, task.spec, machine)
             if smaller is None:
                 raise ShortageError(
                     f"memory: expected room for the defence's source {candidate.name} one seed at a time, found none "
@@ -74,22 +69,22 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
                 )
             place.reporter.note(f"defence source {candidate.name}: out of memory ({reason}); goes on in smaller parts")
             left[:1] = smaller
-        return Source(candidate.name, torch.cat(signs), protocol.seeds)
+        return Source(candidate.name, joined(signs), protocol.seeds)
 
 
-def _group_for(candidate: Candidate, group: Group) -> Group:
-    """A group whose engine can compute the source: that of the others may take layers alone, or modules alone."""
-    if ENGINES.get(group.engine).takes_modules == candidate.complete:
-        return group
-    return dataclasses.replace(group, engine="modules" if candidate.complete else "loop")
+def _group_for(candidate: Candidate, task: GroupTask) -> Group:
+    """A group whose engine can compute the source: that of the others may take other layers alone, or modules alone."""
+    if not ENGINES.get(task.group.engine).refusal(task.spec, [candidate], task.device.type):
+        return task.group
+    return dataclasses.replace(task.group, engine="modules" if candidate.complete else "loop")
 
 
-def _signs(part: Group, task: GroupTask, place: Surroundings) -> Tensor:
+def _signs(part: Group, task: GroupTask, place: Surroundings) -> AllSigns:
     watcher = _Kept(task, place, part.members)
     precise = task.protocol.precision if task.protocol.precision in ENGINES.get(part.engine).precisions else "fp32"
     protocol = task.protocol.replace(precision=precise)
     engine = ENGINES.get(part.engine)(task.spec, part.members, protocol, task.device)
-    return attack_source(engine, place.data, protocol, part.evaluation_batch, watcher, watcher.restored())
+    return attack_source(engine, place.data, protocol, part.evaluation_batch, watcher, watcher.restored(), part.chunk)
 
 
 def forget_source(folder: Path) -> None:

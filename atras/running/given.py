@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def weights_again(folder: Path, networks: OwnNetworks | None) -> tuple[list[Weig
             factory = Factory.from_dict(name, modules[name])
             weights = weights_of((factory if name not in given else _given_again(name, given[name])).make(0))
         else:
-            weights = read_weights(_place(str(record["file"]), folder), name)
+            weights = read_weights(_place(record, folder), name)
         if weights.sha256 != record["sha256"]:
             raise InputError(
                 f"{record['file'] or name}: expected the weights that the run began with (SHA-256 "
@@ -189,7 +189,7 @@ def _given_again(name: str, value: Any) -> Factory:
     return Factory.parse(value, name) if isinstance(value, str) else Factory.of(name, value)
 
 
-def _place(path: str, folder: Path) -> str:
+def _place(record: Mapping[str, Any], folder: Path) -> str:
     """Where a file is: at its path, or, if folders were moved together, seen from the run's folder."""
-    beside = os.path.normpath(folder / path)
+    path, beside = str(record["file"]), os.path.normpath(folder / str(record.get("file_from_run")))
     return beside if not is_file(path) and is_file(beside) else path

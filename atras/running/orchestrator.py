@@ -88,7 +88,7 @@ def run(
         "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
         "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
         "data_places": [] if out is None else place.remembered(Path(out)),
-        "weights": [each.record(candidate.name) for candidate, each in given.items()],
+        "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
         "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
         **({} if shard is None else {"shard": shard.to_dict()}),
         "warnings": cautions_before(protocol, data),
@@ -304,7 +304,7 @@ class _Run:
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
         sizes = len(self.data.train), len(self.data.test)
-        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type)
+        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type, self.data.streamed)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
         groups = self.plan.groups
         self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], first, *groups[index + 1 :], second))

@@ -20,7 +20,6 @@ from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
 from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem, inspect_factory, members_of
 from atras.planning import (
-    MEMORY_SHARE,
     Group,
     Machine,
     Plan,
@@ -28,6 +27,7 @@ from atras.planning import (
     add_source,
     attack_speed,
     choose_engine,
+    images_line,
     make_groups,
     memory_line,
     precision_reason,
@@ -39,12 +39,16 @@ from atras.planning import (
     transfer_parts,
     why_unfit,
 )
+from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
 from .data_place import DataPlace
 from .defence_source import source_candidate
 from .given import fitted_weights
 from .progress import Reporter
+
+WRITTEN = ("digits", "mnist", "kmnist", "svhn")
+"""Named data sets of characters, which change their meaning or are none in a mirror."""
 
 Load = Callable[[torch.device], Dataset]
 
@@ -103,7 +107,18 @@ def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
     own = [inspect_factory(factory, data.image_shape).cautions for factory in protocol.factories.values()]
-    return [*data.cautions, *attacks, *outcomes, *(text for texts in own for text in texts)]
+    modules = [text for texts in own for text in texts]
+    return [*data.cautions, *augmentation_cautions(protocol, data), *attacks, *outcomes, *modules]
+
+
+def augmentation_cautions(protocol: Protocol, data: Dataset) -> list[str]:
+    """Cautions about augmentation that changes what images are of, a line each."""
+    if "flip" not in protocol.augment.split(",") or data.name not in WRITTEN:
+        return []
+    return [
+        f"augment: mirrored images of {data.name} are often no longer of their class (a 2 is no 2 in a mirror); take "
+        "--augment crop"
+    ]
 
 
 def prepare(
@@ -127,7 +142,7 @@ def prepare(
     recorded = Plan.from_dict(dict(config_plan), protocol)
     if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
         return Prepared(
-            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, here[0]))
+            *here, dataclasses.replace(recorded, device=str(here[0]), limits=limit_lines(execution, *here[:2]))
         )
     # In the recorded precision, where that is possible.
     precision = recorded.precision if protocol.precision == "auto" else protocol.precision
@@ -146,7 +161,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(execution, device)
+    machine = _machine(execution, device, data)
     sizes = len(data.train), len(data.test)
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
@@ -209,8 +224,8 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def _machine(execution: Execution, device: torch.device) -> Machine:
-    """What this machine can do, whatever the candidates."""
+def _machine(execution: Execution, device: torch.device, data: Dataset) -> Machine:
+    """What this machine can do for some images, whatever the candidates."""
     return Machine(
         kind=device.type,
         memory_bytes=memory_cap(execution, device),
@@ -218,6 +233,7 @@ def _machine(execution: Execution, device: torch.device) -> Machine:
         bf16=bf16(device),
         threads=threads().amount,
         fused_slow=why_slow() if device.type == "cpu" else "",
+        streams=data.streamed,
     )
 
 
@@ -279,7 +295,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(execution, device)
+    machine = _machine(execution, device, data)
     shares = _shares(execution.engine, protocol, spec, machine)
     predicted = [
         group
@@ -294,7 +310,7 @@ def _plan(
     arithmetic = precision_reason(protocol.precision, engine, precision, machine) if layered else ""
     transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
     reason = "; ".join(filter(None, [no_gpu, *not_fused]))
-    reasons = (reason, arithmetic, limit_lines(execution, device), transfer, machine.threads)
+    reasons = (reason, arithmetic, limit_lines(execution, device, data), transfer, machine.threads)
     return Plan(str(device), engine, precision, tuple(predicted), *reasons)
 
 
@@ -356,13 +372,14 @@ def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: 
 
 def memory_cap(execution: Execution, device: torch.device) -> int:
     """Most bytes that what is computed at once may be predicted to take."""
-    return execution.memory_bytes or int(MEMORY_SHARE * total_memory(device).amount)
+    return cap_of(execution.memory_bytes, total_memory(device).amount)
 
 
-def limit_lines(execution: Execution, device: torch.device) -> tuple[str, ...]:
-    """What limits memory and threads here, a line each for people."""
+def limit_lines(execution: Execution, device: torch.device, data: Dataset) -> tuple[str, ...]:
+    """What limits memory and threads here, and whether the images are resident, a line each for people."""
     memory = memory_line(execution.memory_bytes, total_memory(device))
-    return (memory,) if device.type == "cuda" else (memory, threads_line(threads()))
+    images = images_line(data.streamed, data.image_bytes, memory_cap(execution, device))
+    return (memory, images, *([] if device.type == "cuda" else [threads_line(threads())]))
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
@@ -396,7 +413,7 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine = _machine(execution, device)
+    machine = _machine(execution, device, data)
     chosen = choices[0]
     for engine, precision in choices:
         with suppress(InputError):

@@ -130,7 +130,7 @@ def reopen(
         plan = dataclasses.replace(new, groups=groups, predicted_transfer_bytes=transfer)
         numbers = {index: at for at, index in enumerate(finished)}
     else:
-        plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device))
+        plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device, data))
         numbers = {index: index for index in finished}
     writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.

@@ -176,6 +176,7 @@ class _Work(Watcher):
             watcher=self,
             snapshot=snapshot,
             source=place.source,
+            chunk=task.group.chunk,
         )
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:

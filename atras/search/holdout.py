@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import math
+import mmap
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from atras.data import Dataset, Progress, stratified
+from atras.data import Dataset, Progress, Split, pieces, stratified
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.running import DataPlace, RecordedData
-from atras.storage import memory_limit, open_regular, write_file
+from atras.storage import open_regular, scratch_array, scratch_folder, write_file
 
 from .halving import TRAIN_SHARE, Record
 
@@ -32,7 +33,7 @@ class HeldOut(DataPlace):
         return dataclasses.replace(super().load(device, progress), cautions=())
 
 
-def hold_out(record: Record, place: DataPlace, progress: Progress) -> bytes:
+def hold_out(record: Record, place: DataPlace, progress: Progress) -> memoryview:
     """The training images of a search that begins, split in two; the record takes their checksum and the data's.
 
     Args:
@@ -99,22 +100,36 @@ def restore(record: Record, place: DataPlace, progress: Progress) -> DataPlace:
 
 def _checksum(path: Path) -> str:
     try:
-        with open_regular(path, memory_limit()) as file:
+        with open_regular(path, path.stat().st_size) as file:
             return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore it, or delete it") from error
 
 
-def _selection(data: Dataset) -> bytes:
-    """The training images, split in two, as an .npz file: equal data, equal bytes."""
+def _selection(data: Dataset) -> memoryview:
+    """The training images, split in two, as an .npz file: equal data, equal bytes.
+
+    It is made in a file without a name: images that are streamed are never all in memory.
+    """
     held_out = _held_out(data.train.labels)
-    images, labels = data.train.images.permute(0, 2, 3, 1).numpy(), data.train.labels.numpy()
+    labels = data.train.labels.numpy()
     arrays: dict[str, Any] = {}
     for part, where in {"train": ~held_out, "test": held_out}.items():
-        arrays |= {f"x_{part}": images[where], f"y_{part}": labels[where]}
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    return content.getvalue()
+        arrays |= {f"x_{part}": _channels_last(data.train, np.flatnonzero(where)), f"y_{part}": labels[where]}
+    with tempfile.TemporaryFile(dir=scratch_folder(), prefix="atras-") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _channels_last(part: Split, numbers: np.ndarray) -> np.ndarray:
+    """Some images [N, H, W, C] of a part, in a file without a name."""
+    _, channels, height, width = part.images.shape
+    dtype = np.uint8 if part.images.dtype == torch.uint8 else np.float32
+    kept = scratch_array((len(numbers), height, width, channels), dtype)
+    for rows in pieces(kept):
+        kept[rows] = part.images[torch.from_numpy(numbers[rows])].permute(0, 2, 3, 1).numpy()
+    return kept
 
 
 def _held_out(labels: torch.Tensor) -> np.ndarray:

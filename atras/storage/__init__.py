@@ -1,5 +1,6 @@
 """Files that can be trusted: reads that are bounded, writes that are whole at every moment, a folder's lock,
-checksums inside files, tensors as safetensors, paths as people write them. Knows nothing of what the files mean."""
+checksums inside files, tensors as safetensors, paths as people write them, scratch files. Knows nothing of what the
+files mean."""
 
 from __future__ import annotations
 
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
         read_tensors,
         reason_of,
     )
+    from .scratch import in_file, scratch_array, scratch_folder
 else:
     __getattr__ = lazy_exports(
-        __name__, safetensors_file="DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of"
+        __name__,
+        safetensors_file="DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of",
+        scratch="in_file scratch_array scratch_folder",
     )
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "Lock",
     "check_checksum",
     "expanded",
+    "in_file",
     "is_file",
     "is_folder",
     "json_with_checksum",
@@ -68,6 +73,8 @@ __all__ = [
     "refuse_special",
     "remove_file",
     "remove_partials",
+    "scratch_array",
+    "scratch_folder",
     "take_folder",
     "unwritable",
     "with_checksum",

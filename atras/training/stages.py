@@ -12,12 +12,24 @@ from torch import Tensor
 
 from atras.data import Dataset
 from atras.defences import Batch
-from atras.engines import KINDS, BatchStep, Engine, Epoch
+from atras.engines import KINDS, BatchStep, Engine
 from atras.environment import attack_backend
 from atras.errors import Interrupted
-from atras.evaluation import PREFIX, Evaluator, Measurement, Recorder, Rows, Source, examples_kept, shown_attacks
+from atras.evaluation import (
+    PREFIX,
+    AllSigns,
+    Evaluator,
+    Measurement,
+    Recorder,
+    Rows,
+    Source,
+    examples_kept,
+    shown_attacks,
+)
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
+
+from .feed import Feed, Pass
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
 """The stages of a group, in their order."""
@@ -122,6 +134,7 @@ def run_group(
     watcher: Watcher | None = None,
     snapshot: Snapshot | None = None,
     source: Source | None = None,
+    chunk: int = 0,
 ) -> Rows:
     """The whole experiment on the members of an engine.
 
@@ -133,6 +146,7 @@ def run_group(
         watcher: told of the progress, given snapshots, asked whether to stop.
         snapshot: where to go on from; None for the start.
         source: whose adversarial images to train on; None for each member's own.
+        chunk: images of each order that are gathered at once, where they are streamed or augmented; 0 for a batch.
 
     Returns:
         A table row a member, and every metric, epoch and phase behind it.
@@ -140,10 +154,13 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source)
-    if snapshot is not None:
-        stages.restore(snapshot)
-    return stages.run()
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk)
+    try:
+        if snapshot is not None:
+            stages.restore(snapshot)
+        return stages.run()
+    finally:
+        stages.let_go()
 
 
 def attack_source(
@@ -153,29 +170,33 @@ def attack_source(
     evaluation_batch: int = 250,
     watcher: Watcher | None = None,
     snapshot: Snapshot | None = None,
-) -> Tensor:
+    chunk: int = 0,
+) -> AllSigns:
     """Train the members as in the first training, and attack their training images.
 
     Args:
         engine: freshly made: one candidate with every seed, or with one.
         data, protocol, evaluation_batch: as in `run_group`.
-        watcher, snapshot: as in `run_group`; the last snapshot has all that is returned.
+        watcher, snapshot, chunk: as in `run_group`; the last snapshot has all that is returned, or is made from.
 
     Returns:
-        Signs int8 [M, N, C, H, W] of the adversarial training images.
+        Signs [M, N, C, H, W] of the adversarial training images.
 
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher())
-    if snapshot is not None:
-        stages.restore(snapshot)
-    if stages.stage == STAGES[0]:
-        stages.train(protocol.epochs, len(data.train))
-        stages.enter(STAGES[1])
-    signs, _ = stages.evaluator.signs_of("train")
-    stages.keep()
-    return signs
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), chunk=chunk)
+    try:
+        if snapshot is not None:
+            stages.restore(snapshot)
+        if stages.stage == STAGES[0]:
+            stages.train(protocol.epochs, len(data.train))
+            stages.enter(STAGES[1])
+        signs, _ = stages.evaluator.signs_of("train")
+        stages.keep()
+        return signs
+    finally:
+        stages.let_go()
 
 
 class _Stages:
@@ -187,8 +208,10 @@ class _Stages:
         evaluation_batch: int,
         watcher: Watcher,
         source: Source | None = None,
+        chunk: int = 0,
     ) -> None:
         self.engine, self.protocol, self.watcher = engine, protocol, watcher
+        self.gathered = chunk
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
@@ -218,6 +241,11 @@ class _Stages:
                 if after != DONE:
                     self.stop_if_asked()
         return self.recorder.finish()
+
+    def let_go(self) -> None:
+        """End the circle in which the evaluator and the stages hold each other: an engine's memory is free at once."""
+        self.evaluator.pause = _never
+        self.evaluator.forget()
 
     @property
     def train_size(self) -> int:
@@ -270,7 +298,7 @@ class _Stages:
         self,
         epochs: int,
         n: int,
-        signs: Tensor | None = None,
+        signs: AllSigns | None = None,
         batch_steps: Callable[[int, int], BatchStep] | None = None,
     ) -> None:
         """Epochs over n images: the clean ones, and from the size of the training set on their adversarial copies.
@@ -286,9 +314,10 @@ class _Stages:
             self.engine.begin_phase(self.stage)
         for epoch in range(self.epoch + 1, epochs + 1):
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
-            orders = orders.to(self.engine.device)
-            work = Epoch(part.images, part.labels, orders, evaluator.seed_of, signs, self.protocol.epsilon)
-            self.train_epoch(work, epoch, batch_steps)
+            augment = self.protocol.augment, tuple(evaluator.seeds), self.stage, epoch
+            work = Pass(part, orders, evaluator.seed_of, signs, self.protocol.epsilon, *augment)
+            with Feed(work, self.protocol.batch_size, self.gathered) as feed:
+                self.train_epoch(feed, n, epoch, batch_steps)
             self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.copies)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
@@ -296,19 +325,19 @@ class _Stages:
         steps = epochs * -(-n // self.protocol.batch_size)
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
 
-    def train_epoch(self, work: Epoch, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
+    def train_epoch(self, feed: Feed, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
         """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
-        n, size = work.orders.shape[1], self.protocol.batch_size
         sizes = self.batch_sizes(n)
         alive = bool(self.recorder.finite.any())
         self.recorder.note_precision(self.protocol.precision)
         while (first := self.losses.shape[1]) < len(sizes):
-            last = min(first + self.chunk, len(sizes))
+            last = min(first + self.chunk, feed.end(first))
             begin = time.perf_counter()
-            part = work._replace(orders=work.orders[:, first * size : last * size])
-            if batch_steps is not None:
-                part = part._replace(batch_step=batch_steps(epoch, first))
-            result = self.engine.epoch(part) if alive else self.frozen(last - first)
+            if alive:
+                step = None if batch_steps is None else batch_steps(epoch, first)
+                result = self.engine.epoch(feed.part(first, last)._replace(batch_step=step))
+            else:
+                result = self.frozen(last - first)
             self.losses = torch.cat([self.losses, result.losses.cpu()], 1)
             self.correct = torch.cat([self.correct, result.correct.cpu()], 1)
             self.chunk = next_chunk(last - first, time.perf_counter() - begin)
@@ -415,6 +444,10 @@ class _Stages:
         self.signs = own if self.kept else {}
         self.evaluator.forget()
         self.evaluator.load(left)
+
+
+def _never() -> None:
+    """Between two steps of an evaluation that nobody watches."""
 
 
 def next_chunk(steps: int, seconds: float) -> int:

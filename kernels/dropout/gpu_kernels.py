@@ -33,6 +33,12 @@ def random_bytes_at(key, step, layer, i_position):
     return byte_of(b_0, b_1, b_2, b_3, (i_position % 16).to(tl.int32))
 
 
+@triton.jit
+def scale_of(rate256):
+    """The factor by which dropout multiplies the values it keeps."""
+    return tl.div_rn(256.0, 256.0 - rate256.to(tl.float32))
+
+
 @triton.jit(do_not_specialize=["layer", "rate256"])
 def dropout_kernel(
     p_x,

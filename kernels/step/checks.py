@@ -20,6 +20,7 @@ CHOICES: dict[str, Collection[str]] = {
 SMALLEST_SIDE = 10  # of an image that is left with a pixel after a convolutional stem
 MOST_POOL = 255  # pixels on a side of a pool's window behind a convolution of a network's own
 MOST_PATCHES = 2**24  # values of the patches that a row of its results is made of
+MOST_NUMBERS = 2**31 - 1  # of one image in a layer, or of a part of its weights' gradient, as a GPU's kernels count
 MOST_CHANNELS = 31  # of an image in front of a convolutional stem
 
 
@@ -60,18 +61,18 @@ def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[
 
 
 def convolutions(
-    image_shape: tuple[int, int, int], members: int, chains: Sequence[Sequence[reference.ConvLayer]]
+    image_shape: tuple[int, int, int], members: int, chains: Sequence[Sequence[reference.ConvLayer]], kind: str
 ) -> None:
-    """Convolutions of each member that fit the images."""
+    """Convolutions of each member that fit the images and, by its kind, the device."""
     if len(chains) != members:
         raise ValueError(f"step: convolutions: expected those of {members} members, got {len(chains)}")
     for chain in chains:
-        if reason := why_no_chain(image_shape, chain):
+        if reason := why_no_chain(image_shape, chain, kind):
             raise ValueError(f"step: convolutions: {reason}")
 
 
-def why_no_chain(image_shape: tuple[int, int, int], chain: Sequence[reference.ConvLayer]) -> str:
-    """Why convolutions cannot be computed; empty where they can."""
+def why_no_chain(image_shape: tuple[int, int, int], chain: Sequence[reference.ConvLayer], kind: str = "cpu") -> str:
+    """Why convolutions cannot be computed on a kind of device, `cpu` or `cuda`; empty where they can."""
     channels, height, width = image_shape
     for layer in chain:
         for name, value in layer._asdict().items():
@@ -79,14 +80,30 @@ def why_no_chain(image_shape: tuple[int, int, int], chain: Sequence[reference.Co
             high = {"pool": MOST_POOL, "rate256": 255, "padding": layer.kernel - 1}.get(name, 2**31 - 1)
             if type(value) is not int or not low <= value <= high:
                 return f"expected a {name} from {low} to {high}, got {value!r}"
-        inputs = f"{height}x{width}"
+        sides = height, width
         height, width = layer.output_sides(height, width)
         if min(height, width) < 1:
-            return f"expected images of at least a window of {layer}, got {inputs}"
+            return f"expected images of at least a window of {layer}, got {sides[0]}x{sides[1]}"
         patches = max(layer.pool, 1) ** 2 * width * layer.kernel**2 * channels
         if patches > MOST_PATCHES:
             return f"expected at most {MOST_PATCHES} values in the patches of a row of results, got {patches}"
+        if kind == "cuda" and (reason := _why_not_on_a_gpu(layer, channels, sides)):
+            return reason
         channels = layer.filters
+    return ""
+
+
+def _why_not_on_a_gpu(layer: reference.ConvLayer, channels: int, sides: tuple[int, int]) -> str:
+    """Why a GPU's kernels cannot compute a convolution of so many channels and pixels; empty where they can."""
+    if layer.kernel != 3 or layer.stride != 1 or layer.padding > 1 or layer.pool > 2:
+        return (
+            "on a GPU it takes convolutions of kernel 3, stride 1, padding 0 or 1 and pool 2 or none, "
+            f"got kernel {layer.kernel}, stride {layer.stride}, padding {layer.padding}, pool {layer.pool}"
+        )
+    image, wide, deep = math.prod(sides), *(-(-count // 16) * 16 for count in (channels, layer.filters))
+    numbers = max(24 * wide * deep + deep, (image + 4) * max(wide, deep))
+    if numbers > MOST_NUMBERS:
+        return f"on a GPU it takes at most {MOST_NUMBERS} numbers in the parts of a layer, got {numbers}"
     return ""
 
 

@@ -20,13 +20,12 @@ PIXELS = (torch.uint8, torch.float32)
 class Step:
     """M networks and their optimizers, trained, evaluated and differentiated in C++, or in Triton on a GPU.
 
-    A network is a stem of 3x3 convolutions, or on a CPU convolutions of its own, hidden dense layers and a dense layer
-    to the logits. Members have widths and depths of their own and lie at those widths (on a GPU rounded up to 16) in
-    one flat buffer. A member's numbers
-    depend on nothing but its own parameters, order and key: neither on its neighbours, nor on the number of threads,
-    nor on how many steps a call takes; only on a GPU the number of members may decide in what order a convolution's
-    weight gradient is summed. The plain-torch definition is `reference.Step`. One object must not be used by two
-    threads at once.
+    A network is a stem of 3x3 convolutions or convolutions of its own, hidden dense layers and a dense layer to the
+    logits. Members have widths and depths of their own and lie at those widths (on a GPU rounded up to 16) in one flat
+    buffer. A member's numbers depend on nothing but its own parameters, order and key: neither on its neighbours, nor
+    on the number of threads, nor on how many steps a call takes; only on a GPU the number of members may decide in
+    what order a convolution's weight gradient is summed, and whether all have the same convolutions what is compiled.
+    The plain-torch definition is `reference.Step`. One object must not be used by two threads at once.
 
     Args:
         image_shape: (C, H, W); with a convolutional stem H and W at least 10 and C below 32.
@@ -34,9 +33,10 @@ class Step:
         hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
         convolutions: of each member, any number of them: where there are some, they stand in place of the stem. On a
-            CPU alone. Those of 3x3 without a stride, and with a pool of 2x2 or none, go by minimal filtering, in fp32
-            to the same tolerance. Where training is in bf16, all but the first round their factors to it, those of
-            minimal filtering once they are transformed. None for no convolutions.
+            CPU those of 3x3 without a stride, and with a pool of 2x2 or none, go by minimal filtering, in fp32 to the
+            same tolerance; where training is in bf16 all but the first round their factors, those of minimal filtering
+            once they are transformed. On a GPU kernels are 3x3, strides 1, paddings 0 or 1 and pools 2x2 or none. None
+            for no convolutions.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.
@@ -62,7 +62,8 @@ class Step:
     activations = tuple(reference.ACTIVATIONS)
     """The activations that there are."""
     why_no_convolutions = staticmethod(checks.why_no_chain)
-    """From an image shape and a member's `convolutions` to why they cannot be computed; empty where they can."""
+    """From an image shape, a member's `convolutions` and the kind of device (`cpu` unless given, or `cuda`) to why they
+    cannot be computed; empty where they can."""
 
     def __init__(
         self,
@@ -88,13 +89,13 @@ class Step:
             checks.choice(name, value)
         checks.population(image_shape, stem, hidden)
         chains = [()] * len(hidden) if convolutions is None else [tuple(own) for own in convolutions]
-        checks.convolutions(image_shape, len(hidden), chains)
         for name, size in {"classes": classes, "batch": batch, "threads": threads}.items():
             checks.whole(name, size, 1)
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
             checks.whole(name, rate, 0, 255)
         checks.number("momentum", momentum)
         backend = backends.require("step", device)
+        checks.convolutions(image_shape, len(hidden), chains, "cuda" if backend == "triton" else "cpu")
         if precision == "tf32" and backend == "cpu":
             raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")
         self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
@@ -104,18 +105,15 @@ class Step:
             reference.parameter_shapes(image_shape, classes, stem, widths, own)
             for widths, own in zip(self.hidden, chains, strict=True)
         ]
-        if backend == "triton" and any(chains):
-            raise ValueError(f"step: convolutions: expected a CPU for members' own, got {device}; leave them out")
-        numbers = {"batch": batch, "momentum": momentum, "stem_rate256": stem_rate256, "head_rate256": head_rate256}
-        settings = {**options, **numbers}
-        self._step = _population(backend)(
-            image_shape, classes, self.hidden, **settings,
-            **(
-                {"device": device}
-                if backend == "triton"
-                else {"convolutions": chains, "threads": threads, "instructions": instructions}
-            ),
-        )  # fmt: skip
+        numbers = {"batch": batch, "momentum": momentum, "head_rate256": head_rate256}
+        settings = {"activation": activation, "optimizer": optimizer, "precision": precision, **numbers}
+        if backend == "triton":
+            all_chains = [reference.chain_of(stem, own, stem_rate256) for own in chains]
+            settings |= {"chains": all_chains, "device": device}
+        else:
+            settings |= {"stem": stem, "stem_rate256": stem_rate256, "convolutions": chains}
+            settings |= {"threads": threads, "instructions": instructions}
+        self._step = _population(backend)(image_shape, classes, self.hidden, **settings)
 
     @staticmethod
     def precisions(device: torch.device = CPU) -> tuple[str, ...]:

@@ -16,12 +16,10 @@ Masks = tuple[Tensor, Tensor]
 
 
 class Network(NamedTuple):
-    """The constants of all batches: the layout, and the rates of dropout in 256ths."""
+    """The constants of all batches."""
 
     layout: gpu_layout.Layout
     activation: str
-    stem_rate256: int
-    head_rate256: int
 
 
 class Batch:
@@ -46,8 +44,8 @@ class Batch:
         self._buffers = gpu_layout.carve(memory, self.shapes)
         self.values, self.logits, self.labels = (self._buffers[name] for name in ("values", "logits", "labels"))
         self._gradients = self._buffers.get("gradients", self.values)
-        self._slopes = self._buffers.get("slopes")
-        self._stem = stem_layers(network)
+        self._saved, self._slopes = self._buffers["saved"], self._buffers.get("slopes")
+        self._convolve = [self._work(launch, memory.device) for launch in layout.launches]
         self._make_tables(memory.device)
 
     def gather(self, source: gpu_gather.Source, **options: object) -> None:
@@ -58,7 +56,7 @@ class Batch:
             self.values[self.places.images :],
             self.labels,
             image_shape=layout.image_shape,
-            planar=not layout.convolutions,
+            planar=layout.planar,
             stored=layout.pixels,
             **options,  # type: ignore[arg-type]
         )
@@ -71,19 +69,14 @@ class Batch:
             biases: the flat float32 parameters.
             masks: of dropout; None for evaluation.
         """
-        layout, rate = self.network.layout, self.network.head_rate256
-        for i, layer in enumerate(self._stem):
-            weight, bias = layout.stacked(parameters, i)[0], layout.stacked(biases, i)[1]
-            y, saved, slopes = self._outputs(self.values, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
-            keys, step = masks or (None, None)
+        for work in self._convolve:
             gpu_convolution.forward(
-                layer, self._inputs(i), weight, bias, y, saved, slopes, keys=keys, step=step, precision=self.precision
+                work, self.values, parameters, biases, self.values, self._saved, self._slopes, masks=masks
             )
         for table in self._hidden:
             gpu_dense.launch_forward(
                 table, self.values, parameters, biases, self.values, self.rows,
-                activation=self.network.activation, slopes=self._slopes, masks=masks, rate256=rate,
-                precision=self.precision,
+                activation=self.network.activation, slopes=self._slopes, masks=masks, precision=self.precision,
             )  # fmt: skip
         gpu_dense.launch_forward(
             self._last, self.values, parameters, biases, self.logits, self.rows, precision=self.precision
@@ -120,8 +113,7 @@ class Batch:
         for table in self._back:
             gpu_dense.launch_input_gradient(
                 table, self._gradients, parameters, self._gradients, self.rows,
-                x=self.values if relu else None, slopes=self._slopes,
-                rate256=self.network.head_rate256 if dropped else 0, precision=self.precision,
+                x=self.values if relu else None, slopes=self._slopes, dropped=dropped, precision=self.precision,
             )  # fmt: skip
         if self._first is not None:
             gpu_dense.launch_input_gradient(
@@ -130,54 +122,55 @@ class Batch:
 
     def weight_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
         """Gradients of all parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
-        layout = self.network.layout
         gpu_dense.launch_weight_gradient(
             self._weights, self._gradients, self.values, gradients, gradients, self.rows, precision=self.precision
         )
-        for i in reversed(range(len(self._stem))):
-            dy, saved, slopes = self._outputs(self._gradients, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
-            shared = (self._stem[i], dy, saved, slopes)
-            scratch = self._buffers["scratch"]
-            dweight, dbias = layout.stacked(gradients, i)
-            gpu_convolution.weight_gradient(*shared, self._inputs(i), dweight, dbias, scratch, precision=self.precision)
-            if i:
-                dx = self._outputs(self._gradients, i - 1)
-                weight = layout.stacked(parameters, i)[0]
-                gpu_convolution.input_gradient(*shared, weight, dx, precision=self.precision)
+        for work in reversed(self._convolve):
+            dy = (work, self._gradients, self._saved, self._slopes)
+            gpu_convolution.weight_gradient(*dy, self.values, gradients, gradients, self._buffers["scratch"])
+            if work.launch.inner:
+                gpu_convolution.input_gradient(*dy, parameters, self._gradients)
 
     def image_gradients(self, parameters: Tensor) -> Tensor:
         """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
         layout, members = self.network.layout, self.network.layout.members
         channels, height, width = layout.image_shape
+        for work in reversed(self._convolve):
+            gpu_convolution.input_gradient(
+                work, self._gradients, self._saved, self._slopes, parameters, self._gradients
+            )
         gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
-        for i in reversed(range(len(self._stem))):
-            dy, saved, slopes = self._outputs(self._gradients, i), self._buffers[f"saved{i}"], self._stem_slopes(i)
-            weight = layout.stacked(parameters, i)[0]
-            shape = (members, self.rows, height, width, channels)
-            dx = self._outputs(self._gradients, i - 1) if i else gradients.view(shape)
-            gpu_convolution.input_gradient(self._stem[i], dy, saved, slopes, weight, dx, precision=self.precision)
-        if self._stem:
-            return gradients.view(members, self.rows, height, width, channels).movedim(-1, 2)
-        return gradients[..., : channels * height * width].view(members, self.rows, *layout.image_shape)
+        gradients = gradients[..., : channels * height * width]
+        if layout.planar:
+            return gradients.view(members, self.rows, *layout.image_shape)
+        return gradients.view(members, self.rows, height, width, channels).movedim(-1, 2)
 
     def _logit_gradients(self) -> Tensor:
         """[M, rows, stored classes]."""
         return self._gradients[self.places.logits :][: self.logits.numel()].view(self.logits.shape)
 
-    def _inputs(self, index: int) -> Tensor:
+    def _work(self, launch: list[tuple[int, int]], device: torch.device) -> gpu_convolution.Work:
+        """A launch over convolutions, each named by its member and its place in the member's chain."""
+        layout = self.network.layout
+        return gpu_convolution.work(
+            [self._site(member, index) for member, index in launch],
+            members=layout.members, images=self.rows, activation=self.network.activation,
+            slopes=self._slopes is not None, precision=self.precision, device=device, shared=layout.shared,
+        )  # fmt: skip
+
+    def _site(self, member: int, index: int) -> gpu_convolution.Site:
+        layer, places = self.network.layout.chains[member][index], self.places.convolved[member]
         if index:
-            return self._outputs(self.values, index - 1)
-        channels, height, width = self.network.layout.image_shape
-        sets = () if self.places.sets < self.network.layout.members else (self.places.sets,)
-        return self.values[self.places.images :].view(*sets, self.rows, height, width, channels)
+            x = dx = places[index - 1]
+            stride = layer.height * layer.width * layer.stored_channels
+        else:
+            (x, dx), stride = self._images(member), self.network.layout.pixels
+        return gpu_convolution.Site(layer, x, places[index], dx, stride, member, index)
 
-    def _outputs(self, buffer: Tensor, index: int) -> Tensor:
-        """The output of a convolution (or the gradient of that), [M, rows, H', W', filters]."""
-        shape = self.shapes[f"saved{index}"][0]
-        return buffer[self.places.stem[index] :][: torch.Size(shape).numel()].view(shape)
-
-    def _stem_slopes(self, index: int) -> Tensor | None:
-        return self._buffers.get(f"slopes{index}")
+    def _images(self, member: int) -> tuple[int, int]:
+        """Offsets of a member's images and of their gradients."""
+        places, seen = self.places, member * self.rows * self.network.layout.pixels
+        return places.images + (seen if places.sets > 1 else 0), places.image_gradients + seen
 
     def _make_tables(self, device: torch.device) -> None:
         heads = self.network.layout.heads
@@ -189,8 +182,8 @@ class Batch:
         if self.backward != "none":
             back = [[pair for pair in last if pair[1]], *reversed(levels[1:])]
             self._back = [self._table(pairs, "inputs", device) for pairs in back if pairs]
-            seen = bool(self._stem) or self.backward == "images"
-            self._first = self._table([(m, 0) for m in range(len(heads))], "inputs", device) if seen else None
+            seen = [(m, 0) for m, chain in enumerate(self.network.layout.chains) if chain or self.backward == "images"]
+            self._first = self._table(seen, "inputs", device) if seen else None
         if self.backward == "weights":
             everything = [(m, j) for m, head in enumerate(heads) for j in range(len(head))]
             self._weights = self._table(everything, "weights", device)
@@ -206,21 +199,22 @@ class Batch:
     def _layer(self, member: int, level: int) -> gpu_dense.Layer:
         """Member's dense layer of a level, as a row of the table."""
         layout, places, rows = self.network.layout, self.places, self.rows
-        head, hidden = layout.heads[member], places.hidden[member]
-        layer, seen = head[level], member * rows * head[0].stored_inputs
+        head, hidden, chain = layout.heads[member], places.hidden[member], layout.chains[member]
+        layer = head[level]
         if level:
             x = dx = hidden[level - 1]
-        elif layout.convolutions:
-            x = dx = places.stem[-1] + seen
+        elif chain:
+            x = dx = places.convolved[member][-1]
         else:
-            x, dx = places.images + (seen if places.sets > 1 else 0), places.image_gradients + seen
+            x, dx = self._images(member)
         logits = member * rows * places.logits_stride
         y, dz = (hidden[level],) * 2 if level < len(hidden) else (logits, places.logits + logits)
         return gpu_dense.Layer(
             x=x, weight=layer.weight, bias=layer.bias, y=y, dx=dx, dz=dz,
             x_stride=layer.stored_inputs, weight_stride=layer.stored_inputs, y_stride=layer.stored_outputs,
             inputs=layer.stored_inputs, outputs=layer.outputs, stored=layer.stored_outputs,
-            member=member, dropout=len(layout.convolutions) + level,
+            member=member, dropout=len(chain) + level, rate256=layer.rate256,
+            x_rate256=head[level - 1].rate256 if level else 0,
         )  # fmt: skip
 
 
@@ -228,18 +222,4 @@ def shapes(network: Network, *, rows: int, own: bool, precision: str, backward: 
     """The buffers of such a batch; arguments as of `Batch`."""
     layout = network.layout
     places = gpu_layout.Places(layout, rows, layout.members if own else 1)
-    sizes = [gpu_convolution.scratch_size(layer, layout.members, rows) for layer in stem_layers(network)]
-    kind = {"slopes": network.activation != "relu" and backward != "none", "backward": backward}
-    scratch = max(sizes, default=0) if backward == "weights" else 0
-    return places.shapes(layout, DTYPES[precision], scratch=scratch, **kind)  # type: ignore[arg-type]
-
-
-def stem_layers(network: Network) -> list[gpu_convolution.Layer]:
-    """The stem as its kernels want it described."""
-    return [
-        gpu_convolution.Layer(
-            layer.height, layer.width, layer.channels, layer.filters, layer.padding, layer.pool, network.activation,
-            network.stem_rate256 if layer.drops else 0, i,
-        )
-        for i, layer in enumerate(network.layout.convolutions)
-    ]  # fmt: skip
+    return places.shapes(layout, DTYPES[precision], slopes=network.activation != "relu", backward=backward)

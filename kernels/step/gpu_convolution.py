@@ -1,12 +1,14 @@
-"""The convolution block of a population on a GPU: channels innermost, all members in one launch.
+"""Convolution blocks of a population on a GPU: channels innermost, all members that have a layer in one launch.
 
-Every function fills its outputs completely, launches and returns: it allocates nothing and waits for nothing, so that
-a CUDA graph can hold it. Sums have a fixed order, so results repeat bit for bit.
+Numbers lie in flat buffers, and a table says where each member's are. Every function fills its outputs completely,
+launches and returns: it allocates nothing and waits for nothing, so that a CUDA graph can hold it. Sums have a fixed
+order, so results repeat bit for bit.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,15 +17,13 @@ from torch import Tensor
 
 from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-
-FEW = 4
-"""Most channels of an input, such as an image, whose nine taps are gathered as one row of a product."""
+from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
 
-PROGRAMS = 512
-"""Approximate number of programs that share a weight gradient: a few for each multiprocessor of a large card."""
+WIDE = 64
+"""Channels or filters that fill the widest tiles."""
 
 INPUT_PRECISION = {"bf16": "tf32", "tf32": "tf32", "tf32x3": "tf32x3", "fp32": "ieee"}
 """Triton's names of the precisions; operands of 16 bits have only one way to be multiplied."""
@@ -67,59 +67,236 @@ INPUT_GRADIENT = {
     "fp32": Tile(16, 32, 16, 1, 8),
 }
 WEIGHT_GRADIENT = {
-    "bf16": Tile(64, 64, 128, 1, 8, 2),
+    "bf16": Tile(GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS, 1, 8, 2),
     "tf32": Tile(32, 64, 64, 1, 8, 2),
     "tf32x3": Tile(16, 64, 64, 1, 8),
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
+FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+"""Where sizes are read from the table: those take registers too, which more warps have."""
 
 
 class Layer(NamedTuple):
-    """One convolution of a stem, the same for all members.
+    """A row of the table of layers: a member's convolution, where its numbers lie, and how many there are.
 
     Args:
-        height, width, channels: of its input.
-        filters: number of output channels.
+        x, weight, bias, y, dx, scratch: offsets in the buffers of a launch, multiples of 16; y is that of dy, of what
+            the forward pass saves and of the slopes too.
+        member: whose dropout key to use.
+        dropout: which dropout of the network follows.
+        rate256: of that, in 1/256.
+        splits: programs that share the images of a tile of its weights' gradient.
+        turns: tiles of rows that they share.
+        height, width, channels: of its input, as stored.
+        stride: numbers from one image of its input to the next.
+        filters: true number of output channels.
+        stored: the same rounded up to 16; the rest are zeros.
         padding: 0 or 1 pixels of zeros on each side.
-        pool: whether a 2x2 max-pool follows the activation; odd rows and columns are dropped, the first of equals wins.
-        activation: relu, sigmoid, tanh or gelu.
-        rate256: dropout rate after that, in 1/256.
-        index: which dropout of the network this is.
     """
 
+    x: int
+    weight: int
+    bias: int
+    y: int
+    dx: int
+    scratch: int
+    member: int
+    dropout: int
+    rate256: int
+    splits: int
+    turns: int
     height: int
     width: int
     channels: int
+    stride: int
     filters: int
+    stored: int
     padding: int
+
+
+_CONSTANT = Layer._fields.index("height")
+
+
+class Site(NamedTuple):
+    """Where the numbers of a member's convolution lie in a batch: see `Layer`."""
+
+    convolution: Convolution
+    x: int
+    y: int
+    dx: int
+    stride: int
+    member: int
+    dropout: int
+
+
+class Launch(NamedTuple):
+    """What the kernels need to know of a launch's layers; `launch` makes it.
+
+    Args:
+        layers: int64 [L, fields of `Layer`].
+        images: of each layer.
+        pool: whether a 2x2 max-pool follows the activation; odd rows and columns are dropped, the first of equals wins.
+        activation: relu, sigmoid, tanh or gelu.
+        slopes: whether its derivative is stored; relu's is known from the output.
+        drops: whether dropout follows any layer.
+        sizes: the last fields of `Layer`, from the height on, where all members have the same; else None.
+        few: whether inputs are images of few channels.
+        inner: whether inputs are other layers' outputs.
+        aligned: whether all channels are multiples of 16.
+        whole: whether all filters are.
+        channels, stored: what tiles are made for: the most of any layer.
+        precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
+            operands of 16 bits.
+        device: where it runs.
+    """
+
+    layers: Tensor
+    images: int
     pool: bool
     activation: str
-    rate256: int
-    index: int  # type: ignore[assignment]  # hides tuple.index
+    slopes: bool
+    drops: bool
+    sizes: tuple[int, ...] | None
+    few: bool
+    inner: bool
+    aligned: bool
+    whole: bool
+    channels: int
+    stored: int
+    precision: str
+    device: torch.device
 
     @property
-    def out_height(self) -> int:
-        """Rows of the output."""
-        return self._out(self.height)
+    def forward_tile(self) -> Tile:
+        """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
+        tiles = FORWARD if self.few or self.sizes is not None else FORWARD_OF_TABLE
+        tile = _tile(tiles[self.precision], self.device)
+        # A derivative beside the activation takes registers that wide tiles do not leave.
+        columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
+        depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
+        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
+        # own.
+        loops = self.sizes is None or depth < self.channels
+        unroll = 1 if loops and _capability(self.device) == 10 else tile.unroll
+        return tile._replace(columns=columns, depth=depth, unroll=unroll)
 
     @property
-    def out_width(self) -> int:
-        """Columns of the output."""
-        return self._out(self.width)
+    def input_tile(self) -> Tile:
+        """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
+        tile = _tile(INPUT_GRADIENT[self.precision], self.device)
+        columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
+        return tile._replace(columns=columns, depth=_power(self.stored, tile.depth))
 
     @property
-    def scale(self) -> float:
-        """The factor by which dropout multiplies the values it keeps."""
-        return 256 / (256 - self.rate256)
+    def weight_tile(self) -> Tile:
+        """Of the weight gradient's kernel: depth is of the taps."""
+        tile = _tile(WEIGHT_GRADIENT[self.precision], self.device)
+        depth = _power(9 * self.channels, 64) if self.few else _power(4 * self.channels, tile.depth)
+        rows = tile.rows if self.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
+        # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
+        stages = 3 if self.channels == 1 and self.precision == "bf16" else tile.stages
+        return tile._replace(rows=rows, columns=_power(self.stored, tile.columns), depth=depth, stages=stages)
 
-    def _out(self, side: int) -> int:
-        side += 2 * self.padding - 2
-        return side // 2 if self.pool else side
+
+class Work(NamedTuple):
+    """A launch and its tiles int32 [T, 3]: of each kernel a row is a layer and two numbers that say what of it."""
+
+    launch: Launch
+    forward: Tensor
+    input_gradient: Tensor
+    weight_gradient: Tensor
+    sums: Tensor
+
+
+def work(
+    sites: Sequence[Site],
+    *,
+    members: int,
+    images: int,
+    activation: str,
+    slopes: bool,
+    precision: str,
+    device: torch.device,
+    shared: bool = False,
+) -> Work:
+    """Work on convolutions that all have a pool or none, and few channels or more.
+
+    Args:
+        sites: the layers, at least one.
+        members: of the population, however many of them have such a layer: they decide how gradients are split.
+        images: of the batch.
+        activation, slopes, precision, device: see `Launch`.
+        shared: whether all layers have the same sizes, which are then compiled in.
+    """
+    convolutions = [site.convolution for site in sites]
+    channels, stored = (max(getattr(c, name) for c in convolutions) for name in ("stored_channels", "stored_filters"))
+    if not shared:  # tiles are the same in any company, and so are sums over rows and what is compiled
+        stored = max(stored, WIDE)
+        channels = channels if convolutions[0].few else max(channels, WIDE)
+    kind = Launch(
+        torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
+        any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
+        all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
+        channels, stored, precision, device,
+    )  # fmt: skip
+    layers, scratch = [], 0
+    for site in sites:
+        layers.append(_row(site, scratch, members, images, kind.weight_tile.rows))
+        scratch += layers[-1].splits * site.convolution.slab
+    table = torch.tensor(layers, dtype=torch.int64, device="cpu")
+    kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
+    return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+
+
+def _row(site: Site, scratch: int, members: int, images: int, rows: int) -> Layer:
+    layer = site.convolution
+    return Layer(
+        x=site.x, weight=layer.weight, bias=layer.bias, y=site.y, dx=site.dx, scratch=scratch, member=site.member,
+        dropout=site.dropout, rate256=layer.rate256, splits=layer.splits(members, images),
+        turns=-(-images * layer.blocks // rows), height=layer.height, width=layer.width,
+        channels=layer.stored_channels, stride=site.stride, filters=layer.filters, stored=layer.stored_filters,
+        padding=layer.padding,
+    )  # fmt: skip
+
+
+def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -> tuple[Tensor, ...]:
+    """Of the kernels in the order of `Work`: rows that read the same weights follow each other."""
+    named = dict(zip(Layer._fields, table.unbind(1), strict=True))
+    channels, stored, images = named["channels"], named["stored"], launch.images
+    forward, inputs, weights = launch.forward_tile, launch.input_tile, launch.weight_tile
+    blocks = torch.tensor([layer.blocks for layer in convolutions], dtype=torch.int64, device="cpu")
+    sides = [named[side] + 1 + named["padding"] for side in ("height", "width")]
+    input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows)
+    input_columns = _cut(channels, inputs.columns)
+    weight_tiles = _cut(stored, weights.columns)
+    if launch.few:
+        input_columns = torch.ones_like(channels)
+    else:
+        weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
+    sums = _cut((9 * channels + 1) * stored, REDUCED)
+    return (
+        _grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
+        _grid(input_rows, input_columns),
+        _grid(weight_tiles, named["splits"]),
+        _grid(sums, torch.ones_like(sums)),
+    )
+
+
+def _cut(count: Tensor, size: int) -> Tensor:
+    return (count + size - 1) // size
+
+
+def _grid(first: Tensor, second: Tensor) -> Tensor:
+    """Rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
+    counts = first * second
+    layers = torch.repeat_interleave(counts)
+    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
+    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def forward(
-    layer: Layer,
+    work: Work,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -127,82 +304,54 @@ def forward(
     saved: Tensor,
     slopes: Tensor | None,
     *,
-    keys: Tensor | None = None,
-    step: Tensor | None = None,
-    precision: str = "bf16",
+    masks: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Convolution, bias, activation, pool and dropout.
 
     Args:
-        layer: the shapes.
-        x: [M, B, H, W, C], or [B, H, W, C] for all members; bf16, fp16 or fp32.
-        weight: [M, 9 * C, O] of x's dtype, taps row by row, each with all its channels.
-        bias: fp32 [M, O].
-        y: [M, B, H', W', O] of x's dtype.
+        work: what to do, and where in the buffers, all of them flat.
+        x: [B, H, W, C] of each layer; bf16, fp16 or fp32.
+        weight: [9 * C, O] of each layer, of x's dtype, taps row by row, each with all its channels.
+        bias: fp32 [O] of each layer.
+        y: [B, H', W', O] of each layer, of x's dtype.
         saved: uint8 like y: where the gradient goes.
         slopes: like y, the derivative that it takes on the way; None for relu, whose derivative is in `saved`.
-        keys: int64 [M], dropout's; None for no dropout.
-        step: int64 [1], dropout's; or [M], one for each member.
-        precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
-            operands of 16 bits.
+        masks: keys int64 [M] and step int64 [1] of dropout; None for no dropout.
     """
-    members, images = y.shape[:2]
-    tile, masks = _tile(FORWARD[precision], y.device), (keys, step) if layer.rate256 else (None, None)
-    depth = _power(9 * layer.channels, 64) if _few(layer) else _power(layer.channels, tile.depth)
-    # A derivative beside the activation takes registers that wide tiles do not leave.
-    columns = _power(layer.filters, tile.columns if slopes is None else max(16, tile.columns // 2))
-    # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their own.
-    unroll = 1 if depth < layer.channels and _capability(y.device) == 10 else tile.unroll
-    own_step = step is not None and len(step) > 1
-    grid = (triton.cdiv(images * _blocks(layer), tile.rows), members, triton.cdiv(layer.filters, columns))
+    launch, tile = work.launch, work.launch.forward_tile
+    keys, step = masks if masks is not None and launch.drops else (None, None)
+    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
+    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.few, tile.unroll)
     with torch.cuda.device_of(y):
-        forward_kernel[grid](
-            *(x, weight, bias, y, saved, slopes, *masks, images, layer.scale, layer.index, x.ndim == 4, own_step),
-            *(*layer[:8], INPUT_PRECISION[precision], tile.rows, depth, columns, _few(layer), unroll),
+        forward_kernel[(len(work.forward),)](
+            *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
+            *(*kind, *blocks),
             **tile.options,
         )
 
 
-def input_gradient(
-    layer: Layer,
-    dy: Tensor,
-    saved: Tensor,
-    slopes: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-    *,
-    precision: str = "bf16",
-) -> None:
+def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor) -> None:
     """Gradient of x.
 
     Args:
-        layer: the shapes.
+        work: as of `forward`.
         dy: gradient of y, like it.
         saved, slopes: from `forward`.
         weight: as there; its dtype is that of the products.
-        dx: [M, B, H, W, C].
-        precision: as there.
+        dx: like x, but that each layer has its own.
     """
-    members, images = dy.shape[:2]
-    tile = _tile(INPUT_GRADIENT[precision], dy.device)
-    columns = 4 * FEW if _few(layer) else _power(layer.channels, tile.columns)
-    depth = _power(layer.filters, tile.depth)
-    blocks = (layer.height + 1 + layer.padding) // 2 * ((layer.width + 1 + layer.padding) // 2)
-    grid = (
-        triton.cdiv(images * blocks, tile.rows),
-        members,
-        1 if _few(layer) else triton.cdiv(layer.channels, columns),
-    )
+    launch, tile = work.launch, work.launch.input_tile
+    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
     with torch.cuda.device_of(dy):
-        input_gradient_kernel[grid](
-            *(dy, saved, slopes, weight, dx, images, layer.scale, *layer[:6], INPUT_PRECISION[precision]),
-            *(tile.rows, columns, depth, _few(layer), tile.unroll),
+        input_gradient_kernel[(len(work.input_gradient),)](
+            *(dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images),
+            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll),
             **tile.options,
         )
 
 
 def weight_gradient(
-    layer: Layer,
+    work: Work,
     dy: Tensor,
     saved: Tensor,
     slopes: Tensor | None,
@@ -210,54 +359,32 @@ def weight_gradient(
     dweight: Tensor,
     dbias: Tensor,
     scratch: Tensor,
-    *,
-    precision: str = "bf16",
 ) -> None:
     """Gradients of weight and bias.
 
     Args:
-        layer: the shapes.
+        work: as of `forward`.
         dy: gradient of y, like it.
         saved, slopes: from `forward`.
         x: as there; its dtype is that of the products.
-        dweight: fp32 [M, 9 * C, O].
-        dbias: fp32 [M, O].
-        scratch: fp32, at least `scratch_size` values, of any content.
-        precision: as there.
+        dweight: fp32 [9 * C, O] of each layer.
+        dbias: fp32 [O] of each layer.
+        scratch: fp32, `Layout.scratch` values of any content.
     """
-    members, images = dy.shape[:2]
-    tile, few = _tile(WEIGHT_GRADIENT[precision], dy.device), _few(layer)
-    splits = _splits(layer, members, images)
-    rows = tile.rows if layer.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
-    depth = _power(9 * layer.channels, 64) if few else _power(4 * layer.channels, tile.depth)
-    columns = _power(layer.filters, tile.columns)
-    tiles = triton.cdiv(layer.filters, columns) * (1 if few else 3 * triton.cdiv(4 * layer.channels, depth))
-    # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
-    options = tile.options | ({"num_stages": 3} if layer.channels == 1 and precision == "bf16" else {})
+    launch, tile = work.launch, work.launch.weight_tile
+    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
     with torch.cuda.device_of(dy):
-        weight_gradient_kernel[(splits, members, tiles)](
-            *(dy, saved, slopes, x, scratch, images, layer.scale, x.ndim == 4, *layer[:6]),
-            *(INPUT_PRECISION[precision], rows, depth, columns, few),
-            **options,
+        weight_gradient_kernel[(len(work.weight_gradient),)](
+            *(dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images),
+            *(*kind, tile.rows, tile.depth, tile.columns, launch.few),
+            **tile.options,
         )
-        grid = (triton.cdiv((9 * layer.channels + 1) * layer.filters, REDUCED), members)
-        sizes = (layer.channels, layer.filters, few, REDUCED)
-        reduce_kernel[grid](scratch, dweight, dbias, splits, *sizes, num_warps=4, enable_fp_fusion=True)
-
-
-def scratch_size(layer: Layer, members: int, batch: int) -> int:
-    """Number of float32 values that `weight_gradient` needs for so many members and images."""
-    weights = 9 * layer.channels if _few(layer) else 24 * layer.channels
-    return _splits(layer, members, batch) * members * (weights + 1) * layer.filters
-
-
-def _splits(layer: Layer, members: int, images: int) -> int:
-    """Number of programs that share the images of a member's tile of weights: whatever the precision, as scratch is."""
-    tile = WEIGHT_GRADIENT["bf16"]
-    tiles = triton.cdiv(layer.filters, tile.columns)
-    if not _few(layer):
-        tiles *= 3 * triton.cdiv(4 * layer.channels, tile.depth)
-    return max(1, min(triton.cdiv(PROGRAMS, members * tiles), triton.cdiv(images * _blocks(layer), tile.rows)))
+        reduce_kernel[(len(work.sums),)](
+            *(scratch, dweight, dbias, launch.layers, work.sums),
+            *(launch.sizes, launch.aligned, launch.few, REDUCED),
+            num_warps=4,
+            enable_fp_fusion=True,
+        )
 
 
 def _tile(tile: Tile, device: torch.device) -> Tile:
@@ -272,15 +399,6 @@ def _tile(tile: Tile, device: torch.device) -> Tile:
 def _capability(device: torch.device) -> int:
     """Major compute capability; that of the largest tiles where no card is (in the interpreter)."""
     return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-
-
-def _blocks(layer: Layer) -> int:
-    """2x2 blocks of an image's positions; a pool drops those that are not whole."""
-    return layer.out_height * layer.out_width if layer.pool else -(-layer.out_height // 2) * -(-layer.out_width // 2)
-
-
-def _few(layer: Layer) -> bool:
-    return layer.channels <= FEW
 
 
 def _power(count: int, most: int) -> int:

@@ -35,6 +35,8 @@ class Layer(NamedTuple):
         stored: how many are written, zeros past the outputs.
         member: whose dropout key to use.
         dropout: which dropout of the network follows.
+        rate256: of that, in 256ths.
+        x_rate256: of the dropout that made x.
     """
 
     x: int
@@ -51,21 +53,29 @@ class Layer(NamedTuple):
     stored: int
     member: int
     dropout: int
+    rate256: int
+    x_rate256: int
 
 
 class Tables(NamedTuple):
-    """Layers int64 [L, fields of `Layer`]; tiles int32 [T, 3]; whether all offsets and sizes are multiples of 16."""
+    """Layers int64 [L, fields of `Layer`]; tiles int32 [T, 3].
+
+    And whether all offsets and sizes are multiples of 16, any layer is followed by dropout, and any x was made by it.
+    """
 
     layers: Tensor
     tiles: Tensor
     aligned: bool
+    drops: bool
+    dropped: bool
 
 
 def tables(layers: Sequence[Layer], tiles: Iterable[tuple[int, int, int]], device: torch.device) -> Tables:
     """The tables of a launch, on the device."""
     aligned = all(value % 16 == 0 for layer in layers for value in (*layer[:10], layer.stored))
     table = torch.tensor(list(tiles), dtype=torch.int32, device="cpu").reshape(-1, 3)
-    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), table.to(device), aligned)
+    drops, dropped = (any(rates) for rates in zip(*((layer.rate256, layer.x_rate256) for layer in layers), strict=True))
+    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), table.to(device), aligned, drops, dropped)
 
 
 def output_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:
@@ -104,7 +114,6 @@ def launch_forward(
     activation: str = "none",
     slopes: Tensor | None = None,
     masks: tuple[Tensor, Tensor] | None = None,
-    rate256: int = 0,
     precision: str = "fp32",
 ) -> None:
     """Forward pass of all layers of a table, in place and without a synchronization.
@@ -116,12 +125,11 @@ def launch_forward(
         activation: `relu`, `sigmoid`, `tanh`, `gelu` or `none`.
         slopes: like y, for the activation's (and dropout's) slopes; None where they are not needed.
         masks: dropout keys int64 [M] and step int64 [1]; None for no dropout.
-        rate256: dropout rate in 256ths.
         precision: `fp32`, `tf32` or `bf16`.
     """
     keys, step = masks or (table.layers, table.layers)
     tensors = (x, weights, biases, y, y if slopes is None else slopes, *table[:2], keys, step)
-    kind = (activation, rate256 if masks else 0, slopes is not None, table.aligned, len(Layer._fields))
+    kind = (activation, masks is not None and table.drops, slopes is not None, table.aligned, len(Layer._fields))
     forward_kernel[(len(table.tiles),)](*tensors, rows, *kind, *_blocks(precision), **OPTIONS)
 
 
@@ -134,7 +142,7 @@ def launch_input_gradient(
     *,
     x: Tensor | None = None,
     slopes: Tensor | None = None,
-    rate256: int = 0,
+    dropped: bool = False,
     precision: str = "fp32",
 ) -> None:
     """Gradient of all layers' x, multiplied by the slope of the activation (and dropout) that made it.
@@ -145,12 +153,12 @@ def launch_input_gradient(
         rows: of dz and dx.
         x: where a ReLU made x, what it made; the slope is then taken from its sign.
         slopes: of another activation, as the forward pass stored them; with neither, the gradient is of x itself.
-        rate256: rate of the dropout behind a ReLU.
+        dropped: whether the forward pass had masks.
         precision: `fp32`, `tf32` or `bf16`.
     """
     slope = "stored" if slopes is not None else "none" if x is None else "relu"
     tensors = (dz, weights, dx, dx if x is None else x, dx if slopes is None else slopes, *table[:2])
-    kind = (slope, rate256, table.aligned, len(Layer._fields))
+    kind = (slope, dropped and table.dropped, table.aligned, len(Layer._fields))
     input_gradient_kernel[(len(table.tiles),)](*tensors, rows, *kind, *_blocks(precision), **OPTIONS)
 
 

@@ -4,15 +4,33 @@
 import triton
 import triton.language as tl
 
-from ..dropout.gpu_kernels import random_bytes, random_bytes_at
+from ..dropout.gpu_kernels import random_bytes, random_bytes_at, scale_of
 from .gpu_kernels_conv_tiles import (
+    BIAS,
+    CHANNELS,
     CLOSED,
+    DROPOUT,
+    FILTERS,
+    HEIGHT,
+    MEMBER,
+    PADDING,
+    RATE,
     SCALED,
+    STORED,
+    STRIDE,
+    WEIGHT,
+    WIDTH,
+    X,
+    Y,
     add_row,
+    layer_of,
     load_pixels,
     load_tap,
     load_window,
+    offset,
+    out_sides,
     pixel_offsets,
+    size,
     split_rows,
 )
 
@@ -55,112 +73,115 @@ def pool(b_0, b_1, b_2, b_3, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def dropped_at(p_key, p_step, index, RATE: tl.constexpr, i_at, i_o, FILTERS: tl.constexpr):
+def dropped_at(p_key, p_step, p_layer, i_at, i_o, o_tile, WHOLE: tl.constexpr):
     """Whether op dropout drops positions [ROWS, len(i_o)]; i_at [ROWS] is where each row's filter 0 counts."""
-    key, step = tl.load(p_key), tl.load(p_step)
-    if FILTERS % 16 == 0:
-        WIDTH: tl.constexpr = i_o.shape[0] // 16
-        i_block = (i_at // 16)[:, None] + (tl.program_id(2) * WIDTH + tl.arange(0, WIDTH))[None, :]
+    key, step, index = tl.load(p_key), tl.load(p_step), tl.load(p_layer + DROPOUT)
+    rate = tl.load(p_layer + RATE).to(tl.int32)
+    if WHOLE:
+        COLUMNS: tl.constexpr = i_o.shape[0] // 16
+        i_block = (i_at // 16)[:, None] + (o_tile * COLUMNS + tl.arange(0, COLUMNS))[None, :]
         b_bytes = random_bytes(key, step, index, tl.ravel(i_block.to(tl.int32)))
-        return tl.reshape(b_bytes, (i_at.shape[0], i_o.shape[0])) < RATE
+        return tl.reshape(b_bytes, (i_at.shape[0], i_o.shape[0])) < rate
     else:
-        return random_bytes_at(key, step, index, i_at[:, None] + i_o[None, :]) < RATE
+        return random_bytes_at(key, step, index, i_at[:, None] + i_o[None, :]) < rate
 
 
 @triton.jit
 def finish(
-    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, scale, index, i_at, i_o, inside,
-    RATE: tl.constexpr, FILTERS: tl.constexpr, ACTIVATION: tl.constexpr,
+    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, p_layer, i_pixel, i_o, o_tile, inside, filters, stored,
+    WHOLE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """Activate, drop and store one position a row, and what the backward pass needs of it."""
+    """Activate, drop and store one position a row (the member's i_pixel-th), and what the backward pass needs of it."""
     b_y, b_slope = activate(b_z, ACTIVATION)
-    b_closed = tl.zeros(b_z.shape, tl.int1)
+    # What fills filters up to a multiple of 16 is zero and takes no gradient.
+    b_closed = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
+    b_y = tl.where(b_closed, 0.0, b_y)
     if ACTIVATION == "relu":
-        b_closed = b_z <= 0
+        b_closed = b_closed | (b_z <= 0)
     if p_key is not None:
-        b_dropped = dropped_at(p_key, p_step, index, RATE, i_at, i_o, FILTERS)
+        b_dropped = dropped_at(p_key, p_step, p_layer, i_pixel * filters, i_o, o_tile, WHOLE)
+        scale = scale_of(tl.load(p_layer + RATE))
         b_y = tl.where(b_dropped, 0.0, b_y * scale)
         b_slope = tl.where(b_dropped, 0.0, b_slope * scale)
         b_closed = b_closed | b_dropped
         b_window = b_window + SCALED
-    i_at = i_at[:, None] + i_o[None, :]
-    inside = inside[:, None] & (i_o < FILTERS)[None, :]
+    i_at = (i_pixel * stored)[:, None] + i_o[None, :]
+    inside = inside[:, None] & (i_o < stored)[None, :]
     tl.store(p_y + i_at, b_y.to(p_y.dtype.element_ty), mask=inside)
     tl.store(p_saved + i_at, tl.where(b_closed, CLOSED, b_window).to(tl.uint8), mask=inside)
     if p_slopes is not None:
         tl.store(p_slopes + i_at, b_slope.to(p_slopes.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["images", "index"])
+@triton.jit(do_not_specialize=["images"])
 def forward_kernel(
-    p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, images, scale, index,
-    SHARED: tl.constexpr, OWN_STEP: tl.constexpr,
-    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, FILTERS: tl.constexpr,
-    PADDING: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, RATE: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr, UNROLL: tl.constexpr,
+    p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, p_layers, p_tiles, images,
+    SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
-    OUT_Y: tl.constexpr = HEIGHT + 2 * PADDING - 2
-    OUT_X: tl.constexpr = WIDTH + 2 * PADDING - 2
-    BLOCKS_Y: tl.constexpr = OUT_Y // 2 if POOL else (OUT_Y + 1) // 2
-    BLOCKS_X: tl.constexpr = OUT_X // 2 if POOL else (OUT_X + 1) // 2
-    SIZE: tl.constexpr = (BLOCKS_Y * BLOCKS_X if POOL else OUT_Y * OUT_X) * FILTERS
-    i_member = tl.program_id(1).to(tl.int64)
-    rows = images * BLOCKS_Y * BLOCKS_X
-    i_image, i_block_y, i_block_x, inside = split_rows(rows, BLOCKS_Y, BLOCKS_X, ROWS, tl.program_id(0))
-    i_o = tl.program_id(2) * BLOCK_O + tl.arange(0, BLOCK_O)
-    i_y, i_x = i_block_y * 2 - PADDING, i_block_x * 2 - PADDING
-    if not SHARED:
-        p_x += i_member * images * (HEIGHT * WIDTH * CHANNELS)
-    p_weight += i_member * (9 * CHANNELS * FILTERS)
+    p_tile = p_tiles + tl.program_id(0) * 3
+    p_layer = layer_of(p_layers, p_tile)
+    height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
+    padding = size(p_layer, PADDING, SIZES, False)
+    channels, stride = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STRIDE, SIZES, True)
+    filters, stored = size(p_layer, FILTERS, SIZES, WHOLE), size(p_layer, STORED, SIZES, True)
+    out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
+    i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1))
+    o_tile = tl.load(p_tile + 2)
+    i_o = o_tile * BLOCK_O + tl.arange(0, BLOCK_O)
+    i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
+    p_x, p_weight = p_x + offset(p_layer, X), p_weight + offset(p_layer, WEIGHT)
+    i_start = i_image * stride
     b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
     b_1, b_2, b_3 = b_0, b_0, b_0
     if FEW:
         i_k = tl.arange(0, BLOCK_C)
-        b_w = load_tap(p_weight, 0, i_k, i_o, 9 * CHANNELS, FILTERS)
-        b_x = load_window(p_x, i_image, i_y, i_x, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_w = load_tap(p_weight, 0, i_k, i_o, 9 * channels, stored)
+        b_x = load_window(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels)
         b_0 = tl.dot(b_x, b_w, b_0, input_precision=PRECISION)
-        b_x = load_window(p_x, i_image, i_y, i_x + 1, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_x = load_window(p_x, i_start, i_y, i_x + 1, i_k, inside, height, width, channels)
         b_1 = tl.dot(b_x, b_w, b_1, input_precision=PRECISION)
-        b_x = load_window(p_x, i_image, i_y + 1, i_x, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_x = load_window(p_x, i_start, i_y + 1, i_x, i_k, inside, height, width, channels)
         b_2 = tl.dot(b_x, b_w, b_2, input_precision=PRECISION)
-        b_x = load_window(p_x, i_image, i_y + 1, i_x + 1, i_k, inside, HEIGHT, WIDTH, CHANNELS)
+        b_x = load_window(p_x, i_start, i_y + 1, i_x + 1, i_k, inside, height, width, channels)
         b_3 = tl.dot(b_x, b_w, b_3, input_precision=PRECISION)
     else:
-        for first in tl.range(0, CHANNELS, BLOCK_C):
+        for first in tl.range(0, channels, BLOCK_C):
             i_c = first + tl.arange(0, BLOCK_C)
             for tap in tl.range(0, 3, loop_unroll_factor=UNROLL):
-                b_w0 = load_tap(p_weight, tap * 3, i_c, i_o, CHANNELS, FILTERS)
-                b_w1 = load_tap(p_weight, tap * 3 + 1, i_c, i_o, CHANNELS, FILTERS)
-                b_w2 = load_tap(p_weight, tap * 3 + 2, i_c, i_o, CHANNELS, FILTERS)
+                b_w0 = load_tap(p_weight, tap * 3, i_c, i_o, channels, stored)
+                b_w1 = load_tap(p_weight, tap * 3 + 1, i_c, i_o, channels, stored)
+                b_w2 = load_tap(p_weight, tap * 3 + 2, i_c, i_o, channels, stored)
                 for down in tl.static_range(2):
                     i_row = i_y + (tap + down)
-                    b_x0 = load_pixels(p_x, i_image, i_row, i_x, i_c, inside, HEIGHT, WIDTH, CHANNELS)
-                    b_x1 = load_pixels(p_x, i_image, i_row, i_x + 1, i_c, inside, HEIGHT, WIDTH, CHANNELS)
-                    b_x2 = load_pixels(p_x, i_image, i_row, i_x + 2, i_c, inside, HEIGHT, WIDTH, CHANNELS)
-                    b_x3 = load_pixels(p_x, i_image, i_row, i_x + 3, i_c, inside, HEIGHT, WIDTH, CHANNELS)
+                    b_x0 = load_pixels(p_x, i_start, i_row, i_x, i_c, inside, height, width, channels)
+                    b_x1 = load_pixels(p_x, i_start, i_row, i_x + 1, i_c, inside, height, width, channels)
+                    b_x2 = load_pixels(p_x, i_start, i_row, i_x + 2, i_c, inside, height, width, channels)
+                    b_x3 = load_pixels(p_x, i_start, i_row, i_x + 3, i_c, inside, height, width, channels)
                     if down == 0:
                         b_0, b_1 = add_row(b_0, b_1, b_x0, b_x1, b_x2, b_x3, b_w0, b_w1, b_w2, PRECISION)
                     else:
                         b_2, b_3 = add_row(b_2, b_3, b_x0, b_x1, b_x2, b_x3, b_w0, b_w1, b_w2, PRECISION)
-    b_bias = tl.load(p_bias + i_member * FILTERS + i_o, mask=i_o < FILTERS, other=0.0)[None, :]
+    b_bias = tl.load(p_bias + offset(p_layer, BIAS) + i_o, mask=i_o < stored, other=0.0)[None, :]
     b_0, b_1, b_2, b_3 = b_0 + b_bias, b_1 + b_bias, b_2 + b_bias, b_3 + b_bias
-    p_y, p_saved = p_y + i_member * images * SIZE, p_saved + i_member * images * SIZE
+    i_at = offset(p_layer, Y)
+    p_y, p_saved = p_y + i_at, p_saved + i_at
     if p_slopes is not None:
-        p_slopes += i_member * images * SIZE
+        p_slopes += i_at
     if p_keys is not None:
-        p_keys += i_member
-        if OWN_STEP:
-            p_step += i_member
+        p_keys += tl.load(p_layer + MEMBER)
     if POOL:
-        i_at = ((i_image * BLOCKS_Y + i_block_y) * BLOCKS_X + i_block_x) * FILTERS
+        i_pixel = i_image * (blocks_y * blocks_x) + (i_block_y * blocks_x + i_block_x)
         b_0, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)
-        finish(b_0, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, inside,
-               RATE, FILTERS, ACTIVATION)  # fmt: skip
+        finish(b_0, b_window, p_y, p_saved, p_slopes, p_keys, p_step, p_layer, i_pixel, i_o, o_tile, inside, filters,
+               stored, WHOLE, ACTIVATION)  # fmt: skip
     else:
         b_window = tl.zeros((ROWS, BLOCK_O), tl.int32)
+        i_first = i_image * (out_y * out_x)
         for window in tl.static_range(4):
             b_z = b_0 if window == 0 else (b_1 if window == 1 else (b_2 if window == 2 else b_3))
             i_y_2, i_x_2 = i_block_y * 2 + window // 2, i_block_x * 2 + window % 2
-            i_at, there = pixel_offsets(i_image, i_y_2, i_x_2, inside, OUT_Y, OUT_X, FILTERS)
-            finish(b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, scale, index, i_at, i_o, there,
-                   RATE, FILTERS, ACTIVATION)  # fmt: skip
+            i_pixel, there = pixel_offsets(i_first, i_y_2, i_x_2, inside, out_y, out_x, 1)
+            finish(b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, p_layer, i_pixel, i_o, o_tile, there, filters,
+                   stored, WHOLE, ACTIVATION)  # fmt: skip

@@ -4,6 +4,10 @@ All but the reduction work on 2x2 blocks of positions: the four windows of a poo
 taps of four positions touch a patch of 4x4 pixels, so a block reads 16 pixels where a position at a time would read 36.
 A program takes ROWS blocks of one member: a product's row is a block, and each of a block's positions has a sum of its
 own. Windows count row by row: 0 is the upper left one, 3 the lower right one.
+
+A row of the table of tiles is (layer, tile of rows or of weights, tile of columns or split); the layer's row of the
+table of layers (`gpu_convolution.Layer`) says where its numbers lie and how many there are. Where all members have the
+same layers, sizes are constants.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations.
@@ -16,44 +20,88 @@ CLOSED = tl.constexpr(8)
 WINDOW = tl.constexpr(8 + 3)
 
 
+# Fields of the table of layers, as of `gpu_convolution.Layer`.
+X, WEIGHT, BIAS, Y, DX, SCRATCH = (tl.constexpr(field) for field in range(6))
+MEMBER, DROPOUT, RATE, SPLITS, TURNS = (tl.constexpr(field) for field in range(6, 11))
+HEIGHT, WIDTH, CHANNELS, STRIDE, FILTERS, STORED, PADDING = (tl.constexpr(field) for field in range(11, 18))
+FIELDS = tl.constexpr(18)
+
+
 @triton.jit
-def split_rows(rows, BLOCKS_Y: tl.constexpr, BLOCKS_X: tl.constexpr, ROWS: tl.constexpr, i_tile):
+def layer_of(p_layers, p_tile):
+    """Where the row of a tile's layer begins."""
+    return p_layers + tl.load(p_tile).to(tl.int64) * FIELDS
+
+
+@triton.jit
+def offset(p_layer, FIELD: tl.constexpr):
+    """One of a layer's offsets: all of them are multiples of 16, and wide loads need to know."""
+    return tl.multiple_of(tl.load(p_layer + FIELD), 16)
+
+
+@triton.jit
+def size(p_layer, FIELD: tl.constexpr, SIZES: tl.constexpr, ALIGNED: tl.constexpr):
+    """One of a layer's sizes, int32: a constant where the launch has them (from `HEIGHT` on)."""
+    if SIZES is not None:
+        return SIZES[FIELD - HEIGHT]
+    else:
+        value = tl.load(p_layer + FIELD).to(tl.int32)
+        return tl.multiple_of(value, 16) if ALIGNED else value
+
+
+@triton.jit
+def out_sides(height, width, padding, POOL: tl.constexpr):
+    """Rows and columns of the sums, and of blocks of four of them."""
+    out_y, out_x = height + 2 * padding - 2, width + 2 * padding - 2
+    if POOL:
+        return out_y, out_x, out_y // 2, out_x // 2
+    else:
+        return out_y, out_x, (out_y + 1) // 2, (out_x + 1) // 2
+
+
+@triton.jit
+def split_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile):
     """Image (int64), block row and block column of a tile's blocks, and which of them exist."""
-    i_row = i_tile * ROWS + tl.arange(0, ROWS)
-    i_image = i_row // (BLOCKS_Y * BLOCKS_X)
-    i_block = i_row - i_image * (BLOCKS_Y * BLOCKS_X)
-    return i_image.to(tl.int64), i_block // BLOCKS_X, i_block % BLOCKS_X, i_row < rows
+    # Rows of a large batch are more than 32 bits can count, but an image's are not.
+    blocks = blocks_y * blocks_x
+    i_first = tl.cast(i_tile, tl.int64) * ROWS
+    i_base = i_first // blocks
+    i_row = (i_first - i_base * blocks).to(tl.int32) + tl.arange(0, ROWS)
+    i_more = i_row // blocks
+    i_block = i_row - i_more * blocks
+    i_image = i_base + i_more
+    return i_image, i_block // blocks_x, i_block % blocks_x, i_image < images
 
 
 @triton.jit
-def pixel_offsets(i_image, i_y, i_x, inside, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
-    """Where pixels [ROWS] begin, and whether they lie within their image."""
-    inside = inside & (i_y >= 0) & (i_y < HEIGHT) & (i_x >= 0) & (i_x < WIDTH)
-    return ((i_image * HEIGHT + i_y) * WIDTH + i_x) * CHANNELS, inside
+def pixel_offsets(i_start, i_y, i_x, inside, height, width, channels):
+    """Where pixels [ROWS] of images that begin at `i_start` begin, and whether they lie within their image."""
+    inside = inside & (i_y >= 0) & (i_y < height) & (i_x >= 0) & (i_x < width)
+    return i_start + (i_y * width + i_x) * channels, inside
 
 
 @triton.jit
-def load_pixels(p_x, i_image, i_y, i_x, i_c, inside, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
+def load_pixels(p_x, i_start, i_y, i_x, i_c, inside, height, width, channels):
     """Channels i_c of one pixel a row, [ROWS, len(i_c)]; zeros around the image."""
-    i_at, inside = pixel_offsets(i_image, i_y, i_x, inside, HEIGHT, WIDTH, CHANNELS)
-    return tl.load(p_x + i_at[:, None] + i_c[None, :], mask=inside[:, None] & (i_c < CHANNELS)[None, :], other=0.0)
+    i_at, inside = pixel_offsets(i_start, i_y, i_x, inside, height, width, channels)
+    return tl.load(p_x + i_at[:, None] + i_c[None, :], mask=inside[:, None] & (i_c < channels)[None, :], other=0.0)
 
 
 @triton.jit
-def load_window(p_x, i_image, i_y, i_x, i_k, inside, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
+def load_window(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels):
     """The nine taps of one position a row, tap-major, [ROWS, len(i_k)]: for few channels."""
-    i_tap, i_c = i_k // CHANNELS, i_k % CHANNELS
+    i_tap, i_c = i_k // channels, i_k % channels
     i_y, i_x = i_y[:, None] + (i_tap // 3)[None, :], i_x[:, None] + (i_tap % 3)[None, :]
-    inside = inside[:, None] & (i_k < 9 * CHANNELS)[None, :]
-    i_at, inside = pixel_offsets(i_image[:, None], i_y, i_x, inside, HEIGHT, WIDTH, CHANNELS)
+    inside = inside[:, None] & (i_k < 9 * channels)[None, :]
+    i_at, inside = pixel_offsets(i_start[:, None], i_y, i_x, inside, height, width, channels)
     return tl.load(p_x + i_at + i_c[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
-def load_tap(p_weight, tap, i_c, i_o, CHANNELS: tl.constexpr, FILTERS: tl.constexpr):
+def load_tap(p_weight, tap, i_c, i_o, channels, stored):
     """A tap's weights [len(i_c), len(i_o)]."""
-    inside = (i_c < CHANNELS)[:, None] & (i_o < FILTERS)[None, :]
-    return tl.load(p_weight + ((tap * CHANNELS + i_c) * FILTERS)[:, None] + i_o[None, :], mask=inside, other=0.0)
+    inside = (i_c < channels)[:, None] & (i_o < stored)[None, :]
+    return tl.load(p_weight + ((tap * channels + i_c) * stored)[:, None] + i_o[None, :], mask=inside, other=0.0)
 
 
 @triton.jit

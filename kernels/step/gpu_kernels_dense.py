@@ -7,7 +7,7 @@ A program computes one tile: its row of the table of tiles names a layer, and th
 import triton
 import triton.language as tl
 
-from ..dropout.gpu_kernels import random_bytes_at
+from ..dropout.gpu_kernels import random_bytes_at, scale_of
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def forward_kernel(
     p_step,
     rows,
     ACTIVATION: tl.constexpr,
-    RATE256: tl.constexpr,
+    DROPS: tl.constexpr,
     SLOPES: tl.constexpr,
     ALIGNED: tl.constexpr,
     FIELDS: tl.constexpr,
@@ -76,12 +76,14 @@ def forward_kernel(
         b_z = tl.dot(b_a, b_b, b_z, input_precision=PRECISION)
     b_z += tl.load(p_biases + field(p_layer, 2, ALIGNED) + i_n, mask=i_n < stored, other=0.0)
     b_y, b_slope = activate(b_z, ACTIVATION)
-    if RATE256 > 0:
+    if DROPS:
+        rate = tl.load(p_layer + 14).to(tl.int32)
         key, step = tl.load(p_keys + tl.load(p_layer + 12)), tl.load(p_step)
         i_position = (i_m * outputs + i_n).to(tl.int32)
-        b_kept = random_bytes_at(key, step, tl.load(p_layer + 13), i_position) >= RATE256
-        b_y = tl.where(b_kept, b_y * (256 / (256 - RATE256)), 0.0)
-        b_slope = tl.where(b_kept, b_slope * (256 / (256 - RATE256)), 0.0)
+        b_kept = random_bytes_at(key, step, tl.load(p_layer + 13), i_position) >= rate
+        scale = scale_of(rate)
+        b_y = tl.where(b_kept, b_y * scale, 0.0)
+        b_slope = tl.where(b_kept, b_slope * scale, 0.0)
     inside = (i_m < rows) & (i_n < stored)
     i_at = field(p_layer, 3, ALIGNED) + i_m * field(p_layer, 8, ALIGNED) + i_n
     # sigmoid(0) is not 0, but padding must be.
@@ -101,7 +103,7 @@ def input_gradient_kernel(
     p_tiles,
     rows,
     SLOPE: tl.constexpr,
-    RATE256: tl.constexpr,
+    DROPPED: tl.constexpr,
     ALIGNED: tl.constexpr,
     FIELDS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -127,7 +129,9 @@ def input_gradient_kernel(
     if SLOPE == "relu":
         # What ReLU or dropout made 0 has no slope; a NaN lets its gradient pass, as in torch.
         b_x = tl.load(p_x + field(p_layer, 0, ALIGNED) + i_at, mask=inside, other=0.0)
-        b_dx = tl.where(b_x <= 0, 0.0, b_dx * (256 / (256 - RATE256)))
+        if DROPPED:
+            b_dx *= scale_of(tl.load(p_layer + 15))
+        b_dx = tl.where(b_x <= 0, 0.0, b_dx)
     elif SLOPE == "stored":
         b_dx *= tl.load(p_slopes + field(p_layer, 0, ALIGNED) + i_at, mask=inside, other=0.0).to(tl.float32)
     tl.store(p_dx + field(p_layer, 4, ALIGNED) + i_at, b_dx.to(p_dx.dtype.element_ty), mask=inside)

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import reference
+from .reference import ConvLayer
 
 UNIT = 16  # numbers; widths are rounded up to it, so that every row can be loaded 16 bytes at a time
 EVALUATION_ROWS = 128  # images of a forward pass in evaluation
-SPLITS = 512  # into how many parts the convolutions' weight gradients are cut at most, over the members
+FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
+PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
+
+GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS = 64, 64, 128  # the largest tile of a convolution's weight gradient
 Piece = tuple[tuple[int, ...], torch.dtype]
 
 
@@ -27,23 +30,57 @@ def rounded(count: int) -> int:
 
 
 class Convolution(NamedTuple):
-    """A stem's layer: what goes in and comes out, and where its stacked weights [M, 9 * channels, filters] lie."""
+    """A member's 3x3 convolution: what goes in and comes out, true and stored, and where weight and bias lie.
 
-    channels: int
+    Channels of images are stored as they are, those of layers rounded up to 16. Weights are
+    [9 * stored channels, stored filters], taps row by row.
+    """
+
     height: int
     width: int
+    channels: int
     filters: int
     padding: int
     pool: bool
-    drops: bool
+    rate256: int
     out_height: int
     out_width: int
+    stored_channels: int
+    stored_filters: int
     weight: int
     bias: int
 
+    @property
+    def few(self) -> bool:
+        """Whether all taps of all channels make one row of a product."""
+        return self.stored_channels <= FEW
+
+    @property
+    def blocks(self) -> int:
+        """2x2 blocks of an image's positions; a pool drops those that are not whole."""
+        if self.pool:
+            return self.out_height * self.out_width
+        return -(-self.out_height // 2) * -(-self.out_width // 2)
+
+    @property
+    def slab(self) -> int:
+        """Numbers of a part of the weight gradient: each tap once, or for two positions apart, and the biases."""
+        return ((9 if self.few else 24) * self.stored_channels + 1) * self.stored_filters
+
+    def splits(self, members: int, images: int) -> int:
+        """Number of programs that share the images of a tile of weights: whatever the precision, as scratch is."""
+        tiles = -(-self.stored_filters // GRADIENT_COLUMNS)
+        if not self.few:
+            tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
+        return max(1, min(-(-PROGRAMS // (members * tiles)), -(-images * self.blocks // GRADIENT_ROWS)))
+
 
 class Dense(NamedTuple):
-    """A member's dense layer: true and stored sizes, and where weight [stored outputs, stored inputs] and bias lie."""
+    """A member's dense layer: true and stored sizes, and where weight [stored outputs, stored inputs] and bias lie.
+
+    A convolution of images of one pixel is one too: its weight is that of the middle tap, the fifth of nine, and the
+    others, which meet nothing but padding, lie around it and never change.
+    """
 
     inputs: int
     outputs: int
@@ -51,44 +88,72 @@ class Dense(NamedTuple):
     stored_outputs: int
     weight: int
     bias: int
+    rate256: int
+    features: tuple[int, ...]
+    """(H, W, C, stored C) where inputs are an image's or a convolution's, channels innermost; else empty."""
+    taps: int
+    """Where the nine taps begin; -1 where there are none."""
 
 
 class Layout:
-    """The parameters of M networks: the stem's stacked over the members, then each head, padded to multiples of 16.
+    """The parameters of M networks: convolutions, then dense layers, padded to multiples of 16.
 
     Args:
-        image_shape, classes, hidden, stem: as of `Step`.
+        image_shape, classes, hidden: as of `Step`.
+        chains: each member's convolutions, of 3x3 with stride 1, with a pool of 2x2 or none.
+        head_rate256: dropout rate after each hidden layer, in 256ths.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], classes: int, hidden: Sequence[Sequence[int]], stem: str
+        self,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        hidden: Sequence[Sequence[int]],
+        chains: Sequence[Sequence[ConvLayer]],
+        head_rate256: int = 0,
     ) -> None:
         self.image_shape, self.classes, self.members = image_shape, classes, len(hidden)
-        self.segments: list[tuple[int, int, int]] = []  # start, end and member of everything stored
+        self.planar = not any(chains)
+        self.pixels = rounded(math.prod(image_shape))
+        """Numbers of an image as the networks take it."""
+        self.segments: list[tuple[int, int, int]] = []  # start, end and member of all that is trained
         self.size = 0
-        channels, height, width = image_shape
-        self.convolutions: list[Convolution] = []
-        for layer in reference.STEMS[stem]:
-            sides = [(side - 2 + 2 * layer.padding) // (2 if layer.pool else 1) for side in (height, width)]
-            offsets = (self._stack(9 * channels * layer.channels), self._stack(layer.channels))
-            kind = (layer.channels, layer.padding, layer.pool, layer.drops)
-            self.convolutions.append(Convolution(channels, height, width, *kind, sides[0], sides[1], *offsets))
-            channels, (height, width) = layer.channels, sides
-        self.features = (channels, height, width)
-        self.heads = [self._head((math.prod(self.features), *widths, classes), m) for m, widths in enumerate(hidden)]
+        self.chains: list[list[Convolution]] = []
+        self.heads: list[list[Dense]] = []
+        for member, (widths, chain) in enumerate(zip(hidden, chains, strict=True)):
+            self._add(member, chain, widths, head_rate256)
 
-    @property
-    def pixels(self) -> int:
-        """Numbers of an image as the networks take it: rounded up where the first layer is a dense one."""
-        count = math.prod(self.image_shape)
-        return count if self.convolutions else rounded(count)
+    def _add(self, member: int, chain: Sequence[ConvLayer], widths: Sequence[int], rate256: int) -> None:
+        channels, height, width = self.image_shape
+        stored, convolutions, head = channels, [], []
+        for layer in chain:
+            if height == width == 1:
+                head.append(self._pixel(member, channels, layer))
+            else:
+                sides, filters = layer.output_sides(height, width), rounded(layer.filters)
+                offsets = self._take(9 * stored * filters, member), self._take(filters, member)
+                kind = (layer.filters, layer.padding, layer.pool == 2, layer.rate256)
+                convolutions.append(Convolution(height, width, channels, *kind, *sides, stored, filters, *offsets))
+                height, width = sides
+            channels, stored = layer.filters, rounded(layer.filters)
+        features = () if self.planar else (height, width, channels, stored)
+        for i, (inputs, outputs) in enumerate(pairwise((channels * height * width, *widths, self.classes))):
+            sizes = rounded(stored * height * width if i == 0 else inputs), rounded(outputs)
+            offsets = self._take(math.prod(sizes), member), self._take(sizes[1], member)
+            rate = rate256 if i < len(widths) else 0
+            head.append(Dense(inputs, outputs, *sizes, *offsets, rate, () if i else features, -1))
+        self.chains.append(convolutions)
+        self.heads.append(head)
 
-    def _stack(self, count: int) -> int:
-        """Room for so many numbers of each member, one member behind the other."""
-        start = self.size
-        for member in range(self.members):
-            self._take(count, member)
-        return start
+    def _pixel(self, member: int, channels: int, layer: ConvLayer) -> Dense:
+        """A convolution of one pixel."""
+        sizes = rounded(channels), rounded(layer.filters)
+        taps, count = self.size, math.prod(sizes)
+        self.size += 9 * count
+        self.segments.append((taps + 4 * count, taps + 5 * count, member))
+        return Dense(
+            channels, layer.filters, *sizes, taps + 4 * count, self._take(sizes[1], member), layer.rate256, (), taps
+        )
 
     def _take(self, count: int, member: int) -> int:
         start = self.size
@@ -96,58 +161,67 @@ class Layout:
         self.segments.append((start, self.size, member))
         return start
 
-    def _head(self, sizes: Sequence[int], member: int) -> list[Dense]:
-        layers = []
-        for inputs, outputs in pairwise(sizes):
-            stored = rounded(inputs), rounded(outputs)
-            layers.append(
-                Dense(inputs, outputs, *stored, self._take(math.prod(stored), member), self._take(stored[1], member))
-            )
-        return layers
+    @property
+    def shared(self) -> bool:
+        """Whether all members have the same convolutions, as behind a stem."""
+        return len({tuple(layer[:11] for layer in chain) for chain in self.chains}) == 1
+
+    @property
+    def launches(self) -> list[list[tuple[int, int]]]:
+        """Members and indices of the convolutions that a launch computes: an index at a time, with or without a pool.
+
+        All layers of a launch have few channels, or none: only those of images are few.
+        """
+        deepest = max(len(chain) for chain in self.chains)
+        groups = [
+            [(m, i) for m, chain in enumerate(self.chains) if i < len(chain) and chain[i].pool == pool]
+            for i in range(deepest)
+            for pool in (True, False)
+        ]
+        return [group for group in groups if group]
+
+    def scratch(self, rows: int) -> int:
+        """Float32 numbers that the parts of a launch's weight gradients take, for so many images."""
+        sizes = []
+        for launch in self.launches:
+            layers = [self.chains[m][i] for m, i in launch]
+            sizes.append(sum(layer.splits(self.members, rows) * layer.slab for layer in layers))
+        return max(sizes, default=0)
 
     def views(self, buffer: Tensor, member: int) -> list[Tensor]:
-        """A member's parameters in a flat buffer, in torch's order of layers and their own shapes."""
+        """A member's parameters in a flat buffer, weight and bias of each layer, as strided views.
+
+        In torch's shapes, but for the weight of a dense layer behind a convolution: [out, C, H, W] instead of
+        [out, C * H * W].
+        """
         arrays = []
-        for layer in self.convolutions:
-            shape = (9 * layer.channels, layer.filters)
-            arrays.append(buffer[layer.weight + member * math.prod(shape) :][: math.prod(shape)].view(shape))
-            arrays.append(buffer[layer.bias + member * layer.filters :][: layer.filters])
+        for layer in self.chains[member]:
+            sizes = (3, 3, layer.stored_channels, layer.stored_filters)
+            weight = buffer[layer.weight :][: math.prod(sizes)].view(sizes)
+            arrays.append(weight[:, :, : layer.channels, : layer.filters].permute(3, 2, 0, 1))
+            arrays.append(buffer[layer.bias :][: layer.filters])
         for dense in self.heads[member]:
-            shape = (dense.stored_outputs, dense.stored_inputs)
-            weight = buffer[dense.weight :][: math.prod(shape)].view(shape)
-            arrays.append(weight[: dense.outputs, : dense.inputs])
-            arrays.append(buffer[dense.bias :][: dense.outputs])
+            arrays += [self._dense_view(buffer, dense), buffer[dense.bias :][: dense.outputs]]
         return arrays
 
-    def stored(self, index: int, array: Tensor) -> Tensor:
-        """A parameter of torch's shape as the buffer has it: taps first in convolutions, channels last behind them."""
-        if array.ndim == 4:
-            return array.permute(2, 3, 1, 0).reshape(-1, len(array))
-        if self.convolutions and index == 2 * len(self.convolutions):
-            return array.view(-1, *self.features).permute(0, 2, 3, 1).reshape(len(array), -1)
-        return array
-
-    def public(self, index: int, array: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The inverse of `stored`."""
-        if len(shape) == 4:
-            return array.view(3, 3, shape[1], shape[0]).permute(3, 2, 0, 1).reshape(shape)
-        if self.convolutions and index == 2 * len(self.convolutions):
-            channels, height, width = self.features
-            return array.reshape(-1, height, width, channels).permute(0, 3, 1, 2).reshape(shape)
-        return array
-
-    def stacked(self, buffer: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """All members' weights [M, 9 * channels, filters] and biases [M, filters] of a convolution."""
-        layer = self.convolutions[index]
-        weight, bias = (self.members, 9 * layer.channels, layer.filters), (self.members, layer.filters)
-        return (
-            buffer[layer.weight :][: math.prod(weight)].view(weight),
-            buffer[layer.bias :][: math.prod(bias)].view(bias),
-        )
+    def _dense_view(self, buffer: Tensor, dense: Dense) -> Tensor:
+        stored = (dense.stored_outputs, dense.stored_inputs)
+        if dense.taps >= 0:
+            taps = buffer[dense.taps :][: 9 * math.prod(stored)].view(3, 3, *stored)
+            return taps[:, :, : dense.outputs, : dense.inputs].permute(2, 3, 0, 1)
+        weight = buffer[dense.weight :][: math.prod(stored)].view(stored)[: dense.outputs]
+        if not dense.features:
+            return weight[:, : dense.inputs]
+        height, width, channels, wide = dense.features
+        image = weight[:, : height * width * wide].view(dense.outputs, height, width, wide)
+        return image[..., :channels].permute(0, 3, 1, 2)
 
 
 class Places:
     """Offsets of a batch's numbers: y of the layers and the images in one buffer, their gradients in another.
+
+    Convolutions come first, then hidden layers: what the backward pass needs of them lies at the same offsets in
+    buffers of its own.
 
     Args:
         layout: of the parameters.
@@ -157,27 +231,27 @@ class Places:
 
     def __init__(self, layout: Layout, rows: int, sets: int) -> None:
         self.rows, self.sets = rows, sets
-        at = 0
-        self.hidden: list[list[int]] = []
-        for head in layout.heads:
-            sizes = [rows * dense.stored_outputs for dense in head[:-1]]
-            self.hidden.append([at + sum(sizes[:i]) for i in range(len(sizes))])
-            at += sum(sizes)
-        self.hidden_size = at
-        self.stem: list[int] = []
-        for layer in layout.convolutions:
-            self.stem.append(at)
-            at += rounded(layout.members * rows * layer.out_height * layer.out_width * layer.filters)
-        self.images = at
+        self._at = 0
+        self.convolved = [
+            [self._take(rows * layer.out_height * layer.out_width * layer.stored_filters) for layer in chain]
+            for chain in layout.chains
+        ]
+        self.convolved_size = self._at
+        self.hidden = [[self._take(rows * dense.stored_outputs) for dense in head[:-1]] for head in layout.heads]
+        self.hidden_end = self._at
+        self.images = self.hidden_end
         # The gradients of the logits follow those of the layers; those of the images, of each member, come last.
-        self.forward_size = at + sets * rows * layout.pixels
+        self.forward_size = self.images + sets * rows * layout.pixels
         self.logits_stride = rounded(layout.classes)
-        self.logits = at
-        self.image_gradients = at + layout.members * rows * self.logits_stride
+        self.logits = self.hidden_end
+        self.image_gradients = self.logits + layout.members * rows * self.logits_stride
 
-    def shapes(
-        self, layout: Layout, dtype: torch.dtype, *, slopes: bool, backward: str, scratch: int = 0
-    ) -> dict[str, Piece]:
+    def _take(self, count: int) -> int:
+        start = self._at
+        self._at += count
+        return start
+
+    def shapes(self, layout: Layout, dtype: torch.dtype, *, slopes: bool, backward: str) -> dict[str, Piece]:
         """Shape and dtype of every buffer of a batch.
 
         Args:
@@ -185,23 +259,21 @@ class Places:
             dtype: of activations and their gradients.
             slopes: whether the activation's slopes are stored.
             backward: `none`, `weights` or `images`: what gradients are wanted of.
-            scratch: float32 numbers that the convolutions' weight gradients need.
         """
         rows, members = self.rows, layout.members
         shapes: dict[str, Piece] = {
             "values": ((self.forward_size,), dtype),
             "logits": ((members, rows, self.logits_stride), torch.float32),
             "labels": ((self.sets, rows), torch.int64),
+            "saved": ((self.convolved_size,), torch.uint8),
         }
-        outs = [(members, rows, layer.out_height, layer.out_width, layer.filters) for layer in layout.convolutions]
-        shapes |= {f"saved{i}": (shape, torch.uint8) for i, shape in enumerate(outs)}
-        if slopes:
-            shapes |= {f"slopes{i}": (shape, dtype) for i, shape in enumerate(outs)}
-            shapes["slopes"] = ((self.hidden_size,), dtype)
+        if slopes and backward != "none":
+            shapes["slopes"] = ((self.hidden_end,), dtype)
         if backward != "none":
             images = members * rows * layout.pixels if backward == "images" else 0
             shapes["gradients"] = ((self.image_gradients + images,), dtype)
-            shapes["scratch"] = ((scratch,), torch.float32)
+        if backward == "weights":
+            shapes["scratch"] = ((layout.scratch(rows),), torch.float32)
         return shapes
 
 
@@ -210,26 +282,28 @@ def total_bytes(shapes: dict[str, Piece]) -> int:
     return sum(-(-math.prod(shape) * dtype.itemsize // 256) * 256 for shape, dtype in shapes.values())
 
 
+def scratch_bytes(layout: Layout, activation: str, *, precision: str, batch: int) -> int:
+    """Bytes of a batch's numbers in training or in evaluation, whichever are more; arguments as of `device_bytes`."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    kinds = [(batch, dtype, "weights"), (EVALUATION_ROWS, torch.float32, "images")]
+    return max(
+        total_bytes(
+            Places(layout, rows, layout.members).shapes(layout, kind, slopes=activation != "relu", backward=backward)
+        )
+        for rows, kind, backward in kinds
+    )
+
+
 def device_bytes(layout: Layout, activation: str, *, precision: str, batch: int) -> int:
-    """Bytes that a population of this layout takes on a GPU, to within the convolutions' scratch memory.
+    """Bytes that a population of this layout takes on a GPU, but for results, orders and tables.
 
     Args:
         layout: of the parameters.
         activation: as of `Step`.
         precision, batch: of training.
     """
-    reduced = precision == "bf16"
-    parameters = layout.size * (4 * 4 + 2 * reduced)  # values, gradients, two moments; a copy
-    weights = [(24 * layer.channels + 1) * layer.filters for layer in layout.convolutions]
-    scratch = (SPLITS + layout.members) * max(weights, default=0)
-    slopes, dtype = activation != "relu", torch.bfloat16 if reduced else torch.float32
-    training = Places(layout, batch, layout.members).shapes(
-        layout, dtype, slopes=slopes, backward="weights", scratch=scratch
-    )
-    evaluation = Places(layout, EVALUATION_ROWS, layout.members).shapes(
-        layout, torch.float32, slopes=slopes, backward="images"
-    )
-    return parameters + max(total_bytes(training), total_bytes(evaluation))
+    parameters = layout.size * (4 * 4 + 2 * (precision == "bf16"))  # values, gradients, two moments; a copy
+    return parameters + scratch_bytes(layout, activation, precision=precision, batch=batch)
 
 
 def carve(memory: Tensor, shapes: dict[str, Piece]) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ class Population:
     taken once; training and evaluation share it.
 
     Args:
-        image_shape, classes, hidden, stem, activation, batch, optimizer, momentum, stem_rate256, head_rate256,
-            precision: as of `Step`.
+        image_shape, classes, hidden, activation, batch, optimizer, momentum, head_rate256, precision: as of `Step`.
+        chains: each member's convolutions, its own or the stem's.
         device: a CUDA device, or any where Triton's interpreter runs.
     """
 
@@ -34,18 +34,17 @@ class Population:
         classes: int,
         hidden: Sequence[Sequence[int]],
         *,
-        stem: str,
+        chains: Sequence[Sequence[reference.ConvLayer]],
         activation: str,
         batch: int,
         optimizer: str,
         momentum: float,
-        stem_rate256: int,
         head_rate256: int,
         precision: str,
         device: torch.device,
     ) -> None:
-        self.layout = gpu_layout.Layout(image_shape, classes, hidden, stem)
-        self.network = gpu_batch.Network(self.layout, activation, stem_rate256, head_rate256)
+        self.layout = gpu_layout.Layout(image_shape, classes, hidden, chains, head_rate256)
+        self.network = gpu_batch.Network(self.layout, activation)
         self.batch, self.optimizer, self.momentum = batch, optimizer, momentum
         self.precision, self.device = precision, device
         self.graphs = Graphs(device)
@@ -65,20 +64,14 @@ class Population:
         self.rates = torch.zeros(members, dtype=torch.float64, device=self.device)
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
         self.tiles = gpu_optimizer.tiles(self.layout.segments).to(self.device)
-        self.memory = torch.empty(self._scratch_bytes(), dtype=torch.uint8, device=self.device)
+        scratch = gpu_layout.scratch_bytes(
+            self.layout, self.network.activation, precision=self.precision, batch=self.batch
+        )
+        self.memory = torch.empty(scratch, dtype=torch.uint8, device=self.device)
         self.losses = torch.empty(0, members, dtype=torch.float64, device=self.device)
         self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
         self.cotangents: Tensor | None = None
-
-    def _scratch_bytes(self) -> int:
-        sizes = [(self.batch, self.precision, "weights"), (gpu_layout.EVALUATION_ROWS, "fp32", "images")]
-        return max(
-            gpu_layout.total_bytes(
-                gpu_batch.shapes(self.network, rows=rows, own=True, precision=precision, backward=backward)
-            )
-            for rows, precision, backward in sizes
-        )
 
     @property
     def bytes(self) -> int:
@@ -118,8 +111,8 @@ class Population:
     def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
         """Set a member's parameters (0) or moments (1, 2)."""
         buffer = self.moments[moment - 1] if moment else self.parameters
-        for i, (view, array) in enumerate(zip(self.layout.views(buffer, member), arrays, strict=True)):
-            view.copy_(self.layout.stored(i, array))
+        for view, array in zip(self.layout.views(buffer, member), arrays, strict=True):
+            view.copy_(array.view(view.shape))
         if moment == 0 and self.copy is not None:
             for view, source in zip(*(self.layout.views(b, member) for b in (self.copy, self.parameters)), strict=True):
                 view.copy_(source)
@@ -128,7 +121,7 @@ class Population:
         """Copies of what `set_parameters` sets, on the CPU."""
         buffer = self.moments[moment - 1] if moment else self.parameters
         views = zip(self.layout.views(buffer, member), shapes, strict=True)
-        return [self.layout.public(i, view.cpu(), shape).clone() for i, (view, shape) in enumerate(views)]
+        return [view.cpu().reshape(shape).clone(memory_format=torch.contiguous_format) for view, shape in views]
 
     def train(
         self,

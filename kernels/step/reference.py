@@ -100,6 +100,16 @@ def parameter_shapes(
     return shapes
 
 
+def chain_of(stem: str, convolutions: Sequence[ConvLayer], stem_rate256: int) -> list[ConvLayer]:
+    """A member's convolutions: its own or, where it has none, the stem's."""
+    return list(convolutions) or [
+        ConvLayer(
+            layer.channels, padding=layer.padding, pool=2 * layer.pool, rate256=stem_rate256 if layer.drops else 0
+        )
+        for layer in STEMS[stem]
+    ]
+
+
 class Step:
     """The definition of `atras.kernels.Step`, by autograd and torch.optim. Arguments and shapes are explained there.
 
@@ -124,14 +134,12 @@ class Step:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.activate, self.batch, self.dtype = ACTIVATIONS[activation], batch, dtype
-        self.stem_layers = [
-            (1, layer.padding, 2 * layer.pool, stem_rate256 if layer.drops else 0) for layer in STEMS[stem]
-        ]
         self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
-        self.convolutions = [()] * len(hidden) if convolutions is None else convolutions
+        own = [()] * len(hidden) if convolutions is None else convolutions
+        self.chains = [chain_of(stem, each, stem_rate256) for each in own]
         shapes = [
-            parameter_shapes(image_shape, classes, stem, widths, own)
-            for widths, own in zip(hidden, self.convolutions, strict=True)
+            parameter_shapes(image_shape, classes, stem, widths, chain)
+            for widths, chain in zip(hidden, self.chains, strict=True)
         ]
         self.parameters = [
             [torch.zeros(shape, dtype=dtype, device="cpu", requires_grad=True) for shape in each] for each in shapes
@@ -294,15 +302,13 @@ class Step:
         """Logits; with dropout where `masks`, its key and step, is given."""
         *weights, last, last_bias = self.parameters[member]
         layers = list(zip(weights[::2], weights[1::2], strict=True))
-        convolutions = [
-            (own.stride, own.padding, own.pool, own.rate256) for own in self.convolutions[member]
-        ] or self.stem_layers
-        for i, (stride, padding, pool, rate) in enumerate(convolutions):
-            x = self.activate(F.conv2d(x, *layers[i], stride=stride, padding=padding))
-            x = F.max_pool2d(x, pool) if pool else x
-            x = _drop(x, masks, i, rate)
+        chain = self.chains[member]
+        for i, layer in enumerate(chain):
+            x = self.activate(F.conv2d(x, *layers[i], stride=layer.stride, padding=layer.padding))
+            x = F.max_pool2d(x, layer.pool) if layer.pool else x
+            x = _drop(x, masks, i, layer.rate256)
         x = x.flatten(1)
-        for i in range(len(convolutions), len(layers)):
+        for i in range(len(chain), len(layers)):
             x = _drop(self.activate(F.linear(x, *layers[i])), masks, i, self.head_rate256)
         return F.linear(x, last, last_bias)
 

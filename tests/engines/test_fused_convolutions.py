@@ -95,7 +95,18 @@ def test_training_goes_on_from_the_loops_state() -> None:
 def test_what_the_engine_does_not_take_is_said_in_one_line() -> None:
     spec, convolutions = SPECS["none"], [MEMBERS[0].candidate]
     assert FusedEngine.refusal(spec, convolutions) == ""
-    assert FusedEngine.refusal(spec, convolutions, "cuda") == "it takes convolution chains on a CPU alone so far"
+    takes = "on a GPU it takes convolutions of kernel 3, stride 1, padding 0 or 1 and pool 2 or none"
+    for name, got in {
+        "c5k3s2z1-c17k1d0.5-8": "kernel 3, stride 2, padding 1, pool 0",
+        "c5k5zsame": "kernel 5, stride 1, padding 2, pool 0",
+        "c5z2": "kernel 3, stride 1, padding 2, pool 0",
+        "c5p3": "kernel 3, stride 1, padding 0, pool 3",
+    }.items():
+        assert FusedEngine.refusal(spec, [Candidate.parse(name)], "cuda") == f"{takes}, got {got}"
+    for name in ("c3zsame", "c20k3-7-6", "c40", "c8-c16-c32-c64-c128-c256-c512-c1024"):
+        assert FusedEngine.refusal(spec, [Candidate.parse(name)], "cuda") == ""
+    wide = FusedEngine.refusal(spec, [Candidate.parse("c10000-c10000")], "cuda")
+    assert wide.startswith("on a GPU it takes at most 2147483647 numbers in the parts of a layer, got 2400")
     assert FusedEngine.refusal(spec, [Candidate((8,))], "cuda") == ""
     assert FusedEngine.refusal(Spec((3, 9, 10), 10, "c6k2"), [Candidate((8,))], "cuda")
     dense_stem = Spec((1, 8, 8), 10, (Dense(4),))

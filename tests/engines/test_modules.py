@@ -104,6 +104,35 @@ def test_what_is_restored_goes_on_bitwise():
     assert all(torch.equal(values, found[name]) for name, values in expected.items())
 
 
+class Skipping(nn.Module):
+    """A layer that half of the steps leave out, and one that none takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(1)
+        if not self.training or torch.rand(()) < 0.5:
+            x = torch.relu(self.first(x))
+        return self.head(x)
+
+
+def test_layers_that_steps_leave_out_go_on_bitwise_too():
+    whole, first, second = (engine("fp32", factory=Skipping) for _ in range(3))
+    work = list(batches(9, torch.float32))
+    for each in work:
+        whole.step(*each)
+    for each in work[:5]:
+        first.step(*each)
+    assert 0 < first.state()["updates/mine/0/first.weight"] < 5
+    second.load_state(first.state())
+    for each in work[5:]:
+        second.step(*each)
+    found = second.state()
+    assert all(torch.equal(values, found[name]) for name, values in whole.state().items())
+
+
 def test_the_state_of_torch_is_neither_read_nor_changed():
     results = []
     for seed in (1, 2):

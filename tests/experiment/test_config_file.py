@@ -39,6 +39,7 @@ batch-size = 64
 optimizer = "sgd"
 learning-rate = 1
 momentum = 0.9
+augment = "crop,flip"
 epsilon = "8/255"
 label-source = "true"
 targeted = "class:3"
@@ -91,7 +92,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         dataset="mnist", train_size=500, test_size="all", subset="stratified", channels="last", image_size=64,
         candidates=(Candidate((24, 192)), Candidate((8, 32))), seeds=(0, 1, 2), stem="conv2",
         activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
-        adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, epsilon=8 / 255,
+        adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, augment="crop,flip",
+        epsilon=8 / 255,
         label_source="true", target="class:3", precision="fp64", evaluate_every=2, outcomes="all",
         attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,
         transfer_attacks=("fgsm", "pgd(steps=3)"), transfer_seeds="other", transfer_sources=(Candidate((24, 192)),),

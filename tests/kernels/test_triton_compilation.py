@@ -27,8 +27,8 @@ DENSE_TYPES = {
     "p_biases": "*fp32",
     "rows": "i32",
 }
-FORWARD = {"ACTIVATION": "relu", "RATE256": 0, "SLOPES": False, "BLOCK_K": 64}
-DROPPING = FORWARD | {"ACTIVATION": "gelu", "RATE256": 64, "SLOPES": True}
+FORWARD = {"ACTIVATION": "relu", "DROPS": False, "SLOPES": False, "BLOCK_K": 64}
+DROPPING = FORWARD | {"ACTIVATION": "gelu", "DROPS": True, "SLOPES": True}
 ADAM = {"p_copy": "*bf16", "p_tiles": "*i64", "p_steps": "*i64", "p_rates": "*fp64"}
 ADAM |= dict.fromkeys(("beta1", "beta2", "log1", "log2", "epsilon", "momentum"), "fp64")
 LOSS = {"p_labels": "*i64", "p_losses": "*fp64", "p_correct": "*i64", "p_gradients": "*bf16", "p_counter": "*i64"}
@@ -36,7 +36,7 @@ GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "epsilon": "
 KERNELS = {
     "forward": ("dense", "forward_kernel", DENSE_TYPES, FORWARD, "OPTIONS"),
     "forward-dropping": ("dense", "forward_kernel", DENSE_TYPES, DROPPING, "OPTIONS"),
-    "input-gradient": ("dense", "input_gradient_kernel", DENSE_TYPES, {"SLOPE": "relu", "RATE256": 0}, "OPTIONS"),
+    "input-gradient": ("dense", "input_gradient_kernel", DENSE_TYPES, {"SLOPE": "relu", "DROPPED": True}, "OPTIONS"),
     "weight-gradient": ("dense", "weight_gradient_kernel", DENSE_TYPES | {"p_weights": "*fp32"}, {}, "BATCH_OPTIONS"),
     "adam": ("optimizer", "adam_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),
     "sgd": ("optimizer", "sgd_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),

@@ -20,8 +20,7 @@ from budgets import SPILLED
 
 triton = pytest.importorskip("triton")
 
-from atras.kernels.step import gpu_convolution  # noqa: E402 (it needs Triton)
-from atras.kernels.step.gpu_convolution import Layer  # noqa: E402
+from atras.kernels.step import gpu_convolution, gpu_layout  # noqa: E402 (it needs Triton)
 
 INTERPRETING = backends.interpreting()
 ON = pytest.param("cpu", id="interpreted") if INTERPRETING else pytest.param("cuda", marks=pytest.mark.gpu)
@@ -37,13 +36,44 @@ KINDS = {"fp32": (torch.float32, EXACT, 2e-6), "fp16": (torch.float16, "bf16", 2
 if not INTERPRETING:
     KINDS |= {"bf16": (torch.bfloat16, "bf16", 2e-2), "tf32": (torch.float32, "tf32", 2e-3)}
     KINDS |= {"tf32x3": (torch.float32, "tf32x3", 2e-6)}
+
+
+class Layer(NamedTuple):
+    """A convolution of every member; images have their channels as they are, other inputs rounded up to 16."""
+
+    height: int
+    width: int
+    channels: int
+    filters: int
+    padding: int
+    pool: bool
+    activation: str
+    rate256: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    image: bool = False
+
+    @property
+    def out_sides(self):
+        sides = [side + 2 * self.padding - 2 for side in (self.height, self.width)]
+        return [side // 2 for side in sides] if self.pool else sides
+
+    @property
+    def stored_channels(self):
+        natural = self.image or self.channels <= gpu_layout.FEW
+        return self.channels if natural else gpu_layout.rounded(self.channels)
+
+    @property
+    def stored_filters(self):
+        return gpu_layout.rounded(self.filters)
+
+
 # Odd sides, both ways to read channels, blocks that are not full, more than one block of channels and filters, masks
-# whose filters are no multiple of 16 bytes, more rows than a tile has.
+# whose filters are no multiple of 16 bytes, more rows than a tile has, channels of images that are no multiple of 16.
 LAYERS = {
     "few, pool, odd filters": Layer(9, 8, 1, 5, 0, True, "relu", 64, 2),
     "few, padding": Layer(5, 6, 3, 32, 1, False, "gelu", 0, 0),
     "pool, dropout": Layer(9, 11, 32, 16, 0, True, "relu", 64, 3),
-    "padding, pool, odd widths": Layer(6, 7, 20, 24, 1, True, "sigmoid", 64, 1),
+    "padding, pool, odd widths": Layer(6, 7, 20, 24, 1, True, "sigmoid", 64, 1, True),
     "wide, odd without a pool": Layer(4, 5, 72, 80, 1, False, "tanh", 85, 1),
 }
 NAMES = {(name, "fp32") for name in LAYERS} | {(name, kind) for name in list(LAYERS)[1:3] for kind in KINDS}
@@ -52,90 +82,106 @@ NAMES = {(name, "fp32") for name in LAYERS} | {(name, kind) for name in list(LAY
 @pytest.fixture(params=[ON])
 def device(request, monkeypatch):
     """A few programs share the weight gradient's images, so that each takes several turns; memory is poisoned."""
-    monkeypatch.setattr(gpu_convolution, "PROGRAMS", 4)
+    monkeypatch.setattr(gpu_layout, "PROGRAMS", 4)
     with poisoned():
         yield request.param
 
 
 class Saved(NamedTuple):
-    """What `backward` needs of `forward`: a layer and tensors in its own layout."""
+    """What `backward` needs of `forward`: the work and the buffers that the kernels read and write."""
 
     layer: Layer
+    work: gpu_convolution.Work
+    members: int
+    images: int
+    far: int
     x: Tensor
     weight: Tensor
     saved: Tensor
     slopes: Tensor | None
+    scratch: int
 
 
 def forward(
+    layer: Layer,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     *,
-    activation: str = "relu",
-    padding: int = 0,
-    pool: bool = False,
-    rate256: int = 0,
-    keys: Tensor | None = None,
-    step: Tensor | None = None,
-    index: int = 0,
+    masks: tuple[Tensor, Tensor] | None = None,
     precision: str = "fp32",
+    constant: bool = True,
+    far: int = 0,
 ) -> tuple[Tensor, Saved]:
     """The forward launch over tensors in torch's layout, which are copied into the kernels' own.
 
     Args:
+        layer: that all members have.
         x: [M, B, C, H, W], or [B, C, H, W] for all members.
         weight: [M, O, C, 3, 3].
         bias: [M, O].
-        activation, padding, pool, rate256, index: see `Layer`.
-        keys, step, precision: see `gpu_convolution.forward`.
+        masks, precision: see `gpu_convolution.forward` and `Launch`.
+        constant: whether sizes are compiled in, instead of read from the table.
+        far: numbers that lie in front of x, y and dx.
 
     Returns:
         [M, B, O, H', W'], channels innermost in memory, and what the backward pass needs.
     """
-    layer = Layer(x.shape[-2], x.shape[-1], x.shape[-3], weight.shape[1], padding, pool, activation, rate256, index)
-    x, taps = operands(x, weight)
-    y = x.new_empty(len(weight), x.shape[-4], layer.out_height, layer.out_width, layer.filters)
+    members, images, sides = len(weight), x.shape[-4], layer.out_sides
+    channels, filters = layer.stored_channels, layer.stored_filters
+    padded = F.pad(x.movedim(-3, -1), (0, channels - layer.channels))
+    taps = weight.to(x.dtype).permute(0, 3, 4, 2, 1)
+    taps = F.pad(taps, (0, filters - layer.filters, 0, channels - layer.channels)).contiguous()
+    biases = F.pad(bias.float(), (0, filters - layer.filters)).contiguous()
+    stride, of_y = layer.height * layer.width * channels, images * sides[0] * sides[1] * filters
+    sites = []
+    for m in range(members):
+        offsets = m * taps[0].numel(), m * filters
+        sizes = (layer.height, layer.width, layer.channels, layer.filters, layer.padding, layer.pool, layer.rate256)
+        convolution = gpu_layout.Convolution(*sizes, *sides, channels, filters, *offsets)
+        seen = m * images * stride
+        of_x = seen if x.ndim == 5 else 0
+        sites.append(gpu_convolution.Site(convolution, far + of_x, far + m * of_y, far + seen, stride, m, layer.index))
+    options = {"activation": layer.activation, "slopes": layer.activation != "relu", "precision": precision}
+    work = gpu_convolution.work(sites, members=members, images=images, device=x.device, shared=constant, **options)
+    y = x.new_empty(far + members * of_y)
     saved = torch.empty_like(y, dtype=torch.uint8)
-    slopes = None if activation == "relu" else torch.empty_like(y)
-    biases = bias.float().contiguous()
-    if y.numel():
-        gpu_convolution.forward(layer, x, taps, biases, y, saved, slopes, keys=keys, step=step, precision=precision)
-    return y.movedim(-1, -3), Saved(layer, x, taps, saved, slopes)
+    slopes = torch.empty_like(y) if options["slopes"] else None
+    flat = torch.cat([x.new_empty(far), padded.flatten()])
+    gpu_convolution.forward(work, flat, taps, biases, y, saved, slopes, masks=masks)
+    y = y[far:].view(members, images, *sides, filters)
+    if y.device.type != "meta":
+        assert not y[..., layer.filters :].any()
+    scratch = members * convolution.splits(members, images) * convolution.slab
+    found = Saved(layer, work, members, images, far, flat, taps, saved, slopes, scratch)
+    return y[..., : layer.filters].movedim(-1, -3), found
 
 
-def operands(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """x and weight as the kernels take them, from torch's layout."""
-    taps = weight.to(x.dtype).permute(0, 3, 4, 2, 1).reshape(len(weight), 9 * weight.shape[2], weight.shape[1])
-    return x.movedim(-3, -1).contiguous(), taps.contiguous()
-
-
-def backward(
-    dy: Tensor, saved: Saved, *, precision: str = "fp32", wanted: tuple[bool, bool] = (True, True)
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(dy: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of each member, also where members share x.
 
     Args:
-        dy: gradient of y, [M, B, O, H', W'].
+        dy: gradient of y, [M, B, O, H', W']; what the kernels see where filters are filled up is NaN.
         saved: from `forward`.
-        precision: see `gpu_convolution.forward`.
-        wanted: whether dx is, and whether dweight and dbias are; the others are empty or undefined.
 
     Returns:
         dx [M, B, C, H, W] of x's dtype; fp32 dweight [M, O, C, 3, 3] and dbias [M, O].
     """
-    layer, x, taps, routes, slopes = saved
-    dy = dy.movedim(-3, -1).contiguous()
-    members, images = dy.shape[:2]
-    dx = x.new_empty(members, images if wanted[0] else 0, layer.height, layer.width, layer.channels)
-    dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.filters).float()
-    if dx.numel():
-        gpu_convolution.input_gradient(layer, dy, routes, slopes, taps, dx, precision=precision)
-    if wanted[1] and dweight.numel():
-        scratch = torch.empty(gpu_convolution.scratch_size(layer, members, images), device=x.device)
-        gpu_convolution.weight_gradient(layer, dy, routes, slopes, x, dweight, dbias, scratch, precision=precision)
-    dweight = dweight.view(members, 3, 3, layer.channels, layer.filters).permute(0, 4, 3, 1, 2)
-    return dx.movedim(-1, -3), dweight, dbias
+    layer, work, members, images, far, x, taps, routes, slopes, scratch = saved
+    dy = F.pad(dy.movedim(-3, -1), (0, layer.stored_filters - layer.filters), value=torch.nan)
+    dy = torch.cat([x.new_empty(far), dy.flatten()])
+    dx = x.new_empty(far + members * images * layer.height * layer.width * layer.stored_channels)
+    dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.stored_filters).float()
+    gpu_convolution.input_gradient(work, dy, routes, slopes, taps, dx)
+    parts = torch.empty(scratch, device=x.device)
+    gpu_convolution.weight_gradient(work, dy, routes, slopes, x, dweight, dbias, parts)
+    dx = dx[far:].view(members, images, layer.height, layer.width, layer.stored_channels)
+    dweight = dweight.permute(0, 4, 3, 1, 2)
+    if dx.device.type != "meta":
+        for padding in (dweight[:, layer.filters :], dweight[:, :, layer.channels :], dbias[:, layer.filters :]):
+            assert not padding.any()
+    dx, dweight = dx[..., : layer.channels].movedim(-1, -3), dweight[:, : layer.filters, : layer.channels]
+    return dx, dweight, dbias[:, : layer.filters]
 
 
 class Case:
@@ -152,7 +198,7 @@ class Case:
         self.x = normal(*own, images, layer.channels, layer.height, layer.width)
         self.weight = normal(members, layer.filters, layer.channels, 3, 3, scale=(9 * layer.channels) ** -0.5)
         self.bias = normal(members, layer.filters, dtype=torch.float32)
-        self.dy = normal(members, images, layer.filters, layer.out_height, layer.out_width)
+        self.dy = normal(members, images, layer.filters, *layer.out_sides)
         self.keys = torch.randint(-(2**63), 2**63 - 1, (members,), generator=generator)
         self.step = torch.tensor([2**31 + 5])
 
@@ -168,22 +214,21 @@ class Case:
             found.append((y.detach(), *torch.autograd.grad(y, (x, weight, bias), self.dy[m].double())))
         return [torch.stack(each) for each in zip(*found, strict=True)]
 
-    def computed(self, device, precision, *, drop=True):
+    def computed(self, device, precision, *, drop=True, **options):
         """The same by the kernels."""
-        layer = self.layer
-        masks = {"keys": self.keys.to(device), "step": self.step.to(device)} if drop else {}
-        names = ("activation", "padding", "pool", "rate256", "index")
-        options = {name: getattr(layer, name) for name in names} | masks
+        masks = (self.keys.to(device), self.step.to(device)) if drop else None
         tensors = [t.to(device) for t in (self.x, self.weight, self.bias)]
-        y, saved = forward(*tensors, **options, precision=precision)
-        return [y, *backward(self.dy.to(device), saved, precision=precision)]
+        y, saved = forward(self.layer, *tensors, masks=masks, precision=precision, **options)
+        return [y, *backward(self.dy.to(device), saved)]
 
 
 @pytest.mark.parametrize(("name", "kind"), sorted(NAMES))
 def test_agrees_with_the_definition(device, name, kind):
     dtype, precision, share = KINDS[kind]
     case = Case(LAYERS[name], dtype, shared=LAYERS[name].channels == 1)
-    for found, expected in zip(case.computed(device, precision), case.defined(), strict=True):
+    # Sizes come from the table where members differ, which a product of 16 bits stands for here.
+    computed = case.computed(device, precision, constant=kind == "fp32")
+    for found, expected in zip(computed, case.defined(), strict=True):
         assert_close(found.double(), expected, atol=share * expected.abs().max().item())
 
 
@@ -239,6 +284,14 @@ def test_results_repeat_and_do_not_depend_on_the_neighbours(device):
     assert torch.equal(dx[0], first[1][1])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("constant", [True, False])
+def test_numbers_may_lie_further_than_32_bits_count(constant):
+    case = Case(LAYERS["pool, dropout"], torch.bfloat16)
+    near, far = (case.computed("cuda", "bf16", constant=constant, far=far) for far in (0, 2**31 + 16))
+    assert all(map(torch.equal, near, far))
+
+
 @pytest.mark.skipif(INTERPRETING, reason="about the multiplication of a GPU")
 def test_three_products_of_tf32_are_as_good_as_fp32(device):
     case = Case(Layer(13, 13, 64, 64, 0, True, "relu", 0, 0), torch.float32, images=32)
@@ -266,6 +319,13 @@ CONV4 = (
     Layer(15, 15, 32, 64, 1, False, "relu", 0, 2),
     Layer(15, 15, 64, 64, 0, True, "gelu", 64, 3),
 )
+# A conv family's: behind the first pool, and where one row is left; filters that are no multiple of 16, dropout.
+CHAIN = (
+    Layer(28, 28, 1, 40, 1, True, "gelu", 64, 0),
+    Layer(14, 14, 24, 40, 1, True, "relu", 64, 1),
+    Layer(3, 3, 256, 512, 1, False, "gelu", 0, 1),
+    Layer(3, 3, 24, 40, 1, False, "relu", 0, 1),
+)
 # Capability, precision, layer: each layer and precision, and for each card what spills first.
 COMPILED = [
     *((90, "bf16", layer) for layer in (CONV2[0], CONV4[2], CONV4[3])),
@@ -279,7 +339,7 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 INSTRUCTION = {80: r"\bmma\.sync", 90: r"wgmma\.mma_async", 100: r"tcgen05\.mma"}
 
 
-def launches(monkeypatch, layer, precision, capability):
+def launches(monkeypatch, layer, precision, capability, constant=True):
     """The kernels as a step of 40 members on a card would call them: function, arguments, options."""
     found = []
 
@@ -297,18 +357,42 @@ def launches(monkeypatch, layer, precision, capability):
     images = [] if layer.index == 0 else [40]
     x = torch.empty(*images, 128, layer.channels, layer.height, layer.width, dtype=dtype, device="meta")
     weight, bias = x.new_empty(40, layer.filters, layer.channels, 3, 3), x.new_empty(40, layer.filters)
-    masks = {"keys": bias[:, 0].long(), "step": bias[0, :1].long()}
-    options = {name: getattr(layer, name) for name in ("activation", "padding", "pool", "rate256", "index")}
-    y, saved = forward(x, weight, bias, **options, **masks, precision=precision)
-    backward(torch.empty_like(y), saved, precision=precision)
+    masks = bias[:, 0].long(), bias[0, :1].long()
+    y, saved = forward(layer, x, weight, bias, masks=masks, precision=precision, constant=constant)
+    backward(torch.empty_like(y), saved)
     return found
+
+
+# Of the table's sizes: in training, in evaluation, and for other cards.
+TABLED = [
+    *((90, "bf16", layer) for layer in (CHAIN[0], CHAIN[3])),
+    (90, "fp32", CHAIN[1]),
+    *(
+        pytest.param(capability, precision, layer, marks=pytest.mark.slow)
+        for capability in (80, 90, 100)
+        for precision in ("bf16", "tf32", "fp32")
+        for layer in CHAIN
+    ),
+]
 
 
 @ahead
 @linux
 @pytest.mark.parametrize(("capability", "precision", "layer"), COMPILED, ids=str)
 def test_kernels_compile_into_registers(monkeypatch, compile_ahead, spilled, capability, precision, layer):
-    kernels = launches(monkeypatch, layer, precision, capability)
+    assert_compiled(launches(monkeypatch, layer, precision, capability), compile_ahead, spilled, capability, precision)
+
+
+@ahead
+@linux
+@pytest.mark.parametrize(("capability", "precision", "layer"), TABLED, ids=str)
+def test_kernels_of_members_that_differ_compile_too(monkeypatch, compile_ahead, spilled, capability, precision, layer):
+    kernels = launches(monkeypatch, layer, precision, capability, constant=False)
+    assert_compiled(kernels, compile_ahead, spilled, capability, precision)
+
+
+def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
+    """Within the budgets of registers and shared memory, and by tensor cores."""
     assert len(kernels) == 4
     for function, arguments, options in kernels:
         kernel = compile_ahead(function, arguments, capability, options)
@@ -316,7 +400,8 @@ def test_kernels_compile_into_registers(monkeypatch, compile_ahead, spilled, cap
         assert kernel.metadata.shared <= SHARED_BYTES[capability]
         name = function.fn.__name__
         # An image's few channels make a product too low for warp groups.
-        narrow = layer.channels <= gpu_convolution.FEW and name == "weight_gradient_kernel"
+        few = dict(zip(function.arg_names, arguments, strict=True))["FEW"]
+        narrow = few and name == "weight_gradient_kernel"
         instruction = INSTRUCTION[80] if narrow else INSTRUCTION[capability]
         multiplies = precision != "fp32" and name != "reduce_kernel"
         assert bool(re.search(instruction, kernel.asm["ptx"])) == multiplies, function

@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 
-from atras.kernels import backends
+from atras.kernels import ConvLayer, backends
 from atras.kernels.step import reference
 from atras.kernels.step.gpu_graph import MOST, Graphs
 from atras.testing import make_step_inputs
@@ -100,10 +100,11 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
 
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
     gpu_triton, gpu_gather = (importlib.import_module(f"atras.kernels.step.{n}") for n in ("gpu_triton", "gpu_gather"))
-    options = {"stem": stem, "activation": "gelu", "batch": 16, "optimizer": "adam", "momentum": 0.0}
-    rates = {"stem_rate256": 64, "head_rate256": 32, "precision": "bf16"}
-    hidden = [[40], [24, 192], []]
-    step = gpu_triton.Population((1, 12, 12), 10, hidden, **options, **rates, device=torch.device("cpu"))
+    options = {"activation": "gelu", "batch": 16, "optimizer": "adam", "momentum": 0.0, "head_rate256": 32}
+    own = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
+    chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], own)]
+    hidden, device = [[40], [24, 192], []], torch.device("cpu")
+    step = gpu_triton.Population((1, 12, 12), 10, hidden, chains=chains, precision="bf16", device=device, **options)
     images, labels = make_step_inputs(12, (1, 12, 12))
     batch = step._batch(16, False, "bf16", "weights")
     with Log():
@@ -125,3 +126,32 @@ def test_a_batch_may_have_more_rows_than_the_second_axis_of_a_grid_takes(monkeyp
     ((first, *others),) = grids
     assert first >= rows
     assert max(others) <= 65_535
+
+
+def test_members_and_images_grow_along_the_first_axis_alone(monkeypatch):
+    """CUDA takes 65,535 programs at the most along the others."""
+    grids = []
+
+    def launch(self, *_, grid, **__):
+        grids.append(grid)
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", launch)
+    gpu_convolution, gpu_layout = (
+        importlib.import_module(f"atras.kernels.step.{name}") for name in ("gpu_convolution", "gpu_layout")
+    )
+    layout = gpu_layout.Layout(
+        (1, 2, 2), 2, [[]] * 70_000, [[ConvLayer(1, padding=1), ConvLayer(1, padding=1)]] * 70_000
+    )
+    places = gpu_layout.Places(layout, 1, 1)
+    options = {"members": layout.members, "images": 1, "activation": "relu", "slopes": False, "precision": "bf16"}
+    for launched in layout.launches:
+        sites = [gpu_convolution.Site(layout.chains[m][i], 0, places.convolved[m][i], 0, 4, m, i) for m, i in launched]
+        work = gpu_convolution.work(sites, device=torch.device("cpu"), **options)
+        buffer = torch.empty(0, dtype=torch.bfloat16)
+        gpu_convolution.forward(work, *[buffer] * 5, None)
+        gpu_convolution.input_gradient(work, buffer, buffer, None, buffer, buffer)
+        gpu_convolution.weight_gradient(work, buffer, buffer, None, *[buffer] * 4)
+    assert len(grids) == 8
+    for grid in grids:
+        assert grid[0] >= 70_000
+        assert max((1, *grid[1:])) == 1

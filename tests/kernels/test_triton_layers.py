@@ -52,7 +52,7 @@ def test_interpreted_launches_agree_with_the_definitions():
 class Layers:
     """Dense layers of one launch with buffers of their own, NaN where something is to be written."""
 
-    def __init__(self, sizes, rows, device, *, shared=False, stored=None):
+    def __init__(self, sizes, rows, device, *, shared=False, stored=None, rate256=0):
         draw = torch.Generator().manual_seed(rows)
         self.rows, self.device = rows, device
         self.x = [torch.randn(rows, sizes[0][0] if shared else inputs, generator=draw) for inputs, _ in sizes]
@@ -64,6 +64,7 @@ class Layers:
         self.stored = [stored(outputs) if stored else outputs for _, outputs in sizes]
         self.keys = torch.randint(-(2**63), 2**63 - 1, (len(sizes),), generator=draw)
         self.step = torch.tensor([2**31 + 5])
+        self.rates = [rate256 * (m + 1) // len(sizes) for m in range(len(sizes))]
         self.layers = self._rows_of_the_table(sizes, shared)
 
     def _rows_of_the_table(self, sizes, shared):
@@ -72,6 +73,7 @@ class Layers:
             places = {"x": 0 if shared else x, "weight": weight, "bias": bias, "y": y, "dx": x, "dz": y}
             strides = {"x_stride": inputs, "weight_stride": inputs, "y_stride": stored}
             counts = {"inputs": inputs, "outputs": outputs, "stored": stored, "member": member, "dropout": member + 1}
+            counts |= {"rate256": self.rates[member], "x_rate256": self.rates[member]}
             found.append(gpu_dense.Layer(**places, **strides, **counts))
             x, weight, bias, y = (
                 x + self.rows * inputs, weight + stored * inputs, bias + stored, y + self.rows * stored
@@ -114,13 +116,13 @@ def cases():
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, "none"])
 @pytest.mark.parametrize(("sizes", "rows"), cases())
 def test_forward_is_as_defined(device, sizes, rows, activation, rate256):
-    given = Layers(sizes, rows, device, stored=lambda outputs: outputs + 3)
+    given = Layers(sizes, rows, device, stored=lambda outputs: outputs + 3, rate256=rate256)
     y, slopes = given.of_y(), given.of_y()
     masks = (given.keys.to(device), given.step.to(device)) if rate256 else None
     gpu_dense.launch_forward(
         given.tables(gpu_dense.output_tiles(given.layers, rows)),
         given.x_flat(), given.flat(given.weight, 2), given.flat(given.bias, 1), y, rows,
-        activation=activation, slopes=slopes, masks=masks, rate256=rate256,
+        activation=activation, slopes=slopes, masks=masks,
     )  # fmt: skip
     for m, (found, slope) in enumerate(
         zip(given.split(y, given.stored), given.split(slopes, given.stored), strict=True)
@@ -129,7 +131,7 @@ def test_forward_is_as_defined(device, sizes, rows, activation, rate256):
         z = F.linear(*(tensor[m].double() for tensor in (given.x, given.weight, given.bias))).requires_grad_()
         expected = z if activation == "none" else ACTIVATIONS[activation](z)
         if rate256:
-            expected = dropout.dropout(expected, given.keys[m], given.step[0], m + 1, rate256, None)
+            expected = dropout.dropout(expected, given.keys[m], given.step[0], m + 1, given.rates[m], None)
         (derivative,) = torch.autograd.grad(expected.sum(), z)
         assert_close(found[:, :outputs].double(), expected.detach(), **CLOSE)
         assert_close(slope[:, :outputs].double(), derivative, **CLOSE)
@@ -159,18 +161,18 @@ def test_layers_may_share_their_input(device, sizes, rows):
 @pytest.mark.parametrize("slope", ["none", "relu", "stored"])
 @pytest.mark.parametrize(("sizes", "rows"), cases())
 def test_input_gradient_is_as_defined(device, sizes, rows, slope):
-    given = Layers(sizes, rows, device)
+    given = Layers(sizes, rows, device, rate256=64)
     x, dx = given.x_flat(), torch.full((sum(rows * inputs for inputs, _ in sizes),), torch.nan, device=device)
-    rate256 = 64 if slope == "relu" else 0
     gpu_dense.launch_input_gradient(
         given.tables(gpu_dense.input_tiles(given.layers, rows)),
         given.flat(given.dz), given.flat(given.weight), dx, rows,
-        x=x if slope == "relu" else None, slopes=x if slope == "stored" else None, rate256=rate256,
+        x=x if slope == "relu" else None, slopes=x if slope == "stored" else None, dropped=True,
     )  # fmt: skip
     for m, found in enumerate(given.split(dx, [inputs for inputs, _ in sizes])):
         expected = given.dz[m].double() @ given.weight[m].double()
         if slope != "none":
-            expected = expected * given.x[m] if slope == "stored" else torch.where(given.x[m] > 0, expected / 0.75, 0)
+            kept = expected / (1 - given.rates[m] / 256)
+            expected = expected * given.x[m] if slope == "stored" else torch.where(given.x[m] > 0, kept, 0)
         assert_close(found.double(), expected, **CLOSE)
 
 

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import functools
+import gc
 import pickle
 import re
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from atras import Candidate, InputError
+from atras import Candidate, InputError, Protocol
 from atras.networks import Factory, Network, Own, Spec, inspect_factory
 
 SHAPE = (1, 8, 8)
@@ -33,6 +35,12 @@ class Net(nn.Module):
 
 class Small(Net):
     pass
+
+
+class Waves(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("waves", torch.zeros(3, dtype=torch.complex64))
 
 
 def behaving(forward, **attributes):
@@ -114,8 +122,6 @@ def test_source_that_cannot_be_imported_is_named(mine):
 
 
 def test_two_functions_of_one_name_get_names_of_their_own(mine):
-    from atras import Protocol
-
     other = mine.with_name("other.py")
     other.write_text(SOURCE + "# another\n")
     protocol = Protocol(candidates=("mine.py:make", "other.py:make", "24"))
@@ -123,7 +129,7 @@ def test_two_functions_of_one_name_get_names_of_their_own(mine):
     assert Candidate.parse("make") == protocol.candidates[0]
 
 
-@pytest.mark.parametrize(("name", "said"), [("c40", "spells no layers"), ("24", "begins with a letter"),
+@pytest.mark.parametrize(("name", "said"), [("c40", "no built-in network's"), ("24", "begins with a letter"),
                                             ("a b", "begins with a letter")])  # fmt: skip
 def test_names_that_mean_something_else_are_refused(name, said):
     with pytest.raises(InputError, match=said):
@@ -144,6 +150,16 @@ def test_the_source_of_a_function_is_that_of_the_classes_it_names():
     assert Factory.of("mine", Net).sha256 == Factory.of("other", Net).sha256
 
 
+def test_nobody_keeps_a_finished_module():
+    module = Net()
+    candidate = Candidate([Own(Factory.holding("finished", module))])
+    assert Protocol(candidates=(candidate,)).candidates == (candidate,)
+    left = weakref.ref(module)
+    del module, candidate
+    gc.collect()
+    assert left() is None
+
+
 @pytest.mark.parametrize("given", [Net(), 3])
 def test_a_factory_is_a_function(given):
     with pytest.raises(InputError, match="expected a function that makes the module"):
@@ -159,6 +175,7 @@ REFUSED = {
     "other shapes": (lambda: Net(10 + next(_COUNT)), "got others at the second"),
     "half": (lambda: Net().half(), "float32 or float64, got float16 in head.weight"),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "got lazy ones"),
+    "complex": (Waves, "which files hold, got complex64 in waves"),
     "meta": (lambda: Net().to("meta"), "on one device, got meta"),
     "wrong images": (lambda: nn.Linear(9, 10), r"it failed on images \[4, 1, 8, 8\]: RuntimeError"),
     "maps": (lambda: nn.Conv2d(1, 10, 3), r"logits \[4, Y\] of images .*, got float32 \[4, 10, 6, 6\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 import atras
 from atras import cli
+from atras.data import load
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
 from atras.report import write as write_report
-from atras.running import Reporter, run
+from atras.running import Reporter, prepare, run
 from atras.search import search
 
 CPU = Execution(device="cpu")
@@ -119,3 +121,17 @@ def test_attacks_that_too_few_classes_change_are_named_everywhere(
     assert len(told) == 1  # with three classes the untargeted one is defined
     assert told[0].startswith(expected)
     assert told[0] in json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
+
+
+@pytest.mark.parametrize(("augment", "cautions"), [("none", 0), ("crop", 0), ("flip", 1), ("crop,flip", 1)])
+def test_mirrored_digits_are_cautioned_against(
+    augment: str, cautions: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"run --hidden 8 --train-size 60 --augment {augment} --dry-run --device cpu"
+    assert cli.execute(cli.app, line.split(), "atras") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("augment: mirrored images of digits are often no longer of their class") == cautions
+    data = load("digits")
+    asked = Protocol(augment=augment)  # type: ignore[arg-type]
+    assert len(prepare.augmentation_cautions(asked, data)) == cautions
+    assert prepare.augmentation_cautions(asked, dataclasses.replace(data, name="cifar10")) == []

@@ -17,7 +17,7 @@ from torch import nn
 
 import atras
 from atras import Execution, InputError, Interrupted, Protocol
-from atras.experiment import config_lines, load_config
+from atras.experiment import Loaded, combine, config_lines, load_config
 from atras.networks import Candidate, candidates
 from atras.planning import Plan
 from atras.running import GroupTask, make_plan, plan_lines
@@ -78,7 +78,8 @@ def stopping(calls: int):
 
 
 def test_a_mixed_run_is_grouped_and_goes_on_bitwise_wherever_it_is_stopped(tmp_path):
-    whole = atras.run(protocol(), CPU, networks={"flat": Flat}, out=tmp_path / "whole")
+    attacks = ("fgsm", "pgd(steps=2)", "pgd(steps=2, surrogate=make)")
+    whole = atras.run(protocol(attacks=attacks), CPU, networks={"flat": Flat}, out=tmp_path / "whole")
     groups = {group["members"][0][0]: group["engine"] for group in whole.run["plan"]["groups"]}
     assert groups == {"6-8": groups["6-8"], "make": "modules", "flat": "modules"}
     assert groups["6-8"] != "modules"
@@ -91,7 +92,7 @@ def test_a_mixed_run_is_grouped_and_goes_on_bitwise_wherever_it_is_stopped(tmp_p
     assert whole.transfer["source_hidden_layers"].n_unique() == 3
     stops = 0
     with pytest.raises(Interrupted):
-        atras.run(protocol(), CPU, networks={"flat": Flat}, out=tmp_path / "run", stop=stopping(9))
+        atras.run(protocol(attacks=attacks), CPU, networks={"flat": Flat}, out=tmp_path / "run", stop=stopping(9))
     for calls in itertools.count(10, 14):
         try:
             atras.resume(tmp_path / "run", networks={"flat": Flat}, stop=stopping(calls))
@@ -194,6 +195,8 @@ def test_files_hold_where_a_module_is_made(tmp_path, mine):
     written.write_text('network = ["mine.py:make", "24"]')
     found = Protocol(**load_config(written).protocol_fields)
     assert [candidate.name for candidate in found.candidates] == ["make", "24"]
+    settings = {"attacks": "pgd(surrogate=make)", "hidden": ["mine.py:make", "24"]}
+    assert combine(Loaded(), settings)[0].attacks[0].surrogate == "make"
     before = both.hash
     mine.rename(tmp_path / "other.py")
     assert protocol(candidates=("6-8", "other.py:make")).hash == before

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from atras.errors import InputError, shown
 from atras.networks.candidates import Candidate
+from atras.storage import expanded
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of numbers that are taken as float32, or as float64 in a run that computes in that."""
@@ -47,14 +50,17 @@ class Weights:
         """What messages call it."""
         return self.file or "the module"
 
-    def record(self, network: str) -> dict[str, Any]:
+    def record(self, network: str, folder: str | Path | None = None) -> dict[str, Any]:
         """JSON values for `run.json`.
 
         Args:
             network: name of the candidate that has these weights.
+            folder: the run's, from which the file's second path is.
         """
+        path = None if self.file is None else os.path.abspath(self.file)  # noqa: PTH100
+        below = None if path is None or folder is None else os.path.relpath(path, expanded(folder))
         return {
-            "network": network, "file": self.file, "format": self.file_format, "sha256": self.sha256,
+            "network": network, "file": path, "file_from_run": below, "format": self.file_format, "sha256": self.sha256,
             "notes": list(self.notes),
         }  # fmt: skip
 
