@@ -74,6 +74,7 @@ WEIGHT_GRADIENT = {
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -145,6 +146,7 @@ class Launch(NamedTuple):
         inner: whether inputs are other layers' outputs.
         aligned: whether all channels are multiples of 16.
         whole: whether all filters are.
+        far: whether 32 bits cannot count the 2x2 blocks of all images.
         channels, stored: what tiles are made for: the most of any layer.
         precision: how fp32 operands are multiplied: tf32, tf32x3 (three products for nearly fp32) or fp32; bf16 for
             operands of 16 bits.
@@ -162,6 +164,7 @@ class Launch(NamedTuple):
     inner: bool
     aligned: bool
     whole: bool
+    far: bool
     channels: int
     stored: int
     precision: str
@@ -170,8 +173,8 @@ class Launch(NamedTuple):
     @property
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
-        tiles = FORWARD if self.few or self.sizes is not None else FORWARD_OF_TABLE
-        tile = _tile(tiles[self.precision], self.device)
+        tabled = self.sizes is None and not self.few
+        tile = _tile((FORWARD_OF_TABLE if tabled else FORWARD)[self.precision], self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
@@ -184,9 +187,11 @@ class Launch(NamedTuple):
     @property
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
-        tile = _tile(INPUT_GRADIENT[self.precision], self.device)
+        tabled = self.sizes is None and not self.few
+        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
         columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
-        return tile._replace(columns=columns, depth=_power(self.stored, tile.depth))
+        depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
+        return tile._replace(columns=columns, depth=_power(self.stored, depth))
 
     @property
     def weight_tile(self) -> Tile:
@@ -238,7 +243,7 @@ def work(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
         any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
         all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
-        channels, stored, precision, device,
+        is_far(convolutions, images), channels, stored, precision, device,
     )  # fmt: skip
     layers, scratch = [], 0
     for site in sites:
@@ -247,6 +252,11 @@ def work(
     table = torch.tensor(layers, dtype=torch.int64, device="cpu")
     kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
     return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+
+
+def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
+    """Whether 32 bits cannot count the blocks of so many images, and a tile's more."""
+    return any(images * (layer.height + 2) * (layer.width + 2) >= 2**31 for layer in convolutions)
 
 
 def _row(site: Site, scratch: int, members: int, images: int, rows: int) -> Layer:
@@ -321,7 +331,15 @@ def forward(
     launch, tile = work.launch, work.launch.forward_tile
     keys, step = masks if masks is not None and launch.drops else (None, None)
     kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
-    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.few, tile.unroll)
+    blocks = (
+        INPUT_PRECISION[launch.precision],
+        tile.rows,
+        tile.depth,
+        tile.columns,
+        launch.few,
+        tile.unroll,
+        launch.far,
+    )
     with torch.cuda.device_of(y):
         forward_kernel[(len(work.forward),)](
             *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
@@ -345,7 +363,7 @@ def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None,
     with torch.cuda.device_of(dy):
         input_gradient_kernel[(len(work.input_gradient),)](
             *(dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images),
-            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll),
+            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll, launch.far),
             **tile.options,
         )
 
@@ -376,7 +394,7 @@ def weight_gradient(
     with torch.cuda.device_of(dy):
         weight_gradient_kernel[(len(work.weight_gradient),)](
             *(dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images),
-            *(*kind, tile.rows, tile.depth, tile.columns, launch.few),
+            *(*kind, tile.rows, tile.depth, tile.columns, launch.few, launch.far),
             **tile.options,
         )
         reduce_kernel[(len(work.sums),)](

@@ -93,6 +93,7 @@ def input_gradient_kernel(
     p_dy, p_saved, p_slopes, p_weight, p_dx, p_layers, p_tiles, images,
     SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr, UNROLL: tl.constexpr,
+    FAR: tl.constexpr,
 ):  # fmt: skip
     """Blocks are of the input here, shifted so that a patch of gradients is four whole blocks of the output."""
     DTYPE: tl.constexpr = p_weight.dtype.element_ty
@@ -104,7 +105,7 @@ def input_gradient_kernel(
     out_y, out_x, pooled_y, pooled_x = out_sides(height, width, padding, POOL)
     y_stride = (pooled_y * pooled_x if POOL else out_y * out_x) * stored
     blocks_y, blocks_x = (height + 1 + padding) // 2, (width + 1 + padding) // 2
-    i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1))
+    i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1), FAR)
     i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
     i_at, i_start, scale = offset(p_layer, Y), i_image * y_stride, scale_of(tl.load(p_layer + RATE))
     p_dy, p_saved = p_dy + i_at, p_saved + i_at
@@ -175,7 +176,7 @@ def load_patch_row(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels)
 def weight_gradient_kernel(
     p_dy, p_saved, p_slopes, p_x, p_scratch, p_layers, p_tiles, images,
     SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Every so many tiles of a member's images, summed into a slab of its own.
 
@@ -213,7 +214,7 @@ def weight_gradient_kernel(
     b_bias = tl.zeros((BLOCK_O,), tl.float32)
     turns, splits = tl.load(p_layer + TURNS).to(tl.int32), tl.load(p_layer + SPLITS).to(tl.int32)
     for i_turn in tl.range(i_split, turns, splits):
-        i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, i_turn)
+        i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, i_turn, FAR)
         i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
         i_first, i_start = i_image * stride, i_image * y_stride
         for row in tl.static_range(2):

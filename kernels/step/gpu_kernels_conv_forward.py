@@ -93,9 +93,11 @@ def finish(
 ):  # fmt: skip
     """Activate, drop and store one position a row (the member's i_pixel-th), and what the backward pass needs of it."""
     b_y, b_slope = activate(b_z, ACTIVATION)
-    # What fills filters up to a multiple of 16 is zero and takes no gradient.
-    b_closed = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
-    b_y = tl.where(b_closed, 0.0, b_y)
+    b_closed = tl.zeros(b_z.shape, tl.int1)
+    if not WHOLE:
+        # What fills filters up to a multiple of 16 is zero and takes no gradient.
+        b_closed = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
+        b_y = tl.where(b_closed, 0.0, b_y)
     if ACTIVATION == "relu":
         b_closed = b_closed | (b_z <= 0)
     if p_key is not None:
@@ -118,7 +120,7 @@ def forward_kernel(
     p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, p_layers, p_tiles, images,
     SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, WHOLE: tl.constexpr,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr,
-    UNROLL: tl.constexpr,
+    UNROLL: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
@@ -127,7 +129,7 @@ def forward_kernel(
     channels, stride = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STRIDE, SIZES, True)
     filters, stored = size(p_layer, FILTERS, SIZES, WHOLE), size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
-    i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1))
+    i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1), FAR)
     o_tile = tl.load(p_tile + 2)
     i_o = o_tile * BLOCK_O + tl.arange(0, BLOCK_O)
     i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding

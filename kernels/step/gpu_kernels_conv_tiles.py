@@ -60,16 +60,21 @@ def out_sides(height, width, padding, POOL: tl.constexpr):
 
 
 @triton.jit
-def split_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile):
-    """Image (int64), block row and block column of a tile's blocks, and which of them exist."""
-    # Rows of a large batch are more than 32 bits can count, but an image's are not.
+def split_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, FAR: tl.constexpr):
+    """Image (int64), block row and block column of a tile's blocks, and which of them exist.
+
+    FAR: whether 32 bits cannot count a batch's blocks; those of an image they can.
+    """
     blocks = blocks_y * blocks_x
-    i_first = tl.cast(i_tile, tl.int64) * ROWS
-    i_base = i_first // blocks
-    i_row = (i_first - i_base * blocks).to(tl.int32) + tl.arange(0, ROWS)
+    i_base, i_first = 0, i_tile * ROWS
+    if FAR:
+        i_far = tl.cast(i_tile, tl.int64) * ROWS
+        i_base = i_far // blocks
+        i_first = (i_far - i_base * blocks).to(tl.int32)
+    i_row = i_first + tl.arange(0, ROWS)
     i_more = i_row // blocks
     i_block = i_row - i_more * blocks
-    i_image = i_base + i_more
+    i_image = i_base + i_more.to(tl.int64)
     return i_image, i_block // blocks_x, i_block % blocks_x, i_image < images
 
 

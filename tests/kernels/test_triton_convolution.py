@@ -284,6 +284,24 @@ def test_results_repeat_and_do_not_depend_on_the_neighbours(device):
     assert torch.equal(dx[0], first[1][1])
 
 
+def test_batches_of_more_blocks_than_32_bits_count_are_divided_likewise(device, monkeypatch):
+    case = Case(LAYERS["few, padding"], torch.float32, images=70, members=1)
+    usual, work = case.computed(device, EXACT), gpu_convolution.work
+    monkeypatch.setattr(gpu_convolution, "work", lambda *args, **kind: far(work(*args, **kind)))
+
+    def far(made):
+        assert not made.launch.far
+        return made._replace(launch=made.launch._replace(far=True))
+
+    assert all(map(torch.equal, usual, case.computed(device, EXACT)))
+
+
+def test_more_blocks_than_32_bits_count_are_noticed():
+    convolution = gpu_layout.Convolution(30, 30, 1, 1, 1, True, 0, 15, 15, 1, 16, 0, 0)
+    assert not gpu_convolution.is_far([convolution], 2_000_000)
+    assert gpu_convolution.is_far([convolution], 2_200_000)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("constant", [True, False])
 def test_numbers_may_lie_further_than_32_bits_count(constant):
