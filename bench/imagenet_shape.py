@@ -105,10 +105,10 @@ def figures(options: argparse.Namespace, dataset: Path) -> dict[str, object]:
     plan = make_plan(protocol, execution)
     print("\n".join(plan.lines()), flush=True)
     out = options.out / "run"
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     with Memory() as memory:
         results = run(protocol, execution, out=out)
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         report.write(results, options.out / "report.html")
     return {
         "streamed": any(line.startswith("images: streamed") for line in plan.lines()),
@@ -117,6 +117,7 @@ def figures(options: argparse.Namespace, dataset: Path) -> dict[str, object]:
         "peak_mib": memory.peak,
         "cap_mib": options.memory / 2**20,
         "run_seconds": seconds,
+        "processor_seconds": busy,
         "report_seconds": time.perf_counter() - start - seconds,
         "phases": phases(results),
         "accuracies": results.table.select(
@@ -144,6 +145,8 @@ def table(told: dict[str, object]) -> str:
     lines += [f"{phase:<24} {s:>10.1f} {s * times / 3600:>34.2f}" for phase, s in spent.items()]
     total = sum(spent.values())
     lines.append(f"{'all':<24} {total:>10.1f} {total * times / 3600:>34.2f}")
+    busy = told["processor_seconds"]
+    lines.append(f"{'processor, all threads':<24} {busy:>10.1f} {busy * times / 3600:>34.2f}")
     lines.append(
         f"{'streamed' if told['streamed'] else 'resident'}, chunks of {told['chunk']}; at most {told['peak_mib']:.0f} "
         f"MiB of its own, predicted {told['predicted_mib']:.0f} a group, cap {told['cap_mib']:.0f}"

@@ -173,11 +173,11 @@ def _finish(partial: Path, path: Path) -> None:
 def _decoding(source: ImageSource, size: int | None, parts: dict[str, DecodedPart]) -> dict[str, Any]:
     """How images were decoded, as JSON values."""
     found: dict[str, Any] = {"decoder": f"Pillow {pillow().__version__}", "image_size": size}
-    found |= {"stored": dict(source.counts), "broken": sum(part.broken_count for part in parts.values())}
-    found["broken_images"] = [name for part in parts.values() for name in part.broken][:NAMED]
-    for kind in ("animated", "transparent"):
-        names = [name for part in parts.values() for name in getattr(part, kind)]
-        found |= {kind: len(names), f"{kind}_images": names[:NAMED]}
+    found["stored"] = dict(source.counts)
+    for kind in ("broken", "animated", "transparent"):
+        noted = [getattr(part, kind) for part in parts.values()]
+        found[kind] = sum(each.count for each in noted)
+        found[f"{kind}_images"] = [name for each in noted for name in each.names][:NAMED]
     return found
 
 

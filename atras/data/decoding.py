@@ -81,6 +81,20 @@ class ImageSource(ABC):
 
 
 @dataclass
+class Noted:
+    """Images of which something is told: how many, and the first ones."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        if self.count <= NAMED:
+            self.names.append(name)
+
+
+@dataclass
 class DecodedPart:
     """A part that was decoded into a file.
 
@@ -88,18 +102,16 @@ class DecodedPart:
         path: the file: uint8 [N, C, H, W], in that order.
         shape: (C, H, W); None before the first image.
         labels: of the images in the file.
-        broken: `name (reason)` of the first images that were left out.
-        broken_count: how many were.
-        animated, transparent: names of such images.
+        broken: images that were left out, as `name (reason)`.
+        animated, transparent: images that are so.
     """
 
     path: Path
     shape: tuple[int, int, int] | None = None
     labels: list[int] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    broken_count: int = 0
-    animated: list[str] = field(default_factory=list)
-    transparent: list[str] = field(default_factory=list)
+    broken: Noted = field(default_factory=Noted)
+    animated: Noted = field(default_factory=Noted)
+    transparent: Noted = field(default_factory=Noted)
 
     def widen(self) -> None:
         """Make the grey images of the file red, green and blue."""
@@ -143,8 +155,6 @@ def decode_parts(source: ImageSource, folder: Path, size: int | None, progress: 
                     writer.take(stored, picture)
                 done += len(batch)
                 progress(done, total)
-        if found.broken_count > MOST_BROKEN * count:
-            raise _too_many_broken(found, count)
     channels = max(found.shape[0] for found in parts.values() if found.shape)
     for found in parts.values():
         if found.shape and found.shape[0] < channels:
@@ -153,9 +163,10 @@ def decode_parts(source: ImageSource, folder: Path, size: int | None, progress: 
 
 
 def _too_many_broken(found: DecodedPart, count: int) -> InputError:
+    first = found.broken.names[0].partition(" (")[0]
     return InputError(
-        f"{found.broken[0].partition(' (')[0]}: expected at most {MOST_BROKEN:.0%} of {count} images to be broken, "
-        f"{found.broken_count} or more cannot be decoded, such as {', '.join(found.broken[:NAMED])}; fetch them again, "
+        f"{first}: expected at most {MOST_BROKEN:.0%} of {count} images to be broken, "
+        f"{found.broken.count} or more cannot be decoded, such as {', '.join(found.broken.names)}; fetch them again, "
         "or remove them"
     )
 
@@ -179,9 +190,8 @@ class _Writer:
         """Append an image, or note that it is broken."""
         found = self.found
         if isinstance(picture, BrokenImageError):
-            found.broken_count += 1
-            found.broken += [f"{stored.name} ({picture})"][: NAMED - len(found.broken)]
-            if found.broken_count > MOST_BROKEN * self.count:
+            found.broken.add(f"{stored.name} ({picture})")
+            if found.broken.count > MOST_BROKEN * self.count:
                 raise _too_many_broken(found, self.count)
             return
         pixels = picture.pixels
@@ -195,8 +205,9 @@ class _Writer:
             self.file = found.path.open("ab")
         self.file.write(np.ascontiguousarray(np.broadcast_to(pixels, found.shape)).data)
         found.labels.append(stored.label)
-        found.animated += [stored.name] if picture.animated else []
-        found.transparent += [stored.name] if picture.transparent else []
+        for noted, applies in ((found.animated, picture.animated), (found.transparent, picture.transparent)):
+            if applies:
+                noted.add(stored.name)
 
     def _check_size(self, stored: Stored, size: tuple[int, int]) -> None:
         if self.size is None:

@@ -42,6 +42,11 @@ class IdxFolder(FileFormat):
         return idx_arrays(None, _idx_files(path), None)
 
 
+def has_idx_files(folder: Path) -> bool:
+    """Whether a folder has a whole set of IDX files."""
+    return bool(_complete(folder))
+
+
 def idx_arrays(name: str | None, files: dict[str, Path], classes: int | None) -> SourceArrays:
     """Read the four IDX files of a named data set, or of a folder that a user gave (name None)."""
     contents = {file: read_idx(path, 3 if "images" in file else 1) for file, path in files.items()}

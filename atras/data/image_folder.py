@@ -14,8 +14,9 @@ from .class_labels import MAX_CLASSES
 from .decoded_cache import decoded_arrays
 from .decoding import ImageSource, Stored
 from .file_formats import FileFormat, Reading
+from .idx_folder import has_idx_files
 from .image_file import SUFFIXES
-from .parts_of_folders import part_of, tested_on, unused_validation
+from .parts_of_folders import PARTS, part_of, tested_on, unused_validation
 from .source_arrays import SourceArrays
 
 LAYOUT = "train/CLASS/*.jpg (or .png, ...) and test/CLASS/ or val/CLASS/ likewise"
@@ -31,7 +32,7 @@ class ImageFolder(FileFormat):
     decodes = True
 
     def fits(self, path: Path) -> bool:
-        return is_folder(path) and bool(_parts(path))
+        return is_folder(path) and bool(_parts(path)) and not has_idx_files(path)
 
     def read(self, path: Path, reading: Reading) -> SourceArrays:
         return decoded_arrays(FolderSource(path), reading.image_size, reading.progress)
@@ -91,8 +92,10 @@ class FolderSource(ImageSource):
 
 def _parts(path: Path) -> dict[str, Path]:
     """The folders of the parts, by the part's name."""
-    found = {part: path / name for name in names_in(path) if (part := part_of(name)) and is_folder(path / name)}
-    return found if {"train", "test", "validation"} & found.keys() else {}
+    there = [name for name in names_in(path) if part_of(name) and is_folder(path / name)]
+    # Of several spellings the first one that PARTS has.
+    there.sort(key=lambda name: PARTS[part_of(name) or ""].index(name.lower()), reverse=True)
+    return {part_of(name) or "": path / name for name in there}
 
 
 def _classes(folder: Path) -> list[str]:
@@ -144,8 +147,8 @@ def _of_class(folder: Path, name: str, label: int, above: set[Identity]) -> Iter
         found[root] = sorted(file for file in files if _is_image(file))
     for root in sorted(found):
         for file in found[root]:
-            at = os.path.join(root, file)  # noqa: PTH118 (millions of them)
-            yield Listed(os.path.relpath(at, folder), label, *_status(at))
+            at = f"{root}/{file}"  # as text: there may be millions of them
+            yield Listed(at[len(str(folder)) + 1 :], label, *_status(at))
 
 
 def _is_image(name: str) -> bool:

@@ -130,7 +130,7 @@ def _files(path: Path) -> dict[str, list[Path]]:
                 continue
             if _is_parquet(place / name):
                 found.setdefault(part, []).append(place / name)
-            elif is_folder(place / name):
+            elif part_of(name) and is_folder(place / name):
                 below = [place / name / file for file in names_in(place / name)]
                 files = [file for file in below if _is_parquet(file)]
                 if files:
@@ -142,9 +142,14 @@ def _files(path: Path) -> dict[str, list[Path]]:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
+    """Turn whatever polars raises into one line with the file's name."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{file}: expected a name in UTF-8, by which polars opens files; rename it") from None
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except (Exception, pl.exceptions.PanicException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{file}: expected a Parquet file, cannot be read ({reason}); fetch it again") from error
 

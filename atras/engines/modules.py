@@ -16,6 +16,7 @@ from atras.networks import (
     Parameters,
     Spec,
     StepResult,
+    called,
     fill,
     keyed,
     stable_key,
@@ -117,7 +118,7 @@ class ModulesEngine(LoopEngine):
             values.requires_grad_()
         try:
             with keyed(stable_key(self.member.seed, self.member.candidate.name, self.phase, self.steps), self.device):
-                out = self.module(x)
+                out = called(self.member.candidate.name, self.module, x)
             loss = F.cross_entropy(out, y)
             self.optimizer.zero_grad()
             if cotangent is None:
@@ -135,8 +136,7 @@ class ModulesEngine(LoopEngine):
         key = stable_key(self.member.seed, self.member.candidate.name, "evaluation", self._passes)
         self._passes += 1
         with keyed(key, self.device):
-            logits: Tensor = self.module(images)
-        return logits
+            return called(self.member.candidate.name, self.module, images)
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:

@@ -20,7 +20,11 @@ ENGINES: Registry[Any] = Registry(
         ),
         "modules": (
             "atras.engines.modules:ModulesEngine",
-            "modules of your own, one after the other, in their own code",
+            "modules of your own, one after the other in their own code",
+        ),
+        "modules-stack": (
+            "atras.engines.module_stack:ModuleStackEngine",
+            "modules of your own that one function makes, all seeds as one vmap program",
         ),
     },
     group="atras.engines",

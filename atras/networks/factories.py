@@ -103,6 +103,8 @@ class Factory:
                 f"network {shown(name)}: expected a function that makes the module, got {made}; write for example "
                 "networks={'mine': Net} with class Net, or lambda: Net(width=32)"
             )
+        if type(call).__hash__ is None:  # what is compared by its content
+            call = call.__call__  # type: ignore[operator]
         plain = call.func if isinstance(call, functools.partial) else call
         function = str(getattr(plain, "__qualname__", type(plain).__qualname__))
         return cls(name, function, _digest_of(call), call=call)
@@ -219,6 +221,24 @@ def where_and_what(error: BaseException) -> str:
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}{f': {text[:500]}' if text else ''}{place}"
+
+
+def called(name: str, module: nn.Module, images: Tensor) -> Tensor:
+    """What a module makes of images.
+
+    Raises:
+        InputError: if it fails for another reason than memory; one line says where.
+    """
+    try:
+        return module(images)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error).lower():  # whoever runs it divides the work
+            raise
+        raise InputError(
+            f"network {name}: it failed on images {list(images.shape)}: {where_and_what(error)}"
+        ) from error
 
 
 def _is_path(file: str) -> bool:
@@ -346,7 +366,7 @@ def _digest_of(call: Any) -> str:
     """Of the definition of a function or class, and of those of its own file that it names; empty where it has none."""
     parts: dict[str, None] = {}
     if isinstance(call, functools.partial):
-        parts[f"{call.args!r} {sorted(call.keywords.items())!r}"] = None
+        parts[re.sub(r" at 0x[0-9a-f]+", "", f"{call.args!r} {sorted(call.keywords.items())!r}")] = None
         call = call.func
     for cell in getattr(call, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # an empty cell

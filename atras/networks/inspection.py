@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atras.errors import InputError
 from atras.torch_state import fixed_state
 
-from .factories import Factory, where_and_what
+from .factories import Factory, called
 from .randomness import stable_key
 from .torch_generators import keyed
 
@@ -224,14 +224,7 @@ class _Trial:
         """The module's output, which must be logits of these images."""
         shape = list(images.shape)
         with keyed(key, self.device):
-            try:
-                logits = self.module(images)
-            except InputError:
-                raise
-            except Exception as error:
-                raise InputError(
-                    f"network {self.name}: it failed on images {shape}: {where_and_what(error)}"
-                ) from error
+            logits: object = called(self.name, self.module, images)
         if not isinstance(logits, Tensor):
             raise InputError(
                 f"network {self.name}: expected logits [B, Y] of images {shape}, got {type(logits).__name__}; return "

@@ -30,8 +30,15 @@ def _strided(width: int) -> Candidate:
     return Candidate((first, second, 2 * width))
 
 
+def _pooled(width: int) -> Candidate:
+    """A network most of whose work are 3x3 convolutions without a stride, for images of any size."""
+    return Candidate((Conv(width, padding="same", pool="auto"), Conv(4 * width, padding="same", pool="auto")))
+
+
 SMALL_CONVOLUTIONS = (_strided(4),)
 LARGE_CONVOLUTIONS = tuple(map(_strided, (16, 24, 32, 40)))
+SMALL_POOLED = (_pooled(4),)
+LARGE_POOLED = tuple(map(_pooled, (32, 40)))
 
 
 def speed(
@@ -56,7 +63,7 @@ def speed(
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
     key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
-    key += "|without stem" * (_convolve(protocol) and spec.stem_auto)
+    key += "|3x3" * _mostly_3x3(protocol) + "|without stem" * (_convolve(protocol) and spec.stem_auto)
 
     kind = _kind(protocol) if candidate is None or factory is None else _Kind((candidate,), (candidate,), 2, 1)
 
@@ -86,6 +93,8 @@ class _Kind(NamedTuple):
 
 
 def _kind(protocol: Protocol) -> _Kind:
+    if _mostly_3x3(protocol):
+        return _Kind(SMALL_POOLED, LARGE_POOLED)
     return _Kind(SMALL_CONVOLUTIONS, LARGE_CONVOLUTIONS) if _convolve(protocol) else _Kind(SMALL, LARGE)
 
 
@@ -110,6 +119,13 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, 
 def _convolve(protocol: Protocol) -> bool:
     """Whether candidates have convolutions of their own, whose speed is not that of dense layers."""
     return any(isinstance(layer, Conv | Residual) for candidate in protocol.candidates for layer in candidate.layers)
+
+
+def _mostly_3x3(protocol: Protocol) -> bool:
+    """Whether most convolutions of candidates are 3x3 without a stride, where engine fused takes fewer products than
+    are counted."""
+    own = [layer for candidate in protocol.candidates for layer in candidate.layers if isinstance(layer, Conv)]
+    return 2 * sum((layer.kernel, layer.stride) == (3, 1) for layer in own) > len(own)
 
 
 def _call_seconds(

@@ -124,12 +124,20 @@ def member_bytes(network: Network, *, itemsize: int, batch: int, evaluation_batc
 
 
 def fused_bytes(
-    networks: Sequence[Network], *, threads: int, batch: int, evaluation_batch: int, images: int, copies: int
+    networks: Sequence[Network],
+    *,
+    precision: str,
+    threads: int,
+    batch: int,
+    evaluation_batch: int,
+    images: int,
+    copies: int,
 ) -> int:
     """Predicted bytes of a group in engine fused, whose members keep natural widths and share each thread's scratch.
 
     Args:
         networks: the members'.
+        precision: of training.
         threads: that compute.
         batch, evaluation_batch, images: as in `member_bytes`.
         copies: of the evaluated images, that an attack keeps at once.
@@ -139,17 +147,27 @@ def fused_bytes(
     """
     pixels = math.prod(networks[0].spec.image_shape)
     parameters = sum(3 * 4 * network.parameter_count for network in networks)
-    scratch = threads * max(_fused_values(network, batch) for network in networks) * 4
+    kept = threads * max(_fused_values(network, batch, precision) for network in networks)
+    # A member alone is worked on by all threads, which need room beside that of members that go one to a thread.
+    worked_in = (2 * threads - 1) * max(_workspace_values(network, precision) for network in networks)
+    scratch = 4 * (kept + worked_in)
     return parameters + scratch + len(networks) * pixels * (images + copies * 4 * evaluation_batch)
 
 
-def _fused_values(network: Network, batch: int) -> int:
+def _fused_values(network: Network, batch: int, precision: str) -> int:
     """Numbers that a thread of engine fused keeps of a batch."""
     spec, convolutions = network.spec, own_convolutions(network)
     if not convolutions:
         return batch * activation_values(network)
     dense = sum(place.layer.kept_values(place.inputs) for place in network.hidden if len(place.outputs) == 1)
-    return cpu_layout.scratch_values(spec.image_shape, convolutions, spec.activation, batch) + batch * dense
+    own = cpu_layout.scratch_values(spec.image_shape, convolutions, spec.activation, batch, precision)
+    return own + batch * dense
+
+
+def _workspace_values(network: Network, precision: str) -> int:
+    """Numbers that a thread of engine fused works in, for convolutions of a network's own."""
+    convolutions = own_convolutions(network)
+    return cpu_layout.workspace_values(network.spec.image_shape, convolutions, precision) if convolutions else 0
 
 
 def fused_device_bytes(

@@ -263,7 +263,8 @@ class _Sizer:
             return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
-            return fused_bytes(networks, threads=self.machine.threads, copies=copies, **batches)
+            precision, threads = str(self.protocol.precision), self.machine.threads
+            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
 

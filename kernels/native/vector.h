@@ -138,6 +138,17 @@ ATRAS_INLINE void store_bf16(std::uint16_t* p, vf x) {
 #endif
 }
 
+// bf16 of two vectors side by side in each lane, `low` in its low half.
+ATRAS_INLINE vf bf16_pairs(vf low, vf high) {
+#if defined(__AVX512BF16__)
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (vf)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+#else
+  return (vf)(bf16_bits(low) | bf16_bits(high) << 16);
+#endif
+}
+
 // Two bf16 products added to each float lane; a and b hold pairs, the low half first.
 ATRAS_INLINE vf dot_pairs(vf sum, vu a, vu b) {
 #if defined(__AVX512BF16__)

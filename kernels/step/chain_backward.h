@@ -1,16 +1,34 @@
 // Backward pass of convolutions of a member's own: gradients of their parameters, of their inputs, and of the images.
 #pragma once
 
-#include "chain_forward.h"
+#include "chain_transform.h"
 #include "stem_backward.h"
 
 namespace atras::step::ATRAS_ISA {
 
-// The weights as the gradient of a convolution's input takes them.
-inline void turn_weights(const Run& r, int index) {
+// Item: a block of outputs, whose weights the gradient of a convolution's inputs takes [output][patch_stride], or pairs.
+template <class P>
+void turn_weights(const Run& r, int index, int item) {
   const ChainConv& c = r.member->chain[index];
-  transpose_matrix(r.parameters + c.weight, c.out_padded(), r.chain.turned[index], c.patch_stride(),
-                   round_up(c.depth(), kLane), c.out_padded());
+  const int first = item * kTurnBlock, end = first + kTurnBlock < c.out_channels ? first + kTurnBlock : c.out_channels;
+  for (int k = 0; k < c.depth(); k += V)
+    for (int out = first; out < end; out += V) {
+      vf block[V];
+      for (int i = 0; i < V; ++i) block[i] = load(r.parameters + c.weight + std::ptrdiff_t(k + i) * c.out_padded() + out);
+      transpose(block);
+      put_rows<P>(block, end - out, r.chain.turned + std::ptrdiff_t(out / P::kPack) * c.patch_stride() + k, c.patch_stride());
+    }
+}
+
+// The gradient of what an activation takes, out of that of its result, where dropout and activation let it through.
+ATRAS_INLINE vf through_activation(vf value, const float* result, const float* slopes, float scale, int channels) {
+  if (slopes) value = value * load(slopes);
+  else value = load(result) <= 0.0f ? vf{} : value * scale;  // NaN passes
+  return first_lanes(value, channels);
+}
+
+ATRAS_INLINE float dropout_scale(const Run& r, const ChainConv& c) {
+  return r.training && c.dropout_layer >= 0 ? 256.0f / float(256 - c.rate256) : 1.0f;
 }
 
 // g[position][out_padded] = gradient of the activation's input for images of the batch from `first` on, out of `given`,
@@ -21,8 +39,7 @@ inline void through_chain_activation(const Run& r, int index, int first, int ima
   const Pixels results = results_of_chain(r, index, first);
   const std::ptrdiff_t padded = c.out_padded();
   const float* slopes = r.chain.slopes[index];
-  const bool dropped = r.training && c.dropout_layer >= 0;
-  const float scale = dropped ? 256.0f / float(256 - c.rate256) : 1.0f;
+  const float scale = dropout_scale(r, c);
   for (int image = 0; image < images; ++image, g += size * padded) {
     for (int y = 0; y < c.positions_h() && pitch > c.positions_w(); ++y)
       std::memset(g + (y * pitch + c.positions_w()) * padded, 0, (pitch - c.positions_w()) * padded * sizeof(float));
@@ -36,10 +53,8 @@ inline void through_chain_activation(const Run& r, int index, int first, int ima
         const float* result = results.at + image * results.image_step + y * results.row_step + pixel;
         float* to = g + (y * c.window * pitch + x * c.window) * padded;
         for (int o = 0; o < c.out_padded(); o += V) {
-          vf value = load(up + o);
-          if (slopes) value = value * load(slopes + kept + o);
-          else value = load(result + o) <= 0.0f ? vf{} : value * scale;  // NaN passes
-          value = first_lanes(value, c.out_channels - o);
+          const vf value = through_activation(load(up + o), result + o, slopes ? slopes + kept + o : nullptr, scale,
+                                              c.out_channels - o);
           if (c.window == 1) {
             store(to + o, value);
             continue;
@@ -55,18 +70,6 @@ inline void through_chain_activation(const Run& r, int index, int first, int ima
   }
 }
 
-// to[position][patch_stride] = the patches at `count` positions of images, from number `first` on. Vectors write past a
-// row of the kernel, and past a patch, what the next ones replace.
-inline void gather_patches(const ChainConv& c, const float* images, int first, int count, float* to) {
-  const int run = c.kernel * c.in_channels;
-  const std::ptrdiff_t row = std::ptrdiff_t(c.in_w) * c.in_channels, stride = c.patch_stride();
-  over_positions(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
-    const float* from = images + image * c.in_size() + y * c.stride * row + x * c.stride * c.in_channels;
-    for (int k = 0; k < c.kernel; ++k)
-      for (int j = 0; j < run; j += V) store(to + i * stride + k * run + j, load(from + k * row + j));
-  });
-}
-
 struct AddProducts {
   float* to;
   std::ptrdiff_t stride;
@@ -77,20 +80,29 @@ struct AddProducts {
   }
 };
 
-// Adds the gradients of weights and bias, of some images' `count` positions.
+// Adds the gradients of weights and bias, of some images' `count` positions, to `sums`.
 inline void add_chain_gradients(const Run& r, int index, int first, int count, float* sums, const ChainWorkspace& w) {
   const ChainConv& c = r.member->chain[index];
   const int padded = c.out_padded(), columns = round_up(c.out_channels, V), block = c.block();
+  const std::ptrdiff_t stride = c.patch_stride();
   for (int at = 0; at < count; at += block) {
     const int taken = count - at < block ? count - at : block;
+    const float* g = w.g + std::ptrdiff_t(at) * padded;
     gather_patches(c, r.chain.inputs[index] + first * c.in_size(), at, taken, w.patches);
-    product<Fp32>(c.depth(), columns, taken, w.patches, 1, c.patch_stride(), w.g + std::ptrdiff_t(at) * padded, padded,
-                  AddProducts{sums + c.weight, padded});
+    if (!rounds_patches(r, index)) {
+      product<Fp32>(c.depth(), columns, taken, w.patches, 1, stride, g, padded, AddProducts{sums, padded});
+      continue;
+    }
+    pair_rows(w.patches, stride, taken, round_up(c.depth(), kLane), w.left, stride);
+    pair_rows(g, padded, taken, padded, w.right, padded);
+    product<Bf16>(c.depth(), columns, elements_of(taken, 2), reinterpret_cast<const std::uint32_t*>(w.left), 1, stride,
+                  w.right, padded, AddProducts{sums, padded});
   }
+  float* bias = sums + (c.bias - c.weight);
   for (int o = 0; o < padded; o += V) {
-    vf total = load(sums + c.bias + o);
+    vf total = load(bias + o);
     for (int position = 0; position < count; ++position) total += load(w.g + std::ptrdiff_t(position) * padded + o);
-    store(sums + c.bias + o, total);
+    store(bias + o, total);
   }
 }
 
@@ -131,22 +143,33 @@ inline void collect_patches(const ChainConv& c, const float* patches, float* dx,
   }
 }
 
-// Gradients of a group's parameters into `sums`, where there are any, and of its inputs into dx, but for the first.
-inline void chain_conv_backward(const Run& r, int index, int first, int images, const Pixels& given, float* sums,
-                                float* dx, const ChainWorkspace& w) {
+// The gradients of patches at some images' positions.
+inline void multiply_gradients(const Run& r, int index, int positions, const ChainWorkspace& w) {
   const ChainConv& c = r.member->chain[index];
-  const int padded = c.out_padded(), positions = c.positions();
+  const int padded = c.out_padded(), columns = round_up(c.depth(), V);
+  const StoreProducts done{w.products, c.patch_stride(), nullptr};
+  if (!rounds_patches(r, index))
+    return product<Fp32>(positions, columns, c.out_channels, w.g, padded, 1, r.chain.turned, c.patch_stride(), done);
+  to_bf16(w.g, padded, positions, padded, reinterpret_cast<std::uint16_t*>(w.left), 2 * paired(padded));
+  product<Bf16>(positions, columns, elements_of(c.out_channels, 2), reinterpret_cast<const std::uint32_t*>(w.left),
+                paired(padded), 1, r.chain.turned, c.patch_stride(), done);
+}
+
+// Gradients of a group's parameters into `sums`, where there are any, and of its inputs, but for the first.
+inline void patches_backward(const Run& r, int index, int first, int images, const Pixels& given, float* sums,
+                             const ChainWorkspace& w) {
+  const ChainConv& c = r.member->chain[index];
+  const int positions = c.positions();
   for (int image = 0; image < images; image += c.images_at_once()) {
     const int left = images - image, taken = left < c.images_at_once() ? left : c.images_at_once();
     const Pixels own{given.at + image * given.image_step, given.image_step, given.row_step};
     through_chain_activation(r, index, first + image, taken, own, c.positions_w(), positions, w.g);
     if (sums) add_chain_gradients(r, index, first + image, taken * positions, sums, w);
     if (index == 0) continue;
-    product<Fp32>(taken * positions, round_up(c.depth(), V), c.out_channels, w.g, padded, 1, r.chain.turned[index],
-                  c.patch_stride(), StoreProducts{w.products, c.patch_stride(), nullptr});
+    multiply_gradients(r, index, taken * positions, w);
     for (int i = 0; i < taken; ++i)
-      collect_patches(c, w.products + std::ptrdiff_t(i) * positions * c.patch_stride(), dx + (image + i) * c.in_size(),
-                      w.offsets);
+      collect_patches(c, w.products + std::ptrdiff_t(i) * positions * c.patch_stride(),
+                      r.chain.gradients[index % 2] + (first + image + i) * c.in_size(), w.offsets);
   }
 }
 
@@ -210,24 +233,29 @@ inline void chain_image_gradient(Run& r, int first, int images, const Pixels& gi
   }
 }
 
-// Training: the group's own sum of gradients. Attack: the gradient of its images.
-inline void chain_backward(Run& r, int group, const Workspace& w) {
-  const int first = group * r.group, end = first + r.group, last = end < r.batch.rows ? end : r.batch.rows;
+// The gradient of a convolution's results, from an image of the batch on.
+inline Pixels given_gradient(const Run& r, int index, int first) {
   const auto& chain = r.member->chain;
+  if (index + 1 < int(chain.size())) {
+    const ChainConv& next = chain[index + 1];
+    return inside_border(next, r.chain.gradients[(index + 1) % 2] + first * next.in_size());
+  }
   const std::ptrdiff_t stride = r.member->dense[0].stride;
+  return {r.dfeatures + first * stride, stride, std::ptrdiff_t(chain[index].result_w) * chain[index].out_channels};
+}
+
+// Training: the group's own sum of gradients. Attack: in front of the first convolution the gradient of its images.
+inline void chain_backward(Run& r, int index, int group, const Workspace& w) {
+  const int first = group * r.group, end = first + r.group, last = end < r.batch.rows ? end : r.batch.rows;
+  const std::size_t size = r.member->chain[index].parameters();
   float* sums = nullptr;
   if (r.training) {
-    sums = r.partial + group * r.member->conv_size;
-    std::memset(sums, 0, r.member->conv_size * sizeof(float));
+    sums = r.partial + group * size;
+    std::memset(sums, 0, size * sizeof(float));
   }
-  const std::ptrdiff_t row = std::ptrdiff_t(chain.back().result_w) * chain.back().out_channels;
-  Pixels given{r.dfeatures + first * stride, stride, row};
-  for (int i = int(chain.size()) - 1; i >= 0; --i) {
-    if (i == 0 && !sums) return chain_image_gradient(r, first, last - first, given, w.chain);
-    float* dx = w.chain.gradients[i % 2];
-    chain_conv_backward(r, i, first, last - first, given, sums, dx, w.chain);
-    given = inside_border(chain[i], dx);
-  }
+  const Pixels given = given_gradient(r, index, first);
+  if (index == 0 && !sums) return chain_image_gradient(r, first, last - first, given, w.chain);
+  patches_backward(r, index, first, last - first, given, sums, w.chain);
 }
 
 }  // namespace atras::step::ATRAS_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "chain_product.h"
+#include "dense.h"
 #include "stem_forward.h"
 
 namespace atras::step::ATRAS_ISA {
@@ -90,27 +91,36 @@ ATRAS_INLINE void store_places(std::uint16_t* to, vi places) {
 // The largest of a window, as torch has it: of equals the first, and a NaN before all. gelu is not monotonic, so it goes
 // before the maximum.
 template <Activation A>
-ATRAS_INLINE void finish_chain_window(const ChainConv& c, const float* corner, float* to, int left,
-                                      std::uint16_t* winners, float* slopes) {
-  const std::ptrdiff_t padded = c.out_padded(), down = c.positions_w() * padded;
-  vf best = load(corner), key = A == Activation::gelu ? activate<A>(best) : best;
+struct Largest {
+  vf best, key;
   vi which{};
-  int q = 0;
-  const auto take = [&](const float* at) ATRAS_LAMBDA {
-    const vf z = load(at);
+
+  ATRAS_INLINE explicit Largest(vf z) : best(z), key(A == Activation::gelu ? activate<A>(z) : z) {}
+  ATRAS_INLINE void take(vf z, int q) {
     const vf other = A == Activation::gelu ? activate<A>(z) : z;
     const vi more = (other > key) | (other != other);
     key = more ? other : key;
     best = more ? z : best;
     which = more ? vi{} + q : which;
-    ++q;
-  };
+  }
+  ATRAS_INLINE void finish(float* to, int left, std::uint16_t* winners, float* slopes) const {
+    const vf y = A == Activation::gelu ? key : activate<A>(best);
+    store_lanes(to, y, left);
+    store_places(winners, which);
+    if (A != Activation::relu) store(slopes, slope_at<A>(best, y));
+  }
+};
+
+template <Activation A>
+ATRAS_INLINE void finish_chain_window(const ChainConv& c, const float* corner, float* to, int left,
+                                      std::uint16_t* winners, float* slopes) {
+  const std::ptrdiff_t padded = c.out_padded(), down = c.positions_w() * padded;
+  Largest<A> largest(load(corner));
+  int q = 0;
   for (int y = 0; y < c.window; ++y)
-    for (int x = 0; x < c.window; ++x) take(corner + y * down + x * padded);
-  const vf y = A == Activation::gelu ? key : activate<A>(best);
-  store_lanes(to, y, left);
-  store_places(winners, which);
-  if (A != Activation::relu) store(slopes, slope_at<A>(best, y));
+    for (int x = 0; x < c.window; ++x, ++q)
+      if (q > 0) largest.take(load(corner + y * down + x * padded), q);
+  largest.finish(to, left, winners, slopes);
 }
 
 // Windows of some rows of results, from number `first` of the images on.
@@ -152,40 +162,78 @@ inline Patches patches_at(const ChainConv& c, const float* images, int first, in
   return {images, offsets, c.kernel, c.kernel * c.in_channels, row};
 }
 
+// to[position][patch_stride] = the patches at `count` positions of images, from number `first` on. Vectors write past a
+// row of the kernel, and past a patch, what the next ones replace.
+inline void gather_patches(const ChainConv& c, const float* images, int first, int count, float* to) {
+  const int run = c.kernel * c.in_channels;
+  const std::ptrdiff_t row = std::ptrdiff_t(c.in_w) * c.in_channels, stride = c.patch_stride();
+  over_positions(c, first, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
+    const float* from = images + image * c.in_size() + y * c.stride * row + x * c.stride * c.in_channels;
+    for (int k = 0; k < c.kernel; ++k)
+      for (int j = 0; j < run; j += V) store(to + i * stride + k * run + j, load(from + k * row + j));
+  });
+}
+
+// The first convolution, whose patches are short, computes in fp32 even where training is in bf16.
+ATRAS_INLINE bool rounds_patches(const Run& r, int index) { return r.bf16 && index > 0; }
+
+// Products of the patches at some positions and the weights, which are paired where they are of bf16.
+template <class Done>
+void multiply_patches(const Run& r, int index, const float* inputs, int first, int count, const ChainWorkspace& w,
+                      const Done& done) {
+  const ChainConv& c = r.member->chain[index];
+  const int columns = round_up(c.out_channels, V), padded = c.out_padded(), depth = c.depth();
+  if (!rounds_patches(r, index))
+    return patch_product(count, columns, patches_at(c, inputs, first, count, w.offsets), r.parameters + c.weight, padded,
+                         done);
+  gather_patches(c, inputs, first, count, w.patches);
+  for (int i = 0; depth % 2 && i < count; ++i) w.patches[std::ptrdiff_t(i) * c.patch_stride() + depth] = 0.0f;
+  to_bf16(w.patches, c.patch_stride(), count, round_up(depth, kLane), reinterpret_cast<std::uint16_t*>(w.left),
+          2 * paired(depth));
+  product<Bf16>(count, columns, elements_of(depth, 2), reinterpret_cast<const std::uint32_t*>(w.left), paired(depth), 1,
+                r.chain.turned, padded, done);
+}
+
+// Item: a block of rows of the weights as pairs of bf16.
+inline void pair_weights(const Run& r, int index, int item) {
+  const ChainConv& c = r.member->chain[index];
+  const int first = item * kTurnBlock, left = c.depth() - first, padded = c.out_padded();
+  pair_rows(r.parameters + c.weight + std::ptrdiff_t(first) * padded, padded, left < kTurnBlock ? left : kTurnBlock, padded,
+            r.chain.turned + std::ptrdiff_t(first / 2) * padded, padded);
+}
+
 template <Activation A>
-void chain_conv_forward(const Run& r, int index, int first, int images, const ChainWorkspace& w) {
+void patches_forward(const Run& r, int index, int first, int images, const ChainWorkspace& w) {
   const ChainConv& c = r.member->chain[index];
   const Pixels out = results_of_chain(r, index, first);
   const float *inputs = r.chain.inputs[index] + first * c.in_size(), *bias = r.parameters + c.bias;
   const std::size_t kept = first * c.kept_size();
   float* slopes = A == Activation::relu ? nullptr : r.chain.slopes[index] + kept;
-  const int bands = images * c.result_h, columns = round_up(c.out_channels, V), padded = c.out_padded();
+  const int bands = images * c.result_h, padded = c.out_padded();
   for (int band = 0; band < bands; band += c.bands_at_once()) {
     const int left = bands - band, taken = left < c.bands_at_once() ? left : c.bands_at_once();
     const int at = band * c.band(), count = taken * c.band();
-    const Patches patches = patches_at(c, inputs, at, count, w.offsets);
-    const auto multiply = [&](const auto& done) ATRAS_LAMBDA {
-      patch_product(count, columns, patches, r.parameters + c.weight, padded, done);
-    };
     if (c.window > 1) {
-      multiply(StoreProducts{w.products, padded, bias});
+      multiply_patches(r, index, inputs, at, count, w, StoreProducts{w.products, padded, bias});
       finish_bands<A>(c, w.products, band, taken, out, r.chain.winners[index] + kept, slopes);
       continue;
     }
     over_positions(c, at, count, [&](int image, int y, int x, int i) ATRAS_LAMBDA {
       w.result_offsets[i] = int(image * out.image_step + y * out.row_step) + x * c.out_channels;
     });
-    multiply(FinishPositions<A>{out.at, w.result_offsets, A == Activation::relu ? nullptr : slopes + std::ptrdiff_t(at) * padded,
-                                padded, bias, c.out_channels});
+    multiply_patches(r, index, inputs, at, count, w,
+                     FinishPositions<A>{out.at, w.result_offsets,
+                                        A == Activation::relu ? nullptr : slopes + std::ptrdiff_t(at) * padded, padded,
+                                        bias, c.out_channels});
   }
 }
 
-inline void chain_conv_forward(const Run& r, int index, int first, int images, const ChainWorkspace& w) {
+inline void patches_forward(const Run& r, int index, int first, int images, const ChainWorkspace& w) {
   switch (r.spec->activation) {
-    case Activation::relu: return chain_conv_forward<Activation::relu>(r, index, first, images, w);
-    case Activation::sigmoid: return chain_conv_forward<Activation::sigmoid>(r, index, first, images, w);
-    case Activation::tanh: return chain_conv_forward<Activation::tanh>(r, index, first, images, w);
-    case Activation::gelu: return chain_conv_forward<Activation::gelu>(r, index, first, images, w);
+    case Activation::relu: return patches_forward<Activation::relu>(r, index, first, images, w);
+    case Activation::sigmoid: return patches_forward<Activation::sigmoid>(r, index, first, images, w);
+    case Activation::tanh: return patches_forward<Activation::tanh>(r, index, first, images, w);
+    case Activation::gelu: return patches_forward<Activation::gelu>(r, index, first, images, w);
   }
 }
 
@@ -220,21 +268,23 @@ inline void load_chain_images(const Run& r, int first, int last, const ChainWork
       continue;
     }
     clear_border(c, to);
-    read_image(r.batch, row, size, w.gradients[0]);
-    interleave(s, c.border, w.gradients[0], to);
+    read_image(r.batch, row, size, w.image);
+    interleave(s, c.border, w.image, to);
   }
 }
 
-inline void chain_forward(const Run& r, int group, const Workspace& w) {
+// What lies in front of a convolution, or with the number past the last one behind it, for a group of images: the images,
+// or dropout of the results before it, and zeros around them.
+inline void chain_enter(const Run& r, int index, int group, const Workspace& w) {
   const int first = group * r.group, end = first + r.group, last = end < r.batch.rows ? end : r.batch.rows;
   const auto& chain = r.member->chain;
-  load_chain_images(r, first, last, w.chain);
-  for (int i = 0; i < int(chain.size()); ++i) {
-    if (i > 0)
-      for (int row = first; row < last; ++row) clear_border(chain[i], r.chain.inputs[i] + row * chain[i].in_size());
-    chain_conv_forward(r, i, first, last - first, w.chain);
-    if (r.training && chain[i].dropout_layer >= 0)
-      for (int row = first; row < last; ++row) chain_dropout(r, i, row, w.bytes);
+  if (index == 0) return load_chain_images(r, first, last, w.chain);
+  if (r.training && chain[index - 1].dropout_layer >= 0)
+    for (int row = first; row < last; ++row) chain_dropout(r, index - 1, row, w.bytes);
+  if (index < int(chain.size())) {
+    for (int row = first; row < last; ++row)
+      clear_border(chain[index], r.chain.inputs[index] + row * chain[index].in_size());
+    return;
   }
   const Dense& d = r.member->dense[0];
   for (int row = first; row < last; ++row)

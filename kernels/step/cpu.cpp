@@ -26,6 +26,9 @@ void copy_logits(const Run& run, float* to) {
     std::memcpy(to + b * classes, run.logits + b * stride, classes * sizeof(float));
 }
 
+// Few chunks of tiles or images are divided further, by outputs, so that each thread has its share.
+int parts_of(int threads, int chunks) { return threads == 1 ? 1 : elements_of(4 * threads, chunks); }
+
 // The gradient of the logits as the caller has it, in place of the loss's.
 void take_cotangents(const Run& run) {
   const int classes = run.spec->classes, stride = row_stride(classes);
@@ -89,11 +92,10 @@ Step::Slot::Slot(const Spec& spec, const Stem& stem, const std::vector<Member>& 
 void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std::vector<Member>& members,
                          int threads) {
   const std::size_t rows = round_up(spec.batch, kLane), panel_rows = round_up(spec.batch, kPanel);
-  std::size_t depth = 0, in = 0, out = 0, features = 0, convolutions = 0;
+  std::size_t depth = 0, in = 0, out = 0, features = 0;
   for (const Member& m : members) {
     depth = std::max(depth, m.dense.size() - 1);
     features = std::max<std::size_t>(features, m.dense[0].stride);
-    convolutions = std::max(convolutions, m.conv_size);
     for (const Dense& d : m.dense) {
       in = std::max<std::size_t>(in, d.in_padded());
       out = std::max<std::size_t>(out, row_stride(d.out));
@@ -131,7 +133,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   run.gradient = a.take<float>(rows * out);
   run.next_gradient = a.take<float>(rows * out);
   run.logits = a.take<float>(rows * row_stride(spec.classes));
-  run.partial = a.take<float>((rows + run.group - 1) / run.group * convolutions);
+  run.partial = a.take<float>((rows + run.group - 1) / run.group * std::max(stem.size, chain.largest_sums));
   // Rows of a chunk or a panel in pairs along k, or half the batch in rows of a chunk.
   const std::size_t left = std::max(kRowChunk * (std::max(in, out) + 64) / 2, (rows / 2 + 1) * kRowChunk);
   workspaces.assign(threads, Workspace{});
@@ -146,7 +148,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     w.left = a.take<float>(left);
     w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
     w.bytes = a.take<std::uint8_t>(std::max({g, out, chain.largest_result}) + 512);
-    w.chain = lay_out_chain_workspace(a, spec, members, run.group);
+    w.chain = lay_out_chain_workspace(a, spec, members);
   }
 }
 
@@ -199,10 +201,12 @@ Run Step::start(Slot& slot, int member) const {
 
 void Step::forward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
-  const bool own = !run.member->chain.empty();
-  const auto convolutions = own ? k.chain_forward : k.stem_forward;
-  each(threads, own ? 0 : int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
-  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { convolutions(run, group, w); });
+  if (run.member->chain.empty()) {
+    each(threads, int(stem_.convs.size()), [&](int conv) { k.pack(run, conv); });
+    spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_forward(run, group, w); });
+  } else {
+    chain_forward(run, slot, threads);
+  }
   const int panels = panels_of(run.rows_padded());
   for (int layer = 0; layer < int(run.member->dense.size()); ++layer) {
     const Dense& d = run.member->dense[layer];
@@ -241,22 +245,50 @@ void Step::head_backward(Run& run, Slot& slot, int threads) {
 
 void Step::convolutions_backward(Run& run, Slot& slot, int threads) {
   const Kernels& k = *kernels_;
-  const int own = int(run.member->chain.size());
-  const auto backward = own ? k.chain_backward : k.stem_backward;
-  each(threads, own, [&](int conv) { k.turn_weights(run, conv); });
-  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { backward(run, group, w); });
+  for (int conv = int(run.member->chain.size()) - 1; conv >= 0; --conv) chain_backward(run, slot, threads, conv);
+  if (!run.member->chain.empty()) return;
+  spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.stem_backward(run, group, w); });
+  const int updates = run.training ? elements_of(int(run.member->conv_size), kUpdateChunk) : 0;
+  each(threads, updates, [&](int item) { k.stem_update(run, item); });
+}
+
+void Step::chain_forward(Run& run, Slot& slot, int threads) {
+  const Kernels& k = *kernels_;
+  const int convolutions = int(run.member->chain.size());
+  for (int conv = 0; conv <= convolutions; ++conv) {
+    spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.chain_enter(run, conv, group, w); });
+    if (conv == convolutions) return;
+    const ChainItems items = run.items(conv);
+    each(threads, items.prepare_forward(), [&](int item) { k.chain_prepare(run, conv, item, false); });
+    const int chunks = items.patches() ? run.groups() : items.tile_chunks(), parts = parts_of(threads, chunks);
+    spread(threads, items.patches() ? chunks : chunks * parts, slot,
+           [&](int item, const Workspace& w) { k.chain_forward(run, conv, item, parts, w); });
+  }
+}
+
+void Step::chain_backward(Run& run, Slot& slot, int threads, int conv) {
+  const Kernels& k = *kernels_;
+  const ChainItems items = run.items(conv);
+  if (conv > 0) each(threads, items.prepare_backward(), [&](int item) { k.chain_prepare(run, conv, item, true); });
+  if (items.patches()) {
+    spread(threads, run.groups(), slot, [&](int group, const Workspace& w) { k.chain_backward(run, conv, group, w); });
+  } else {
+    each(threads, run.groups(), [&](int group) { k.chain_gradient(run, conv, group); });
+    const int chunks = items.image_chunks(), parts = parts_of(threads, chunks);
+    spread(threads, chunks * parts, slot,
+           [&](int item, const Workspace& w) { k.chain_input_gradient(run, conv, item, parts, w); });
+    each(threads, run.training ? items.tile_chunks() : 0, [&](int item) { k.chain_keep(run, conv, item); });
+  }
+  spread(threads, run.training ? items.update() : 0, slot,
+         [&](int item, const Workspace& w) { k.chain_update(run, conv, item, w); });
 }
 
 void Step::train_step(Run& run, Slot& slot, int threads) {
-  const Kernels& k = *kernels_;
   forward(run, slot, threads);
-  k.cross_entropy(run, true);
+  kernels_->cross_entropy(run, true);
   if (run.cotangents) take_cotangents(run);
   head_backward(run, slot, threads);
-  const std::size_t convolutions = run.member->conv_size;
-  if (convolutions == 0) return;
-  convolutions_backward(run, slot, threads);
-  each(threads, int((convolutions + kUpdateChunk - 1) / kUpdateChunk), [&](int item) { k.stem_update(run, item); });
+  if (run.member->conv_size > 0) convolutions_backward(run, slot, threads);
 }
 
 Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {

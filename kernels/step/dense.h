@@ -135,9 +135,8 @@ inline void pair_rows(const float* from, std::ptrdiff_t stride, int rows, int co
                       std::ptrdiff_t to_stride) {
   for (int r = 0; r < rows; r += 2)
     for (int c = 0; c < columns; c += V) {
-      const vu low = bf16_bits(load(from + r * stride + c));
-      const vu high = r + 1 < rows ? bf16_bits(load(from + (r + 1) * stride + c)) : vu{};
-      store(to + r / 2 * to_stride + c, (vf)(low | high << 16));
+      const vf high = r + 1 < rows ? load(from + (r + 1) * stride + c) : vf{};
+      store(to + r / 2 * to_stride + c, bf16_pairs(load(from + r * stride + c), high));
     }
 }
 

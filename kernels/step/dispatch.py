@@ -33,8 +33,10 @@ class Step:
         hidden: hidden widths of each member, each at least 1.
         stem: `none`, `conv2` or `conv4`.
         convolutions: of each member, any number of them: where there are some, they stand in place of the stem. On a
-            CPU they compute in fp32 also where training is in bf16; on a GPU kernels are 3x3, strides 1, paddings 0 or
-            1 and pools 2x2 or none. None for no convolutions.
+            CPU those of 3x3 without a stride, and with a pool of 2x2 or none, go by minimal filtering, in fp32 to the
+            same tolerance; where training is in bf16 all but the first round their factors, those of minimal filtering
+            once they are transformed. On a GPU kernels are 3x3, strides 1, paddings 0 or 1 and pools 2x2 or none. None
+            for no convolutions.
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.

@@ -87,7 +87,9 @@ class Step {
   void train_step(Run& run, Slot& slot, int threads);
   void forward(Run& run, Slot& slot, int threads);
   void head_backward(Run& run, Slot& slot, int threads);
+  void chain_forward(Run& run, Slot& slot, int threads);
   void convolutions_backward(Run& run, Slot& slot, int threads);
+  void chain_backward(Run& run, Slot& slot, int threads, int conv);
   template <class F>
   void spread(int threads, int items, Slot& slot, const F& f);
   template <class Work>

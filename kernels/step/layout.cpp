@@ -29,6 +29,15 @@ Conv make_conv(int in_channels, int out_channels, int in_h, int in_w, bool pool,
   return c;
 }
 
+// The first convolution has few channels, and the gradient of the images to yield.
+Way way_of(const ChainConv& c, bool first) {
+  if (first) return Way::patches;
+  const int inside_h = c.in_h - 2 * c.border, inside_w = c.in_w - 2 * c.border;
+  if (inside_h == 1 && inside_w == 1 && c.positions() == 1 && (c.in_h - c.kernel) / c.stride == 0) return Way::point;
+  const bool wide = c.in_channels >= kLane && c.out_channels >= kLane && c.positions_h() > 1 && c.positions_w() > 1;
+  return wide && c.kernel == 3 && c.stride == 1 && c.window <= 2 ? Way::tiles : Way::patches;
+}
+
 std::vector<ChainConv> make_chain(const Spec& s, const std::vector<ChainLayer>& layers, std::size_t& size) {
   std::vector<ChainConv> chain;
   int channels = s.channels, height = s.height, width = s.width;
@@ -46,6 +55,7 @@ std::vector<ChainConv> make_chain(const Spec& s, const std::vector<ChainLayer>& 
     c.result_w = ((c.in_w - kernel) / stride + 1) / c.window;
     c.dropout_layer = rate256 ? int(chain.size()) : -1;
     c.rate256 = rate256;
+    c.way = way_of(c, chain.empty());
     c.weight = take(size, c.weight_size());
     c.bias = take(size, c.out_padded());
     channels = filters;

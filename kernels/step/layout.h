@@ -16,11 +16,17 @@ constexpr int kLane = 16;       // rows of dense weights are padded to a multipl
 constexpr int kPanel = 64;      // columns of a packed panel
 constexpr int kPatch = 9 * kBlock;  // floats of one output channel's weights for one input block
 
+constexpr int kTilesAtOnce = 96;   // of a convolution's inputs, whose products fit the L2 cache
+constexpr int kTilesDeep = 192;    // over which the gradient of the weights is summed at once
+constexpr int kTileDepth = 256;    // input channels whose weights' gradients are summed at once
+constexpr int kTurnBlock = 32;     // channels of a work item that transforms weights
+
 enum class Activation { relu, sigmoid, tanh, gelu };
 
 // Files compiled for other instruction sets share this one: what is inlined everywhere leaves no copy that the linker
 // could choose for a CPU that cannot run it.
 ATRAS_INLINE int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+ATRAS_INLINE int elements_of(int count, int size) { return (count + size - 1) / size; }
 
 // A 3x3 convolution, its activation and what follows it. Input extents include the zero border of "same" padding.
 struct Conv {
@@ -62,6 +68,11 @@ ATRAS_INLINE int row_stride(int width) {
   return padded % 128 == 0 ? padded + kLane : padded;
 }
 
+// How the products of a convolution are taken: patch by patch; by 4x4 tiles of inputs, which give 2x2 results (Winograd's
+// minimal filtering, winograd.h); or where there is but one pixel, by the one weight of each kernel that meets it.
+enum class Way { patches, tiles, point };
+constexpr int kTileComponents = 16;
+
 // A convolution of a member's own, of any kernel, stride and pool. Its input lies as [in_h][in_w][in_channels], with its
 // zero border; patches are [kernel row][kernel column][channel]. Positions are the places of the kernel, row by row,
 // without those that the pool drops.
@@ -72,6 +83,8 @@ struct ChainConv {
   int window;                  // side of the max-pool, 1 without one
   int result_h, result_w;
   int dropout_layer, rate256;  // layer word of the dropout counter, -1 without dropout
+  Way way;
+  bool moves_all;              // point: weights that meet no pixel have moments all the same, which the caller set
   std::size_t weight, bias;    // weight [round_up(depth, 16)][out_padded]
 
   ATRAS_INLINE int depth() const { return kernel * kernel * in_channels; }
@@ -84,10 +97,22 @@ struct ChainConv {
   ATRAS_INLINE std::size_t result_size() const { return std::size_t(result_h) * result_w * out_channels; }
   ATRAS_INLINE std::size_t kept_size() const { return std::size_t(result_h) * result_w * out_padded(); }
   ATRAS_INLINE std::size_t weight_size() const { return std::size_t(round_up(depth(), kLane)) * out_padded(); }
+  // Floats from the first weight to the end of the biases.
+  ATRAS_INLINE std::size_t parameters() const { return bias + out_padded() - weight; }
   // Rows of results, and positions, whose patches are gathered at once: as many as a share of the L2 cache holds.
   ATRAS_INLINE int band() const { return window * positions_w(); }
   ATRAS_INLINE int bands_at_once() const { return at_least_one(32768 / (std::int64_t(band()) * patch_stride())); }
   ATRAS_INLINE int block() const { return bands_at_once() * band(); }
+  // Tiles, or pixels, and what is made of each.
+  ATRAS_INLINE int components() const { return way == Way::tiles ? kTileComponents : 1; }
+  ATRAS_INLINE int tiles_h() const { return (positions_h() + 1) / 2; }
+  ATRAS_INLINE int tiles_w() const { return (positions_w() + 1) / 2; }
+  ATRAS_INLINE int tiles() const { return tiles_h() * tiles_w(); }
+  ATRAS_INLINE int in_padded() const { return round_up(in_channels, kLane); }
+  ATRAS_INLINE int tile_images() const { return at_least_one((kTilesAtOnce + tiles() / 2) / tiles()); }
+  ATRAS_INLINE std::size_t point_weight() const {
+    return weight + (std::size_t(border) * kernel + border) * in_channels * out_padded();
+  }
   // Images the gradients of whose patches are kept at once.
   ATRAS_INLINE int images_at_once() const {
     const int images = at_least_one(65536 / (std::int64_t(positions()) * patch_stride()));
@@ -108,6 +133,26 @@ constexpr int kRowChunk = 96;
 constexpr int kUpdateChunk = 4096;
 ATRAS_INLINE int panels_of(int columns) { return (columns + kPanel - 1) / kPanel; }
 ATRAS_INLINE int chunks_of(int rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+
+// Work items of the phases of a convolution of a member's own, for so many images.
+struct ChainItems {
+  const ChainConv& c;
+  int rows;
+  bool bf16;
+
+  ATRAS_INLINE bool patches() const { return c.way == Way::patches; }
+  ATRAS_INLINE int prepare_forward() const {
+    if (patches()) return bf16 ? elements_of(c.depth(), kTurnBlock) : 0;
+    return elements_of(c.in_channels, kTurnBlock);
+  }
+  ATRAS_INLINE int prepare_backward() const { return elements_of(c.out_channels, kTurnBlock); }
+  ATRAS_INLINE int tile_chunks() const { return elements_of(rows * c.tiles(), kTilesAtOnce); }
+  ATRAS_INLINE int image_chunks() const { return elements_of(rows, c.tile_images()); }
+  ATRAS_INLINE int update() const {
+    if (patches()) return elements_of(int(c.parameters()), kUpdateChunk);
+    return panels_of(c.out_padded()) * elements_of(c.in_channels, kTileDepth);
+  }
+};
 
 struct Spec {
   int channels, height, width, classes;

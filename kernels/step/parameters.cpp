@@ -6,6 +6,20 @@
 
 namespace atras::step {
 
+namespace {
+
+// Whether weights that meet no pixel of a single one have moments.
+bool any_beside_point(const ChainConv& c, const float* moments) {
+  if (c.way != Way::point) return false;
+  const std::size_t tap = std::size_t(c.in_channels) * c.out_padded();
+  for (std::size_t i = 0; i < c.kernel * c.kernel * tap; ++i)
+    if (moments[c.weight + i] != 0.0f && (c.weight + i < c.point_weight() || c.weight + i >= c.point_weight() + tap))
+      return true;
+  return false;
+}
+
+}  // namespace
+
 void Step::reset_optimizer() {
   std::memset(first_.data(), 0, first_.bytes());
   if (second_.data()) std::memset(second_.data(), 0, second_.bytes());
@@ -13,14 +27,14 @@ void Step::reset_optimizer() {
 }
 
 void Step::copy_array(int member, int array, int moment, float* values, bool in) {
-  const Member& m = members_[member];
+  Member& m = members_[member];
   const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
   const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
   const bool own = !m.chain.empty();
   const int layer = array / 2, convs = int(own ? m.chain.size() : stem_.convs.size());
   if (own && layer < convs) {
-    const ChainConv& c = m.chain[layer];
+    ChainConv& c = m.chain[layer];
     const int taps = c.kernel * c.kernel;
     for (int o = 0; o < c.out_channels; ++o) {
       if (array % 2) {
@@ -32,6 +46,7 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
           copy(base[c.weight + (std::size_t(k) * c.in_channels + i) * c.out_padded() + o],
                values[(std::size_t(o) * c.in_channels + i) * taps + k]);
     }
+    if (in && moment > 0) c.moves_all = c.moves_all || any_beside_point(c, base);
     return;
   }
   if (layer < convs) {

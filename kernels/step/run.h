@@ -32,9 +32,13 @@ struct Update {
 // Scratch of a member's convolutions, where they are its own.
 struct ChainScratch {
   float** inputs;            // per convolution [rows][in_size]
-  float** turned;            // per convolution, its weights [out][patch_stride]
   float** slopes;            // per convolution [rows][kept_size], null for relu
   std::uint16_t** winners;   // per convolution [rows][kept_size]: the position in each window of the pool
+  // Of the convolution at work.
+  float* turned;             // its weights as its products take them
+  float* kept;               // its transformed inputs as the gradient of its weights takes them
+  float* g;                  // gradients of what its activation takes, at the results [rows][kept_size]
+  float* gradients[2];       // of its inputs [rows][in_size], by turns
 };
 
 struct Run {
@@ -79,17 +83,20 @@ struct Run {
 
   ATRAS_INLINE int rows_padded() const { return round_up(batch.rows, kLane); }
   ATRAS_INLINE int groups() const { return (batch.rows + group - 1) / group; }
+  ATRAS_INLINE ChainItems items(int conv) const { return {member->chain[conv], batch.rows, bf16 && conv > 0}; }
   ATRAS_INLINE const float* dense_input(int layer) const { return layer == 0 ? features : hidden[layer - 1]; }
 };
 
 // Scratch of a thread for convolutions of a member's own.
 struct ChainWorkspace {
+  float* left;           // left operand of products as they take it, or the right one of a gradient of weights
+  float* right;          // of a block's gradients, as pairs of bf16
   float* patches;        // [block][patch_stride], for gradients of weights
   float* products;       // [block][out_padded], or the gradients of patches
   float* g;              // gradient of the activation's input [positions][out_padded]
   float* turned_g;       // the same transposed
   float* row;            // an image's row of gradients, and before that a row of each phase of the stride
-  float* gradients[2];   // of a convolution's input, [images of a group][in_size]
+  float* image;          // an image in torch's order
   int *offsets, *result_offsets;  // of a block's positions in the inputs and in the results
 };
 
@@ -119,9 +126,14 @@ struct Kernels {
   void (*dense_update)(const Run&, int layer, int item, const Workspace&);
   void (*stem_backward)(Run&, int group, const Workspace&);
   void (*stem_update)(const Run&, int item);
-  void (*turn_weights)(const Run&, int conv);
-  void (*chain_forward)(const Run&, int group, const Workspace&);
-  void (*chain_backward)(Run&, int group, const Workspace&);
+  void (*chain_enter)(const Run&, int conv, int group, const Workspace&);
+  void (*chain_prepare)(const Run&, int conv, int item, bool backward);
+  void (*chain_forward)(const Run&, int conv, int item, int parts, const Workspace&);
+  void (*chain_keep)(const Run&, int conv, int item);
+  void (*chain_gradient)(const Run&, int conv, int group);
+  void (*chain_input_gradient)(const Run&, int conv, int item, int parts, const Workspace&);
+  void (*chain_backward)(Run&, int conv, int group, const Workspace&);
+  void (*chain_update)(const Run&, int conv, int item, const Workspace&);
 };
 
 // The functions of an instruction set, which must run here.

@@ -121,14 +121,17 @@ inline void stem_backward(Run& r, int group, const Workspace& w) {
   for (int row = first; row < last; ++row) stem_backward_image(r, row, gradients, w);
 }
 
-inline void stem_update(const Run& r, int item) {
+// Item: some of `size` parameters from `start` on, of whose gradients each group has its own sum.
+inline void update_from_groups(const Run& r, std::size_t start, std::size_t size, int item) {
   const std::size_t first = std::size_t(item) * kUpdateChunk;
-  const std::size_t size = r.member->conv_size, last = first + kUpdateChunk < size ? first + kUpdateChunk : size;
+  const std::size_t last = first + kUpdateChunk < size ? first + kUpdateChunk : size;
   for (std::size_t i = first; i < last; i += V) {
     vf total = load(r.partial + i);
     for (int group = 1; group < r.groups(); ++group) total += load(r.partial + group * size + i);
-    update_at(r, i, total);
+    update_at(r, start + i, total);
   }
 }
+
+inline void stem_update(const Run& r, int item) { update_from_groups(r, 0, r.member->conv_size, item); }
 
 }  // namespace atras::step::ATRAS_ISA

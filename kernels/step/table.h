@@ -1,7 +1,7 @@
 // What each instruction set's file compiles of op step, and the table of it.
 #pragma once
 
-#include "chain_backward.h"
+#include "chain.h"
 #include "head.h"
 #include "stem_backward.h"
 #include "stem_forward.h"
@@ -20,7 +20,8 @@ constexpr Kernels make_kernels() {
   static_assert(set_of(Id).bf16 == kHasBf16);
   return {Id,           pack,          stem_forward,         pack_panel,   dense_forward,
           dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update,
-          turn_weights, chain_forward, chain_backward};
+          chain_enter,  chain_prepare, chain_forward,        chain_keep,   chain_gradient, chain_input_gradient,
+          chain_backward, chain_update};
 }
 
 }  // namespace atras::step::ATRAS_ISA

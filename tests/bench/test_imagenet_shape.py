@@ -49,8 +49,9 @@ def test_its_images_are_their_class_under_noise(tmp_path):
 def test_the_table_extrapolates_by_the_training_images(streamed):
     told = {
         "phases": {"train-trained": 36.0}, "images": {"train": 1_281_167, "test": 1}, "streamed": streamed, "chunk": 1,
-        "peak_mib": 1.0, "predicted_mib": 2.0, "cap_mib": 3.0, "accuracies": [],
+        "peak_mib": 1.0, "predicted_mib": 2.0, "cap_mib": 3.0, "processor_seconds": 3600.0, "accuracies": [],
     }  # fmt: skip
     lines = imagenet_shape.table(told).splitlines()
     assert lines[1].split() == ["train-trained", "36.0", "0.01"]
-    assert lines[3].startswith("streamed" if streamed else "resident")
+    assert lines[3].split()[-2:] == ["3600.0", "1.00"]
+    assert lines[4].startswith("streamed" if streamed else "resident")

@@ -30,6 +30,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--subset stratified", {"subset": "stratified"}),
     ("--channels first", {"channels": "first"}),
     ("--image-size 64", {"image_size": 64}),
+    ("--augment crop,flip", {"augment": "crop,flip"}),
     ("--preset paper", {}),
     ("--hidden 40 --hidden 24,192", {"candidates": (Candidate((40,)), Candidate((24, 192)))}),
     (

@@ -112,6 +112,13 @@ def test_images_are_mapped_and_not_copied(folder):
     assert not is_mapped(load(str(folder), train_size=50, subset="stratified").train.images)
 
 
+def test_streamed_images_are_those_of_the_cache(folder):
+    resident, streamed = load(str(folder)), load(str(folder), room=0)
+    assert streamed.streamed
+    assert np.array_equal(streamed.train.images[:], resident.train.images)
+    assert np.array_equal(streamed.test.images[3], resident.test.images[3])
+
+
 def is_mapped(images):
     """Whether a tensor lies where the cache's file is mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()

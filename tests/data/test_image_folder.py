@@ -15,7 +15,7 @@ from atras.networks import Candidate
 from atras.planning import Speed, calibration
 from atras.results import read
 from atras.running import run
-from made_files import refused
+from made_files import arrays, refused, write_idx
 from made_images import encoded, noise, write_folder, write_image
 
 
@@ -37,7 +37,14 @@ def same_as_torchvision(split, folder):
 
 class TestLayout:
     def test_images_classes_and_order_are_those_of_torchvision(self, folder):
-        for name in ("Zebra/far/9.png", "Zebra/a.png", "Zebra/far/deep/1.JPEG", "ant/more/x.bmp", "ant/10.png"):
+        for name in (
+            "Zebra/far/9.png",
+            "Zebra/a.png",
+            "Zebra/far/deep/1.JPEG",
+            "Zebra/far-off/1.png",
+            "ant/more/x.bmp",
+            "ant/10.png",
+        ):
             write_image(folder / "train" / name, noise(8, 8, 3, seed=len(name)))
         found = load(str(folder))
         assert same_as_torchvision(found.train, folder / "train")
@@ -70,13 +77,14 @@ class TestLayout:
             path.write_bytes(b"other")
         assert load(str(folder)).provenance() == before
 
-    def test_names_that_are_no_utf8_are_read(self, folder):
+    def test_names_that_are_no_utf8_are_read(self, folder, tmp_path):
+        folder = folder.rename(tmp_path / os.fsdecode(b"insects\xff"))
         for part in ("train", "test"):
             place = folder / part / os.fsdecode(b"caf\xe9")
             place.mkdir()
             (place / os.fsdecode(b"\xff.png")).write_bytes(encoded(noise(8, 8, 3)))
         found = load(str(folder))
-        assert found.class_names == ("ant", "bee", "caf\\udce9")
+        assert (found.name, found.class_names) == ("insects\\udcff", ("ant", "bee", "caf\\udce9"))
         assert found.train.labels.tolist() == [0] * 4 + [1] * 4 + [2]
 
     def test_links_are_followed_and_never_in_a_circle(self, folder):
@@ -87,6 +95,11 @@ class TestLayout:
         (folder / "train" / "ant" / "round").symlink_to(".")
         (elsewhere / "back").symlink_to(folder / "train" / "ant")
         assert load(str(folder)).provenance()["train_class_counts"] == [5, 4]
+
+    def test_idx_files_beside_a_folder_of_that_name_are_read(self, tmp_path):
+        write_idx(tmp_path, arrays())
+        write_image(tmp_path / "test" / "x.png", noise(8, 8, 3))
+        assert load(str(tmp_path)).image_shape == (1, 5, 5)
 
 
 class TestRefusals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import polars as pl
@@ -161,6 +162,10 @@ class TestRefusals:
         write_parts(tmp_path)
         pl.DataFrame({"image": [[1, 2]], "label": [0]}).write_parquet(tmp_path / "train-0.parquet")
         refused("train-0.parquet: expected column image to have encoded images, as a struct", name=tmp_path)
+
+    def test_a_name_that_is_no_utf8(self, tmp_path):
+        folder = write_parts(tmp_path / "set").rename(tmp_path / os.fsdecode(b"\xff"))
+        refused("expected a name in UTF-8, by which polars opens files; rename it", name=folder)
 
     @pytest.mark.parametrize("keep", [0, 3, 100, -8])
     def test_a_damaged_file(self, tmp_path, keep):

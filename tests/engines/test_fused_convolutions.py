@@ -10,6 +10,7 @@ from atras.engines import Engine, FusedEngine, LoopEngine, why_not
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.kernels import ConvLayer, Step
+from atras.kernels.backends import bf16
 from atras.networks import Candidate, Conv, Dense, Member, Spec
 from atras.planning import Speed
 from atras.running.prepare import make_plan
@@ -121,6 +122,7 @@ def test_auto_takes_it_for_convolutions_on_a_cpu(monkeypatch: pytest.MonkeyPatch
     protocol = Protocol(candidates=tuple(member.candidate for member in MEMBERS), stem="none")
     plan = make_plan(protocol, Execution(device="cpu"))
     assert (plan.engine, plan.reason) == ("fused", "")
+    assert plan.precision == ("bf16" if bf16(CPU).faster else "fp32")  # as where stems take it
 
 
 def test_a_convolution_keeps_its_own_memory_count() -> None:

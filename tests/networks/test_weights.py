@@ -99,6 +99,13 @@ def test_onnx_goes_through_onnx2torch_and_its_absence_is_one_line(
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(found.program()(images), network(images))
 
+    def unknown(content: bytes) -> nn.Module:
+        raise NotImplementedError("Reshape, version 19")
+
+    monkeypatch.setitem(sys.modules, "onnx2torch", SimpleNamespace(convert=unknown))
+    with pytest.raises(InputError, match=r"Reshape, version 19\); write it by torch.onnx.export\(.*, or .* as .pt2$"):
+        read_weights(tmp_path / "w.onnx")
+
 
 class Code:
     """What a pickle must not bring along."""

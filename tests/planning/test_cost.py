@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atras.engines import FusedEngine, LoopEngine, convolutions_of, why_not
+from atras.engines import FusedEngine, LoopEngine, convolutions_of, has_bf16, why_not
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec, widest
 from atras.planning import forward_flops, member_bytes, training_flops
@@ -51,16 +51,23 @@ def test_padding_takes_the_widest_of_each_layer() -> None:
 
 
 @pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
+@pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if has_bf16() else [])])
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [("c24p2-c96p2-c384p2", "relu"), ("c48zsame-c48zsame", "tanh"), ("c128-c128k3s2-64", "relu")],
+    [
+        ("c24p2-c96p2-c384p2", "relu"),
+        ("c48zsame-c48zsame", "tanh"),
+        ("c16k5p2-c64k5-100", "gelu"),
+        ("c16-c32-c300-c48-c48-c17", "relu"),
+    ],
 )
-def test_bytes_of_convolutions_in_engine_fused_are_near_what_it_takes(name: str, activation: str) -> None:
+def test_bytes_of_convolutions_in_engine_fused_are_near_what_it_takes(
+    name: str, activation: str, precision: str
+) -> None:
     spec, member = Spec((3, 24, 24), 10, "none", activation), Member(Candidate.parse(name), 0)
-    engine = FusedEngine(spec, [member], Protocol(precision="fp32"), CPU)
-    predicted = fused_bytes(
-        engine.networks, threads=torch.get_num_threads(), batch=128, evaluation_batch=0, images=0, copies=0
-    )
+    engine = FusedEngine(spec, [member], Protocol(precision=precision), CPU)
+    sizes = {"batch": 128, "evaluation_batch": 0, "images": 0, "copies": 0}
+    predicted = fused_bytes(engine.networks, precision=precision, threads=torch.get_num_threads(), **sizes)
     # The operating system gives whole pages of 2 MiB, of which a part is unused in each of a handful of buffers.
     assert predicted < engine._op.bytes < 1.15 * predicted + 5 * 2**21
 

@@ -181,6 +181,32 @@ def test_what_cannot_be_computed_is_refused_before_anything_is_trained(changes, 
         make_plan(both, Execution(engine=engine, device="cpu"))
 
 
+def test_a_run_of_stacks_gives_the_figures_of_modules_one_by_one(tmp_path):
+    own = protocol(candidates=(Candidate.own("flat", Flat),), seeds=(0, 1), precision="fp64", transfer=False)
+    alone = atras.run(own, CPU)
+    together = atras.run(own, Execution(engine="modules-stack", device="cpu"), out=tmp_path / "run")
+    assert [group["engine"] for group in together.run["plan"]["groups"]] == ["modules-stack"]
+    counts = ["hidden_layers", "seed", "phase", "split", "attack", "correct"]
+    assert together.metrics.select(counts).equals(alone.metrics.select(counts))
+
+
+class Failing(Flat):
+    """Fails on what it has never seen: a batch of another size than those of its inspection."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) == 12:
+            raise KeyError("the last batch")
+        return super().forward(images)
+
+
+def test_a_module_that_fails_later_ends_the_run_in_one_line(tmp_path):
+    with pytest.raises(
+        InputError, match=r"failing: it failed on images \[12, 1, 8, 8\]: KeyError: 'the last batch' \("
+    ):
+        atras.run(protocol(candidates=(Candidate.own("failing", Failing),)), CPU, out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
 def test_a_run_says_what_misleads(tmp_path):
     soft = lambda: nn.Sequential(Flat(), nn.Softmax(1))  # noqa: E731
     results = atras.run(protocol(candidates=("8",), transfer=False, epochs=1), CPU, networks={"soft": soft})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -190,3 +192,17 @@ def test_a_targeted_protocol_keeps_the_true_label_figures_untargeted() -> None:
     rows = run(StackEngine, MEMBERS, PROTOCOL.replace(target="random"))
     modes = {(row["mode"], row["target"], row["label_source"]) for row in rows.metrics if row["attack"] == "fgsm"}
     assert modes == {("static", "random", None), ("white-box", "random", None), ("white-box", "none", "true")}
+
+
+def test_an_engine_is_gone_with_its_group_and_waits_for_no_collection() -> None:
+    """Its parameters and scratch would be there beside those of the next one."""
+    engine = StackEngine(SPEC, MEMBERS[:1], PROTOCOL, CPU)
+    left = weakref.ref(engine)
+    gc.collect()
+    gc.disable()
+    try:
+        run_group(engine, DATA, PROTOCOL, evaluation_batch=17)
+        del engine
+        assert left() is None
+    finally:
+        gc.enable()

@@ -76,6 +76,12 @@ def _tensors(path: str, make: Any, expected: str) -> dict[str, Tensor]:
     """The tensors of a program, which is made once to see that it can be."""
     try:
         module = make()
+    except NotImplementedError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: expected {expected}, found operations that it does not ({reason[:120]}); write it by "
+            "torch.onnx.export(..., dynamo=False, opset_version=13), or by torch.export as .pt2"
+        ) from None
     except Exception as error:  # the libraries raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(

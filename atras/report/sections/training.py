@@ -27,10 +27,9 @@ def training(results: Results) -> Section:
     first = int(str(history.filter(pl.col("phase") == "train")["epoch"].max() or 0))
     later = pl.when(pl.col("phase") == "adversarial").then(first).otherwise(0)
     history = history.with_columns(at=pl.col("epoch") + later)
-    text = (
-        "Loss and accuracy during training, averaged over the members that trained, by depth. "
-        f"Adversarial training begins after epoch {first}."
-    )
+    text = "Loss and accuracy during training, averaged over the members that trained, by depth."
+    if results.defends:
+        text += f" Adversarial training begins after epoch {first}."
     charts = (_chart(history, "mean_loss", "training loss"), _chart(history, "running_accuracy", "training accuracy"))
     return Section("training", "Training", (text,), charts)
 

@@ -1,0 +1,111 @@
+"""Networks without a defence, one by one: in the terminal, in the report, for scripts, and in comparisons."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from atras import Candidate, Execution, report
+from atras.analysis import (
+    best_robust,
+    compare,
+    network_lines,
+    network_table,
+    ranking,
+    run_data,
+    summary_lines,
+    why_no_claims,
+    worst_case,
+)
+from atras.errors import InputError
+from atras.results import Results, wilson
+from atras.running import run
+from atras.testing import SMALL
+
+ATTACKS = ("autoattack", "pgd(steps=3)", "deepfool(steps=3)")
+
+
+@pytest.fixture(scope="module")
+def undefended(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Two trained networks without a defence, under AutoAttack and others, on a dozen images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        protocol = SMALL.replace(
+            candidates=(Candidate([6]), Candidate([12])), seeds=(0,), defence="none", precision="fp32", attacks=ATTACKS,
+            test_size=12, epsilons=(0.01,), transfer=True,
+        )  # fmt: skip
+        return run(protocol, Execution(device="cpu"), out=tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_every_figure_has_its_row_and_interval(undefended: Results) -> None:
+    table = network_table(undefended)
+    assert table.filter(hidden_layers="6")["label"].to_list()[0] == "clean"
+    assert table["label"].to_list().count("worst case") == 2
+    for row in table.filter(pl.col("attack") == "pgd(steps=3)", label="pgd(steps=3)").to_dicts():
+        (own,) = undefended.metrics.filter(
+            attack="pgd(steps=3)", hidden_layers=row["hidden_layers"], epsilon=undefended.run["protocol"]["epsilon"]
+        ).to_dicts()
+        assert (row["accuracy"], row["n"]) == (own["accuracy"], own["n"])
+        assert (row["low"], row["high"]) == wilson(own["correct"], own["n"])
+
+
+def test_the_last_part_of_an_attack_leaves_what_the_attack_leaves(undefended: Results) -> None:
+    rows = network_table(undefended).filter(pl.col("parts") != "").to_dicts()
+    assert {row["attack"] for row in rows} == {"autoattack"}
+    for row in rows:
+        left = [float(part.split()[-1]) for part in row["parts"].split(", ")]
+        assert left == sorted(left, reverse=True)
+        assert left[-1] == pytest.approx(row["accuracy"], abs=5e-5)  # four digits are shown
+
+
+def test_the_terminal_has_a_block_for_each_network_and_nothing_of_a_defence(undefended: Results) -> None:
+    lines = summary_lines(undefended)
+    assert lines[: len(network_lines(undefended))] == network_lines(undefended)
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 80
+    for word in ("6: 460 parameters", "clean", "left after apgd", "worst case", "smallest changes found"):
+        assert word in text
+    assert "whitebox" not in text
+    assert "paper" not in text
+
+
+def test_the_report_leaves_out_what_needs_a_defence_and_labels_the_rest(undefended: Results, tmp_path: Path) -> None:
+    text = report.write(undefended, tmp_path / "report.md", "md").read_text(encoding="utf-8")
+    for heading in ("## Networks", "## Transfer of attacks", "## Gradient masking by depth", "## Training"):
+        assert heading in text
+    for heading in ("## Recovery by depth", "## The paper's claims", "## Candidates", "## Black-box attacks"):
+        assert heading not in text
+    assert "before the defence" not in text
+    assert "after the defence" not in text
+    assert re.search(r"\bdefended networks|Adversarial training", text) is None
+
+
+def test_rankings_comparisons_and_scripts_go_by_the_networks_as_they_are(undefended: Results) -> None:
+    worst = undefended.table["worst_case_accuracy_before"].to_list()
+    assert ranking(undefended)["mean"].to_list() == sorted(worst, reverse=True)
+    assert best_robust(undefended).name == undefended.table["hidden_layers"][worst.index(max(worst))]
+    with pytest.raises(InputError, match=r"rank_by \(=balanced\): expected a run with a defence"):
+        ranking(undefended, rank_by="balanced")
+    differences = compare(undefended, undefended)
+    assert {"train_accuracy", "test_accuracy", "worst_case_accuracy_before"} <= set(differences["column"])
+    assert not differences["column"].str.contains("after|recovery|adversarial").any()
+    assert len(run_data(undefended)["networks"]) == len(network_table(undefended))
+    kept = worst_case(undefended).group_by("hidden_layers", maintain_order=True).agg(pl.col("correct").mean())
+    assert kept["correct"].to_list() == worst
+    assert why_no_claims(undefended).startswith("a run without a defence has none")
+    assert "worst_case_accuracy_before" in undefended._repr_html_()
+
+
+def test_transfer_is_between_the_networks_as_they_are(undefended: Results) -> None:
+    assert set(undefended.transfer["phase"]) == {"trained"}
+    assert len(undefended.transfer) == 4  # every pair of two networks
+
+
+def test_the_networks_are_there_once(undefended: Results) -> None:
+    directory = undefended.directory
+    assert directory is not None
+    names = sorted(path.name.partition("-")[0] for path in Path(directory / "weights").iterdir())
+    assert set(names) == {"trained"}

@@ -1,0 +1,39 @@
+"""Which networks an engine's speed is measured on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atras.data import Split
+from atras.engines import ENGINES
+from atras.experiment import Protocol
+from atras.networks import Candidate, Conv, Spec
+from atras.planning import calibration
+
+
+@pytest.mark.parametrize(
+    ("names", "strides"), [(["c40-c80", "c8"], {1}), (["c16k4s2z1-c32k4s2z1-100"], {2}), (["24-192"], set())]
+)
+def test_speed_is_that_of_networks_like_the_candidates(
+    names: list[str], strides: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Candidate] = []
+    keys: list[str] = []
+
+    def call_seconds(engine: object, candidates: list[Candidate], *_: object) -> tuple[float, float, float]:
+        measured.extend(candidates)
+        return float(len(measured)), 1.0, 2.0
+
+    def measured_anew(key: str, measure, *_: object, **__: object) -> list[float]:
+        keys.append(key)
+        return measure()
+
+    monkeypatch.setattr(calibration, "_call_seconds", call_seconds)
+    monkeypatch.setattr(calibration, "known_or_measured", measured_anew)
+    protocol = Protocol(candidates=tuple(map(Candidate.parse, names)), precision="fp32")
+    part = Split(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    calibration.speed(ENGINES.get("fused"), Spec((1, 28, 28), 10), protocol, part)
+    layers = [layer for candidate in measured for layer in candidate.layers if isinstance(layer, Conv)]
+    assert {layer.stride for layer in layers} == strides
+    assert ("3x3" in keys[0]) == (strides == {1})
