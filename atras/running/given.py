@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from atras.errors import InputError
 from atras.experiment import OwnNetworks, Protocol
 from atras.networks import Candidate, Factory, Network, Spec, Weights, fitted, read_weights, state_of, weights_of
-from atras.results import read_run
 from atras.storage import is_file
 
 OF_FUNCTION = ("stem", "activation")
@@ -162,6 +161,8 @@ def weights_again(folder: Path, networks: OwnNetworks | None) -> tuple[list[Weig
     Raises:
         InputError: if a file is gone, or its content is another.
     """
+    from atras.results import read_run  # training needs no polars
+
     run = read_run(folder)
     records: Any = run.get("weights") or []
     modules: Any = run["protocol"].get("networks") or {}

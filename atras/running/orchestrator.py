@@ -195,12 +195,10 @@ class _Run:
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
-            timings = {"startup_seconds": startup_seconds, **self.timings()}
-            if self.shard is not None:
-                return self.writer.finish({"timings": timings}, DONE)
-            if self.protocol.tries_other_networks:
+            if self.protocol.tries_other_networks and self.shard is None:
                 self.transfer()
-            return self.writer.finish({"timings": timings | self.timings()})
+            timings = {"startup_seconds": startup_seconds, **self.timings()}
+            return self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise

@@ -179,7 +179,7 @@ def test_every_peer_is_of_the_textbook():
         (["--stem", "conv9"], "stem (='conv9')"),
         (["--stem", "c32p2"], "stem (='c32p2'): the peers have other stems"),
         (["--hidden", "c8,8"], "hidden (='c8-8'): the peers have dense layers alone"),
-        (["--stem", "conv2", "--hidden", "8"], "stem (='conv2'): c64p2: expected a larger image"),
+        (["--stem", "conv2", "--hidden", "8"], "stem (='conv2'): c64p2: expected an image of at least 4x4, got 3x3"),
         (["--seeds", "x"], "seeds (='x')"),
         (["--engine", "nothing"], "engine (='nothing')"),
         (["--device", "cuda:99"], "device (='cuda:99')"),
