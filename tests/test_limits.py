@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,8 +172,13 @@ def test_the_kernels_take_no_more_threads_than_the_quota(monkeypatch: pytest.Mon
     from atras.engines import fused
 
     given: list[object] = []
-    step = fused.Step
-    monkeypatch.setattr(fused, "Step", lambda *a, **kw: (given.append(kw["threads"]), step(*a, **kw))[1])
+
+    class Spy(fused.Step):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            given.append(options["threads"])
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(fused, "Step", Spy)
     FusedEngine(Spec((1, 8, 8), 10), [Member(Candidate((8,)), 0)], Protocol(), CPU)
     assert given == [1]
 
@@ -185,6 +191,7 @@ def test_a_plan_is_for_what_the_process_may_use_and_says_so(tmp_path: Path, monk
     plan = make_plan(SMALL, Execution(device="cpu"))
     lines = (
         "memory: 600 MiB a group, 60% of 1000 MiB (/sys/fs/cgroup/job/memory.max)",
+        "images: resident, 0 MiB",
         "threads: 1 (/sys/fs/cgroup/cpu.max)",
     )
     assert plan.limits == lines

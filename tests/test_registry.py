@@ -151,7 +151,7 @@ def test_whatever_is_misspelled_is_refused_in_one_line_that_says_what_there_is(t
         ("batch(pgd(step=7))", f"unknown option 'step=7'; options of pgd: {OPTIONS}"),
         ("batch(pgd(target=random))", "batch: attack (=pgd(target=random)): expected an untargeted attack at the true"),
         ("copies(pgd)", "copies: attack (=pgd): expected fgsm without options"),
-        ("copies(source=mine)", "copies: source (='mine'): expected own, smallest or a candidate"),
+        ("copies(source=nobody)", "copies: source (='nobody'): expected own, smallest or a candidate"),
         ("copies(source=24,192)", "unknown option '192'; options of copies: attack, source"),
         ("copy", "defence (='copy'): did you mean copies? There are copies, none, batch"),
     ],

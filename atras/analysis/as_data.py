@@ -72,8 +72,8 @@ def claims_data(results: Results | None = None) -> dict[str, Any]:
 
     Returns:
         `folder`, `notices`, rows of `claims`, of `table_claims` by data set, of `stated` (each stated figure with the
-        columns and rows that give it, on the two tables and on the run), of `tables` (what they show besides) and of
-        `row_by_row`.
+        columns and rows that give it, on the two tables and on the run), of `tables` (what they show besides) and, as
+        `rows`, of `row_by_row`.
     """
     none = "" if results is None else why_no_claims(results)
     stated = tables_figures() if results is None or none else stated_figures(results, partial=True)

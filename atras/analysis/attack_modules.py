@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from atras.checks import whole
 from atras.data import pixels
 from atras.engines import Engine, finished_engines
 from atras.errors import InputError
+from atras.evaluation import NO_GRADIENT, NOISE
 from atras.networks import Candidate, Factory, Member, Own, inspect_factory, random_targets, untouched
 from atras.results import wilson
 from atras.torch_state import fixed_state
@@ -127,7 +129,7 @@ class _Count:
 
     def __init__(self, attack: Attack | None, members: int, images: int) -> None:
         self.attack = attack
-        self.name = "none" if attack is None else attack.spec.attack
+        self.name = "none" if attack is None else _name(attack)
         self.epsilon = None if attack is None else attack.spec.epsilon
         self.correct = torch.zeros(members, images, dtype=torch.bool)
         self.distances = torch.full((members, images), torch.nan, dtype=torch.float64)
@@ -137,7 +139,7 @@ class _Count:
     def row(self, index: int, member: str) -> dict[str, Any]:
         """The row of a member."""
         distances = self.distances[index][~self.distances[index].isnan()]
-        median = distances.median().item() if len(distances) else None
+        median = float(np.median(distances.numpy())) if len(distances) else None
         norm = None if self.attack is None else self.attack.norm
         return _row(member, self.name, self.correct[index], norm, self.epsilon, median)
 
@@ -216,16 +218,21 @@ class _Work:
                     f"{own}: some of its logits are NaN or infinite, which no attack can follow; see its weights"
                 )
             for count in self.counts:
-                if blind := int(count.blind[index]):
+                if (blind := int(count.blind[index])) > NO_GRADIENT * n:
                     lines.append(
                         f"{own}: {count.name} found no gradient at all for {blind} of {n} images, which count as they "
                         "are: masked gradients? Attack it with square too"
                     )
-                if unfinished := int(count.unfinished[index]):
+                if (unfinished := int(count.unfinished[index])) > NOISE * n:
                     lines.append(
                         f"{own}: {count.name} had not finished with {unfinished} of {n} images; give it more steps"
                     )
         return lines
+
+
+def _name(attack: Attack) -> str:
+    """An attack's spelling without its epsilon, which has a column; with its target, which has none."""
+    return attack.spec.attack if attack.target == "none" else str(dataclasses.replace(attack, epsilon=None))
 
 
 def _row(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from atras.errors import printable
+from atras.evaluation import NOISE
 from atras.results import Results
 
 from .attack_aims import attack_aim
@@ -20,9 +21,6 @@ SOURCES = {
 """By spelling, what a surrogate is called in the table; others by their spelling."""
 
 KEYS = ("attack", "epsilon", "label_source", "target", "hidden_layers", "seed")
-
-NOISE = 0.01
-"""Share of the images by which a transferred attack may be better without a word, as in the cautions of a run."""
 
 
 def black_box(results: Results) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 from atras.errors import InputError, printable
 from atras.results import ACCURACIES, Results
 
-from .images import compare_images
+from .images import compare_images, shared_phase
 from .meanings import other_meaning
 from .provenance import computing_differences, data_differences, notices, other_test_images, require_whole
 from .statistics import Mean, Part, group_mean, holm, image_covariance, kept_images, p_text, seeds_note
@@ -170,7 +170,7 @@ def _image_lines(a: Results, b: Results) -> list[str]:
     what = f"no p, as they mean different things ({reason})" if reason else "p tells these networks apart, no protocols"
     lines = [
         "",
-        "test images lost, each run under all of its own attacks;",
+        f"test images lost by {shared_phase(a, b)} networks, each run under all of its own attacks;",
         _short(what),
         *more,
         f"{'member':<42} {'both':>6} {'only A':>6} {'only B':>6} {'p Holm':>7}",

@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 LOSSES = ("ce", "dlr", "margin")
 
-STANDS_IN = {
-    2: "the difference of the two logits stands in for it",
-    3: "in it the third highest logit stands for the mean of the third and the fourth",
-}
-"""By number of classes, what is ascended in the place of a difference of logits ratio that is not defined."""
+STANDS_IN = "the difference of the two logits stands in for it"
+"""What is ascended in the place of a difference of logits ratio that is not defined for so few classes."""
 
 RADII = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 """In l1, the radii of the balls one after the other, in epsilons, and each one's share of the steps."""
@@ -73,7 +70,7 @@ class APGD(PairAttack):
     def cautions(self, classes: int) -> tuple[str, ...]:
         if self.loss != "dlr" or classes >= self._dlr_classes:
             return ()
-        return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN[max(classes, 2)]}",)
+        return (f"{self.name}: with {classes} classes there is no {self._dlr}; {STANDS_IN}",)
 
     def cost(self, classes: int) -> Passes:
         balls = len(RADII) if self.norm == "l1" else 1
@@ -147,4 +144,6 @@ class APGDT(APGD):
     def _objective(self, pairs: Pairs, clean_logits: Tensor, run: int) -> Objective:
         from atras.networks import Objective
 
-        return Objective(self.loss, pairs.labels, pairs.wrong_classes(clean_logits)[:, run // self.restarts])
+        # Over the first less the third of three logits, a target that comes third has a constant, and no gradient.
+        loss = self.loss if clean_logits.shape[-1] >= self._dlr_classes else "margin"
+        return Objective(loss, pairs.labels, pairs.wrong_classes(clean_logits)[:, run // self.restarts])

@@ -121,7 +121,7 @@ class PGD(Attack):
     def cautions(self, classes: int) -> tuple[str, ...]:
         if self.loss != "dlr" or classes > 2:
             return ()
-        return (f"{self.name}: with 2 classes there is no difference of logits ratio; {STANDS_IN[2]}",)
+        return (f"{self.name}: with 2 classes there is no difference of logits ratio; {STANDS_IN}",)
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(self.restarts, self.steps * self.restarts)

@@ -47,6 +47,11 @@ def attack(**given: Any) -> None:
         from atras.running import recorded
 
         protocol, execution, _ = combine(recorded(command.resume), settings)
+        if protocol.trains:
+            raise InputError(
+                f"resume (={command.resume!r}): expected the folder of finished networks, got one that trains its own; "
+                "go on with atras run --resume"
+            )
         compute(protocol, execution, command)
         return
     from atras.running import finished_networks, shared_spec

@@ -13,7 +13,7 @@ from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Spec, device_of, dtype_of, inspect_factory
 
 from .engine import Engine
-from .module_stack import ModuleStackEngine, architecture, why_not_stacked
+from .module_stack import ModuleStackEngine, alike_logits, architecture, why_not_stacked
 from .modules import ModulesEngine
 
 
@@ -94,6 +94,6 @@ def _stacked(first: _Finished, members: Sequence[Member], protocol: Protocol) ->
         return None
     for index, member in enumerate(members):
         alone = ModulesEngine(first.spec, [member], protocol, first.device).logits(images.to(engine.dtype))[0]
-        if (together[index] - alone).abs().max() > 1e-4 * alone.abs().max():
+        if not alike_logits(together[index], alone):
             return None
     return engine

@@ -2,7 +2,7 @@
 about figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of
 training."""
 
-from .cautions import cautions, transfer_cautions
+from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
@@ -20,6 +20,8 @@ __all__ = [
     "EXAMPLES",
     "GAP_IMAGES",
     "GAP_STEPS",
+    "NOISE",
+    "NO_GRADIENT",
     "PHASES",
     "PREFIX",
     "AllSigns",

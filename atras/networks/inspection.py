@@ -46,6 +46,7 @@ class Inspection:
         multiplications: multiply-adds of one image, as torch's FLOP counter has them.
         kept_values: numbers that one image's forward pass keeps for its backward pass.
         draws: whether it draws at random in training.
+        trainable: whether its logits depend on parameters that ask for a gradient.
         trains_on_one: whether a batch of a single image can be trained on, which batch normalisation may refuse.
         draws_in_evaluation: whether two passes over the same images differ in evaluation mode.
         cautions: what makes its figures say less than they seem to, a line each.
@@ -58,6 +59,7 @@ class Inspection:
     multiplications: int
     kept_values: int
     draws: bool
+    trainable: bool
     trains_on_one: bool
     draws_in_evaluation: bool
     cautions: tuple[str, ...]
@@ -267,10 +269,20 @@ def _look(name: str, module: nn.Module, shape: Shape, cautions: tuple[str, ...],
     shapes: tuple[dict[str, Shape], dict[str, Shape]] = ({}, {})
     for key, values in module.named_parameters():
         shapes[values.requires_grad or not trains][key] = tuple(values.shape)
-    kept, draws, on_one = _trained(trial) if trains else (_kept(trial), False, False)
+    kept, draws, trainable, on_one = _trained(trial) if trains else (_kept(trial), False, False, False)
     buffers = {key: tuple(values.shape) for key, values in module.named_buffers()}
     return Inspection(
-        logits.shape[1], shapes[1], shapes[0], buffers, multiplications, kept, draws, on_one, drawn, tuple(found)
+        logits.shape[1],
+        shapes[1],
+        shapes[0],
+        buffers,
+        multiplications,
+        kept,
+        draws,
+        trainable,
+        on_one,
+        drawn,
+        tuple(found),
     )
 
 
@@ -346,18 +358,14 @@ def _kept(trial: _Trial, loss: Callable[[Tensor], Tensor] | None = None) -> int:
         logits = trial.call(trial.images.clone().requires_grad_(loss is None))
     if loss is not None:
         value = loss(logits)
-        if not value.requires_grad:
-            raise InputError(
-                f"network {trial.name}: expected logits that depend on trainable parameters, got none; it cannot be "
-                f"trained"
-            )
-        torch.autograd.backward(value)
+        if value.requires_grad:
+            torch.autograd.backward(value)
     return math.ceil(sum(kept.values()) / len(trial.images))
 
 
-def _trained(trial: _Trial) -> tuple[int, bool, bool]:
-    """Numbers that an image's pass keeps in a training step, whether the step draws at random, and whether it takes a
-    single image."""
+def _trained(trial: _Trial) -> tuple[int, bool, bool, bool]:
+    """Numbers that an image's pass keeps in a training step, whether the step draws at random, whether logits depend on
+    trainable parameters, and whether the step takes a single image."""
     module = trial.module.train()
     labels = torch.zeros(IMAGES, dtype=torch.int64, device=trial.device)
     drawn: list[bool] = []
@@ -370,12 +378,13 @@ def _trained(trial: _Trial) -> tuple[int, bool, bool]:
 
     trial.module = _Calling(module, call)
     kept = _kept(trial, lambda logits: nn.functional.cross_entropy(logits, labels))
+    trainable = trial.call(trial.images).requires_grad
     with torch.no_grad():
         try:
             trial.call(trial.images[:1])
         except InputError:
-            return kept, drawn[0], False
-    return kept, drawn[0], True
+            return kept, drawn[0], trainable, False
+    return kept, drawn[0], trainable, True
 
 
 class _Calling(nn.Module):

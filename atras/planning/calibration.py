@@ -63,6 +63,7 @@ def speed(
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
     key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
+    key += "|finished" * (not protocol.trains)
     key += "|3x3" * _mostly_3x3(protocol) + "|without stem" * (_convolve(protocol) and spec.stem_auto)
 
     kind = _kind(protocol) if candidate is None or factory is None else _Kind((candidate,), (candidate,), 2, 1)
@@ -137,17 +138,18 @@ def _call_seconds(
     batch: int,
     calls: int,
 ) -> tuple[float, float, float]:
-    """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up."""
+    """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up; those of a
+    gradient for a step that nobody takes."""
     group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
-    group.begin_phase("train")
+    if protocol.trains:
+        group.begin_phase("train")
     chosen = torch.arange(batch, device=part.images.device) % len(part)
     images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()
-    return (
-        median_seconds(lambda: group.step(images, labels).losses, calls),
-        median_seconds(lambda: group.logits(own).sum(), calls),
-        median_seconds(lambda: group.gradient(own, labels)[0].sum(), calls),
-    )
+    logits = median_seconds(lambda: group.logits(own).sum(), calls)
+    gradient = median_seconds(lambda: group.gradient(own, labels)[0].sum(), calls)
+    step = median_seconds(lambda: group.step(images, labels).losses, calls) if protocol.trains else gradient
+    return step, logits, gradient
 
 
 def median_seconds(call: Callable[[], Tensor], calls: int = 5) -> float:

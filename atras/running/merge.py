@@ -84,10 +84,11 @@ def merge(parts: Sequence[str | Path], out: str | Path, *, partial: bool = False
 
 def _read(folder: Path) -> _Part:
     results = read(folder, missing=True)
+    protocol = Protocol(**from_run(results.run).protocol_fields)  # which makes modules of the user known by their names
     shard = Shard.from_dict(results.run.get("shard"))
     if shard is None:
         raise InputError(f"{folder}: expected the part of a run that --shard computes, found a whole run; leave it out")
-    plan = Plan.from_dict(dict(results.run["plan"]), Protocol(**from_run(results.run).protocol_fields))
+    plan = Plan.from_dict(dict(results.run["plan"]), protocol)
     numbers = [int(number) for number in results.run["finished_groups"]]
     return _Part(folder, results, shard, plan, [plan.groups[number] for number in numbers], numbers)
 

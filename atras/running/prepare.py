@@ -182,12 +182,19 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     data = (load or DataPlace.of(protocol, execution).load)(device)
     protocol.check_classes(data.occurring.tolist())
     spec = make_spec(protocol, data.image_shape, data.classes)
-    _check_batches(protocol, spec, len(data.train))
+    if protocol.trains:
+        _check_trainable(protocol, spec, len(data.train))
     return device, data, spec
 
 
-def _check_batches(protocol: Protocol, spec: Spec, train_size: int) -> None:
-    """Refuse batches of one image where a module of the user cannot be trained on one."""
+def _check_trainable(protocol: Protocol, spec: Spec, train_size: int) -> None:
+    """Refuse modules of the user that cannot be trained, at all or on a batch of one image that there will be."""
+    for name, factory in protocol.factories.items():
+        if not inspect_factory(factory, spec.image_shape).trainable:
+            raise InputError(
+                f"network {name}: expected logits that depend on trainable parameters, got none; it cannot be trained, "
+                "but attacked: see atras attack"
+            )
     size = protocol.batch_size
     single = any(n and 1 in (size, n % size) for n in (train_size, protocol.defence.epoch_images(train_size)))
     for name, factory in protocol.factories.items() if single else ():

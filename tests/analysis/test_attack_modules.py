@@ -159,3 +159,40 @@ def test_an_export_of_a_module_of_yours_is_read_with_its_function(tmp_path, monk
         atras.load(path)
     with pytest.raises(InputError, match=r"mine: its source was .* and is"):
         atras.load(path, nn.Identity)
+
+
+def test_targets_tell_attacks_apart_and_the_median_is_that_of_runs(digits, trained):
+    images, labels = digits[1].images[:60], digits[1].labels[:60]
+    attacks = ["pgd(steps=4, target=random)", "pgd(steps=4, target=least-likely)", "deepfool"]
+    found = atras.attack(trained, images, labels, attacks, epsilon=0.3, keep_images=True)
+    names = found.frame["attack"].to_list()
+    assert names[1:3] == ["pgd(target=random, steps=4)", "pgd(target=least-likely, steps=4)"]
+    right = dict(found.frame.select("attack", "correct").iter_rows())
+    for name in names[1:3]:
+        kept = torch.tensor(found.images["Net", name, 0.3])
+        assert int((trained.eval()(kept).argmax(1) == labels).sum()) == right[name]
+    turned = found.images["Net", names[3], None]
+    plain = pixels(images, torch.float32)
+    clean, after = (trained.eval()(each).argmax(1) == labels for each in (plain, torch.tensor(turned)))
+    two = (clean & ~after).nonzero()[:2, 0]
+    again = atras.attack(trained, images[two], labels[two], "deepfool", keep_images=True)
+    (kept,) = again.images.values()
+    lengths = (torch.tensor(kept) - plain[two]).flatten(1).norm(dim=1)
+    assert lengths[0] != lengths[1]
+    median = again.frame.filter(attack="deepfool")["median_distance"].item()
+    assert median == pytest.approx(lengths.mean().item(), rel=1e-5)
+
+
+def test_with_three_classes_a_target_that_comes_third_is_attacked_too():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    images = torch.rand(20, 1, 4, 4)
+    labels = module(images).argmax(1)
+    found = atras.attack(module, images, labels, ["apgd-t"], epsilon=0.3)
+    assert not any("no gradient" in line for line in found.cautions)
+    # Of a linear network each image falls exactly where some margin is less than epsilon times its weights' sum.
+    weights, logits = module[1].weight.detach(), module(images).detach()
+    margins = logits.gather(1, labels[:, None]) - logits
+    slopes = (weights[labels][:, None] - weights).abs().sum(2)
+    free = (margins - 0.3 * slopes > 0) | torch.eye(3, dtype=torch.bool)[labels]  # were there no bounds of pixels
+    assert found.frame.filter(attack="apgd-t")["correct"].item() >= int(free.all(1).sum())

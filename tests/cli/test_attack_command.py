@@ -51,6 +51,25 @@ def test_networks_are_attacked_into_a_folder_like_a_runs(capsys: pytest.CaptureF
     assert clean[0]["accuracy"] == results.table["test_accuracy"][0]
 
 
+def test_finished_networks_beside_a_run_with_a_defence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(f"{SMALL} --network 12-8 --out runs/mine --quiet") == 2  # a file for each
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).state_dict(), "w8.pth")
+    assert execute(f"{SMALL} --network 8 --weights w8.pth --out runs/mine --quiet") == 0
+    line = "run --hidden 12 --epochs 1 --train-size 60 --test-size 20 --device cpu --out runs/other --quiet"
+    assert cli.execute(cli.app, line.split(), "atras") == 0
+    capsys.readouterr()
+    assert cli.execute(cli.app, ["compare", "runs/mine", "runs/other"], "atras") == 0
+    out = capsys.readouterr().out
+    assert "test images lost by trained networks" in out
+    lost = 20 - int(read("runs/other").table["attacked_accuracy_before_true"][0] * 20 + 0.5)
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("12 (seed 0)"))
+    assert int(row[3]) + int(row[5]) == lost  # both, and only B
+    assert cli.execute(cli.app, ["report", "runs/mine", "-o", "two.md"], "atras") == 0
+    assert "Not told apart from it by these images: " in Path("two.md").read_text()
+    assert execute("--resume runs/other") == 2
+    assert "expected the folder of finished networks" in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert execute(f"{SMALL} --dry-run") == 0
     assert "depth 1: 12" in capsys.readouterr().out

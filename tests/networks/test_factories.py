@@ -182,7 +182,6 @@ REFUSED = {
     "a pair": (behaving(lambda self, x: (self.head(x.flatten(1)), x)), "got tuple; return the logits alone"),
     "in place": (behaving(lambda self, x: self.head(x.sub_(0.5).flatten(1))), "changes the images it is given"),
     "nan": (behaving(lambda self, x: self.head(x.flatten(1)) / 0), "expected finite logits"),
-    "untrainable": (behaving(lambda self, x: self.head(x.flatten(1)).detach()), "depend on trainable parameters"),
 }  # fmt: skip
 
 
@@ -193,6 +192,12 @@ def test_a_module_that_cannot_be_used_is_refused_in_one_line(fault):
         inspect_factory(Factory.of("mine", make), SHAPE)
     assert str(error.value).startswith("network mine: ")
     assert "\n" not in str(error.value)
+
+
+def test_whether_a_module_can_be_trained_is_told() -> None:
+    detached = behaving(lambda self, x: self.head(x.flatten(1)).detach())
+    assert not inspect_factory(Factory.of("mine", detached), SHAPE).trainable
+    assert inspect_factory(Factory.of("mine", Net), SHAPE).trainable
 
 
 def test_another_number_of_logits_is_refused():

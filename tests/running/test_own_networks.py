@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import atras
-from atras import Execution, InputError, Interrupted, Protocol
+from atras import Execution, InputError, Interrupted, Protocol, cli
 from atras.experiment import Loaded, combine, config_lines, load_config
 from atras.networks import Candidate, candidates
 from atras.planning import Plan
@@ -179,6 +179,44 @@ def test_what_cannot_be_computed_is_refused_before_anything_is_trained(changes, 
         both = both.replace(candidates=(*both.candidates, Candidate.own("flat", Flat)))
     with pytest.raises(InputError, match=said):
         make_plan(both, Execution(engine=engine, device="cpu"))
+
+
+def test_shards_of_own_modules_are_merged_by_another_process(tmp_path):
+    own = protocol(transfer=False)
+    for number in (1, 2):
+        atras.run(own, Execution(device="cpu", checkpoint_every=0, shard=f"{number}/2"), out=f"part-{number}")
+    command = [sys.executable, "-m", "atras", "merge", "part-1", "part-2", "-o", "whole"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    atras.run(own, CPU, out="alone")
+    assert tables_of(tmp_path / "whole") == tables_of(tmp_path / "alone")
+
+
+def test_a_frozen_module_can_be_attacked_but_not_trained(tmp_path, mine):
+    mine.write_text(
+        SOURCE
+        + "\ndef frozen():\n    return Net(4).requires_grad_(False)\n"
+        + """
+class Blind(Net):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+def blind():
+    return Blind(4)
+"""
+    )
+    with pytest.raises(
+        InputError, match=r"network frozen: expected logits that depend on trainable parameters.*attack"
+    ):
+        make_plan(protocol(candidates=("mine.py:frozen",)), CPU)
+    torch.save(Candidate.parse("mine.py:frozen").factory.make(0).state_dict(), "w.pth")
+    line = "attack --network mine.py:frozen --weights w.pth --test-size 20 --device cpu --out out --quiet"
+    assert cli.execute(cli.app, line.split(), "atras") == 0
+    assert atras.read("out").table["test_accuracy"][0] is not None
+    line = line.replace("frozen", "blind").replace("out --quiet", "out2 --quiet") + " --attack square(queries=20)"
+    assert cli.execute(cli.app, line.split(), "atras") == 0
+    assert any("gradients with respect to the images" in text for text in atras.read("out2").run["warnings"])
 
 
 def test_a_run_of_stacks_gives_the_figures_of_modules_one_by_one(tmp_path):

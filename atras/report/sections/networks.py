@@ -54,9 +54,12 @@ def _baseline(results: Results) -> list[str]:
 def _headline(known: pl.DataFrame) -> str:
     """The most and the least that is left of a network under all attacks."""
     attacked = known.filter(pl.col("attack") != "none")
-    least = attacked.group_by("hidden_layers", maintain_order=True).agg(pl.col("accuracy").min())
-    best = least.sort("accuracy", descending=True, maintain_order=True).row(0)
-    return f"Most is left of {best[0]}: {number(best[1])} of the test images under the strongest attack."
+    least = attacked.sort("accuracy", maintain_order=True).group_by("hidden_layers", maintain_order=True).first()
+    best = least.sort("accuracy", descending=True, maintain_order=True)
+    name, accuracy, low = best.select("hidden_layers", "accuracy", "low").row(0)
+    near = best[1:].filter(pl.col("high") >= low)["hidden_layers"].to_list()
+    tied = f" Not told apart from it by these images: {', '.join(near)}." if near else ""
+    return f"Most is left of {name}: {number(accuracy)} of the test images under the strongest attack.{tied}"
 
 
 def _ends(row: dict[str, object]) -> str:
