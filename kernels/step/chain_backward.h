@@ -137,7 +137,7 @@ inline void collect_patches(const ChainConv& c, const float* patches, float* dx,
         const float* first = row + places[2 * x] + o;
         for (int v = rows.first; v <= rows.last; ++v, first += down - back)
           for (int u = 0; u < places[2 * x + 1]; ++u) total += load(first + u * next);
-        store(to + o, total);  // past a pixel's channels what the next pixel replaces
+        store_lanes(to + o, total, channels - o);  // behind the last pixel lies the next image, another thread's
       }
     }
   }

@@ -133,6 +133,15 @@ def test_threads_and_neighbours_do_not_matter(precision: str) -> None:
         assert_same(alone.input_gradient(images, labels)[0][0], company.input_gradient(images, labels)[0][m])
 
 
+def test_gradients_of_an_image_end_where_the_next_image_begins() -> None:
+    """Nine channels fill no vector, and without zeros around them the next image, another thread's, follows at once."""
+    chain = [ConvLayer(19, 5, 2, 2), ConvLayer(9, 4, 1, 1), ConvLayer(21, 2, 2, 0, 2)]
+    case = Case("none", (1, 31, 33), "relu", [[]], 64, 128, convolutions=[chain])
+    expected = train(make(case, 1), case)
+    for _ in range(5):  # whether two threads meet there is up to the machine
+        assert_same(train(make(case, 3), case), expected)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_continues_from_parameters_and_moments_it_returned(precision: str) -> None:
     first, second = (make(FAMILY, precision=precision) for _ in range(2))
