@@ -7,11 +7,12 @@ from .decoding import Progress
 from .download import cache_dir
 from .draws import of_each_class, stratified
 from .file_formats import FILE_FORMATS, FileFormat, Reading
-from .named_sets import DATASETS
+from .named_sets import CHARACTERS, DATASETS
 from .source_arrays import SourceArrays, pieces
 from .stored_images import StoredImages
 
 __all__ = [
+    "CHARACTERS",
     "DATASETS",
     "FILE_FORMATS",
     "Dataset",

@@ -19,6 +19,9 @@ from .svhn_file import read_svhn
 DATASETS: tuple[str, ...] = ("digits", *OFFICIAL, *MEDMNIST)
 """The names that `load` knows; it also takes what a format of `FILE_FORMATS` reads."""
 
+CHARACTERS = ("digits", "mnist", "kmnist", "svhn")
+"""Those of characters, which change their meaning or are none in a mirror."""
+
 
 def is_named(name: str) -> bool:
     """Whether a name is that of a data set, of which some are known and refused."""

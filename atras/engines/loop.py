@@ -86,7 +86,11 @@ class LoopEngine(Engine):
     def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         x, y = _only(images, 4), _only(labels, 1)
         out = self.network.logits(self.parameters, x, masks=Dropout(self.key, self._counter))
-        loss = F.cross_entropy(out, y)
+        return self._update(out, y, cotangent)
+
+    def _update(self, out: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
+        """The optimizer's step of the member, from the logits [B, Y] of its pass."""
+        loss = F.cross_entropy(out, labels)
         self.optimizer.zero_grad()
         if cotangent is None:
             torch.autograd.backward(loss)
@@ -94,7 +98,7 @@ class LoopEngine(Engine):
             torch.autograd.backward(out, definite(cotangent, out.detach()[None])[0])
         self.optimizer.step()
         self._counter = self._counter + 1
-        return StepResult(loss.detach()[None], (out.argmax(-1) == y).sum()[None])
+        return StepResult(loss.detach()[None], (out.argmax(-1) == labels).sum()[None])
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from atras.errors import InputError
@@ -119,17 +118,9 @@ class ModulesEngine(LoopEngine):
         try:
             with keyed(stable_key(self.member.seed, self.member.candidate.name, self.phase, self.steps), self.device):
                 out = called(self.member.candidate.name, self.module, x)
-            loss = F.cross_entropy(out, y)
-            self.optimizer.zero_grad()
-            if cotangent is None:
-                torch.autograd.backward(loss)
-            else:
-                torch.autograd.backward(out, definite(cotangent, out.detach()[None])[0])
-            self.optimizer.step()
+            return self._update(out, y, cotangent)
         finally:
             self._evaluate()
-        self._counter = self._counter + 1
-        return StepResult(loss.detach()[None], (out.argmax(-1) == y).sum()[None])
 
     def _forward(self, images: Tensor) -> Tensor:
         """The logits [B, Y] of a pass in evaluation mode; what it draws, each pass draws anew."""

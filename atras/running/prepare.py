@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from atras.data import Dataset
+from atras.data import CHARACTERS, Dataset
 from atras.engines import DTYPES, ENGINES, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
@@ -46,9 +46,6 @@ from .data_place import DataPlace
 from .defence_source import source_candidate
 from .given import fitted_weights
 from .progress import Reporter
-
-WRITTEN = ("digits", "mnist", "kmnist", "svhn")
-"""Named data sets of characters, which change their meaning or are none in a mirror."""
 
 Load = Callable[[torch.device], Dataset]
 
@@ -113,7 +110,7 @@ def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
 
 def augmentation_cautions(protocol: Protocol, data: Dataset) -> list[str]:
     """Cautions about augmentation that changes what images are of, a line each."""
-    if "flip" not in protocol.augment.split(",") or data.name not in WRITTEN:
+    if "flip" not in protocol.augment.split(",") or data.name not in CHARACTERS:
         return []
     return [
         f"augment: mirrored images of {data.name} are often no longer of their class (a 2 is no 2 in a mirror); take "

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from atras.results.results import Results
-from atras.results.schemas import ACCURACIES
+from atras.results.schemas import ACCURACIES, SCHEMAS, dtypes
 from atras.results.writer import Writer
 
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
@@ -125,3 +127,25 @@ def seeded() -> Results:
             table_row("8-16-32", 1, 0.1, status="dead"),
         ]
     )
+
+
+ROBUST = "attacked_accuracy_after_white_box"
+"""The accuracy that `robust_row` gives."""
+
+
+def robust_row(
+    name: str, robust: float | None, seed: int = 0, status: str = "trained", parameters: int = 0
+) -> dict[str, Any]:
+    """A table row of a candidate's robust accuracy alone."""
+    return {
+        "hidden_layers": name, "depth": name.count("-") + 1,
+        "parameters": parameters or sum(map(int, name.split("-"))), "seed": seed, "status": status, ROBUST: robust,
+    }  # fmt: skip
+
+
+def robust_run(rows: list[dict[str, Any]], images: int = 0) -> Results:
+    """A run with these table rows, and where there are images a metrics row that counts them."""
+    frames = {name: pl.DataFrame(schema=dtypes(name)) for name in SCHEMAS}
+    frames["table"] = pl.DataFrame(rows, schema=dtypes("table"))
+    frames["metrics"] = pl.DataFrame([{"split": "test", "n": images}] if images else [], schema=dtypes("metrics"))
+    return Results(**frames, run={"protocol": {"dataset": "digits"}})

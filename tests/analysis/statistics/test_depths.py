@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
 import pytest
 
 from atras.analysis.statistics import compare_depths, depth_means
-from atras.results.results import Results
-from atras.results.schemas import SCHEMAS, dtypes
-
-ROBUST = "attacked_accuracy_after_white_box"
-
-
-def run_of(rows: list[dict[str, Any]]) -> Results:
-    frames = {name: pl.DataFrame(schema=dtypes(name)) for name in SCHEMAS}
-    frames["table"] = pl.DataFrame(rows, schema=dtypes("table"))
-    return Results(**frames, run={"protocol": {"dataset": "digits"}})
-
-
-def row(name: str, robust: float | None, seed: int = 0, status: str = "trained", parameters: int = 0) -> dict[str, Any]:
-    depth = name.count("-") + 1
-    return {
-        "hidden_layers": name, "depth": depth, "parameters": parameters or sum(map(int, name.split("-"))),
-        "seed": seed, "status": status, ROBUST: robust,
-    }  # fmt: skip
+from made_rows import ROBUST
+from made_rows import robust_row as row
+from made_rows import robust_run as run_of
 
 
 def test_depths_are_paired_by_seed_and_corrected() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import polars as pl
 import pytest
 
 from atras.analysis.statistics import (
@@ -20,27 +17,9 @@ from atras.analysis.statistics import (
 )
 from atras.errors import InputError
 from atras.results import wilson
-from atras.results.results import Results
-from atras.results.schemas import SCHEMAS, dtypes
-
-ROBUST = "attacked_accuracy_after_white_box"
-
-
-def run_of(rows: list[dict[str, Any]], images: int = 0) -> Results:
-    """A run with these table rows, and a metrics row that counts the test images."""
-    frames = {name: pl.DataFrame(schema=dtypes(name)) for name in SCHEMAS}
-    frames["table"] = pl.DataFrame(rows, schema=dtypes("table"))
-    frames["metrics"] = pl.DataFrame([{"split": "test", "n": images}] if images else [], schema=dtypes("metrics"))
-    return Results(**frames, run={"protocol": {"dataset": "digits"}})
-
-
-def row(name: str, robust: float | None, seed: int = 0, status: str = "trained", parameters: int = 0) -> dict[str, Any]:
-    depth = name.count("-") + 1
-    return {
-        "hidden_layers": name, "depth": depth, "parameters": parameters or sum(map(int, name.split("-"))),
-        "seed": seed, "status": status, ROBUST: robust,
-    }  # fmt: skip
-
+from made_rows import ROBUST
+from made_rows import robust_row as row
+from made_rows import robust_run as run_of
 
 # Ranking
 
