@@ -21,7 +21,7 @@ from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
 
 MOST_ROWS = 20_000
-"""Rows of a run, of all frames, up to which a group's rows are written with all others: in a fraction of a second. Those
+"""Rows of a run, of all frames, up to which a group's rows are written with all others, a fraction of a second. Those
 of a group that comes later are a file of their own until the run ends: writing them costs what they are."""
 
 MOST_MEMBERS = 1_000
