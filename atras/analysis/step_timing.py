@@ -107,7 +107,7 @@ def measure_steps(
             candidate = results.candidate(name)
             kind = ModulesEngine if candidate.complete else LoopEngine
             engine = kind(spec, [Member(candidate, 0)], protocol, device)
-            engine.begin_phase("train")
+            engine.begin_phase("train", steps)
             turns[name].append(_median_step(engine, images, labels, steps))
             told((turn * len(names) + place + 1) / (ROUNDS * len(names)))
     seconds = {name: min(taken) for name, taken in turns.items()}
