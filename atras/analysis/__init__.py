@@ -8,6 +8,7 @@ from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
+from .confirmed import confirmed, confirmed_record, confirmed_sentence, to_confirm
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
 from .front_table import pareto_lines
 from .images import compare_images, image_pairs, mcnemar
@@ -68,6 +69,9 @@ __all__ = [
     "compare_images",
     "compare_lines",
     "comparison_data",
+    "confirmed",
+    "confirmed_record",
+    "confirmed_sentence",
     "difference_lines",
     "distance",
     "evaluate",
@@ -108,6 +112,7 @@ __all__ = [
     "tables_figures",
     "tables_oddities",
     "timing_caution",
+    "to_confirm",
     "trained_rows",
     "transfer_table",
     "why_no_claims",

@@ -7,6 +7,7 @@ import textwrap
 from atras.errors import printable
 from atras.results import Results
 
+from .confirmed import confirmed_sentence
 from .statistics import chosen_elsewhere, ranking, robust_column, seeds_note
 
 SHOWN = 5
@@ -32,8 +33,7 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     sentences = [f"First by {figure}: {printable(first['hidden_layers'])} with {first['mean']:.4f}{ends}."]
     if len(frame) > 1:
         sentences += [_ties(first["tied"], first["seeds"]), *_worth(results, rank_by, len(frame))]
-    note = seeds_note(first["seeds"])
-    return [*sentences, *([note] if note else [])]
+    return [*sentences, *filter(None, [seeds_note(first["seeds"]), confirmed_sentence(results)])]
 
 
 _WORDS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from atras.checks import one_of
 from atras.errors import InputError
-from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
+from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_seeds, parse_whole, settings_of
 from atras.running import choose_reporter
 
 from .command_options import CommandOptions
@@ -50,11 +50,17 @@ def run(**given: Any) -> None:
         print_lines(config_lines(protocol, execution))
         return
     left_out = loaded.plan is not None and plan is None and command.resume is None
+    seeds = () if command.confirm_seeds is None else parse_seeds(command.confirm_seeds, "confirm_seeds")
+    if seeds and command.resume is None:
+        from atras.running import check_fresh
+
+        check_fresh(protocol, seeds, command.out or "runs", execution.shard)
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
-        results = _search(protocol, execution, command)
+        results = _search(protocol, execution, command, seeds)
     else:
-        results = compute(protocol, execution, command, plan=plan, note=OTHER_PLAN if left_out else "")
+        note = OTHER_PLAN if left_out else ""
+        results = compute(protocol, execution, command, plan=plan, note=note, confirm_seeds=seeds)
     if results is None or not command.fail_on_diverged:
         return
     diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
@@ -62,7 +68,9 @@ def run(**given: Any) -> None:
         raise Ended(f"diverged: {', '.join(diverged)}", 3)
 
 
-def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
+def _search(
+    protocol: Protocol, execution: Execution, command: CommandOptions, seeds: tuple[int, ...]
+) -> Results | None:
     from atras.analysis import RANK_BY, caution_lines, json_text, pareto_lines, search_data, summary_lines
     from atras.search import SUMMARY, data_cautions, rank_by_of, resume, round_lines, search
 
@@ -76,9 +84,9 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     with folder_of(command, protocol) as folder, stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
+            results = search(protocol, execution, most, folder, rank_by=rank_by, confirm_seeds=seeds, **arguments)
         else:
-            results = resume(folder, protocol, execution, **arguments)
+            results = resume(folder, protocol, execution, confirm_seeds=seeds, **arguments)
     ranked_by = rank_by_of(folder)
     if command.json:
         print_json(json_text(search_data(results, ranked_by)))

@@ -14,6 +14,7 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .executors import Executor, LocalExecutor, Outcome
+    from .fresh_seeds import check_fresh, confirming
     from .given import finished_networks, shared_spec
     from .merge import merge
     from .orchestrator import Stop, resume, run
@@ -25,6 +26,7 @@ else:
         __name__,
         data_place="DataPlace RecordedData",
         executors="Executor LocalExecutor Outcome",
+        fresh_seeds="check_fresh confirming",
         given="finished_networks shared_spec",
         merge="merge",
         orchestrator="Stop resume run",
@@ -44,8 +46,10 @@ __all__ = [
     "Signals",
     "Stop",
     "Surroundings",
+    "check_fresh",
     "check_same",
     "choose_reporter",
+    "confirming",
     "finished_networks",
     "load_data",
     "make_plan",

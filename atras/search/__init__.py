@@ -1,12 +1,14 @@
 """Searches that drop candidates round by round: successive halving, its record, and the images that it holds out.
 Each round is an ordinary run; the ranking comes from `analysis`."""
 
+from .confirmation import confirm, seeds_to_confirm
 from .halving import SUMMARY, plan_rounds, round_lines
 from .holdout import data_cautions
 from .search import is_search, last_round, rank_by_of, recorded, resume, search
 
 __all__ = [
     "SUMMARY",
+    "confirm",
     "data_cautions",
     "is_search",
     "last_round",
@@ -16,4 +18,5 @@ __all__ = [
     "resume",
     "round_lines",
     "search",
+    "seeds_to_confirm",
 ]
