@@ -35,7 +35,7 @@ from .statistics import (
 )
 from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
-from .winner import winner_lines, winner_sentences
+from .winner import Winner, lacks, tie_sentence, winner, winner_lines, winner_sentences, worth_sentence
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -51,6 +51,7 @@ __all__ = [
     "Robustness",
     "Stated",
     "Statement",
+    "Winner",
     "accuracy_interval",
     "attack",
     "attack_aim",
@@ -77,6 +78,7 @@ __all__ = [
     "image_pairs",
     "independent_images",
     "json_text",
+    "lacks",
     "load",
     "masked",
     "max_t",
@@ -104,10 +106,13 @@ __all__ = [
     "table_claims",
     "tables_figures",
     "tables_oddities",
+    "tie_sentence",
     "timing_caution",
     "trained_rows",
     "why_no_claims",
+    "winner",
     "winner_lines",
     "winner_sentences",
     "worst_case",
+    "worth_sentence",
 ]

@@ -25,14 +25,18 @@ class Table(NamedTuple):
     Args:
         title: its heading.
         columns: names of the columns.
-        rows: cells of each row.
+        rows: cells of each row; what follows a line break in one stands below it, smaller.
         sortable: with buttons to sort and fields to filter it on the page.
+        head: index of the column that names each row.
+        falling: column by which the rows are sorted already, from the highest figure; empty for another order.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     sortable: bool = False
+    head: int = 0
+    falling: str = ""
 
 
 class Point(NamedTuple):
