@@ -258,7 +258,40 @@ def test_bars_and_their_names_stay_within_their_chart(page: Any) -> None:
           return box.x < 0 || box.x + box.width > all.width || box.y < all.y || box.y + box.height > all.y + all.height;
         }).length)"""
     )
-    assert outside == [0] * 4
+    assert outside == [0] * 8  # wide and narrow, one of which is not drawn
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 800}}], indirect=True)
+def test_charts_fit_a_phone_and_can_be_read_on_it(page: Any, grid_address: str) -> None:
+    for _ in range(2):
+        shown = page.locator("svg.chart:visible").evaluate_all(
+            """found => found.map((svg) => [svg.getBoundingClientRect().right, svg.dataset.grid ? 1 :
+              svg.getBoundingClientRect().width / svg.viewBox.baseVal.width, svg.parentElement.scrollWidth
+              - svg.parentElement.clientWidth, svg.dataset.grid ? 0 : [...svg.querySelectorAll("text")].filter((text) =>
+              { const box = text.getBoundingClientRect(), all = svg.getBoundingClientRect();
+                return box.left < all.left - 1 || box.right > all.right + 1; }).length])"""
+        )
+        assert len(shown) > 10
+        assert max(right for right, *_ in shown) <= 390
+        assert min(scale for _, scale, *_ in shown) > 0.9  # a text of 12 px stays one
+        assert {over for _, _, over, _ in shown} == {0}
+        assert sum(cut for *_, cut in shown) == 0
+        page.goto(grid_address)
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 900, "height": 1200}}], indirect=True)
+def test_nothing_is_collapsed_on_paper(page: Any) -> None:
+    page.emulate_media(media="print")
+    height = "box.lastElementChild.getBoundingClientRect().height"
+    hidden = f"found => found.filter((box) => !box.open && {height} < 20).length"
+    assert page.locator("details").count() > 10
+    assert page.locator("details").evaluate_all(hidden) == 0
+    heads = page.locator("thead th:visible").first
+    assert heads.evaluate("head => getComputedStyle(head).printColorAdjust") == "exact"
+    assert page.locator(".narrow svg:visible").count() == 0
+    kept = "found => found.filter((lead) => getComputedStyle(lead).breakInside !== 'avoid').length"
+    assert page.locator(".lead:has(figure) > h2, .lead:has(figure) > h3").count() > 10
+    assert page.locator(".lead").evaluate_all(kept) == 0
 
 
 CONTRAST = """(selector) => {

@@ -205,7 +205,7 @@ def _head(group: str, y: int) -> Markup:
 def _name(row: Bar, y: int, layout: _Layout) -> Iterator[Markup]:
     lines = layout.lines(row)
     for index, line in enumerate(lines, 1):
-        yield Markup('<text x="2" y="{}">{}</text>').format(y + LINE * index - 1, line)
+        yield Markup('<text class="halo" x="2" y="{}">{}</text>').format(y + LINE * index - 1, line)
     if not lines:
         text = Markup('<text class="end" x="{:.1f}" y="{:.1f}">{}</text>')
         yield text.format(layout.left - 6, y + layout.step / 2 + 4, row.name)

@@ -14,7 +14,7 @@ _DARK = ("#6ea8ea", "#f09a55", "#55c28e", "#f0808a", "#b79bf0", "#4cc4d4", "#d9b
 _CIVIDIS = ((0, 32, 76), (49, 68, 107), (102, 105, 112), (149, 143, 120), (203, 186, 105), (255, 234, 70))
 
 _SHARED_CSS = """text{font:12px system-ui,"Liberation Sans",Arial,sans-serif}
-.tag{font-size:11px;paint-order:stroke;stroke-width:3px;stroke-linejoin:round}.small{font-size:10px}.label{font-weight:600}.title{font-size:15px;font-weight:600}
+.tag{font-size:11px}.tag,.halo{paint-order:stroke;stroke-width:3px;stroke-linejoin:round}.small{font-size:10px}.label{font-weight:600}.title{font-size:15px;font-weight:600}
 .end{text-anchor:end}.mid{text-anchor:middle}
 .l,.b,.grid,.axis,.tick,.zero,.join{fill:none}.join{stroke-width:3;opacity:.45}.l{stroke-width:1.8}.b{stroke-width:1.3;opacity:.55}
 .dash{stroke-dasharray:5 4}.f{stroke-width:.8}"""
@@ -23,7 +23,7 @@ _SHARED_CSS = """text{font:12px system-ui,"Liberation Sans",Arial,sans-serif}
 def _theme(colours: tuple[str, ...], ink: str, line: str, grid: str, paper: str) -> str:
     rules = [f".c{index}.f{{fill:{c}}}.c{index}.l,.c{index}.b{{stroke:{c}}}" for index, c in enumerate(colours)]
     rules.append(f"text{{fill:{ink}}}.axis,.tick,.zero,.join{{stroke:{line}}}.grid{{stroke:{grid}}}")
-    return "".join([*rules, f".paper{{fill:{paper}}}.f,.tag{{stroke:{paper}}}.hnone{{fill:{grid}}}"])
+    return "".join([*rules, f".paper{{fill:{paper}}}.f,.tag,.halo{{stroke:{paper}}}.hnone{{fill:{grid}}}"])
 
 
 def _heat() -> str:

@@ -49,7 +49,8 @@ def attacks(results: Results) -> Section:
     if sizes:
         text.append(
             "An attack without a bound turns nearly every image, so that its accuracy says nothing: what counts is the "
-            "size of the change that it needs. Larger is more robust."
+            "size of the change that it needs, the median over images that were classified right before; larger is "
+            "more robust."
         )
     figures = [*([_chart(bounded, spellings, phases)] if len(spellings) > 1 else []), *sizes]
     return Section("attacks", title, tuple(text), tuple(figures), _distance_tables(results))
@@ -97,7 +98,7 @@ def _chart(metrics: pl.DataFrame, spellings: list[str], phases: Mapping[str, str
         "attacks",
         "Robust accuracy by attack",
         _conclusion(rows, list(phases.values())),
-        "accuracy, mean over the members that trained",
+        "accuracy",
         tuple(rows),
         marks=tuple(phases.values()),
         of=("attack", ""),
@@ -111,7 +112,8 @@ def _mean(rows: pl.DataFrame) -> Estimate:
 def _conclusion(rows: list[Bar], phases: list[str]) -> str:
     """Which attack by itself takes most of the last networks, and what the worst case leaves."""
     lasts = [(row.marks[-1].mean, row.name) for row in rows if row.marks[-1].mean is not None]
-    single = [(mean, name) for mean, name in lasts if name_of(name) != "worst"]
+    # One at another epsilon takes more or less for that alone.
+    single = [(mean, name) for mean, name in lasts if name_of(name) != "worst" and ", epsilon " not in name]
     worst = [mean for mean, name in lasts if name_of(name) == "worst"]
     if not single:
         return "No attack has a figure."
@@ -137,7 +139,7 @@ def _size_charts(metrics: pl.DataFrame, phases: Mapping[str, str]) -> Iterator[B
             f"size-{file_part(str(label))}",
             f"Size of the change that {label} needs",
             _size_conclusion(known, column, list(phases)),
-            f"median size ({unit}) over images classified right before",
+            f"median size of the change ({unit})",
             tuple(bars),
             marks=tuple(phases.values()),
             most=max(mark.mean or 0.0 for bar in bars for mark in bar.marks),

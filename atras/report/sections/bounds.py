@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from atras.report.charts import Axis, linear
 
 _NORMS = {"linf": "L-infinity", "l2": "L2", "l1": "L1", "l0": "L0"}
-_NEAR = 0.01
+_NEAR = 0.02
 """Steps of 1/255 that an epsilon may be off to be called after them: it is often written with four decimals."""
 
 

@@ -121,14 +121,13 @@ def depth_conclusion(estimates: dict[str, dict[int, Estimate]]) -> str:
     """
     entry, means = next(iter(estimates.items()))
     known = sorted((estimate.mean, depth) for depth, estimate in means.items() if estimate.mean is not None)
-    who = entry[:1].upper() + entry[1:]
     if not known:
-        return f"{who}: no figure."
+        return f"{entry}: no figure."
     (least, low), (most, high) = known[0], known[-1]
     if low == high:
-        return f"{who}: {rounded(most)} with {depth_label(high)}."
+        return f"{entry}: {rounded(most)} with {depth_label(high)}."
     ends = means[high].low, means[low].high
     apart = None not in ends and ends[0] > ends[1]  # type: ignore[operator]
     told = "their intervals lie apart" if apart else "their intervals overlap or are missing"
     highest, lowest = f"{depth_label(high)}, {rounded(most)}", f"{depth_label(low)}, {rounded(least)}"
-    return f"{who}: highest with {highest}, lowest with {lowest}; {told}."
+    return f"{entry}: highest with {highest}, lowest with {lowest}; {told}."
