@@ -15,6 +15,7 @@ ATTACKS: Registry[Attack] = Registry(
             "atras.attacks.pgd:PGD",
             "many steps along the gradient, with random starts, inside the ball of epsilon",
         ),
+        "kl": ("atras.attacks.kl:KL", "steps away from the network's own answer, by their divergence: TRADES's"),
         "apgd": ("atras.attacks.apgd:APGD", "PGD with momentum whose step size follows from its progress"),
         "apgd-t": ("atras.attacks.apgd:APGDT", "APGD towards one wrong class after the other"),
         "fab-t": ("atras.attacks.fab:FABT", "the smallest change that crosses the boundary with a wrong class"),
