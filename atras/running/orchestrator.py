@@ -77,7 +77,7 @@ def run(
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
     prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
-    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution.shard)
+    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution)
     if shard is not None and out is None:
         raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
     device, data, spec, plan = prepared
