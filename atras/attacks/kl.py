@@ -74,11 +74,8 @@ class KL(Attack):
         members = len(networks.members)
         clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
-        ball, away, progress = (
-            LinfBall(images, self.strength, self.bounds),
-            divergence_from(clean_logits),
-            start.progress,
-        )
+        ball, away = LinfBall(images, self.strength, self.bounds), divergence_from(clean_logits)
+        progress = start.progress
         if progress is not None and progress.state:
             x, counts, no_gradient, done = _loaded(progress.state)
         else:

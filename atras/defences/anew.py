@@ -131,7 +131,11 @@ class Paired(Anew):
         """[M], the objective of a batch, from logits [M, B, Y] of its images and of the adversarial ones."""
 
     def _halves(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda logits: self.losses(*logits.chunk(2, dim=1), labels)
+        def losses(logits: Tensor) -> Tensor:
+            clean, adversarial = logits.chunk(2, dim=1)
+            return self.losses(clean, adversarial, labels)
+
+        return losses
 
 
 def gradient_of(losses: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -50,9 +50,8 @@ class BatchCopies(Defence):
         return Passes().plus(self.attack.in_training.cost_of_making(classes), 2 * self.mix)
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
-        return networks.step(
-            self._attacked(networks, batch._replace(copied=self._copied(networks, batch))), batch.labels
-        )
+        batch = batch._replace(copied=self._copied(networks, batch))
+        return networks.step(self._attacked(networks, batch), batch.labels)
 
     def _copied(self, networks: Trainable, batch: Batch) -> Tensor:
         """bool [B] or [M, B]: which positions are adversarial."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class FOSC(Anew):
     """Training on PGD that ends, image by image, once the first-order stationary condition is below a falling bound.
 
-    FOSC(x) = epsilon ||g||_1 - <x - clean image, g>, where g is the gradient of the cross-entropy at x: 0 where x is the
-    strongest image of the ball to first order. The bound falls linearly from `criterion` to 0.
+    FOSC(x) = epsilon ||g||_1 - <x - clean image, g>, where g is the gradient of the cross-entropy at x: 0 where x is
+    the strongest image of the ball to first order. The bound falls linearly from `criterion` to 0.
 
     Args:
         criterion: the bound in the first epoch (c_max of the paper).

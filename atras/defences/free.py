@@ -74,9 +74,7 @@ class Free(Defence):
         delta = kept.get(DELTA, batch.images.new_zeros(len(networks.members), 0, *shape))
         if delta.shape[1] < size:  # the first batch is the largest
             delta = torch.cat([delta, delta.new_zeros(len(delta), size - delta.shape[1], *shape)], 1)
-        results = []
-        for _ in range(self.replays):
-            results.append(self._once(networks, batch, delta[:, :size], strength))
+        results = [self._once(networks, batch, delta[:, :size], strength) for _ in range(self.replays)]
         kept[DELTA] = delta
         losses = torch.stack([result.losses for result in results]).mean(0)
         return StepResult(losses, torch.stack([result.correct for result in results]).sum(0))

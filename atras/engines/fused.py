@@ -171,7 +171,7 @@ class FusedEngine(Engine):
             return super()._epoch(work)
         # The op cuts an order at the most images of a step, which are more where the defence sees images in pairs.
         size, most = self.protocol.batch_size, self.protocol.step_images
-        parts = [work.orders] if size == most else work.orders.split(size, dim=1)
+        parts = [work.orders] if size == most else torch.split(work.orders, size, dim=1)
         results = [self._train(work._replace(orders=part)) for part in parts]
         return StepResult(*(torch.cat(each, 1) for each in zip(*results, strict=True)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -215,5 +214,5 @@ def test_ten_steps_of_engine_fused_are_those_of_the_textbook(name: str) -> None:
     for index, member in enumerate(MEMBERS):
         _, expected = by_the_book(member, name, torch.float64)
         for values, wanted in zip(fused.get_parameters(index).values(), expected, strict=True):
-            # Rounding may turn the sign of a pixel's gradient that is all but 0; a pixel of 25 moves weights by so much.
+            # Rounding may turn the sign of a pixel's gradient that is all but 0; one of 25 moves weights by so much.
             torch.testing.assert_close(values.double(), wanted, rtol=0, atol=5e-3)
