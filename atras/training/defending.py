@@ -32,7 +32,7 @@ class Defending:
         """Give the members their initial weights, where the defence begins from scratch."""
         if self.defence.start == "scratch":
             for index, (member, network) in enumerate(zip(self.engine.members, self.engine.networks, strict=True)):
-                self.engine.set_parameters(index, network.initial_parameters(member.seed, self.engine.dtype))
+                self.engine.set_parameters(index, network.initial_state(member.seed, self.engine.dtype))
 
     def steps(self, epoch: int, first: int) -> BatchStep:
         """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
