@@ -63,7 +63,7 @@ class Defence(ABC):
     """Images of an optimizer step for each image of the batch: 2 where the image and its adversarial copy go through
     the network together."""
     own_objective: ClassVar[bool] = False
-    """Whether it trains for something else than the mean cross-entropy."""
+    """Whether `step` trains for another objective than the cross-entropy at the labels, which takes no smoothing."""
 
     def __post_init__(self) -> None:
         accept_forms(self)
@@ -87,7 +87,7 @@ class Defence(ABC):
 
     @property
     def steps_a_batch(self) -> int:
-        """Optimizer steps on each batch."""
+        """Optimizer steps that `step` makes on each batch: what a schedule of the learning rate counts."""
         return 1
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atras.defences import Batch, Defence
 from atras.engines import BatchStep, Engine
-from atras.networks import StepResult
+from atras.networks import StepResult, Trainable
 
 KEPT = "defence"
 """Prefix, in a snapshot's tensors, of what the defence keeps between batches."""
@@ -37,7 +37,7 @@ class Defending:
     def steps(self, epoch: int, first: int) -> BatchStep:
         """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
 
-        def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
+        def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
             batch = Batch(images, labels, copied, epoch, first + number, self.classes, self.epochs, self.kept)
             return self.defence.step(engine, batch)
 
