@@ -136,7 +136,7 @@ class FusedEngine(Engine):
             stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
-            batch=self.protocol.batch_size,
+            batch=self.protocol.step_images,
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,
@@ -184,7 +184,11 @@ class FusedEngine(Engine):
     def _epoch(self, work: Epoch) -> StepResult:
         if work.batch_step is not None:  # what it trains on comes from the network of that very step
             return super()._epoch(work)
-        return StepResult(*self._train(work))
+        # The op cuts an order at the most images of a step, which are more where the defence sees images in pairs.
+        size, most = self.protocol.batch_size, self.protocol.step_images
+        parts = [work.orders] if size == most else torch.split(work.orders, size, dim=1)
+        results = [self._train(work._replace(orders=part)) for part in parts]
+        return StepResult(*(torch.cat(each, 1) for each in zip(*results, strict=True)))
 
     def _train(self, work: Epoch, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
         """Losses float64 and correct predictions int64, [M, steps]."""
