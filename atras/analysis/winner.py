@@ -172,7 +172,7 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     ends = "" if low is None else f" ({low:.3f} to {high:.3f})"
     sentences = [f"First by {first.figure}: {printable(first.name)} with {mean:.4f}{ends}."]
     if first.candidates > 1:
-        sentences += [tie_sentence(first), worth_sentence(first)]
+        sentences += [_ties(first), _worth(first)]
     note = seeds_note(first.seeds)
     return [*sentences, *([note] if note else [])]
 
@@ -194,19 +194,19 @@ def winner_lines(results: Results, *, rank_by: str = "accuracy", width: int = 80
     ]
 
 
-def tie_sentence(first: Winner, shown: int = SHOWN) -> str:
-    """Which others are not told apart from the first, so many of them by name."""
+def _ties(first: Winner) -> str:
+    """Which others are not told apart from the first."""
     tied = first.tied
     if tied is None:
         why = "one seed gives none" if first.seeds == 1 else "too few seeds are common to all"
         return f"No ranks: {why}, since two seeds of one network differ as two networks do; run with --seeds 0-4."
     if not tied:
         return "It is told apart from all others (at 95 %, all pairs together)."
-    more = f" and {len(tied) - shown} more" if len(tied) > shown else ""
-    return f"{len(tied)} not distinguishable from it: {printable(', '.join(tied[:shown]))}{more}."
+    more = f" and {len(tied) - SHOWN} more" if len(tied) > SHOWN else ""
+    return f"{len(tied)} not distinguishable from it: {printable(', '.join(tied[:SHOWN]))}{more}."
 
 
-def worth_sentence(first: Winner) -> str:
+def _worth(first: Winner) -> str:
     """What the choice is worth on seeds and images that did not choose."""
     if first.worth is None:
         return f"Its figure is the best of {first.candidates}, and so also luck; several seeds would tell how much."

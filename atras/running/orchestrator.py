@@ -33,6 +33,7 @@ from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, take_shard, tells
 from .task import GroupTask, Surroundings
+from .time_left import Work
 
 Stop = Callable[[], bool]
 
@@ -182,9 +183,9 @@ class _Run:
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
-    def finished(self) -> list[int]:
+    def finished(self) -> set[int]:
         """Numbers of the groups whose rows are in the results."""
-        return list(self.writer.run["finished_groups"])
+        return set(self.writer.run["finished_groups"])
 
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
@@ -192,6 +193,9 @@ class _Run:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
+            left = [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]
+            works, after = self.plan.work(left)
+            self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
@@ -216,7 +220,7 @@ class _Run:
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
-        while left := [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]:
+        while left := self.left():
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
                 self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
@@ -226,9 +230,14 @@ class _Run:
                 else:
                     self.take(outcome)
 
-    def is_left(self, index: int, group: Group) -> bool:
-        """Whether a group is still to be computed here."""
-        return index not in self.finished and (self.shard is None or self.shard.has(group))
+    def left(self) -> list[int]:
+        """Numbers of the groups that are still to be computed here."""
+        numbered, finished = enumerate(self.plan.groups), self.finished
+        return [
+            index
+            for index, group in numbered
+            if index not in finished and (self.shard is None or self.shard.has(group))
+        ]
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
@@ -286,11 +295,7 @@ class _Run:
         told = cautions(rows)
         for line in told:
             self.reporter.note(line)
-        self.writer.append(rows)
-        self.writer.update({
-            "finished_groups": sorted([*self.finished, outcome.task.index]),
-            "warnings": [*self.writer.run.get("warnings", ()), *told], "timings": self.timings(),
-        })  # fmt: skip
+        self.writer.append_group(outcome.task.index, rows, told, self.timings())
         outcome.task.forget()
 
     def divide(self, outcome: Outcome) -> None:
@@ -316,12 +321,14 @@ class _Run:
 
     def unfinished(self) -> Collection[Group]:
         """The groups whose rows are still to come."""
-        return [group for index, group in enumerate(self.plan.groups) if index not in self.finished]
+        finished = self.finished
+        return [group for index, group in enumerate(self.plan.groups) if index not in finished]
 
     def leave(self, status: str) -> None:
         """Say in run.json how the run ended, if it can be written."""
         with suppress(InputError, OSError):
             self.writer.update({"status": status, "timings": self.timings()})
+            self.writer.settle()
 
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""
