@@ -93,7 +93,8 @@ def test_bytes_on_a_gpu_are_what_a_population_allocates(
     hidden = [[place.layer.units for place in network.hidden if len(place.outputs) == 1] for network in networks]
     step = population(
         spec.image_shape, 10, hidden, chains=list(map(convolutions_of, networks)), activation="relu", batch=batch,
-        optimizer="adam", momentum=0.0, head_rate256=0, precision=precision, device=CPU,
+        optimizer="adam", momentum=0.0, label_smoothing=0.0, clip=None, average=None, head_rate256=0,
+        precision=precision, device=CPU,
     )  # fmt: skip
     predicted = fused_device_bytes(networks, precision=precision, batch=batch, evaluation_batch=0, images=0)
     # What an evaluation takes beside the op: gradients and signs of 128 images in float32.
