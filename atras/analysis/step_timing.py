@@ -103,7 +103,7 @@ def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
             candidate = results.candidate(name)
             kind = ModulesEngine if candidate.complete else LoopEngine
             engine = kind(spec, [Member(candidate, 0)], protocol, device)
-            engine.begin_phase("train")
+            engine.begin_phase("train", steps)
             turns[name].append(_median_step(engine, images, labels, steps))
     seconds = {name: min(taken) for name, taken in turns.items()}
     content = {

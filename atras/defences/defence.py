@@ -54,6 +54,13 @@ class Defence(ABC):
 
     trains: ClassVar[bool] = True
     """Whether there is a second training at all."""
+    own_objective: ClassVar[bool] = False
+    """Whether `step` trains for another objective than the cross-entropy at the labels, which takes no smoothing."""
+
+    @property
+    def steps_a_batch(self) -> int:
+        """Optimizer steps that `step` makes on each batch: what a schedule of the learning rate counts."""
+        return 1
 
     def __post_init__(self) -> None:
         accept_forms(self)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from atras import gpu
 from atras.errors import InputError
+from atras.experiment import Protocol
 from atras.kernels import ConvLayer, Step, backends
 from atras.networks import (
     STEMS,
@@ -24,7 +25,8 @@ from atras.networks import (
     dropout_key,
 )
 
-from .engine import Engine, Epoch, definite
+from .engine import Engine, definite
+from .epoch import Epoch
 
 CPU = torch.device("cpu")
 
@@ -96,6 +98,17 @@ class FusedEngine(Engine):
         return next(filter(None, (_refusal(spec, candidate, kind) for candidate in candidates)), "")
 
     @classmethod
+    def lacks(cls, protocol: Protocol, kind: str = "cpu") -> str:  # noqa: ARG003 (alike on both)
+        lacking = {
+            f"schedule {protocol.schedule}": protocol.schedule.varies,
+            "weight decay": protocol.weight_decay or protocol.optimizer == "adamw",
+            "gradient clipping": protocol.clip_gradient is not None,
+            "label smoothing": protocol.label_smoothing,
+            "averages of weights": protocol.average,
+        }
+        return next((f"it has no {name}" for name, wanted in lacking.items() if wanted), "")
+
+    @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:
         # The op has one stem for all members without convolutions of their own; on a GPU all have some, or none has.
         network = Network(spec, candidate)
@@ -106,6 +119,8 @@ class FusedEngine(Engine):
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
             raise InputError(f"engine (=fused): {refused}; use --engine auto, loop or stack")
+        if lacking := self.lacks(self.protocol, self.device.type):
+            raise InputError(f"engine (=fused): {lacking}; use --engine auto, loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":

@@ -24,6 +24,7 @@ from .cost import (
     fused_device_bytes,
     member_bytes,
     training_flops,
+    weight_copies,
 )
 from .machine import Machine
 from .plan import SECONDS, Group
@@ -295,7 +296,8 @@ class _Sizer:
             precision, threads = str(self.protocol.precision), self.machine.threads
             return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
-        return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
+        copies = weight_copies(self.protocol)
+        return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))

@@ -27,7 +27,7 @@ from atras.evaluation import (
     shown_attacks,
 )
 from atras.experiment import Protocol
-from atras.networks import StepResult, permutation
+from atras.networks import StepResult, Trainable, permutation
 
 from .feed import Feed, Pass
 
@@ -270,11 +270,16 @@ class _Stages:
         if not self.defence.trains:
             return
         if self.watcher.keeps:
-            state = self.engine.state(optimizer=False)
-            self.trained = {
-                f"{TRAINED}/{name.partition('/')[2]}": values for name, values in state.items() if "/" in name
-            }
+            self.trained = self.evaluated(TRAINED)
         self.recorder.phase = "defended"
+
+    def evaluated(self, prefix: str) -> dict[str, Tensor]:
+        """The networks as they are evaluated, on the CPU, under names that a prefix begins."""
+        return {
+            f"{prefix}/{member.name}/{name}": values.cpu().contiguous()
+            for index, member in enumerate(self.engine.members)
+            for name, values in self.engine.evaluated_parameters(index).items()
+        }
 
     def train_adversarially(self) -> None:
         """The second training, as the defence has it."""
@@ -287,7 +292,7 @@ class _Stages:
     def defence_steps(self, epoch: int, first: int) -> BatchStep:
         """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
 
-        def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
+        def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
             return self.defence.step(
                 engine, Batch(images, labels, copied, epoch, first + number, self.evaluator.classes)
             )
@@ -311,7 +316,7 @@ class _Stages:
         """
         part, evaluator = self.evaluator.data.train, self.evaluator
         if not self.begun:
-            self.engine.begin_phase(self.stage)
+            self.begin_phase(self.stage)
         for epoch in range(self.epoch + 1, epochs + 1):
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             augment = self.protocol.augment, tuple(evaluator.seeds), self.stage, epoch
@@ -324,6 +329,15 @@ class _Stages:
                 self.pause()
         steps = epochs * -(-n // self.protocol.batch_size)
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
+
+    def begin_phase(self, phase: str) -> None:
+        """Begin a phase of the engine, `train` or `adversarial`; its schedule counts the phase's optimizer steps."""
+        clean, adversarial = _epoch_steps(self.protocol, self.train_size)
+        if phase == "train":
+            self.engine.begin_phase(phase, self.protocol.epochs * clean, clean)
+        else:
+            steps = adversarial * self.defence.steps_a_batch
+            self.engine.begin_phase(phase, self.protocol.adversarial_epochs * steps, steps)
 
     def train_epoch(self, feed: Feed, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
         """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
@@ -419,7 +433,7 @@ class _Stages:
         self.losses, self.correct = snapshot.tensors["losses"], snapshot.tensors["correct"]
         prefix = f"{TRAINED}/"
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
-        self.engine.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
+        self.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
         self.evaluator.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
             self.make_signs(snapshot)
