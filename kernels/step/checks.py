@@ -47,8 +47,8 @@ def recipe(label_smoothing: object, clip: object, average: object) -> None:
     """A share, a norm or None, and a decay or None."""
     if number("label_smoothing", label_smoothing) > 1:
         raise ValueError(f"step: label_smoothing (={label_smoothing!r}): expected a share from 0 to 1")
-    if clip is not None and number("clip", clip) == 0:
-        raise ValueError(f"step: clip (={clip!r}): expected a norm above 0, or None for no limit")
+    if clip is not None:
+        number("clip", clip)
     if average is not None and number("average", average) >= 1:
         raise ValueError(f"step: average (={average!r}): expected a decay from 0 to below 1, or None for none")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +47,9 @@ class Population:
         extension = backends.cpu_extension()
         kind = list(reference.ACTIVATIONS).index(activation)
         rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
-        recipe = (label_smoothing, clip or 0.0, -1.0 if average is None else average)
+        # No limit is 0 there. One of 0 leaves nothing of any gradient, as does the least that there is.
+        longest = 0.0 if clip is None else max(clip, sys.float_info.min)
+        recipe = (label_smoothing, longest, -1.0 if average is None else average)
         numbers = (optimizer != "sgd", optimizer == "adamw", momentum, *recipe, precision == "bf16")
         spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
         chains = [[list(layer) for layer in own] for own in convolutions]

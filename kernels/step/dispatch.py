@@ -44,7 +44,7 @@ class Step(CallChecks):
         momentum: of `sgd`, at least 0.
         label_smoothing: share of each label that the cross-entropy gives evenly to all classes, from 0 to 1. It is part
             of what is trained for, not of the losses that are told.
-        clip: longest 2-norm of all of a member's gradients together, above 0: longer ones are multiplied by
+        clip: longest 2-norm of all of a member's gradients together, at least 0: longer ones are multiplied by
             clip / (norm + 1e-6) before the optimizer takes them. None for no limit.
         average: decay of an exponential moving average of the weights, from 0 to below 1: after the first step since
             the optimizer was reset the weights themselves, after each other one
