@@ -123,7 +123,7 @@ class FusedEngine(Engine):
             stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
-            batch=self.protocol.batch_size,
+            batch=self.protocol.step_images,
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,

@@ -57,7 +57,7 @@ def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_si
         made = protocol.defence.at(protocol.epsilon).cost(classes)
         total = total.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
-        seen = min(GAP_IMAGES, train_size) if protocol.defence.copies else 0
+        seen = min(GAP_IMAGES, train_size) if protocol.defence.compared else 0
         total = total.plus(gap, protocol.adversarial_epochs * seen)
     return total
 

@@ -225,9 +225,8 @@ class _Sizer:
         self.engine: type[Engine] = ENGINES.get(engine)
         self.train_size, self.batch = train_size, batch
         self.images = 0 if machine.streams else train_size + test_size
-        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
-            train_size
-        )
+        seen = protocol.defence.images_seen(train_size)
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * seen
         self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
@@ -285,7 +284,7 @@ class _Sizer:
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]
         batches = {
-            "batch": self.protocol.batch_size,
+            "batch": self.protocol.step_images,
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
         }
