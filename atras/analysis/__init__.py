@@ -9,7 +9,7 @@ from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
 from .confirmed import confirmed, confirmed_record, confirmed_sentence, to_confirm
-from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
+from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load, source_note
 from .front_table import pareto_lines
 from .images import compare_images, image_pairs, mcnemar
 from .network_table import network_lines, network_table
@@ -108,6 +108,7 @@ __all__ = [
     "search_data",
     "seeds_note",
     "source_means",
+    "source_note",
     "stated_figures",
     "summary_lines",
     "table_claims",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from atras.lazy import lazy_exports
 
 from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
-from .factories import Factory, called
+from .factories import Factory, SourceChangedError, called
 from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
 from .layers import (
@@ -116,6 +116,7 @@ __all__ = [
     "Place",
     "Residual",
     "Shape",
+    "SourceChangedError",
     "Spec",
     "StepResult",
     "Trainable",

@@ -93,13 +93,16 @@ class Networks:
                 remove_file(path)
 
 
-def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:
+def read_member(
+    folder: str | Path, candidate: Candidate, seed: int, phase: str, *, checked: bool = True
+) -> tuple[Spec, Parameters]:
     """One network of a run.
 
     Args:
         folder: the run's.
         candidate, seed: which member.
         phase: `trained` or `defended`.
+        checked: hold the parameters against the network, whose module must be there for it.
 
     Returns:
         The spec, and the parameters as `Network.state_shapes` names them.
@@ -121,7 +124,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
             raise InputError(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
-        return spec, _checked(path, spec, candidate, parameters)
+        return spec, _checked(path, spec, candidate, parameters) if checked else parameters
     raise InputError(
         f"{folder}: expected the {phase} network {candidate.name} of seed {seed}, found none; name a member of the run"
     )
