@@ -270,7 +270,7 @@ def test_files_hold_where_a_module_is_made(tmp_path, mine):
 
 
 def test_weights_can_be_exported_after_the_source_has_changed(tmp_path, mine, monkeypatch, capsys):
-    small = protocol(candidates=("mine.py:make",), transfer=False, attacks=())
+    small = protocol(candidates=("mine.py:make",), transfer=False)
     results = atras.run(small, CPU, out=tmp_path / "run")
     candidate = results.candidate("make")
     whole = export(results, candidate, tmp_path / "before.safetensors").read_bytes()
