@@ -4,7 +4,7 @@ results."""
 
 from atras.experiment import ENGINES
 
-from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
+from .engine import DTYPES, KINDS, VARIED, BatchStep, Engine, Epoch
 from .fused import (
     FusedEngine,
     convolutions_of,
@@ -32,6 +32,7 @@ __all__ = [
     "ModuleStackEngine",
     "ModulesEngine",
     "StackEngine",
+    "VARIED",
     "convolutions_of",
     "finished_engines",
     "has_bf16",

@@ -23,6 +23,10 @@ DTYPES = {
 KINDS = ("parameters", "first", "second")
 """Tensors that a member has for each parameter: its values and the optimizer's moments."""
 
+VARIED = ("learning_rate",)
+"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these alone share a
+group."""
+
 BatchStep = Callable[["Engine", Tensor, Tensor, Tensor, int], StepResult]
 """From an engine, a batch's images and labels, which of them are copies (bool [B] or [M, B]), and the batch's number in
 the work, to what its training step reported."""
@@ -71,9 +75,9 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs that `refusal` has nothing against.
-        protocol: precision, optimizer and learning rate.
+        protocol: precision, optimizer and learning rate; of the latter, a member's variant may have its own.
         device: where the parameters live.
-        learning_rates: one a member, in place of the protocol's.
+        learning_rates: one a member, in place of both.
 
     Raises:
         InputError: if the engine cannot compute these members together.
@@ -105,7 +109,7 @@ class Engine(ABC):
         self.protocol = protocol
         self.device = device
         self.dtype = DTYPES[protocol.precision]
-        self.learning_rates = tuple(learning_rates or [protocol.learning_rate] * len(self.members))
+        self.learning_rates = tuple(learning_rates or self._own("learning_rate"))
         with fixed_state(device):
             self._build()
 
@@ -125,6 +129,11 @@ class Engine(ABC):
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
         """What candidates must have in common to share a group on a kind of device: those of equal values can."""
         return None
+
+    def _own(self, field: str) -> tuple[float, ...]:
+        """A number of each member: its variant's, or the protocol's."""
+        values = (member.variant.get(field) for member in self.members)
+        return tuple(float(getattr(self.protocol, field) if value is None else value) for value in values)
 
     @property
     def classes(self) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
+from atras.networks import Member
 from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
 from .frames import check_rows, csv, empty, frame_of, parquet
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
+from .variants import axis_types, variants_of, with_axes
 
 _FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
 
@@ -68,14 +70,14 @@ class Writer:
 
     @classmethod
     def reopen(
-        cls, directory: Path, lock: Lock, members: Collection[tuple[str, int]], groups: Mapping[int, int]
+        cls, directory: Path, lock: Lock, members: Collection[Member], groups: Mapping[int, int]
     ) -> Writer:
         """Go on with a run's folder.
 
         Args:
             directory: with a run.json.
             lock: on it.
-            members: hidden layers and seed of those that are finished: rows of others are dropped.
+            members: those that are finished: rows of others are dropped.
             groups: the numbers of the finished ones so far, and from now on.
 
         Raises:
@@ -95,23 +97,26 @@ class Writer:
         self._lock = lock
         check_run(run, "run_info")
         protocol = run["protocol"]
+        self._variants = variants_of(protocol)
         self._order = {
             "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
+            "variant": {name: index for index, name in enumerate(self._variants["variant"])},
             "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
         }
-        self._frames = {name: empty(name) for name in SCHEMAS}
+        self._frames = {name: empty(name, axis_types(self._variants)) for name in SCHEMAS}
 
     def rows(self, frame: str) -> list[dict[str, object]]:
         """Rows of a frame so far."""
         return self._frames[frame].to_dicts()
 
     def append(self, rows: Rows) -> None:
-        """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
+        """Add a group's rows, put them in the order of candidates, variants and seeds, and write the files anew.
 
         Raises:
             InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
         """
-        self.extend({name: frame_of(name, getattr(rows, name)) for name in SCHEMAS})
+        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        self.extend({name: with_axes(name, frame, self._variants) for name, frame in frames.items()})
 
     def extend(self, frames: Mapping[str, pl.DataFrame]) -> None:
         """Add rows of frames as other folders have them, as `append` does.
@@ -161,7 +166,7 @@ class Writer:
             strange = set(frame[column].unique()) - order.keys()
             if strange:
                 raise InputError(
-                    f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
+                    f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates, axes and seeds"
                 )
             keys.append(pl.col(column).replace_strict(order, return_dtype=pl.Int64))
         return frame.sort(keys, maintain_order=True).rechunk()
@@ -181,35 +186,40 @@ class Writer:
 
 
 def rows_of_members(
-    results: Results, members: Collection[tuple[str, int]], groups: Mapping[int, int]
+    results: Results, members: Collection[Member], groups: Mapping[int, int]
 ) -> dict[str, pl.DataFrame]:
     """The rows of finished members in each frame, without transfer, which is made of all members at the very end.
 
     Args:
         results: a run's.
-        members: hidden layers and seed of each.
+        members: the finished ones.
         groups: the numbers of their groups so far, and from now on.
     """
-    done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
+    names = {"hidden_layers": pl.String, "variant": pl.String, "seed": pl.Int64}
+    rows = [(member.candidate.name, member.variant.name, member.seed) for member in members]
+    done = pl.DataFrame(rows, schema=names, orient="row")
     frames = {}
     for name in SCHEMAS:
         frame = getattr(results, name)
         if "hidden_layers" in frame.columns:
-            frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
+            frame = frame.join(done, on=list(names), how="semi", maintain_order="left")
         frames[name] = _renumbered(frame, groups) if name == "timings" else frame
-    return frames | {"transfer": empty("transfer")}
+    return frames | {"transfer": results.transfer.clear()}
 
 
-def _check_sizes(protocol: Mapping[str, Any]) -> None:
+def _check_sizes(protocol: dict[str, Any]) -> None:
     """Refuse a run at its start whose largest frames could not be read back at its end."""
+    variants = variants_of(protocol)
     members = len(protocol["candidates"]) * len(protocol["seeds"])
-    epochs = [protocol.get(name) or 0 for name in ("epochs", "adversarial_epochs")]
-    check_rows(members * sum(epochs), "history")
-    check_rows(_transfer_rows(protocol, members), "transfer")
+    rows = 0
+    for variant in variants.to_dicts():
+        rows += members * sum((protocol | variant).get(name) or 0 for name in ("epochs", "adversarial_epochs"))
+    check_rows(rows, "history")
+    check_rows(len(variants) * _transfer_rows(protocol, members), "transfer")
 
 
 def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
-    """Most rows that the frame `transfer` can have."""
+    """Most rows that the frame `transfer` can have of a variant."""
     surrogates = sum("surrogate=" in attack for attack in protocol.get("attacks", ()))
     epsilons = 1 + len(protocol.get("epsilons", ()))
     if not protocol.get("transfer"):
@@ -226,7 +236,7 @@ def _member_rows(name: str, frame: pl.DataFrame) -> int | None:
     """Rows of a member of frame `outcomes`, whose row groups are members."""
     if name != "outcomes":
         return None
-    longest = frame.group_by("hidden_layers", "seed").len()["len"].max()
+    longest = frame.group_by("hidden_layers", "variant", "seed").len()["len"].max()
     return int(longest)  # type: ignore[arg-type]
 
 

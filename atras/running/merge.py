@@ -174,7 +174,7 @@ def _record(parts: Sequence[_Part], groups: tuple[Group, ...], out: Path) -> dic
 
 def _frames(part: _Part, begin: int) -> dict[str, pl.DataFrame]:
     """The rows of a part's finished groups, which get numbers from `begin` on."""
-    members = [(member.candidate.name, member.seed) for group in part.done for member in group.members]
+    members = [member for group in part.done for member in group.members]
     groups = {number: begin + place for place, number in enumerate(part.numbers)}
     return rows_of_members(part.results, members, groups)
 

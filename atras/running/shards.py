@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from atras.errors import InputError, shown
 from atras.experiment import Protocol, parse_shard
-from atras.networks import Candidate, Member
+from atras.networks import Member
 from atras.planning import Group, Plan, halves
 
-from .prepare import Prepared
+from .prepare import Prepared, spec_of
 
 GROUPS_OF_A_SHARD = 2
 """Groups that a shard has, where groups can be divided: of two that differ in work the sum is more even."""
@@ -39,8 +39,8 @@ class Shard(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
-        members = sorted((member.candidate.name, member.seed) for member in self.members)
-        return {"number": self.number, "of": self.of, "members": [list(member) for member in members]}
+        members = sorted(member.to_list() for member in self.members)
+        return {"number": self.number, "of": self.of, "members": members}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None) -> Shard | None:
@@ -53,7 +53,7 @@ class Shard(NamedTuple):
             return None
         try:
             number, of = int(values["number"]), int(values["of"])
-            members = frozenset(Member(Candidate.parse(str(name)), int(seed)) for name, seed in values["members"])
+            members = frozenset(map(Member.from_list, values["members"]))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"shard (={shown(values)}): expected the record of a shard ({error}); restore it"
@@ -89,8 +89,9 @@ def divided(
         group = kept[at]
         if len(group.members) == 1:
             break
-        resolved = protocol.replace(precision=group.precision)
-        parts = halves(group, resolved, prepared.spec, train_size, test_size, prepared.device.type)
+        resolved = protocol.of(group.variant).replace(precision=group.precision)
+        spec = spec_of(resolved, prepared.spec)
+        parts = halves(group, resolved, spec, train_size, test_size, prepared.device.type)
         # The evaluation's batch is smaller for want of memory alone, and there is none here.
         kept[at : at + 1] = [dataclasses.replace(part, evaluation_batch=group.evaluation_batch) for part in parts]
     return tuple(kept)
