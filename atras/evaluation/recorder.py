@@ -251,7 +251,8 @@ class Recorder:
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
                 **_who(member), "depth": member.candidate.depth,
-                "parameters": Network(self.spec, member.candidate).parameter_count, "status": status, "majority_share": majority_share,
+                "parameters": Network(self.spec, member.candidate).parameter_count,
+                "status": status, "majority_share": majority_share,
             }  # fmt: skip
             row.update(self.accuracies[i])
             static = ("attacked_accuracy_after_static", "attacked_accuracy_before")

@@ -60,7 +60,7 @@ def axes_of(value: Any) -> Any:
         InputError: if a text is no axis.
     """
     if isinstance(value, Mapping):
-        return tuple(Axis(str(field), _values_of(values)) for field, values in value.items())
+        return tuple(Axis(str(field).replace("-", "_"), _values_of(values)) for field, values in value.items())
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, tuple | list):
         return value

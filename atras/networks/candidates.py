@@ -247,9 +247,7 @@ def members_of(
     candidates: Iterable[Candidate], seeds: Sequence[int], variants: Sequence[Variant] = (Variant(),)
 ) -> tuple[Member, ...]:
     """Every candidate in each variant with each seed, in the order of the result table."""
-    return tuple(
-        Member(candidate, seed, variant) for candidate in candidates for variant in variants for seed in seeds
-    )
+    return tuple(Member(candidate, seed, variant) for candidate in candidates for variant in variants for seed in seeds)
 
 
 def seeds_of(members: Iterable[Member]) -> tuple[list[int], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from atras.errors import InputError, shown
 
@@ -42,7 +43,7 @@ class Variant:
         Raises:
             InputError: if it is something else.
         """
-        pairs = values if isinstance(values, list) else [None]
-        if all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair) for pair in pairs):
+        pairs: list[Any] = values if isinstance(values, list) else [[]]
+        if all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in pairs):
             return cls(tuple((field, value) for field, value in pairs))
         raise InputError(f"variant (={shown(values)}): expected pairs of a field and its value; restore the record")

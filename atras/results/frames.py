@@ -189,7 +189,23 @@ def read_frame(
     """
     if (missing or name in OPTIONAL) and not path.exists():
         return empty(name, axes)
-    content = read_bytes(path, MAX_PARQUET_BYTES)
+    return frame_in(read_bytes(path, MAX_PARQUET_BYTES), path, name, axes)
+
+
+def frame_in(
+    content: bytes, path: Path, name: str, axes: Mapping[str, type[pl.DataType]] = MappingProxyType({})
+) -> pl.DataFrame:
+    """The frame that a Parquet file holds.
+
+    Args:
+        content: of the file.
+        path: where it was found, for errors.
+        name: in SCHEMAS.
+        axes: types of the columns of the run's axes.
+
+    Raises:
+        InputError: if it is damaged or not of this form.
+    """
     try:
         check_checksum(_MARK, content)
     except ValueError as error:

@@ -33,7 +33,7 @@ def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
 
 def axis_types(variants: pl.DataFrame) -> dict[str, type[pl.DataType]]:
     """Types of the columns of axes."""
-    return {name: type(dtype) for name, dtype in variants.schema.items() if name != "variant"}  # type: ignore[misc]
+    return {name: type(dtype) for name, dtype in variants.schema.items() if name != "variant"}
 
 
 def with_axes(name: str, frame: pl.DataFrame, variants: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,6 @@ from atras.networks import (
     Spec,
     Variant,
     Weights,
-    choose_stem,
     inspect_factory,
     members_of,
 )
@@ -44,6 +43,8 @@ from atras.planning import (
     precision_reason,
     predict,
     reason_for,
+    shape_of,
+    spec_of,
     speed,
     threads_line,
     transfer_bytes,
@@ -172,7 +173,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     sizes = len(data.train), len(data.test)
     for variant in dict.fromkeys(group.variant for group in left):
         own = group_protocol(protocol, variant, sizes[1])
@@ -235,15 +236,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     Raises:
         InputError: if the stem or a candidate does not fit the images.
     """
-    spec = Spec(
-        image_shape=image_shape,
-        classes=classes,
-        stem=choose_stem(image_shape) if protocol.stem == "auto" else protocol.stem,
-        activation=protocol.activation,
-        initialisation=protocol.initialisation,
-        head_rate256=round(protocol.head_dropout * 256),
-        stem_auto=protocol.stem == "auto",
-    )
+    spec = shape_of(protocol, image_shape, classes)
     for candidate in protocol.candidates:
         Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)
     try:
@@ -254,17 +247,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def spec_of(protocol: Protocol, spec: Spec) -> Spec:
-    """The shared part of the networks of one variant, from that of another.
-
-    Args:
-        protocol: of the variant, as `Protocol.of` has it.
-        spec: of any variant of the run, on the same images.
-    """
-    return make_spec(protocol, spec.image_shape, spec.classes)
-
-
-def _machine(execution: Execution, device: torch.device, data: Dataset) -> Machine:
+def machine_for(execution: Execution, device: torch.device, data: Dataset) -> Machine:
     """What this machine can do for some images, whatever the candidates."""
     return Machine(
         kind=device.type,
@@ -341,7 +324,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     groups: list[Group] = []
     shares: list[Share] = []
     for variants in bundles(protocol.variants):
@@ -497,7 +480,7 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     chosen = choices[0]
     for engine, precision in choices:
         with suppress(InputError):

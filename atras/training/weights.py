@@ -78,7 +78,9 @@ class Networks:
         tensors = {
             f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
         }
-        return pack_tensors({"format": FORMAT, "spec": json.dumps(spec.to_dict()), "protocol_hash": self._hash}, tensors)
+        return pack_tensors(
+            {"format": FORMAT, "spec": json.dumps(spec.to_dict()), "protocol_hash": self._hash}, tensors
+        )
 
     def get(self, phase: str, member: Member) -> Parameters:
         """One network, on the CPU.
@@ -137,9 +139,7 @@ def read_member(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
         return spec, _checked(path, spec, candidate, parameters)
-    raise InputError(
-        f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run"
-    )
+    raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
 
 
 def _shares(networks: Mapping[Member, Parameters]) -> Iterator[dict[Member, Parameters]]:

@@ -61,7 +61,9 @@ def test_texts_files_and_python_say_the_same(tmp_path: Path) -> None:
         path.write_text(content)
         assert combine(load_config(path), {})[0] == wanted, name
     assert Protocol(axes=wanted.to_dict()["axes"]).hash == wanted.hash
-    assert Protocol(axes={"learning_rate": (0.003, 0.001)}).hash != Protocol(axes={"learning_rate": (0.001, 0.003)}).hash  # type: ignore[arg-type]
+    assert (
+        Protocol(axes={"learning_rate": (0.003, 0.001)}).hash != Protocol(axes={"learning_rate": (0.001, 0.003)}).hash
+    )  # type: ignore[arg-type]
 
 
 def test_values_are_recorded_as_numbers_where_they_are_numbers() -> None:
@@ -108,7 +110,9 @@ def test_what_is_no_axis_is_refused_in_one_line(axes: Any, message: str) -> None
 def test_one_value_beside_an_axis_of_the_same_setting_is_refused() -> None:
     for loaded in (Loaded(), Loaded({"axes": ("learning_rate=1,2",)})):
         settings = {"learning_rate": "0.1"} | ({} if loaded.protocol_fields else {"axes": ["learning_rate=1,2"]})
-        with pytest.raises(InputError, match="learning_rate: expected either one value or an axis of several, got both"):
+        with pytest.raises(
+            InputError, match="learning_rate: expected either one value or an axis of several, got both"
+        ):
             combine(loaded, settings)
 
 

@@ -90,7 +90,13 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
 
 
 def history_row(name: str, seed: int = 0) -> dict[str, object]:
-    where: dict[str, object] = {"dataset": "digits", "hidden_layers": name, "variant": "", "seed": seed, "phase": "train"}
+    where: dict[str, object] = {
+        "dataset": "digits",
+        "hidden_layers": name,
+        "variant": "",
+        "seed": seed,
+        "phase": "train",
+    }
     return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8}
 
 
