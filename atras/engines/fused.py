@@ -9,6 +9,7 @@ from torch import Tensor
 
 from atras import gpu
 from atras.errors import InputError
+from atras.experiment import Protocol
 from atras.kernels import ConvLayer, Step, backends
 from atras.networks import (
     STEMS,
@@ -24,7 +25,8 @@ from atras.networks import (
     dropout_key,
 )
 
-from .engine import Engine, Epoch, definite
+from .engine import Engine, definite
+from .epoch import Epoch
 
 CPU = torch.device("cpu")
 
@@ -96,6 +98,17 @@ class FusedEngine(Engine):
         return next(filter(None, (_refusal(spec, candidate, kind) for candidate in candidates)), "")
 
     @classmethod
+    def lacks(cls, protocol: Protocol, kind: str = "cpu") -> str:  # noqa: ARG003 (alike on both)
+        lacking = {
+            f"schedule {protocol.schedule}": protocol.schedule.varies,
+            "weight decay": protocol.weight_decay or protocol.optimizer == "adamw",
+            "gradient clipping": protocol.clip_gradient is not None,
+            "label smoothing": protocol.label_smoothing,
+            "averages of weights": protocol.average,
+        }
+        return next((f"it has no {name}" for name, wanted in lacking.items() if wanted), "")
+
+    @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:
         # The op has one stem for all members without convolutions of their own; on a GPU all have some, or none has.
         network = Network(spec, candidate)
@@ -106,6 +119,8 @@ class FusedEngine(Engine):
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
             raise InputError(f"engine (=fused): {refused}; use --engine auto, loop or stack")
+        if lacking := self.lacks(self.protocol, self.device.type):
+            raise InputError(f"engine (=fused): {lacking}; use --engine auto, loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
@@ -121,7 +136,7 @@ class FusedEngine(Engine):
             stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
-            batch=self.protocol.batch_size,
+            batch=self.protocol.step_images,
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,
@@ -169,7 +184,11 @@ class FusedEngine(Engine):
     def _epoch(self, work: Epoch) -> StepResult:
         if work.batch_step is not None:  # what it trains on comes from the network of that very step
             return super()._epoch(work)
-        return StepResult(*self._train(work))
+        # The op cuts an order at the most images of a step, which are more where the defence sees images in pairs.
+        size, most = self.protocol.batch_size, self.protocol.step_images
+        parts = [work.orders] if size == most else torch.split(work.orders, size, dim=1)
+        results = [self._train(work._replace(orders=part)) for part in parts]
+        return StepResult(*(torch.cat(each, 1) for each in zip(*results, strict=True)))
 
     def _train(self, work: Epoch, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
         """Losses float64 and correct predictions int64, [M, steps]."""

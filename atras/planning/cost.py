@@ -25,6 +25,12 @@ def copies_kept(protocol: Protocol) -> int:
     return max([anew, own, *([defence.kept_copies] if defence else [])])
 
 
+def weight_copies(protocol: Protocol) -> int:
+    """Number of copies of its weights that a member keeps beside those it trains with: their average, and a temporary
+    of its update."""
+    return 2 if protocol.average else 0
+
+
 def distance_bytes(protocol: Protocol, test_size: int) -> int:
     """Bytes a member of what an evaluation keeps of every test image and attack: distances, in both norms, and
     outcomes."""
@@ -51,7 +57,7 @@ def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_si
         made = protocol.defence.at(protocol.epsilon).cost(classes)
         total = total.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
-        seen = min(GAP_IMAGES, train_size) if protocol.defence.copies else 0
+        seen = min(GAP_IMAGES, train_size) if protocol.defence.compared else 0
         total = total.plus(gap, protocol.adversarial_epochs * seen)
     return total
 
@@ -104,7 +110,9 @@ def activation_values(network: Network) -> int:
     return math.prod(network.spec.image_shape) + hidden + network.spec.classes
 
 
-def member_bytes(network: Network, *, itemsize: int, batch: int, evaluation_batch: int, images: int) -> int:
+def member_bytes(
+    network: Network, *, itemsize: int, batch: int, evaluation_batch: int, images: int, kept_copies: int = 0
+) -> int:
     """Predicted bytes of one member.
 
     Args:
@@ -112,12 +120,13 @@ def member_bytes(network: Network, *, itemsize: int, batch: int, evaluation_batc
         itemsize: bytes of a parameter, 4 or 8.
         batch, evaluation_batch: images of a training step and of an evaluation.
         images: how many keep a sign a pixel: the training and test set.
+        kept_copies: of the parameters, beside those of training.
 
     Returns:
         Parameters, gradients, two moments and one temporary; activations and their gradients; signs.
     """
     kept = sum(map(math.prod, network.state_shapes.values())) - network.parameter_count  # neither trained nor moved
-    parameters = (5 * network.parameter_count + kept) * itemsize
+    parameters = ((5 + kept_copies) * network.parameter_count + kept) * itemsize
     pixels = math.prod(network.spec.image_shape)
     activations = 2 * max(batch, evaluation_batch) * (activation_values(network) + pixels) * itemsize
     return parameters + activations + images * pixels

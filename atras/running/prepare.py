@@ -266,6 +266,7 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
+    machine = dataclasses.replace(machine, fused=machine.fused or FusedEngine.lacks(protocol, machine.kind))
     candidates: dict[tuple[str, bool], list[Candidate]] = {}
     for each in all_candidates(protocol, spec):
         own = each.complete and asked == "auto"
@@ -279,7 +280,8 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
         fused = machine.fused or (FusedEngine.refusal(spec, some, machine.kind) if wanted in ("auto", "fused") else "")
         here = dataclasses.replace(machine, fused=fused)
         engine, precision = choose_engine(wanted, protocol.precision, have_convolutions(some, spec), here)
-        if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
+        kind = ENGINES.get(engine)
+        if refused := kind.refusal(spec, some, machine.kind) or kind.lacks(protocol, machine.kind):
             raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
         shares.append(Share(engine, precision, tuple(some), here))
     return shares
