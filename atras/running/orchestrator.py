@@ -193,8 +193,7 @@ class _Run:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
-            left = [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]
-            works, after = self.plan.work(left)
+            works, after = self.plan.work(self.left())
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
             self.compute_all()
             if self.writer.directory is not None:
