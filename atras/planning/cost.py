@@ -141,6 +141,8 @@ def fused_bytes(
     evaluation_batch: int,
     images: int,
     copies: int,
+    averages: bool = False,
+    clips: bool = False,
 ) -> int:
     """Predicted bytes of a group in engine fused, whose members keep natural widths and share each thread's scratch.
 
@@ -150,13 +152,16 @@ def fused_bytes(
         threads: that compute.
         batch, evaluation_batch, images: as in `member_bytes`.
         copies: of the evaluated images, that an attack keeps at once.
+        averages, clips: whether weights are averaged, and gradients clipped.
 
     Returns:
-        Parameters and two moments; signs; a batch's activations a thread; an evaluation's pictures and gradients.
+        Parameters, two moments and an average; signs; a batch's activations, and gradients that wait for their norm, a
+        thread; an evaluation's pictures and gradients.
     """
     pixels = math.prod(networks[0].spec.image_shape)
-    parameters = sum(3 * 4 * network.parameter_count for network in networks)
-    kept = threads * max(_fused_values(network, batch, precision) for network in networks)
+    parameters = sum((3 + averages) * 4 * network.parameter_count for network in networks)
+    waiting = clips * max(network.parameter_count for network in networks)
+    kept = threads * (max(_fused_values(network, batch, precision) for network in networks) + waiting)
     # A member alone is worked on by all threads, which need room beside that of members that go one to a thread.
     worked_in = (2 * threads - 1) * max(_workspace_values(network, precision) for network in networks)
     scratch = 4 * (kept + worked_in)
@@ -180,7 +185,13 @@ def _workspace_values(network: Network, precision: str) -> int:
 
 
 def fused_device_bytes(
-    networks: Sequence[Network], *, precision: str, batch: int, evaluation_batch: int, images: int
+    networks: Sequence[Network],
+    *,
+    precision: str,
+    batch: int,
+    evaluation_batch: int,
+    images: int,
+    averages: bool = False,
 ) -> int:
     """Predicted bytes of a group in engine fused on a GPU.
 
@@ -188,6 +199,7 @@ def fused_device_bytes(
         networks: the members'.
         precision: of training.
         batch, evaluation_batch, images: as in `member_bytes`.
+        averages: whether weights are averaged.
 
     Returns:
         What the step allocates; signs; an evaluation's pictures and gradients.
@@ -195,6 +207,6 @@ def fused_device_bytes(
     spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
     pixels = math.prod(spec.image_shape)
     layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))
-    step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
+    step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch, average=averages)
     gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)

@@ -289,11 +289,13 @@ class _Sizer:
             "images": self.images,
         }
         if self.engine.any_depths and self.machine.kind == "cuda":
-            return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
+            averages = self.protocol.average > 0
+            return fused_device_bytes(networks, precision=self.protocol.precision, averages=averages, **batches)
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             precision, threads = str(self.protocol.precision), self.machine.threads
-            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
+            recipe = {"averages": self.protocol.average > 0, "clips": self.protocol.clip_gradient is not None}
+            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches, **recipe)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         copies = weight_copies(self.protocol)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)

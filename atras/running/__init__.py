@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .progress import Reporter, choose_reporter
+from .live_progress import choose_reporter
+from .progress import Reporter
 from .signals import Signals
 
 if TYPE_CHECKING:

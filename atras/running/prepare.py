@@ -267,7 +267,6 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
-    machine = dataclasses.replace(machine, fused=machine.fused or FusedEngine.lacks(protocol, machine.kind))
     candidates: dict[tuple[str, bool], list[Candidate]] = {}
     for each in all_candidates(protocol, spec):
         own = each.complete and asked == "auto"
