@@ -24,8 +24,10 @@ from .axes import axes_of, check_axes, spelled, typed, variants_of
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
 from .option import Option, Options, Setting, settings_of
-from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population, Training, number_from
+from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
+from .ranges import number_from
 from .readers import parse_shard, resolve_shard
+from .training import Training
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
@@ -33,8 +35,9 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-_LATER = ("augment", "axes")
-"""Fields that came later: where they are at their defaults, an experiment is the one that it was without them."""
+_LATER = ("augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "axes")
+"""Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
+there were such choices are the same ones."""
 
 _VARIED = (Model, Training, Attacking, Defending)
 """Parts whose settings may differ between the members of a run, as they decide training or attack."""
@@ -73,6 +76,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         if self.momentum and self.optimizer != "sgd":
             raise InputError(
                 f"momentum (={self.momentum}): only optimizer sgd has one; add --optimizer sgd or leave it out"
+            )
+        if self.label_smoothing and self.defence.own_objective:
+            raise InputError(
+                f"label_smoothing (={self.label_smoothing}): expected a defence that trains for the cross-entropy, got "
+                f"{self.defence}, which has an objective of its own; leave one of them out"
             )
         self._check_given()
         if not self.defence.trains:
@@ -130,6 +138,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def augments(self) -> bool:
         """Whether training images are changed at random."""
         return self.augment != "none"
+
+    @property
+    def step_images(self) -> int:
+        """Most images of an optimizer step."""
+        return self.batch_size * self.defence.views
 
     @property
     def attack(self) -> FGSM:
@@ -225,13 +238,17 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         return tuple(dict.fromkeys([*own, *(attack.without_surrogate() for attack in self.surrogate_attacks)]))
 
     @property
+    def _unchanged_later(self) -> list[str]:
+        """The fields that came later and are at their defaults."""
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}
+        return [name for name in _LATER if getattr(self, name) == defaults[name]]
+
+    @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that change when any field does."""
         values = self.to_dict()
-        defaults = Protocol.__dataclass_fields__
-        for name in _LATER:
-            if getattr(self, name) == defaults[name].default:
-                del values[name]
+        for name in self._unchanged_later:
+            del values[name]
         if "networks" in values:  # wherever the files lie
             values["networks"] = {name: factory.identity for name, factory in self.factories.items()}
         text = json.dumps({"version": VERSION, **values}, sort_keys=True, separators=(",", ":"))
@@ -244,7 +261,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
         attacks = {name: list(map(str, values[name])) for name in ("attacks", "transfer_attacks", "axes")}
         own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
-        return values | lists | candidates | attacks | {"defence": str(self.defence)} | (own if self.factories else {})
+        spelled = {"defence": str(self.defence), "schedule": str(self.schedule)}
+        return values | lists | candidates | attacks | spelled | (own if self.factories else {})
 
     @property
     def factories(self) -> dict[str, Factory]:

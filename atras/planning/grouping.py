@@ -24,6 +24,7 @@ from .cost import (
     fused_device_bytes,
     member_bytes,
     training_flops,
+    weight_copies,
 )
 from .machine import Machine
 from .plan import SECONDS, Group
@@ -229,9 +230,8 @@ class _Sizer:
         self.train_size, self.batch = train_size, batch
         self.copies = len(protocol.seeds)
         self.images = 0 if machine.streams else train_size + test_size
-        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
-            train_size
-        )
+        seen = protocol.defence.images_seen(train_size)
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * seen
         self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
@@ -289,18 +289,21 @@ class _Sizer:
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]
         batches = {
-            "batch": self.protocol.batch_size,
+            "batch": self.protocol.step_images,
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
         }
         if self.engine.any_depths and self.machine.kind == "cuda":
-            return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
+            averages = self.protocol.average > 0
+            return fused_device_bytes(networks, precision=self.protocol.precision, averages=averages, **batches)
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             precision, threads = str(self.protocol.precision), self.machine.threads
-            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
+            recipe = {"averages": self.protocol.average > 0, "clips": self.protocol.clip_gradient is not None}
+            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches, **recipe)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
-        return sum(member_bytes(network, itemsize=self.itemsize, **batches) for network in stored)
+        copies = weight_copies(self.protocol)
+        return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))

@@ -213,15 +213,15 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
         InputError: if a file is missing, damaged or not of this form.
     """
     folder = expanded(directory)
-    record = _read_run(folder)
-    axes = axis_types(variants_of(record["protocol"]))
-    later = read_finished(folder, axes)  # before the frames: what vanishes meanwhile is in these
+    later = read_finished(folder)  # first: what vanishes meanwhile is in the frames
     run = told(_read_run(folder), later)
-    frames = {
-        name: joined(name, read_frame(folder / f"{name}.parquet", name, missing or bool(later), axes), later)
-        for name in SCHEMAS
-    }
-    return Results(**in_order(frames, run["protocol"]) if later else frames, run=run, directory=folder)
+    axes = axis_types(variants_of(run["protocol"]))
+    frames = {}
+    for name in SCHEMAS:  # one after the other: of a large run there is no room for two of each
+        frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later), axes)
+        if later:
+            frames[name] = in_order({name: joined(name, frames[name], later, axes)}, run["protocol"])[name]
+    return Results(**frames, run=run, directory=folder)
 
 
 def run_json(run: Mapping[str, Any]) -> bytes:

@@ -35,7 +35,6 @@ from atras.planning import (
     Plan,
     Speed,
     add_source,
-    attack_speed,
     choose_engine,
     images_line,
     make_groups,
@@ -45,7 +44,6 @@ from atras.planning import (
     reason_for,
     shape_of,
     spec_of,
-    speed,
     threads_line,
     transfer_bytes,
     transfer_parts,
@@ -58,6 +56,7 @@ from .data_place import DataPlace
 from .defence_source import source_candidate
 from .given import fitted_weights
 from .progress import Reporter
+from .speeds import Speeds
 
 Load = Callable[[torch.device], Dataset]
 
@@ -150,7 +149,7 @@ def prepare(
     """
     here = load_data(protocol, execution, load)
     if config_plan is None:
-        return Prepared(*here, _plan(protocol, execution, *here))
+        return Prepared(*here, plan_for(protocol, execution, *here))
     recorded = Plan.from_dict(dict(config_plan), protocol)
     if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
         return Prepared(
@@ -305,7 +304,8 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine, copies
         fused = machine.fused or (FusedEngine.refusal(spec, some, machine.kind) if wanted in ("auto", "fused") else "")
         here = dataclasses.replace(machine, fused=fused)
         engine, precision = choose_engine(wanted, protocol.precision, have_convolutions(some, spec), here)
-        if refused := ENGINES.get(engine).refusal(spec, some, machine.kind):
+        kind = ENGINES.get(engine)
+        if refused := kind.refusal(spec, some, machine.kind) or kind.lacks(protocol, machine.kind):
             raise InputError(f"engine (={engine}): {refused}; use --engine auto, or another engine")
         shares.append(Share(engine, precision, tuple(some), here))
     return shares
@@ -316,15 +316,19 @@ def _chooses_fused(precision: str, machine: Machine) -> bool:
     return choose_engine("auto", precision, False, machine)[0] == "fused"
 
 
-def _plan(
+def plan_for(
     protocol: Protocol,
     execution: Execution,
     device: torch.device,
     data: Dataset,
     spec: Spec,
     done: Collection[Member] = (),
+    machine: Machine | None = None,
+    speeds: Speeds | None = None,
 ) -> Plan:
-    machine = machine_for(execution, device, data)
+    """The plan for a machine, this one where none is given, with seconds by its speeds."""
+    machine = machine or machine_for(execution, device, data)
+    speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
     groups: list[Group] = []
     shares: list[Share] = []
     for variants in bundles(protocol.variants):
@@ -332,7 +336,7 @@ def _plan(
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
         for share in new:
-            groups += _groups(share, own, shape, data, machine, done, variants, anew=execution.recalibrate)
+            groups += _groups(share, own, shape, data, machine, done, variants, speeds)
         shares += [share for share in new if share not in shares]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
@@ -389,8 +393,7 @@ def _groups(
     machine: Machine,
     done: Collection[Member],
     variants: Sequence[Variant],
-    *,
-    anew: bool,
+    speeds: Speeds,
 ) -> list[Group]:
     """The groups of one engine, with their predicted seconds."""
     engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
@@ -400,10 +403,10 @@ def _groups(
     groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others], variants)
     made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
     attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {attack: attack_speed(engine, spec, resolved, data.train, attack, anew=anew) for attack in attacks}
+    beside = {attack: speeds.beside(engine, spec, resolved, attack) for attack in attacks}
 
     def measured(candidate: Candidate) -> Speed:
-        return speed(engine, spec, resolved, data.train, candidate=candidate, anew=anew)
+        return speeds.of(engine, spec, resolved, candidate)
 
     predicted = [
         predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups
@@ -489,4 +492,4 @@ def plan_again(
             chosen = engine, precision
             break
     place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
-    return _plan(resolved, place, device, data, spec, done)
+    return plan_for(resolved, place, device, data, spec, done)

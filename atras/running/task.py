@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from atras.data import Dataset
-from atras.engines import ENGINES, KINDS
+from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source, phases_of
 from atras.experiment import Protocol
@@ -216,7 +216,8 @@ class _Work(Watcher):
             return
         part = self.part if len(self.parts) > 1 else None
         phases = phases_of(self.task.protocol)
-        for phase, prefix in zip(phases, (TRAINED, KINDS[0])[-len(phases) :], strict=True):
+        evaluated = KINDS[AVERAGE if self.task.protocol.average else 0]
+        for phase, prefix in zip(phases, (TRAINED, evaluated)[-len(phases) :], strict=True):
             networks = _networks(self.parts[self.part], snapshot, prefix)
             self.place.networks.put(phase, self.task.group.members, part, networks, self.task.spec)
 
