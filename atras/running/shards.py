@@ -79,6 +79,21 @@ def take_shard(prepared: Prepared, protocol: Protocol, text: str) -> tuple[Prepa
     return prepared._replace(plan=plan), Shard(number, of, frozenset(m for group in own for m in group.members))
 
 
+def for_slots(prepared: Prepared, protocol: Protocol, slots: int) -> Prepared:
+    """A prepared run with groups enough for so many workers at once; as it is for one.
+
+    Args:
+        prepared: the run.
+        protocol: its protocol.
+        slots: how many groups are computed at once.
+    """
+    if slots == 1:
+        return prepared
+    sizes = (len(prepared.data.train), len(prepared.data.test))
+    groups = divided(prepared.plan.groups, GROUPS_OF_A_SHARD * slots, protocol, prepared, *sizes)
+    return prepared._replace(plan=dataclasses.replace(prepared.plan, groups=groups))
+
+
 def divided(
     groups: tuple[Group, ...], least: int, protocol: Protocol, prepared: Prepared, train_size: int, test_size: int
 ) -> tuple[Group, ...]:
