@@ -9,6 +9,7 @@ from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
+from .front_table import pareto_lines
 from .images import compare_images, image_pairs, mcnemar
 from .network_table import network_lines, network_table
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, tables_oddities, trained_rows
@@ -35,6 +36,7 @@ from .statistics import (
 )
 from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
+from .transfer_table import transfer_table
 from .winner import winner_lines, winner_sentences
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "other_test_images",
     "paper_table",
     "pareto",
+    "pareto_lines",
     "ranking",
     "recorded_runs",
     "require_whole",
@@ -106,6 +109,7 @@ __all__ = [
     "tables_oddities",
     "timing_caution",
     "trained_rows",
+    "transfer_table",
     "why_no_claims",
     "winner_lines",
     "winner_sentences",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
 
 from .attack_aims import attack_aim
+from .text_table import Column, heading_lines, name_width, row_lines, width_of
 
 FIGURES = ("median_l2", "mean_l2", "median_linf", "mean_linf")
 
@@ -38,22 +41,34 @@ def attack_distances(results: Results, *, unbounded: bool = False) -> pl.DataFra
     return rows.group_by(keys, maintain_order=True).agg(*counts, pl.col(FIGURES).mean())
 
 
-def distance_table_lines(results: Results) -> list[str]:
-    """`attack_distances` of the attacks without a bound as plain text within 80 columns; nothing without them."""
+_COLUMNS = (
+    Column("images", "images", least=15),
+    Column("median_l2", "median", "l2"),
+    Column("mean_l2", "mean", "l2"),
+    Column("median_linf", "median", "linf"),
+    Column("mean_linf", "mean", "linf"),
+)
+
+
+def distance_table_lines(results: Results, width: int = 80) -> list[str]:
+    """`attack_distances` of the attacks without a bound as plain text; nothing without them.
+
+    Args:
+        results: a run.
+        width: columns of the terminal, at least 60.
+    """
     frame = attack_distances(results, unbounded=True).with_columns(aim=attack_aim())
     if not len(frame):
         return []
-    lines = [
-        "smallest changes found, over images classified right before that were changed",
-        f"{'attack and model':<26} {'images':>15} {'median l2':>9} {'mean':>6} {'median linf':>11} {'mean':>6}",
-    ]
-    for row in frame.iter_rows(named=True):
-        name = printable(f"{row['attack']}{row['aim']}, {row['phase']}")
-        lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 26 else []
+    title = "smallest changes found, over images classified right before that were changed"
+    names = [printable(f"{row['attack']}{row['aim']}, {row['phase']}") for row in frame.iter_rows(named=True)]
+    first = name_width(names, width, width - width_of(_COLUMNS))
+    lines = [*textwrap.wrap(title, width, subsequent_indent="  "), *heading_lines("attack", first, _COLUMNS)]
+    for name, row in zip(names, frame.iter_rows(named=True), strict=True):
         cells = ["-" if row[figure] is None else f"{row[figure]:.3f}" for figure in FIGURES]
-        images = f"{row['attacked']} of {row['n']}"
-        shown = name if len(name) <= 26 else ""
-        lines.append(f"{shown:<26} {images:>15} {cells[0]:>9} {cells[1]:>6} {cells[2]:>11} {cells[3]:>6}")
+        columns = dict(zip(FIGURES, cells, strict=True)) | {"images": f"{row['attacked']} of {row['n']}"}
+        lines += row_lines(name, first, [columns[column.name] for column in _COLUMNS], _COLUMNS, width)
     if (frame.group_by("phase").agg(pl.col("attacked").n_unique())["attacked"] > 1).any():
-        lines.append("with fewer images nothing was found for the rest, which may need larger changes")
+        note = "with fewer images nothing was found for the rest, which may need larger changes"
+        lines += textwrap.wrap(note, width, subsequent_indent="  ")
     return lines

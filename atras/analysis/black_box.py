@@ -5,6 +5,8 @@ Source: Madry et al. 2018, "Towards deep learning models resistant to adversaria
 
 from __future__ import annotations
 
+import textwrap
+
 import polars as pl
 
 from atras.errors import printable
@@ -97,18 +99,24 @@ def source_means(rows: pl.DataFrame) -> list[tuple[str, float | None, str]]:
     return told
 
 
-def black_box_lines(results: Results) -> list[str]:
-    """Means over members of `black_box` as plain text within 80 columns; nothing without them."""
+def black_box_lines(results: Results, width: int = 80) -> list[str]:
+    """Means over members of `black_box` as plain text; nothing without them.
+
+    Args:
+        results: a run.
+        width: columns of the terminal, at least 60.
+    """
     frame = black_box(results).with_columns(aim=attack_aim())
     if frame.is_empty():
         return []
-    lines = ["accuracy of defended networks on images made on others, means over members"]
+    title = "accuracy of defended networks on images made on others, means over members"
+    lines, room = textwrap.wrap(title, width, subsequent_indent="  "), min(width, 80) - 14
     for (attack, aim, epsilon), rows in frame.group_by("attack", "aim", "epsilon", maintain_order=True):
         bound = "" if epsilon is None else f", epsilon {epsilon:g}"
         name = printable(f"{attack}{bound}{aim}")
-        lines += [name[start : start + 80] for start in range(0, len(name), 80)]
+        lines += [name[start : start + width] for start in range(0, len(name), width)]
         for source, mean, members in source_means(rows):
             some = f" ({members})" if members else ""
             figure = "-" if mean is None else f"{mean:.4f}"
-            lines.append(f"  {printable(source)[: 66 - len(some)] + some:<66} {figure:>6}")
+            lines.append(f"  {printable(source)[: room - len(some)] + some:<{room}} {figure:>6}")
     return lines

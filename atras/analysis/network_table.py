@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import polars as pl
 
 from atras.attacks import ATTACKS
@@ -10,7 +12,7 @@ from atras.registry import name_of
 from atras.results import Results
 
 from .attack_aims import attack_aim
-from .statistics import accuracy_interval
+from .statistics import accuracy_interval, ordered
 
 KEYS = ("attack", "norm", "epsilon", "label_source", "target")
 
@@ -39,7 +41,10 @@ def network_table(results: Results) -> pl.DataFrame:
         own = _labelled(results).filter(hidden_layers=name)
         if own.is_empty():
             rows.append((*candidate, "none", "clean", None, None, None, None, 0, ""))
-        for _, found in own.group_by(*KEYS, maintain_order=True):
+        # The run's own epsilon is measured before the others.
+        place = pl.col("place").min().over([key for key in KEYS if key != "epsilon"])
+        in_order = own.with_row_index("place").sort(place, "epsilon", maintain_order=True)
+        for _, found in in_order.group_by(*KEYS, maintain_order=True):
             first = found.row(0, named=True)
             values, n = found["accuracy"].to_list(), first["n"]
             mean, *ends = accuracy_interval(values, n)
@@ -82,25 +87,27 @@ def _parts(results: Results, row: dict[str, object]) -> str:
 
 
 def network_lines(results: Results, width: int = 80) -> list[str]:
-    """`network_table` as plain text within 80 columns, a block for each network.
+    """`network_table` as plain text, a block for each network, the most robust first.
 
     Args:
         results: a run.
-        width: columns of the terminal, at least 80.
+        width: columns of the terminal, at least 60.
     """
-    frame, room = network_table(results), max(width, 80) - 30
+    best = ordered(results).select("hidden_layers")
+    frame = best.join(network_table(results), on="hidden_layers", maintain_order="left_right")
+    room = max(width, 60) - 30
     counts = frame["n"].drop_nulls().unique().to_list()
     images = f" on {counts[0]} test images" if len(counts) == 1 else ""
     several = int(frame["seeds"].max() or 0) > 1  # type: ignore[arg-type]
     over = "means, over seeds and images" if several else "Wilson"
-    lines = [f"accuracy{images}, with 95 % intervals ({over})"]
+    epsilon = results.run["protocol"].get("epsilon")
+    within = "" if epsilon is None else f"; where nothing else is said, within linf {epsilon:g} of the image"
+    lines = textwrap.wrap(f"accuracy{images}, with 95 % intervals ({over}){within}", width, subsequent_indent="  ")
     for (name, count, status), rows in frame.group_by("hidden_layers", "parameters", "status", maintain_order=True):
         lines += ["", printable(f"{name}: {count} parameters{'' if status == 'trained' else f', {status}'}")]
         for row in rows.iter_rows(named=True):
             lines += _figure_lines(row, room)
-    share = results.majority_share
-    baseline = [] if share is None else ["", f"baseline: the most frequent class is {share:.4f} of the test images"]
-    return [*lines, *baseline]
+    return lines
 
 
 def _figure_lines(row: dict[str, object], room: int) -> list[str]:
@@ -110,4 +117,5 @@ def _figure_lines(row: dict[str, object], room: int) -> list[str]:
     figure = "-" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
     ends = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
     lines = [*(f"  {piece}" for piece in pieces[:-1]), f"  {pieces[-1]:<{room - 2}} {figure:>8}  {ends}".rstrip()]
-    return [*lines, f"    left after {row['parts']}"] if row["parts"] else lines
+    left = textwrap.wrap(f"left after {row['parts']}", room + 30, initial_indent="    ", subsequent_indent="      ")
+    return [*lines, *left] if row["parts"] else lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -144,30 +145,39 @@ _DISTANCE = {
 }
 
 
-def distance_lines(results: Results, dataset: PaperName | None = None) -> list[str]:
-    """`distance` of each reading that a run has, as plain text within 80 columns; nothing where the paper has no
-    table."""
+def distance_lines(results: Results, dataset: PaperName | None = None, width: int = 80) -> list[str]:
+    """`distance` of each reading that a run has, as plain text; nothing where the paper has no table, or none of the
+    run's networks.
+
+    Args:
+        results: a run.
+        dataset: as in `distance`.
+        width: columns of the terminal, at least 60.
+    """
     dataset = dataset or own_table(results)
     if dataset is None:
         return []
-    found = readings(results, dataset) or ["dense"]
-    return [line for reading in found for line in _lines(results, dataset, reading)]
+    return [line for reading in readings(results, dataset) for line in _lines(results, dataset, reading, width)]
 
 
-def _lines(results: Results, dataset: PaperName, reading: Reading) -> list[str]:
+def _lines(results: Results, dataset: PaperName, reading: Reading, width: int) -> list[str]:
     frame = distance(results, dataset, reading)
     assert frame is not None  # noqa: S101 (the data set is named)
     first = frame.row(0, named=True)
     lines = [
         f"distance from the paper's table of {dataset}" + (", nodes as filters" if reading == "conv" else ""),
-        f"{first['rows']} candidates that trained in both; "
-        f"untrained: {first['paper_untrained']} in the paper, {first['run_untrained']} more here",
-        f"{'column':<28} {'mean |difference|':>17} {'rank correlation':>17}",
+        *textwrap.wrap(
+            f"{first['rows']} candidates that trained in both; "
+            f"untrained: {first['paper_untrained']} in the paper, {first['run_untrained']} more here",
+            width,
+            subsequent_indent="  ",
+        ),
+        f"{'column':<28} {'mean |difference|':>17} {'rank corr.':>11}",
     ]
     for row in frame.iter_rows(named=True):
         figures = (row["mean_absolute_difference"], row["rank_correlation"])
         cells = ["-" if figure is None else f"{figure:.4f}" for figure in figures]
-        lines.append(f"{row['column']:<28} {cells[0]:>17} {cells[1]:>17}")
+        lines.append(f"{row['column']:<28} {cells[0]:>17} {cells[1]:>11}")
     return lines
 
 

@@ -38,6 +38,7 @@ def show(
 ) -> None:
     """Show a run's table and cautions, as at its end."""
     from atras.analysis import caution_lines, frame_csv, json_text, run_data, summary_lines
+    from atras.search import is_search, rank_by_of
 
     if as_json and frame is not None:
         raise InputError("json and csv exclude each other: a run as JSON, or one of its frames as CSV")
@@ -48,7 +49,8 @@ def show(
         print_text(json_text(run_data(results)))
     else:
         width = shutil.get_terminal_size().columns
-        print_lines([*summary_lines(results, width), *caution_lines(results, width)])
+        rank_by = rank_by_of(run) if is_search(run) else "accuracy"
+        print_lines([*summary_lines(results, width, rank_by=rank_by), *caution_lines(results, width)])
 
 
 def merge(

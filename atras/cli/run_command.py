@@ -63,8 +63,8 @@ def run(**given: Any) -> None:
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
-    from atras.analysis import RANK_BY, caution_lines, json_text, search_data
-    from atras.search import SUMMARY, data_cautions, pareto_lines, rank_by_of, resume, round_lines, search
+    from atras.analysis import RANK_BY, caution_lines, json_text, pareto_lines, search_data, summary_lines
+    from atras.search import SUMMARY, data_cautions, rank_by_of, resume, round_lines, search
 
     most = 0 if command.resume is not None else _most(command)
     rank_by = command.rank_by or "accuracy"
@@ -79,11 +79,14 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
             results = resume(folder, protocol, execution, **arguments)
+    ranked_by = rank_by_of(folder)
     if command.json:
-        print_json(json_text(search_data(results, rank_by_of(folder))))
+        print_json(json_text(search_data(results, ranked_by)))
         return results
-    told = caution_lines(results, shutil.get_terminal_size().columns) if command.quiet else ()
-    show([*pareto_lines(results, rank_by_of(folder)), *told], folder)
+    width = shutil.get_terminal_size().columns
+    told = caution_lines(results, width) if command.quiet else ()
+    finalists = summary_lines(results, width, rank_by=ranked_by)
+    show([*pareto_lines(results, ranked_by, width), "", "finalists, of the last round", *finalists, *told], folder)
     return results
 
 

@@ -20,14 +20,18 @@ from .machine import (
 from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import AttackSpeed, Speed, add_source, predict
+from .schedule import Schedule, deal, schedule
+from .spread import TAIL, spread, work_of
 from .streaming import chunk_images, images_line, room_for_images
 
 __all__ = [
     "MEMORY_SHARE",
+    "TAIL",
     "AttackSpeed",
     "Group",
     "Machine",
     "Plan",
+    "Schedule",
     "Speed",
     "activation_values",
     "add_source",
@@ -35,6 +39,7 @@ __all__ = [
     "batch_bytes",
     "choose_engine",
     "chunk_images",
+    "deal",
     "forward_flops",
     "halves",
     "images_line",
@@ -48,8 +53,10 @@ __all__ = [
     "predict",
     "reason_for",
     "room_for_images",
+    "schedule",
     "source_parts",
     "speed",
+    "spread",
     "threads_line",
     "tighter",
     "training_flops",
@@ -57,4 +64,5 @@ __all__ = [
     "transfer_parts",
     "why_impossible",
     "why_unfit",
+    "work_of",
 ]

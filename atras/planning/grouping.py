@@ -99,6 +99,35 @@ def halves(
     return first, second
 
 
+def cut(
+    group: Group,
+    parts: Sequence[range],
+    protocol: Protocol,
+    spec: Spec,
+    train_size: int,
+    test_size: int,
+    machine: Machine,
+) -> list[Group]:
+    """A group as several, of neighbouring members, for machines that compute them at the same time.
+
+    Args:
+        group: of a plan.
+        parts: places of the members of each.
+        protocol, spec: of the run.
+        train_size, test_size: images.
+        machine: one of them.
+    """
+    resolved = protocol.replace(precision=group.precision)
+    sizer = _Sizer(resolved, spec, train_size, test_size, group.engine, machine)
+    made = []
+    for part in parts:
+        members = group.members[part.start : part.stop]
+        own = sizer.group(members, 1 if sizer.engine.one_by_one else len(members))
+        seconds = _scaled_seconds(group, own.flops / group.flops if group.flops else len(members) / len(group.members))
+        made.append(dataclasses.replace(own, evaluation_batch=group.evaluation_batch, **seconds))
+    return made
+
+
 def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine) -> int:
     """Most memory that a group, as some run planned it, is predicted to need on a machine."""
     resolved = protocol.replace(precision=group.precision)

@@ -77,6 +77,7 @@ class Plan:
         predicted_transfer_bytes: most memory at once in the transfer; None without one.
         threads: that it is for; 0 where nobody knows.
         replanned: why a recorded plan was not taken; empty where there was none, or it was.
+        machines: that its groups are enough and even enough for.
     """
 
     device: str
@@ -89,6 +90,7 @@ class Plan:
     predicted_transfer_bytes: int | None = None
     threads: int = 0
     replanned: str = ""
+    machines: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
@@ -114,8 +116,10 @@ class Plan:
             transfer = values.get("predicted_transfer_bytes")
             if transfer is not None:
                 whole("predicted_transfer_bytes", transfer, 0, 10**30)
-            made_for = int(values.get("threads", 0))
-            plan = cls(device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for)
+            made_for, machines = int(values.get("threads", 0)), int(values.get("machines", 1))
+            plan = cls(
+                device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for, machines=machines
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("engine", plan.engine, ENGINES)

@@ -183,7 +183,20 @@ def read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
     """
     if (missing or name in OPTIONAL) and not path.exists():
         return empty(name)
-    content = read_bytes(path, MAX_PARQUET_BYTES)
+    return frame_in(read_bytes(path, MAX_PARQUET_BYTES), path, name)
+
+
+def frame_in(content: bytes, path: Path, name: str) -> pl.DataFrame:
+    """The frame that a Parquet file holds.
+
+    Args:
+        content: of the file.
+        path: where it was found, for errors.
+        name: in SCHEMAS.
+
+    Raises:
+        InputError: if it is damaged or not of this form.
+    """
     try:
         check_checksum(_MARK, content)
     except ValueError as error:

@@ -18,7 +18,9 @@ from atras.experiment import MAX_BYTES, recall_networks
 from atras.networks import Candidate
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
+from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
+from .order import in_order
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 
 MAX_JSON_BYTES = MAX_BYTES
@@ -205,10 +207,13 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
         InputError: if a file is missing, damaged or not of this form.
     """
     folder = expanded(directory)
-    run = read_run(folder)
-    return Results(
-        **{name: read_frame(folder / f"{name}.parquet", name, missing) for name in SCHEMAS}, run=run, directory=folder
-    )
+    later = read_finished(folder)  # first: what vanishes meanwhile is in the frames
+    run = told(_read_run(folder), later)
+    frames = {
+        name: joined(name, read_frame(folder / f"{name}.parquet", name, missing or bool(later)), later)
+        for name in SCHEMAS
+    }
+    return Results(**in_order(frames, run["protocol"]) if later else frames, run=run, directory=folder)
 
 
 def run_json(run: Mapping[str, Any]) -> bytes:
@@ -235,6 +240,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: if it is missing, damaged, not of this form, or of another schema.
     """
+    later = read_finished(folder)
+    return told(_read_run(folder), later)
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     content = read_bytes(path, MAX_JSON_BYTES)
     try:

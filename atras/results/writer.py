@@ -14,9 +14,18 @@ import polars as pl
 from atras.errors import InputError
 from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
+from .finished import FOLDER, remove_finished, write
 from .frames import check_rows, csv, empty, frame_of, parquet
+from .order import check_members, in_order
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
+
+MOST_ROWS = 20_000
+"""Rows of a run, of all frames, up to which a group's rows are written with all others, a fraction of a second. Those
+of a group that comes later are a file of their own until the run ends: writing them costs what they are."""
+
+MOST_MEMBERS = 1_000
+"""Members of a run up to which run.json, which has a plan of them all, is written with each group."""
 
 _FILES = ("run.json", "table.csv", *(f"{name}.parquet" for name in SCHEMAS))
 
@@ -87,7 +96,7 @@ class Writer:
         writer = cls.__new__(cls)
         writer._begin(directory, results.run, lock)
         writer._frames = rows_of_members(results, members, groups)
-        writer._write_frames(name for name in SCHEMAS if name not in OPTIONAL)
+        writer._write_whole()
         return writer
 
     def _begin(self, directory: Path | None, run: dict[str, Any], lock: Lock | None) -> None:
@@ -95,23 +104,55 @@ class Writer:
         self._lock = lock
         check_run(run, "run_info")
         protocol = run["protocol"]
-        self._order = {
-            "hidden_layers": {name: index for index, name in enumerate(protocol["candidates"])},
-            "seed": {seed: index for index, seed in enumerate(protocol["seeds"])},
-        }
+        self._protocol, self._members = protocol, len(protocol["candidates"]) * len(protocol["seeds"])
         self._frames = {name: empty(name) for name in SCHEMAS}
+        self._apart = False
 
     def rows(self, frame: str) -> list[dict[str, object]]:
-        """Rows of a frame so far."""
+        """Rows of a frame so far, in order."""
+        self.settle()
         return self._frames[frame].to_dicts()
 
     def append(self, rows: Rows) -> None:
-        """Add a group's rows, put them in the order of candidates, then seeds, and write the files anew.
+        """Add rows, put all in the order of candidates, then seeds, and write the files anew.
 
         Raises:
             InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
         """
         self.extend({name: frame_of(name, getattr(rows, name)) for name in SCHEMAS})
+
+    def append_group(
+        self, group: int, rows: Rows, warnings: typing.Sequence[str] = (), timings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add a finished group's rows, and record that it is finished.
+
+        Args:
+            group: its number in the plan.
+            rows: its rows.
+            warnings: cautions about them.
+            timings: of the run so far.
+
+        Raises:
+            InputError: as `append`; the group then is not recorded as finished.
+        """
+        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        told = [*self.run.get("warnings", ()), *warnings]
+        numbers = sorted([*self.run.get("finished_groups", ()), group])
+        record = {"finished_groups": numbers, "warnings": told, "timings": dict(timings or {})}
+        count = sum(map(len, (*frames.values(), *self._frames.values())))
+        small = count <= MOST_ROWS and self._members <= MOST_MEMBERS
+        if self.directory is None:
+            self._add(frames)
+            self.run |= record
+        elif small and not self._apart:
+            self.extend(frames)
+            self.update(record)
+        else:
+            for frame in frames.values():
+                check_members(frame, self._protocol)
+            write(self.directory, group, {"warnings": list(warnings), "timings": dict(timings or {})}, frames)
+            self._apart = True
+            self.run |= record
 
     def extend(self, frames: Mapping[str, pl.DataFrame]) -> None:
         """Add rows of frames as other folders have them, as `append` does.
@@ -119,8 +160,40 @@ class Writer:
         Raises:
             InputError: as `append`.
         """
-        self._frames |= {name: self._ordered(self._frames[name].vstack(frame)) for name, frame in frames.items()}
+        self.settle()
+        self._add(frames)
+        self._frames |= in_order({name: self._frames[name] for name in frames}, self._protocol)
         self._write_frames(name for name, frame in frames.items() if len(frame))
+
+    def settle(self) -> None:
+        """Bring the rows of all groups into the frames, if some are in files of their own, and write run.json.
+
+        Raises:
+            InputError: if a file cannot be read or written; nothing is lost then.
+        """
+        if not self._apart or self.directory is None:
+            return
+        results = read(self.directory)
+        self._frames = {name: getattr(results, name) for name in SCHEMAS}
+        self._write_whole()
+
+    def _add(self, frames: Mapping[str, pl.DataFrame]) -> None:
+        """Put rows behind those that there are; if some are of no member, none is added."""
+        for frame in frames.values():
+            check_members(frame, self._protocol)
+        self._frames |= {name: self._frames[name].vstack(frame) for name, frame in frames.items()}
+
+    def _write_whole(self) -> None:
+        """All rows as frames, and only then that they are there, and only then without the files of their groups."""
+        there = set() if self.directory is None else {path.stem for path in self.directory.glob("*.parquet")}
+        # One that is there may have rows that are dropped now.
+        self._write_frames(
+            name for name, frame in self._frames.items() if len(frame) or name not in {*OPTIONAL} - there
+        )
+        self._write_run(run_json(self.run))
+        if self.directory is not None:
+            remove_finished(self.directory)
+        self._apart = False
 
     def update(self, run_info: Mapping[str, Any]) -> None:
         """Write run.json with values that replace or join those it has.
@@ -146,25 +219,13 @@ class Writer:
         Raises:
             InputError: if run.json cannot be written.
         """
+        self.settle()
+        self._frames = in_order(self._frames, self._protocol)
         self.run |= {**run_info, "status": status}
         self._write_run(run_json(self.run))
         self.close()
         # As it will be read back: tuples have become lists.
         return Results(**self._frames, run=json.loads(json.dumps(self.run)), directory=self.directory)
-
-    def _ordered(self, frame: pl.DataFrame) -> pl.DataFrame:
-        # Groups finish in an order of their own; the files must not depend on it.
-        if "hidden_layers" not in frame.columns:
-            return frame.rechunk()
-        keys = []
-        for column, order in self._order.items():
-            strange = set(frame[column].unique()) - order.keys()
-            if strange:
-                raise InputError(
-                    f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
-                )
-            keys.append(pl.col(column).replace_strict(order, return_dtype=pl.Int64))
-        return frame.sort(keys, maintain_order=True).rechunk()
 
     def _write_frames(self, names: typing.Iterable[str]) -> None:
         if self.directory is None:
@@ -239,7 +300,7 @@ def _renumbered(timings: pl.DataFrame, groups: Mapping[int, int]) -> pl.DataFram
 def _claim(folder: Path) -> Lock:
     """Make the folder if need be, and take it, if it holds no run."""
     lock = take_folder(folder)
-    if there := [name for name in (*_FILES, SEARCH) if (folder / name).exists()]:
+    if there := [name for name in (*_FILES, FOLDER, SEARCH) if (folder / name).exists()]:
         lock.release()
         raise InputError(
             f"out (={str(folder)!r}): expected a folder without a run, found {there[0]}; name another folder, or go on "

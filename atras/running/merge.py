@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 from collections import Counter
@@ -67,11 +68,9 @@ def merge(parts: Sequence[str | Path], out: str | Path, *, partial: bool = False
     left = _left(first, done)
     writer = Writer(out, _record(read_parts, (*done, *left), expanded(out)))
     try:
-        begin = 0
+        writer.extend(_frames(read_parts))
         for part in read_parts:
-            writer.extend(_frames(part, begin))
             _copy_networks(part, expanded(out))
-            begin += len(part.done)
         writer.update({"finished_groups": list(range(len(done)))})
         seconds = sum((part.results.run.get("timings") or {}).get("run_seconds") or 0.0 for part in read_parts)
         timings = {"timings": {"startup_seconds": None, "run_seconds": seconds}}
@@ -172,7 +171,14 @@ def _record(parts: Sequence[_Part], groups: tuple[Group, ...], out: Path) -> dic
     }
 
 
-def _frames(part: _Part, begin: int) -> dict[str, pl.DataFrame]:
+def _frames(parts: Sequence[_Part]) -> dict[str, pl.DataFrame]:
+    """The rows of the finished groups of all parts, which are numbered through."""
+    begins = itertools.accumulate((len(part.done) for part in parts), initial=0)
+    each = [_rows(part, begin) for part, begin in zip(parts, begins, strict=False)]
+    return {name: pl.concat([frames[name] for frames in each]) for name in each[0]}
+
+
+def _rows(part: _Part, begin: int) -> dict[str, pl.DataFrame]:
     """The rows of a part's finished groups, which get numbers from `begin` on."""
     members = [(member.candidate.name, member.seed) for group in part.done for member in group.members]
     groups = {number: begin + place for place, number in enumerate(part.numbers)}

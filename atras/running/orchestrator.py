@@ -31,7 +31,7 @@ from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, memory_cap, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
-from .shards import DONE, Shard, for_slots, take_shard, tells
+from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
 
 Stop = Callable[[], bool]
@@ -81,9 +81,9 @@ def run(
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
         shard = None
         if execution.shard is not None:
-            prepared, shard = take_shard(prepared, protocol, execution.shard)
+            prepared, shard = take_shard(prepared, protocol, execution)
         elif config_plan is None:
-            prepared = for_slots(prepared, protocol, executor.slots(prepared.device))
+            prepared = for_machines(prepared, protocol, execution, executor.slots(prepared.device))
         if shard is not None and out is None:
             raise InputError(f"shard (={execution.shard}): expected a folder for its part, got none; give out")
         device, data, spec, plan = prepared
@@ -192,9 +192,9 @@ class _Run:
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
-    def finished(self) -> list[int]:
+    def finished(self) -> set[int]:
         """Numbers of the groups whose rows are in the results."""
-        return list(self.writer.run["finished_groups"])
+        return set(self.writer.run["finished_groups"])
 
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left."""
@@ -228,7 +228,7 @@ class _Run:
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
-        while left := [index for index, group in enumerate(self.plan.groups) if self.is_left(index, group)]:
+        while left := self.left():
             tasks = [self.task(index) for index in left]
             if self.place.source is None:
                 self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
@@ -238,9 +238,14 @@ class _Run:
                 else:
                     self.take(outcome)
 
-    def is_left(self, index: int, group: Group) -> bool:
-        """Whether a group is still to be computed here."""
-        return index not in self.finished and (self.shard is None or self.shard.has(group))
+    def left(self) -> list[int]:
+        """Numbers of the groups that are still to be computed here."""
+        numbered, finished = enumerate(self.plan.groups), self.finished
+        return [
+            index
+            for index, group in numbered
+            if index not in finished and (self.shard is None or self.shard.has(group))
+        ]
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
@@ -302,11 +307,7 @@ class _Run:
         told = cautions(rows)
         for line in told:
             self.reporter.note(line)
-        self.writer.append(rows)
-        self.writer.update({
-            "finished_groups": sorted([*self.finished, outcome.task.index]),
-            "warnings": [*self.writer.run.get("warnings", ()), *told], "timings": self.timings(),
-        })  # fmt: skip
+        self.writer.append_group(outcome.task.index, rows, told, self.timings())
         outcome.task.forget()
 
     def divide(self, outcome: Outcome) -> None:
@@ -332,12 +333,14 @@ class _Run:
 
     def unfinished(self) -> Collection[Group]:
         """The groups whose rows are still to come."""
-        return [group for index, group in enumerate(self.plan.groups) if index not in self.finished]
+        finished = self.finished
+        return [group for index, group in enumerate(self.plan.groups) if index not in finished]
 
     def leave(self, status: str) -> None:
         """Say in run.json how the run ended, if it can be written."""
         with suppress(InputError, OSError):
             self.writer.update({"status": status, "timings": self.timings()})
+            self.writer.settle()
 
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""

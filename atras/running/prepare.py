@@ -158,7 +158,7 @@ def unfit(
     spec: Spec,
 ) -> str:
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     sizes = len(data.train), len(data.test)
     return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
 
@@ -228,7 +228,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     return spec
 
 
-def _machine(execution: Execution, device: torch.device, data: Dataset) -> Machine:
+def machine_for(execution: Execution, device: torch.device, data: Dataset) -> Machine:
     """What this machine can do for some images, whatever the candidates."""
     return Machine(
         kind=device.type,
@@ -299,7 +299,7 @@ def _plan(
     spec: Spec,
     done: Collection[Member] = (),
 ) -> Plan:
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     shares = _shares(execution.engine, protocol, spec, machine)
     predicted = [
         group
@@ -417,7 +417,7 @@ def plan_again(
     Raises:
         InputError: if this machine can do none of them, or has too little memory.
     """
-    machine = _machine(execution, device, data)
+    machine = machine_for(execution, device, data)
     chosen = choices[0]
     for engine, precision in choices:
         with suppress(InputError):

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from atras.errors import InputError, shown
-from atras.experiment import Protocol, parse_shard
+from atras.experiment import Execution, Protocol, parse_shard
 from atras.networks import Candidate, Member
-from atras.planning import Group, Plan, halves
+from atras.planning import Group, Machine, Plan, deal, spread, work_of
 
-from .prepare import Prepared
-
-GROUPS_OF_A_SHARD = 2
-"""Groups that a shard has, where groups can be divided: of two that differ in work the sum is more even."""
+from .prepare import Prepared, machine_for
 
 DONE = "part"
 """Status of a shard's run that is done: the other shards are not in it."""
@@ -61,7 +58,7 @@ class Shard(NamedTuple):
         return cls(number, of, members)
 
 
-def take_shard(prepared: Prepared, protocol: Protocol, text: str) -> tuple[Prepared, Shard]:
+def take_shard(prepared: Prepared, protocol: Protocol, execution: Execution) -> tuple[Prepared, Shard]:
     """A shard of a prepared run, and the whole plan with groups enough for all shards.
 
     Which members are whose depends on protocol, plan and number of shards alone.
@@ -69,57 +66,42 @@ def take_shard(prepared: Prepared, protocol: Protocol, text: str) -> tuple[Prepa
     Args:
         prepared: the run.
         protocol: its protocol.
-        text: such as `3/16`.
+        execution: with a shard, such as `3/16`.
     """
-    number, of = parse_shard(text)
-    sizes = (len(prepared.data.train), len(prepared.data.test))
-    groups = divided(prepared.plan.groups, GROUPS_OF_A_SHARD * of, protocol, prepared, *sizes)
-    plan = dataclasses.replace(prepared.plan, groups=groups)
-    own = shares(groups, of)[number - 1]
-    return prepared._replace(plan=plan), Shard(number, of, frozenset(m for group in own for m in group.members))
+    number, of = parse_shard(execution.shard or "1/1")
+    prepared = for_machines(prepared, protocol, execution, of)
+    own = shares(prepared, protocol, execution, of)[number - 1]
+    return prepared, Shard(number, of, frozenset(member for group in own for member in group.members))
 
 
-def for_slots(prepared: Prepared, protocol: Protocol, slots: int) -> Prepared:
-    """A prepared run with groups enough for so many workers at once; as it is for one.
+def for_machines(prepared: Prepared, protocol: Protocol, execution: Execution, machines: int) -> Prepared:
+    """A prepared run with groups enough for so many machines like this one, which take them as they come.
 
     Args:
-        prepared: the run.
-        protocol: its protocol.
-        slots: how many groups are computed at once.
+        prepared: the run, as planned for one; with one it stays as it is.
+        protocol, execution: its own.
+        machines: or processes, or GPUs.
     """
-    if slots == 1:
+    if prepared.plan.machines == machines:  # as recorded by another shard: dividing anew might not give the same
         return prepared
     sizes = (len(prepared.data.train), len(prepared.data.test))
-    groups = divided(prepared.plan.groups, GROUPS_OF_A_SHARD * slots, protocol, prepared, *sizes)
-    return prepared._replace(plan=dataclasses.replace(prepared.plan, groups=groups))
+    machine = _machine(prepared, execution)
+    groups = spread(prepared.plan.groups, machines, protocol, prepared.spec, *sizes, machine)
+    return prepared._replace(plan=dataclasses.replace(prepared.plan, groups=groups, machines=machines))
 
 
-def divided(
-    groups: tuple[Group, ...], least: int, protocol: Protocol, prepared: Prepared, train_size: int, test_size: int
-) -> tuple[Group, ...]:
-    """The groups, the largest of them halved until there are enough, or none has two members."""
-    kept = list(groups)
-    while len(kept) < least:
-        at = max(range(len(kept)), key=lambda index: (len(kept[index].members) > 1, kept[index].flops, -index))
-        group = kept[at]
-        if len(group.members) == 1:
-            break
-        resolved = protocol.replace(precision=group.precision)
-        parts = halves(group, resolved, prepared.spec, train_size, test_size, prepared.device.type)
-        # The evaluation's batch is smaller for want of memory alone, and there is none here.
-        kept[at : at + 1] = [dataclasses.replace(part, evaluation_batch=group.evaluation_batch) for part in parts]
-    return tuple(kept)
+def shares(prepared: Prepared, protocol: Protocol, execution: Execution, count: int) -> list[list[Group]]:
+    """The groups of a plan dealt to so many hands, as evenly as counted work can tell."""
+    sizes = (len(prepared.data.train), len(prepared.data.test))
+    groups, machine = prepared.plan.groups, _machine(prepared, execution)
+    work = [work_of(group, protocol, prepared.spec, *sizes, machine) for group in groups]
+    return [[groups[number] for number in sorted(hand)] for hand in deal(work, count)]
 
 
-def shares(groups: tuple[Group, ...], count: int) -> list[list[Group]]:
-    """The groups dealt to so many hands: the largest first, each to the one with least work so far."""
-    hands: list[list[Group]] = [[] for _ in range(count)]
-    work = [0] * count
-    for group in sorted(groups, key=lambda each: -each.flops):
-        least = work.index(min(work))
-        hands[least].append(group)
-        work[least] += group.flops
-    return hands
+def _machine(prepared: Prepared, execution: Execution) -> Machine:
+    """This machine, with what division depends on as the plan has it: all shards must come to the same."""
+    here, plan = machine_for(execution, prepared.device, prepared.data), prepared.plan
+    return dataclasses.replace(here, kind=plan.device.partition(":")[0], threads=plan.threads or here.threads)
 
 
 def tells(plan: Plan, shard: Shard) -> str:

@@ -3,14 +3,13 @@ Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
 from .holdout import data_cautions
-from .search import is_search, last_round, pareto_lines, rank_by_of, recorded, resume, search
+from .search import is_search, last_round, rank_by_of, recorded, resume, search
 
 __all__ = [
     "SUMMARY",
     "data_cautions",
     "is_search",
     "last_round",
-    "pareto_lines",
     "plan_rounds",
     "rank_by_of",
     "recorded",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atras import running
-from atras.analysis import RANK_BY, ordered, pareto, winner_lines
+from atras.analysis import RANK_BY, ordered
 from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
@@ -174,33 +174,6 @@ def last_round(directory: str | Path) -> tuple[Path, str]:
     return record.round_folder(
         done
     ), f"{directory} is a search: this is round {done} of {every}, {count} candidates{left}"
-
-
-def pareto_lines(results: Results, rank_by: str = "accuracy") -> list[str]:
-    """The Pareto front of a run as plain text within 80 columns.
-
-    Args:
-        results: a run.
-        rank_by: `accuracy`, or `balanced` for its mean over classes.
-    """
-    front = pareto(results, rank_by=rank_by)
-    if not len(front):
-        return ["Pareto front: empty, as no candidate trained"]
-    figure = "robust accuracy" if rank_by == "accuracy" else "balanced robust accuracy"
-    lines = [
-        f"Pareto front: parameters against {figure}, with 95 % intervals;",
-        "tied: how many others it is not told apart from",
-        f"{'hidden layers':<36} {'parameters':>11} {'robust':>7} {'low':>7} {'high':>7} {'tied':>6}",
-    ]
-    for row in front.iter_rows(named=True):
-        name = row["hidden_layers"]
-        lines += [name[start : start + 80] for start in range(0, len(name), 80)] if len(name) > 36 else []
-        figures = " ".join("-".rjust(7) if row[end] is None else f"{row[end]:>7.4f}" for end in ("mean", "low", "high"))
-        tied = "-" if row["tied"] is None else len(row["tied"])
-        lines.append(f"{name if len(name) <= 36 else '':<36} {row['parameters']:>11} {figures} {tied:>6}")
-    lines += winner_lines(results, rank_by=rank_by)
-    share = results.majority_share
-    return lines if share is None else [*lines, f"baseline: the most frequent class is {share:.4f} of the test images"]
 
 
 class _Search:

@@ -59,6 +59,21 @@ def make_run(
     return writer.finish({})
 
 
+def fake_rows(protocol: Protocol, name: str, seed: int, epochs: int) -> Rows:
+    """Made-up rows of one member, as many as a run has that measures FGSM and PGD at several epsilons.
+
+    Args:
+        protocol: the run's.
+        name, seed: of the member.
+        epochs: of each phase, a row of `history` each.
+    """
+    made = _FakeRun(protocol.dataset, protocol, (name,))
+    made.member(name, seed, complete=True, outcomes=False)
+    last = [row for row in made.rows.history if row["epoch"] == 1]
+    made.rows.history = [row | {"epoch": epoch} for row in last for epoch in range(1, epochs + 1)]
+    return made.rows
+
+
 class _FakeRun:
     """Rows that follow simple laws: larger networks are a little better, attacks grow with epsilon, defence helps."""
 

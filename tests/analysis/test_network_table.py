@@ -17,6 +17,7 @@ from atras.analysis import (
     ranking,
     run_data,
     summary_lines,
+    transfer_table,
     why_no_claims,
     worst_case,
 )
@@ -61,15 +62,54 @@ def test_the_last_part_of_an_attack_leaves_what_the_attack_leaves(undefended: Re
         assert left[-1] == pytest.approx(row["accuracy"], abs=5e-5)  # four digits are shown
 
 
-def test_the_terminal_has_a_block_for_each_network_and_nothing_of_a_defence(undefended: Results) -> None:
+def test_the_terminal_ranks_networks_and_has_a_block_for_each_and_nothing_of_a_defence(undefended: Results) -> None:
     lines = summary_lines(undefended)
-    assert lines[: len(network_lines(undefended))] == network_lines(undefended)
+    ranked = ranking(undefended)["hidden_layers"].to_list()
+    assert [line.split()[0] for line in lines[2:4]] == ranked
+    at = lines.index(network_lines(undefended)[0])
+    assert lines[at : at + len(network_lines(undefended))] == network_lines(undefended)
+    assert [line.partition(":")[0] for line in lines[at:] if line.endswith(" parameters")] == ranked
     text = "\n".join(lines)
-    assert max(map(len, lines)) <= 80
-    for word in ("6: 460 parameters", "clean", "left after apgd", "worst case", "smallest changes found"):
+    for word in (
+        "6: 460 parameters",
+        "clean",
+        "left after apgd",
+        "worst case",
+        "smallest changes found",
+        "No ranks: one",
+    ):
         assert word in text
-    assert "whitebox" not in text
-    assert "paper" not in text
+    for word in ("white-box before", "attack before", "paper"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_networks_without_a_defence_fit_the_terminal(undefended: Results, width: int) -> None:
+    assert max(map(len, summary_lines(undefended, width))) <= width
+
+
+def test_the_epsilon_of_the_run_is_named_and_those_of_an_attack_are_in_their_order(undefended: Results) -> None:
+    assert "within linf 0.05 of the image" in " ".join(network_lines(undefended))
+    own = network_table(undefended).filter(hidden_layers="6")["label"].to_list()
+    assert [label for label in own if label.startswith("fgsm")] == ["fgsm, predicted label", "fgsm, linf 0.01", "fgsm"]
+    assert own[0] == "clean"
+    assert own[-1] == "worst case"
+
+
+def test_transfer_between_networks_without_a_defence_is_shown(undefended: Results) -> None:
+    table = transfer_table(undefended).filter(attack="fgsm").to_dicts()
+    assert {row["hidden_layers"] for row in table} == {"6", "12"}
+    frame = undefended.transfer.filter(attack="fgsm")
+    for row in table:
+        own = frame.filter(target_hidden_layers=row["hidden_layers"])
+        figures = {each["source_hidden_layers"]: each["accuracy"] for each in own.to_dicts()}
+        other = "12" if row["hidden_layers"] == "6" else "6"
+        assert (row["own"], row["others"], row["lowest"], row["made_on"]) == (
+            figures[row["hidden_layers"]], figures[other], figures[other], other,
+        )  # fmt: skip
+    lines = summary_lines(undefended)
+    at = lines.index("transfer: accuracy on adversarial images made on other networks of the run")
+    assert {line.split()[0] for line in lines[at + 4 : at + 6]} == {"6", "12"}
 
 
 def test_the_report_leaves_out_what_needs_a_defence_and_labels_the_rest(undefended: Results, tmp_path: Path) -> None:

@@ -207,6 +207,10 @@ def test_only_the_papers_data_sets_have_a_distance_unless_one_is_named() -> None
         distance(run, "digits")  # type: ignore[arg-type]
 
 
+def test_networks_that_are_not_the_papers_have_no_distance_from_its_table() -> None:
+    assert distance_lines(run_of([row("make", train_accuracy=0.9), row("8-8", train_accuracy=0.9)])) == []
+
+
 # Rank correlation
 
 
@@ -236,6 +240,7 @@ def test_rank_correlation_agrees_with_scipy(pairs: list[tuple[int, int]]) -> Non
 def test_distance_lines_give_a_line_a_column_within_80() -> None:
     lines = distance_lines(run_of(as_run("mnist", 0.01)))
     assert max(map(len, lines)) <= 80
+    assert max(map(len, distance_lines(run_of(as_run("mnist", 0.01)), width=60))) <= 60
     assert lines[:2] == [
         "distance from the paper's table of mnist",
         "35 candidates that trained in both; untrained: 5 in the paper, 0 more here",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atras.analysis import summary_table
+from atras.analysis.ranked_table import short_count
 from atras.analysis.summary_table import caution_lines, summary_lines
 from atras.networks import PAPER_CANDIDATES
+from atras.results import Results
 from atras.results.schemas import ACCURACIES
 from atras.results.writer import Writer
 from made_rows import NAMES, Rows, metrics_row, results_of, run_info, seeded, table_row
@@ -23,48 +25,84 @@ def paper_sized(width: int = 80) -> list[str]:
     return summary_lines(results_of(rows), width)
 
 
-@pytest.mark.parametrize("width", [20, 80, 100, 200])
+@pytest.mark.parametrize("width", [20, 60, 80, 100, 200])
 def test_summary_fits_the_width_and_names_every_candidate(width: int) -> None:
     lines = paper_sized(width)
-    assert max(map(len, lines)) <= max(width, 80)
+    assert max(map(len, lines)) <= max(width, 60)
     first_words = {line.split()[0] for line in lines if line.strip()}
     assert {candidate.name for candidate in PAPER_CANDIDATES} <= first_words
 
 
-def test_figures_stand_under_their_headings_white_box_before_static() -> None:
-    figures: dict[str, Any] = {name: 0.1 * (index + 1) for index, name in enumerate(ACCURACIES)}
-    lines = summary_lines(results_of([table_row("16-64-256-1024", parameters=1_401_234, **figures)]))
+def test_figures_stand_under_their_headings_the_worst_case_and_its_interval_first() -> None:
+    figures: dict[str, Any] = {name: 0.05 * (index + 1) for index, name in enumerate(ACCURACIES)}
+    lines = summary_lines(results_of([table_row("16-64-256-1024", parameters=1_401_234, **figures)]), 120)
     assert lines[:3] == [
-        "hidden layers params  train   test attack    adv    adv    after  after status",
-        "                                   before  train   test whitebox static",
-        "16-64-256-1024 1.40M 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000 trained",
+        "network        params  clean  worst        95 % white- static attack  clean  train  train",
+        "                               case    interval    box        before before        before",
+        "16-64-256-1024  1.40M 0.3000 0.5000           - 0.4000 0.3500 0.1500 0.1000 0.2500 0.0500",
     ]
-    assert lines[3] == "baseline: the most frequent class is 0.2500 of the test images"
-    assert lines[5:] == [
-        "means by depth, over the members that trained",
-        "depth        trained  train   test attack    adv    adv    after  after",
-        "                                   before  train   test whitebox static",
-        "4                1/1 0.1000 0.2000 0.3000 0.5000 0.6000   0.8000 0.7000",
+    assert lines[4] == "baseline: the most frequent class is 0.2500 of the test images"
+
+
+def grid(*seeds: int) -> Results:
+    """Networks of a grid, whose names are long, and small ones, in no order; the worst case is lower than FGSM."""
+    names = ("c16k5zsamepauto-c32k5zsamepauto-100", "8", "c16k5zsamepauto", "40")
+    rows = [
+        table_row(name, seed, 0.6 + 0.05 * place, worst_case_accuracy_after=(0.2, 0.4, 0.5, 0.1)[place] + 0.01 * seed)
+        for place, name in enumerate(names)
+        for seed in seeds
     ]
+    frame = results_of(rows)
+    metrics = [metrics_row(name, seed) for name in names for seed in seeds]
+    writer = Writer(None, run_info(names, seeds))
+    writer.append(Rows(table=frame.table.to_dicts(), metrics=metrics))
+    return writer.finish({})
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_networks_stand_by_worst_case_with_intervals_and_a_winner(width: int) -> None:
+    lines = summary_lines(grid(0, 1, 2), width)
+    assert max(map(len, lines)) <= width
+    table = lines[2 : lines.index("worst case over FGSM alone, a weak attack: add --attack")]
+    names = ["c16k5zsamepauto", "8", "c16k5zsamepauto-c32k5zsamepauto-100", "40"]
+    assert [row.split()[0] for row in table if not row.startswith(" ")] == names
+    assert [re.findall(r"0\.\d{4}", row)[1] for row in table if "0." in row] == ["0.5100", "0.4100", "0.2100", "0.1100"]
+    assert all(re.search(r" 0\.\d{3}-[01]\.\d{3}", row) for row in table if "0." in row)
+    ends = {row.index("-0.", 20) for row in table if "0." in row}
+    assert len(ends) == 1  # the columns stand below each other, whatever the names are
+    text = " ".join(" ".join(lines).split())
+    assert "First by worst-case robust accuracy: c16k5zsamepauto with 0.5100 (0." in text
+    assert "not distinguishable from it: 8" in text or "told apart from all others" in text
+
+
+def test_one_seed_gives_no_ranks_and_the_summary_says_so() -> None:
+    text = " ".join(" ".join(summary_lines(grid(0), 60)).split())
+    assert "No ranks: one seed gives none" in text
 
 
 def test_a_long_name_stands_above_its_figures() -> None:
     lines = summary_lines(results_of([table_row(NAMES[0]), table_row("1-" * 99 + "1")]))
-    assert lines[2] == NAMES[0]
-    assert lines[3].startswith(" " * 16 + "1000 0.9000")
-    assert "".join(lines[4:7]) == "1-" * 99 + "1"
+    figures = "   1000 0.9000 0.9000           - 0.9000"
+    assert lines[2].startswith(NAMES[0] + figures)
+    assert "".join(lines[3:6]) == "1-" * 99 + "1"
+    assert lines[6].startswith(" " * len(NAMES[0]) + figures)
 
 
 def test_missing_accuracies_are_dashes() -> None:
     lines = summary_lines(results_of([table_row("40", accuracy=None, status="diverged")]))
-    assert lines[2].split() == ["40", "1000", *"-------", "diverged"]
-    assert lines[-1].split() == ["1", "0/1", *"-------"]
+    assert lines[2].split() == ["40", "1000", "-", "-", "-", "diverged"]
 
 
 def test_several_seeds_are_said_to_be_means() -> None:
-    assert "means over 2 seeds; the status is that of the worst seed" in summary_lines(seeded())
-    assert "a diverged seed has no figures: 2 candidates' means are over fewer seeds" in summary_lines(seeded())
-    assert not any("seeds" in line for line in paper_sized())
+    text = " ".join(summary_lines(seeded()))
+    assert "means over 2 seeds; the status is that of the worst seed" in text
+    assert "a seed that is dead or diverged counts 0 in the ranking, as of 3 networks here" in text
+    assert not any("counts 0" in line or "means over" in line for line in paper_sized())
+
+
+def test_what_finds_no_room_is_named() -> None:
+    assert "no room for: train before; a wider terminal or --csv table shows all" in summary_lines(seeded(), 80)
+    assert not [line for line in summary_lines(seeded(), 120) if "no room" in line]
 
 
 def test_a_run_without_rows_has_a_summary() -> None:
@@ -83,7 +121,7 @@ def test_a_run_without_rows_has_a_summary() -> None:
     ],
 )
 def test_counts_are_shortened_to_three_digits(count: int, text: str) -> None:
-    assert summary_table._short(count) == text
+    assert short_count(count) == text
 
 
 def test_names_in_foreign_results_are_shown_and_not_obeyed(tmp_path: Path) -> None:
@@ -105,63 +143,17 @@ def test_cautions_of_a_run_stay_within_the_width() -> None:
     assert caution_lines(Writer(None, run_info(("8",), (0,))).finish({})) == []
 
 
-HEADING = "hidden layers params  train   test attack    adv    adv    after  after status"
-
-
-def with_attacks(*attacks: tuple[str, float | None], width: int = 80) -> list[str]:
-    """The table of two members under further attacks with these epsilons."""
-    made = [("fgsm", 0.05), *attacks, ("worst(fgsm, apgd)", 0.05)] if attacks else [("fgsm", 0.05)]
-    changes = {"mode": "white-box", "norm": "linf", "label_source": "true", "target": "none", "phase": "defended"}
-    rows = [
-        metrics_row("40", seed, correct=70 - 10 * place - 2 * seed) | changes | {"attack": attack, "epsilon": epsilon}
-        for seed in (0, 1)
-        for place, (attack, epsilon) in enumerate(made)
-    ]
-    writer = Writer(None, run_info(("40",), (0, 1)))
-    writer.append(
-        Rows(table=[table_row("40", seed, worst_case_accuracy_after=0.1234) for seed in (0, 1)], metrics=rows)
-    )
-    return summary_lines(writer.finish({}), width)
-
-
-@pytest.mark.parametrize(
-    ("attacks", "name", "figure"),
-    [
-        ([("autoattack", 0.05)], "autoattack", "0.5900"),
-        ([("apgd(steps=9)", 0.05)], "apgd", "0.5900"),
-        ([("autoattack", 0.05), ("pgd", 0.05)], "case", "0.1234"),
-        ([("pgd", 0.05), ("pgd", 0.1)], "case", "0.1234"),
-        ([("deepfool", None)], "case", "0.1234"),
-    ],
-)
-@pytest.mark.parametrize("width", [80, 90, 120])
-def test_further_attacks_have_a_column(
-    attacks: list[tuple[str, float | None]], name: str, figure: str, width: int
-) -> None:
-    lines = with_attacks(*attacks, width=width)
-    assert max(map(len, lines)) <= width
-    above, below, row = lines[:3]
-    at = below.index(f" {name}") + 1 + len(name)
-    assert below[at:].strip() == ""
-    assert row[at - 6 : at] == figure
-    assert above[at:].strip() == "status"
-    assert ("train" in below) == (width > 90 or (width == 90 and name != "autoattack"))
-    depth = next(line for line in lines if line.startswith("1 "))
-    assert depth.endswith(figure)
-    assert "train   test" in above or name == "autoattack"
-    assert with_attacks(width=width)[0] == HEADING
-
-
-def test_two_labels_of_one_attack_are_no_single_further_attack() -> None:
+def with_attacks(*attacks: tuple[str, str]) -> list[str]:
+    """The summary of a network under further attacks, each with its label."""
     usual = {"mode": "white-box", "norm": "linf", "target": "none", "phase": "defended", "epsilon": 0.05}
-    made = [("fgsm", "true"), ("pgd", "true"), ("pgd", "predicted"), ("worst(fgsm, pgd)", "true")]
-    rows = [
-        metrics_row("40", 0, correct=70 - place) | usual | {"attack": attack, "label_source": label}
-        for place, (attack, label) in enumerate(made)
-    ]
+    rows = [metrics_row("40", 0) | usual | {"attack": attack, "label_source": label} for attack, label in attacks]
     writer = Writer(None, run_info(("40",), (0,)))
     writer.append(Rows(table=[table_row("40", 0, worst_case_accuracy_after=0.1234)], metrics=rows))
-    above, below, row = summary_lines(writer.finish({}))[:3]
-    assert below.split()[-1] == "case"
-    assert "0.1234" in row
-    assert "worst" in above
+    return summary_lines(writer.finish({}))
+
+
+def test_the_attacks_of_the_worst_case_are_named() -> None:
+    lines = with_attacks(("fgsm", "true"), ("pgd(steps=9)", "true"), ("worst(fgsm, pgd(steps=9))", "true"))
+    assert lines[2].split()[3] == "0.1234"
+    assert "worst case over fgsm, pgd(steps=9)" in lines
+    assert "worst case over FGSM alone, a weak attack: add --attack" in with_attacks(("fgsm", "true"))

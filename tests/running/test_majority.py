@@ -9,13 +9,13 @@ import pytest
 
 import atras
 from atras import cli
-from atras.analysis import best_robust, ranking, summary_lines
+from atras.analysis import best_robust, pareto_lines, ranking, summary_lines
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
 from atras.report import write as write_report
 from atras.running import run
-from atras.search import pareto_lines, rank_by_of, search
+from atras.search import rank_by_of, search
 from atras.search.halving import Record
 
 CPU = Execution(device="cpu")

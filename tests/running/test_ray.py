@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ray_cluster import add_node, connected, ray_cluster
 
-from atras.errors import InputError
 from atras.experiment import Execution
 from atras.networks import Candidate
 from atras.running import Reporter, run
 from atras.testing import SMALL, tables_of
+from ray_cluster import add_node, connected, ray_cluster
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 FOUR = SMALL.replace(candidates=tuple(map(Candidate.parse, ("8", "12", "6-8", "8-6"))), seeds=(0, 3), transfer=True)

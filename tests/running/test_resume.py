@@ -15,7 +15,7 @@ from atras.engines import StackEngine
 from atras.errors import InputError, Interrupted
 from atras.experiment import EXECUTORS, Execution
 from atras.networks import Candidate
-from atras.results import Results
+from atras.results import Results, read, writer
 from atras.running import (
     GroupTask,
     LocalExecutor,
@@ -112,6 +112,24 @@ def test_the_last_group_of_the_plan_may_have_finished_alone(tmp_path: Path, monk
     assert found.transfer.equals(whole.transfer)
     assert timings_of(found) == timings_of(whole)
     assert (found.run["plan"], found.run["finished_groups"]) == (whole.run["plan"], [0, 1, 2])
+
+
+def test_groups_of_a_large_run_are_found_apart_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(PROTOCOL, STACK, out=tmp_path / "whole")
+    monkeypatch.setattr(writer, "MOST_ROWS", 0)
+    killed(tmp_path / "run", monkeypatch)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished_groups"] == []
+    assert [path.name for path in (tmp_path / "run" / "finished").iterdir()] == ["0000002.zip"]
+    assert len(read(tmp_path / "run").table) == 1
+    killed(tmp_path / "run", monkeypatch, go_on=STACK)  # of the groups that are left the first one
+    assert read(tmp_path / "run").run["finished_groups"] == [0, 2]
+    listener = Listener()
+    found = resume(tmp_path / "run", reporter=listener)
+    assert listener.labels == ["depth 2: 6-8"]
+    assert tables_of(tmp_path / "run") == tables_of(tmp_path / "whole")
+    assert timings_of(found) == timings_of(whole)
+    assert found.transfer.equals(whole.transfer)
+    assert not (tmp_path / "run" / "finished").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from atras.engines import why_not
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
 from atras.networks import Candidate
-from atras.running import make_plan, merge, resume, run
-from atras.running.shards import shares
+from atras.running import merge, resume, run
+from atras.running.prepare import prepare
+from atras.running.shards import for_machines, shares
 from atras.storage import json_with_checksum
 from atras.testing import SMALL, tables_of
 from atras.training import read_member
@@ -80,9 +81,9 @@ def test_every_member_is_in_one_shard_and_shards_are_even(parts: list[Path]) -> 
     assert sorted(itertools.chain.from_iterable(own)) == sorted(
         (candidate.name, seed) for candidate in PROTOCOL.candidates for seed in PROTOCOL.seeds
     )
-    plan = make_plan(PROTOCOL, execution())
-    work = [sum(group.flops for group in hand) for hand in shares(plan.groups, 2)]
-    assert max(work) - min(work) <= max(group.flops for group in plan.groups)
+    prepared = for_machines(prepare(PROTOCOL, execution()), PROTOCOL, execution(), 2)
+    work = [sum(group.flops for group in hand) for hand in shares(prepared, PROTOCOL, execution(), 2)]
+    assert max(work) - min(work) <= max(group.flops for group in prepared.plan.groups)
 
 
 def test_a_shard_that_was_stopped_goes_on_and_only_then_can_be_merged(parts: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The order of a run's rows: that of its candidates, then seeds, whatever the order in which groups finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from atras.errors import InputError
+
+
+def in_order(frames: Mapping[str, pl.DataFrame], protocol: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
+    """Frames with their rows in order; those of one member keep theirs.
+
+    Args:
+        frames: by name.
+        protocol: as run.json has it.
+
+    Raises:
+        InputError: if a row is of no member of the protocol.
+    """
+    return {name: _ordered(frame, protocol) for name, frame in frames.items()}
+
+
+def check_members(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> None:
+    """Refuse rows of what is no member of the protocol.
+
+    Raises:
+        InputError: if there are any.
+    """
+    for column, known in _known(frame, protocol).items():
+        if strange := set(frame[column].unique()) - set(known):
+            raise InputError(
+                f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
+            )
+
+
+def _ordered(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFrame:
+    check_members(frame, protocol)
+    keys = [
+        pl.col(column).replace_strict({name: place for place, name in enumerate(known)}, return_dtype=pl.Int64)
+        for column, known in _known(frame, protocol).items()
+    ]
+    return frame.sort(keys, maintain_order=True).rechunk() if keys else frame.rechunk()
+
+
+def _known(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> dict[str, list[Any]]:
+    if "hidden_layers" not in frame.columns:
+        return {}
+    return {"hidden_layers": protocol["candidates"], "seed": protocol["seeds"]}
