@@ -85,7 +85,9 @@ def run(
         elif config_plan is None:
             prepared = for_machines(prepared, protocol, execution, executor.slots(prepared.device))
         if shard is not None and out is None:
-            raise InputError(f"shard (={execution.shard}): expected a folder for its part, got none; give out")
+            raise InputError(
+                f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out"
+            )
         device, data, spec, plan = prepared
         given = fitted_weights(protocol, spec, weights)
         if keeps_outcomes(protocol, len(data.test)):
