@@ -266,6 +266,8 @@ def spell_value(value: object) -> str:
     """A value of an option as text."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"({', '.join(map(spell_value, value))})"
     return repr(value) if isinstance(value, int | float) else str(value)
 
 
@@ -291,6 +293,8 @@ def _value(name: str, text: str, kind: Any) -> Any:
             return _REGISTERS[each].parse(text)
         if each in readers:
             return readers[each](name, text)
+        if each == tuple[float, ...]:
+            return tuple(read_fraction(name, part) for part in split_outside(text.strip("()")) if part)
     return text  # a choice among words: the class checks it
 
 

@@ -4,7 +4,8 @@ results."""
 
 from atras.experiment import ENGINES
 
-from .engine import DTYPES, KINDS, BatchStep, Engine, Epoch
+from .engine import AVERAGE, DTYPES, KINDS, VARIED, Engine
+from .epoch import BatchStep, Epoch
 from .fused import (
     FusedEngine,
     convolutions_of,
@@ -21,9 +22,11 @@ from .own_modules import finished_engines, modules_engine
 from .stack import StackEngine
 
 __all__ = [
+    "AVERAGE",
     "DTYPES",
     "ENGINES",
     "KINDS",
+    "VARIED",
     "BatchStep",
     "Engine",
     "Epoch",

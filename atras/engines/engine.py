@@ -3,63 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from atras.data import pixels
 from atras.experiment import Protocol
-from atras.kernels import apply_signs, pad_pairs, unpad_pairs
+from atras.kernels import pad_pairs, unpad_pairs
 from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult, log_odds_gradient
 from atras.torch_state import fixed_state
+
+from .epoch import Epoch
 
 DTYPES = {
     "auto": torch.float32, "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.float32, "fp64": torch.float64,
 }  # fmt: skip
 """Type of images, parameters, gradients and logits by precision; tf32 and bf16 are inside training's products alone."""
 
-KINDS = ("parameters", "first", "second")
-"""Tensors that a member has for each parameter: its values and the optimizer's moments."""
+KINDS = ("parameters", "first", "second", "average")
+"""Tensors that a member has for each parameter: its values, the optimizer's moments, and the average of its values."""
 
-BatchStep = Callable[["Engine", Tensor, Tensor, Tensor, int], StepResult]
-"""From an engine, a batch's images and labels, which of them are copies (bool [B] or [M, B]), and the batch's number in
-the work, to what its training step reported."""
+VARIED = ("learning_rate", "weight_decay")
+"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these alone share a
+group."""
 
-
-class Epoch(NamedTuple):
-    """One pass over the training images, or over them and their adversarial copies.
-
-    Args:
-        images: [N, C, H, W], uint8 or float32, shared by all members.
-        labels: int64 [N].
-        orders: int64 [S, n], an order of the images for each seed; an index from N on stands for an adversarial copy.
-        order_of: int64 [M], the row of `orders` that each member follows.
-        signs: int8 [M, N, C, H, W], which make each member's own copies; None where there are none.
-        epsilon: attack strength of the copies.
-        batch_step: trains on each batch; None for the engine's own step on the images and their copies by signs.
-    """
-
-    images: Tensor
-    labels: Tensor
-    orders: Tensor
-    order_of: Tensor
-    signs: Tensor | None
-    epsilon: float
-    batch_step: BatchStep | None = None
-
-    def batches(self, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images, labels and which are copies, step by step: shared by all members where nothing tells them apart."""
-        for index in torch.split(self.orders, size, dim=1):
-            index = index[0] if len(self.orders) == 1 else index[self.order_of]
-            base, copied = index % len(self.labels), index >= len(self.labels)
-            images, labels = pixels(self.images[base], dtype), self.labels[base]
-            if self.signs is not None:
-                members = torch.arange(len(self.signs), device=base.device)[:, None]
-                kept = copied.to(torch.int8)[..., None, None, None]
-                images = apply_signs(images, self.signs[members, base] * kept, self.epsilon, dtype=dtype)
-            yield images, labels, copied
+AVERAGE = KINDS.index("average")
+"""The average among the kinds, whatever the optimizer has."""
 
 
 class Engine(ABC):
@@ -71,9 +41,9 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs that `refusal` has nothing against.
-        protocol: precision, optimizer and learning rate.
+        protocol: precision, optimizer, learning rate, weight decay; of the latter two a variant may have its own.
         device: where the parameters live.
-        learning_rates: one a member, in place of the protocol's.
+        learning_rates, weight_decays: one a member, in place of both.
 
     Raises:
         InputError: if the engine cannot compute these members together.
@@ -98,6 +68,7 @@ class Engine(ABC):
         protocol: Protocol,
         device: torch.device,
         learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
     ) -> None:
         self.spec = spec
         self.members = tuple(members)
@@ -105,7 +76,10 @@ class Engine(ABC):
         self.protocol = protocol
         self.device = device
         self.dtype = DTYPES[protocol.precision]
-        self.learning_rates = tuple(learning_rates or [protocol.learning_rate] * len(self.members))
+        self.learning_rates = tuple(learning_rates or self._own("learning_rate"))
+        self.weight_decays = tuple(weight_decays or self._own("weight_decay"))
+        self.phase_steps = self.epoch_steps = 1
+        self.reads_average = True
         with fixed_state(device):
             self._build()
 
@@ -122,19 +96,55 @@ class Engine(ABC):
         return f"it computes modules of yours, not {other.name}" if cls.takes_modules else _not_a_module(other)
 
     @classmethod
+    def lacks(cls, protocol: Protocol, kind: str = "cpu") -> str:  # noqa: ARG003 (most have all)
+        """Why the engine cannot train by the protocol's recipe on a kind of device; empty where it can."""
+        return ""
+
+    @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
         """What candidates must have in common to share a group on a kind of device: those of equal values can."""
         return None
+
+    def _own(self, field: str) -> tuple[float, ...]:
+        """A number of each member: its variant's, or the protocol's."""
+        values = (member.variant.get(field) for member in self.members)
+        return tuple(float(getattr(self.protocol, field) if value is None else value) for value in values)
 
     @property
     def classes(self) -> int:
         """Number of logits."""
         return self.spec.classes
 
-    def begin_phase(self, phase: str) -> None:
-        """Forget the optimizer's state, and count steps and dropout masks of this phase (`train`, `adversarial`)."""
+    def begin_phase(self, phase: str, steps: int | None = None, epoch_steps: int = 1) -> None:
+        """Forget the optimizer's state, and count steps and dropout masks of this phase.
+
+        Args:
+            phase: `train` or `adversarial`.
+            steps, epoch_steps: optimizer steps of the whole phase, and of one of its epochs: what a schedule goes by.
+
+        Raises:
+            ValueError: if there is a schedule, and nobody says how many steps there will be.
+        """
+        if steps is None and self.protocol.schedule.varies:
+            raise ValueError(f"schedule {self.protocol.schedule}: expected the steps of the phase; give steps")
+        self.phase_steps, self.epoch_steps = max(1, steps or 1), max(1, epoch_steps)
         with fixed_state(self.device):
             self._begin_phase(phase)
+
+    def multiplier(self, step: int) -> float:
+        """By how much the schedule multiplies the learning rates at a step of the phase, from 0."""
+        return self.protocol.schedule.multiplier(step, self.phase_steps, self.epoch_steps)
+
+    def rates(self, count: int) -> Tensor:
+        """The learning rates of the next steps: float64 [M, count], on the CPU."""
+        factors = [self.multiplier(step) for step in range(self.steps, self.steps + count)]
+        rates = torch.tensor(self.learning_rates, dtype=torch.float64, device="cpu")
+        return rates[:, None] * torch.tensor(factors, dtype=torch.float64, device="cpu")
+
+    @property
+    def averages(self) -> bool:
+        """Whether what is evaluated is an average of the parameters."""
+        return self.protocol.average > 0
 
     @property
     @abstractmethod
@@ -164,11 +174,15 @@ class Engine(ABC):
             losses float64 [M, S] and correct predictions int64 [M, S], those of each of the S batches as they were
             trained on. They do not depend on how a pass is divided into calls.
         """
-        with fixed_state(self.device):
-            return self._epoch(work._replace(images=_usable(work.images), labels=_usable(work.labels)))
+        self.reads_average = False  # what trains on attacks meets the network that is trained
+        try:
+            with fixed_state(self.device):
+                return self._epoch(work._replace(images=_usable(work.images), labels=_usable(work.labels)))
+        finally:
+            self.reads_average = True
 
     def logits(self, images: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Logits in evaluation mode.
+        """Logits in evaluation mode, of the average where there is one; inside `epoch`, of the parameters themselves.
 
         Args:
             images: [B, C, H, W] or [M, B, C, H, W], float; with counts pairs [P, C, H, W].
@@ -181,7 +195,7 @@ class Engine(ABC):
             return self._logits(_usable(images)) if counts is None else self._logits_of_pairs(_usable(images), counts)
 
     def gradient(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gradient of an objective with respect to the images, in evaluation mode.
+        """Gradient of an objective with respect to the images, in evaluation mode, of the network that `logits` is of.
 
         Args:
             images: [B, C, H, W] or [M, B, C, H, W], float; with counts pairs [P, C, H, W].
@@ -199,17 +213,22 @@ class Engine(ABC):
             return self._gradient_of_pairs(_usable(images), cotangent, counts)
 
     def set_parameters(self, index: int, values: Parameters, moment: int = 0) -> None:
-        """Set one member's parameters (0) or moments (1 and, with `adam`, 2) from their natural widths.
+        """Set one member's parameters (0), moments (1 and, with `adam`, 2) or average (`AVERAGE`) from their natural
+        widths.
 
-        With the parameters comes what else `Network.state_shapes` has.
+        With the parameters comes what else `Network.state_shapes` has, and their average becomes what they are.
         """
         with fixed_state(self.device):
             self._set_parameters(index, values, moment)
 
     def get_parameters(self, index: int, moment: int = 0) -> Parameters:
-        """A copy of one member's parameters or moments at their natural widths, named as the parameters."""
+        """A copy of one member's parameters, moments or average at their natural widths, named as the parameters."""
         with fixed_state(self.device):
             return self._get_parameters(index, moment)
+
+    def evaluated_parameters(self, index: int) -> Parameters:
+        """A copy of what is evaluated of one member: the average where there is one, else the parameters."""
+        return self.get_parameters(index, AVERAGE if self.averages else 0)
 
     def state(self, *, optimizer: bool = True) -> dict[str, Tensor]:
         """All that training goes on from, on the CPU: it fits any engine, grouping and padding.
@@ -218,17 +237,21 @@ class Engine(ABC):
             optimizer: False leaves it out, where a phase is over.
 
         Returns:
-            Tensors named `<kind>/<hidden layers>/<seed>/<parameter>`, with kinds `parameters` and, once the phase has
-            made a step, `first` and `second` (moments); and `steps`, int64 [].
+            Tensors named `<kind>/<hidden layers>/<seed>/<parameter>`, with kinds `parameters`, `average` where there is
+            one, and, once the phase has made a step, `first` and `second` (moments); and `steps`, int64 [].
         """
         steps = self.steps if optimizer else 0
-        moments = 0 if steps == 0 else 2 if self.protocol.optimizer == "adam" else 1
         state = {"steps": torch.tensor(steps, dtype=torch.int64, device="cpu")}
-        for moment, kind in enumerate(KINDS[: 1 + moments]):
+        for moment in self._kept(steps):
             for index, member in enumerate(self.members):
                 for name, values in self.get_parameters(index, moment).items():
-                    state[f"{kind}/{member.name}/{name}"] = values.cpu().contiguous()
+                    state[f"{KINDS[moment]}/{member.name}/{name}"] = values.cpu().contiguous()
         return state
+
+    def _kept(self, steps: int) -> list[int]:
+        """The kinds of tensors that training goes on from after so many steps, the parameters first."""
+        moments = 0 if steps == 0 else 1 if self.protocol.optimizer == "sgd" else 2
+        return [*range(1 + moments), *([AVERAGE] if self.averages else [])]
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state; the phase that it is of must have begun. Tensors of other members are passed over.
@@ -236,9 +259,9 @@ class Engine(ABC):
         On the machine, engine and grouping that it came from, all that follows is bitwise the same.
         """
         self.steps = int(state["steps"])
-        for moment, kind in enumerate(KINDS if self.steps else KINDS[:1]):
+        for moment in self._kept(self.steps):
             for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
-                own = {name: state.get(f"{kind}/{member.name}/{name}") for name in network.state_shapes}
+                own = {name: state.get(f"{KINDS[moment]}/{member.name}/{name}") for name in network.state_shapes}
                 values = {name: tensor for name, tensor in own.items() if tensor is not None}
                 if values:
                     self.set_parameters(index, values, moment)

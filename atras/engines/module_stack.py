@@ -62,17 +62,18 @@ class ModuleStackEngine(StackEngine):
         trained = self.networks[0].parameter_shapes
         self.parameters: Parameters = {name: stacked[name] for name in trained}
         self.kept: State = {name: values for name, values in stacked.items() if name not in trained}
+        self._start_average()
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         for name, array in values.items():
             if name in self.parameters:
-                self._slot(index, name, moment).copy_(array)
+                self._put(index, name, array, moment)
             elif moment == 0:
                 self.kept[name][index].copy_(array)
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
         own = super()._get_parameters(index, moment)
-        return own if moment else own | {name: values[index].clone() for name, values in self.kept.items()}
+        return own if moment in (1, 2) else own | {name: values[index].clone() for name, values in self.kept.items()}
 
     def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         parameters = {name: values.detach().requires_grad_() for name, values in self.parameters.items()}
@@ -82,18 +83,17 @@ class ModuleStackEngine(StackEngine):
         finally:
             self.module.eval()
         y = labels.expand(out.shape[:2])
-        losses = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+        losses = _cross_entropies(out, y)
         given = None if cotangent is None else definite(cotangent, out.detach())
-        wanted = list(parameters.values())
-        gradients = torch.autograd.grad(losses.sum() if given is None else out, wanted, given, allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, gradients, strict=True)]
-        self.optimizer.step(filled)
-        self._counter = self._counter + 1
+        smoothing = self.protocol.label_smoothing
+        objectives = losses if not smoothing else _cross_entropies(out, y, smoothing)
+        trained_for = objectives.sum() if given is None else out
+        self._update(torch.autograd.grad(trained_for, list(parameters.values()), given, allow_unused=True))
         self.kept = {name: values.detach() for name, values in kept.items()}
         return StepResult(losses.detach(), (out.argmax(-1) == y).sum(1))
 
     def _forward(self, images: Tensor) -> Tensor:
-        return self._call(self.parameters, images)[0]
+        return self._call(self.evaluated, images)[0]
 
     def _call(self, parameters: State, images: Tensor) -> tuple[Tensor, State]:
         """Logits [M, B, Y], and what else the modules keep behind the pass."""
@@ -106,6 +106,12 @@ class ModuleStackEngine(StackEngine):
         axis = 0 if images.ndim == 5 else None
         with keyed(stable_key("stack"), self.device):
             return torch.vmap(one, in_dims=(0, 0, axis))(parameters, self.kept, images)
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy [M] of logits [M, B, Y] at labels [M, B]."""
+    each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=smoothing)
+    return each.view(labels.shape).mean(1)
 
 
 def _made(own: Own | None, seed: int) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import contextlib
+from collections.abc import Hashable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from atras.networks import (
     state_of,
 )
 
-from .engine import definite, derivative
+from .engine import AVERAGE, definite, derivative
 from .loop import LoopEngine
 
 UPDATES = "updates"
@@ -49,7 +50,6 @@ class ModulesEngine(LoopEngine):
     def _build(self) -> None:
         self._refuse()
         (self.member,), (self.network,) = self.members, self.networks
-        self._counter: Tensor
         self._passes = 0
         self.own: Own = self.network.own  # type: ignore[assignment]  # as _refuse has seen
         self.inspection = self.own.inspect(self.spec.image_shape)
@@ -59,6 +59,7 @@ class ModulesEngine(LoopEngine):
         self.trained = [name for name, values in self.module.named_parameters() if values.requires_grad]
         named = dict(self.module.named_parameters())
         self.parameters: Parameters = {name: named[name] for name in self.trained}
+        self._start_average()
         self._evaluate()
 
     def _refuse(self) -> None:
@@ -78,16 +79,19 @@ class ModulesEngine(LoopEngine):
             values.requires_grad_(False)
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
-        if moment:
-            own = {name: array for name, array in values.items() if name in self.parameters}
-            super()._set_parameters(index, own, moment)
-        else:
+        if moment == 0:
             fill(self.module, values)
+        trained = {name: array for name, array in values.items() if name in self.parameters}
+        if moment:
+            super()._set_parameters(index, trained, moment)
+        elif self.average is not None:
+            super()._set_parameters(index, trained, AVERAGE)
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
-        if moment:
+        if moment in (1, 2):
             return super()._get_parameters(index, moment)
-        return {name: values.clone() for name, values in state_of(self.module).items()}
+        own = {name: values.clone() for name, values in state_of(self.module).items()}
+        return own | (super()._get_parameters(index, moment) if moment == AVERAGE else {})
 
     def state(self, *, optimizer: bool = True) -> dict[str, Tensor]:
         """As `Engine.state`, with the updates of each parameter that steps left out, such as a skipped layer's."""
@@ -95,7 +99,7 @@ class ModulesEngine(LoopEngine):
         if optimizer and self.steps:
             for name, values in self.parameters.items():
                 count = int(self.optimizer.state[values].get("step", 0)) if values in self.optimizer.state else 0
-                if self.protocol.optimizer == "adam" and count != self.steps:
+                if self.protocol.optimizer != "sgd" and count != self.steps:
                     state[f"{UPDATES}/{self.member.name}/{name}"] = torch.tensor(count, dtype=torch.int64, device="cpu")
         return state
 
@@ -122,6 +126,25 @@ class ModulesEngine(LoopEngine):
         finally:
             self._evaluate()
 
+    @contextlib.contextmanager
+    def _as_evaluated(self) -> Iterator[None]:
+        """The module with the average in place of its parameters, where there is one to be read.
+
+        Buffers, such as the statistics of batch norm, stay the module's own, as in `AveragedModel`.
+        """
+        if self.average is None or not self.reads_average:
+            yield
+            return
+        self._exchange(self.average.values)
+        try:
+            yield
+        finally:
+            self._exchange(self.average.values)
+
+    def _exchange(self, others: Parameters) -> None:
+        for name, values in self.parameters.items():
+            values.data, others[name] = others[name], values.data
+
     def _forward(self, images: Tensor) -> Tensor:
         """The logits [B, Y] of a pass in evaluation mode; what it draws, each pass draws anew."""
         key = stable_key(self.member.seed, self.member.candidate.name, "evaluation", self._passes)
@@ -131,15 +154,17 @@ class ModulesEngine(LoopEngine):
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:
-        return self._forward(_only(images, 4))[None]
+        with self._as_evaluated():
+            return self._forward(_only(images, 4))[None]
 
     def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         x = _only(images, 4).detach().requires_grad_()
-        out = self._forward(x)
-        cotangents = derivative(cotangent, out.detach()[None])[0]
-        gradient = None
-        if out.requires_grad:
-            (gradient,) = torch.autograd.grad(out, x, cotangents, allow_unused=True)
+        with self._as_evaluated():
+            out = self._forward(x)
+            cotangents = derivative(cotangent, out.detach()[None])[0]
+            gradient = None
+            if out.requires_grad:
+                (gradient,) = torch.autograd.grad(out, x, cotangents, allow_unused=True)
         # Nothing to follow is a gradient of zeros: a caution stands beside the figures.
         gradient = torch.zeros_like(x) if gradient is None else gradient
         return gradient.detach()[None], out.detach()[None]

@@ -7,7 +7,7 @@ at 0), so its gradients are exactly zero, and Adam moves a zero gradient's param
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,8 @@ from atras.networks import (
     widest,
 )
 
-from .engine import Engine, definite, derivative
+from .average import Average
+from .engine import AVERAGE, Engine, definite, derivative
 from .stacked_optimizer import StackedOptimizer
 
 
@@ -66,6 +67,7 @@ class StackEngine(Engine):
             name: torch.zeros(len(self.members), *shape, dtype=self.dtype, device=self.device)
             for name, shape in self.network.parameter_shapes.items()
         }
+        self._start_average()
         for index, (member, network) in enumerate(zip(self.members, self.networks, strict=True)):
             self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
@@ -79,7 +81,16 @@ class StackEngine(Engine):
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
         """Put one member's parameters, at their natural widths, into its slot; the padding is left alone."""
         for name, array in values.items():
-            self._slot(index, name, moment).copy_(array)
+            self._put(index, name, array, moment)
+
+    def _start_average(self) -> None:
+        self.average = Average(self.parameters, self.protocol.average) if self.averages else None
+
+    def _put(self, index: int, name: str, values: Tensor, moment: int) -> None:
+        """Put one parameter into its slot; its average is then the same."""
+        self._slot(index, name, moment).copy_(values)
+        if self.average is not None and moment == 0:
+            self._slot(index, name, AVERAGE).copy_(values)
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
         return {name: self._slot(index, name, moment).clone() for name in self.parameters}
@@ -89,6 +100,8 @@ class StackEngine(Engine):
         corner: tuple[int | slice, ...] = (index, *(slice(size) for size in natural))
         if moment == 0:
             return self.parameters[name].detach()[corner]
+        if moment == AVERAGE:
+            return (self.parameters if self.average is None else self.average.values)[name].detach()[corner]
         moments = self.optimizer.first if moment == 1 else self.optimizer.second
         return moments[list(self.parameters).index(name)][corner]
 
@@ -96,9 +109,11 @@ class StackEngine(Engine):
         keys = [dropout_key(member.seed, member.candidate.name, phase) for member in self.members]
         self.keys = torch.tensor(keys, dtype=torch.int64, device=self.device)
         self._counter = torch.zeros((), dtype=torch.int64, device=self.device)
+        recipe = self.protocol
         self.optimizer = StackedOptimizer(
-            list(self.parameters.values()), self.protocol.optimizer, self.learning_rates, self.protocol.momentum
-        )
+            list(self.parameters.values()), recipe.optimizer, self.learning_rates, recipe.momentum, self.weight_decays,
+            recipe.clip_gradient,
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:
@@ -111,20 +126,36 @@ class StackEngine(Engine):
 
     def _step(self, images: Tensor, labels: Tensor, cotangent: Cotangent) -> StepResult:
         parameters = {name: values.detach().requires_grad_() for name, values in self.parameters.items()}
+        smoothing = self.protocol.label_smoothing if cotangent is None else 0.0
 
-        def one(p: Parameters, widths: Tensor, key: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def one(p: Parameters, widths: Tensor, key: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
             out = self.network.logits(p, x, widths=widths, masks=Dropout(key, self._counter))
-            return F.cross_entropy(out, y), (out.argmax(-1) == y).sum(), out
+            loss = F.cross_entropy(out, y)
+            objective = F.cross_entropy(out, y, label_smoothing=smoothing) if smoothing else loss
+            return loss, objective, (out.argmax(-1) == y).sum(), out
 
         in_dims = (0, 0, 0, _member_axis(images, 4), _member_axis(labels, 1))
-        losses, correct, out = torch.vmap(one, in_dims=in_dims)(parameters, self.widths, self.keys, images, labels)
+        losses, objectives, correct, out = torch.vmap(one, in_dims=in_dims)(
+            parameters, self.widths, self.keys, images, labels
+        )
         if cotangent is None:
-            gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
+            gradients = torch.autograd.grad(objectives.sum(), list(parameters.values()))
         else:
             gradients = torch.autograd.grad(out, list(parameters.values()), definite(cotangent, out.detach()))
-        self.optimizer.step(gradients)
-        self._counter = self._counter + 1
+        self._update(gradients)
         return StepResult(losses.detach(), correct)
+
+    def _update(self, gradients: Sequence[Tensor | None]) -> None:
+        """The optimizer's step of all members, from the gradients of their stacked parameters."""
+        self.optimizer.step(gradients, self.multiplier(self.steps))
+        self._counter = self._counter + 1
+        if self.average is not None:
+            self.average.update(self.parameters, self.steps)
+
+    @property
+    def evaluated(self) -> Parameters:
+        """The stacked parameters that evaluation reads."""
+        return self.average.values if self.average is not None and self.reads_average else self.parameters
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:
@@ -140,7 +171,7 @@ class StackEngine(Engine):
         def one(p: Parameters, widths: Tensor, x: Tensor) -> Tensor:
             return self.network.logits(p, x, widths=widths)
 
-        return torch.vmap(one, in_dims=(0, 0, _member_axis(images, 4)))(self.parameters, self.widths, images)
+        return torch.vmap(one, in_dims=(0, 0, _member_axis(images, 4)))(self.evaluated, self.widths, images)
 
 
 def _unpadded(place: Place) -> tuple[Shape, ...]:

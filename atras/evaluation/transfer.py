@@ -129,11 +129,22 @@ class Transfer:
             "phase": target.phase, "source_phase": _common([network.phase for network in networks]),
             "source_hidden_layers": "+".join(dict.fromkeys(network.member.candidate.name for network in networks)),
             "source_seed": _common([network.member.seed for network in networks]),
-            "target_hidden_layers": target.member.candidate.name, "seed": target.member.seed,
+            "target_hidden_layers": target.member.candidate.name, "variant": target.member.variant.name,
+            "seed": target.member.seed,
             "attack": spec.attack, "surrogate": trial.surrogate, "norm": spec.norm, "epsilon": spec.epsilon,
             "label_source": spec.label_source, "target": spec.target,
             "n": len(self.data.test.labels), "correct": correct,
         }  # fmt: skip
+
+    @property
+    def share(self) -> float:
+        """Of the trials that can be made, how much is done, from 0 to 1."""
+        possible = [number for number, trial in enumerate(self.trials) if self._can(trial)]
+        done = float(sum(self.correct[number] is not None for number in possible))
+        if self.under_way is not None:
+            left = [number for number in self.under_way.trials if self.correct[number] is None]
+            done += len(left) * min(self.under_way.done / max(len(self.data.test.labels), 1), 1.0)
+        return done / len(possible) if possible else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """All that is counted so far, as JSON values, for `load`."""

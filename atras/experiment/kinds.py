@@ -13,6 +13,7 @@ from .readers import (
     parse_epsilons,
     parse_memory,
     parse_number,
+    parse_schedule,
     parse_seeds,
     parse_size,
     parse_whole,
@@ -64,8 +65,12 @@ EPSILONS = Kind(
     parse_epsilons,
 )
 ATTACK_LIST = Kind('attacks, such as ["fgsm", "pgd(steps=40)"] or "fgsm,pgd"', (str,), (str,), parse_attacks)
+AXES = Kind(
+    'axes, such as ["learning_rate=0.001,0.003"] or a table with a list of values for each', (str, dict), (str,)
+)
 DIGESTS = Kind("texts in quotes", (), (str,), lambda value, _: tuple(value))
 DEFENCE = Kind('text in quotes, such as "batch(pgd(steps=7))"', (str,), read=parse_defence)
+SCHEDULE = Kind('text in quotes, such as "cosine(warmup=2)"', (str,), read=parse_schedule)
 MEMORY = Kind('bytes, or text such as "4GiB"', (int, str), read=lambda value, _: parse_memory(value))
 CANDIDATES = _Candidates('a list of candidates, such as ["40", "24,192"] or [[24, 192]]', (str,), (str, list))
 

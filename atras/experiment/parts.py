@@ -20,29 +20,18 @@ from atras.networks import (
     parse_stem,
 )
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
-from .option import Check, Option, Options
+from .axes import Axis, axes_of, check_axes
+from .kinds import ATTACK_LIST, AXES, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
+from .option import Option, Options
+from .ranges import number_from, whole_from
 from .readers import Channels, Size, Subset
 
-Augment = Literal["none", "crop", "flip", "crop,flip"]
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
 Initialisation = Literal["glorot", "he", "lecun", "ntk"]
 LabelSource = Literal["predicted", "true"]
-OptimizerName = Literal["adam", "sgd"]
-Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
 TransferSeeds = Literal["same", "other", "all"]
 
 PAPER_DEFENCE = Copies()
-
-
-def whole_from(low: int, high: int) -> Check:
-    """The check of a whole number in a range."""
-    return lambda name, value: whole(name, value, low, high)
-
-
-def number_from(low: float, high: float) -> Check:
-    """The check of a finite number in a range."""
-    return lambda name, value: number(name, value, low, high)
 
 
 def _check_size(name: str, value: object) -> None:
@@ -235,6 +224,18 @@ class Population(Options):
             meaning="Each (candidate, seed) pair is one member of the population.",
         ),
     ] = (0,)  # fmt: skip
+    axes: Annotated[
+        tuple[Axis, ...],
+        Option(
+            "several values of a setting: learning_rate=1e-3,3e-3; may be repeated", check_axes, kind=AXES,
+            flag="--axis", repeat=True, metavar="NAME=V1,V2", default="none", accept=axes_of,
+            meaning="Each candidate is trained with each seed once for every combination of values, which are written "
+            "as those of the setting's own option: `defence=copies(fgsm),batch(pgd(steps=7))`. A value with a comma of "
+            "its own stands in brackets: `augment=none,(crop,flip)`. Of settings of the model, the training, the "
+            "attack and the defence, but for lists. In Python `axes={\"learning_rate\": (1e-3, 3e-3)}`; "
+            "see docs/variants.md.",
+        ),
+    ] = ()  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,58 +290,6 @@ class Model(Options):
             meaning="In each hidden layer of a candidate; rounded to 1/256.",
         ),
     ] = 0.0  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Options):
-    """The training of networks."""
-
-    panel = "Training"
-
-    epochs: Annotated[
-        int,
-        Option("passes over the training set, clean and then with attacks", whole_from(0, 10**6), metavar="N"),
-    ] = 20
-    adversarial_epochs: Annotated[
-        int,
-        Option(
-            "passes over the set with attacks, if not the same", whole_from(0, 10**6), metavar="N", default="--epochs",
-            meaning="They go over the doubled set: every image and its copy. In Python "
-            "they are 20, whatever `epochs` is.",
-        ),
-    ] = 20  # fmt: skip
-    batch_size: Annotated[
-        int,
-        Option(
-            "images a step", whole_from(1, 10**6), metavar="N",
-            meaning="The last, smaller batch of an epoch is kept.",
-        ),
-    ] = 128  # fmt: skip
-    optimizer: Annotated[
-        OptimizerName,
-        Option("update rule", meaning="`adam` has decay rates 0.9 and 0.999 and a denominator term of 1e-8."),
-    ] = "adam"
-    learning_rate: Annotated[float, Option("size of an update", number_from(0.0, 1e9), metavar="X")] = 1e-3
-    momentum: Annotated[float, Option("of sgd", number_from(0.0, 1.0), metavar="X", meaning="`adam` has none.")] = 0.0
-    augment: Annotated[
-        Augment,
-        Option(
-            "change training images at random", metavar="crop,flip",
-            meaning="`crop` pads an eighth of the rows and columns with zeros on each side (4 of 32), and cuts the "
-            "image's size out at random; `flip` mirrors left and right with probability one half. Anew in each epoch, "
-            "alike for all candidates of a seed; nothing is changed in evaluation.",
-        ),
-    ] = "none"  # fmt: skip
-    precision: Annotated[
-        Precision,
-        Option(
-            "of training", panel="Execution",
-            meaning="`bf16` (and `tf32`, on a GPU) is for matrix products in training alone: weights, attacks and "
-            "evaluation stay fp32. `fp64` is for engines loop and stack, and for all they do. `auto` is bf16 where the "
-            "engine has it and the processor is good at it (AMX, AMD's AVX512-BF16, a GPU of capability 8.0), else "
-            "fp32: that is a rule, never a measured time, and `--dry-run` says which part of it applied.",
-        ),
-    ] = "auto"  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from atras.defences import DEFENCES, Defence
 from atras.errors import InputError, shown
 from atras.networks import Candidate
 from atras.registry import read_fraction, split_outside
+from atras.schedules import SCHEDULES, Schedule
 
 Channels = Literal["auto", "first", "last"]
 Size = int | Literal["default", "all"]
@@ -59,6 +60,12 @@ def parse_defence(value: str, name: str = "defence") -> Defence:
     """Read a defence by its spelling; an InputError if it is anything else."""
     del name  # the register names it
     return DEFENCES.parse(value)
+
+
+def parse_schedule(value: str, name: str = "schedule") -> Schedule:
+    """Read a schedule by its spelling; an InputError if it is anything else."""
+    del name  # the register names it
+    return SCHEDULES.parse(value)
 
 
 def parse_seeds(value: str | int | Sequence[str | int], name: str = "seeds") -> tuple[int, ...]:

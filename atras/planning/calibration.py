@@ -142,7 +142,7 @@ def _call_seconds(
     gradient for a step that nobody takes."""
     group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
     if protocol.trains:
-        group.begin_phase("train")
+        group.begin_phase("train", calls)
     chosen = torch.arange(batch, device=part.images.device) % len(part)
     images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()

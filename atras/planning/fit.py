@@ -41,6 +41,8 @@ def why_unfit(
         members = {member.candidate: None for group in left if group.engine == engine for member in group.members}
         if reason := why_impossible(engine, precision, spec, list(members), machine):
             return reason
+        if lacking := ENGINES.get(engine).lacks(protocol, machine.kind):
+            return f"engine {engine}: {lacking}"
         if asked == "auto" and engine == "fused" and machine.fused_slow and precision != "bf16":
             return machine.fused_slow
         shared = ENGINES.get(engine).any_depths and machine.kind == "cpu"

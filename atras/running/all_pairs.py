@@ -13,7 +13,7 @@ import torch
 from atras.engines import why_not
 from atras.errors import Interrupted
 from atras.evaluation import Row, Rows, Transfer, phases_of, trials_of
-from atras.networks import Member
+from atras.networks import Member, member_name
 from atras.planning import Group, Plan, tighter, transfer_parts
 from atras.storage import remove_file
 from atras.torch_state import fixed_state
@@ -21,10 +21,16 @@ from atras.training import checkpoint
 
 from .divided import ShortageError, shortage
 from .origins import Origins
-from .task import GroupTask, Surroundings, next_checkpoint
+from .task import SECONDS_BETWEEN_TELLS, GroupTask, Surroundings, next_checkpoint
 
 PLACE = Path(checkpoint.FOLDER) / "transfer.safetensors"
 """Where the checkpoint of a transfer lies below the run's folder."""
+
+WHAT = "transfer"
+"""What a reporter is told of."""
+
+ALMOST = 0.999
+"""Most that is told to be done before all is."""
 
 MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_white_box"}
 """By phase, the column of the table that is null where the network had diverged."""
@@ -42,7 +48,7 @@ def transfer_rows(
     Args:
         task: any of the run.
         place: this process; its networks hold every member.
-        plan: as it was computed.
+        plan: as it was computed; of members of one variant.
         table: rows of the finished table.
         short: told of each shortage of memory after which the transfer goes on in smaller parts.
 
@@ -55,12 +61,14 @@ def transfer_rows(
     """
     start = time.perf_counter()
     fine = {phase: set(_measured(plan, table, MEASURED[phase])) for phase in phases_of(task.protocol)}
-    work = Transfer(place.data, task.protocol, trials_of(task.protocol), fine)
+    work = Transfer(place.data, task.protocol, trials_of(task.protocol, plan.groups[0].variant), fine)
     keeper = _Keeper(work, task, place)
     work.pause = keeper.pause
+    place.reporter.part(WHAT, work.share)
     with fixed_state(task.device):
         _go_through(work, task, place, plan, short)
         rows = Rows(transfer=work.rows())
+    place.reporter.part(WHAT, 1.0)
     count = sum(len(group.members) for group in plan.groups)
     seconds = keeper.before + time.perf_counter() - start
     rows.timings.append({"phase": "transfer", "members": count, "seconds": seconds, "steps": 0})
@@ -74,7 +82,7 @@ def forget_transfer(folder: Path) -> None:
 
 
 class _Keeper:
-    """Keeps in a checkpoint what a transfer has counted, and takes it from there.
+    """Keeps in a checkpoint what a transfer has counted, takes it from there, and tells how far it is.
 
     Raises:
         InputError: if the checkpoint is damaged.
@@ -82,6 +90,7 @@ class _Keeper:
 
     def __init__(self, work: Transfer, task: GroupTask, place: Surroundings) -> None:
         self._work, self._every, self._stop = work, task.checkpoint_every, place.stop
+        self._reporter, self._tell_next = place.reporter, 0.0
         self._path = None if task.folder is None else task.folder / PLACE
         self._identity = {"protocol_hash": task.protocol.hash}
         self.before, self._start = 0.0, time.perf_counter()
@@ -93,8 +102,11 @@ class _Keeper:
                 work.load(document["transfer"], tensors)
 
     def pause(self) -> None:
-        """Keep what is counted when that is due, and stop when asked."""
+        """Keep what is counted when that is due, tell how far it is, and stop when asked."""
         stop = self._stop()
+        if (now := time.perf_counter()) >= self._tell_next:
+            self._tell_next = now + SECONDS_BETWEEN_TELLS
+            self._reporter.part(WHAT, min(self._work.share, ALMOST))
         if self._path is not None and (stop or time.perf_counter() >= self._next):
             begin = time.perf_counter()
             seconds = self.before + begin - self._start
@@ -111,9 +123,10 @@ def _possible(group: Group, device: torch.device) -> Group:
 
 
 def _measured(plan: Plan, table: Sequence[Mapping[str, object]], column: str) -> list[Member]:
-    known = {(row["hidden_layers"], row["seed"]) for row in table if row[column] is not None}
+    names = ("hidden_layers", "seed", "variant")
+    known = {member_name(*(str(row[name]) for name in names)) for row in table if row[column] is not None}
     members = [member for group in plan.groups for member in group.members]
-    return [member for member in members if (member.candidate.name, member.seed) in known]
+    return [member for member in members if member.name in known]
 
 
 def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan, short: Callable[[Row], None]) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from atras.data import Dataset
-from atras.defences import Batch
 from atras.engines import KINDS, BatchStep, Engine
 from atras.environment import attack_backend
 from atras.errors import Interrupted
@@ -29,6 +28,7 @@ from atras.evaluation import (
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
 
+from .defending import Defending
 from .feed import Feed, Pass
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
@@ -65,8 +65,9 @@ class Snapshot:
         epoch: finished epochs of it.
         seconds: spent in it.
         record: what was measured so far, as JSON values.
-        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the steps
-            made in the unfinished epoch, where evaluations under way stand, and signs that took long to make.
+        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the batches
+            trained on in the unfinished epoch, what the defence keeps between them, where evaluations under way stand,
+            and signs that took long to make.
     """
 
     stage: str
@@ -106,14 +107,14 @@ class Watcher:
 
 
 def steps_of(protocol: Protocol, train_size: int) -> int:
-    """Training steps of a member over both phases, the last, smaller batch of an epoch included."""
-    clean, doubled = _epoch_steps(protocol, train_size)
-    return protocol.epochs * clean + protocol.adversarial_epochs * doubled
+    """Optimizer steps of a member over both phases, the last, smaller batch of an epoch included."""
+    clean, second = _epoch_steps(protocol, train_size)
+    return protocol.epochs * clean + protocol.adversarial_epochs * second
 
 
 def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
     """Number of the `steps_of` steps that a snapshot has behind it."""
-    clean, doubled = _epoch_steps(protocol, train_size)
+    clean, second = _epoch_steps(protocol, train_size)
     within = snapshot.tensors["losses"].shape[1] if "losses" in snapshot.tensors else 0
     if snapshot.stage == "train":
         return snapshot.epoch * clean + within
@@ -121,7 +122,7 @@ def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
     if snapshot.stage == "measure_trained":
         return before
     if snapshot.stage == "adversarial":
-        return before + snapshot.epoch * doubled + within
+        return before + snapshot.epoch * second + within * protocol.defence.steps_a_batch
     return steps_of(protocol, train_size)
 
 
@@ -135,6 +136,7 @@ def run_group(
     snapshot: Snapshot | None = None,
     source: Source | None = None,
     chunk: int = 0,
+    population: int | None = None,
 ) -> Rows:
     """The whole experiment on the members of an engine.
 
@@ -147,6 +149,7 @@ def run_group(
         snapshot: where to go on from; None for the start.
         source: whose adversarial images to train on; None for each member's own.
         chunk: images of each order that are gathered at once, where they are streamed or augmented; 0 for a batch.
+        population: candidates of the run, in each of their variants; None for those of the protocol.
 
     Returns:
         A table row a member, and every metric, epoch and phase behind it.
@@ -154,7 +157,7 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk)
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk, population)
     try:
         if snapshot is not None:
             stages.restore(snapshot)
@@ -209,15 +212,18 @@ class _Stages:
         watcher: Watcher,
         source: Source | None = None,
         chunk: int = 0,
+        population: int | None = None,
     ) -> None:
         self.engine, self.protocol, self.watcher = engine, protocol, watcher
         self.gathered = chunk
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        examples = examples_kept(len(protocol.candidates), data.image_shape, len(shown_attacks(protocol)))
+        shown = len(shown_attacks(protocol))
+        examples = examples_kept(population or len(protocol.candidates), data.image_shape, shown)
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
+        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes)
         self.trained: dict[str, Tensor] = {}
         self.signs: dict[str, Tensor] = {}
         self.chunk = 1
@@ -270,29 +276,36 @@ class _Stages:
         if not self.defence.trains:
             return
         if self.watcher.keeps:
-            state = self.engine.state(optimizer=False)
-            self.trained = {
-                f"{TRAINED}/{name.partition('/')[2]}": values for name, values in state.items() if "/" in name
-            }
+            self.trained = self.evaluated(TRAINED)
         self.recorder.phase = "defended"
+
+    def evaluated(self, prefix: str) -> dict[str, Tensor]:
+        """The networks as they are evaluated, on the CPU, under names that a prefix begins."""
+        return {
+            f"{prefix}/{member.name}/{name}": values.cpu().contiguous()
+            for index, member in enumerate(self.engine.members)
+            for name, values in self.engine.evaluated_parameters(index).items()
+        }
 
     def train_adversarially(self) -> None:
         """The second training, as the defence has it."""
         defence, images = self.defence, self.defence.epoch_images(self.train_size)
+        if self.begins():
+            self.defending.begin()
         if defence.from_signs:
             self.train(self.protocol.adversarial_epochs, images, self.measurement.train_signs)
         else:
-            self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defence_steps)
+            self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defending.steps)
 
-    def defence_steps(self, epoch: int, first: int) -> BatchStep:
-        """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
+    @property
+    def steps_a_batch(self) -> int:
+        """Optimizer steps on each batch of the stage."""
+        return self.defence.steps_a_batch if self.stage == "adversarial" else 1
 
-        def step(engine: Engine, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
-            return self.defence.step(
-                engine, Batch(images, labels, copied, epoch, first + number, self.evaluator.classes)
-            )
-
-        return step
+    @property
+    def seen(self) -> int:
+        """How many times the steps on a batch see each of its images."""
+        return self.steps_a_batch * (self.defence.views if self.stage == "adversarial" else 1)
 
     def train(
         self,
@@ -311,19 +324,27 @@ class _Stages:
         """
         part, evaluator = self.evaluator.data.train, self.evaluator
         if not self.begun:
-            self.engine.begin_phase(self.stage)
+            self.begin_phase(self.stage)
         for epoch in range(self.epoch + 1, epochs + 1):
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             augment = self.protocol.augment, tuple(evaluator.seeds), self.stage, epoch
             work = Pass(part, orders, evaluator.seed_of, signs, self.protocol.epsilon, *augment)
             with Feed(work, self.protocol.batch_size, self.gathered) as feed:
                 self.train_epoch(feed, n, epoch, batch_steps)
-            self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.copies)
+            self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.compared)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
-        steps = epochs * -(-n // self.protocol.batch_size)
+        steps = epochs * -(-n // self.protocol.batch_size) * self.steps_a_batch
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
+
+    def begin_phase(self, phase: str) -> None:
+        """Begin a phase of the engine, `train` or `adversarial`; its schedule counts the phase's optimizer steps."""
+        clean, adversarial = _epoch_steps(self.protocol, self.train_size)
+        if phase == "train":
+            self.engine.begin_phase(phase, self.protocol.epochs * clean, clean)
+        else:
+            self.engine.begin_phase(phase, self.protocol.adversarial_epochs * adversarial, adversarial)
 
     def train_epoch(self, feed: Feed, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
         """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
@@ -359,17 +380,18 @@ class _Stages:
         finite = self.recorder.finite.cpu()
         losses, correct = ((self.losses * sizes).sum(1)[finite], self.correct.sum(1)[finite])
         n = sizes.sum()
-        self.watcher.progress(self.stage, steps, (losses.mean() / n).item(), (correct.double().mean() / n).item())
+        accuracy = correct.double().mean() / (n * self.seen)
+        self.watcher.progress(self.stage, steps * self.steps_a_batch, (losses.mean() / n).item(), accuracy.item())
 
     def note_epoch(self, epoch: int, sizes: Tensor, compare: bool) -> None:
         """History rows of an epoch, the test accuracy where that is asked for, and, to compare them, FGSM and PGD."""
         n, every = sizes.sum(), self.protocol.evaluate_every
-        losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / n
+        losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / (n * self.seen)
         # All evaluations come before the first row: one that is stopped leaves none behind.
         score = self.evaluator.score("test") if every and epoch % every == 0 else None
         gap = self.evaluator.gap() if compare else {}
         self.evaluator.forget()
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes))
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes) * self.steps_a_batch)
         if score is not None:
             self.recorder.record(None, "test", score, epoch=epoch)
         self.measurement.record_gap(epoch, gap)
@@ -400,7 +422,7 @@ class _Stages:
         training = self.stage in ("train", "adversarial")
         tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
-        tensors |= self.signs | self.evaluator.tensors()
+        tensors |= self.signs | self.evaluator.tensors() | (self.defending.tensors() if training else {})
         record = self.recorder.to_dict()
         if self.stage in ("measure_trained", "measure_defended"):
             # What this stage has recorded is recorded again, from the counters; only pictures are not made again.
@@ -419,8 +441,9 @@ class _Stages:
         self.losses, self.correct = snapshot.tensors["losses"], snapshot.tensors["correct"]
         prefix = f"{TRAINED}/"
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
-        self.engine.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
+        self.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
         self.evaluator.load(snapshot.tensors)
+        self.defending.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
             self.make_signs(snapshot)
         self.recorder.restore(snapshot.record)
@@ -456,7 +479,7 @@ def next_chunk(steps: int, seconds: float) -> int:
 
 
 def _epoch_steps(protocol: Protocol, train_size: int) -> tuple[int, int]:
-    """Training steps of an epoch of the first and of the second training."""
+    """Optimizer steps of an epoch of the first and of the second training."""
     images = (train_size, protocol.defence.epoch_images(train_size))
     clean, adversarial = (-(-n // protocol.batch_size) for n in images)
-    return clean, adversarial
+    return clean, adversarial * protocol.defence.steps_a_batch

@@ -28,7 +28,7 @@ def offered(line: str) -> list[str]:
     [
         ("atras c", ["claims", "compare"]),
         ("atras run --optim", ["--optimizer"]),
-        ("atras run --optimizer ", ["adam", "sgd"]),
+        ("atras run --optimizer ", ["adam", "adamw", "sgd"]),
         ("atras run --engine ", ["auto", *ENGINES]),
         ("atras run --attack apg", [name for name in ATTACKS if name.startswith("apg")]),
         ("atras run --epsilon ", []),

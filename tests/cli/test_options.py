@@ -19,6 +19,7 @@ from atras.cli.run_command import run
 from atras.defences import BatchCopies, Copies
 from atras.experiment import SETTINGS, Execution, Protocol, settings_of
 from atras.networks import PAPER_CANDIDATES, Candidate, grid, k_complete, with_depth
+from atras.schedules import Cosine
 from atras.version import SCHEMA
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -56,6 +57,11 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--batch-size 32", {"batch_size": 32}),
     ("--optimizer sgd --momentum 0.9", {"optimizer": "sgd", "momentum": 0.9}),
     ("--learning-rate 1e-4", {"learning_rate": 1e-4}),
+    ("--optimizer adamw --weight-decay 1e-4", {"optimizer": "adamw", "weight_decay": 1e-4}),
+    ('--schedule "cosine(warmup=2)"', {"schedule": Cosine(warmup=2)}),
+    ("--clip-gradient 1", {"clip_gradient": 1.0}),
+    ("--label-smoothing 0.1", {"label_smoothing": 0.1}),
+    ("--average 0.999", {"average": 0.999}),
     ("--epsilon 8/255", {"epsilon": 8 / 255}),
     ("--epsilon 0.1", {"epsilon": 0.1}),
     ("--label-source true", {"label_source": "true"}),
@@ -112,7 +118,8 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
     printing = {"--json", "--print-config"}  # tests/cli/test_inspect_commands.py
-    assert known - tried == others | searching | printing
+    pricing = {"--machines", "--machine-speed"}  # tests/running/test_elsewhere.py
+    assert known - tried == others | searching | printing | pricing
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Any) -> None:

@@ -16,6 +16,7 @@ from atras.defences import BatchCopies, Copies
 from atras.errors import InputError
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, config_file, load_config
 from atras.networks import Candidate
+from atras.schedules import Step
 from atras.version import SCHEMA
 
 EVERY_KEY = """
@@ -38,7 +39,12 @@ adversarial-epochs = 4
 batch-size = 64
 optimizer = "sgd"
 learning-rate = 1
+schedule = "step(at=(1, 2))"
 momentum = 0.9
+weight-decay = 1e-4
+clip-gradient = 2
+label-smoothing = 0.1
+average = 0.99
 augment = "crop,flip"
 epsilon = "8/255"
 label-source = "true"
@@ -93,6 +99,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         candidates=(Candidate((24, 192)), Candidate((8, 32))), seeds=(0, 1, 2), stem="conv2",
         activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, augment="crop,flip",
+        schedule=Step(at=(1, 2)), weight_decay=1e-4, clip_gradient=2.0, label_smoothing=0.1, average=0.99,
         epsilon=8 / 255,
         label_source="true", target="class:3", precision="fp64", evaluate_every=2, outcomes="all",
         attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,
@@ -110,7 +117,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
     ranges = {"family", "base_widths", "factors", "max_width", "widths", "depths", "kernels"}
-    assert set(SETTINGS) - written == ranges | {"target", "weights"}
+    assert set(SETTINGS) - written == ranges | {"target", "weights", "axes"}
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])

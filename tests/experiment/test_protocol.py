@@ -18,6 +18,7 @@ from atras.defences import DEFENCES, BatchCopies
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
+from atras.schedules import SCHEDULES
 
 OTHER_VALUES: dict[str, Any] = {
     "dataset": "mnist",
@@ -28,6 +29,7 @@ OTHER_VALUES: dict[str, Any] = {
     "image_size": 64,
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
+    "axes": {"learning_rate": (0.001, 0.003)},
     "stem": "conv2",
     "augment": "flip",
     "activation": "tanh",
@@ -38,6 +40,11 @@ OTHER_VALUES: dict[str, Any] = {
     "batch_size": 64,
     "optimizer": "sgd",
     "learning_rate": 0.1,
+    "schedule": "cosine",
+    "weight_decay": 0.1,
+    "clip_gradient": 1.0,
+    "label_smoothing": 0.1,
+    "average": 0.9,
     "epsilon": 8 / 255,
     "label_source": "true",
     "target": "class:3",
@@ -82,16 +89,29 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
     assert other.hash == "71e5d16f11289349"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
-        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "weights": [],
+        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "axes": [], "weights": [],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
-        "momentum": 0.0, "augment": "none",
+        "momentum": 0.0, "augment": "none", "schedule": "constant", "weight_decay": 0.0, "clip_gradient": None,
+        "label_smoothing": 0.0, "average": 0.0,
             "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
         "epsilons": [], "defence": "copies", "transfer": False, "transfer_attacks": ["fgsm"],
         "transfer_seeds": "same", "transfer_sources": [], "transfer_targets": [], "precision": "auto",
         "outcomes": "auto",
         "evaluate_every": 0,
     }  # fmt: skip
+
+
+def test_every_part_of_a_recipe_is_part_of_the_hash() -> None:
+    changes: list[dict[str, Any]] = [
+        {"schedule": "cosine"}, {"schedule": "cosine(warmup=2)"}, {"weight_decay": 1e-4}, {"optimizer": "adamw"},
+        {"clip_gradient": 1.0}, {"label_smoothing": 0.1}, {"average": 0.999},
+    ]  # fmt: skip
+    hashes = [Protocol(**change).hash for change in changes]
+    assert len({*hashes, Protocol().hash}) == len(changes) + 1
+    again = Protocol(schedule=SCHEDULES.parse("cosine(warmup=2.0)"))
+    assert again.hash == hashes[1]
+    assert again.to_dict()["schedule"] == "cosine(warmup=2.0)"
 
 
 def test_attacks_and_defences_may_be_given_as_texts() -> None:

@@ -98,9 +98,9 @@ def test_a_divided_group_goes_on_from_its_checkpoint(
     begun: list[tuple[int, str]] = []
     begin = ENGINES.get("stack").begin_phase
 
-    def noted(self: Any, phase: str) -> None:
+    def noted(self: Any, phase: str, *steps: int) -> None:
         begun.append((len(self.members), phase))
-        begin(self, phase)
+        begin(self, phase, *steps)
 
     make_plan(PROTOCOL, execution("stack"))  # so that nothing is left to be calibrated
     monkeypatch.setattr(ENGINES.get("stack"), "begin_phase", noted)

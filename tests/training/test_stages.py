@@ -166,10 +166,10 @@ def test_a_member_that_diverges_under_attack_training_keeps_its_first_accuracies
     engine = StackEngine(SPEC, MEMBERS, PROTOCOL, CPU)
     begin = engine.begin_phase
 
-    def spoil(phase: str) -> None:
+    def spoil(phase: str, *steps: int) -> None:
         if phase == "adversarial":
             engine.learning_rates = (0.01, 1e308, 0.01)
-        begin(phase)
+        begin(phase, *steps)
 
     engine.begin_phase = spoil  # type: ignore[method-assign]
     row = run_group(engine, DATA, PROTOCOL).table[1]

@@ -25,6 +25,9 @@ LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
+PRINTER = "print_to_stdstream"
+"""The function by which Ray prints what goes wrong in a cluster."""
+
 MOST_SOCKET_FOLDER = 30
 """Characters of a folder that leave a path of a socket in it the length that systems allow."""
 
@@ -58,6 +61,7 @@ class Cluster:
 
     def __init__(self, address: str | None, gpus: int, store_bytes: int) -> None:
         self._folder: str | None = None
+        self._print: Any = None
         self.own = address is None
         environment = _own_environment() if self.own else {}
         with _environment(environment):
@@ -79,6 +83,7 @@ class Cluster:
             }  # fmt: skip
         else:
             options["address"] = address
+        self._silence()
         try:
             self.ray.init(**options)
         except Exception as error:
@@ -91,6 +96,12 @@ class Cluster:
                 "start --head, or name another"
             ) from error
 
+    def _silence(self) -> None:
+        """Lost workers come as exceptions; Ray would print them as well, on standard output, and has no switch."""
+        module = self.ray._private.worker
+        self._print = getattr(module, PRINTER, None)
+        setattr(module, PRINTER, lambda *_, **__: None)
+
     def nodes(self) -> list[dict[str, Any]]:
         """The machines that are there."""
         return [node for node in self.ray.nodes() if node["Alive"]]
@@ -100,6 +111,8 @@ class Cluster:
         if self._connected:
             with _same_signals(), _quiet():
                 self.ray.shutdown()
+            if self._print is not None:
+                setattr(self.ray._private.worker, PRINTER, self._print)
         self._connected = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
