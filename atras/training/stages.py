@@ -138,6 +138,7 @@ def run_group(
     snapshot: Snapshot | None = None,
     source: Source | Sources | None = None,
     chunk: int = 0,
+    population: int | None = None,
 ) -> Rows:
     """The whole experiment on the members of an engine.
 
@@ -151,6 +152,7 @@ def run_group(
         source: whose adversarial images to train on, besides each member's own where there are several; None for these
             alone.
         chunk: images of each order that are gathered at once, where they are streamed or augmented; 0 for a batch.
+        population: candidates of the run, in each of their variants; None for those of the protocol.
 
     Returns:
         A table row a member, and every metric, epoch and phase behind it.
@@ -158,7 +160,7 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk)
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk, population)
     try:
         if snapshot is not None:
             stages.restore(snapshot)
@@ -213,13 +215,15 @@ class _Stages:
         watcher: Watcher,
         source: Source | Sources | None = None,
         chunk: int = 0,
+        population: int | None = None,
     ) -> None:
         self.engine, self.protocol, self.watcher = engine, protocol, watcher
         self.gathered = chunk
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        examples = examples_kept(len(protocol.candidates), data.image_shape, len(shown_attacks(protocol)))
+        shown = len(shown_attacks(protocol))
+        examples = examples_kept(population or len(protocol.candidates), data.image_shape, shown)
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         others = source.signs_for(engine.members) if isinstance(source, Sources) else ()
         own = None if isinstance(source, Sources) else source
