@@ -173,8 +173,8 @@ class Lock:
 
     The system's own lock (flock) is what counts on one machine: it goes with its process, so none is ever stale.
     Network file systems may know it on each machine alone, or not at all. So its holder also renews the file every few
-    seconds: one of another machine that was renewed lately is held, whatever the system says. One that was not renewed for a
-    minute is nobody's where the system's lock is free, and taken over on request where there are no such locks.
+    seconds: one of another machine that was renewed lately is held, whatever the system says. One that was not renewed
+    for a minute is nobody's where the system's lock is free, and taken over on request where there are no such locks.
 
     Args:
         folder: there already.
