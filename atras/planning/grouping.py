@@ -299,8 +299,10 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             precision, threads = str(self.protocol.precision), self.machine.threads
-            recipe = {"averages": self.protocol.average > 0, "clips": self.protocol.clip_gradient is not None}
-            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches, **recipe)
+            return fused_bytes(
+                networks, precision=precision, threads=threads, copies=copies, averages=self.protocol.average > 0,
+                clips=self.protocol.clip_gradient is not None, **batches,
+            )  # fmt: skip
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         copies = weight_copies(self.protocol)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
