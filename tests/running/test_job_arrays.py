@@ -42,9 +42,10 @@ def test_a_task_that_is_told_to_stop_is_queued_again_and_goes_on(task: dict[str,
     command = ["bash", str(ROOT / "examples" / "slurm_array.sh"), *OPTIONS.split()]
     first = subprocess.Popen(command, env=task, cwd=ROOT, start_new_session=True)
     try:
-        while not (tmp_path / "part-1" / "run.json").exists():
+        while not (tmp_path / "part-1" / "timings.parquet").exists():  # the last file that a run begins with
             assert first.poll() is None
             time.sleep(0.05)
+        time.sleep(0.2)
         os.kill(first.pid, signal.SIGTERM)  # to the shell alone, as Slurm does
         assert first.wait(timeout=120) == 143
     finally:
