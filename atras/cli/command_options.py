@@ -18,6 +18,13 @@ class Asked(Options):
         str | None,
         Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
     ] = None
+    take_over: Annotated[
+        bool,
+        Option(
+            "with --resume: go on although another machine may be at work there",
+            meaning="For a machine that is gone, where the file system has no locks, or within a minute of its end.",
+        ),
+    ] = False
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     out: Annotated[
         str | None,
@@ -55,6 +62,21 @@ class CommandOptions(Asked):
             meaning="The best of many is best also by luck. Seeds that did not choose it tell what it is worth: it and "
             "those not told apart from it, five at the most, are trained and measured once more, into the folder "
             "`confirm` of the run.",
+        ),
+    ] = None  # fmt: skip
+    machines: Annotated[
+        str | None,
+        Option(
+            "with --dry-run: the plan's price on machines that are not here", metavar="COUNTxKIND",
+            default="this machine", meaning="`64xcpu:2` (threads of each) or `8xcuda:h100`; GPUs that are known: h100, "
+            "h200, a100, l4.",
+        ),
+    ] = None  # fmt: skip
+    machine_speed: Annotated[
+        str | None,
+        Option(
+            "with --machines: TFLOP/s that one of them reaches", metavar="TFLOPS",
+            default="this machine's, or the data sheet's",
         ),
     ] = None  # fmt: skip
     config: Annotated[

@@ -68,7 +68,7 @@ def compute(
                 fresh: Any = {"confirm_seeds": confirm_seeds} if confirm_seeds else {}
                 results = begin(protocol, execution, out=folder, config_plan=plan, **arguments, **finished, **fresh)
             else:
-                results = resume(folder, protocol, execution, **arguments)
+                results = resume(folder, protocol, execution, take_over=command.take_over, **arguments)
         finally:
             reporter.close()
         if seeds := confirm_seeds or (() if command.resume is None else seeds_to_confirm(results)):

@@ -9,9 +9,10 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from atras.checks import one_of
-from atras.errors import InputError
+from atras.checks import number, one_of
+from atras.errors import InputError, shown
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_seeds, parse_whole, settings_of
+from atras.networks import told_member
 from atras.running import choose_reporter
 
 from .command_options import CommandOptions
@@ -55,6 +56,9 @@ def run(**given: Any) -> None:
         from atras.running import check_fresh
 
         check_fresh(protocol, seeds, command.out or "runs", execution.shard)
+    if command.machines is not None or command.machine_speed is not None:
+        _price_elsewhere(protocol, execution, command)
+        return
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
         results = _search(protocol, execution, command, seeds)
@@ -63,9 +67,37 @@ def run(**given: Any) -> None:
         results = compute(protocol, execution, command, plan=plan, note=note, confirm_seeds=seeds)
     if results is None or not command.fail_on_diverged:
         return
-    diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
+    diverged = [told_member(*names) for names in results.members("diverged")]
     if diverged:
         raise Ended(f"diverged: {', '.join(diverged)}", 3)
+
+
+def _price_elsewhere(protocol: Protocol, execution: Execution, command: CommandOptions) -> None:
+    """Show what a run would take on machines that are not here."""
+    from atras.planning import Machines
+    from atras.running import lines_elsewhere
+
+    if command.machines is None or not command.dry_run or command.search is not None or command.resume is not None:
+        given = "machines" if command.machines is not None else "machine_speed"
+        raise InputError(
+            f"{given}: expected with {'--dry-run' if command.machines else '--machines'}, for a run that begins: it "
+            "prices a plan; write --dry-run --machines 64xcpu:2"
+        )
+    machines, told = Machines.parse(command.machines), _machine_speed(command.machine_speed)
+    with contextlib.closing(choose_reporter(command.quiet)) as reporter:
+        print_lines(lines_elsewhere(protocol, execution, machines, told, reporter))
+
+
+def _machine_speed(text: str | None) -> float | None:
+    """FLOPs a second from TFLOP/s as they are written."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"machine_speed (={shown(text)}): expected TFLOP/s; write for example 0.5") from None
+    number("machine_speed", value, 1e-6, 1e6)
+    return 1e12 * value
 
 
 def _search(
@@ -86,7 +118,8 @@ def _search(
         if command.resume is None:
             results = search(protocol, execution, most, folder, rank_by=rank_by, confirm_seeds=seeds, **arguments)
         else:
-            results = resume(folder, protocol, execution, confirm_seeds=seeds, **arguments)
+            asked: Any = {"confirm_seeds": seeds, "take_over": command.take_over}
+            results = resume(folder, protocol, execution, **asked, **arguments)
     ranked_by = rank_by_of(folder)
     if command.json:
         print_json(json_text(search_data(results, ranked_by)))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from atras.attacks import ATTACKS
 from atras.defences import NoDefence
+from atras.networks import told_member
 from atras.registry import name_of
 
 from .recorder import Row, Rows
@@ -51,12 +52,12 @@ def cautions(rows: Rows) -> list[str]:
         rows: the group's, complete.
     """
     members: dict[str, dict[str, None]] = {}
-    found = (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics), *_of_epochs(rows.metrics))
-    for meaning, row in found:
-        members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
+    for meaning, row in (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics)):
+        members.setdefault(meaning, {})[_told(row)] = None
+    for meaning, row, epochs in _of_epochs(rows.metrics):
+        members.setdefault(meaning, {})[_told(row, epochs)] = None
     for meaning, row, images in _of_gradients(rows.metrics):
-        name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']}: {images} of {row['n']})"
-        members.setdefault(meaning, {})[name] = None
+        members.setdefault(meaning, {})[_told(row, f"{row['phase']}: {images} of {row['n']}")] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -73,8 +74,7 @@ def transfer_cautions(transfer: Sequence[Row], metrics: Sequence[Row]) -> list[s
     for row in rows:
         if not _on_itself(row) and white_box.get(_attacked(row), math.nan) > _accuracy(row) + NOISE:
             meaning = f"{row['attack']} turns more images made on other networks than on itself, masked gradients?"
-            name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']})"
-            members.setdefault(meaning, {})[name] = None
+            members.setdefault(meaning, {})[_told(row, row["phase"])] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -141,10 +141,10 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
     """Members that tell classes apart no better than the one answer that is right most often."""
-    told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
+    told = {_member(row) for row in rows.table if row["status"] != "trained"}
     for row in rows.metrics:
         last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
-        if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
+        if last and _member(row) not in told and _above_majority(row) <= CLEAR:
             when = "before the defence " if row["phase"] == "trained" else "after the defence "
             when = "" if row.get("defence") == NoDefence.name else when
             yield f"{when}not clearly more accurate than always answering the most frequent class", row
@@ -243,8 +243,10 @@ def _by_fgsm(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["attack"] == "fgsm" and row["label_source"] == "true"]
 
 
-def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    """Catastrophic overfitting: FGSM and PGD part while the copies are made in every batch."""
+def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, str]]:
+    """Catastrophic overfitting: FGSM and PGD part while adversarial images are made in every batch; and after which
+    epochs, from the first to the last."""
+    parted: dict[object, list[Row]] = {}
     sample = [row for row in metrics if row["epoch"] is not None and row["split"] == "train"]
     fgsm = {(_who(row), row["epoch"]): row for row in sample if row["attack"] == "fgsm"}
     for row in sample:
@@ -254,11 +256,24 @@ def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
             and rival is not None
             and _accuracy(rival) - _accuracy(row) > OVERFITTED
         ):
-            yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", row
+            parted.setdefault(_who(row), []).append(row)
+    for rows in parted.values():
+        epochs = sorted({int(_number(row["epoch"])) for row in rows})
+        when = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+        yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", rows[0], when
+
+
+def _member(row: Row) -> tuple[object, ...]:
+    return row["hidden_layers"], row.get("variant", ""), row["seed"]
+
+
+def _told(row: Row, *more: object) -> str:
+    """A row's member for people."""
+    return told_member(*_member(row), *more)
 
 
 def _who(row: Row) -> tuple[object, ...]:
-    return row["hidden_layers"], row["seed"], row["phase"]
+    return *_member(row), row["phase"]
 
 
 def _accuracy(row: Row) -> float:

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
-from atras.networks import Factory
+from atras.networks import Factory, Member, Variant, members_of
 
+from .axes import axes_of, check_axes, spelled, typed, variants_of
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
-from .option import Option, Options
+from .option import Option, Options, Setting, settings_of
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
 from .ranges import number_from
 from .readers import parse_shard, resolve_shard
@@ -34,9 +35,15 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-_LATER = ("augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average")
+_LATER = ("augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "axes")
 """Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
 there were such choices are the same ones."""
+
+_VARIED = (Model, Training, Attacking, Defending)
+"""Parts whose settings may differ between the members of a run, as they decide training or attack."""
+
+_COMMON = ("attacks", "epsilons", "precision")
+"""Settings of these parts that all members of a run have in common."""
 
 VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
@@ -56,6 +63,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "axes", tuple(spelled(axis, varied_settings()) for axis in self.axes))
+        check_axes("axes", self.axes)  # of which two may have been names of one
+        members = len(self.candidates) * len(self.seeds) * len(self.variants)
+        if members > MAX_MEMBERS:
+            raise InputError(
+                f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
+            )
+        if self.axes:
+            self._check_variants()
+            return
         if self.momentum and self.optimizer != "sgd":
             raise InputError(
                 f"momentum (={self.momentum}): only optimizer sgd has one; add --optimizer sgd or leave it out"
@@ -65,16 +82,52 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 f"label_smoothing (={self.label_smoothing}): expected a defence that trains for the cross-entropy, got "
                 f"{self.defence}, which has an objective of its own; leave one of them out"
             )
-        members = len(self.candidates) * len(self.seeds)
-        if members > MAX_MEMBERS:
-            raise InputError(
-                f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
-            )
         self._check_given()
         if not self.defence.trains:
             # One experiment, one hash: there is no second training whose length could differ.
             object.__setattr__(self, "adversarial_epochs", 0)
         self._check_attacks()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every combination of the axes' values, the first axis slowest; one without settings where there are none."""
+        return variants_of(self.axes)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Every candidate in each variant with each seed, in the order of the table."""
+        return members_of(self.candidates, self.seeds, self.variants)
+
+    @property
+    def plain(self) -> tuple[Protocol, ...]:
+        """The experiment of each variant, in their order."""
+        return tuple(map(self.of, self.variants))
+
+    def of(self, variant: Variant) -> Protocol:
+        """The experiment on the members of a variant alone, which has no axes: the one of their solo run.
+
+        Raises:
+            InputError: if a value of the variant is none of its setting's.
+        """
+        if not (self.axes or variant.settings):
+            return self
+        settings = varied_settings()
+        return self.replace(axes=(), **{name: typed(value, settings[name]) for name, value in variant.settings})
+
+    def _check_variants(self) -> None:
+        """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
+        if not self.trains:
+            raise InputError("axis: expected networks that the run trains, got finished ones; leave it out")
+        for variant in self.variants:
+            try:
+                own = self.of(variant)
+            except InputError as error:
+                raise InputError(f"axis, {variant.name}: {error}") from None
+            if own.defence.source != "own" or own.defence.others:
+                raise InputError(
+                    f"axis, {variant.name}: expected a defence whose members train on images of their own, got "
+                    f"{own.defence}, which takes those of others; run it without axes"
+                )
 
     @property
     def trains(self) -> bool:
@@ -206,7 +259,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
-        attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
+        attacks = {name: list(map(str, values[name])) for name in ("attacks", "transfer_attacks", "axes")}
         own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
         spelled = {"defence": str(self.defence), "schedule": str(self.schedule)}
         return values | lists | candidates | attacks | spelled | (own if self.factories else {})
@@ -314,14 +367,48 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         return dataclasses.replace(self, **changes)
 
 
+def varied_settings() -> dict[str, Setting]:
+    """The settings that may be an axis, by the names of their fields."""
+    settings = settings_of(Protocol)
+    names = [name for part in _VARIED for name in settings_of(part) if name not in _COMMON]
+    return {name: settings[name] for name in names}
+
+
+def recorded_axes(record: object) -> dict[str, dict[str, Any]]:
+    """The variants of a recorded protocol, by their names, each with its values: numbers, or texts as they are spelled.
+
+    Args:
+        record: what `Protocol.to_dict` has under `axes`.
+
+    Raises:
+        InputError: if it is no record of axes.
+    """
+    settings, axes = varied_settings(), axes_of(record or ())
+    check_axes("axes", axes)
+    read = [spelled(axis, settings) for axis in axes]
+    values = {(axis.field, text): typed(text, settings[axis.field]) for axis in read for text in axis.values}
+    return {
+        variant.name: {
+            pair[0]: values[pair] if isinstance(values[pair], int | float) else pair[1] for pair in variant.settings
+        }
+        for variant in variants_of(read)
+    }
+
+
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 """Field values by preset name. `paper` is our reconstruction of what the paper leaves open: the defaults."""
 
 
 def _check_device(name: str, value: str) -> None:
     text(name, value)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
-        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3}|:all)?", value):
+        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda, cuda:N or cuda:all")
+
+
+def _check_address(value: str) -> None:
+    text("ray_address", value)
+    if value != "auto" and not re.fullmatch(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+        raise InputError(f"ray_address (={shown(value)}): expected HOST:PORT of a cluster's head, or auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,6 +431,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "Ray cluster that computes the groups: HOST:PORT or auto", lambda _, value: _check_address(value),
+            metavar="ADDRESS", default="one of this machine, for the run",
+            meaning="With `--executor ray`. `auto` is the one that `RAY_ADDRESS` names, or that runs on this machine. "
+            "Without an address the run starts a cluster that only this machine reaches, and ends it.",
+        ),
+    ] = None  # fmt: skip
     shard: Annotated[
         str | None,
         Option(
@@ -353,7 +449,13 @@ class Execution(Options):
             "`slurm` takes the numbers of the job array that it is a task of.",
         ),
     ] = None  # fmt: skip
-    device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
+    device: Annotated[
+        str,
+        Option(
+            "auto, cpu, cuda, cuda:N or cuda:all", _check_device, metavar="NAME",
+            meaning="`cuda:all` is a process for each GPU of this machine, through executor ray.",
+        ),
+    ] = "auto"  # fmt: skip
     memory_bytes: Annotated[
         int | None,
         Option(

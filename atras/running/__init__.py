@@ -13,6 +13,7 @@ from .signals import Signals
 
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
+    from .elsewhere import lines_elsewhere
     from .executors import Executor, LocalExecutor, Outcome
     from .fresh_seeds import check_fresh, confirming
     from .given import finished_networks, shared_spec
@@ -25,6 +26,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         data_place="DataPlace RecordedData",
+        elsewhere="lines_elsewhere",
         executors="Executor LocalExecutor Outcome",
         fresh_seeds="check_fresh confirming",
         given="finished_networks shared_spec",
@@ -51,6 +53,7 @@ __all__ = [
     "choose_reporter",
     "confirming",
     "finished_networks",
+    "lines_elsewhere",
     "load_data",
     "make_plan",
     "make_spec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
-from atras.networks import Candidate, Weights
-from atras.planning import Group, halves
+from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
+from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
+from atras.networks import Candidate, Variant, Weights
+from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
 from atras.training import Networks
@@ -26,13 +26,13 @@ from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome
+from .executors import Executor, Outcome, executor_for
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
-from .prepare import Prepared, cautions_before, memory_cap, prepare
+from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
-from .shards import DONE, Shard, take_shard, tells
+from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
 from .time_left import Work
 
@@ -83,26 +83,35 @@ def run(
     place = place or DataPlace.of(protocol, execution)
     if confirm_seeds:
         check_fresh(protocol, confirm_seeds, out, execution.shard)
-    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
-    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution)
-    if shard is not None and out is None:
-        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
-    device, data, spec, plan = prepared
-    given = fitted_weights(protocol, spec, weights)
-    if keeps_outcomes(protocol, len(data.test)):
-        check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
-    writer = Writer(out, {
-        "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
-        "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
-        "data_places": [] if out is None else place.remembered(Path(out)),
-        "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
-        "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        **({} if shard is None else {"shard": shard.to_dict()}),
-        **({"confirm_seeds": list(confirm_seeds)} if confirm_seeds else {}),
-        "warnings": cautions_before(protocol, data),
-        "sessions": [session_record(prepared, execution, "start")],
-    })  # fmt: skip
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor = executor_for(execution)
+    with closing(executor):
+        prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+        shard = None
+        if execution.shard is not None:
+            prepared, shard = take_shard(prepared, protocol, execution)
+        elif config_plan is None:
+            prepared = for_machines(prepared, protocol, execution, executor.slots(prepared.device))
+        if shard is not None and out is None:
+            raise InputError(
+                f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out"
+            )
+        device, data, spec, plan = prepared
+        given = fitted_weights(protocol, spec, weights)
+        if keeps_outcomes(protocol, len(data.test)):
+            check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
+        writer = Writer(out, {
+            "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
+            "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+            "data_places": [] if out is None else place.remembered(Path(out)),
+            "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
+            "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+            **({} if shard is None else {"shard": shard.to_dict()}),
+            **({"confirm_seeds": list(confirm_seeds)} if confirm_seeds else {}),
+            "warnings": cautions_before(protocol, data),
+            "sessions": [session_record(prepared, execution, "start")],
+        })  # fmt: skip
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+        return own.go(startup_seconds)
 
 
 def resume(
@@ -115,6 +124,7 @@ def resume(
     startup_seconds: float | None = None,
     stop: Stop | None = None,
     place: DataPlace | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -130,6 +140,7 @@ def resume(
             with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
+        take_over: whether to go on although a process of another machine may be at work on it.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -154,14 +165,16 @@ def resume(
         reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
-    lock = Lock(folder)
+    lock = Lock(folder, take_over=take_over)
     try:
         writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
         given = fitted_weights(protocol, prepared.spec, weights)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor = executor_for(execution)
+    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+    return own.go(startup_seconds)
 
 
 class _Run:
@@ -178,6 +191,7 @@ class _Run:
         stop: Stop | None,
         start: float,
         given: Mapping[Candidate, Weights],
+        executor: Executor,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
@@ -185,8 +199,8 @@ class _Run:
         self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
-        self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
+        self.executor = executor
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
@@ -221,6 +235,8 @@ class _Run:
             self.leave("failed")
             raise
         finally:
+            # Workers write to the folder: it is let go of when they are gone.
+            self.executor.close()
             self.reporter.close()
             self.writer.close()
 
@@ -247,12 +263,13 @@ class _Run:
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
-        asked, execution = self.protocol, self.execution
-        candidates = {member.candidate for member in self.plan.groups[index].members}
+        asked, execution, group = self.protocol, self.execution, self.plan.groups[index]
+        own = group_protocol(asked, group.variant, len(self.data.test))
+        candidates = {member.candidate for member in group.members}
         return GroupTask(
-            protocol=asked.replace(precision=self.plan.groups[index].precision),
-            spec=self.spec,
-            group=self.plan.groups[index],
+            protocol=own.replace(precision=group.precision),
+            spec=spec_of(own, self.spec),
+            group=group,
             index=index,
             total=len(self.plan.groups),
             device=self.device,
@@ -261,9 +278,10 @@ class _Run:
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
             shared={
-                "dataset": self.data.name, "defence": str(asked.defence),
+                "dataset": self.data.name, "defence": str(own.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
+            population=len(asked.candidates) * len(asked.variants),
             memory_bytes=memory_cap(execution, self.device),
             given={each: tensors for each, tensors in self.given.items() if each in candidates},
         )  # fmt: skip
@@ -271,7 +289,9 @@ class _Run:
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
         try:
-            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.rows("table"), self.note_split)
+            rows = Rows()
+            for variant in self.protocol.variants:
+                rows.extend(self.transfer_within(variant))
         except ShortageError as error:
             if self.writer.directory is not None:
                 raise
@@ -281,6 +301,15 @@ class _Run:
             self.note_cautions(transfer_cautions(rows.transfer, self.writer.rows("metrics")))
         if self.writer.directory is not None:
             forget_transfer(self.writer.directory)
+
+    def transfer_within(self, variant: Variant) -> Rows:
+        """Rows of the transfer between members of a variant, as their solo run has them."""
+        plan = dataclasses.replace(self.plan, groups=of_variant(self.plan.groups, variant))
+        some = next(i for i, group in enumerate(self.plan.groups) if {*group.members} >= {*plan.groups[0].members})
+        own = group_protocol(self.protocol, variant, len(self.data.test))
+        protocol = own.replace(precision=self.plan.groups[some].precision)
+        task = dataclasses.replace(self.task(some), protocol=protocol)
+        return transfer_rows(task, self.place, plan, self.writer.rows("table"), self.note_split)
 
     def note_cautions(self, told: Sequence[str]) -> None:
         """Say and record what has to be known beside the figures."""
@@ -292,6 +321,10 @@ class _Run:
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""
         self.writer.update({"splits": [*self.writer.run.get("splits", ()), split], **besides})
+
+    def note_loss(self, loss: Row) -> None:
+        """Record that a worker was lost with a group, which goes on elsewhere."""
+        self.writer.update({"losses": [*self.writer.run.get("losses", ()), loss]})
 
     def take(self, outcome: Outcome) -> None:
         """Write a finished group's rows."""
@@ -313,7 +346,8 @@ class _Run:
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
         sizes = len(self.data.train), len(self.data.test)
-        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type, self.data.streamed)
+        task = outcome.task
+        first, second = halves(group, task.protocol, task.spec, *sizes, self.device.type, self.data.streamed)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
         groups = self.plan.groups
         self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], first, *groups[index + 1 :], second))

@@ -14,7 +14,7 @@ import torch
 from atras.data import Dataset
 from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.errors import InputError
-from atras.evaluation import PHASES, Row, Rows, Source, phases_of
+from atras.evaluation import PHASES, Row, Rows, Source, Sources, phases_of
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
@@ -55,13 +55,15 @@ class Surroundings:
         source: whose adversarial images all members are trained on; None for each one's own.
         reporter: told of everything.
         stop: asked between calls whether to stop.
+        lost: told of each worker that a task was lost with, as the run records it.
     """
 
     data: Dataset
     networks: Networks
-    source: Source | None
+    source: Source | Sources | None
     reporter: Reporter
     stop: Callable[[], bool]
+    lost: Callable[[Row], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class GroupTask:
         checkpoint_every: seconds.
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
+        population: candidates of the whole run in each of their variants, among which room for pictures is divided.
         memory_bytes: most that what is computed at once may be predicted to take.
         given: parameters of the candidates that are finished before the run begins.
     """
@@ -94,6 +97,7 @@ class GroupTask:
     checkpoint_every: float
     run_hash: str
     shared: Row
+    population: int
     memory_bytes: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
 
@@ -177,6 +181,7 @@ class _Work(Watcher):
             snapshot=snapshot,
             source=place.source,
             chunk=task.group.chunk,
+            population=task.population,
         )
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
@@ -216,7 +221,7 @@ class _Work(Watcher):
         evaluated = KINDS[AVERAGE if self.task.protocol.average else 0]
         for phase, prefix in zip(phases, (TRAINED, evaluated)[-len(phases) :], strict=True):
             networks = _networks(self.parts[self.part], snapshot, prefix)
-            self.place.networks.put(phase, self.task.group.members, part, networks)
+            self.place.networks.put(phase, self.task.group.members, part, networks, self.task.spec)
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from atras.errors import InputError
 from atras.evaluation import PHASES
-from atras.networks import Candidate, Member, Network, Parameters, Spec
+from atras.networks import Candidate, Member, Network, Parameters, Spec, Variant
 from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_some_tensors, reason_of, remove_file, write_file
 
 from .checkpoint import key_of
@@ -37,7 +37,7 @@ class Networks:
 
     Args:
         folder: the run's.
-        spec, protocol_hash: of all networks.
+        spec, protocol_hash: of all networks, but for those of which `put` is told another spec.
         in_memory: whether to keep them without a folder; where there is neither, they are let go.
     """
 
@@ -46,10 +46,27 @@ class Networks:
         self._held: dict[tuple[str, Member], Parameters] = {}
         self.wanted = in_memory or folder is not None
 
+    @property
+    def held(self) -> Mapping[tuple[str, Member], Parameters]:
+        """The networks that are in memory, by phase and member."""
+        return self._held
+
     def put(
-        self, phase: str, members: Sequence[Member], part: int | None, networks: Mapping[Member, Parameters]
+        self,
+        phase: str,
+        members: Sequence[Member],
+        part: int | None,
+        networks: Mapping[Member, Parameters],
+        spec: Spec | None = None,
     ) -> None:
         """Keep the networks of a group of members, or those of a part of it.
+
+        Args:
+            phase: `trained` or `defended`.
+            members: of the group.
+            part: its number; None for all members.
+            networks: the parameters of each.
+            spec: of these networks, where a variant has another than the run's first.
 
         Raises:
             InputError: if the file cannot be written.
@@ -58,16 +75,17 @@ class Networks:
             shares = list(_shares(networks))
             for number, share in enumerate(shares):
                 path = self._folder / file_name(phase, members, number if len(shares) > 1 else part)
-                write_file(path, self._packed(share))
+                write_file(path, self._packed(share, spec or self._spec))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
 
-    def _packed(self, networks: Mapping[Member, Parameters]) -> list[bytes | memoryview]:
-        spec = json.dumps(self._spec.to_dict())
+    def _packed(self, networks: Mapping[Member, Parameters], spec: Spec) -> list[bytes | memoryview]:
         tensors = {
             f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
         }
-        return pack_tensors({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
+        return pack_tensors(
+            {"format": FORMAT, "spec": json.dumps(spec.to_dict()), "protocol_hash": self._hash}, tensors
+        )
 
     def get(self, phase: str, member: Member) -> Parameters:
         """One network, on the CPU.
@@ -76,7 +94,7 @@ class Networks:
             InputError: if it is not there, or its file is damaged.
         """
         if self._folder is not None:
-            return read_member(self._folder, member.candidate, member.seed, phase)[1]
+            return read_member(self._folder, *member[:2], phase, member.variant)[1]
         if (phase, member) not in self._held:
             raise InputError(
                 f"networks: expected the {phase} network {member.name}, found none; ask the run to keep it"
@@ -94,7 +112,13 @@ class Networks:
 
 
 def read_member(
-    folder: str | Path, candidate: Candidate, seed: int, phase: str, *, checked: bool = True
+    folder: str | Path,
+    candidate: Candidate,
+    seed: int,
+    phase: str,
+    variant: Variant = Variant(),
+    *,
+    checked: bool = True,
 ) -> tuple[Spec, Parameters]:
     """One network of a run.
 
@@ -102,6 +126,7 @@ def read_member(
         folder: the run's.
         candidate, seed: which member.
         phase: `trained` or `defended`.
+        variant: of a run with axes.
         checked: hold the parameters against the network, whose module must be there for it.
 
     Returns:
@@ -112,7 +137,8 @@ def read_member(
     """
     if phase not in PHASES:
         raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
-    prefix = f"{candidate.name}/{seed}/"
+    member = Member(candidate, seed, variant)
+    prefix = f"{member.name}/"
     for path in sorted((expanded(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
             metadata, parameters = read_some_tensors(path, FORMAT, prefix)
@@ -125,9 +151,7 @@ def read_member(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
         return spec, _checked(path, spec, candidate, parameters) if checked else parameters
-    raise InputError(
-        f"{folder}: expected the {phase} network {candidate.name} of seed {seed}, found none; name a member of the run"
-    )
+    raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
 
 
 def _shares(networks: Mapping[Member, Parameters]) -> Iterator[dict[Member, Parameters]]:

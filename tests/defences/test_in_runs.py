@@ -152,7 +152,7 @@ def test_modules_of_a_user_train_under_them(name: str, monkeypatch: pytest.Monke
     engine = ModulesEngine(SPEC, [Member(Candidate([Own(Factory.of("mine", Net))]), 0)], asked, CPU)
     initial, begun = engine.get_parameters(0), []
     begin = engine.begin_phase
-    monkeypatch.setattr(engine, "begin_phase", lambda phase: (begun.append(engine.get_parameters(0)), begin(phase)))
+    monkeypatch.setattr(engine, "begin_phase", lambda *given: (begun.append(engine.get_parameters(0)), begin(*given)))
     rows = run_group(engine, data(), asked)
     assert rows.table[0]["status"] != "diverged"
     assert all(torch.equal(begun[1][name], values) for name, values in initial.items())  # from scratch, buffers too

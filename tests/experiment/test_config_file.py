@@ -117,7 +117,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
     ranges = {"family", "base_widths", "factors", "max_width", "widths", "depths", "kernels"}
-    assert set(SETTINGS) - written == ranges | {"target", "weights"}
+    assert set(SETTINGS) - written == ranges | {"target", "weights", "axes"}
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])
@@ -210,7 +210,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ('memory = "1KiB"', "memory (=1024): expected a whole number from"),
         ('preset = "papper"', "preset (='papper'): expected one of paper"),
         ('stem = "conv3"', "stem (='conv3'): expected one of auto, none, conv2, conv4"),
-        ('device = "gpu"', "device (='gpu'): expected auto, cpu, cuda or cuda:N"),
+        ('device = "gpu"', "device (='gpu'): expected auto, cpu, cuda, cuda:N or cuda:all"),
         ("depth = 9", "depth (=9): no candidate has it"),
         ("epochs = 0x" + "f" * 5000, "epochs (=more digits than Python prints): expected a whole number"),
         ("hidden = [[0x" + "f" * 5000 + "]]", "hidden (=more digits than Python prints): expected one or more"),

@@ -1,0 +1,86 @@
+"""The variants of a run as columns of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from atras.experiment import recorded_axes
+
+from .schemas import dtypes
+
+_TYPES: dict[type, type[pl.DataType]] = {float: pl.Float64, int: pl.Int64, str: pl.String}
+
+
+def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
+    """The variants of a run.
+
+    Args:
+        protocol: as run.json has it.
+
+    Returns:
+        A row a variant, in their order: column `variant`, which is empty in a run without axes, and one for each axis.
+
+    Raises:
+        InputError: if its axes are none.
+    """
+    rows = [{"variant": name, **values} for name, values in recorded_axes(protocol.get("axes")).items()]
+    types = {name: _TYPES[type(value)] for name, value in rows[0].items()}
+    return pl.DataFrame(rows, schema=types)
+
+
+def axis_types(variants: pl.DataFrame) -> dict[str, type[pl.DataType]]:
+    """Types of the columns of axes."""
+    return {name: type(dtype) for name, dtype in variants.schema.items() if name != "variant"}
+
+
+def with_axes(name: str, frame: pl.DataFrame, variants: pl.DataFrame) -> pl.DataFrame:
+    """A frame with the values of its rows' variants in columns of their own.
+
+    Args:
+        name: of the frame.
+        frame: with the columns of SCHEMAS.
+        variants: as `variants_of`.
+    """
+    columns = list(dtypes(name, axis_types(variants)))
+    if columns == frame.columns:
+        return frame
+    return frame.join(variants, on="variant", how="left", maintain_order="left", suffix="_of_axis").select(columns)
+
+
+def without_axes(name: str, frame: pl.DataFrame, variant: str) -> pl.DataFrame:
+    """The rows of a variant, as a run without axes has them."""
+    if "variant" not in frame.columns:
+        return frame
+    return frame.filter(variant=variant).with_columns(variant=pl.lit("")).select(list(dtypes(name)))
+
+
+_ENDS = {
+    "adversarial_test_accuracy": "test_accuracy",
+    "attacked_accuracy_after_white_box": "attacked_accuracy_before_true",
+    "worst_case_accuracy_after": "worst_case_accuracy_before",
+}
+"""Columns of the table that are of defended networks, and those that are of networks without a defence."""
+
+
+def flat(name: str, frame: pl.DataFrame, *, mixed: bool) -> pl.DataFrame:
+    """The rows of a frame with each candidate in a variant as a candidate of its own, as a run without axes has them.
+
+    Args:
+        name: of the frame.
+        frame: of a run with axes.
+        mixed: whether some variants have a defence and some have none: then the networks of the latter, which end with
+            their training, stand in the table beside defended ones.
+    """
+    if "variant" not in frame.columns:
+        return frame
+    names = [column for column in frame.columns if column.endswith("hidden_layers")]
+    frame = frame.with_columns(pl.format("{} {}", column, "variant").alias(column) for column in names)
+    if name == "table" and mixed:
+        undefended = pl.col("defence") == "none"
+        frame = frame.with_columns(
+            pl.when(undefended).then(before).otherwise(after).alias(after) for after, before in _ENDS.items()
+        )
+    return frame.with_columns(variant=pl.lit("")).select(list(dtypes(name)))
