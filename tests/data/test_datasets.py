@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from atras.data import datasets, load, pixels
 from atras.data import download as official_files
-from atras.data import load, pixels
 from atras.data.datasets import DATASETS
 from atras.data.download import OFFICIAL
 from atras.data.idx_file import IDX_FILES
+from atras.errors import InputError
 from made_files import arrays, refused, write_idx, write_npz
 
 
@@ -168,3 +169,21 @@ def test_real_mnist_is_recognised_and_in_the_official_order(tmp_path):
         with (Path(found.source) / file).open("rb") as source, gzip.open(packed / f"{file}.gz", "wb", 1) as target:
             shutil.copyfileobj(source, target)
     assert load(str(packed)).provenance()["sha256"] == found.provenance()["sha256"]
+
+
+def test_a_named_set_is_looked_for_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def read(name: str, data_dir: object, *_: object) -> None:
+        asked.append(data_dir)
+        raise InputError(name)
+
+    monkeypatch.setattr(datasets, "read_named", read)
+    monkeypatch.setenv("ATRAS_DATA", str(tmp_path))
+    for folder in (None, "elsewhere"):
+        with pytest.raises(InputError):
+            datasets.load("mnist", data_dir=folder)
+    monkeypatch.delenv("ATRAS_DATA")
+    with pytest.raises(InputError):
+        datasets.load("mnist")
+    assert asked == [str(tmp_path), "elsewhere", None]
