@@ -25,7 +25,7 @@ from .kinds import MEMORY
 from .option import Option, Options
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
 from .ranges import number_from
-from .readers import parse_shard, resolve_shard
+from .readers import HeldOut, parse_shard, resolve_shard
 from .training import Training
 
 MAX_MEMBERS = 100_000
@@ -34,7 +34,9 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-_LATER = ("augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average")
+_LATER = (
+    "augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "select", "validation_size",
+)  # fmt: skip
 """Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
 there were such choices are the same ones."""
 
@@ -65,6 +67,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 f"label_smoothing (={self.label_smoothing}): expected a defence that trains for the cross-entropy, got "
                 f"{self.defence}, which has an objective of its own; leave one of them out"
             )
+        self._check_selection()
         members = len(self.candidates) * len(self.seeds)
         if members > MAX_MEMBERS:
             raise InputError(
@@ -85,6 +88,18 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def augments(self) -> bool:
         """Whether training images are changed at random."""
         return self.augment != "none"
+
+    @property
+    def selects(self) -> bool:
+        """Whether one epoch of the last training is kept by its accuracy on images held out."""
+        return self.select != "last"
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The number of training images held out to select an epoch by, for `data.load`."""
+        if not self.selects:
+            return "none"
+        return "default" if self.validation_size is None else self.validation_size
 
     @property
     def attack(self) -> FGSM:
@@ -210,6 +225,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def factories(self) -> dict[str, Factory]:
         """What makes the modules of the user among the candidates, by name."""
         return {each.name: each.factory for each in self.candidates if each.factory is not None}
+
+    def _check_selection(self) -> None:
+        """Refuse to select among the epochs of no training, and images held out that nothing is selected by."""
+        if self.selects and not self.trains:
+            raise InputError(f"select (={self.select}): expected a training, got finished networks; leave it out")
+        if self.validation_size is not None and not self.selects:
+            raise InputError(
+                f"validation_size (={self.validation_size}): only --select robust holds images out; add it or leave "
+                "this out"
+            )
 
     def _check_given(self) -> None:
         """Refuse finished networks that are to be trained, and training that has no epochs."""

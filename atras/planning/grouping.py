@@ -296,7 +296,7 @@ class _Sizer:
             precision, threads = str(self.protocol.precision), self.machine.threads
             return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
-        copies = weight_copies(self.protocol)
+        copies = weight_copies(self.protocol, self.machine.kind)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
 
     def _widest(self, networks: Sequence[Network]) -> Network:

@@ -30,6 +30,7 @@ from atras.experiment import Protocol
 from atras.networks import StepResult, Trainable, permutation
 
 from .feed import Feed, Pass
+from .selection import Selection, selects_in
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
 """The stages of a group, in their order."""
@@ -259,6 +260,7 @@ class _Stages:
         self.record = self.recorder.to_dict()
         if stage == DONE:
             self.signs = {}
+        self.selection = Selection(self.engine) if selects_in(self.protocol, stage) else None
         self.losses = torch.zeros(len(self.engine.members), 0, dtype=torch.float64)
         self.correct = torch.zeros(len(self.engine.members), 0, dtype=torch.int64)
 
@@ -327,6 +329,9 @@ class _Stages:
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
+        if self.selection is not None:
+            self.selection.put_back()
+            self.recorder.note_selected(self.stage, self.selection.epochs.tolist())
         steps = epochs * -(-n // self.protocol.batch_size)
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
 
@@ -382,8 +387,11 @@ class _Stages:
         # All evaluations come before the first row: one that is stopped leaves none behind.
         score = self.evaluator.score("test") if every and epoch % every == 0 else None
         gap = self.evaluator.gap() if compare else {}
+        robust = self.evaluator.validate() if self.selection is not None else None
         self.evaluator.forget()
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes))
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes), robust)
+        if self.selection is not None and robust is not None:
+            self.selection.take(epoch, robust)
         if score is not None:
             self.recorder.record(None, "test", score, epoch=epoch)
         self.measurement.record_gap(epoch, gap)
@@ -415,6 +423,7 @@ class _Stages:
         tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
         tensors |= self.signs | self.evaluator.tensors()
+        tensors |= {} if self.selection is None else self.selection.tensors()
         record = self.recorder.to_dict()
         if self.stage in ("measure_trained", "measure_defended"):
             # What this stage has recorded is recorded again, from the counters; only pictures are not made again.
@@ -435,6 +444,8 @@ class _Stages:
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
         self.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
         self.evaluator.load(snapshot.tensors)
+        if self.selection is not None:
+            self.selection.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
             self.make_signs(snapshot)
         self.recorder.restore(snapshot.record)
