@@ -37,7 +37,7 @@ from .statistics import (
 from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
-from .winner import winner_lines, winner_sentences
+from .winner import Winner, lacks, winner, winner_lines, winner_sentences
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -53,6 +53,7 @@ __all__ = [
     "Robustness",
     "Stated",
     "Statement",
+    "Winner",
     "accuracy_interval",
     "attack",
     "attack_aim",
@@ -79,6 +80,7 @@ __all__ = [
     "image_pairs",
     "independent_images",
     "json_text",
+    "lacks",
     "load",
     "masked",
     "max_t",
@@ -111,6 +113,7 @@ __all__ = [
     "trained_rows",
     "transfer_table",
     "why_no_claims",
+    "winner",
     "winner_lines",
     "winner_sentences",
     "worst_case",

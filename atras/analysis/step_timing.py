@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -70,7 +71,9 @@ def _kept(results: Results) -> dict[str, dict[str, float]]:
         raise InputError(f"{path}: expected measured steps, found something else ({error}); --measure anew") from None
 
 
-def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
+def measure_steps(
+    results: Results, *, steps: int = 7, told: Callable[[float], None] = lambda _: None
+) -> dict[str, float]:
     """Time a training step of every candidate, one at a time in engine loop or modules, and keep it with the run.
 
     Images are noise of the run's shape and batch size: a step's time does not depend on what they show. The candidates
@@ -79,6 +82,7 @@ def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
     Args:
         results: a run in a folder.
         steps: of a turn, timed after a few to warm up; their median counts.
+        told: the share of all turns that is done, from 0 to 1.
 
     Returns:
         Seconds by candidate.
@@ -98,13 +102,14 @@ def measure_steps(results: Results, *, steps: int = 7) -> dict[str, float]:
     labels = torch.randint(spec.classes, shape[:1], generator=noise, dtype=torch.int64, device="cpu").to(device)
     names = results.table["hidden_layers"].unique(maintain_order=True).to_list()
     turns: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
-        for name in names:  # an engine is made anew in each round: those of thousands would not fit
+    for turn in range(ROUNDS):
+        for place, name in enumerate(names):  # an engine is made anew in each round: those of thousands would not fit
             candidate = results.candidate(name)
             kind = ModulesEngine if candidate.complete else LoopEngine
             engine = kind(spec, [Member(candidate, 0)], protocol, device)
             engine.begin_phase("train", steps)
             turns[name].append(_median_step(engine, images, labels, steps))
+            told((turn * len(names) + place + 1) / (ROUNDS * len(names)))
     seconds = {name: min(taken) for name, taken in turns.items()}
     content = {
         "batch_size": protocol.batch_size, "steps": steps, "rounds": ROUNDS, "environment": describe(device),

@@ -1,16 +1,158 @@
-"""The first of a ranking in words, with what is to be known before it is believed."""
+"""The first of a ranking: what it is, which others are not told apart from it, and what is missing to believe it."""
 
 from __future__ import annotations
 
 import textwrap
+from typing import NamedTuple
+
+import polars as pl
 
 from atras.errors import printable
+from atras.registry import name_of
 from atras.results import Results
 
-from .statistics import chosen_elsewhere, ranking, robust_column, seeds_note
+from .statistics import (
+    Interval,
+    chosen_elsewhere,
+    ordered,
+    ranking,
+    robust_column,
+    sample_mean,
+    seeds_note,
+)
 
 SHOWN = 5
 """Most candidates that are named of those that are not told apart from the first."""
+
+ONE_STEP = ("fgsm", "random-fgsm")
+"""Attacks of one step, which leave more than those that go on."""
+
+FIGURES = {
+    "worst_case_accuracy_after": "worst-case robust accuracy",
+    "attacked_accuracy_after_white_box": "white-box robust accuracy",
+    "worst_case_accuracy_before": "worst-case robust accuracy",
+    "attacked_accuracy_before_true": "white-box robust accuracy",
+    "balanced_accuracy_after_worst_case": "balanced worst-case robust accuracy",
+    "balanced_accuracy_after_white_box": "balanced white-box robust accuracy",
+}
+"""What candidates are ranked by, in words, by column of the table."""
+
+_UNDEFENDED = {
+    "worst_case_accuracy_after": "worst_case_accuracy_before",
+    "attacked_accuracy_after_white_box": "attacked_accuracy_before_true",
+}
+"""The same figure before the defence."""
+
+
+class Winner(NamedTuple):
+    """The first of a ranking.
+
+    Args:
+        name: the candidate.
+        figure: what it is first by, in words.
+        robust: that figure, with its interval.
+        clean: accuracy on clean test images, likewise; in both a seed that did not train counts 0, as in `ranking`.
+        gain: robust accuracy less the same before the defence, over the seeds that have both; None without a defence,
+            or of a balanced figure.
+        seeds, candidates: of the winner, and how many there are.
+        tied: the others that are not told apart from it; None where nothing tells (one seed).
+        worth: accuracy of what is first on other seeds and images than those that measure it; None from one seed.
+    """
+
+    name: str
+    figure: str
+    robust: Interval
+    clean: Interval
+    gain: Interval | None
+    seeds: int
+    candidates: int
+    tied: tuple[str, ...] | None
+    worth: float | None
+
+
+def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
+    """The candidate that is first by its worst case, or by the strongest attack measured; None where none trained.
+
+    Args:
+        results: a run.
+        rank_by: as in `robust_column`.
+
+    Raises:
+        InputError: as `robust_column`.
+    """
+    column = robust_column(results, rank_by)
+    frame = ranking(results, column)
+    if not len(frame) or not frame["trained"][0]:
+        return None
+    first = frame.row(0, named=True)
+    clean = ordered(results, results.final.clean).filter(hidden_layers=first["hidden_layers"])
+    own = results.table.filter(hidden_layers=first["hidden_layers"], status="trained")
+    return Winner(
+        first["hidden_layers"],
+        FIGURES[column],
+        Interval(first["mean"], first["low"], first["high"]),
+        Interval(*clean.select("mean", "low", "high").row(0)),
+        _gain(own, column),
+        first["seeds"],
+        len(frame),
+        None if first["tied"] is None else tuple(first["tied"]),
+        chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None,
+    )
+
+
+def _gain(own: pl.DataFrame, column: str) -> Interval | None:
+    """Seed by seed, after the defence less before it."""
+    if column not in _UNDEFENDED:
+        return None
+    gains = own.select(gain=pl.col(column) - pl.col(_UNDEFENDED[column]))["gain"].drop_nulls().to_list()
+    return sample_mean(gains).interval(low=-1.0, high=1.0) if gains else None
+
+
+def lacks(results: Results, *, rank_by: str = "accuracy") -> list[str]:
+    """What a run lacks for its ranking to be believed, a sentence each; nothing where nothing is missing.
+
+    Args:
+        results: a run.
+        rank_by: as in `robust_column`.
+
+    Raises:
+        InputError: as `robust_column`.
+    """
+    missing = results.missing()
+    return [
+        *([f"Not finished: {missing}."] if missing else []),
+        *_few_attacks(results),
+        *_at_chance(results, rank_by),
+        *filter(None, [seeds_note(results.table["seed"].n_unique()) if len(results.table) else ""]),
+    ]
+
+
+def _few_attacks(results: Results) -> list[str]:
+    """A caution where nothing but one step attacked the networks that the run ends with."""
+    rows = results.metrics.filter(
+        pl.col("epoch").is_null(), pl.col("attack") != "none", mode="white-box", split="test", phase=results.final.phase
+    )
+    names = {name_of(attack) for attack in rows["attack"].unique()}
+    if not names or not names <= set(ONE_STEP):
+        return []
+    which = "FGSM alone" if names == {"fgsm"} else "Attacks of one step alone"
+    return [f"{which}: one step leaves more than stronger attacks would; run with --attack pgd or --attack autoattack."]
+
+
+def _at_chance(results: Results, rank_by: str) -> list[str]:
+    """A caution where the first is no better than an answer that does not depend on the image."""
+    frame, share = ordered(results, rank_by=rank_by), results.majority_share
+    if not len(frame) or not frame["trained"][0]:
+        return []
+    first = frame.row(0, named=True)
+    if not first["clear"]:
+        return ["At chance level: no network is clearly better than always answering one class; train for longer."]
+    if share is not None and first["mean"] <= share and not rank_by.startswith("balanced"):
+        return [
+            f"At chance level under attack: always answering the most frequent class has {share:.3f}, which no attack "
+            "changes."
+        ]
+    return []
 
 
 def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str]:
@@ -23,27 +165,16 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     Raises:
         InputError: as `robust_column`.
     """
-    frame = ranking(results, rank_by=rank_by)
-    if not len(frame) or not frame["trained"][0]:
+    first = winner(results, rank_by=rank_by)
+    if first is None:
         return []
-    first = frame.row(0, named=True)
-    ends = "" if first["low"] is None else f" ({first['low']:.3f} to {first['high']:.3f})"
-    figure = _WORDS[robust_column(results, rank_by)]
-    sentences = [f"First by {figure}: {printable(first['hidden_layers'])} with {first['mean']:.4f}{ends}."]
-    if len(frame) > 1:
-        sentences += [_ties(first["tied"], first["seeds"]), *_worth(results, rank_by, len(frame))]
-    note = seeds_note(first["seeds"])
+    mean, low, high = first.robust
+    ends = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    sentences = [f"First by {first.figure}: {printable(first.name)} with {mean:.4f}{ends}."]
+    if first.candidates > 1:
+        sentences += [_ties(first), _worth(first)]
+    note = seeds_note(first.seeds)
     return [*sentences, *([note] if note else [])]
-
-
-_WORDS = {
-    "worst_case_accuracy_after": "worst-case robust accuracy",
-    "attacked_accuracy_after_white_box": "white-box robust accuracy",
-    "worst_case_accuracy_before": "worst-case robust accuracy",
-    "attacked_accuracy_before_true": "white-box robust accuracy",
-    "balanced_accuracy_after_worst_case": "balanced worst-case robust accuracy",
-    "balanced_accuracy_after_white_box": "balanced white-box robust accuracy",
-}
 
 
 def winner_lines(results: Results, *, rank_by: str = "accuracy", width: int = 80) -> list[str]:
@@ -63,10 +194,11 @@ def winner_lines(results: Results, *, rank_by: str = "accuracy", width: int = 80
     ]
 
 
-def _ties(tied: list[str] | None, seeds: int) -> str:
+def _ties(first: Winner) -> str:
     """Which others are not told apart from the first."""
+    tied = first.tied
     if tied is None:
-        why = "one seed gives none" if seeds == 1 else "too few seeds are common to all"
+        why = "one seed gives none" if first.seeds == 1 else "too few seeds are common to all"
         return f"No ranks: {why}, since two seeds of one network differ as two networks do; run with --seeds 0-4."
     if not tied:
         return "It is told apart from all others (at 95 %, all pairs together)."
@@ -74,11 +206,11 @@ def _ties(tied: list[str] | None, seeds: int) -> str:
     return f"{len(tied)} not distinguishable from it: {printable(', '.join(tied[:SHOWN]))}{more}."
 
 
-def _worth(results: Results, rank_by: str, candidates: int) -> list[str]:
+def _worth(first: Winner) -> str:
     """What the choice is worth on seeds and images that did not choose."""
-    worth = chosen_elsewhere(results, rank_by=rank_by)
-    if worth is None:
-        return [f"Its figure is the best of {candidates}, and so also luck; several seeds would tell how much."]
-    return [
-        f"As the best of {candidates} it is also luck: chosen on other seeds and images, what is first has {worth:.4f}."
-    ]
+    if first.worth is None:
+        return f"Its figure is the best of {first.candidates}, and so also luck; several seeds would tell how much."
+    return (
+        f"As the best of {first.candidates} it is also luck: chosen on other seeds and images, what is first has "
+        f"{first.worth:.4f}."
+    )

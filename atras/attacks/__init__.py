@@ -15,11 +15,13 @@ from .surrogate import Stand, Surrogate, parse_surrogate
 if TYPE_CHECKING:
     from .apgd import APGD, APGDT
     from .autoattack import AutoAttack
+    from .balls import LinfBall
     from .cw import CW
     from .deepfool import DeepFool
     from .ensemble import Ensemble
     from .fab import FABT
     from .fmn import FMN
+    from .kl import KL
     from .norms import norm_of
     from .pair_attack import PairAttack
     from .pgd import PGD, RandomFGSM
@@ -31,11 +33,13 @@ else:
         __name__,
         apgd="APGD APGDT",
         autoattack="AutoAttack",
+        balls="LinfBall",
         cw="CW",
         deepfool="DeepFool",
         ensemble="Ensemble",
         fab="FABT",
         fmn="FMN",
+        kl="KL",
         norms="norm_of",
         pair_attack="PairAttack",
         pairs="Pairs",
@@ -54,6 +58,7 @@ __all__ = [
     "FABT",
     "FGSM",
     "FMN",
+    "KL",
     "PGD",
     "Attack",
     "AttackSpec",
@@ -62,6 +67,7 @@ __all__ = [
     "DeepFool",
     "Draw",
     "Ensemble",
+    "LinfBall",
     "PairAttack",
     "Pairs",
     "Passes",

@@ -305,6 +305,11 @@ class Attack(ABC):
         return dataclasses.replace(self, surrogate=None)
 
     @property
+    def in_training(self) -> Self:
+        """The attack as a defence trains on it."""
+        return self
+
+    @property
     def carries(self) -> bool:
         """Whether an image that fools at a smaller epsilon is one of this attack: balls of one centre are nested."""
         return self.bounded and self.searches and self.target == "none" and self.label_source == "true"

@@ -20,6 +20,11 @@ def norm_of(change: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm(flat, ord=1 if norm == "l1" else 2, dim=1)
 
 
+def normal_of(draw: Tensor) -> Tensor:
+    """Normally distributed numbers of variance 1, float64, from a draw of the same shape that is uniform in [-1, 1)."""
+    return torch.erfinv(draw.double().clamp(-1 + 2**-25, 1 - 2**-25)) * 2**0.5
+
+
 def random_point(draw: Tensor, clean: Tensor, epsilon: float, norm: str, bounds: tuple[float, float]) -> Tensor:
     """Random points [P, C, H, W] of the balls, from a draw [P, C, H, W] that is uniform in [-1, 1).
 
@@ -28,7 +33,7 @@ def random_point(draw: Tensor, clean: Tensor, epsilon: float, norm: str, bounds:
     """
     if norm == "linf":
         return (clean + scaled(draw, epsilon, norm)).clamp(*bounds)
-    normal = torch.erfinv(draw.double().clamp(-1 + 2**-25, 1 - 2**-25)).to(clean.dtype) * 2**0.5
+    normal = normal_of(draw).to(clean.dtype)
     if norm == "l2":
         return (clean + scaled(normal, epsilon, norm)).clamp(*bounds)
     return projected(clean + normal, clean, epsilon, norm, bounds)

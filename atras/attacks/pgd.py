@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from atras.checks import number, one_of, truth, whole
 from atras.registry import UNSPELLED
@@ -89,6 +89,8 @@ class PGD(Attack):
         norm: `linf`, where steps are along the gradient's sign, or `l2`, where they are along the gradient.
         loss: `ce` (cross-entropy), `margin` (the highest other logit less the label's) or `dlr` (difference of logits
             ratio), each of the label, or of the target.
+        keep: the `best` point on the way, or the `last` one, of the best restart; `auto` for the best, and in a defence
+            for the last, as its sources have it, where it also costs less.
 
     The others are those of `Attack`.
 
@@ -102,21 +104,30 @@ class PGD(Attack):
     random_start: bool = True
     norm: str = "linf"
     loss: str = "ce"
+    keep: str = "auto"
 
     name = "pgd"
-    keeps_best: ClassVar[bool] = True
-    """Whether an image keeps the best point on its way; without, the last one of the best restart."""
 
     def __post_init__(self) -> None:
         one_of("norm", self.norm, ("linf", "l2"))
         super().__post_init__()
         one_of("loss", self.loss, LOSSES)
+        one_of("keep", self.keep, ("auto", "best", "last"))
         whole("steps", self.steps, 1, 10**6)
         whole("restarts", self.restarts, 1, 10**6)
         truth("random_start", self.random_start)
         if self.step_size is not None:
             number("step_size", self.step_size, 0.0, self.farthest)
             object.__setattr__(self, "step_size", float(self.step_size))
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an image keeps the best point on its way; without, the last one of the best restart."""
+        return self.keep != "last"
+
+    @property
+    def in_training(self) -> Self:
+        return replace(self, keep="last") if self.keep == "auto" else self
 
     def cautions(self, classes: int) -> tuple[str, ...]:
         if self.loss != "dlr" or classes > 2:
@@ -235,7 +246,7 @@ class RandomFGSM(PGD):
 
     Args:
         step_size: change of a pixel in the step; None for 1.25 epsilon.
-        norm, loss: of no use to it: as by default, and without a spelling.
+        norm, loss, keep: of no use to it: as by default, and without a spelling.
 
     The others are those of `PGD`.
 
@@ -245,15 +256,16 @@ class RandomFGSM(PGD):
     steps: int = 1
     norm: str = field(default="linf", metadata=UNSPELLED)
     loss: str = field(default="ce", metadata=UNSPELLED)
+    keep: str = field(default="last", metadata=UNSPELLED)  # it is the step
 
     name = "random-fgsm"
     searches = False
-    keeps_best = False  # it is the step
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("norm", self.norm, ("linf",))
         one_of("loss", self.loss, ("ce",))
+        one_of("keep", self.keep, ("last",))
 
     @property
     def length(self) -> float:

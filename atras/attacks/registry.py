@@ -30,6 +30,7 @@ ATTACKS: Registry[Attack] = Registry(
             "atras.attacks.random_signs:RandomSigns",
             "every pixel by epsilon up or down, as chance has it: a control",
         ),
+        "kl": ("atras.attacks.kl:KL", "steps away from the network's own answer, by their divergence: TRADES's"),
     },
     base=Attack,
     group="atras.attacks",

@@ -48,6 +48,21 @@ class CommandOptions(Asked):
             "no more than a rare one.",
         ),
     ] = None  # fmt: skip
+    machines: Annotated[
+        str | None,
+        Option(
+            "with --dry-run: the plan's price on machines that are not here", metavar="COUNTxKIND",
+            default="this machine", meaning="`64xcpu:2` (threads of each) or `8xcuda:h100`; GPUs that are known: h100, "
+            "h200, a100, l4.",
+        ),
+    ] = None  # fmt: skip
+    machine_speed: Annotated[
+        str | None,
+        Option(
+            "with --machines: TFLOP/s that one of them reaches", metavar="TFLOPS",
+            default="this machine's, or the data sheet's",
+        ),
+    ] = None  # fmt: skip
     config: Annotated[
         str | None,
         Option("run.toml, or an earlier run's run.json; other options outrank it", metavar="FILE", path=True),

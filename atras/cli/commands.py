@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from atras.errors import InputError
 from atras.experiment import parse_whole
+from atras.running import choose_reporter
 
 from .claims_text import claims_lines
 from .output import print_lines, print_text, read_results
@@ -47,7 +49,8 @@ def claims(
         require_whole(results, partial)
         none = why_no_claims(results)
         if measure and not none:
-            measure_steps(results)
+            with contextlib.closing(choose_reporter()) as reporter:
+                measure_steps(results, told=lambda share: reporter.part("measuring steps", share))
     if as_json:
         print_text(json_text(claims_data(results)))
     elif none:

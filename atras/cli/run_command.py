@@ -9,8 +9,8 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from atras.checks import one_of
-from atras.errors import InputError
+from atras.checks import number, one_of
+from atras.errors import InputError, shown
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
 from atras.running import choose_reporter
 
@@ -50,6 +50,9 @@ def run(**given: Any) -> None:
         print_lines(config_lines(protocol, execution))
         return
     left_out = loaded.plan is not None and plan is None and command.resume is None
+    if command.machines is not None or command.machine_speed is not None:
+        _price_elsewhere(protocol, execution, command)
+        return
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
         results = _search(protocol, execution, command)
@@ -60,6 +63,34 @@ def run(**given: Any) -> None:
     diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
     if diverged:
         raise Ended(f"diverged: {', '.join(diverged)}", 3)
+
+
+def _price_elsewhere(protocol: Protocol, execution: Execution, command: CommandOptions) -> None:
+    """Show what a run would take on machines that are not here."""
+    from atras.planning import Machines
+    from atras.running import lines_elsewhere
+
+    if command.machines is None or not command.dry_run or command.search is not None or command.resume is not None:
+        given = "machines" if command.machines is not None else "machine_speed"
+        raise InputError(
+            f"{given}: expected with {'--dry-run' if command.machines else '--machines'}, for a run that begins: it "
+            "prices a plan; write --dry-run --machines 64xcpu:2"
+        )
+    machines, told = Machines.parse(command.machines), _machine_speed(command.machine_speed)
+    with contextlib.closing(choose_reporter(command.quiet)) as reporter:
+        print_lines(lines_elsewhere(protocol, execution, machines, told, reporter))
+
+
+def _machine_speed(text: str | None) -> float | None:
+    """FLOPs a second from TFLOP/s as they are written."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"machine_speed (={shown(text)}): expected TFLOP/s; write for example 0.5") from None
+    number("machine_speed", value, 1e-6, 1e6)
+    return 1e12 * value
 
 
 def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:

@@ -14,8 +14,43 @@ from .none import NoDefence
 from .registry import DEFENCES
 
 if TYPE_CHECKING:
+    from .adversarial import Adversarial
+    from .anew import Anew, Paired
     from .batch import BatchCopies
+    from .fast import Fast
+    from .fosc import FOSC
+    from .free import Free
+    from .logit_pairing import LogitPairing
+    from .mart import MART
+    from .trades import TRADES
 else:
-    __getattr__ = lazy_exports(__name__, batch="BatchCopies")
+    __getattr__ = lazy_exports(
+        __name__,
+        adversarial="Adversarial",
+        anew="Anew Paired",
+        batch="BatchCopies",
+        fast="Fast",
+        fosc="FOSC",
+        free="Free",
+        logit_pairing="LogitPairing",
+        mart="MART",
+        trades="TRADES",
+    )
 
-__all__ = ["DEFENCES", "Batch", "BatchCopies", "Copies", "Defence", "NoDefence"]
+__all__ = [
+    "DEFENCES",
+    "FOSC",
+    "MART",
+    "TRADES",
+    "Adversarial",
+    "Anew",
+    "Batch",
+    "BatchCopies",
+    "Copies",
+    "Defence",
+    "Fast",
+    "Free",
+    "LogitPairing",
+    "NoDefence",
+    "Paired",
+]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from atras.attacks import FGSM, Attack, Draw, Passes, Start
-from atras.errors import InputError, shown
+from atras.attacks import FGSM, Attack, Passes, Start
+from atras.checks import number
 
+from .anew import check_attack, draws
 from .defence import Batch, Defence, place_all
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class BatchCopies(Defence):
 
     Args:
         attack: untargeted, at the true label.
+        mix: share of adversarial images. At 0.5 an epoch has every image and its copy; otherwise as many positions, of
+            which those of images, or of copies, are each drawn to be the other.
 
     Raises:
         InputError: if the attack is targeted, takes its label from the network, or is made on another one.
@@ -32,37 +34,40 @@ class BatchCopies(Defence):
     """
 
     attack: Attack = FGSM()
+    mix: float = 0.5
 
     name = "batch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.attack, Attack):
-            raise InputError(f"batch: attack (={shown(self.attack)}): expected an attack, such as FGSM()")
-        if self.attack.target != "none" or self.attack.label_source != "true":
-            raise InputError(
-                f"batch: attack (={self.attack}): expected an untargeted attack at the true label; leave target and "
-                "label_source out"
-            )
-        if self.attack.surrogate is not None:
-            raise InputError(
-                f"batch: attack (={self.attack}): expected one made on the network that is trained; leave surrogate out"
-            )
+        check_attack(self)
+        number("mix", self.mix, 0.0, 1.0)
 
     def at(self, epsilon: float) -> Self:
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
     def cost(self, classes: int) -> Passes:
-        return self.attack.cost_of_making(classes)
+        return Passes().plus(self.attack.in_training.cost_of_making(classes), 2 * self.mix)
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
+        batch = batch._replace(copied=self._copied(networks, batch))
         return networks.step(self._attacked(networks, batch), batch.labels)
+
+    def _copied(self, networks: Trainable, batch: Batch) -> Tensor:
+        """bool [B] or [M, B]: which positions are adversarial."""
+        if self.mix == 0.5:
+            return batch.copied
+        # Of the positions of copies, or of images, so many change sides.
+        drawn = (draws(networks, batch, "mix")(0, ()) + 1) / 2
+        if self.mix < 0.5:
+            return batch.copied & (drawn < 2 * self.mix)
+        return batch.copied | (drawn < 2 * self.mix - 1)
 
     def _attacked(self, networks: Trainable, batch: Batch) -> Tensor:
         """[M, B, C, H, W], the batch with its copies attacked; its images themselves where there are no copies."""
         import torch
 
-        images, labels, copied, epoch, number, classes = batch
+        images, labels, copied = batch.images, batch.labels, batch.copied
         count = int(copied.sum(-1).max())
         if not count:
             return images
@@ -70,24 +75,9 @@ class BatchCopies(Defence):
         chosen = copied.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :count]
         members = torch.arange(len(networks.members), device=images.device)[:, None]
         own = () if copied.ndim == 1 else (members,)
-        start = Start(draw=self._draw(networks, images, chosen, epoch, number), classes=classes)
-        made = self.attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
+        if own:
+            images, labels = images.expand(len(members), *images.shape[-4:]), labels.expand(len(members), -1)
+        attack = self.attack.in_training
+        start = Start(draw=draws(networks, batch, attack.name, chosen), classes=batch.classes)
+        made = attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])
-
-    def _draw(self, networks: Trainable, images: Tensor, chosen: Tensor, epoch: int, batch: int) -> Draw:
-        """Random starts by seed, epoch, batch and place in it."""
-        size, *own_shape = images.shape[-4:]
-
-        def draw(number: int, shape: Sequence[int] | None = None) -> Tensor:
-            import torch
-
-            from atras.networks import batch_starts, seeds_of
-
-            seeds, place = seeds_of(networks.members)
-            keys = (epoch, batch, self.attack.name, number, size, own_shape if shape is None else shape)
-            all_starts = torch.stack([batch_starts(seed, *keys) for seed in seeds]).to(images)
-            if chosen.ndim == 1:
-                return all_starts[0, chosen]
-            return all_starts[torch.tensor(place, device=images.device)[:, None], chosen]
-
-        return draw

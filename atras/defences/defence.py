@@ -25,6 +25,9 @@ class Batch(NamedTuple):
         epoch: from 1.
         number: of the batch in its epoch, from 0.
         classes: int64 [K], ascending, those that training images have; None for all.
+        epochs: of the second training, in all.
+        kept: what a defence keeps from one batch to the next, tensors [M, ...] by name, changed in place; a run that is
+            interrupted goes on with them.
     """
 
     images: Tensor
@@ -33,6 +36,8 @@ class Batch(NamedTuple):
     epoch: int
     number: int
     classes: Tensor | None = None
+    epochs: int = 1
+    kept: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,11 @@ class Defence(ABC):
 
     trains: ClassVar[bool] = True
     """Whether there is a second training at all."""
+    views: ClassVar[int] = 1
+    """Images of an optimizer step for each image of the batch: 2 where the image and its adversarial copy go through
+    the network together."""
     own_objective: ClassVar[bool] = False
     """Whether `step` trains for another objective than the cross-entropy at the labels, which takes no smoothing."""
-
-    @property
-    def steps_a_batch(self) -> int:
-        """Optimizer steps that `step` makes on each batch: what a schedule of the learning rate counts."""
-        return 1
 
     def __post_init__(self) -> None:
         accept_forms(self)
@@ -77,6 +80,21 @@ class Defence(ABC):
         """Owner of the copies that each member is trained on: `own`, `smallest`, or the name of a candidate."""
         return "own"
 
+    @property
+    def start(self) -> str:
+        """Weights that the second training begins with: the `trained` ones, or initial ones, from `scratch`."""
+        return "trained"
+
+    @property
+    def steps_a_batch(self) -> int:
+        """Optimizer steps that `step` makes on each batch: what a schedule of the learning rate counts."""
+        return 1
+
+    @property
+    def compared(self) -> bool:
+        """Whether FGSM and PGD are compared after every epoch: where they part, it is catastrophic overfitting."""
+        return self.copies and self.trains and not self.from_signs
+
     def at(self, epsilon: float) -> Self:  # noqa: ARG002 (a defence without an attack stays as it is)
         """The defence with this epsilon where its attack has none of its own."""
         return self
@@ -84,6 +102,10 @@ class Defence(ABC):
     def epoch_images(self, train_size: int) -> int:
         """Images of an epoch of the second training."""
         return train_size * (2 if self.copies else 1)
+
+    def images_seen(self, train_size: int) -> int:
+        """Images that the optimizer steps of an epoch of the second training see, each as often as it is seen."""
+        return self.epoch_images(train_size) * self.views * self.steps_a_batch
 
     @abstractmethod
     def cost(self, classes: int) -> Passes:
@@ -98,7 +120,7 @@ class Defence(ABC):
             batch: clean images, and which of them are to be adversarial.
 
         Returns:
-            What `networks.step` returns.
+            What `networks.step` returns; of several steps the mean of their losses and the sum of what is correct.
         """
 
 

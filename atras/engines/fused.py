@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atras import gpu
 from atras.errors import InputError
-from atras.experiment import Protocol
 from atras.kernels import ConvLayer, Step, backends
 from atras.networks import (
     STEMS,
@@ -25,7 +25,7 @@ from atras.networks import (
     dropout_key,
 )
 
-from .engine import Engine, definite
+from .engine import AVERAGE, Engine, definite
 from .epoch import Epoch
 
 CPU = torch.device("cpu")
@@ -98,17 +98,6 @@ class FusedEngine(Engine):
         return next(filter(None, (_refusal(spec, candidate, kind) for candidate in candidates)), "")
 
     @classmethod
-    def lacks(cls, protocol: Protocol, kind: str = "cpu") -> str:  # noqa: ARG003 (alike on both)
-        lacking = {
-            f"schedule {protocol.schedule}": protocol.schedule.varies,
-            "weight decay": protocol.weight_decay or protocol.optimizer == "adamw",
-            "gradient clipping": protocol.clip_gradient is not None,
-            "label smoothing": protocol.label_smoothing,
-            "averages of weights": protocol.average,
-        }
-        return next((f"it has no {name}" for name, wanted in lacking.items() if wanted), "")
-
-    @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:
         # The op has one stem for all members without convolutions of their own; on a GPU all have some, or none has.
         network = Network(spec, candidate)
@@ -119,8 +108,6 @@ class FusedEngine(Engine):
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members], self.device.type):
             raise InputError(f"engine (=fused): {refused}; use --engine auto, loop or stack")
-        if lacking := self.lacks(self.protocol, self.device.type):
-            raise InputError(f"engine (=fused): {lacking}; use --engine auto, loop or stack")
         if reason := why_not(self.device):
             raise InputError(f"engine (=fused): {reason}")
         if self.protocol.precision == "fp64":
@@ -136,10 +123,13 @@ class FusedEngine(Engine):
             stem=known_stem(self.networks),
             convolutions=convolutions if any(convolutions) else None,
             activation=self.spec.activation,
-            batch=self.protocol.batch_size,
+            batch=self.protocol.step_images,
             threads=torch.get_num_threads(),
             optimizer=self.protocol.optimizer,
             momentum=self.protocol.momentum,
+            label_smoothing=self.protocol.label_smoothing,
+            clip=self.protocol.clip_gradient,
+            average=self.protocol.average or None,
             stem_rate256=max((layer.rate256 for layer in self.spec.stem_layers), default=0),
             head_rate256=self.spec.head_rate256,
             precision=best if self.protocol.precision == "auto" else self.protocol.precision,
@@ -149,10 +139,16 @@ class FusedEngine(Engine):
             self._set_parameters(index, network.initial_parameters(member.seed, self.dtype), 0)
 
     def _set_parameters(self, index: int, values: Parameters, moment: int) -> None:
-        self._op.set_parameters(index, list(values.values()), moment)
+        self._op.set_parameters(index, list(values.values()), self._slot(moment))
 
     def _get_parameters(self, index: int, moment: int) -> Parameters:
-        return dict(zip(self.networks[index].parameter_shapes, self._op.get_parameters(index, moment), strict=True))
+        return dict(
+            zip(self.networks[index].parameter_shapes, self._op.get_parameters(index, self._slot(moment)), strict=True)
+        )
+
+    def _slot(self, moment: int) -> int:
+        """Where the op has a kind of tensors."""
+        return self._op.slots - 1 if moment == AVERAGE else moment
 
     @property
     def steps(self) -> int:
@@ -166,7 +162,8 @@ class FusedEngine(Engine):
     def _begin_phase(self, phase: str) -> None:
         keys = [dropout_key(member.seed, member.candidate.name, phase) for member in self.members]
         self._keys = torch.tensor(keys, dtype=torch.int64)
-        self._rates = torch.tensor(self.learning_rates, dtype=torch.float64)
+        decays = torch.tensor(self.weight_decays, dtype=torch.float64)
+        self._decays = decays if decays.any() else None
         self._steps = 0
         self._op.reset_optimizer()
 
@@ -178,16 +175,16 @@ class FusedEngine(Engine):
             labels = labels.expand(members, size).flatten()
         orders = torch.arange(len(labels), device=self.device).view(-1, size)
         rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
-        losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0), cotangent)
+        losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0), size, cotangent)
         return StepResult(losses[:, 0], correct[:, 0])
 
     def _epoch(self, work: Epoch) -> StepResult:
         if work.batch_step is not None:  # what it trains on comes from the network of that very step
             return super()._epoch(work)
-        return StepResult(*self._train(work))
+        return StepResult(*self._train(work, self.protocol.batch_size))
 
-    def _train(self, work: Epoch, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
-        """Losses float64 and correct predictions int64, [M, steps]."""
+    def _train(self, work: Epoch, size: int, cotangent: Cotangent = None) -> tuple[Tensor, Tensor]:
+        """Losses float64 and correct predictions int64 [M, steps] of steps on so many images each."""
         images, labels, orders = work.images.contiguous(), work.labels.contiguous(), work.orders.contiguous()
         shared = {
             "order_of": work.order_of, "signs": work.signs, "epsilon": work.epsilon, "keys": self._keys,
@@ -197,16 +194,17 @@ class FusedEngine(Engine):
         if cotangent is not None:
             cotangents = definite(cotangent, self._op.training_logits(images, orders, **shared)).contiguous()
         losses, correct = self._op.train(
-            images, labels, orders, learning_rates=self._rates, cotangents=cotangents, **shared
-        )
+            images, labels, orders, learning_rates=self.rates(-(-orders.shape[1] // size)),
+            weight_decays=self._decays, cotangents=cotangents, batch=size, **shared,
+        )  # fmt: skip
         self._steps += losses.shape[1]
         return losses, correct
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self._op.logits(images.contiguous())
+        return self._op.logits(images.contiguous(), raw=not self.reads_average)
 
     def _logits_of_pairs(self, images: Tensor, counts: Tensor) -> Tensor:
-        return self._op.logits(images.contiguous(), counts=counts)
+        return self._op.logits(images.contiguous(), counts=counts, raw=not self.reads_average)
 
     def _gradient(self, images: Tensor, cotangent: Cotangent) -> tuple[Tensor, Tensor]:
         return self._gradient_of_pairs(images, cotangent, None)
@@ -214,18 +212,19 @@ class FusedEngine(Engine):
     def _gradient_of_pairs(self, images: Tensor, cotangent: Cotangent, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         images = images.contiguous()
         rows = (len(self.members), images.shape[-4]) if counts is None else (len(images),)
+        common: dict[str, Any] = {"counts": counts, "raw": not self.reads_average}
         if callable(cotangent) and not isinstance(cotangent, Objective):
-            cotangent = definite(cotangent, self._op.logits(images, counts=counts))
+            cotangent = definite(cotangent, self._op.logits(images, **common))
         if cotangent is None:
-            result = self._op.input_gradient(images, counts=counts)
+            result = self._op.input_gradient(images, **common)
         elif isinstance(cotangent, Objective):
             labels = cotangent.labels.expand(rows).contiguous()
             targets = cotangent.targets if cotangent.targets is None else cotangent.targets.expand(rows).contiguous()
-            result = self._op.input_gradient(images, labels, objective=cotangent.kind, targets=targets, counts=counts)
+            result = self._op.input_gradient(images, labels, objective=cotangent.kind, targets=targets, **common)
         elif cotangent.is_floating_point():
-            result = self._op.input_gradient(images, cotangents=cotangent.contiguous(), counts=counts)
+            result = self._op.input_gradient(images, cotangents=cotangent.contiguous(), **common)
         else:
-            result = self._op.input_gradient(images, cotangent.expand(rows).contiguous(), counts=counts)
+            result = self._op.input_gradient(images, cotangent.expand(rows).contiguous(), **common)
         return result.gradient, result.logits
 
 

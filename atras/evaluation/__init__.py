@@ -6,7 +6,7 @@ from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source
-from .outcomes import keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
+from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
@@ -46,6 +46,7 @@ __all__ = [
     "Trial",
     "cautions",
     "examples_kept",
+    "figures_kept",
     "joined",
     "keeps_outcomes",
     "outcome_bytes",

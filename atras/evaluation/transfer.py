@@ -135,6 +135,16 @@ class Transfer:
             "n": len(self.data.test.labels), "correct": correct,
         }  # fmt: skip
 
+    @property
+    def share(self) -> float:
+        """Of the trials that can be made, how much is done, from 0 to 1."""
+        possible = [number for number, trial in enumerate(self.trials) if self._can(trial)]
+        done = float(sum(self.correct[number] is not None for number in possible))
+        if self.under_way is not None:
+            left = [number for number in self.under_way.trials if self.correct[number] is None]
+            done += len(left) * min(self.under_way.done / max(len(self.data.test.labels), 1), 1.0)
+        return done / len(possible) if possible else 1.0
+
     def to_dict(self) -> dict[str, Any]:
         """All that is counted so far, as JSON values, for `load`."""
         at = self.under_way

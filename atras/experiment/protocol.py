@@ -102,6 +102,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         return "default" if self.validation_size is None else self.validation_size
 
     @property
+    def step_images(self) -> int:
+        """Most images of an optimizer step."""
+        return self.batch_size * self.defence.views
+
+    @property
     def attack(self) -> FGSM:
         """The paper's attack: FGSM at the protocol's label source or target."""
         return FGSM(self.epsilon, self.label_source, self.target)

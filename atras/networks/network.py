@@ -214,6 +214,14 @@ class Network:
                 parameters[f"{place.name}.{name}"] = values.to(dtype)
         return parameters
 
+    def initial_state(self, seed: int, dtype: torch.dtype) -> Parameters:
+        """What a member of this seed begins with, named as `state_shapes`: of layers the initial parameters, of a
+        module of the user all that it consists of as it is made."""
+        if self.own is None:
+            return self.initial_parameters(seed, dtype)
+        state = state_of(self.own.module(seed))
+        return {name: values.to(dtype) if values.is_floating_point() else values for name, values in state.items()}
+
     def logits(
         self,
         parameters: Mapping[str, Tensor],

@@ -17,6 +17,7 @@ from .machine import (
     reason_for,
     threads_line,
 )
+from .machines import GPUS, Machines
 from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan
 from .predicted_seconds import AttackSpeed, Speed, add_source, predict
@@ -25,11 +26,13 @@ from .spread import TAIL, spread, work_of
 from .streaming import chunk_images, images_line, room_for_images
 
 __all__ = [
+    "GPUS",
     "MEMORY_SHARE",
     "TAIL",
     "AttackSpeed",
     "Group",
     "Machine",
+    "Machines",
     "Plan",
     "Schedule",
     "Speed",

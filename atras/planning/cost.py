@@ -26,10 +26,17 @@ def copies_kept(protocol: Protocol) -> int:
     return max([anew, own, *([defence.kept_copies] if defence else [])])
 
 
-def weight_copies(protocol: Protocol, kind: str = "cpu") -> int:
-    """Number of copies of its weights that a member keeps on a kind of device beside those it trains with: their
-    average and a temporary of its update, and those of the epoch selected, which are in the host's memory."""
-    return 2 * bool(protocol.average) + (protocol.selects and kind == "cpu")
+def weight_copies(protocol: Protocol) -> int:
+    """Number of copies of its weights that a member keeps in plain torch beside those it trains with: their average,
+    and a temporary of its update."""
+    return 2 if protocol.average else 0
+
+
+def selection_bytes(protocol: Protocol, networks: Sequence[Network], kind: str) -> int:
+    """Bytes of the networks of the epochs selected so far, which are in the host's memory: on a GPU none."""
+    if not protocol.selects or kind != "cpu":
+        return 0
+    return DTYPES[protocol.precision].itemsize * sum(network.parameter_count for network in networks)
 
 
 def validation_passes(protocol: Protocol, classes: int, train_size: int) -> Passes:
@@ -72,7 +79,7 @@ def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_si
         made = protocol.defence.at(protocol.epsilon).cost(classes)
         total = total.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
-        seen = min(GAP_IMAGES, train_size) if protocol.defence.copies else 0
+        seen = min(GAP_IMAGES, train_size) if protocol.defence.compared else 0
         total = total.plus(gap, protocol.adversarial_epochs * seen)
     return total
 
@@ -156,6 +163,8 @@ def fused_bytes(
     evaluation_batch: int,
     images: int,
     copies: int,
+    averages: bool = False,
+    clips: bool = False,
 ) -> int:
     """Predicted bytes of a group in engine fused, whose members keep natural widths and share each thread's scratch.
 
@@ -165,13 +174,16 @@ def fused_bytes(
         threads: that compute.
         batch, evaluation_batch, images: as in `member_bytes`.
         copies: of the evaluated images, that an attack keeps at once.
+        averages, clips: whether weights are averaged, and gradients clipped.
 
     Returns:
-        Parameters and two moments; signs; a batch's activations a thread; an evaluation's pictures and gradients.
+        Parameters, two moments and an average; signs; a batch's activations, and gradients that wait for their norm, a
+        thread; an evaluation's pictures and gradients.
     """
     pixels = math.prod(networks[0].spec.image_shape)
-    parameters = sum(3 * 4 * network.parameter_count for network in networks)
-    kept = threads * max(_fused_values(network, batch, precision) for network in networks)
+    parameters = sum((3 + averages) * 4 * network.parameter_count for network in networks)
+    waiting = clips * max(network.parameter_count for network in networks)
+    kept = threads * (max(_fused_values(network, batch, precision) for network in networks) + waiting)
     # A member alone is worked on by all threads, which need room beside that of members that go one to a thread.
     worked_in = (2 * threads - 1) * max(_workspace_values(network, precision) for network in networks)
     scratch = 4 * (kept + worked_in)
@@ -195,7 +207,13 @@ def _workspace_values(network: Network, precision: str) -> int:
 
 
 def fused_device_bytes(
-    networks: Sequence[Network], *, precision: str, batch: int, evaluation_batch: int, images: int
+    networks: Sequence[Network],
+    *,
+    precision: str,
+    batch: int,
+    evaluation_batch: int,
+    images: int,
+    averages: bool = False,
 ) -> int:
     """Predicted bytes of a group in engine fused on a GPU.
 
@@ -203,6 +221,7 @@ def fused_device_bytes(
         networks: the members'.
         precision: of training.
         batch, evaluation_batch, images: as in `member_bytes`.
+        averages: whether weights are averaged.
 
     Returns:
         What the step allocates; signs; an evaluation's pictures and gradients.
@@ -210,6 +229,6 @@ def fused_device_bytes(
     spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
     pixels = math.prod(spec.image_shape)
     layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))
-    step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch)
+    step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch, average=averages)
     gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)

@@ -23,6 +23,7 @@ from .cost import (
     fused_bytes,
     fused_device_bytes,
     member_bytes,
+    selection_bytes,
     training_flops,
     weight_copies,
 )
@@ -225,9 +226,8 @@ class _Sizer:
         self.engine: type[Engine] = ENGINES.get(engine)
         self.train_size, self.batch = train_size, batch
         self.images = 0 if machine.streams else train_size + test_size
-        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * protocol.defence.epoch_images(
-            train_size
-        )
+        seen = protocol.defence.images_seen(train_size)
+        self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * seen
         self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
@@ -273,6 +273,7 @@ class _Sizer:
         # Not the first ones alone: the last ones may be the widest.
         return max(
             self._engine_bytes(part)
+            + self._selected_bytes(part)
             + len(part) * self.distances
             + chunk_bytes(self.protocol, self.spec, len(part), self.chunk(len(part)))
             for part in parts
@@ -285,19 +286,25 @@ class _Sizer:
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]
         batches = {
-            "batch": self.protocol.batch_size,
+            "batch": self.protocol.step_images,
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
         }
         if self.engine.any_depths and self.machine.kind == "cuda":
-            return fused_device_bytes(networks, precision=self.protocol.precision, **batches)
+            averages = self.protocol.average > 0
+            return fused_device_bytes(networks, precision=self.protocol.precision, averages=averages, **batches)
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             precision, threads = str(self.protocol.precision), self.machine.threads
-            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches)
+            recipe = {"averages": self.protocol.average > 0, "clips": self.protocol.clip_gradient is not None}
+            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches, **recipe)
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
-        copies = weight_copies(self.protocol, self.machine.kind)
+        copies = weight_copies(self.protocol)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
+
+    def _selected_bytes(self, members: Sequence[Member]) -> int:
+        networks = [Network(self.spec, member.candidate) for member in members]
+        return selection_bytes(self.protocol, networks, self.machine.kind)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,20 @@ class Plan:
         others = [f"{engine} in {precision}" for engine, precision in own if engine != self.engine]
         also = f"; your modules: engine {', '.join(others)}" if others else ""
         return f"engine {self.engine}, precision {self.precision}{also}"
+
+    def work(self, groups: Iterable[int]) -> tuple[dict[int, tuple[float, float]], float]:
+        """Predicted seconds of groups, by number, for training and for attacks, and those of the transfer after all.
+
+        Where no speed was measured, the FLOPs of training stand for them.
+        """
+        if any(group.predicted_seconds is None for group in self.groups):
+            return {index: (float(self.groups[index].flops), 0.0) for index in groups}, 0.0
+        works, transfer = {}, [group.predicted_transfer_seconds or 0.0 for group in self.groups]
+        for index in groups:
+            attacks = self.groups[index].predicted_attack_seconds or 0.0
+            training = (self.groups[index].predicted_seconds or 0.0) - attacks - transfer[index]
+            works[index] = max(training, 0.0), attacks
+        return works, sum(transfer)
 
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""

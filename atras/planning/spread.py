@@ -27,6 +27,14 @@ GROUPS_A_MACHINE = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Groups for each machine that are tried, the fewest first. Counted work is not time: with one each, a machine that is
 slower than the others would be waited for as a whole."""
 
+SLACK = 1.2
+"""Most work of a group, for what it should have: one more group might be one more than all machines take at once."""
+
+ROUNDING = 1e-9
+
+LAUNCHES_WORTH = 1.25
+"""Makespans with several groups for each machine, for one with a group each, from which on the latter is taken."""
+
 FUSED_STEP_COST = 1e7
 """As `STEP_COST`, of engine fused on a CPU, which is entered once a chunk of steps and not once an operation."""
 
@@ -69,22 +77,20 @@ def spread(
 def work_of(group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine) -> float:
     """Counted work of a group: FLOPs of training, evaluation and attacks, and those that launches are worth."""
     counted = _Counted.of(group, protocol, spec, train_size, test_size, machine)
-    return counted.work(range(len(group.members)))
+    return counted.work(counted.whole)
 
 
 class _Counted(NamedTuple):
     """A group as it is divided.
 
     Args:
-        sums: work of its first 0, 1, 2, ... members.
-        launches: FLOPs that a group costs besides, or each member where they are computed one by one.
-        one_by_one: whether they are.
+        sums: work of its first 0, 1, 2, ... members, with their launches where they are computed one by one.
+        launches: FLOPs that a group costs besides.
         threads: that take whole members; 1 where all work on each.
     """
 
     sums: list[float]
     launches: float
-    one_by_one: bool
     threads: int
 
     @classmethod
@@ -96,6 +102,8 @@ class _Counted(NamedTuple):
         passes = evaluation_passes(resolved, spec.classes, train_size, test_size)
         samples = resolved.epochs * train_size
         samples += resolved.adversarial_epochs * resolved.defence.epoch_images(train_size)
+        shared = engine.any_depths and machine.kind == "cpu"
+        launches = (FUSED_STEP_COST if shared else STEP_COST[machine.kind]) * steps_of(resolved, train_size)
         each: dict[object, float] = {}
         sums = [0.0]
         for member in group.members:
@@ -103,44 +111,54 @@ class _Counted(NamedTuple):
                 network = Network(spec, member.candidate)
                 work: float = training_flops(network) * samples * resolved.trains
                 work += forward_flops(network) * (passes.forward + 2 * passes.gradient)
-                each[member.candidate] = work / (1 - group.padding_share)
+                each[member.candidate] = work / (1 - group.padding_share) + engine.one_by_one * launches
             sums.append(sums[-1] + each[member.candidate])
-        shared = engine.any_depths and machine.kind == "cpu"
-        launch = FUSED_STEP_COST if shared else STEP_COST[machine.kind]
-        launches = launch * steps_of(resolved, train_size)
-        return cls(sums, launches, engine.one_by_one, machine.threads if shared else 1)
+        return cls(sums, 0.0 if engine.one_by_one else launches, machine.threads if shared else 1)
+
+    @property
+    def whole(self) -> range:
+        """All members."""
+        return range(len(self.sums) - 1)
+
+    def own(self, part: range) -> float:
+        """Work of neighbouring members as one group, without its launches."""
+        work, count = self.sums[part.stop] - self.sums[part.start], len(part)
+        if count < 2:  # threads take whole members, but share one that is alone
+            return work
+        return work * self.threads * -(-count // self.threads) / count
 
     def work(self, part: range) -> float:
-        """Of neighbouring members as one group."""
-        own = self.sums[part.stop] - self.sums[part.start]
-        count = len(part)
-        if count > 1:  # threads take whole members, but share one that is alone
-            own *= self.threads * -(-count // self.threads) / count
-        return own + self.launches * (count if self.one_by_one else 1)
+        """Work of neighbouring members as one group."""
+        return self.own(part) + self.launches
 
     def parts(self, most: float) -> list[range]:
-        """The members in parts of at most so much work, or of a member alone, and as even as may be."""
-        count = len(self.sums) - 1
-        wanted = min(count, math.ceil(self.work(range(count)) / most)) if most else count
+        """The members in parts of about so much work without launches, or of one, and as even as may be."""
+        count = len(self.whole)
+        wanted = min(count, math.ceil(self.own(self.whole) / most - ROUNDING)) if most else count
         starts = [0]
         for member in range(1, count):
             # A member belongs to the part that its middle lies in.
             middle = (self.sums[member] + self.sums[member + 1]) / 2
-            full = self.work(range(starts[-1], member + 1)) > most
+            full = self.own(range(starts[-1], member + 1)) > SLACK * most
             if full or wanted * middle >= len(starts) * self.sums[-1]:
                 starts.append(member)
         return [range(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
 
 def _divisions(counted: Sequence[_Counted], machines: int) -> list[list[range]]:
-    """How each group is divided: by the fewest groups a machine that keep the tail, or else have the least makespan."""
-    total = sum(each.work(range(len(each.sums) - 1)) for each in counted)
+    """How each group is divided: by the fewest groups a machine that keep the tail, or else have the least makespan.
+
+    One group for each machine is taken only where more would take much longer, by their launches.
+    """
+    total = sum(each.own(each.whole) for each in counted)
     found: list[tuple[Schedule, list[list[range]]]] = []
-    for pieces in GROUPS_A_MACHINE:
+    for pieces in (1, *GROUPS_A_MACHINE):
         parts = [each.parts(total / (machines * pieces)) for each in counted]
         works = [each.work(part) for each, own in zip(counted, parts, strict=True) for part in own]
-        times = schedule(works, machines)
-        if times.tail <= TAIL:
-            return parts
-        found.append((times, parts))
-    return min(found, key=lambda one: one[0].makespan)[1]
+        found.append((schedule(works, machines), parts))
+        if pieces > 1 and found[-1][0].tail <= TAIL:
+            break
+    fewest, *more = found
+    best = more[-1] if more[-1][0].tail <= TAIL else min(more, key=lambda one: one[0].makespan)
+    much_longer = best[0].makespan > LAUNCHES_WORTH * fewest[0].makespan
+    return (fewest if much_longer and fewest[0].tail <= TAIL else best)[1]

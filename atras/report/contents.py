@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from atras.analysis import notices
 from atras.errors import InputError
+from atras.report.headline import Headline, headline
 from atras.report.registry import make_sections
 from atras.report.section import Figure, Section
 from atras.report.sections.comparison import comparison
@@ -21,12 +22,14 @@ class Contents:
         names: of the runs.
         runs: the sections of each run.
         notices: of each run, what its reader must know first.
+        headlines: the first block of each run.
         comparison: the section that compares the runs; None where there is but one.
     """
 
     names: tuple[str, ...]
     runs: tuple[tuple[Section, ...], ...]
     notices: tuple[tuple[str, ...], ...]
+    headlines: tuple[Headline, ...]
     comparison: Section | None
 
 
@@ -45,7 +48,8 @@ def contents(runs: Sequence[Results]) -> Contents:
     names = run_names(runs)
     compared = comparison(runs, names) if len(runs) > 1 else None
     sections = tuple(make_sections(run) for run in runs)
-    return Contents(tuple(names), sections, tuple(tuple(notices(run)) for run in runs), compared)
+    told, first = tuple(tuple(notices(run)) for run in runs), tuple(headline(run) for run in runs)
+    return Contents(tuple(names), sections, told, first, compared)
 
 
 def figures(results: Results) -> dict[str, Figure]:

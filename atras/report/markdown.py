@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from atras.report.charts import Table
 from atras.report.contents import Contents
+from atras.report.headline import Headline
 from atras.report.section import Section
 
 LONGEST = 60
@@ -27,10 +28,12 @@ def markdown(report: Contents) -> str:
     lines = [f"# atras: {text(', '.join(report.names))}", ""]
     if report.comparison is not None:
         lines += _section(report.comparison, "##")
-    for name, notices, sections in zip(report.names, report.notices, report.runs, strict=True):
+    parts = zip(report.names, report.notices, report.headlines, report.runs, strict=True)
+    for name, notices, first, sections in parts:
         lines += [f"## {text(name)}", ""] if several else []
         for notice in notices:
             lines += [f"**{text(notice)}**", ""]
+        lines += _headline(first, "###" if several else "##")
         for section in sections:
             lines += _section(section, "###" if several else "##")
     return "\n".join(lines).rstrip() + "\n"
@@ -48,6 +51,16 @@ def text(value: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", html.escape(" ".join(value.split()), quote=False))
 
 
+def _headline(first: Headline, heading: str) -> Iterable[str]:
+    yield from (f"{heading} {text(first.title)}", "")
+    for fact in first.facts:
+        yield f"- {text(fact.label)}: {text(fact.value)}" + (f" ({text(fact.note)})" if fact.note else "")
+    for sentence in ("", *first.text):
+        yield from (text(sentence), *([""] if sentence else []))
+    if first.missing:
+        yield from ("**What is missing**", "", *(f"- {text(line)}" for line in first.missing), "")
+
+
 def _section(section: Section, heading: str) -> Iterable[str]:
     yield from (f"{heading} {text(section.title)}", "")
     for paragraph in section.text:
@@ -61,9 +74,15 @@ def _section(section: Section, heading: str) -> Iterable[str]:
         yield from _table(table)
 
 
+def _cell(value: str) -> str:
+    """A cell on one line, what stands below its figure in brackets."""
+    figure, *below = value.split("\n", 1)
+    return text(f"{figure} ({below[0]})" if below else figure)
+
+
 def _table(table: Table) -> Iterable[str]:
     yield f"| {' | '.join(map(text, table.columns))} |"
     yield "|" + "---|" * len(table.columns)
     for row in table.rows:
-        yield f"| {' | '.join(map(text, row))} |"
+        yield f"| {' | '.join(map(_cell, row))} |"
     yield ""

@@ -7,39 +7,48 @@
   // Rows without a figure stay last, whichever way the others go.
   function compare(a, b, column, sign) {
     const left = a.cells[column], right = b.cells[column];
-    if (column > 0) {
+    if (left.tagName !== "TH") {
       const x = figureOf(left), y = figureOf(right);
       if (!Number.isNaN(x) || !Number.isNaN(y)) {
         if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
         return sign * (x - y);
       }
     }
-    return sign * order.compare(left.textContent, right.textContent);
+    return sign * order.compare(left.textContent.trim(), right.textContent.trim());
+  }
+
+  // Figures begin with the highest; names, and the ranks that stand before them, with the first.
+  function firstSign(rows, column) {
+    const names = [...rows[0].cells].findIndex((cell) => cell.tagName === "TH");
+    return column <= names || rows.every((row) => Number.isNaN(figureOf(row.cells[column]))) ? 1 : -1;
   }
 
   function makeSortable(box) {
     const body = box.querySelector("tbody"), rows = [...body.rows], heads = all("thead th", box);
     heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-      const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      const turn = { ascending: -1, descending: 1 }[head.getAttribute("aria-sort")];
+      const sign = turn ?? firstSign(rows, column);
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       body.append(...rows.sort((a, b) => compare(a, b, column, sign)));
     }));
     const search = box.querySelector(".filter-text"), choices = all(".filter-value", box);
     const count = box.querySelector(".count");
+    // What stands below a cell's first line is not filtered by.
+    const valueOf = (row, choice) => row.cells[choice.dataset.column].firstChild.textContent.trim();
     function filter() {
       const words = search.value.toLowerCase().split(/\s+/);
       let shown = 0;
       for (const row of rows) {
         const text = row.textContent.toLowerCase();
         row.hidden = !words.every((word) => text.includes(word)) ||
-          choices.some((choice) => choice.value && row.cells[choice.dataset.column].textContent !== choice.value);
+          choices.some((choice) => choice.value && valueOf(row, choice) !== choice.value);
         shown += row.hidden ? 0 : 1;
       }
       count.textContent = `${shown} of ${rows.length}`;
     }
     for (const choice of choices) {
-      const values = new Set(rows.map((row) => row.cells[choice.dataset.column].textContent));
+      const values = new Set(rows.map((row) => valueOf(row, choice)));
       for (const value of [...values].sort(order.compare)) choice.append(new Option(value, value));
       choice.addEventListener("change", filter);
     }
@@ -135,6 +144,14 @@
       });
     }
   }
+
+  // On paper nothing is collapsed.
+  let shut = [];
+  addEventListener("beforeprint", () => {
+    shut = all("details:not([open])");
+    shut.forEach((box) => { box.open = true; });
+  });
+  addEventListener("afterprint", () => shut.forEach((box) => { box.open = false; }));
 
   all(".sortable").forEach(makeSortable);
   all("svg.chart").forEach((svg) => (svg.dataset.grid ? makeGrid(svg) : makeMarks(svg)));

@@ -32,7 +32,7 @@ def page(report: Contents) -> str:
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         comparison=report.comparison,
-        runs=list(zip(report.names, report.notices, report.runs, strict=True)),
+        runs=list(zip(report.names, report.notices, report.headlines, report.runs, strict=True)),
     )
 
 

@@ -36,12 +36,14 @@ class Finished(NamedTuple):
     """A finished group.
 
     Args:
+        path: its file.
         record: its number in the plan, cautions about it, and the run's timings when it was done.
-        frames: its rows, those that it has.
+        frames: its rows as Parquet, by frame, those that it has: a large run's are read a frame at a time.
     """
 
+    path: Path
     record: dict[str, Any]
-    frames: dict[str, pl.DataFrame]
+    frames: dict[str, bytes]
 
 
 def write(folder: Path, group: int, record: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> None:
@@ -98,14 +100,13 @@ def joined(name: str, frame: pl.DataFrame, groups: Iterable[Finished]) -> pl.Dat
         frame: as it was last written.
         groups: all of them.
     """
-    later = [group.frames[name] for group in groups if name in group.frames]
+    later = [frame_in(group.frames[name], group.path, name) for group in groups if name in group.frames]
     if not later:
         return frame
     keys = [key for key in KEYS if key in frame.columns] if name != "timings" else ["group"]
-    new = pl.concat(later)
-    if len(frame):
-        new = new.join(frame.select(keys).unique(), on=keys, how="anti", maintain_order="left")
-    return pl.concat([frame, new])
+    there = set(frame.select(keys).unique().rows())
+    # Of a group all rows are there or none.
+    return pl.concat([frame, *(part for part in later if len(part) and part.select(keys).row(0) not in there)])
 
 
 def told(run: Mapping[str, Any], groups: Sequence[Finished]) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def _read(path: Path) -> Finished:
     frames = {name.removesuffix(".parquet"): part for name, part in parts.items()}
     if strange := frames.keys() - SCHEMAS.keys():
         raise InputError(f"{path}: expected the frames of a run, found {strange.pop()}; it is damaged")
-    return Finished(record, {name: frame_in(part, path, name) for name, part in frames.items()})
+    return Finished(path, record, frames)
 
 
 def _record(content: bytes) -> dict[str, Any]:

@@ -209,11 +209,12 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     folder = expanded(directory)
     later = read_finished(folder)  # first: what vanishes meanwhile is in the frames
     run = told(_read_run(folder), later)
-    frames = {
-        name: joined(name, read_frame(folder / f"{name}.parquet", name, missing or bool(later)), later)
-        for name in SCHEMAS
-    }
-    return Results(**in_order(frames, run["protocol"]) if later else frames, run=run, directory=folder)
+    frames = {}
+    for name in SCHEMAS:  # one after the other: of a large run there is no room for two of each
+        frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later))
+        if later:
+            frames[name] = in_order({name: joined(name, frames[name], later)}, run["protocol"])[name]
+    return Results(**frames, run=run, directory=folder)
 
 
 def run_json(run: Mapping[str, Any]) -> bytes:

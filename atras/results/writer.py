@@ -173,6 +173,7 @@ class Writer:
         """
         if not self._apart or self.directory is None:
             return
+        self._frames = {}  # all are in the files
         results = read(self.directory)
         self._frames = {name: getattr(results, name) for name in SCHEMAS}
         self._write_whole()
@@ -220,7 +221,8 @@ class Writer:
             InputError: if run.json cannot be written.
         """
         self.settle()
-        self._frames = in_order(self._frames, self._protocol)
+        if self.directory is None:
+            self._frames = in_order(self._frames, self._protocol)
         self.run |= {**run_info, "status": status}
         self._write_run(run_json(self.run))
         self.close()

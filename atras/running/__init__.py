@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .progress import Reporter, choose_reporter
+from .live_progress import choose_reporter
+from .progress import Reporter
 from .signals import Signals
 
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
+    from .elsewhere import lines_elsewhere
     from .executors import Executor, LocalExecutor, Outcome
     from .given import finished_networks, shared_spec
     from .merge import merge
@@ -23,6 +25,7 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         data_place="DataPlace RecordedData",
+        elsewhere="lines_elsewhere",
         executors="Executor LocalExecutor Outcome",
         given="finished_networks shared_spec",
         merge="merge",
@@ -46,6 +49,7 @@ __all__ = [
     "check_same",
     "choose_reporter",
     "finished_networks",
+    "lines_elsewhere",
     "load_data",
     "make_plan",
     "make_spec",

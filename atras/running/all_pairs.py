@@ -21,10 +21,16 @@ from atras.training import checkpoint
 
 from .divided import ShortageError, shortage
 from .origins import Origins
-from .task import GroupTask, Surroundings, next_checkpoint
+from .task import SECONDS_BETWEEN_TELLS, GroupTask, Surroundings, next_checkpoint
 
 PLACE = Path(checkpoint.FOLDER) / "transfer.safetensors"
 """Where the checkpoint of a transfer lies below the run's folder."""
+
+WHAT = "transfer"
+"""What a reporter is told of."""
+
+ALMOST = 0.999
+"""Most that is told to be done before all is."""
 
 MEASURED = {"trained": "attacked_accuracy_before_true", "defended": "attacked_accuracy_after_white_box"}
 """By phase, the column of the table that is null where the network had diverged."""
@@ -58,9 +64,11 @@ def transfer_rows(
     work = Transfer(place.data, task.protocol, trials_of(task.protocol), fine)
     keeper = _Keeper(work, task, place)
     work.pause = keeper.pause
+    place.reporter.part(WHAT, work.share)
     with fixed_state(task.device):
         _go_through(work, task, place, plan, short)
         rows = Rows(transfer=work.rows())
+    place.reporter.part(WHAT, 1.0)
     count = sum(len(group.members) for group in plan.groups)
     seconds = keeper.before + time.perf_counter() - start
     rows.timings.append({"phase": "transfer", "members": count, "seconds": seconds, "steps": 0})
@@ -74,7 +82,7 @@ def forget_transfer(folder: Path) -> None:
 
 
 class _Keeper:
-    """Keeps in a checkpoint what a transfer has counted, and takes it from there.
+    """Keeps in a checkpoint what a transfer has counted, takes it from there, and tells how far it is.
 
     Raises:
         InputError: if the checkpoint is damaged.
@@ -82,6 +90,7 @@ class _Keeper:
 
     def __init__(self, work: Transfer, task: GroupTask, place: Surroundings) -> None:
         self._work, self._every, self._stop = work, task.checkpoint_every, place.stop
+        self._reporter, self._tell_next = place.reporter, 0.0
         self._path = None if task.folder is None else task.folder / PLACE
         self._identity = {"protocol_hash": task.protocol.hash}
         self.before, self._start = 0.0, time.perf_counter()
@@ -93,8 +102,11 @@ class _Keeper:
                 work.load(document["transfer"], tensors)
 
     def pause(self) -> None:
-        """Keep what is counted when that is due, and stop when asked."""
+        """Keep what is counted when that is due, tell how far it is, and stop when asked."""
         stop = self._stop()
+        if (now := time.perf_counter()) >= self._tell_next:
+            self._tell_next = now + SECONDS_BETWEEN_TELLS
+            self._reporter.part(WHAT, min(self._work.share, ALMOST))
         if self._path is not None and (stop or time.perf_counter() >= self._next):
             begin = time.perf_counter()
             seconds = self.before + begin - self._start

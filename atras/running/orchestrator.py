@@ -33,6 +33,7 @@ from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, take_shard, tells
 from .task import GroupTask, Surroundings
+from .time_left import Work
 
 Stop = Callable[[], bool]
 
@@ -192,6 +193,8 @@ class _Run:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
+            works, after = self.plan.work(self.left())
+            self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)

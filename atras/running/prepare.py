@@ -25,7 +25,6 @@ from atras.planning import (
     Plan,
     Speed,
     add_source,
-    attack_speed,
     choose_engine,
     images_line,
     make_groups,
@@ -33,7 +32,6 @@ from atras.planning import (
     precision_reason,
     predict,
     reason_for,
-    speed,
     threads_line,
     transfer_bytes,
     transfer_parts,
@@ -46,6 +44,7 @@ from .data_place import DataPlace
 from .defence_source import source_candidate
 from .given import fitted_weights
 from .progress import Reporter
+from .speeds import Speeds
 
 Load = Callable[[torch.device], Dataset]
 
@@ -135,7 +134,7 @@ def prepare(
     """
     here = load_data(protocol, execution, load)
     if config_plan is None:
-        return Prepared(*here, _plan(protocol, execution, *here))
+        return Prepared(*here, plan_for(protocol, execution, *here))
     recorded = Plan.from_dict(dict(config_plan), protocol)
     if not (reason := unfit(recorded, recorded.groups, protocol, execution, *here)):
         return Prepared(
@@ -267,7 +266,6 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
     """
-    machine = dataclasses.replace(machine, fused=machine.fused or FusedEngine.lacks(protocol, machine.kind))
     candidates: dict[tuple[str, bool], list[Candidate]] = {}
     for each in all_candidates(protocol, spec):
         own = each.complete and asked == "auto"
@@ -293,21 +291,21 @@ def _chooses_fused(precision: str, machine: Machine) -> bool:
     return choose_engine("auto", precision, False, machine)[0] == "fused"
 
 
-def _plan(
+def plan_for(
     protocol: Protocol,
     execution: Execution,
     device: torch.device,
     data: Dataset,
     spec: Spec,
     done: Collection[Member] = (),
+    machine: Machine | None = None,
+    speeds: Speeds | None = None,
 ) -> Plan:
-    machine = machine_for(execution, device, data)
+    """The plan for a machine, this one where none is given, with seconds by its speeds."""
+    machine = machine or machine_for(execution, device, data)
+    speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
     shares = _shares(execution.engine, protocol, spec, machine)
-    predicted = [
-        group
-        for share in shares
-        for group in _groups(share, protocol, spec, data, machine, done, anew=execution.recalibrate)
-    ]
+    predicted = [group for share in shares for group in _groups(share, protocol, spec, data, machine, done, speeds)]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
@@ -343,8 +341,7 @@ def _groups(
     data: Dataset,
     machine: Machine,
     done: Collection[Member],
-    *,
-    anew: bool,
+    speeds: Speeds,
 ) -> list[Group]:
     """The groups of one engine, with their predicted seconds."""
     engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
@@ -355,10 +352,10 @@ def _groups(
     groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others])
     made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
     attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {attack: attack_speed(engine, spec, resolved, data.train, attack, anew=anew) for attack in attacks}
+    beside = {attack: speeds.beside(engine, spec, resolved, attack) for attack in attacks}
 
     def measured(candidate: Candidate) -> Speed:
-        return speed(engine, spec, resolved, data.train, candidate=candidate, anew=anew)
+        return speeds.of(engine, spec, resolved, candidate)
 
     predicted = [
         predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups
@@ -427,4 +424,4 @@ def plan_again(
             chosen = engine, precision
             break
     place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])
-    return _plan(resolved, place, device, data, spec, done)
+    return plan_for(resolved, place, device, data, spec, done)

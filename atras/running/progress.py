@@ -1,18 +1,15 @@
-"""Reports of a run's progress: none, plain lines (pipes and files) or live bars (terminals)."""
+"""Reports of a run's progress: none, or plain lines (pipes and files)."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 from atras.errors import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
+from .time_left import Overall, Work
 
 SECONDS_BETWEEN_LINES = 5.0
 """Least time between two progress lines of one group in plain output."""
@@ -29,6 +26,12 @@ class Reporter:
 
     def decoding(self, done: int, total: int) -> None:
         """So many of a data set's image files are decoded; said of none where they were decoded before."""
+
+    def expect(self, works: Mapping[int, Work], after: float) -> None:
+        """What is left of a run: the work of each group by its number, and that of the transfer after all groups."""
+
+    def part(self, name: str, share: float) -> None:
+        """A part of the work that is of no group, such as the transfer, is done to this share, from 0 to 1."""
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         """Group `index` (from 0) of `total` begins; it has `steps` optimizer steps to do over all phases."""
@@ -91,7 +94,19 @@ class PlainReporter(Reporter):
         self._titles: dict[int, str] = {}
         self._steps: dict[int, int] = {}
         self._told: dict[int, tuple[float, int]] = {}
+        self._parts: dict[str, float] = {}
         self._decoded_at = 0.0
+        self._overall = Overall({}, 0.0)
+
+    def expect(self, works: Mapping[int, Work], after: float) -> None:
+        self._overall = Overall(works, after)
+
+    def part(self, name: str, share: float) -> None:
+        self._overall.part(share)
+        now, before = time.monotonic(), self._parts.get(name)
+        if before is None or share >= 1 or now - before >= SECONDS_BETWEEN_LINES:
+            self._parts[name] = now
+            self._say(f"{name}, {100 * share:.0f} %{self._left()}")
 
     def plan(self, lines: list[str]) -> None:
         for line in lines:
@@ -116,11 +131,13 @@ class PlainReporter(Reporter):
         if index not in self._titles:
             return
         percent = self._percent(index, steps_done)
-        self._say_rarely(index, percent, f"{percent} % {phase} {' '.join(_figures(loss, accuracy))}".rstrip())
+        self._overall.trained(index, steps_done / self._steps[index])
+        self._say_rarely(index, percent, f"{percent} % {phase} {' '.join(figures_of(loss, accuracy))}".rstrip())
 
     def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
         if index in self._titles:
             percent = int(100 * share)
+            self._overall.attacked(index, phase, share)
             self._say_rarely(index, percent, f"{phase} networks under attack, {percent} %, {attack}")
 
     def _say_rarely(self, index: int, percent: int, text: str) -> None:
@@ -128,13 +145,19 @@ class PlainReporter(Reporter):
         now, (before, told) = time.monotonic(), self._told[index]
         if now - before >= SECONDS_BETWEEN_LINES and percent != told:
             self._told[index] = (now, percent)
-            self._say(f"{self._titles[index]}, {text}")
+            self._say(f"{self._titles[index]}, {text}{self._left()}")
 
     def group_finished(self, index: int, seconds: float) -> None:
-        self._say(f"{self._titles.pop(index, f'group {index + 1}')}, finished in {_duration(seconds)}")
+        self._overall.finished(index)
+        title = self._titles.pop(index, f"group {index + 1}")
+        self._say(f"{title}, finished in {duration(seconds)}{self._left()}")
 
     def group_resumed(self, index: int, steps_done: int) -> None:
         self._say(f"{self._titles[index]}, goes on from {self._percent(index, steps_done)} %")
+
+    def _left(self) -> str:
+        left = self._overall.seconds_left()
+        return "" if left is None else f"; about {duration(left)} left in all"
 
     def _percent(self, index: int, steps_done: int) -> int:
         return min(100 * steps_done // self._steps[index], 100)
@@ -144,131 +167,18 @@ class PlainReporter(Reporter):
         self._stream.flush()
 
 
-class LiveReporter(Reporter):
-    """A bar for each group that runs: label, members, percent, loss, accuracy, time left; a line for each finished one.
-
-    Args:
-        console: the rich console to draw on.
-    """
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            expand=True,
-            transient=True,
-            # Updates come once an epoch, which may take minutes: rich's 30 seconds would leave no estimate.
-            speed_estimate_period=3600.0,
-        )
-        self._tasks: dict[int, tuple[TaskID, str]] = {}
-        self._attacked: dict[int, tuple[str, int]] = {}
-        """Groups under attack: which networks, and the steps of the group's training."""
-        self._decoding: TaskID | None = None
-
-    def plan(self, lines: list[str]) -> None:
-        for line in lines:
-            self.note(line)
-
-    def note(self, message: str) -> None:
-        self._console.print(printable(message), markup=False, highlight=False)
-
-    def decoding(self, done: int, total: int) -> None:
-        if self._decoding is None:
-            self._progress.start()
-            self._decoding = self._progress.add_task(f"decoding {total} images", total=total, figures="")
-        self._progress.update(self._decoding, completed=done)
-        if done == total:
-            self._progress.remove_task(self._decoding)
-            self._decoding = None
-            self.note(f"decoded {total} images")
-
-    def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
-        title = f"{index + 1}/{total} {label} x{members}"
-        self._progress.start()
-        task = self._progress.add_task(title, total=max(steps, 1), figures="")
-        self._tasks[index] = (task, title)
-
-    def group_resumed(self, index: int, steps_done: int) -> None:
-        task, title = self._tasks[index]
-        # As a new bar: an update would count as speed.
-        self._progress.reset(task, completed=steps_done)
-        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} %")
-
-    def _total(self, task: TaskID) -> int:
-        return int(next(one.total for one in self._progress.tasks if one.id == task) or 0)
-
-    def progress(  # the phase finds no room in 80 columns
-        self,
-        index: int,
-        phase: str,  # noqa: ARG002
-        steps_done: int,
-        loss: float | None,
-        accuracy: float | None,
-    ) -> None:
-        if index in self._tasks:
-            figures = " ".join(_figures(loss, accuracy))
-            task, _ = self._tasks[index]
-            if index in self._attacked:  # the bar was that of the attacks
-                _, steps = self._attacked.pop(index)
-                self._progress.reset(task, total=steps, completed=steps_done)
-            self._progress.update(task, completed=steps_done, figures=figures)
-
-    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
-        if index not in self._tasks:
-            return
-        task, _ = self._tasks[index]
-        if index not in self._attacked or self._attacked[index][0] != phase:
-            # A bar of its own, so that the time left is that of the attacks.
-            self._attacked[index] = (phase, self._attacked.get(index, ("", self._total(task)))[1])
-            self._progress.reset(task, total=1.0)
-        self._progress.update(task, completed=share, figures=f"{attack}, {phase}")
-
-    def group_finished(self, index: int, seconds: float) -> None:
-        if index in self._tasks:
-            # A finished bar becomes a line above: with many groups the live part would outgrow the terminal.
-            task, title = self._tasks.pop(index)
-            self._attacked.pop(index, None)
-            self._progress.remove_task(task)
-            self.note(f"{title}, finished in {_duration(seconds)}")
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
-def choose_reporter(quiet: bool = False, stream: TextIO | None = None) -> Reporter:
-    """The reporter that suits a stream: nothing when quiet, live bars on a terminal, plain lines elsewhere.
-
-    Args:
-        quiet: show nothing.
-        stream: where to show it; the standard error stream when None.
-    """
-    stream = cast(TextIO, Lasting(sys.stderr if stream is None else stream))
-    if quiet:
-        return Reporter()
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainReporter(stream)
-    from rich.console import Console
-
-    return LiveReporter(Console(file=stream))
-
-
 def _count(members: int) -> str:
     return f"{members} member" if members == 1 else f"{members} members"
 
 
-def _figures(loss: float | None, accuracy: float | None) -> list[str]:
+def figures_of(loss: float | None, accuracy: float | None) -> list[str]:
+    """Loss and accuracy, as far as they are known."""
     shown = {"loss": loss, "acc": accuracy}
     return [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -82,10 +82,14 @@ def for_machines(prepared: Prepared, protocol: Protocol, execution: Execution, m
         protocol, execution: its own.
         machines: or processes, or GPUs.
     """
+    return spread_over(prepared, protocol, _machine(prepared, execution), machines)
+
+
+def spread_over(prepared: Prepared, protocol: Protocol, machine: Machine, machines: int) -> Prepared:
+    """As `for_machines`, for machines of any kind."""
     if prepared.plan.machines == machines:  # as recorded by another shard: dividing anew might not give the same
         return prepared
     sizes = (len(prepared.data.train), len(prepared.data.test))
-    machine = _machine(prepared, execution)
     groups = spread(prepared.plan.groups, machines, protocol, prepared.spec, *sizes, machine)
     return prepared._replace(plan=dataclasses.replace(prepared.plan, groups=groups, machines=machines))
 

@@ -103,6 +103,7 @@ class _FakeRun:
             "adversarial_test_accuracy": accuracies.get(("none", "defended"), 0.1),
             "attacked_accuracy_after_static": None if after is None else after + 0.08,
             "attacked_accuracy_after_white_box": after,
+            "worst_case_accuracy_before": accuracies.get(("worst", "trained")),
             "worst_case_accuracy_after": accuracies.get(("worst", "defended")),
         }
         gain = None if after is None or before is None else after - before

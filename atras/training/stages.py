@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from atras.data import Dataset
-from atras.defences import Batch
 from atras.engines import KINDS, BatchStep, Engine
 from atras.environment import attack_backend
 from atras.errors import Interrupted
@@ -27,8 +26,9 @@ from atras.evaluation import (
     shown_attacks,
 )
 from atras.experiment import Protocol
-from atras.networks import StepResult, Trainable, permutation
+from atras.networks import StepResult, permutation
 
+from .defending import Defending
 from .feed import Feed, Pass
 from .selection import Selection, selects_in
 
@@ -66,8 +66,9 @@ class Snapshot:
         epoch: finished epochs of it.
         seconds: spent in it.
         record: what was measured so far, as JSON values.
-        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the steps
-            made in the unfinished epoch, where evaluations under way stand, and signs that took long to make.
+        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the batches
+            trained on in the unfinished epoch, what the defence keeps between them, where evaluations under way stand,
+            and signs that took long to make.
     """
 
     stage: str
@@ -107,14 +108,14 @@ class Watcher:
 
 
 def steps_of(protocol: Protocol, train_size: int) -> int:
-    """Training steps of a member over both phases, the last, smaller batch of an epoch included."""
-    clean, doubled = _epoch_steps(protocol, train_size)
-    return protocol.epochs * clean + protocol.adversarial_epochs * doubled
+    """Optimizer steps of a member over both phases, the last, smaller batch of an epoch included."""
+    clean, second = _epoch_steps(protocol, train_size)
+    return protocol.epochs * clean + protocol.adversarial_epochs * second
 
 
 def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
     """Number of the `steps_of` steps that a snapshot has behind it."""
-    clean, doubled = _epoch_steps(protocol, train_size)
+    clean, second = _epoch_steps(protocol, train_size)
     within = snapshot.tensors["losses"].shape[1] if "losses" in snapshot.tensors else 0
     if snapshot.stage == "train":
         return snapshot.epoch * clean + within
@@ -122,7 +123,7 @@ def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
     if snapshot.stage == "measure_trained":
         return before
     if snapshot.stage == "adversarial":
-        return before + snapshot.epoch * doubled + within
+        return before + snapshot.epoch * second + within * protocol.defence.steps_a_batch
     return steps_of(protocol, train_size)
 
 
@@ -219,6 +220,7 @@ class _Stages:
         examples = examples_kept(len(protocol.candidates), data.image_shape, len(shown_attacks(protocol)))
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
+        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes)
         self.trained: dict[str, Tensor] = {}
         self.signs: dict[str, Tensor] = {}
         self.chunk = 1
@@ -286,20 +288,22 @@ class _Stages:
     def train_adversarially(self) -> None:
         """The second training, as the defence has it."""
         defence, images = self.defence, self.defence.epoch_images(self.train_size)
+        if self.begins():
+            self.defending.begin()
         if defence.from_signs:
             self.train(self.protocol.adversarial_epochs, images, self.measurement.train_signs)
         else:
-            self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defence_steps)
+            self.train(self.protocol.adversarial_epochs, images, batch_steps=self.defending.steps)
 
-    def defence_steps(self, epoch: int, first: int) -> BatchStep:
-        """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
+    @property
+    def steps_a_batch(self) -> int:
+        """Optimizer steps on each batch of the stage."""
+        return self.defence.steps_a_batch if self.stage == "adversarial" else 1
 
-        def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
-            return self.defence.step(
-                engine, Batch(images, labels, copied, epoch, first + number, self.evaluator.classes)
-            )
-
-        return step
+    @property
+    def seen(self) -> int:
+        """How many times the steps on a batch see each of its images."""
+        return self.steps_a_batch * (self.defence.views if self.stage == "adversarial" else 1)
 
     def train(
         self,
@@ -325,14 +329,14 @@ class _Stages:
             work = Pass(part, orders, evaluator.seed_of, signs, self.protocol.epsilon, *augment)
             with Feed(work, self.protocol.batch_size, self.gathered) as feed:
                 self.train_epoch(feed, n, epoch, batch_steps)
-            self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.copies)
+            self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.compared)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
         if self.selection is not None:
             self.selection.put_back()
             self.recorder.note_selected(self.stage, self.selection.epochs.tolist())
-        steps = epochs * -(-n // self.protocol.batch_size)
+        steps = epochs * -(-n // self.protocol.batch_size) * self.steps_a_batch
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
 
     def begin_phase(self, phase: str) -> None:
@@ -341,8 +345,7 @@ class _Stages:
         if phase == "train":
             self.engine.begin_phase(phase, self.protocol.epochs * clean, clean)
         else:
-            steps = adversarial * self.defence.steps_a_batch
-            self.engine.begin_phase(phase, self.protocol.adversarial_epochs * steps, steps)
+            self.engine.begin_phase(phase, self.protocol.adversarial_epochs * adversarial, adversarial)
 
     def train_epoch(self, feed: Feed, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
         """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
@@ -378,18 +381,20 @@ class _Stages:
         finite = self.recorder.finite.cpu()
         losses, correct = ((self.losses * sizes).sum(1)[finite], self.correct.sum(1)[finite])
         n = sizes.sum()
-        self.watcher.progress(self.stage, steps, (losses.mean() / n).item(), (correct.double().mean() / n).item())
+        accuracy = correct.double().mean() / (n * self.seen)
+        self.watcher.progress(self.stage, steps * self.steps_a_batch, (losses.mean() / n).item(), accuracy.item())
 
     def note_epoch(self, epoch: int, sizes: Tensor, compare: bool) -> None:
         """History rows of an epoch, the test accuracy where that is asked for, and, to compare them, FGSM and PGD."""
         n, every = sizes.sum(), self.protocol.evaluate_every
-        losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / n
+        losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / (n * self.seen)
         # All evaluations come before the first row: one that is stopped leaves none behind.
         score = self.evaluator.score("test") if every and epoch % every == 0 else None
         gap = self.evaluator.gap() if compare else {}
         robust = self.evaluator.validate() if self.selection is not None else None
         self.evaluator.forget()
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes), robust)
+        steps = len(sizes) * self.steps_a_batch
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
         if self.selection is not None and robust is not None:
             self.selection.take(epoch, robust)
         if score is not None:
@@ -422,7 +427,7 @@ class _Stages:
         training = self.stage in ("train", "adversarial")
         tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
-        tensors |= self.signs | self.evaluator.tensors()
+        tensors |= self.signs | self.evaluator.tensors() | (self.defending.tensors() if training else {})
         tensors |= {} if self.selection is None else self.selection.tensors()
         record = self.recorder.to_dict()
         if self.stage in ("measure_trained", "measure_defended"):
@@ -446,6 +451,7 @@ class _Stages:
         self.evaluator.load(snapshot.tensors)
         if self.selection is not None:
             self.selection.load(snapshot.tensors)
+        self.defending.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
             self.make_signs(snapshot)
         self.recorder.restore(snapshot.record)
@@ -481,7 +487,7 @@ def next_chunk(steps: int, seconds: float) -> int:
 
 
 def _epoch_steps(protocol: Protocol, train_size: int) -> tuple[int, int]:
-    """Training steps of an epoch of the first and of the second training."""
+    """Optimizer steps of an epoch of the first and of the second training."""
     images = (train_size, protocol.defence.epoch_images(train_size))
     clean, adversarial = (-(-n // protocol.batch_size) for n in images)
-    return clean, adversarial
+    return clean, adversarial * protocol.defence.steps_a_batch

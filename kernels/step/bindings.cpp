@@ -21,9 +21,11 @@ T* at(Address address) {
 }
 
 Spec make_spec(int channels, int height, int width, int classes, int stem, int activation, int batch, int stem_rate256,
-               int head_rate256, bool adam, float momentum, bool bf16) {
-  return {channels, height,       width,        classes, stem,     Activation(activation),
-          batch,    stem_rate256, head_rate256, adam,    momentum, bf16};
+               int head_rate256, bool adam, bool decoupled, float momentum, float smoothing, double clip, double average,
+               bool bf16) {
+  return {channels, height,       width,        classes, stem,      Activation(activation),
+          batch,    stem_rate256, head_rate256, adam,    decoupled, momentum,
+          smoothing, clip,        average,      bf16};
 }
 
 Images make_images(Address images, bool bytes, std::int64_t count, Address signs, double epsilon, bool own,
@@ -38,6 +40,7 @@ struct Orders {
   std::int64_t rows;
   Address keys;
   std::uint32_t first_step;
+  int batch;
 
   TrainCall call(const Images& images) const {
     TrainCall call{};
@@ -47,12 +50,14 @@ struct Orders {
     call.rows = rows;
     call.keys = at<const std::uint64_t>(keys);
     call.first_step = first_step;
+    call.batch = batch;
     return call;
   }
 };
 
-Orders make_orders(Address order, Address order_of, std::int64_t rows, Address keys, std::uint32_t first_step) {
-  return {order, order_of, rows, keys, first_step};
+Orders make_orders(Address order, Address order_of, std::int64_t rows, Address keys, std::uint32_t first_step,
+                   int batch) {
+  return {order, order_of, rows, keys, first_step, batch};
 }
 
 Instructions wanted(const std::string& name) {
@@ -90,11 +95,12 @@ void bind(nb::module_& m) {
       .def("poison", &Step::poison)
       .def(
           "train",
-          [](Step& s, const Images& images, Address labels, const Orders& orders, Address rates, Address losses,
-             Address correct, Address cotangents) {
+          [](Step& s, const Images& images, Address labels, const Orders& orders, Address rates, Address decays,
+             Address losses, Address correct, Address cotangents) {
             TrainCall call = orders.call(images);
             call.labels = at<const std::int64_t>(labels);
             call.learning_rates = at<const double>(rates);
+            call.weight_decays = at<const double>(decays);
             call.losses = at<double>(losses);
             call.correct = at<std::int64_t>(correct);
             call.cotangents = at<const float>(cotangents);
@@ -108,15 +114,17 @@ void bind(nb::module_& m) {
           },
           release())
       .def(
-          "logits", [](Step& s, const Images& images, Address values) { s.logits(images, at<float>(values)); },
+          "logits",
+          [](Step& s, const Images& images, bool raw, Address values) { s.logits(images, raw, at<float>(values)); },
           release())
       .def(
           "attack",
           [](Step& s, const Images& images, Address labels, bool own_labels, int objective, Address targets,
-             Address cotangents, Address logits, Address gradients, Address signs, int direction, Address zero, Address nan) {
+             Address cotangents, Address logits, Address gradients, Address signs, int direction, bool raw,
+             Address zero, Address nan) {
             s.attack({images, at<const std::int64_t>(labels), own_labels, Objective(objective),
                       at<const std::int64_t>(targets), at<const float>(cotangents), at<float>(logits),
-                      at<float>(gradients), at<std::int8_t>(signs), direction, at<std::int64_t>(zero),
+                      at<float>(gradients), at<std::int8_t>(signs), direction, raw, at<std::int64_t>(zero),
                       at<std::int64_t>(nan)});
           },
           release());

@@ -181,7 +181,7 @@ void transformed_update(const Run& r, int index, int item, const ChainWorkspace&
     }
   }
   update_transformed<Tiled>(r, c, first, inputs, column, columns, w.products, sums);
-  if (!Tiled && c.moves_all) update_other_taps(r, c, first, inputs, column, columns);
+  if (!Tiled && (c.moves_all || !r.update.plain)) update_other_taps(r, c, first, inputs, column, columns);
   if (first == 0) update_chain_bias(r, c, column, columns);
 }
 

@@ -13,7 +13,7 @@ from . import objectives, reference
 CHOICES: dict[str, Collection[str]] = {
     "stem": reference.STEMS,
     "activation": reference.ACTIVATIONS,
-    "optimizer": ("adam", "sgd"),
+    "optimizer": ("adam", "adamw", "sgd"),
     "precision": ("fp32", "tf32", "bf16"),
     "objective": objectives.OBJECTIVES,
 }
@@ -36,10 +36,21 @@ def whole(name: str, value: object, low: int, high: int = 2**31 - 1) -> None:
         raise ValueError(f"step: {name} (={value!r}): expected a whole number from {low} to {high}")
 
 
-def number(name: str, value: object) -> None:
+def number(name: str, value: object) -> float:
     """A finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"step: {name} (={value!r}): expected a finite number of at least 0")
+    return value
+
+
+def recipe(label_smoothing: object, clip: object, average: object) -> None:
+    """A share, a norm or None, and a decay or None."""
+    if number("label_smoothing", label_smoothing) > 1:
+        raise ValueError(f"step: label_smoothing (={label_smoothing!r}): expected a share from 0 to 1")
+    if clip is not None:
+        number("clip", clip)
+    if average is not None and number("average", average) >= 1:
+        raise ValueError(f"step: average (={average!r}): expected a decay from 0 to below 1, or None for none")
 
 
 def population(image_shape: Sequence[int], stem: str, hidden: Sequence[Sequence[int]]) -> None:

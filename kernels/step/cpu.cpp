@@ -92,8 +92,9 @@ Step::Slot::Slot(const Spec& spec, const Stem& stem, const std::vector<Member>& 
 void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std::vector<Member>& members,
                          int threads) {
   const std::size_t rows = round_up(spec.batch, kLane), panel_rows = round_up(spec.batch, kPanel);
-  std::size_t depth = 0, in = 0, out = 0, features = 0;
+  std::size_t depth = 0, in = 0, out = 0, features = 0, largest = 0;
   for (const Member& m : members) {
+    largest = std::max(largest, m.size);
     depth = std::max(depth, m.dense.size() - 1);
     features = std::max<std::size_t>(features, m.dense[0].stride);
     for (const Dense& d : m.dense) {
@@ -133,6 +134,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
   run.gradient = a.take<float>(rows * out);
   run.next_gradient = a.take<float>(rows * out);
   run.logits = a.take<float>(rows * row_stride(spec.classes));
+  run.kept = spec.clip > 0.0 ? a.take<float>(largest) : nullptr;
   run.partial = a.take<float>((rows + run.group - 1) / run.group * std::max(stem.size, chain.largest_sums));
   // Rows of a chunk or a panel in pairs along k, or half the batch in rows of a chunk.
   const std::size_t left = std::max(kRowChunk * (std::max(in, out) + 64) / 2, (rows / 2 + 1) * kRowChunk);
@@ -147,6 +149,7 @@ void Step::Slot::lay_out(Arena& a, const Spec& spec, const Stem& stem, const std
     w.patches = a.take<float>(patches);
     w.left = a.take<float>(left);
     w.right = a.take<float>(std::max(rows, out) / 2 * kPanel + kPanel);
+    w.gradients = a.take<float>(kRowChunk * kPanel);
     w.bytes = a.take<std::uint8_t>(std::max({g, out, chain.largest_result}) + 512);
     w.chain = lay_out_chain_workspace(a, spec, members);
   }
@@ -162,6 +165,7 @@ Step::Step(const Spec& spec, const std::vector<Layers>& layers, int threads, Ins
   parameters_ = Buffer(offset * sizeof(float));
   first_ = Buffer(offset * sizeof(float));
   second_ = Buffer(spec.adam ? offset * sizeof(float) : 0);
+  average_ = Buffer(spec.average >= 0.0 ? offset * sizeof(float) : 0);
   steps_.assign(members_.size(), 0);
   // A member alone may be worked on by all threads, so the first slot has scratch for each of them.
   for (int i = 0; i < threads; ++i)
@@ -171,7 +175,7 @@ Step::Step(const Spec& spec, const std::vector<Layers>& layers, int threads, Ins
 Step::~Step() = default;
 
 std::size_t Step::bytes() const {
-  std::size_t total = parameters_.bytes() + first_.bytes() + second_.bytes();
+  std::size_t total = parameters_.bytes() + first_.bytes() + second_.bytes() + average_.bytes();
   for (const auto& slot : slots_) total += slot->memory.bytes();
   return total;
 }
@@ -187,15 +191,19 @@ Step::Slot* Step::take() {
 
 void Step::give(Slot* slot) { slot->taken.store(false, std::memory_order_release); }
 
+float* Step::slice(const Buffer& buffer, int member) const {
+  return buffer.data() ? reinterpret_cast<float*>(buffer.data()) + members_[member].offset : nullptr;
+}
+
 Run Step::start(Slot& slot, int member) const {
   Run run = slot.run;
-  const Member& m = members_[member];
   run.spec = &spec_;
   run.stem = &stem_;
-  run.member = &m;
-  run.parameters = reinterpret_cast<float*>(parameters_.data()) + m.offset;
-  run.first_moment = reinterpret_cast<float*>(first_.data()) + m.offset;
-  run.second_moment = spec_.adam ? reinterpret_cast<float*>(second_.data()) + m.offset : nullptr;
+  run.member = &members_[member];
+  run.parameters = slice(parameters_, member);
+  run.first_moment = slice(first_, member);
+  run.second_moment = slice(second_, member);
+  run.average = slice(average_, member);
   return run;
 }
 
@@ -289,6 +297,18 @@ void Step::train_step(Run& run, Slot& slot, int threads) {
   if (run.cotangents) take_cotangents(run);
   head_backward(run, slot, threads);
   if (run.member->conv_size > 0) convolutions_backward(run, slot, threads);
+  if (run.kept) update_kept(run, threads);
+}
+
+// The optimizer's step out of gradients that were kept, whose norm is known only now; as clip_grad_norm_ of torch.
+void Step::update_kept(Run& run, int threads) {
+  const int items = elements_of(int(run.member->size), kUpdateChunk);
+  std::vector<double> squares(items);
+  each(threads, items, [&](int item) { squares[item] = kernels_->kept_squares(run, item); });
+  const double norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  const double scale = spec_.clip / (norm + 1e-6);
+  run.update.scale = scale > 1.0 ? 1.0f : float(scale);  // NaN stays
+  each(threads, items, [&](int item) { kernels_->kept_update(run, item); });
 }
 
 Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {
@@ -305,22 +325,35 @@ Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {
 }
 
 void Step::set_batch(Run& run, int member, const TrainCall& call, std::int64_t step) const {
-  run.batch.index = call.order + call.order_of[member] * call.rows + step * spec_.batch;
-  run.batch.rows = int(std::min<std::int64_t>(spec_.batch, call.rows - step * spec_.batch));
+  run.batch.index = call.order + call.order_of[member] * call.rows + step * call.batch;
+  run.batch.rows = int(std::min<std::int64_t>(call.batch, call.rows - step * call.batch));
   run.step = call.first_step + std::uint32_t(step);
+}
+
+Update Step::update_of(int member, double rate, double decay) const {
+  const double t = double(steps_[member]), root = std::sqrt(1.0 - std::pow(0.999, t));
+  Update update{};
+  update.adam = spec_.adam;
+  update.momentum = spec_.momentum;
+  update.learning_rate = float(spec_.adam ? rate * root / (1.0 - std::pow(0.9, t)) : rate);
+  update.floor = float(1e-8 * root);
+  update.plain = decay == 0.0 && spec_.clip == 0.0 && spec_.average < 0.0;
+  update.coupled = spec_.decoupled ? 0.0f : float(decay);
+  update.shrink = spec_.decoupled ? float(1.0 - rate * decay) : 1.0f;
+  update.average = t == 1.0 ? 1.0f : float(1.0 - spec_.average);
+  return update;
 }
 
 void Step::train_member(int member, const TrainCall& call, Slot& slot, int threads) {
   Run run = start_training(slot, member, call);
-  const std::int64_t steps = (call.rows + spec_.batch - 1) / spec_.batch;
+  const std::int64_t steps = (call.rows + call.batch - 1) / call.batch;
+  const double decay = call.weight_decays ? call.weight_decays[member] : 0.0;
+  // Between the rows of weights lies what no step writes and every step sums.
+  if (run.kept) std::memset(run.kept, 0, run.member->size * sizeof(float));
   for (std::int64_t s = 0; s < steps; ++s) {
     set_batch(run, member, call, s);
-    const double t = double(++steps_[member]), rate = call.learning_rates[member];
-    run.update.adam = spec_.adam;
-    run.update.momentum = spec_.momentum;
-    const double root = std::sqrt(1.0 - std::pow(0.999, t));
-    run.update.learning_rate = float(spec_.adam ? rate * root / (1.0 - std::pow(0.9, t)) : rate);
-    run.update.floor = float(1e-8 * root);
+    ++steps_[member];
+    run.update = update_of(member, call.learning_rates[member * steps + s], decay);
     train_step(run, slot, threads);
     call.losses[member * steps + s] = run.loss;
     call.correct[member * steps + s] = run.correct;
@@ -348,7 +381,7 @@ void Step::over_members(std::int64_t rows, const Work& work) {
 }
 
 void Step::train(const TrainCall& call) {
-  over_members(call.rows,
+  over_members(std::min<std::int64_t>(call.batch, call.rows),
                [&](int member, Slot& slot, int threads) { train_member(member, call, slot, threads); });
 }
 
@@ -380,7 +413,7 @@ std::vector<Step::Chunk> Step::chunks_of_members(const Images& images) const {
 }
 
 template <class Work>
-void Step::over_chunks(const Images& images, const Work& work) {
+void Step::over_chunks(const Images& images, bool raw, const Work& work) {
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
   const std::vector<Chunk> chunks = chunks_of_members(images);
   double cost = 0.0;
@@ -390,6 +423,7 @@ void Step::over_chunks(const Images& images, const Work& work) {
     Slot* slot = take();
     Run run = start(*slot, chunk.member);
     run.training = run.bf16 = false;
+    if (run.average && !raw) run.parameters = run.average;
     const std::int64_t all = images.own ? members() * images.count : images.count;
     run.batch = {images.images, images.bytes, all, nullptr, images.epsilon, nullptr, chunk.first, nullptr, chunk.rows};
     if (images.signs) {  // an index past the end means the adversarial copy
@@ -402,8 +436,8 @@ void Step::over_chunks(const Images& images, const Work& work) {
   });
 }
 
-void Step::logits(const Images& images, float* values) {
-  over_chunks(images, [&](Run& run, Slot&, const Chunk& chunk) {
+void Step::logits(const Images& images, bool raw, float* values) {
+  over_chunks(images, raw, [&](Run& run, Slot&, const Chunk& chunk) {
     copy_logits(run, values + chunk.row * spec_.classes);
   });
 }
@@ -411,7 +445,7 @@ void Step::logits(const Images& images, float* values) {
 void Step::attack(const AttackCall& call) {
   const std::size_t image = std::size_t(spec_.channels) * spec_.height * spec_.width;
   for (int m = 0; m < members(); ++m) call.zero_gradients[m] = call.nan_gradients[m] = 0;
-  over_chunks(call.images, [&](Run& run, Slot& slot, const Chunk& chunk) {
+  over_chunks(call.images, call.raw, [&](Run& run, Slot& slot, const Chunk& chunk) {
     const std::size_t at = chunk.row * image, at_logits = std::size_t(chunk.row) * spec_.classes;
     copy_logits(run, call.logits + at_logits);
     run.cotangents = call.cotangents ? call.cotangents + at_logits : nullptr;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -17,8 +18,8 @@ class Population:
     """The networks and optimizers of a `Step` in C++. Arguments, all of them on the CPU, are checked there.
 
     Args:
-        image_shape, classes, hidden, stem, convolutions, activation, batch, optimizer, momentum, stem_rate256,
-            head_rate256, precision, threads, instructions: as of `Step`.
+        image_shape, classes, hidden, stem, convolutions, activation, batch, optimizer, momentum,
+            label_smoothing, clip, average, stem_rate256, head_rate256, precision, threads, instructions: as of `Step`.
     """
 
     def __init__(
@@ -33,6 +34,9 @@ class Population:
         batch: int,
         optimizer: str,
         momentum: float,
+        label_smoothing: float,
+        clip: float | None,
+        average: float | None,
         stem_rate256: int,
         head_rate256: int,
         precision: str,
@@ -43,14 +47,17 @@ class Population:
         extension = backends.cpu_extension()
         kind = list(reference.ACTIVATIONS).index(activation)
         rates = (stem_rate256 if stem == "conv4" else 0, head_rate256)
-        numbers = (optimizer == "adam", momentum, precision == "bf16")
+        # No limit is 0 there. One of 0 leaves nothing of any gradient, as does the least that there is.
+        longest = 0.0 if clip is None else max(clip, sys.float_info.min)
+        recipe = (label_smoothing, longest, -1.0 if average is None else average)
+        numbers = (optimizer != "sgd", optimizer == "adamw", momentum, *recipe, precision == "bf16")
         spec = extension.make_spec(*image_shape, classes, STEM_CODES[stem], kind, batch, *rates, *numbers)
         chains = [[list(layer) for layer in own] for own in convolutions]
         self._step = extension.Step(spec, list(map(list, hidden)), chains, threads, instructions)
 
     @property
     def bytes(self) -> int:
-        """Memory of parameters, moments and scratch."""
+        """Memory of parameters, moments, averages and scratch."""
         return int(self._step.bytes())
 
     @property
@@ -76,7 +83,7 @@ class Population:
         self._step.poison()
 
     def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
-        """Set a member's parameters (0) or moments (1, 2)."""
+        """Set a member's parameters (0), moments or average, as of `Step`."""
         for i, array in enumerate(arrays):
             self._step.copy_array(member, i, moment, array.data_ptr(), True)
 
@@ -96,16 +103,19 @@ class Population:
         signs: Tensor | None,
         epsilon: float,
         learning_rates: Tensor,
+        weight_decays: Tensor | None,
         keys: Tensor,
         first_step: int,
         cotangents: Tensor | None,
+        batch: int,
     ) -> tuple[Tensor, Tensor]:
-        """As `Step.train`; order [K, n], order_of [M]."""
-        rows, rates = order_of.to(torch.int32), learning_rates.to(torch.float64)
-        losses = _empty(self.members, -(-order.shape[1] // self.batch), dtype=torch.float64)
+        """As `Step.train`; order [K, n], order_of [M], learning_rates [M, S]."""
+        rows, rates = order_of.to(torch.int32), learning_rates.to(torch.float64).contiguous()
+        decays = None if weight_decays is None else weight_decays.to(torch.float64)
+        losses = _empty(self.members, -(-order.shape[1] // batch), dtype=torch.float64)
         correct = _empty(*losses.shape, dtype=torch.int64)
-        source, orders = _source(images, signs, epsilon), _orders(order, rows, keys, first_step)
-        numbers = (rates.data_ptr(), losses.data_ptr(), correct.data_ptr())
+        source, orders = _source(images, signs, epsilon), _orders(order, rows, keys, first_step, batch)
+        numbers = (rates.data_ptr(), _address(decays), losses.data_ptr(), correct.data_ptr())
         self._step.train(source, labels.data_ptr(), orders, *numbers, _address(cotangents))
         return losses, correct
 
@@ -122,14 +132,14 @@ class Population:
         """As `Step.training_logits`; order [K, n], order_of [M]."""
         rows = order_of.to(torch.int32)
         values = _empty(self.members, order.shape[1], self.classes)
-        orders = _orders(order, rows, keys, first_step)
+        orders = _orders(order, rows, keys, first_step, self.batch)
         self._step.training_logits(_source(images, signs, epsilon), orders, values.data_ptr())
         return values
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None) -> Tensor:
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:
         """As `Step.logits`."""
         values = _empty(*self._rows(images, counts), self.classes)
-        self._step.logits(_source(images, signs, epsilon, counts), values.data_ptr())
+        self._step.logits(_source(images, signs, epsilon, counts), raw, values.data_ptr())
         return values
 
     def input_gradient(
@@ -142,6 +152,7 @@ class Population:
         signs: bool,
         direction: int,
         counts: Tensor | None,
+        raw: bool,
     ) -> reference.InputGradient:
         """As `Step.input_gradient`."""
         rows = self._rows(images, counts)
@@ -153,7 +164,7 @@ class Population:
         outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
         left_alone = (zero.data_ptr(), nan.data_ptr())
         source = _source(images, None, 0.0, counts)
-        self._step.attack(source, *aim, *outputs, direction, *left_alone)
+        self._step.attack(source, *aim, *outputs, direction, raw, *left_alone)
         return reference.InputGradient(out, logits, zero, nan)
 
     def _rows(self, images: Tensor, counts: Tensor | None) -> tuple[int, ...]:
@@ -170,10 +181,10 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int) -> object:
+def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int, batch: int) -> object:
     """The extension's view of an order and its dropout: pointers, which the caller keeps alive."""
     make = backends.cpu_extension().make_orders
-    return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step)
+    return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step, batch)
 
 
 def _source(images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None = None) -> object:

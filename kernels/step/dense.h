@@ -118,8 +118,31 @@ ATRAS_INLINE void update_vector(const Update& u, float* parameter, float* first,
 #endif
 }
 
-inline void update_at(const Run& r, std::size_t at, vf gradient) {
+inline void update_plainly(const Run& r, std::size_t at, vf gradient) {
   update_vector(r.update, r.parameters + at, r.first_moment + at, r.second_moment + at, gradient);
+}
+
+// With weight decay and the average of the weights.
+inline void update_fully(const Run& r, std::size_t at, vf gradient) {
+  const Update& u = r.update;
+  const vf parameter = load(r.parameters + at);
+  if (u.coupled != 0.0f) gradient += u.coupled * parameter;
+  if (u.shrink != 1.0f) store(r.parameters + at, u.shrink * parameter);
+  update_plainly(r, at, gradient);
+  if (!r.average) return;
+  const vf now = load(r.parameters + at), average = load(r.average + at);
+  store(r.average + at, u.average == 1.0f ? now : average + u.average * (now - average));
+}
+
+// Apart, so that the usual update stays as short as it is.
+__attribute__((noinline, cold)) inline void keep_or_update_fully(const Run& r, std::size_t at, vf gradient) {
+  if (r.kept) store(r.kept + at, gradient);
+  else update_fully(r, at, gradient);
+}
+
+ATRAS_INLINE void update_at(const Run& r, std::size_t at, vf gradient) {
+  if (__builtin_expect(r.update.plain, true)) update_plainly(r, at, gradient);
+  else keep_or_update_fully(r, at, gradient);
 }
 
 // to[row][column] = bf16 of from, for columns up to a multiple of 32, zero past `columns`.
@@ -232,7 +255,7 @@ inline void update_bias(const Run& r, const Dense& d) {
   }
 }
 
-// Item: panel of inputs x chunk of outputs. The weight gradient goes straight into the optimizer.
+// The weight gradient goes straight into the optimizer.
 struct UpdateWeights {
   const Run& r;
   std::size_t from;
@@ -245,18 +268,27 @@ struct UpdateWeights {
     __builtin_prefetch(r.second_moment + at, 1);
   }
   ATRAS_INLINE void operator()(int row, int column, vf value) const {
-    update_at(r, from + row * stride + column, value);
+    update_plainly(r, from + row * stride + column, value);
   }
 };
 
+// Item: panel of inputs x chunk of outputs.
 inline void dense_update(const Run& r, int layer, int item, const Workspace& w) {
   const Dense& d = r.member->dense[layer];
   const int panels = panels_of(d.in_padded()), first = item % panels * kPanel, row = item / panels * kRowChunk;
   const int rows = d.out - row < kRowChunk ? d.out - row : kRowChunk, left = d.in_padded() - first;
+  const int columns = left < kPanel ? left : kPanel;
+  const std::size_t at = d.weight + std::size_t(row) * d.stride + first;
   if (item == 0) update_bias(r, d);
-  rounded_product(r.bf16, rows, left < kPanel ? left : kPanel, r.batch.rows, r.gradient + row, row_stride(d.out), false,
-                  r.dense_input(layer) + first, d.stride, false, w,
-                  UpdateWeights{r, d.weight + std::size_t(row) * d.stride + first, d.stride});
+  const auto multiply = [&](const auto& done) {
+    rounded_product(r.bf16, rows, columns, r.batch.rows, r.gradient + row, row_stride(d.out), false,
+                    r.dense_input(layer) + first, d.stride, false, w, done);
+  };
+  if (r.update.plain) return multiply(UpdateWeights{r, at, d.stride});
+  if (r.kept) return multiply(WriteGradient{r.kept + at, d.stride, nullptr});
+  multiply(WriteGradient{w.gradients, kPanel, nullptr});
+  for (int o = 0; o < rows; ++o)
+    for (int i = 0; i < columns; i += V) update_fully(r, at + o * d.stride + i, load(w.gradients + o * kPanel + i));
 }
 
 }  // namespace atras::step::ATRAS_ISA

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from .. import backends
 from . import checks, cpu, reference
+from .call_checks import CallChecks
 from .reference import ConvLayer, InputGradient
 
 BACKENDS = ("cpu", "triton")
 CPU = torch.device("cpu")
-PIXELS = (torch.uint8, torch.float32)
 
 
-class Step:
+class Step(CallChecks):
     """M networks and their optimizers, trained, evaluated and differentiated in C++, or in Triton on a GPU.
 
     A network is a stem of 3x3 convolutions or convolutions of its own, hidden dense layers and a dense layer to the
@@ -40,8 +40,16 @@ class Step:
         activation: `relu`, `sigmoid`, `tanh` or `gelu`.
         batch: most images of a step, at least 1.
         threads: most threads to use on a CPU, at least 1.
-        optimizer: `adam` (0.9, 0.999, 1e-8) or `sgd`.
+        optimizer: `adam` (0.9, 0.999, 1e-8), `adamw`, the same with decoupled weight decay, or `sgd`.
         momentum: of `sgd`, at least 0.
+        label_smoothing: share of each label that the cross-entropy gives evenly to all classes, from 0 to 1. It is part
+            of what is trained for, not of the losses that are told.
+        clip: longest 2-norm of all of a member's gradients together, at least 0: longer ones are multiplied by
+            clip / (norm + 1e-6) before the optimizer takes them. None for no limit.
+        average: decay of an exponential moving average of the weights, from 0 to below 1: after the first step since
+            the optimizer was reset the weights themselves, after each other one
+            average += (1 - decay) * (weights - average). Evaluation and input gradients are then the average's. None
+            for none.
         stem_rate256: dropout rate after the pools of `conv4`, in 256ths, from 0 to 255; the other stems have none.
         head_rate256: dropout rate after each hidden layer likewise.
         precision: `fp32`, or `bf16` for the matrix products of training (sums, parameters, optimizer, evaluation and
@@ -54,7 +62,10 @@ class Step:
         ValueError: if a value is out of its range, this CPU lacks the instructions, or the C++ extension is not built
             (on a GPU: if Triton is missing).
 
-    Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014).
+    Source: Kingma and Ba, "Adam" (2015), section 2; Srivastava et al., "Dropout" (2014); Loshchilov and Hutter,
+    "Decoupled weight decay regularization" (2019); Szegedy et al., "Rethinking the Inception architecture" (2016),
+    section 7; Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), algorithm 1; Polyak and
+    Juditsky, "Acceleration of stochastic approximation by averaging" (1992).
     """
 
     most_channels = checks.MOST_CHANNELS
@@ -78,6 +89,9 @@ class Step:
         threads: int = 1,
         optimizer: str = "adam",
         momentum: float = 0.0,
+        label_smoothing: float = 0.0,
+        clip: float | None = None,
+        average: float | None = None,
         stem_rate256: int = 64,
         head_rate256: int = 0,
         precision: str = "fp32",
@@ -94,18 +108,21 @@ class Step:
         for name, rate in {"stem_rate256": stem_rate256, "head_rate256": head_rate256}.items():
             checks.whole(name, rate, 0, 255)
         checks.number("momentum", momentum)
+        checks.recipe(label_smoothing, clip, average)
         backend = backends.require("step", device)
         checks.convolutions(image_shape, len(hidden), chains, "cuda" if backend == "triton" else "cpu")
         if precision == "tf32" and backend == "cpu":
             raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")
         self.image_shape, self.classes, self.batch, self.device = tuple(image_shape), classes, batch, device
         self.hidden = [list(widths) for widths in hidden]
-        self._moments = 3 if optimizer == "adam" else 2
+        self.average = average
+        self.slots = (2 if optimizer == "sgd" else 3) + (average is not None)
         self._shapes = [
             reference.parameter_shapes(image_shape, classes, stem, widths, own)
             for widths, own in zip(self.hidden, chains, strict=True)
         ]
         numbers = {"batch": batch, "momentum": momentum, "head_rate256": head_rate256}
+        numbers |= {"label_smoothing": label_smoothing, "clip": clip, "average": average}
         settings = {"activation": activation, "optimizer": optimizer, "precision": precision, **numbers}
         if backend == "triton":
             all_chains = [reference.chain_of(stem, own, stem_rate256) for own in chains]
@@ -170,7 +187,7 @@ class Step:
         self._step.set_steps(steps)
 
     def reset_optimizer(self) -> None:
-        """Forget moments and step counts."""
+        """Forget moments and step counts; an average of the weights begins anew with the next step."""
         self._step.reset_optimizer()
 
     def poison(self) -> None:
@@ -178,13 +195,14 @@ class Step:
         self._step.poison()
 
     def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int = 0) -> None:
-        """Set a member's parameters or moments.
+        """Set a member's parameters, moments or average. With the parameters the average becomes the same.
 
         Args:
             member: which one, from 0.
             arrays: floating point, weight and bias of each layer from the first, in torch's shapes ([out, in, 3, 3],
                 [out, in], [out]) and on any device.
-            moment: 0 for the parameters, 1 and, with `adam`, 2 for the optimizer's moments.
+            moment: 0 for the parameters, 1 and, with `adam` and `adamw`, 2 for the optimizer's moments, the last one,
+                `slots` - 1, for the average where there is one.
 
         Raises:
             ValueError: if an index or a shape does not fit.
@@ -197,9 +215,11 @@ class Step:
         for i, (array, shape) in enumerate(zip(kept, shapes, strict=True)):
             checks.tensor(f"array {i} of member {member}", array, (torch.float32,), shape)
         self._step.set_parameters(member, kept, moment)
+        if moment == 0 and self.average is not None:
+            self._step.set_parameters(member, kept, self.slots - 1)
 
     def get_parameters(self, member: int, moment: int = 0) -> list[Tensor]:
-        """Copies of a member's parameters or moments, float32 on the CPU; arguments and order as in `set_parameters`.
+        """Copies of a member's parameters, moments or average, float32 on the CPU; as in `set_parameters`.
 
         Raises:
             ValueError: if an index is out of its range.
@@ -214,12 +234,14 @@ class Step:
         order: Tensor,
         *,
         learning_rates: Tensor,
+        weight_decays: Tensor | None = None,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
         epsilon: float = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
         cotangents: Tensor | None = None,
+        batch: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One optimizer step of every member for each `batch` images of its order; the last batch may be smaller.
 
@@ -228,7 +250,9 @@ class Step:
             labels: int64 [N], from 0 to Y - 1.
             order: int64 [n] or [K, n], which images to take; i >= N means the adversarial copy of image i - N, where
                 there are signs.
-            learning_rates: floating point [M].
+            learning_rates: floating point [M], or [M, S], one for each of the S batches.
+            weight_decays: floating point [M], each at least 0: with `adam` and `sgd` so many times a parameter is added
+                to its gradient, with `adamw` it is first made smaller by rate * decay of itself. None for none.
             order_of: int64 or int32 [M], the row of `order` that each member follows; None for the first.
             signs: int8 [M, N, C, H, W], contiguous; the copies are clamp(pixel + epsilon * sign, 0, 1).
             epsilon: attack strength, at least 0.
@@ -238,6 +262,7 @@ class Step:
                 to be minimised in place of the mean cross-entropy, at the logits that `training_logits` gives with the
                 same arguments. It includes whatever the objective divides by, such as the batch: the mean
                 cross-entropy's own would be (softmax - one at the label) / n. None for the cross-entropy.
+            batch: images of a step, at most that of `Step`; None for that.
 
         Returns:
             Mean cross-entropy float64 [M, S] and number of correct predictions int64 [M, S] of the S batches, before
@@ -251,12 +276,14 @@ class Step:
         self._check_labels(labels, (len(images),))
         order, order_of = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
         keys = self._check_keys(keys, first_step)
-        self._check_anywhere("learning_rates", learning_rates, (torch.float64, torch.float32), (members,))
+        size = self._check_batch(batch)
+        rates = self._check_rates(learning_rates, weight_decays, -(-order.shape[1] // size))
         if cotangents is not None:
-            self._check_one_batch(order, "cotangents of the logits of")
+            self._check_one_batch(order, "cotangents of the logits of", size)
             self._check_cotangents(cotangents, (members, order.shape[1]))
-        source, numbers = (images, labels, order, order_of, signs, epsilon), (learning_rates, keys, first_step % 2**32)
-        return self._step.train(*source, *numbers, cotangents if cotangents is None else cotangents.detach())
+        source, numbers = (images, labels, order, order_of, signs, epsilon), (rates, weight_decays, keys)
+        given = cotangents if cotangents is None else cotangents.detach()
+        return self._step.train(*source, *numbers, first_step % 2**32, given, size)
 
     def training_logits(
         self,
@@ -284,7 +311,7 @@ class Step:
         """
         self._check_images(images, signs, epsilon, own=False)
         order, order_of = self._check_order(order, order_of, len(images) * (1 if signs is None else 2))
-        self._check_one_batch(order, "the training logits of")
+        self._check_one_batch(order, "the training logits of", self.batch)
         keys = self._check_keys(keys, first_step)
         return self._step.training_logits(images, order, order_of, signs, epsilon, keys, first_step % 2**32)
 
@@ -294,6 +321,7 @@ class Step:
         signs: Tensor | None = None,
         epsilon: float = 0.0,
         counts: Tensor | None = None,
+        raw: bool = False,
     ) -> Tensor:
         """Logits in evaluation mode of the images, or of their adversarial copies.
 
@@ -303,6 +331,7 @@ class Step:
             signs: int8 [M, N, C, H, W] of the adversarial copies; None for the images as they are.
             epsilon: attack strength, at least 0.
             counts: int64 [M] on the CPU, how many of the images are each member's; P is their sum. Not with signs.
+            raw: whether to evaluate the weights that are trained where there is an average of them.
 
         Returns:
             float32 [M, N, Y], or [P, Y]. A pair's logits do not depend on what else is in the list.
@@ -311,7 +340,7 @@ class Step:
             ValueError: if a shape, dtype, device or number is out of range.
         """
         self._check_images(images, signs, epsilon, counts=counts)
-        return self._step.logits(images, signs, epsilon, counts)
+        return self._step.logits(images, signs, epsilon, counts, raw)
 
     def input_gradient(
         self,
@@ -324,6 +353,7 @@ class Step:
         signs: bool = False,
         direction: int = 1,
         counts: Tensor | None = None,
+        raw: bool = False,
     ) -> InputGradient:
         """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
 
@@ -346,6 +376,7 @@ class Step:
             direction: 1 ascends (untargeted), -1 descends (targeted).
             counts: of a list of pairs, as of `logits`: then images, labels, targets, cotangents and results have one
                 axis P in place of M and N. Not with signs.
+            raw: as of `logits`.
 
         Returns:
             InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
@@ -369,74 +400,7 @@ class Step:
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         given = cotangents if cotangents is None else cotangents.detach()
-        return self._step.input_gradient(images, labels, objective, targets, given, signs, direction, counts)
-
-    def _check_images(
-        self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True, counts: Tensor | None = None
-    ) -> None:
-        members = len(self.hidden)
-        own = own and counts is None
-        shapes = [("N", *self.image_shape), (members, "N", *self.image_shape)]
-        checks.tensor("images", images, PIXELS, *shapes[: 1 + own], devices=(self.device.type,))
-        if counts is not None:
-            checks.tensor("counts", counts, (torch.int64,), (members,))
-            checks.within("counts", counts, len(images) + 1, "no member has more images than there are")
-            if int(counts.sum()) != len(images):
-                raise ValueError(f"step: expected counts of {len(images)} images, got {int(counts.sum())} in all")
-            if signs is not None:
-                raise ValueError("step: expected signs or counts, got both; move the images before the call")
-        checks.number("epsilon", epsilon)
-        if signs is not None:
-            shape = (members, *images.shape[-4:])
-            checks.tensor("signs", signs, (torch.int8,), shape, devices=(self.device.type,))
-
-    def _check_anywhere(self, name: str, value: Tensor, dtypes: tuple[torch.dtype, ...], *shapes: tuple) -> None:
-        """A small tensor, which a GPU takes from the CPU too."""
-        checks.tensor(name, value, dtypes, *shapes, devices=(self.device.type, "cpu"))
-
-    def _check_slot(self, member: int, moment: int) -> None:
-        checks.whole("member", member, 0, len(self.hidden) - 1)
-        checks.whole("moment", moment, 0, self._moments - 1)
-
-    def _check_labels(self, labels: Tensor, *shapes: tuple[int, ...]) -> None:
-        checks.tensor("labels", labels, (torch.int64,), *shapes, devices=(self.device.type,))
-        checks.within("labels", labels, self.classes, "give Step the number of classes")
-
-    def _check_objective(self, objective: str, labels: Tensor | None, targets: Tensor | None) -> None:
-        checks.choice("objective", objective)
-        if targets is None:
-            return
-        if objective == "odds" or labels is None:
-            raise ValueError("step: expected targets beside labels, of objective margin or dlr; leave them out")
-        checks.tensor("targets", targets, (torch.int64,), tuple(labels.shape), devices=(self.device.type,))
-        checks.within("targets", targets, self.classes, "give Step the number of classes")
-
-    def _check_cotangents(self, cotangents: Tensor, rows: tuple[int, ...]) -> None:
-        shape = (*rows, self.classes)
-        checks.tensor("cotangents", cotangents, (torch.float32,), shape, devices=(self.device.type,))
-
-    def _check_one_batch(self, order: Tensor, what: str) -> None:
-        if order.shape[1] > self.batch:
-            raise ValueError(
-                f"step: expected {what} one batch, at most {self.batch} images, got an order of {order.shape[1]}; "
-                "make a call for each batch"
-            )
-
-    def _check_keys(self, keys: Tensor | None, first_step: int) -> Tensor:
-        checks.whole("first_step", first_step, 0, 2**63 - 1)
-        members = len(self.hidden)
-        keys = torch.zeros(members, dtype=torch.int64, device="cpu") if keys is None else keys
-        self._check_anywhere("keys", keys, (torch.int64,), (members,))
-        return keys
-
-    def _check_order(self, order: Tensor, order_of: Tensor | None, images: int) -> tuple[Tensor, Tensor]:
-        self._check_anywhere("order", order, (torch.int64,), ("n",), ("K", "n"))
-        checks.within("order", order, images, "an index past the images needs signs")
-        members, orders = len(self.hidden), len(order) if order.ndim == 2 else 1
-        order_of = torch.zeros(members, dtype=torch.int64, device="cpu") if order_of is None else order_of
-        self._check_anywhere("order_of", order_of, (torch.int64, torch.int32), (members,))
-        checks.within("order_of", order_of, orders, "give order a row for each")
-        return order if order.ndim == 2 else order[None], order_of
+        return self._step.input_gradient(images, labels, objective, targets, given, signs, direction, counts, raw)
 
 
 def _population(backend: str) -> Any:

@@ -27,7 +27,9 @@ struct TrainCall {
   std::int64_t rows;                // images of the call; steps = rows / batch, rounded up
   const std::uint64_t* keys;        // [members] of the dropout
   std::uint32_t first_step;         // step word of the dropout counter
-  const double* learning_rates;     // [members]
+  int batch;                        // images of a step
+  const double* learning_rates;     // [members][steps]
+  const double* weight_decays;      // [members] or null for none
   double* losses;                   // [members][steps]
   std::int64_t* correct;            // [members][steps]
   const float* cotangents;          // of a single step [members][rows][classes], or null for those of the loss
@@ -44,6 +46,7 @@ struct AttackCall {
   float* gradients;                 // [rows][C][H][W] or null
   std::int8_t* signs;               // the same, or null
   int direction;
+  bool raw;                         // of the weights even where there is an average of them
   std::int64_t* zero_gradients;     // [members]
   std::int64_t* nan_gradients;      // [members]
 };
@@ -56,16 +59,17 @@ class Step {
   const Kernels& kernels() const { return *kernels_; }
   int members() const { return int(members_.size()); }
   const Member& member(int i) const { return members_[i]; }
-  std::size_t bytes() const;                   // parameters, moments and scratch
+  std::size_t bytes() const;                   // parameters, moments, averages and scratch
   // Copies one array in torch's layout; `array` counts weight, bias of each layer from the first. moment: 0 parameter,
-  // 1 and 2 the optimizer's moments.
+  // 1 and with Adam 2 the optimizer's moments, then the average.
   void copy_array(int member, int array, int moment, float* values, bool in);
   std::int64_t& steps(int member) { return steps_[member]; }
   void reset_optimizer();
   void poison();                               // fills all scratch with NaN
   void train(const TrainCall& call);
   void training_logits(const TrainCall& call, float* values);  // [members][rows][classes] of a single step to be made
-  void logits(const Images& images, float* values);  // [members][count][classes], or with counts [count][classes]
+  // [members][count][classes], or with counts [count][classes]; raw as in AttackCall.
+  void logits(const Images& images, bool raw, float* values);
   void attack(const AttackCall& call);
 
  private:
@@ -80,11 +84,14 @@ class Step {
   std::vector<Chunk> chunks_of_members(const Images& images) const;
   Slot* take();
   void give(Slot* slot);
+  float* slice(const Buffer& buffer, int member) const;  // a member's own, or null
   Run start(Slot& slot, int member) const;
   Run start_training(Slot& slot, int member, const TrainCall& call) const;
   void set_batch(Run& run, int member, const TrainCall& call, std::int64_t step) const;
   void train_member(int member, const TrainCall& call, Slot& slot, int threads);
+  Update update_of(int member, double rate, double decay) const;
   void train_step(Run& run, Slot& slot, int threads);
+  void update_kept(Run& run, int threads);
   void forward(Run& run, Slot& slot, int threads);
   void head_backward(Run& run, Slot& slot, int threads);
   void chain_forward(Run& run, Slot& slot, int threads);
@@ -95,14 +102,14 @@ class Step {
   template <class Work>
   void over_members(std::int64_t rows, const Work& work);
   template <class Work>
-  void over_chunks(const Images& images, const Work& work);
+  void over_chunks(const Images& images, bool raw, const Work& work);
 
   Spec spec_;
   Stem stem_;
   std::vector<Member> members_;
   int threads_;
   const Kernels* kernels_;
-  Buffer parameters_, first_, second_;
+  Buffer parameters_, first_, second_, average_;
   std::vector<std::int64_t> steps_;
   std::vector<std::unique_ptr<Slot>> slots_;
 };

@@ -91,10 +91,11 @@ class Batch:
         *,
         counter: Tensor | None = None,
         odds: bool = False,
+        smoothing: float = 0.0,
     ) -> None:
         """Losses, correct predictions and the gradient of the logits; arguments as of `gpu_loss.launch`."""
-        classes, gradients = self.network.layout.classes, self._logit_gradients()
-        gpu_loss.launch(self.logits, labels, losses, correct, gradients, classes=classes, counter=counter, odds=odds)
+        kind = {"classes": self.network.layout.classes, "counter": counter, "odds": odds, "smoothing": smoothing}
+        gpu_loss.launch(self.logits, labels, losses, correct, self._logit_gradients(), **kind)  # type: ignore[arg-type]
 
     def objective(self, objective: str, labels: Tensor | None, targets: Tensor | None) -> None:
         """The gradient of the logits of another objective than the log-odds; see `gpu_loss.launch_objective`."""

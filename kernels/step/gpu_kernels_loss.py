@@ -22,9 +22,11 @@ def cross_entropy_kernel(
     stride,
     gradient_stride,
     label_stride,
+    smoothing: tl.float64,
     COUNTED: tl.constexpr,
     PREDICTED: tl.constexpr,
     ODDS: tl.constexpr,
+    SMOOTHED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_Y: tl.constexpr,
 ):
@@ -58,6 +60,9 @@ def cross_entropy_kernel(
         b_correct += ((b_predicted == b_label) & (i_b < rows)).to(tl.int64)
         # At the label minus the sum of the others: p - 1 would be 0 where p rounds to 1.
         b_gradient = tl.where(own, -b_rest[:, None], b_others) * b_scale[:, None]
+        if SMOOTHED:
+            b_share = tl.full((1, 1), smoothing, tl.float32) / rows
+            b_gradient += tl.where(own, b_share, 0.0) - b_share / classes
         b_gradient = tl.where(i_y < classes, b_gradient, 0.0).to(p_gradients.dtype.element_ty)
         written = (i_b[:, None] < rows) & (i_y < gradient_stride)
         tl.store(p_gradients + i_row * gradient_stride + i_y, b_gradient, mask=written)

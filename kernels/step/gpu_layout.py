@@ -79,7 +79,7 @@ class Dense(NamedTuple):
     """A member's dense layer: true and stored sizes, and where weight [stored outputs, stored inputs] and bias lie.
 
     A convolution of images of one pixel is one too: its weight is that of the middle tap, the fifth of nine, and the
-    others, which meet nothing but padding, lie around it and never change.
+    others, which meet nothing but padding, lie around it and have no gradient.
     """
 
     inputs: int
@@ -117,6 +117,7 @@ class Layout:
         self.pixels = rounded(math.prod(image_shape))
         """Numbers of an image as the networks take it."""
         self.segments: list[tuple[int, int, int]] = []  # start, end and member of all that is trained
+        self.idle: list[tuple[int, int]] = []  # start and end of what of it no gradient reaches
         self.size = 0
         self.chains: list[list[Convolution]] = []
         self.heads: list[list[Dense]] = []
@@ -150,7 +151,8 @@ class Layout:
         sizes = rounded(channels), rounded(layer.filters)
         taps, count = self.size, math.prod(sizes)
         self.size += 9 * count
-        self.segments.append((taps + 4 * count, taps + 5 * count, member))
+        self.segments.append((taps, self.size, member))
+        self.idle += [(taps, taps + 4 * count), (taps + 5 * count, self.size)]
         return Dense(
             channels, layer.filters, *sizes, taps + 4 * count, self._take(sizes[1], member), layer.rate256, (), taps
         )
@@ -294,15 +296,17 @@ def scratch_bytes(layout: Layout, activation: str, *, precision: str, batch: int
     )
 
 
-def device_bytes(layout: Layout, activation: str, *, precision: str, batch: int) -> int:
+def device_bytes(layout: Layout, activation: str, *, precision: str, batch: int, average: bool = False) -> int:
     """Bytes that a population of this layout takes on a GPU, but for results, orders and tables.
 
     Args:
         layout: of the parameters.
         activation: as of `Step`.
         precision, batch: of training.
+        average: whether it keeps an average of the weights.
     """
-    parameters = layout.size * (4 * 4 + 2 * (precision == "bf16"))  # values, gradients, two moments; a copy
+    # Values, gradients, two moments and the average; a copy.
+    parameters = layout.size * (4 * (4 + average) + 2 * (precision == "bf16"))
     return parameters + scratch_bytes(layout, activation, precision=precision, batch=batch)
 
 

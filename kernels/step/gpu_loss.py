@@ -23,6 +23,7 @@ def launch(
     classes: int,
     counter: Tensor | None = None,
     odds: bool = False,
+    smoothing: float = 0.0,
 ) -> None:
     """All members' losses, correct predictions and gradients, in place and without a synchronization.
 
@@ -35,14 +36,21 @@ def launch(
         counter: int64 [1], the row of losses and correct to write.
         odds: whether gradients are of each row's log-odds against its label, for attacks, and losses 0; else both are
             of the mean cross-entropy over the batch.
+        smoothing: share of each label that the gradient gives evenly to all classes; losses stay those at the labels.
     """
     members, rows, stride = logits.shape
     columns = triton.next_power_of_2(max(stride, gradients.shape[2]))
     tensors = (logits, correct if labels is None else labels, losses, correct, gradients)
     sizes = (rows, classes, stride, gradients.shape[2], 0 if labels is None or labels.ndim == 1 else rows)
-    kind = (counter is not None, labels is None, odds, max(1, min(triton.next_power_of_2(rows), BLOCK // columns)))
+    kind = (
+        counter is not None,
+        labels is None,
+        odds,
+        smoothing > 0,
+        max(1, min(triton.next_power_of_2(rows), BLOCK // columns)),
+    )
     cross_entropy_kernel[(members,)](
-        *tensors, correct if counter is None else counter, *sizes, *kind, columns, **OPTIONS
+        *tensors, correct if counter is None else counter, *sizes, smoothing, *kind, columns, **OPTIONS
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,22 @@ from .gpu_graph import Graphs
 from .pairs import pad_pairs, unpad_pairs
 
 
+class Kind(NamedTuple):
+    """What the launches of a step depend on.
+
+    Args:
+        size: images of a whole batch.
+        own: whether each member has its own images.
+        given: whether cotangents stand in place of the loss's.
+        decays: whether there is weight decay.
+    """
+
+    size: int
+    own: bool
+    given: bool = False
+    decays: bool = False
+
+
 class Population:
     """The networks and optimizers of a `Step` in device memory. Arguments are checked there.
 
@@ -23,7 +40,8 @@ class Population:
     taken once; training and evaluation share it.
 
     Args:
-        image_shape, classes, hidden, activation, batch, optimizer, momentum, head_rate256, precision: as of `Step`.
+        image_shape, classes, hidden, activation, batch, optimizer, momentum, label_smoothing, clip, average,
+            head_rate256, precision: as of `Step`.
         chains: each member's convolutions, its own or the stem's.
         device: a CUDA device, or any where Triton's interpreter runs.
     """
@@ -39,6 +57,9 @@ class Population:
         batch: int,
         optimizer: str,
         momentum: float,
+        label_smoothing: float,
+        clip: float | None,
+        average: float | None,
         head_rate256: int,
         precision: str,
         device: torch.device,
@@ -46,6 +67,7 @@ class Population:
         self.layout = gpu_layout.Layout(image_shape, classes, hidden, chains, head_rate256)
         self.network = gpu_batch.Network(self.layout, activation)
         self.batch, self.optimizer, self.momentum = batch, optimizer, momentum
+        self.label_smoothing, self.clip, self.decay = label_smoothing, clip, average
         self.precision, self.device = precision, device
         self.graphs = Graphs(device)
         self._batches: dict[tuple[int, bool, str, str], gpu_batch.Batch] = {}
@@ -55,20 +77,24 @@ class Population:
     @torch.inference_mode(False)  # what is kept must be writable outside it too
     def _allocate(self) -> None:
         members, size = self.layout.members, self.layout.size
-        moments = 2 if self.optimizer == "adam" else 1
+        moments = 1 if self.optimizer == "sgd" else 2
         self.parameters, self.gradients = torch.zeros(2, size, dtype=torch.float32, device=self.device)
         self.moments = torch.zeros(moments, size, dtype=torch.float32, device=self.device)
         dtype = gpu_batch.DTYPES[self.precision]
         self.copy = None if dtype == torch.float32 else torch.zeros(size, dtype=dtype, device=self.device)
         self.steps, self.keys, self.row_of = torch.zeros(3, members, dtype=torch.int64, device=self.device)
-        self.rates = torch.zeros(members, dtype=torch.float64, device=self.device)
+        self.average = None if self.decay is None else torch.zeros(size, dtype=torch.float32, device=self.device)
+        self.decays = torch.zeros(members, dtype=torch.float64, device=self.device)
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
-        self.tiles = gpu_optimizer.tiles(self.layout.segments).to(self.device)
+        table = gpu_optimizer.tiles(self.layout.segments)
+        self.tiles, self.ends = table.to(self.device), gpu_optimizer.ends_of(table, members).to(self.device)
+        self.squares = torch.empty(0 if self.clip is None else len(table), dtype=torch.float32, device=self.device)
+        self.scales = torch.empty(members, dtype=torch.float32, device=self.device)
         scratch = gpu_layout.scratch_bytes(
             self.layout, self.network.activation, precision=self.precision, batch=self.batch
         )
         self.memory = torch.empty(scratch, dtype=torch.uint8, device=self.device)
-        self.losses = torch.empty(0, members, dtype=torch.float64, device=self.device)
+        self.losses, self.rates = torch.empty(2, 0, members, dtype=torch.float64, device=self.device)
         self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
         self.cotangents: Tensor | None = None
@@ -77,7 +103,7 @@ class Population:
     def bytes(self) -> int:
         """Of all buffers, tables of tiles aside; the longest order and call so far count."""
         buffers = (self.parameters, self.gradients, self.moments, self.memory, self.order, self.losses, self.correct)
-        optional = [buffer for buffer in (self.copy, self.cotangents) if buffer is not None]
+        optional = [buffer for buffer in (self.copy, self.average, self.cotangents) if buffer is not None]
         return sum(buffer.nbytes for buffer in (*buffers, *optional))
 
     @property
@@ -103,15 +129,16 @@ class Population:
     def poison(self) -> None:
         """Fill scratch memory with NaN (and -1)."""
         self.memory.fill_(255)
-        for buffer in (self.gradients, self.losses):
+        for buffer in (self.gradients, self.losses, self.rates, self.squares, self.scales):
             buffer.fill_(torch.nan)
+        for start, end in self.layout.idle:
+            self.gradients[start:end] = 0
         for buffer in (self.correct, self.order):
             buffer.fill_(-1)
 
     def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
-        """Set a member's parameters (0) or moments (1, 2)."""
-        buffer = self.moments[moment - 1] if moment else self.parameters
-        for view, array in zip(self.layout.views(buffer, member), arrays, strict=True):
+        """Set a member's parameters (0), moments or average, as of `Step`."""
+        for view, array in zip(self.layout.views(self._slot(moment), member), arrays, strict=True):
             view.copy_(array.view(view.shape))
         if moment == 0 and self.copy is not None:
             for view, source in zip(*(self.layout.views(b, member) for b in (self.copy, self.parameters)), strict=True):
@@ -119,9 +146,16 @@ class Population:
 
     def get_parameters(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
         """Copies of what `set_parameters` sets, on the CPU."""
-        buffer = self.moments[moment - 1] if moment else self.parameters
-        views = zip(self.layout.views(buffer, member), shapes, strict=True)
+        views = zip(self.layout.views(self._slot(moment), member), shapes, strict=True)
         return [view.cpu().reshape(shape).clone(memory_format=torch.contiguous_format) for view, shape in views]
+
+    def _slot(self, moment: int) -> Tensor:
+        average = [] if self.average is None else [self.average]
+        return [self.parameters, *self.moments, *average][moment]
+
+    def _evaluated(self, raw: bool) -> Tensor:
+        """What is evaluated: the average where there is one, unless the weights are asked for."""
+        return self.parameters if raw or self.average is None else self.average
 
     def train(
         self,
@@ -132,20 +166,25 @@ class Population:
         signs: Tensor | None,
         epsilon: float,
         learning_rates: Tensor,
+        weight_decays: Tensor | None,
         keys: Tensor,
         first_step: int,
         cotangents: Tensor | None,
+        size: int,
     ) -> tuple[Tensor, Tensor]:
-        """As `Step.train`; order [K, n], order_of [M]."""
-        n, steps = order.shape[1], -(-order.shape[1] // self.batch)
+        """As `Step.train`; order [K, n], order_of [M], learning_rates [M, S]."""
+        n, steps = order.shape[1], -(-order.shape[1] // size)
         with self._here():
-            own = self._begin(order, order_of, signs, keys, first_step)
-            self.rates.copy_(learning_rates)
+            own = self._begin(order, order_of, signs, keys, first_step, steps)
+            self.rates[:steps].copy_(learning_rates.T)
+            if weight_decays is not None:
+                self.decays.copy_(weight_decays)
             if cotangents is not None:
                 self._given(n).copy_(cotangents)
             source = gpu_gather.Source(images, signs, epsilon, labels)
-            for at in range(0, n, self.batch):
-                self._step(source, min(self.batch, n - at), own, cotangents is not None)
+            kind = Kind(size, own, cotangents is not None, weight_decays is not None)
+            for at in range(0, n, size):
+                self._step(source, min(size, n - at), kind)
             return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
 
     def training_logits(
@@ -163,31 +202,33 @@ class Population:
         if rows == 0:
             return self._new(self.layout.members, 0, self.layout.classes)
         with self._here():
-            own = self._begin(order, order_of, signs, keys, first_step)
+            own = self._begin(order, order_of, signs, keys, first_step, 1)
             batch = self._batch(rows, own, self.precision, "weights")
-            self._forward(batch, gpu_gather.Source(images, signs, epsilon))
+            self._forward(batch, gpu_gather.Source(images, signs, epsilon), self.batch)
             return batch.logits[..., : self.layout.classes].clone(memory_format=torch.contiguous_format)
 
-    def _begin(self, order: Tensor, order_of: Tensor, signs: Tensor | None, keys: Tensor, first_step: int) -> bool:
+    def _begin(
+        self, order: Tensor, order_of: Tensor, signs: Tensor | None, keys: Tensor, first_step: int, steps: int
+    ) -> bool:
         """Put where the launches read it what a call trains on; whether members have images of their own."""
         n = order.shape[1]
-        self._reserve(-(-n // self.batch), order.numel())
+        self._reserve(steps, order.numel())
         self.order[: order.numel()].copy_(order.reshape(-1))
         self.counters.copy_(torch.tensor([0, first_step, n], dtype=torch.int64, device="cpu"))
         self.row_of.copy_(order_of)
         self.keys.copy_(keys)
         return signs is not None or bool((order_of != order_of[0]).any())
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None) -> Tensor:
+    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:
         """As `Step.logits`; pairs are padded to the member with most, since launches are rectangular."""
         if counts is not None:
-            return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None), counts)
+            return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None, raw), counts)
         count = images.shape[-4]
         values = self._new(self.layout.members, count, self.layout.classes)
-        source = gpu_gather.Source(images, signs, epsilon)
+        source, weights = gpu_gather.Source(images, signs, epsilon), self._evaluated(raw)
         with self._here():
             for batch, part in self._chunks(source, count, "none"):
-                values[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
+                values[:, part] = batch.forward(weights, weights)[..., : self.layout.classes]
         return values
 
     def input_gradient(
@@ -200,6 +241,7 @@ class Population:
         signs: bool,
         direction: int,
         counts: Tensor | None,
+        raw: bool,
     ) -> reference.InputGradient:
         """As `Step.input_gradient`; pairs as in `logits`."""
         if counts is not None:
@@ -207,16 +249,16 @@ class Population:
             labels, targets, cotangents = (
                 each if each is None else pad_pairs(each, counts) for each in (labels, targets, cotangents)
             )
-            padded = self.input_gradient(images, labels, objective, targets, cotangents, signs, direction, None)
+            padded = self.input_gradient(images, labels, objective, targets, cotangents, signs, direction, None, raw)
             return reference.of_pairs(padded, counts)
         members, count = self.layout.members, images.shape[-4]
         out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
         logits = self._new(members, count, self.layout.classes)
         zero, nan, ignored = torch.zeros(3, members, dtype=torch.int64, device=self.device)
-        losses = self._new(members)
+        losses, weights = self._new(members), self._evaluated(raw)
         with self._here():
             for batch, part in self._chunks(gpu_gather.Source(images), count, "images"):
-                logits[:, part] = batch.forward(self.parameters, self.parameters)[..., : self.layout.classes]
+                logits[:, part] = batch.forward(weights, weights)[..., : self.layout.classes]
                 own, aim = (each if each is None else each[..., part].contiguous() for each in (labels, targets))
                 if cotangents is not None:
                     batch.take_cotangents(cotangents[:, part])
@@ -224,43 +266,57 @@ class Population:
                     batch.loss(own, losses, ignored, odds=True)
                 else:
                     batch.objective(objective, own, aim)
-                batch.backward_dense(self.parameters, dropped=False)
-                gradients = batch.image_gradients(self.parameters).contiguous()
+                batch.backward_dense(weights, dropped=False)
+                gradients = batch.image_gradients(weights).contiguous()
                 directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)
                 out[:, part] = directions if signs else gradients
                 nan += nans
                 zero += zeros
         return reference.InputGradient(out, logits, zero, nan)
 
-    def _step(self, source: gpu_gather.Source, rows: int, own: bool, given: bool) -> None:
-        batch = self._batch(rows, own, self.precision, "weights")
+    def _step(self, source: gpu_gather.Source, rows: int, kind: Kind) -> None:
+        batch = self._batch(rows, kind.own, self.precision, "weights")
         addresses = [tensor.data_ptr() if tensor is not None else 0 for tensor in (source[0], source[1], source[3])]
-        key = (rows, own, given, *addresses, source.images.shape, source.images.dtype, source.epsilon)
-        self.graphs.run(key, lambda: self._launch(batch, source, given))
+        key = (rows, kind, *addresses, source.images.shape, source.images.dtype, source.epsilon)
+        self.graphs.run(key, lambda: self._launch(batch, source, kind))
 
-    def _forward(self, batch: gpu_batch.Batch, source: gpu_gather.Source) -> Tensor:
+    def _forward(self, batch: gpu_batch.Batch, source: gpu_gather.Source, size: int) -> Tensor:
         """A training step's logits; the weights that it multiplies by are returned."""
         weights = self.parameters if self.copy is None else self.copy
         order = gpu_gather.Order(self.order, self.row_of, self.counters)
-        batch.gather(source, order=order, batch=self.batch)
+        batch.gather(source, order=order, batch=size)
         batch.forward(weights, self.parameters, (self.keys, self.counters[1:2]))
         return weights
 
-    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source, given: bool = False) -> None:
+    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source, kind: Kind) -> None:
         """One training step: nothing here allocates, synchronizes or depends on a number that changes."""
-        weights = self._forward(batch, source)
+        weights = self._forward(batch, source, kind.size)
         labels = batch.labels if batch.places.sets == self.layout.members else batch.labels[0]
-        batch.loss(labels, self.losses, self.correct, counter=self.counters)
-        if given:
+        batch.loss(labels, self.losses, self.correct, counter=self.counters, smoothing=self.label_smoothing)
+        if kind.given:
             batch.take_cotangents(self._given(batch.rows))
         batch.backward_dense(weights, dropped=True)
         batch.weight_gradients(weights, self.gradients)
-        arguments = (self.tiles, self.parameters, self.gradients, self.moments[0])
-        if self.optimizer == "adam":
-            gpu_optimizer.launch_adam(*arguments, self.moments[1], self.steps, self.rates, copy=self.copy, aligned=True)
-        else:
-            gpu_optimizer.launch_sgd(*arguments, self.rates, momentum=self.momentum, copy=self.copy, aligned=True)
+        self._update(kind.decays)
         gpu_gather.launch_bump(self.counters, self.steps)
+
+    def _update(self, decays: bool) -> None:
+        """The optimizer's step out of the gradients."""
+        if self.clip is not None:
+            gpu_optimizer.launch_scales(
+                self.tiles, self.ends, self.gradients, self.squares, self.scales, longest=self.clip, aligned=True
+            )
+        recipe = gpu_optimizer.Recipe(
+            self.decays if decays else None, self.optimizer == "adamw", None if self.clip is None else self.scales,
+            self.average, 0.0 if self.decay is None else 1 - self.decay,
+        )  # fmt: skip
+        moments = [self.moments[i] for i in range(len(self.moments))]
+        tensors, numbers = (self.tiles, self.parameters, self.gradients, *moments), (self.steps, self.rates)
+        common: dict[str, Any] = {"counter": self.counters, "recipe": recipe, "copy": self.copy, "aligned": True}
+        if self.optimizer == "sgd":
+            gpu_optimizer.launch_sgd(*tensors, *numbers, momentum=self.momentum, **common)
+        else:
+            gpu_optimizer.launch_adam(*tensors, *numbers, **common)
 
     def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
         """Batches for evaluation, their images gathered, and which of the images they are."""
@@ -285,7 +341,7 @@ class Population:
         """Room for a call's order and results; recordings know addresses, so they go when it grows."""
         if len(self.losses) < steps:
             shape = (max(64, steps), self.layout.members)
-            self.losses = torch.empty(shape, dtype=torch.float64, device=self.device)
+            self.losses, self.rates = torch.empty(2, *shape, dtype=torch.float64, device=self.device)
             self.correct = torch.empty(shape, dtype=torch.int64, device=self.device)
             self.graphs.forget()
         if len(self.order) < order:

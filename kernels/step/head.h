@@ -114,6 +114,12 @@ inline void row_odds(const float* z, int classes, std::int64_t label, float* dz)
   dz[label] = -others * factor;
 }
 
+// What the labels' smoothing adds to such a row: a share of each label goes to all classes evenly.
+inline void smooth_label(int classes, std::int64_t label, float share, float scale, float* dz) {
+  for (int c = 0; c < classes; ++c) dz[c] -= share * scale / float(classes);
+  dz[label] += share * scale;
+}
+
 inline int first_largest(const float* z, int classes) {
   int best = 0;
   for (int c = 1; c < classes; ++c)
@@ -140,7 +146,10 @@ inline void cross_entropy(Run& r, bool mean) {
     }
     r.correct += predicted == label;
     float* dz = r.gradient + std::ptrdiff_t(b) * stride;
-    if (mean) r.loss += row_loss(z, classes, label, scale, dz);
+    if (mean) {
+      r.loss += row_loss(z, classes, label, scale, dz);
+      if (r.spec->smoothing > 0.0f) smooth_label(classes, label, r.spec->smoothing, scale, dz);
+    }
     else if (r.objective == Objective::odds) row_odds(z, classes, label, dz);
     else row_objective(z, classes, r.objective, label, r.attack_targets ? r.attack_targets[b] : -1, dz);
   }

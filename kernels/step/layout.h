@@ -161,7 +161,11 @@ struct Spec {
   int batch;            // most rows of a step
   int stem_rate256, head_rate256;
   bool adam;            // else SGD
+  bool decoupled;       // weight decay, with Adam
   float momentum;
+  float smoothing;      // share of each label that goes to all classes evenly
+  double clip;          // longest 2-norm of a member's gradient, 0 for no limit
+  double average;       // decay of the average of the weights, below 0 for none
   bool bf16;
 };
 

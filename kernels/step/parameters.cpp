@@ -28,7 +28,8 @@ void Step::reset_optimizer() {
 
 void Step::copy_array(int member, int array, int moment, float* values, bool in) {
   Member& m = members_[member];
-  const Buffer& buffer = moment == 0 ? parameters_ : moment == 1 ? first_ : second_;
+  const bool average = moment > 1 + int(spec_.adam);
+  const Buffer& buffer = moment == 0 ? parameters_ : average ? average_ : moment == 1 ? first_ : second_;
   float* base = reinterpret_cast<float*>(buffer.data()) + m.offset;
   const auto copy = [in](float& internal, float& external) { (in ? internal : external) = in ? external : internal; };
   const bool own = !m.chain.empty();
@@ -46,7 +47,7 @@ void Step::copy_array(int member, int array, int moment, float* values, bool in)
           copy(base[c.weight + (std::size_t(k) * c.in_channels + i) * c.out_padded() + o],
                values[(std::size_t(o) * c.in_channels + i) * taps + k]);
     }
-    if (in && moment > 0) c.moves_all = c.moves_all || any_beside_point(c, base);
+    if (in && moment > 0 && !average) c.moves_all = c.moves_all || any_beside_point(c, base);
     return;
   }
   if (layer < convs) {

@@ -129,12 +129,16 @@ class Step:
         batch: int = 128,
         optimizer: str = "adam",
         momentum: float = 0.0,
+        label_smoothing: float = 0.0,
+        clip: float | None = None,
+        average: float | None = None,
         stem_rate256: int = 64,
         head_rate256: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.activate, self.batch, self.dtype = ACTIVATIONS[activation], batch, dtype
         self.head_rate256, self.optimizer, self.momentum = head_rate256, optimizer, momentum
+        self.label_smoothing, self.clip, self.average = label_smoothing, clip, average
         own = [()] * len(hidden) if convolutions is None else convolutions
         self.chains = [chain_of(stem, each, stem_rate256) for each in own]
         shapes = [
@@ -144,26 +148,33 @@ class Step:
         self.parameters = [
             [torch.zeros(shape, dtype=dtype, device="cpu", requires_grad=True) for shape in each] for each in shapes
         ]
+        self.averages = [[each.detach().clone() for each in own] for own in self.parameters]
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """Forget moments and step counts."""
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(parameters)
-            if self.optimizer == "adam"
-            else torch.optim.SGD(parameters, momentum=self.momentum)
-            for parameters in self.parameters
-        ]
+        """Forget moments and step counts; an average of the weights begins anew with the next step."""
+        self.steps = [0] * len(self.parameters)
+        self.optimizers = [self._optimizer(parameters) for parameters in self.parameters]
+
+    def _optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=self.momentum)
+        return torch.optim.AdamW(parameters) if self.optimizer == "adamw" else torch.optim.Adam(parameters)
 
     def set_parameters(self, member: int, arrays: Sequence[Tensor]) -> None:
-        """Set a member's parameters."""
+        """Set a member's parameters, and their average to the same."""
         with torch.no_grad():
-            for parameter, array in zip(self.parameters[member], arrays, strict=True):
-                parameter.copy_(array)
+            for slots in (self.parameters, self.averages):
+                for slot, array in zip(slots[member], arrays, strict=True):
+                    slot.copy_(array)
 
     def get_parameters(self, member: int) -> list[Tensor]:
         """Copies of a member's parameters."""
         return [parameter.detach().clone() for parameter in self.parameters[member]]
+
+    def get_average(self, member: int) -> list[Tensor]:
+        """Copies of the average of a member's parameters."""
+        return [average.clone() for average in self.averages[member]]
 
     def train(
         self,
@@ -172,24 +183,27 @@ class Step:
         order: Tensor,
         *,
         learning_rates: Tensor,
+        weight_decays: Tensor | None = None,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
         epsilon: float = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
         cotangents: Tensor | None = None,
+        batch: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One optimizer step of every member for each batch of its order: mean losses and correct predictions."""
         losses, correct = [], []
         for m in range(len(self.parameters)):
-            for group in self.optimizers[m].param_groups:
-                group["lr"] = float(learning_rates[m])
             source, index = self._source(m, images, signs, epsilon), self._order(m, order, order_of)
-            own = None if cotangents is None else cotangents[m].to(self.dtype)
-            steps = [
-                self._step(m, source[i], labels[i % len(labels)], self._masks(keys, m, first_step + s), own)
-                for s, i in enumerate(torch.split(index, self.batch))
-            ]
+            own, decay = (each if each is None else each[m] for each in (cotangents, weight_decays))
+            steps = []
+            for s, i in enumerate(torch.split(index, batch or self.batch)):
+                rate = learning_rates[m] if learning_rates.ndim == 1 else learning_rates[m, s]
+                for group in self.optimizers[m].param_groups:
+                    group["lr"], group["weight_decay"] = float(rate), 0.0 if decay is None else float(decay)
+                masks = self._masks(keys, m, first_step + s)
+                steps.append(self._step(m, source[i], labels[i % len(labels)], masks, own))
             losses.append(torch.tensor([loss for loss, _ in steps], dtype=torch.float64, device="cpu"))
             correct.append(torch.tensor([count for _, count in steps], dtype=torch.int64, device="cpu"))
         return torch.stack(losses), torch.stack(correct)
@@ -213,16 +227,21 @@ class Step:
         return torch.stack(logits).detach()
 
     def logits(
-        self, images: Tensor, signs: Tensor | None = None, epsilon: float = 0.0, counts: Tensor | None = None
+        self,
+        images: Tensor,
+        signs: Tensor | None = None,
+        epsilon: float = 0.0,
+        counts: Tensor | None = None,
+        raw: bool = False,
     ) -> Tensor:
-        """Evaluation-mode logits [M, N, Y], or of pairs [P, Y]."""
+        """Evaluation-mode logits [M, N, Y], or of pairs [P, Y]: of the average where there is one, unless `raw`."""
         if counts is not None:
             parts = torch.split(self._pixels(images, None, 0.0), counts.tolist())
-            return torch.cat([self._forward(m, part).detach() for m, part in enumerate(parts)])
+            return torch.cat([self._evaluate(m, part, raw).detach() for m, part in enumerate(parts)])
         logits = []
         for m in range(len(self.parameters)):
             own = images[m] if images.ndim == 5 else images
-            logits.append(self._forward(m, self._pixels(own, None if signs is None else signs[m], epsilon)))
+            logits.append(self._evaluate(m, self._pixels(own, None if signs is None else signs[m], epsilon), raw))
         return torch.stack(logits).detach()
 
     def input_gradient(
@@ -236,6 +255,7 @@ class Step:
         signs: bool = False,
         direction: int = 1,
         counts: Tensor | None = None,
+        raw: bool = False,
     ) -> InputGradient:
         """Gradients of each image's log-odds, or of the objective whose gradient by the logits is `cotangents`."""
         if counts is not None:
@@ -244,11 +264,11 @@ class Step:
                 each if each is None else pad_pairs(each, counts) for each in (labels, targets, cotangents)
             )
             kind: dict[str, Any] = {"objective": objective, "targets": targets, "cotangents": cotangents}
-            return of_pairs(self.input_gradient(images, labels, **kind), counts)
+            return of_pairs(self.input_gradient(images, labels, raw=raw, **kind), counts)
         gradients, logits = [], []
         for m in range(len(self.parameters)):
             x = self._pixels(images[m] if images.ndim == 5 else images, None, 0.0).clone().requires_grad_()
-            z = self._forward(m, x)
+            z = self._evaluate(m, x, raw)
             own = z.argmax(1) if labels is None else _own(m, labels)
             if cotangents is not None:
                 cotangent = cotangents[m].to(self.dtype)
@@ -269,13 +289,20 @@ class Step:
         z = self._forward(member, x, masks)
         loss = F.cross_entropy(z, labels)
         if cotangents is None:
-            gradients = torch.autograd.grad(loss, self.parameters[member])
+            wanted = F.cross_entropy(z, labels, label_smoothing=self.label_smoothing)
+            gradients = torch.autograd.grad(wanted, self.parameters[member])
         else:
-            gradients = torch.autograd.grad(z, self.parameters[member], cotangents)
+            gradients = torch.autograd.grad(z, self.parameters[member], cotangents.to(self.dtype))
         for parameter, gradient in zip(self.parameters[member], gradients, strict=True):
             parameter.grad = gradient
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters[member], self.clip)
         with torch.device("cpu"):  # torch 2.11 puts Adam's count of steps on the default device
             self.optimizers[member].step()
+        if self.average is not None:
+            for average, parameter in zip(self.averages[member], self.parameters[member], strict=True):
+                average.lerp_(parameter.detach(), 1 - self.average if self.steps[member] else 1.0)
+        self.steps[member] += 1
         return loss.item(), int((z.argmax(1) == labels).sum())
 
     def _source(self, member: int, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
@@ -298,9 +325,20 @@ class Step:
             return fgsm.to_pixels(images, self.dtype)
         return fgsm.apply_signs(images, signs, epsilon, 0.0, 1.0, self.dtype)
 
-    def _forward(self, member: int, x: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def _evaluate(self, member: int, x: Tensor, raw: bool) -> Tensor:
+        """Evaluation-mode logits of a member's weights, or of their average."""
+        averaged = self.average is not None and not raw
+        return self._forward(member, x, parameters=self.averages[member] if averaged else None)
+
+    def _forward(
+        self,
+        member: int,
+        x: Tensor,
+        masks: tuple[Tensor, Tensor] | None = None,
+        parameters: list[Tensor] | None = None,
+    ) -> Tensor:
         """Logits; with dropout where `masks`, its key and step, is given."""
-        *weights, last, last_bias = self.parameters[member]
+        *weights, last, last_bias = self.parameters[member] if parameters is None else parameters
         layers = list(zip(weights[::2], weights[1::2], strict=True))
         chain = self.chains[member]
         for i, layer in enumerate(chain):

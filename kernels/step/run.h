@@ -27,6 +27,11 @@ struct Update {
   float learning_rate;   // Adam: times sqrt(1 - 0.999^t) / (1 - 0.9^t)
   float floor;           // Adam: 1e-8 sqrt(1 - 0.999^t)
   float momentum;
+  bool plain;            // gradients go straight into the optimizer, and nothing of the following is wanted
+  float coupled;         // weight decay: times a parameter, added to its gradient
+  float shrink;          // decoupled weight decay: a parameter is multiplied by it first
+  float average;         // share of the way from the average to the weights that the average goes, all of it at first
+  float scale;           // of the gradients that were kept
 };
 
 // Scratch of a member's convolutions, where they are its own.
@@ -46,6 +51,7 @@ struct Run {
   const Stem* stem;
   const Member* member;
   float *parameters, *first_moment, *second_moment;  // this member's slice
+  float* average;            // likewise, or null
   Batch batch;
   Update update;
   bool bf16;                 // arithmetic of the forward products
@@ -69,6 +75,7 @@ struct Run {
   float *gradient, *next_gradient;   // [rows padded][widest row_stride]
   float* partial;                    // per group, gradient of the convolutions' parameters
   float* logits;                     // [rows padded][row_stride(classes)]
+  float* kept;                       // gradients of all of the member's parameters until they are clipped, or null
   double loss;
   std::int64_t correct;
   const float* cotangents;           // d(objective)/d(logits) [rows][classes] in place of the loss's, or null
@@ -111,6 +118,7 @@ struct Workspace {
   float* patches;        // the first convolution's weights as an image's gradient takes them
   std::uint8_t* bytes;   // dropout
   float *left, *right;   // operands of a dense product as pairs of bf16
+  float* gradients;      // of an item of a dense layer's weights [kRowChunk][kPanel]
 };
 
 // Op step as one instruction set's file compiles it; where the set has no bf16, that is emulated.
@@ -126,6 +134,8 @@ struct Kernels {
   void (*dense_update)(const Run&, int layer, int item, const Workspace&);
   void (*stem_backward)(Run&, int group, const Workspace&);
   void (*stem_update)(const Run&, int item);
+  double (*kept_squares)(const Run&, int item);
+  void (*kept_update)(const Run&, int item);
   void (*chain_enter)(const Run&, int conv, int group, const Workspace&);
   void (*chain_prepare)(const Run&, int conv, int item, bool backward);
   void (*chain_forward)(const Run&, int conv, int item, int parts, const Workspace&);

@@ -3,6 +3,7 @@
 
 #include "chain.h"
 #include "head.h"
+#include "kept.h"
 #include "stem_backward.h"
 #include "stem_forward.h"
 
@@ -20,6 +21,7 @@ constexpr Kernels make_kernels() {
   static_assert(set_of(Id).bf16 == kHasBf16);
   return {Id,           pack,          stem_forward,         pack_panel,   dense_forward,
           dense_finish, cross_entropy, dense_input_gradient, dense_update, stem_backward, stem_update,
+          kept_squares, kept_update,
           chain_enter,  chain_prepare, chain_forward,        chain_keep,   chain_gradient, chain_input_gradient,
           chain_backward, chain_update};
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import polars as pl
 import pytest
 
 from atras import report
@@ -54,7 +56,7 @@ def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator
     tab.goto(address)
     yield tab
     assert problems == []
-    assert [url for url in requests if url != address and not url.startswith("data:")] == []
+    assert [url for url in requests if not url.startswith("file:") and not url.startswith("data:")] == []
     context.close()
 
 
@@ -63,46 +65,107 @@ def first_cells(page: Any) -> list[str]:
 
 
 def figures(page: Any, column: int) -> list[float]:
-    texts = page.locator(ROWS).evaluate_all("(rows, i) => rows.map((row) => row.cells[i].textContent)", column)
+    texts = page.locator(ROWS).evaluate_all(
+        "(rows, i) => rows.map((row) => row.cells[i].firstChild.textContent)", column
+    )
     return [float(text.split(" ")[0]) for text in texts if text != "-"]
 
 
 def test_a_click_sorts_and_a_second_one_turns_the_order(page: Any) -> None:
-    button = page.locator("#run1-candidates thead button", has_text="robust, white-box").first
-    head = page.locator("#run1-candidates thead th", has_text="robust, white-box").first
-    before = first_cells(page)
-    button.click()
-    assert head.get_attribute("aria-sort") == "ascending"
-    up = figures(page, 1)
-    assert up == sorted(up)
-    assert first_cells(page)[-1] == before[0]
+    button = page.locator("#run1-candidates thead button", has_text="white-box").first
+    head = page.locator("#run1-candidates thead th", has_text="white-box").first
     button.click()
     assert head.get_attribute("aria-sort") == "descending"
-    assert figures(page, 1) == up[::-1]
+    down = figures(page, 4)
+    assert down == sorted(down, reverse=True)
     # The candidate that never trained has no figure: last in both orders.
-    assert first_cells(page)[-1] == before[0]
+    assert first_cells(page)[-1] == "8-16-32"
+    button.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert figures(page, 4) == down[::-1]
+    assert first_cells(page)[-1] == "8-16-32"
+
+
+def test_the_table_comes_sorted_by_the_worst_case_and_a_click_turns_it(page: Any) -> None:
+    head = page.locator("#run1-candidates thead th", has_text="worst case").first
+    assert head.get_attribute("aria-sort") == "descending"
+    down = figures(page, 3)
+    assert down == sorted(down, reverse=True)
+    head.locator("button").click()
+    assert figures(page, 3) == down[::-1]
+
+
+def test_ranks_and_names_begin_with_the_first(page: Any) -> None:
+    page.locator("#run1-candidates thead button", has_text="rank set").first.click()
+    ranks = figures(page, 0)
+    assert ranks == sorted(ranks)
 
 
 def test_the_keyboard_sorts(page: Any) -> None:
     page.locator("#run1-candidates thead button", has_text="parameters").first.focus()
     page.keyboard.press("Enter")
-    sizes = figures(page, 3)
-    assert sizes == sorted(sizes)
+    sizes = figures(page, 6)
+    assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == 5
 
 
 def test_names_sort_by_their_numbers(page: Any) -> None:
-    page.locator("#run1-candidates thead button", has_text="hidden layers").first.click()
+    page.locator("#run1-candidates thead button", has_text="network").first.click()
     assert first_cells(page) == ["8-16-32", "24-192", "40", "64", "64-512"]
 
 
 def test_a_registered_section_is_sorted_and_searched_like_the_others(page: Any) -> None:
     box = page.locator("#run1-toys .sortable")
     box.locator("thead button", has_text="price").click()
-    assert box.locator("tbody th").all_inner_texts() == ["ball", "doll", "kite"]
+    assert box.locator("tbody th").all_inner_texts() == ["doll", "ball", "kite"]
     box.get_by_label("Search").fill("doll")
     assert box.locator("tbody tr:not([hidden]) th").all_inner_texts() == ["doll"]
     assert box.locator("select").count() == 0
+
+
+GRID = ("c16k5zsamepauto-c32k5zsamepauto-c64k5zsamepauto-1024", "c16k5zsamepauto-1024", "c32k3p2-512", "conv64-32")
+
+
+@pytest.fixture(scope="module")
+def grid_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run whose candidates and worst case have long names."""
+    run = make_run(names=("24-192", "40", "64", "64-512"), outcomes=True)
+    names = dict(zip(run.run["protocol"]["candidates"], GRID, strict=True))
+    long = "worst(" + ", ".join(["fgsm", *(f"pgd(steps={n}, restarts=5, loss=margin)" for n in (10, 20, 40))]) + ")"
+    frames = {}
+    for frame in ("table", "metrics", "history", "outcomes", "transfer"):
+        found = getattr(run, frame)
+        for column in {"hidden_layers", "source_hidden_layers", "target_hidden_layers"} & set(found.columns):
+            found = found.with_columns(pl.col(column).replace(names))
+        if "attack" in found.columns:
+            found = found.with_columns(pl.col("attack").replace({"worst": long}))
+        frames[frame] = found
+    protocol = {**run.run["protocol"], "candidates": list(GRID)}
+    named = dataclasses.replace(run, run={**run.run, "protocol": protocol}, examples=run.examples[:0], **frames)
+    return report.write(named, tmp_path_factory.mktemp("grid") / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_long_names_break_no_table(page: Any, grid_address: str, media: str) -> None:
+    """What is wider than its box is cut on paper."""
+    page.goto(grid_address)
+    page.emulate_media(media=media)
+    if media == "print":
+        page.set_viewport_size({"width": 700, "height": 1000})
+    wide = page.locator("article table").evaluate_all(
+        """(found, sheet) => found.filter((table) => table.closest("details") === null || sheet)
+          .filter((table) => table.offsetParent !== null && table.scrollWidth > document.body.clientWidth)
+          .map((table) => table.tHead.textContent.trim().slice(0, 60))""",
+        media == "print",
+    )
+    assert wide == []
+
+
+def test_the_table_of_candidates_fits_its_page(page: Any) -> None:
+    page.set_viewport_size({"width": 1080, "height": 900})
+    box = page.locator("#run1-candidates .scroll").first
+    assert box.evaluate("box => box.clientWidth") <= 1048
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
 
 
 def test_filters_narrow_and_count(page: Any) -> None:
@@ -110,7 +173,7 @@ def test_filters_narrow_and_count(page: Any) -> None:
     count = box.locator(".count")
     assert count.inner_text() == "5 of 5"
     box.get_by_label("Depth").select_option("2")
-    assert first_cells(page) == ["24-192", "64-512"]
+    assert first_cells(page) == ["64-512", "24-192"]
     box.get_by_label("Search").fill("512")
     assert (first_cells(page), count.inner_text()) == (["64-512"], "1 of 5")
     box.get_by_label("Search").fill("")
@@ -195,7 +258,40 @@ def test_bars_and_their_names_stay_within_their_chart(page: Any) -> None:
           return box.x < 0 || box.x + box.width > all.width || box.y < all.y || box.y + box.height > all.y + all.height;
         }).length)"""
     )
-    assert outside == [0] * 4
+    assert outside == [0] * 8  # wide and narrow, one of which is not drawn
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 800}}], indirect=True)
+def test_charts_fit_a_phone_and_can_be_read_on_it(page: Any, grid_address: str) -> None:
+    for _ in range(2):
+        shown = page.locator("svg.chart:visible").evaluate_all(
+            """found => found.map((svg) => [svg.getBoundingClientRect().right, svg.dataset.grid ? 1 :
+              svg.getBoundingClientRect().width / svg.viewBox.baseVal.width, svg.parentElement.scrollWidth
+              - svg.parentElement.clientWidth, svg.dataset.grid ? 0 : [...svg.querySelectorAll("text")].filter((text) =>
+              { const box = text.getBoundingClientRect(), all = svg.getBoundingClientRect();
+                return box.left < all.left - 1 || box.right > all.right + 1; }).length])"""
+        )
+        assert len(shown) > 10
+        assert max(right for right, *_ in shown) <= 390
+        assert min(scale for _, scale, *_ in shown) > 0.9  # a text of 12 px stays one
+        assert {over for _, _, over, _ in shown} == {0}
+        assert sum(cut for *_, cut in shown) == 0
+        page.goto(grid_address)
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 900, "height": 1200}}], indirect=True)
+def test_nothing_is_collapsed_on_paper(page: Any) -> None:
+    page.emulate_media(media="print")
+    height = "box.lastElementChild.getBoundingClientRect().height"
+    hidden = f"found => found.filter((box) => !box.open && {height} < 20).length"
+    assert page.locator("details").count() > 10
+    assert page.locator("details").evaluate_all(hidden) == 0
+    heads = page.locator("thead th:visible").first
+    assert heads.evaluate("head => getComputedStyle(head).printColorAdjust") == "exact"
+    assert page.locator(".narrow svg:visible").count() == 0
+    kept = "found => found.filter((lead) => getComputedStyle(lead).breakInside !== 'avoid').length"
+    assert page.locator(".lead:has(figure) > h2, .lead:has(figure) > h3").count() > 10
+    assert page.locator(".lead").evaluate_all(kept) == 0
 
 
 CONTRAST = """(selector) => {

@@ -119,7 +119,8 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
     printing = {"--json", "--print-config"}  # tests/cli/test_inspect_commands.py
-    assert known - tried == others | searching | printing
+    pricing = {"--machines", "--machine-speed"}  # tests/running/test_elsewhere.py
+    assert known - tried == others | searching | printing | pricing
 
 
 def test_options_outrank_the_file_and_the_file_the_defaults(schedule: Any) -> None:

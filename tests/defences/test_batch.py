@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 SPEC = Spec((1, 5, 5), 3)
 MEMBERS = [Member(Candidate((6, 4)), 0), Member(Candidate((5, 7)), 0), Member(Candidate((6, 4)), 3)]
 PROTOCOL = Protocol(precision="fp32", batch_size=8, epsilon=0.1, epochs=1, adversarial_epochs=2)
-VARIANTS = ("fgsm", "random-fgsm", "pgd")
-OPTIONS = {"pgd": "(steps={})"}
+VARIANTS = ("fgsm", "random-fgsm", "pgd", "pgd-best")
+OPTIONS = {"pgd": "(steps={})", "pgd-best": "(steps={}, keep=best)"}
 ENGINES = [
     LoopEngine,
     StackEngine,
@@ -36,7 +36,8 @@ def data() -> Dataset:
 
 def trained_on(variant: str, steps: int) -> Protocol:
     """The protocol whose copies are made anew in every batch by an attack, PGD of so many steps."""
-    return PROTOCOL.replace(defence=f"batch({variant}{OPTIONS.get(variant, '').format(steps)})")
+    name = variant.removesuffix("-best")
+    return PROTOCOL.replace(defence=f"batch({name}{OPTIONS.get(variant, '').format(steps)})")
 
 
 def steps_of(protocol: Protocol, epoch: int, first: int = 0) -> BatchStep:
@@ -76,7 +77,7 @@ def by_hand(member: Member, protocol: Protocol, epoch: int) -> list[Tensor]:
             x = (x + size * engine.gradient(x, labels)[0][0].sign()).clamp(0, 1)
             x = x.clamp(images - 0.1, images + 0.1)
             way.append(x)
-        if name == "pgd":
+        if "keep=best" in str(protocol.defence):
             x = best_of(engine, way, labels)
         engine.step(torch.where((index >= 30)[:, None, None, None], x, images), labels)
     return list(engine.get_parameters(0).values())

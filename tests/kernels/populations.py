@@ -123,6 +123,49 @@ def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: f
             assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "adamw": {"optimizer": "adamw"},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9},
+    "smoothing": {"label_smoothing": 0.3},
+    "clip": {"optimizer": "sgd", "momentum": 0.5, "clip": 0.4},
+    "average": {"average": 0.8},
+    "everything": {"optimizer": "adamw", "clip": 0.3, "average": 0.9, "label_smoothing": 0.1},
+}
+"""Options of the op, each of them with weight decay and a schedule."""
+
+
+def recipe_of(case: Case, options: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Options, weight decays [M] of which the last is 0, and learning rates [M, S] that rise and fall."""
+    members, steps = len(case.hidden), -(-case.images // case.batch)
+    base = 0.05 if options.get("optimizer") == "sgd" else 1e-3
+    shape = 1 - (2 * torch.arange(steps) / max(steps - 1, 1) - 1).abs() / 2
+    rates = base * torch.logspace(0, -1, members).double()[:, None] * shape.double()
+    return options, torch.linspace(0.4, 0.0, members).double(), rates
+
+
+def assert_follows_the_recipe(case: Case, recipe: str, **more: Any) -> None:
+    """Against the definition in float64, the average too; `more` are options of the op alone."""
+    options, decays, rates = recipe_of(case, RECIPES[recipe])
+    step, definition = make(case, **options, **more), define(case, **options)
+    call = {"learning_rates": rates, "weight_decays": decays}
+    (losses, correct), (expected, expected_correct) = (
+        train(each, case, device=there, **call) for each, there in ((step, more.get("device")), (definition, None))
+    )
+    # float32 against float64: sums of up to 9 * 64 products round by some 1e-6, which a few updates amplify.
+    assert_close(losses, expected, rtol=2e-5, atol=2e-6)
+    assert_same(correct, expected_correct)
+    adam = options.get("optimizer") != "sgd"
+    assert_near_the_definition(step, definition, case, 2e-2 if adam else 1e-3)
+    if "average" not in options:
+        return
+    for m in range(len(case.hidden)):
+        for a, b, start in zip(
+            step.get_parameters(m, step.slots - 1), definition.get_average(m), parameters(case, m), strict=True
+        ):
+            assert (a - b).norm() <= 2e-2 * (b - start).norm() + 1e-7
+
+
 def rows_of_logits(count: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [count, classes], a third of the rows with ties, and some with infinities and NaN; labels and targets."""
     draw = torch.Generator().manual_seed(seed)

@@ -29,29 +29,45 @@ DENSE_TYPES = {
 }
 FORWARD = {"ACTIVATION": "relu", "DROPS": False, "SLOPES": False, "BLOCK_K": 64}
 DROPPING = FORWARD | {"ACTIVATION": "gelu", "DROPS": True, "SLOPES": True}
-ADAM = {"p_copy": "*bf16", "p_tiles": "*i64", "p_steps": "*i64", "p_rates": "*fp64"}
-ADAM |= dict.fromkeys(("beta1", "beta2", "log1", "log2", "epsilon", "momentum"), "fp64")
+ADAM = {"p_average": "*fp32", "p_counter": "*i64", "p_decays": "*fp64", "p_scales": "*fp32", "share": "fp64"}
+ADAM |= {"p_copy": "*bf16", "p_tiles": "*i64", "p_steps": "*i64", "p_rates": "*fp64"}
+ADAM |= dict.fromkeys(("beta1", "beta2", "log1", "log2", "epsilon", "momentum", "longest"), "fp64")
+UPDATE = {
+    "ALIGNED": True,
+    "COPY": True,
+    "COUNTED": True,
+    "DECAY": "none",
+    "CLIP": False,
+    "AVERAGE": False,
+    "BLOCK": 1024,
+}
+WHOLE = {"CLIP": True, "AVERAGE": True}
 LOSS = {"p_labels": "*i64", "p_losses": "*fp64", "p_correct": "*i64", "p_gradients": "*bf16", "p_counter": "*i64"}
+LOSS |= {"smoothing": "fp64"}
 GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "epsilon": "fp64"}
 KERNELS = {
     "forward": ("dense", "forward_kernel", DENSE_TYPES, FORWARD, "OPTIONS"),
     "forward-dropping": ("dense", "forward_kernel", DENSE_TYPES, DROPPING, "OPTIONS"),
     "input-gradient": ("dense", "input_gradient_kernel", DENSE_TYPES, {"SLOPE": "relu", "DROPPED": True}, "OPTIONS"),
     "weight-gradient": ("dense", "weight_gradient_kernel", DENSE_TYPES | {"p_weights": "*fp32"}, {}, "BATCH_OPTIONS"),
-    "adam": ("optimizer", "adam_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),
-    "sgd": ("optimizer", "sgd_kernel", ADAM, {"ALIGNED": True, "COPY": True, "BLOCK": 1024}, "OPTIONS"),
+    "adam": ("optimizer", "adam_kernel", ADAM, UPDATE, "OPTIONS"),
+    "adam-whole": ("optimizer", "adam_kernel", ADAM, UPDATE | WHOLE | {"DECAY": "decoupled"}, "OPTIONS"),
+    "sgd": ("optimizer", "sgd_kernel", ADAM, UPDATE, "OPTIONS"),
+    "sgd-whole": ("optimizer", "sgd_kernel", ADAM, UPDATE | WHOLE | {"DECAY": "coupled"}, "OPTIONS"),
+    "squares": ("optimizer", "squares_kernel", ADAM, {"ALIGNED": True, "BLOCK": 1024}, "OPTIONS"),
+    "scales": ("optimizer", "scales_kernel", ADAM | {"p_ends": "*i64"}, {"BLOCK": 1024}, "OPTIONS"),
     "cross-entropy": (
         "loss",
         "cross_entropy_kernel",
         LOSS,
-        {"COUNTED": True, "PREDICTED": False, "ODDS": False, "BLOCK_B": 128, "BLOCK_Y": 16},
+        {"COUNTED": True, "PREDICTED": False, "ODDS": False, "SMOOTHED": True, "BLOCK_B": 128, "BLOCK_Y": 16},
         "OPTIONS",
     ),
     "log-odds": (
         "loss",
         "cross_entropy_kernel",
         LOSS,
-        {"COUNTED": False, "PREDICTED": True, "ODDS": True, "BLOCK_B": 128, "BLOCK_Y": 16},
+        {"COUNTED": False, "PREDICTED": True, "ODDS": True, "SMOOTHED": False, "BLOCK_B": 128, "BLOCK_Y": 16},
         "OPTIONS",
     ),
     "objective": (

@@ -101,6 +101,7 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
     gpu_triton, gpu_gather = (importlib.import_module(f"atras.kernels.step.{n}") for n in ("gpu_triton", "gpu_gather"))
     options = {"activation": "gelu", "batch": 16, "optimizer": "adam", "momentum": 0.0, "head_rate256": 32}
+    options |= {"label_smoothing": 0.1, "clip": 1.0, "average": 0.9}
     own = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
     chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], own)]
     hidden, device = [[40], [24, 192], []], torch.device("cpu")
@@ -108,8 +109,8 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
     images, labels = make_step_inputs(12, (1, 12, 12))
     batch = step._batch(16, False, "bf16", "weights")
     with Log():
-        step._launch(batch, gpu_gather.Source(images, None, 0.0, labels))
-    assert launches[-2:] == ["adam_kernel", "bump_kernel"]
+        step._launch(batch, gpu_gather.Source(images, None, 0.0, labels), gpu_triton.Kind(16, own=False, decays=True))
+    assert launches[-4:] == ["squares_kernel", "scales_kernel", "adam_kernel", "bump_kernel"]
     assert operations <= {"aten.slice.Tensor", "aten.select.int", "aten.view.default"}
 
 

@@ -341,7 +341,7 @@ def test_the_optimizers_are_torchs_own(device, kind, optimizer):
             gpu_optimizer.launch_adam(*common, moments[1], steps, rates.to(device), **options)
             steps += 1
         else:
-            gpu_optimizer.launch_sgd(*common, rates.to(device), momentum=0.9, **options)
+            gpu_optimizer.launch_sgd(*common, steps, rates.to(device), momentum=0.9, **options)
     # float32 against float64.
     assert_close(parameters.double(), torch.cat(own).detach(), rtol=1e-5, atol=1e-6)
     assert_close(copy, parameters.half())
@@ -361,8 +361,80 @@ def test_nan_gradients_spoil_their_member_alone(device, optimizer):
         if optimizer == "adam":
             gpu_optimizer.launch_adam(table, parameters, gradients, moments[0], moments[1], *numbers)
         else:
-            gpu_optimizer.launch_sgd(table, parameters, gradients, moments[0], numbers[1], momentum=0.5)
+            gpu_optimizer.launch_sgd(table, parameters, gradients, moments[0], *numbers, momentum=0.5)
         results.append(parameters.cpu())
     assert results[1][:20].isnan().all()
     assert_close(results[1][20:], results[0][20:])
     assert results[0].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_gradients_are_clipped_as_torch_does(device, kind):
+    """Each member by itself: one beside the norm, one below it, a NaN in the last."""
+    sizes, draw, longest = MEMBERS[kind], torch.Generator().manual_seed(3), 30.0
+    ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    table = gpu_optimizer.tiles(zip(ends[:-1], ends[1:], range(len(sizes)), strict=True))
+    gradients = torch.randn(ends[-1], generator=draw)
+    gradients[-1] = torch.nan
+    squares, scales = (torch.full((count,), torch.nan, device=device) for count in (len(table), len(sizes)))
+    places = table.to(device), gpu_optimizer.ends_of(table, len(sizes)).to(device)
+    options = {"longest": longest, "aligned": kind == "aligned"}
+    gpu_optimizer.launch_scales(*places, gradients.to(device), squares, scales, **options)
+    for part, scale in zip(gradients.double().split(sizes), scales.cpu().double(), strict=True):
+        own = part.clone().requires_grad_()
+        own.grad = part.clone()
+        torch.nn.utils.clip_grad_norm_([own], longest)
+        assert_close(part * scale, own.grad, rtol=1e-5)  # float32 against float64
+    assert (scales[:-1] < 1).any()
+    assert (scales == 1).any()
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_decay_rates_of_a_step_and_the_average_are_torchs_own(device, optimizer, decoupled):
+    if optimizer == "sgd" and decoupled:
+        pytest.skip("sgd has coupled weight decay alone")
+    sizes, draw, share = [20, 30], torch.Generator().manual_seed(3), 0.3
+    table = gpu_optimizer.tiles([(0, 20, 0), (20, 50, 1)]).to(device)
+    start, rates = torch.randn(50, generator=draw, dtype=torch.float64), torch.tensor([[0.1, 0.02], [0.03, 0.2]])
+    own = [part.clone().requires_grad_() for part in start.split(sizes)]
+    makers = {"adam": torch.optim.AdamW if decoupled else torch.optim.Adam, "sgd": torch.optim.SGD}
+    more = {"momentum": 0.9} if optimizer == "sgd" else {}
+    decays = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    torchs = [makers[optimizer]([p], weight_decay=float(d), **more) for p, d in zip(own, decays, strict=True)]
+    parameters, moments = start.float().to(device), torch.zeros(2, 50, device=device)
+    average, scales = (torch.full(shape, torch.nan, device=device) for shape in ((50,), (2,)))
+    recipe = gpu_optimizer.Recipe(decays.to(device), decoupled, scales, average, share)
+    expected = [torch.empty(0)] * 2
+    for step in range(2):
+        gradients, half = torch.randn(50, generator=draw), torch.tensor([0.5, 1.0])
+        scales.copy_(half)
+        for m, (part, gradient) in enumerate(zip(own, gradients.double().split(sizes), strict=True)):
+            torchs[m].param_groups[0]["lr"], part.grad = float(rates[step, m]), gradient * half[m]
+            torchs[m].step()
+            now = part.detach()
+            expected[m] = expected[m].lerp(now, share) if step else now.clone()
+        counts = torch.full((2,), step, dtype=torch.int64, device=device)
+        common = (table, parameters, gradients.to(device), *moments[: 1 + (optimizer == "adam")])
+        counter = torch.tensor([step], device=device)
+        launch = gpu_optimizer.launch_adam if optimizer == "adam" else gpu_optimizer.launch_sgd
+        given = {"counter": counter, "recipe": recipe, **more}
+        launch(*common, counts, rates.double().to(device), **given)
+    # float32 against float64.
+    assert_close(parameters.double(), torch.cat(own).detach(), rtol=1e-5, atol=1e-6)
+    assert_close(average.double(), torch.cat(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_labels_are_smoothed_as_torch_does(device):
+    draw = torch.Generator().manual_seed(5)
+    logits, labels = 3 * torch.randn(2, 5, 7, generator=draw), torch.randint(7, (5,), generator=draw)
+    wide, gradients = (torch.full((2, 5, 16), torch.nan, device=device) for _ in range(2))
+    wide[..., :7] = logits.to(device)
+    losses, correct = torch.empty(2, device=device), torch.zeros(2, dtype=torch.int64, device=device)
+    gpu_loss.launch(wide, labels.to(device), losses, correct, gradients, classes=7, smoothing=0.3)
+    for m in range(2):
+        z = logits[m].double().requires_grad_()
+        (expected,) = torch.autograd.grad(F.cross_entropy(z, labels, label_smoothing=0.3), z)
+        assert_close(gradients[m, :, :7].double(), expected, rtol=1e-4, atol=1e-7)  # float32 against float64
+        assert float(losses[m]) == pytest.approx(float(F.cross_entropy(z.detach(), labels)), rel=1e-5)
+    assert not gradients[..., 7:].any()

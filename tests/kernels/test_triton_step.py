@@ -18,6 +18,7 @@ from atras.testing import assert_close, make_step_inputs
 from populations import (
     Case,
     all_values,
+    assert_follows_the_recipe,
     assert_near_the_definition,
     assert_same,
     assert_saturated_signs_agree,
@@ -130,6 +131,50 @@ def test_trains_as_defined(case, optimizer, device):
     assert_same(correct, expected_correct)
     assert step.steps == [losses.shape[1]] * len(case.hidden)
     assert_near_the_definition(step, definition, case, distance)
+
+
+# Small, for the interpreter's sake. The second member's convolution meets a single pixel: eight of its nine weights
+# have no gradient, but decay.
+SMALL = Case("none", (1, 2, 2), "relu", [[9], [], [3]], 3, 8, 64, data=IMAGES, convolutions=[
+    [], [ConvLayer(5, **POOLED), ConvLayer(6, padding=1)], [],
+])  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["clip", "everything"])
+def test_recipes_are_followed_as_defined(recipe, device):
+    assert_follows_the_recipe(SMALL, recipe, device=device)
+
+
+def test_a_recipe_goes_on_from_what_is_kept_whatever_the_neighbours(device):
+    case, rates = SMALL._replace(images=6, convolutions=None), torch.tensor([[1e-3, 3e-3]] * 3).double()
+    decays = torch.tensor([0.3, 0.0, 0.1]).double()
+    options = {"optimizer": "adamw", "clip": 0.3, "average": 0.9, "label_smoothing": 0.1, "device": device}
+    whole, stepped = make(case, **options), make(case, **options)
+    expected = train(whole, case, device=device, learning_rates=rates, weight_decays=decays)[0]
+    images, labels, order = work(case)
+    for i, index in enumerate(order.split(case.batch)):
+        own = plan(case) | {"first_step": 3 + i, "learning_rates": rates[:, i].contiguous(), "weight_decays": decays}
+        losses = stepped.train(images.to(device), labels.to(device), index, **own)[0]
+        assert_same(losses[:, 0], expected[:, i])
+        other = make(case, **options)
+        for m in range(len(case.hidden)):
+            for slot in range(other.slots):
+                other.set_parameters(m, stepped.get_parameters(m, slot), slot)
+        other.set_steps(stepped.steps)
+        stepped = other
+    wild = rates.clone()
+    wild[1] = 1e30
+    beside = make(case, **options)
+    assert not train(beside, case, device=device, learning_rates=wild, weight_decays=decays)[0][1].isfinite().all()
+    for m, other in ((0, beside), (0, stepped), (1, stepped), (2, beside), (2, stepped)):
+        for slot in range(whole.slots):
+            assert_same(other.get_parameters(m, slot), whole.get_parameters(m, slot))
+    raw, averaged = (whole.logits(images.to(device), raw=raw).cpu() for raw in (True, False))
+    plain = make(case, device=device)
+    for slot, expected in ((0, raw), (3, averaged)):
+        for m in range(len(case.hidden)):
+            plain.set_parameters(m, whole.get_parameters(m, slot))
+        assert_same(plain.logits(images.to(device)).cpu(), expected)
 
 
 @pytest.mark.parametrize(

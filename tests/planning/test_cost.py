@@ -72,6 +72,20 @@ def test_bytes_of_convolutions_in_engine_fused_are_near_what_it_takes(
     assert predicted < engine._op.bytes < 1.15 * predicted + 5 * 2**21
 
 
+def test_bytes_of_averages_and_clipping_in_engine_fused_are_near_what_they_take() -> None:
+    spec, member = Spec((3, 24, 24), 10), Member(Candidate.parse("1000-1000"), 0)
+    taken, predicted = [], []
+    for recipe in ({}, {"average": 0.9, "clip_gradient": 1.0}):
+        engine = FusedEngine(spec, [member], Protocol(precision="fp32", **recipe), CPU)
+        sizes = {"batch": 128, "evaluation_batch": 0, "images": 0, "copies": 0, "threads": torch.get_num_threads()}
+        own = {"averages": True, "clips": True} if recipe else {}
+        predicted.append(fused_bytes(engine.networks, precision="fp32", **sizes, **own))
+        taken.append(engine._op.bytes)
+    # Pages of 2 MiB, as above.
+    assert predicted[1] - predicted[0] == pytest.approx(taken[1] - taken[0], abs=2 * 2**21)
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("stem", "names", "batch"),
@@ -83,7 +97,7 @@ def test_bytes_of_convolutions_in_engine_fused_are_near_what_it_takes(
     ],
 )
 def test_bytes_on_a_gpu_are_what_a_population_allocates(
-    stem: str, names: tuple[str, ...], batch: int, precision: str
+    stem: str, names: tuple[str, ...], batch: int, precision: str, average: float | None
 ) -> None:
     """Nothing is launched, so that a CPU will do."""
     pytest.importorskip("triton")
@@ -93,8 +107,10 @@ def test_bytes_on_a_gpu_are_what_a_population_allocates(
     hidden = [[place.layer.units for place in network.hidden if len(place.outputs) == 1] for network in networks]
     step = population(
         spec.image_shape, 10, hidden, chains=list(map(convolutions_of, networks)), activation="relu", batch=batch,
-        optimizer="adam", momentum=0.0, head_rate256=0, precision=precision, device=CPU,
+        optimizer="adam", momentum=0.0, label_smoothing=0.0, clip=None, average=average, head_rate256=0,
+        precision=precision, device=CPU,
     )  # fmt: skip
-    predicted = fused_device_bytes(networks, precision=precision, batch=batch, evaluation_batch=0, images=0)
+    sizes = {"batch": batch, "evaluation_batch": 0, "images": 0, "averages": average is not None}
+    predicted = fused_device_bytes(networks, precision=precision, **sizes)
     # What an evaluation takes beside the op: gradients and signs of 128 images in float32.
     assert predicted == step.bytes + len(names) * 3 * 20 * 19 * 2 * 4 * 128

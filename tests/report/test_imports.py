@@ -32,7 +32,7 @@ def test_charts_know_only_charts() -> None:
 
 
 def test_sections_know_charts_helpers_and_the_value_of_a_section() -> None:
-    helpers = {"attack_names", "attack_rows", "depth_charts", "population"}
+    helpers = {"attack_names", "attack_rows", "bounds", "depth_charts", "population"}
     allowed = {"atras.report.section", "atras.report.charts", *(f"atras.report.sections.{name}" for name in helpers)}
     for file in (ROOT / "sections").glob("*.py"):
         assert imported(file) <= allowed, file

@@ -18,6 +18,8 @@ def test_markdown_tables_are_rectangular(full: Results) -> None:
 
 def test_sections_of_several_runs_stand_below_the_name_of_the_run(full: Results) -> None:
     headings = re.findall(r"^#+ .*$", markdown(contents([full, full])), flags=re.MULTILINE)
-    assert headings[:4] == ["# atras: 1. digits, 2. digits", "## Runs compared", "## 1. digits", "### What was run"]
+    assert headings[:3] == ["# atras: 1. digits, 2. digits", "## Runs compared", "## 1. digits"]
+    assert headings[3].startswith("### Most robust: ")
+    assert headings[4] == "### What was run"
     assert headings[-1] == "### Provenance"
     assert "## What was run" in markdown(contents([full]))

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from rich.console import Console
 import atras
 from atras.attacks import PGD
 from atras.networks import Candidate
-from atras.running import progress, task
-from atras.running.progress import LiveReporter, PlainReporter, Reporter, choose_reporter
+from atras.running import all_pairs, progress, task, time_left
+from atras.running.live_progress import LiveReporter, choose_reporter
+from atras.running.progress import PlainReporter, Reporter
+from atras.running.time_left import Overall, Work
 
 
 class Terminal(io.StringIO):
@@ -265,3 +268,91 @@ def test_a_run_tells_of_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {"fgsm", "pgd"} <= set(names)
         assert list(shares) == sorted(shares)
         assert 0 <= shares[0] < 0.5 < shares[-1] <= 1
+
+
+def test_the_time_that_a_whole_run_has_left_follows_the_work_that_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time_left.time, "monotonic", lambda: now)
+    overall = Overall({0: Work(6.0, 2.0), 2: Work(1.0, 1.0)}, after=10.0)
+    assert overall.seconds_left() is None
+    now = 103.0
+    overall.trained(0, 0.5)
+    assert overall.share == pytest.approx(3 / 20)
+    assert overall.seconds_left() == pytest.approx(17.0)
+    overall.attacked(0, "trained", 1.0)
+    overall.finished(2)
+    assert overall.share == pytest.approx(6 / 20)
+    overall.finished(0)
+    overall.part(0.5)
+    assert overall.share == pytest.approx(15 / 20)
+    overall.part(1.0)
+    assert (overall.share, overall.seconds_left()) == (1.0, None)
+
+
+def test_plain_lines_and_live_bars_tell_the_time_left_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(time_left.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter.expect({0: Work(1.0, 0.0), 1: Work(1.0, 0.0)}, after=2.0)
+    reporter.group_started(0, 2, "depth 1", 2, 200)
+    now = 60.0
+    reporter.group_finished(0, 60.0)
+    reporter.group_finished(1, 1.0)
+    reporter.part("transfer", 0.25)
+    assert stream.getvalue().splitlines()[1:] == [
+        "group 1/2, depth 1, finished in 1 min 0 s; about 3 min 0 s left in all",
+        "group 2, finished in 1.0 s; about 1 min 0 s left in all",
+        "transfer, 25 %; about 36.0 s left in all",
+    ]
+    live = LiveReporter(Console(file=Terminal(), force_terminal=True, width=60))
+    live.expect({0: Work(1.0, 0.0), 1: Work(1.0, 0.0)}, after=2.0)
+    live.group_started(0, 2, "depth 1", 2, 200)
+    live.progress(0, "train", 100, None, None)
+    whole = next(task for task in live._progress.tasks if task.description == "all")
+    assert whole.percentage == 12.5
+    live.group_finished(0, 1.0)
+    live.part("transfer", 0.5)
+    assert whole.percentage == 50
+    assert [task.percentage for task in live._progress.tasks if task.description == "transfer"] == [50]
+    live.close()
+    assert "all" not in [task.description for task in live._progress.tasks]
+
+
+def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    expected = []
+
+    class Listener(Reporter):
+        def expect(self, works: Mapping[int, Work], after: float) -> None:
+            expected.append((dict(works), after))
+
+        def part(self, name: str, share: float) -> None:
+            assert name == "transfer"
+            shares.append(share)
+
+    monkeypatch.setattr(all_pairs, "SECONDS_BETWEEN_TELLS", 0.0)
+    protocol = atras.Protocol(
+        candidates=(Candidate((8,)), Candidate((4, 4))), epochs=1, adversarial_epochs=1, test_size=40, transfer=True
+    )
+    results = atras.run(protocol, reporter=Listener())
+    ((works, after),) = expected
+    assert set(works) == set(range(len(results.run["plan"]["groups"])))
+    assert after > 0
+    assert all(work.training > 0 and work.attacks > 0 for work in works.values())
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert any(0 < share < 0.99 for share in shares)
+
+
+def test_a_narrow_terminal_shows_the_time_left_whole() -> None:
+    stream = Terminal()
+    reporter = LiveReporter(Console(file=stream, width=60, height=24, force_terminal=True, color_system=None))
+    reporter.group_started(15, 16, "depth 5: 8-..-128 .. 64-..-1024", 18, 1000)
+    reporter.progress(15, "train", 370, 0.1234, 0.9)
+    reporter._progress.refresh()
+    reporter.close()
+    frames = [frame for frame in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())) if frame]
+    assert frames[-1].rstrip().endswith("--:--")
+    assert len(frames[-1]) <= 60

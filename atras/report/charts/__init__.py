@@ -7,7 +7,7 @@ from .heatmap import HeatMap
 from .intervals import Estimate, estimate, group_estimate
 from .pictures import Gallery, Picture, data_uri
 from .plots import Chart, Point, Series, Table
-from .scales import Axis, categories, interval, linear, logarithmic, number
+from .scales import Axis, categories, interval, linear, logarithmic, number, rounded
 from .style import PAGE_CSS
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "linear",
     "logarithmic",
     "number",
+    "rounded",
 ]

@@ -21,6 +21,8 @@ class HeatMap:
         name, title, summary: as of a chart.
         names: of rows (sources, downwards) and columns (targets).
         layers: values [row][column] by their label, the one drawn first; hovering shows all.
+        value: what the colours show.
+        span: of differences, the largest that has a colour of its own, on either side of 0; None for shares of 1.
     """
 
     name: str
@@ -28,6 +30,8 @@ class HeatMap:
     summary: str
     names: tuple[str, ...]
     layers: dict[str, tuple[tuple[float | None, ...], ...]]
+    value: str = "accuracy of the target"
+    span: float | None = None
 
     @property
     def table(self) -> Table:
@@ -36,22 +40,24 @@ class HeatMap:
         rows = [(name, *map(number, row)) for name, row in zip(self.names, values, strict=True)]
         return Table("Data", ("source \\ target", *self.names), tuple(rows))
 
-    def svg(self, *, standalone: bool = False) -> Markup:
+    def svg(self, *, standalone: bool = False, narrow: bool = False) -> Markup:
         """The map as an `svg` element.
 
         Args:
             standalone: with its style and title in it, as a file of its own.
+            narrow: makes no difference: a square is scaled to its page.
 
         Returns:
             The markup.
         """
+        del narrow
         cell = max(12, min(36, 520 // max(len(self.names), 1)))
         label = 12 + round(5.6 * max(map(len, self.names)))
         size = cell * len(self.names)
-        body = [*_cells(self, cell, label), *_names(self.names, cell, label), _scale(label + size + 16, TOP)]
+        body = [*_cells(self, cell, label), *_names(self.names, cell, label), _scale(self, label + size + 16, TOP)]
         grid = {"x": label, "y": TOP, "cell": cell, "names": self.names, "layers": _tenthousandths(self.layers)}
         attributes = "" if standalone else Markup(' data-grid="{}"').format(json.dumps(grid, separators=(",", ":")))
-        extent = (label + size + 86, TOP + size + label + 22)
+        extent = (label + size + 104, max(TOP + size + label + 22, TOP + 250))
         return element(self.title, self.summary, extent, body, attributes=attributes, standalone=standalone)
 
     def _repr_svg_(self) -> str:
@@ -64,11 +70,11 @@ def _cells(figure: HeatMap, cell: int, left: int) -> Iterable[Markup]:
     paths: dict[str, str] = {}
     for i_row, row in enumerate(values):
         for i_column, value in enumerate(row):
-            colour = "none" if value is None else str(min(int(value * BINS), BINS - 1))
+            colour = "hnone" if value is None else _colour(figure, value)
             step = f"M{left + i_column * cell} {TOP + i_row * cell}h{cell}v{cell}h-{cell}z"
             paths[colour] = paths.get(colour, "") + step
     return [
-        Markup('<path class="h{}" shape-rendering="crispEdges" d="{}"/>').format(colour, path)
+        Markup('<path class="{}" shape-rendering="crispEdges" d="{}"/>').format(colour, path)
         for colour, path in sorted(paths.items())
     ]
 
@@ -85,17 +91,26 @@ def _names(names: Sequence[str], cell: int, left: int) -> Iterable[Markup]:
     yield Markup('<text class="label" x="2" y="{}">source</text>').format(TOP - 2)
 
 
-def _scale(left: int, top: int) -> Markup:
-    step = 200 // BINS
+def _colour(figure: HeatMap, value: float) -> str:
+    """The class of a value's colour: `h` and a number for shares, `d` and a number for differences."""
+    share = value if figure.span is None else (value / figure.span + 1) / 2
+    return f"{'h' if figure.span is None else 'd'}{min(max(int(share * BINS), 0), BINS - 1)}"
+
+
+def _scale(figure: HeatMap, left: int, top: int) -> Markup:
+    """The colours with their ends and middle, below what they show."""
+    step, low, high = 200 // BINS, *((0.0, 1.0) if figure.span is None else (-figure.span, figure.span))
     parts = [
-        Markup('<path class="h{}" d="M{} {}h14v{}h-14z"/>').format(
-            level, left, top + 8 + (BINS - 1 - level) * step, step
+        Markup('<path class="{}{}" d="M{} {}h14v{}h-14z"/>').format(
+            "h" if figure.span is None else "d", level, left, top + 8 + (BINS - 1 - level) * step, step
         )
         for level in range(BINS)
     ]
     for share in (0.0, 0.5, 1.0):
         y = top + 8 + (1 - share) * BINS * step + 4
-        parts.append(Markup('<text x="{}" y="{:.1f}">{:g}</text>').format(left + 19, y, share))
+        parts.append(Markup('<text x="{}" y="{:.1f}">{:.3g}</text>').format(left + 19, y, low + share * (high - low)))
+    turned = Markup('<text class="mid label" transform="translate({} {})rotate(-90)">{}</text>')
+    parts.append(turned.format(left + 74, top + 8 + BINS * step / 2, figure.value))
     return Markup("").join(parts)
 
 

@@ -125,6 +125,18 @@ def number(value: float | None) -> str:
     return str(int(value)) if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
 
 
+def rounded(value: float | None) -> str:
+    """A share as sentences and the first table show it.
+
+    Args:
+        value: the share, or None.
+
+    Returns:
+        Three decimals; a dash where there is no finite figure.
+    """
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """An interval as tables show it.
 

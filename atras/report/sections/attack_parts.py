@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from atras.registry import name_of
-from atras.report.charts import Bar, Bars, Estimate, estimate, number
+from atras.report.charts import Bar, Bars, Estimate, estimate, rounded
 from atras.report.section import Section
 from atras.results import Results
 
@@ -46,8 +46,9 @@ def attack_parts(results: Results) -> Section:
     several = [ball for ball in _one_a_norm(found) if ball.rows["attack"].n_unique() > 1]
     if several:
         text.append(
-            "Side by side: accuracy under each attack by itself, the weakest on average first. These attacks are not "
-            "in sequence: each begins with all images, and what one took another may have taken too."
+            "Accuracy under each attack by itself, the weakest on average first, joined by a line. These attacks are "
+            "not in sequence: each begins with all images, and what one took another may have taken too. Up to 12 "
+            "networks, the bar is the 95 % interval of the last."
         )
         figures += [chart for ball in several for chart in _side_by_side(ball)]
     missing = "One attack was evaluated: run with --attack autoattack to see what four attacks in turn take."
@@ -84,11 +85,11 @@ def _stacked(results: Results, ball: Ball, attack: str) -> Iterator[Bars]:
         means = shares.filter(phase=phase).sort("depth", LEFT, descending=[False, True], maintain_order=True)
         if means.is_empty():
             continue
-        told = ", ".join(f"{part} took {number(_mean(means, part))}" for part in parts)
+        took, most = max((_mean(means, part), part) for part in parts)
         yield Bars(
             f"parts-{file_part(attack)}-{ball.norm}-{phase}",
             f"{attack} at {ball.text}, {label} networks",
-            f"Means over candidates: {told}; {number(_mean(means, LEFT))} is left.",
+            f"On average {most} took most, {rounded(took)}, and {rounded(_mean(means, LEFT))} is left.",
             "share of the test images",
             tuple(
                 Bar(row["hidden_layers"], depth_label(row["depth"]), tuple(row[part] for part in order))
@@ -125,18 +126,34 @@ def _side_by_side(ball: Ball) -> Iterator[Bars]:
             continue
         bars = sorted(
             (_marks(own, order) for _, own in rows.group_by("hidden_layers", maintain_order=True)),
-            key=lambda bar: (int(bar.group.split()[0]), -min(mark.mean or 0.0 for mark in bar.marks)),
+            key=lambda bar: (int(bar.group.split()[0]), -(bar.marks[-1].mean or 0.0)),
         )
         means, names = mean_accuracies(rows), [_short(attack) for attack in order]
-        told = ", ".join(f"{name} {number(means.get(attack))}" for name, attack in zip(names, order, strict=True))
         yield Bars(
             f"singles-{ball.norm}-{phase}",
-            f"Attacks at {ball.text} by themselves, {label} networks",
-            f"Means over candidates: {told}.",
+            f"From the weakest attack to the strongest at {ball.text}, {label} networks",
+            _conclusion(
+                bars, {name: means[attack] for name, attack in zip(names, order, strict=True) if attack in means}
+            ),
             "accuracy",
             tuple(bars),
             marks=tuple(names),
+            joined=True,
         )
+
+
+def _conclusion(bars: Sequence[Bar], means: dict[str, float]) -> str:
+    """How much the last attack takes beyond the first, and where the most."""
+    (weak, most), (strong, least) = next(iter(means.items())), list(means.items())[-1]
+    gaps = [
+        (bar.marks[0].mean - bar.marks[-1].mean, bar.name)
+        for bar in bars
+        if bar.marks[0].mean is not None and bar.marks[-1].mean is not None
+    ]
+    widest, name = max(gaps, default=(0.0, ""))
+    said = f"The {strong}" if strong == "worst case" else strong
+    where = f", and most from {name}, {rounded(widest)}" if len(gaps) > 1 and widest > 0 else ""
+    return f"{said} takes {rounded(most - least)} more than {weak} on average{where}."
 
 
 def _short(attack: str) -> str:

@@ -13,6 +13,7 @@ from atras.registry import name_of
 from atras.results import Results
 
 from .attack_names import attack_name
+from .bounds import ball_text
 from .population import last_test_metrics
 
 PHASES = {"trained": "undefended", "defended": "defended"}
@@ -34,8 +35,8 @@ class Ball(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Such as `linf 0.05`."""
-        return f"{self.norm} {self.epsilon:g}"
+        """Such as `L-infinity 8/255`."""
+        return ball_text(self.norm, self.epsilon)
 
 
 def known_attack(spelling: str) -> Attack | None:

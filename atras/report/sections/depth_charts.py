@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, number
+from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, rounded
 
 from .population import Entry, counted
 
@@ -59,12 +59,12 @@ def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **o
     return tuple(series)
 
 
-def lines_by_depth(means: pl.DataFrame, x: str, y: str) -> tuple[Series, ...]:
+def lines_by_depth(means: pl.DataFrame, x: str, *y: str) -> tuple[Series, ...]:
     """A line for each depth.
 
     Args:
         means: a row for each point, with a column depth, sorted as they are to be joined.
-        x, y: columns of the points.
+        x, y: columns of the points: their place, and where there are intervals the lower and the upper end.
 
     Returns:
         The lines in the order of the frame.
@@ -73,7 +73,7 @@ def lines_by_depth(means: pl.DataFrame, x: str, y: str) -> tuple[Series, ...]:
         Series(
             depth_label(int(str(depth))),
             int(str(depth)) - 1,
-            tuple(Point(*p) for p in part.select(x, y).iter_rows()),
+            tuple(Point(*p) for p in part.select(x, *y).iter_rows()),
             line=True,
         )
         for (depth,), part in means.group_by("depth", maintain_order=True)
@@ -105,10 +105,29 @@ def depth_chart(
         )
         series.append(Series(entry, index, points))
     ends = [end for means in estimates.values() for estimate in means.values() for end in estimate]
-    parts = [
-        f"{entry}: " + ", ".join(f"{number(m[d].mean)} at depth {d}" for d in sorted(m))
-        for entry, m in estimates.items()
-    ]
     x = categories("hidden layers", [str(depth) for depth in depths])
     y = linear(label, [*ends, 0.0] if most is None else ends, None if most is None else 0, most)
-    return Chart(name, title, f"Means with 95 % intervals. {'; '.join(parts)}.", x, y, tuple(series), y_zero=True)
+    return Chart(name, title, depth_conclusion(estimates), x, y, tuple(series), y_zero=True)
+
+
+def depth_conclusion(estimates: dict[str, dict[int, Estimate]]) -> str:
+    """Where the first entry is highest and lowest, and whether the intervals of those two lie apart.
+
+    Args:
+        estimates: by depth, for each entry of a legend.
+
+    Returns:
+        A sentence.
+    """
+    entry, means = next(iter(estimates.items()))
+    known = sorted((estimate.mean, depth) for depth, estimate in means.items() if estimate.mean is not None)
+    if not known:
+        return f"{entry}: no figure."
+    (least, low), (most, high) = known[0], known[-1]
+    if low == high:
+        return f"{entry}: {rounded(most)} with {depth_label(high)}."
+    ends = means[high].low, means[low].high
+    apart = None not in ends and ends[0] > ends[1]  # type: ignore[operator]
+    told = "their intervals lie apart" if apart else "their intervals overlap or are missing"
+    highest, lowest = f"{depth_label(high)}, {rounded(most)}", f"{depth_label(low)}, {rounded(least)}"
+    return f"{entry}: highest with {highest}, lowest with {lowest}; {told}."

@@ -6,11 +6,12 @@ import polars as pl
 
 from atras.analysis import attack_aim
 from atras.registry import name_of
-from atras.report.charts import Chart, Point, Series, group_estimate, linear, number
+from atras.report.charts import Chart, Point, Series, group_estimate, linear, rounded
 from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import attack_name, file_part
+from .bounds import epsilon_axis, epsilon_text, norm_text
 from .depth_charts import lines_by_depth
 from .population import last_test_metrics, phase_texts
 
@@ -62,28 +63,51 @@ def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: tuple[
             points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
         name = names[index] if names.count(names[index]) == 1 else str(label)
         series.append(Series(name, index, tuple(points), line=True))
-        ends.append(f"{label} {number(points[-1].y)} at {points[-1].x:g}")
+        ends.append((points[-1].y, name, points[-1].x))
     return Chart(
         f"epsilons-{norm}-{phase[0]}",
-        f"Accuracy by epsilon in {norm}{f' under {names[0]}' if len(names) == 1 else ''}, {phase[1]}",
-        f"Means with 95 % intervals. {', '.join(ends)}.",
-        linear(f"epsilon ({norm})", attacked["epsilon"], 0),
+        f"Accuracy by epsilon in {norm_text(norm)}{f' under {names[0]}' if len(names) == 1 else ''}, {phase[1]}",
+        _panel_conclusion(ends),
+        epsilon_axis(norm, [0.0, *attacked["epsilon"].unique()]),
         linear("accuracy", [0.0, 1.0], 0, 1),
         tuple(series),
     )
 
 
+def _panel_conclusion(ends: list[tuple[float, str, float]]) -> str:
+    """Which attack leaves least at its largest epsilon."""
+    accuracy, name, epsilon = min(ends)
+    least = f"{name} leaves least" if len(ends) > 1 else name
+    left = f"{rounded(accuracy)} at {epsilon_text(epsilon)}"
+    return f"{least}: {left}." if len(ends) > 1 else f"{least} leaves {left}."
+
+
 def _chart(metrics: pl.DataFrame, attack: str, phase: tuple[str, str]) -> Chart:
     """One attack, a line for each depth; a phase and its words."""
     of_phase = metrics.filter(pl.col("phase") == phase[0])
-    means = of_phase.group_by("depth", "epsilon").agg(pl.col("accuracy").mean()).sort("depth", "epsilon")
-    series = lines_by_depth(means, "epsilon", "accuracy")
-    last = ", ".join(f"{entry.label} {number(entry.points[-1].y)}" for entry in series)
+    known = of_phase.drop_nulls("accuracy").sort("depth", "epsilon", maintain_order=True)
+    rows = [
+        (depth, epsilon, *group_estimate(part, "accuracy", int(part["n"][0])))
+        for (depth, epsilon), part in known.group_by("depth", "epsilon", maintain_order=True)
+    ]
+    means = pl.DataFrame(rows, schema=["depth", "epsilon", "accuracy", "low", "high"], orient="row")
+    series = lines_by_depth(means, "epsilon", "accuracy", "low", "high")
+    norm = str(of_phase["norm"].drop_nulls()[0])
     return Chart(
         f"epsilons-{file_part(attack)}-{phase[0]}",
         f"Accuracy under {attack}, {phase[1]}",
-        f"At the largest epsilon, {float(str(means['epsilon'].max())):g}: {last}.",
-        linear("epsilon", means["epsilon"], 0),
+        _depth_conclusion(series),
+        epsilon_axis(norm, [0.0, *means["epsilon"].unique()]),
         linear("accuracy", [0.0, 1.0], 0, 1),
         series,
     )
+
+
+def _depth_conclusion(series: tuple[Series, ...]) -> str:
+    """Which depth keeps most, and which least, at the largest epsilon."""
+    ends = sorted(((entry.points[-1].y, entry.label) for entry in series), reverse=True)
+    (most, first), (least, last) = ends[0], ends[-1]
+    at = f"at {epsilon_text(series[0].points[-1].x)}"
+    if len(ends) == 1:
+        return f"{rounded(most)} is left {at}."
+    return f"Networks of {first} keep most {at}, {rounded(most)}, and those of {last} least, {rounded(least)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from atras.report.charts import Axis, Chart, linear, number
+from atras.report.charts import Axis, Chart, linear, rounded
 from atras.report.section import Section
 from atras.results import Results
 
@@ -39,9 +39,12 @@ def _chart(history: pl.DataFrame, column: str, label: str) -> Chart:
     series = lines_by_depth(means.sort("depth", "at"), "at", column)
     values = means[column].to_list()
     y = linear(label, [0.0, *values], 0) if column == "mean_loss" else linear(label, [0.0, 1.0], 0, 1)
-    ends = ", ".join(f"{entry.label} {number(entry.points[-1].y)}" for entry in series)
+    ends = sorted((entry.points[-1].y, entry.label) for entry in series)
+    (least, last), (most, first) = ends[0], ends[-1]
+    told = f"lowest with {last}, {rounded(least)}, highest with {first}, {rounded(most)}"
+    told = told if len(ends) > 1 else rounded(most)
     name, title = column.replace("_", "-"), label.capitalize()
-    return Chart(name, title, f"After the last epoch: {ends}.", _epochs(history), y, series)
+    return Chart(name, title, f"After the last epoch: {told}.", _epochs(history), y, series)
 
 
 def _epochs(history: pl.DataFrame) -> Axis:

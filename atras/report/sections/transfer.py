@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import polars as pl
 
 from atras.analysis import attack_aim
-from atras.report.charts import HeatMap, number
+from atras.report.charts import HeatMap, rounded
 from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import file_part
-from .population import entries, evenly_chosen, phase_texts
+from .population import counted, entries, evenly_chosen, phase_texts
 
 MOST_NAMES = 64
 """Candidates that a transfer map shows."""
@@ -43,10 +43,14 @@ def transfer(results: Results) -> Section:
         text.append(f"Shown are {MOST_NAMES} of {len(names)} candidates, evenly chosen by size.")
         names = evenly_chosen(names, MOST_NAMES)
     maps: list[HeatMap] = []
+    last = list(phase_texts(results).values())[-1].split()[0]
     for (attack,), frame in _labelled(pairs, results.run["protocol"].get("epsilon")).group_by(
         "label", maintain_order=True
     ):
-        maps += _heat_maps(frame, str(attack), names, phase_texts(results))
+        made = _heat_maps(frame, str(attack), names, phase_texts(results))
+        maps += made
+        if ", from other seeds" not in str(attack):  # whose diagonal is of copies
+            maps += _less_than_own([each for each in made if each.name.endswith(f"-{last}")])
     return Section("transfer", title, tuple(text), tuple(maps))
 
 
@@ -82,6 +86,46 @@ def _heat_maps(frame: pl.DataFrame, attack: str, names: list[str], phases: Mappi
     ]
 
 
+def _less_than_own(maps: list[HeatMap]) -> list[HeatMap]:
+    """What targets keep on others' images less what they keep on their own: below 0 their own attack is the weaker."""
+    made = []
+    for each in maps:
+        values = next(iter(each.layers.values()))
+        own = [values[index][index] for index in range(len(values))]
+        if any(value is None for value in own):
+            continue
+        less = tuple(
+            tuple(None if value is None else value - (own[column] or 0.0) for column, value in enumerate(row))
+            for row in values
+        )
+        span = max((abs(value) for row in less for value in row if value is not None), default=0.0) or 0.1
+        named = "accuracy less own white-box"
+        made.append(
+            HeatMap(
+                f"{each.name}-less-own",
+                f"{each.title}: less than own white-box",
+                _less_conclusion(less, each.names),
+                each.names,
+                {named: less},
+                value=named,
+                span=span,
+            )
+        )
+    return made
+
+
+def _less_conclusion(less: Accuracies, names: tuple[str, ...]) -> str:
+    """Which targets lose more to others' images than to their own."""
+    lost = {names[column]: value for row in less for column, value in enumerate(row) if value is not None and value < 0}
+    if not lost:
+        return "Below 0, others' images turn more than the network's own, a sign of masked gradients: no target is."
+    worst = min(value for row in less for value in row if value is not None)
+    return (
+        f"Below 0, others' images turn more than the network's own, a sign of masked gradients: "
+        f"{counted(len(lost), 'target')} of {len(names)}, by at most {rounded(-worst)}."
+    )
+
+
 def _summary(values: Accuracies, own: str) -> str:
     cells = [(row, column, value) for row, line in enumerate(values) for column, value in enumerate(line)]
     parts = {
@@ -89,5 +133,9 @@ def _summary(values: Accuracies, own: str) -> str:
         "from smaller to larger": [value for row, column, value in cells if value is not None and row < column],
         "from larger to smaller": [value for row, column, value in cells if value is not None and row > column],
     }
-    means = [f"{text} {number(sum(known) / len(known))}" for text, known in parts.items() if known]
-    return f"Mean accuracy of targets: {', '.join(means)}."
+    means = {text: sum(known) / len(known) for text, known in parts.items() if known}
+    there = {text: mean for text, mean in means.items() if text != own}
+    if not there or own not in means:
+        return f"Targets keep {rounded(next(iter(means.values()), None))} on average."
+    kept = max(there, key=lambda text: there[text])
+    return f"Attacks transfer least {kept}: targets keep {rounded(there[kept])}, against {rounded(means[own])} {own}."

@@ -38,7 +38,7 @@ def test_parts_lie_end_to_end_and_rows_below_one_another(count: int) -> None:
     assert len(tops) == count
     assert all(later - earlier >= height for earlier, later in itertools.pairwise(tops))
     assert float(re.search(r'viewBox="0 0 720 (\d+)"', svg)[1]) > tops[-1] + height  # type: ignore[index]
-    assert svg.count("0.5000</text>") == count  # what is left, beside each bar
+    assert svg.count("0.500</text>") == count  # what is left, beside each bar
     assert len(re.findall(r"\d layers</text>", svg)) == -(-count // 10)
 
 
@@ -64,11 +64,30 @@ def test_long_names_and_legends_stay_within_the_chart() -> None:
     rows = (Bar("1-" * 60 + "1", "61 layers", (0.5,) * 8),)
     labels = tuple(f"taken by apgd(steps={100 * i}, restarts=5)" for i in range(8))
     svg = str(Bars("x", "X", "", "share", rows, parts=labels).svg())
-    names = re.findall(r'<text class="end" x="([\d.]+)" y="[\d.]+">([^<]+)</text>', svg)
-    assert [len(name) for _, name in names] == [28]
+    # Above its row, in lines of its own: nothing of a name is cut.
+    assert "".join(re.findall(r'<text class="halo" x="2" y="[\d.]+">([^<]+)</text>', svg)) == rows[0].name
     legend = re.findall(r'<text x="([\d.]+)" y="(\d+)">(taken[^<]+)</text>', svg)
     assert len({y for _, y, _ in legend}) > 2
     assert all(float(x) + 6.4 * len(text) <= 720 for x, _, text in legend)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_legend_that_is_wider_than_the_chart_takes_several_lines(narrow: bool) -> None:
+    label = "worst(" + ", ".join(f"pgd(steps={steps}, restarts=5)" for steps in (10, 20, 40, 80, 160)) + ")"
+    chart = Bars("x", "X", "", "share", (Bar("40", "", marks=(Estimate(0.5),)),), marks=(label,))
+    texts = re.findall(r'<text x="28.0" y="\d+">([^<]+)</text>', str(chart.svg(narrow=narrow)))
+    assert " ".join(texts) == label
+    assert all(28 + 6.4 * len(text) <= (358 if narrow else 720) for text in texts)
+
+
+def test_joined_marks_stand_on_one_line_with_the_interval_of_the_last() -> None:
+    marks = (Estimate(0.5, 0.4, 0.6), Estimate(0.25, 0.2, 0.3))
+    row = Bar("40", "1 layer", marks=marks)
+    svg = str(Bars("x", "X", "", "accuracy", (row,), marks=("fgsm", "worst case"), joined=True).svg())
+    left, y, right = map(float, re.findall(r'class="join" d="M([\d.]+) ([\d.]+)H([\d.]+)"', svg)[0])
+    assert left < right
+    assert re.findall(r'class="b c(\d)"', svg) == ["1"]
+    assert f'cx="{right:.1f}" cy="{y:.1f}"' in svg
 
 
 def test_names_are_escaped() -> None:

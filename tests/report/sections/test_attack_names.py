@@ -52,12 +52,12 @@ def test_names_and_parts_of_file_names(spelling: str, name: str, file: str) -> N
 
 def test_the_worst_case_is_last_and_shown_as_it_is_spelled(full: Results, spelled: Results) -> None:
     (before,), (after,) = attacks(full).figures, attacks(spelled).figures
-    assert isinstance(after.x.names, tuple)
-    parts = [name.partition(", epsilon") for name in before.x.names]
-    assert after.x.names == tuple(SPELLINGS[name] + comma + epsilon for name, comma, epsilon in parts)
-    assert after.x.names[-1].startswith("worst(")
-    assert after.series == before.series
-    assert "pgd(steps=40, restarts=5) 0." in after.summary
+    parts = [row.name.partition(", epsilon") for row in before.rows]
+    assert [row.name for row in after.rows] == [SPELLINGS[name] + comma + epsilon for name, comma, epsilon in parts]
+    assert after.rows[-1].name.startswith("worst(")
+    assert [row.marks for row in after.rows] == [row.marks for row in before.rows]
+    # Not one at another epsilon, which takes more for that alone.
+    assert "After the defence, pgd(steps=40, restarts=5) takes most and leaves 0." in after.summary
 
 
 def test_curves_of_epsilon_are_those_of_the_bare_names(full: Results, spelled: Results) -> None:

@@ -11,6 +11,7 @@ import pytest
 from atras.networks import PAPER_CANDIDATES
 from atras.report.charts import Bars
 from atras.report.sections.attack_parts import attack_parts
+from atras.report.sections.bounds import norm_text
 from atras.results import Results
 from atras.testing.fake_run import make_run
 
@@ -62,10 +63,12 @@ def test_one_epsilon_a_norm_is_shown() -> None:
     metrics = pl.concat([run.metrics, far.filter(attack="pgd"), near])
     found = attack_parts(replace(run, metrics=metrics)).figures
     assert [figure.title for figure in found if "l2" in figure.name and "singles" in figure.name] == [
-        f"Attacks at l2 1 by themselves, {networks} networks" for networks in ("undefended", "defended")
+        f"From the weakest attack to the strongest at L2 1, {networks} networks"
+        for networks in ("undefended", "defended")
     ]
     assert {figure.title for figure in found if "singles-linf" in figure.name} == {
-        f"Attacks at linf 0.05 by themselves, {networks} networks" for networks in ("undefended", "defended")
+        f"From the weakest attack to the strongest at L-infinity 0.05, {networks} networks"
+        for networks in ("undefended", "defended")
     }
 
 
@@ -97,5 +100,7 @@ def test_an_attack_alone_in_its_norm_or_at_its_epsilon_is_shown_too() -> None:
         metrics = run.metrics.filter(~auto | (pl.col("epsilon") == 0.05)).with_columns(elsewhere)
         section = attack_parts(replace(run, metrics=metrics, outcomes=run.outcomes.with_columns(elsewhere)))
         titles = [figure.title for figure in section.figures]
-        assert titles[:2] == [f"autoattack at {norm} {epsilon:g}, {one} networks" for one in ("undefended", "defended")]
+        assert titles[:2] == [
+            f"autoattack at {norm_text(norm)} {epsilon:g}, {one} networks" for one in ("undefended", "defended")
+        ]
         assert len(titles) == 4

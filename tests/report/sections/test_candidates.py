@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from atras.analysis import best_robust, ranking
@@ -10,20 +11,30 @@ from atras.results.results import Results
 from atras.testing.fake_run import make_run
 
 
-def test_the_headline_is_the_first_by_the_worst_case_and_the_table_agrees_with_the_run(full: Results) -> None:
+def test_the_table_begins_with_the_first_by_the_worst_case_and_agrees_with_the_ranking(full: Results) -> None:
     """One criterion throughout: ranking, export and report name the same winner."""
-    means = full.candidate_means(trained_only=True)
-    column = "attacked_accuracy_after_white_box"
-    best = ranking(full).row(0, named=True)
-    headline = f"First by worst-case robust accuracy: {best['hidden_layers']} with {best['mean']:.4f} ("
-    assert " ".join(candidates(full).text).startswith(headline)
-    assert best_robust(full).name == best["hidden_layers"]
-    table = candidates(full).tables[0]
-    assert table.columns[:5] == ("hidden layers", "robust, white-box", "depth", "parameters", "robust, static")
-    shown = {row[0]: row[1].split(" ")[0] for row in table.rows}
-    expected = {row["hidden_layers"]: f"{row[column]:.4f}" for row in means.iter_rows(named=True)}
-    assert {name: figure for name, figure in shown.items() if figure != "-"} == expected
-    assert set(shown) - set(expected) == {full.run["protocol"]["candidates"][0]}
+    ranked, table = ranking(full), candidates(full).tables[0]
+    assert table.columns == (
+        "rank set", "network", "clean", "worst case", "white-box", "static", "parameters", "depth", "status",
+    )  # fmt: skip
+    assert (table.head, table.falling) == (1, "worst case")
+    assert [row[1] for row in table.rows] == ranked["hidden_layers"].to_list()
+    assert table.rows[0][1] == best_robust(full).name
+    first = ranked.row(0, named=True)
+    assert table.rows[0][3] == f"{first['mean']:.3f}\n{first['low']:.3f} to {first['high']:.3f}"
+    assert table.rows[0][0] == f"{first['rank_low']} to {first['rank_high']}"
+    dead = table.rows[-1]
+    assert (dead[1], dead[3], dead[-1]) == (full.run["protocol"]["candidates"][0], "-", "dead\n2 of 2 seeds")
+
+
+def test_a_seed_that_did_not_train_counts_as_it_does_in_the_ranking(full: Results) -> None:
+    name = ranking(full)["hidden_layers"][0]
+    died = (pl.col("hidden_layers") == name) & (pl.col("seed") == 0)
+    status = pl.when(died).then(pl.lit("dead")).otherwise("status").alias("status")
+    run = Results(full.table.with_columns(status), full.metrics, full.history, full.timings, full.run)
+    (row,) = [row for row in candidates(run).tables[0].rows if row[1] == name]
+    assert row[3].startswith(f"{ranking(run).filter(hidden_layers=name)['mean'][0]:.3f}\n")
+    assert row[-1] == "dead\n1 of 2 seeds"
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -36,13 +47,7 @@ def test_every_member_has_a_row_where_there_are_several_seeds(full: Results) -> 
     assert [len(table.rows) for table in candidates(make_run(seeds=(3,))).tables] == [5]
 
 
-def test_one_seed_names_a_first_and_no_ranks() -> None:
-    headline = candidates(make_run(names=("8-16", "24-192", "40", "64"), seeds=(0,))).text[0]
-    assert "No ranks: one seed gives none" in headline
-    assert "the test images alone" in headline
-
-
-def test_candidates_that_are_not_told_apart_from_the_first_are_counted(full: Results) -> None:
-    tied = ranking(full)["tied"][0]
-    assert f"{len(tied)} not distinguishable from it: {', '.join(tied[:5])}" in candidates(full).text[0]
-    assert "Only 2 seeds: fewer than 5" in candidates(full).text[0]
+def test_one_seed_gives_no_ranks() -> None:
+    section = candidates(make_run(names=("8-16", "24-192", "40", "64"), seeds=(0,)))
+    assert {row[0] for row in section.tables[0].rows} == {"-"}
+    assert "One seed gives no ranks." in section.text[-1]

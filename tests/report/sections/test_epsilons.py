@@ -30,16 +30,23 @@ def test_every_norm_has_a_panel_of_its_attacks_with_intervals(full: Results) -> 
         assert point.y_high is not None
         assert point.y_low < point.y < point.y_high
     assert line.label == "apgd"
-    assert charts["epsilons-l2-defended"].title.endswith("in l2 under apgd, after the defence")
-    assert charts["epsilons-l2-defended"].x.label == "epsilon (l2)"
+    assert charts["epsilons-l2-defended"].title.endswith("in L2 under apgd, after the defence")
+    assert charts["epsilons-l2-defended"].x.label == "epsilon: L2, pixels in [0, 1]"
 
 
 def test_a_runs_own_curves_are_no_attacks_of_their_own(full: Results) -> None:
     protocol = full.run["protocol"] | {"epsilons": [0.01, 0.02, 0.1, 0.2]}
     (chart,) = attacks(replace(full, run=full.run | {"protocol": protocol})).figures
-    assert chart.x.names == ("fgsm", "pgd", "worst")
+    assert [row.name for row in chart.rows] == ["fgsm", "pgd", "worst"]
     (named,) = attacks(full).figures  # given one by one, as attacks with an epsilon of their own
-    assert "pgd, epsilon 0.1" in named.x.names
+    assert "pgd, epsilon 0.1" in [row.name for row in named.rows]
+
+
+def test_lines_by_depth_have_intervals(full: Results) -> None:
+    charts = {chart.name: chart for chart in epsilons(full).figures}
+    points = [point for line in charts["epsilons-pgd-defended"].series for point in line.points]
+    assert points
+    assert all(point.y_low is not None and point.y_low < point.y < point.y_high for point in points)
 
 
 def test_attacks_that_aim_elsewhere_have_lines_of_their_own(full: Results) -> None:

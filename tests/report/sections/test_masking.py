@@ -33,7 +33,7 @@ def chart_of(results: Results) -> Chart:
 def test_the_gap_is_that_of_the_defended_networks_by_depth() -> None:
     run = made(3)
     chart = chart_of(run)
-    assert chart.title == "pgd minus autoattack at linf 0.05, defended networks"
+    assert chart.title == "pgd minus autoattack at L-infinity 0.05, defended networks"
     own = run.metrics.filter(phase="defended", split="test", epsilon=0.05)
     for point in chart.series[0].points:
         depth = int(chart.x.names[round(point.x)])
@@ -55,7 +55,7 @@ def test_the_conclusion_names_the_depths_whose_interval_lies_above_the_bound() -
     )
     told = masking(replace(run, metrics=figures)).text[-1]
     assert told == (
-        "pgd against autoattack at linf 0.05: 4 layers: gradients are masked; 1 layer, 2 layers: no sign of it. "
+        "pgd against autoattack at L-infinity 0.05: 4 layers: gradients are masked; 1 layer, 2 layers: no sign of it. "
         "Widest gap: 8-16-32-64 with 0.1990."
     )
     even = figures.with_columns(accuracy=0.6 + pl.when(auto).then(little).otherwise(0.0))
@@ -70,7 +70,7 @@ def test_the_conclusion_names_the_depths_whose_interval_lies_above_the_bound() -
     (("pgd", "autoattack"), "fgsm minus the worst case"),
 ])  # fmt: skip
 def test_the_strongest_that_was_run_are_compared(missing: tuple[str, ...], names: str) -> None:
-    assert chart_of(without(made(3), *missing)).title.startswith(f"{names} at linf 0.05")
+    assert chart_of(without(made(3), *missing)).title.startswith(f"{names} at L-infinity 0.05")
 
 
 def test_a_single_attack_by_gradients_stands_in_for_pgd_before_fgsm() -> None:

@@ -53,3 +53,20 @@ def test_an_attack_at_the_predicted_label_has_a_map_of_its_own(full: Results) ->
     alone = {figure.name: figure for figure in make_section("transfer", full).figures}
     assert maps["transfer-fgsm-after"] == alone["transfer-fgsm-after"]
     assert maps["transfer-fgsm-predicted-label-after"].title == "fgsm, predicted label, after the defence"
+
+
+def test_what_others_leave_less_what_the_own_attack_leaves(full: Results) -> None:
+    maps = report.figures(full)
+    drawn, less = maps["transfer-fgsm-after"], maps["transfer-fgsm-after-less-own"]
+    assert isinstance(drawn, HeatMap)
+    assert isinstance(less, HeatMap)
+    (values,), kept = less.layers.values(), drawn.layers["after the defence"]
+    assert [values[index][index] for index in range(len(values))] == [0.0] * len(values)
+    assert values[1][3] == pytest.approx(kept[1][3] - kept[3][3])  # type: ignore[operator]
+    below = {column for row in values for column, value in enumerate(row) if value is not None and value < 0}
+    told = f"{len(below)} target" if below else "no target is"
+    assert told in less.summary
+    # Below 0 in one half of the colours, above in the other, which say what they show.
+    assert ">accuracy less own white-box</text>" in str(less.svg())
+    assert ">accuracy of the target</text>" in str(drawn.svg())
+    assert [f'class="d{colour}"' in str(less.svg()) for colour in (0, 19)] == [True, True]

@@ -1,0 +1,97 @@
+"""The first block of a report: the most robust network, what is not told apart from it, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from atras.analysis import Interval, Winner, lacks, winner
+from atras.report.charts import rounded
+from atras.results import Results
+
+NAMED = 8
+"""Most networks that are named of those that are not told apart from the first."""
+
+
+class Fact(NamedTuple):
+    """A figure of the first network.
+
+    Args:
+        label: what it is.
+        value: the figure.
+        note: its interval, or what it means.
+    """
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader takes away.
+
+    Args:
+        title: names the most robust network.
+        facts: its figures.
+        text: sentences on the others.
+        missing: what the run lacks for this to be believed; empty where nothing.
+    """
+
+    title: str
+    facts: tuple[Fact, ...] = ()
+    text: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def headline(results: Results) -> Headline:
+    """The first block of a run's report.
+
+    Args:
+        results: the run.
+
+    Returns:
+        The block; without facts where no candidate trained.
+    """
+    first, missing = winner(results), tuple(lacks(results))
+    if first is None:
+        return Headline("No candidate trained", missing=missing)
+    title = f"Most robust: {first.name}" if first.candidates > 1 else first.name
+    return Headline(title, tuple(_facts(first)), tuple(_others(first)), missing)
+
+
+def _facts(first: Winner) -> list[Fact]:
+    facts = [
+        Fact(first.figure, rounded(first.robust.mean), _ends(first.robust)),
+        Fact("clean accuracy", rounded(first.clean.mean), _ends(first.clean)),
+    ]
+    if first.gain is not None:
+        gain = f"{first.gain.mean:+.3f}"
+        facts.append(Fact("gain over undefended", gain, _ends(first.gain) or "the same figure before the defence"))
+    if first.worth is not None:
+        facts.append(Fact("chosen on other seeds and images", rounded(first.worth), "without the luck of the first"))
+    return facts
+
+
+def _ends(interval: Interval) -> str:
+    return "" if interval.low is None else f"{rounded(interval.low)} to {rounded(interval.high)}"
+
+
+def _others(first: Winner) -> list[str]:
+    if first.candidates == 1:
+        return []
+    if first.tied is None:
+        return [_no_ranks(first)]
+    if not first.tied:
+        return [f"It is told apart from all {first.candidates - 1} others, at 95 % for all pairs together."]
+    more = f" and {len(first.tied) - NAMED} more" if len(first.tied) > NAMED else ""
+    count = f"{len(first.tied)} of the {first.candidates - 1} others"
+    return [f"Not distinguishable from it (95 %): {count}: {', '.join(first.tied[:NAMED])}{more}."]
+
+
+def _no_ranks(first: Winner) -> str:
+    why = "One seed gives no ranks" if first.seeds == 1 else "No ranks, as too few seeds are common to all"
+    return (
+        f"{why}: two seeds of one network differ as two networks do, so that any of the {first.candidates} may be the "
+        "first."
+    )

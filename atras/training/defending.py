@@ -1,0 +1,53 @@
+"""The second training of a group, as its defence has it: the weights it begins with, its batches, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from atras.defences import Batch, Defence
+from atras.engines import BatchStep, Engine
+from atras.networks import StepResult, Trainable
+
+KEPT = "defence"
+"""Prefix, in a snapshot's tensors, of what the defence keeps between batches."""
+
+
+class Defending:
+    """A defence at work on the members of an engine.
+
+    Args:
+        engine: of the group.
+        defence: with a definite epsilon.
+        epochs: of the second training.
+        classes: as in `Batch`.
+    """
+
+    def __init__(self, engine: Engine, defence: Defence, epochs: int, classes: Tensor | None) -> None:
+        self.engine, self.defence, self.epochs, self.classes = engine, defence, epochs, classes
+        self.kept: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Give the members their initial weights, where the defence begins from scratch."""
+        if self.defence.start == "scratch":
+            for index, (member, network) in enumerate(zip(self.engine.members, self.engine.networks, strict=True)):
+                self.engine.set_parameters(index, network.initial_state(member.seed, self.engine.dtype))
+
+    def steps(self, epoch: int, first: int) -> BatchStep:
+        """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
+
+        def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
+            batch = Batch(images, labels, copied, epoch, first + number, self.classes, self.epochs, self.kept)
+            return self.defence.step(engine, batch)
+
+        return step
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the defence keeps, on the CPU, for `load`."""
+        return {f"{KEPT}/{name}": values.detach().cpu().clone() for name, values in self.kept.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a snapshot's tensors."""
+        own = {name: values for name, values in tensors.items() if name.startswith(f"{KEPT}/")}
+        self.kept = {name.partition("/")[2]: values.to(self.engine.device) for name, values in own.items()}
