@@ -285,7 +285,7 @@ class _Sizer:
 
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]
-        batches = {
+        batches: dict[str, Any] = {
             "batch": self.protocol.step_images,
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,

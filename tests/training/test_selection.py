@@ -13,13 +13,14 @@ import torch
 import atras
 from atras.attacks import PGD, Start, starts
 from atras.data import Dataset, Split, load
-from atras.engines import AVERAGE, Engine, LoopEngine, StackEngine
+from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.training import DONE, Snapshot, Watcher, kept_epochs, run_group, stages
 
 CPU = torch.device("cpu")
+WHY = why_not(CPU)
 PROTOCOL = Protocol(precision="fp64", epochs=3, adversarial_epochs=2, batch_size=16, learning_rate=0.01, epsilon=0.1)
 SPEC = Spec((1, 6, 6), 4, activation="tanh")
 MEMBERS = [Member(Candidate((5, 9)), 0), Member(Candidate((12, 3)), 7), Member(Candidate((5, 9)), 7)]
@@ -95,7 +96,9 @@ def test_the_accuracy_on_images_held_out_is_that_under_pgd_of_ten_steps() -> Non
     assert row["selected"]
 
 
-@pytest.mark.parametrize("kind", [LoopEngine, StackEngine])
+@pytest.mark.parametrize(
+    "kind", [LoopEngine, StackEngine, pytest.param(FusedEngine, marks=pytest.mark.skipif(bool(WHY), reason=WHY))]
+)
 def test_a_run_goes_on_bitwise_with_schedule_average_and_selection(
     kind: type[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_run_goes_on_bitwise_with_schedule_average_and_selection(
         clip_gradient=0.5,
         label_smoothing=0.1,
         defence="batch(fgsm)",
+        precision="fp32" if kind is FusedEngine else "fp64",
     )
     keeper = Keeper()
     whole, last = run(protocol, kind, watcher=keeper), keeper.snapshots[-1]
