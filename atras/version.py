@@ -2,7 +2,7 @@
 
 __version__ = "0.3.0"
 
-SCHEMA = 4
+SCHEMA = 5
 """Number of the schema of a run's frames, its run.json and search.json. 1 had `adaptive` for `white-box`, other columns
 for attacks, and an attack's options among those of the run; 2 had distances averaged over all images, no balanced
 accuracy, no counts of images without a gradient, and example images in the header of a checkpoint; 3 had no outcomes

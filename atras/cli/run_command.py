@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from atras.checks import number, one_of
 from atras.errors import InputError, shown
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
+from atras.networks import told_member
 from atras.running import choose_reporter
 
 from .command_options import CommandOptions
@@ -60,7 +61,7 @@ def run(**given: Any) -> None:
         results = compute(protocol, execution, command, plan=plan, note=OTHER_PLAN if left_out else "")
     if results is None or not command.fail_on_diverged:
         return
-    diverged = [f"{name} (seed {seed})" for name, seed in results.members("diverged")]
+    diverged = [told_member(*names) for names in results.members("diverged")]
     if diverged:
         raise Ended(f"diverged: {', '.join(diverged)}", 3)
 

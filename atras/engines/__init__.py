@@ -4,7 +4,7 @@ results."""
 
 from atras.experiment import ENGINES
 
-from .engine import AVERAGE, DTYPES, KINDS, Engine
+from .engine import AVERAGE, DTYPES, KINDS, VARIED, Engine
 from .epoch import BatchStep, Epoch
 from .fused import (
     FusedEngine,
@@ -26,6 +26,7 @@ __all__ = [
     "DTYPES",
     "ENGINES",
     "KINDS",
+    "VARIED",
     "BatchStep",
     "Engine",
     "Epoch",

@@ -24,6 +24,10 @@ DTYPES = {
 KINDS = ("parameters", "first", "second", "average")
 """Tensors that a member has for each parameter: its values, the optimizer's moments, and the average of its values."""
 
+VARIED = ("learning_rate", "weight_decay")
+"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these alone share a
+group."""
+
 AVERAGE = KINDS.index("average")
 """The average among the kinds, whatever the optimizer has."""
 
@@ -37,9 +41,9 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs that `refusal` has nothing against.
-        protocol: precision, optimizer and learning rate.
+        protocol: precision, optimizer, learning rate, weight decay; of the latter two a variant may have its own.
         device: where the parameters live.
-        learning_rates, weight_decays: one a member, in place of the protocol's.
+        learning_rates, weight_decays: one a member, in place of both.
 
     Raises:
         InputError: if the engine cannot compute these members together.
@@ -72,8 +76,8 @@ class Engine(ABC):
         self.protocol = protocol
         self.device = device
         self.dtype = DTYPES[protocol.precision]
-        self.learning_rates = tuple(learning_rates or [protocol.learning_rate] * len(self.members))
-        self.weight_decays = tuple(weight_decays or [protocol.weight_decay] * len(self.members))
+        self.learning_rates = tuple(learning_rates or self._own("learning_rate"))
+        self.weight_decays = tuple(weight_decays or self._own("weight_decay"))
         self.phase_steps = self.epoch_steps = 1
         self.reads_average = True
         with fixed_state(device):
@@ -100,6 +104,11 @@ class Engine(ABC):
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (most hold all)
         """What candidates must have in common to share a group on a kind of device: those of equal values can."""
         return None
+
+    def _own(self, field: str) -> tuple[float, ...]:
+        """A number of each member: its variant's, or the protocol's."""
+        values = (member.variant.get(field) for member in self.members)
+        return tuple(float(getattr(self.protocol, field) if value is None else value) for value in values)
 
     @property
     def classes(self) -> int:

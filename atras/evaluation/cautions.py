@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from atras.attacks import ATTACKS
 from atras.defences import NoDefence
+from atras.networks import told_member
 from atras.registry import name_of
 
 from .recorder import Row, Rows
@@ -50,10 +51,9 @@ def cautions(rows: Rows) -> list[str]:
     members: dict[str, dict[str, None]] = {}
     found = (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics), *_of_epochs(rows.metrics))
     for meaning, row in found:
-        members.setdefault(meaning, {})[f"{row['hidden_layers']} (seed {row['seed']})"] = None
+        members.setdefault(meaning, {})[_told(row)] = None
     for meaning, row, images in _of_gradients(rows.metrics):
-        name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']}: {images} of {row['n']})"
-        members.setdefault(meaning, {})[name] = None
+        members.setdefault(meaning, {})[_told(row, f"{row['phase']}: {images} of {row['n']}")] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -70,8 +70,7 @@ def transfer_cautions(transfer: Sequence[Row], metrics: Sequence[Row]) -> list[s
     for row in rows:
         if not _on_itself(row) and white_box.get(_attacked(row), math.nan) > _accuracy(row) + NOISE:
             meaning = f"{row['attack']} turns more images made on other networks than on itself, masked gradients?"
-            name = f"{row['hidden_layers']} (seed {row['seed']}, {row['phase']})"
-            members.setdefault(meaning, {})[name] = None
+            members.setdefault(meaning, {})[_told(row, row["phase"])] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
 
 
@@ -124,10 +123,10 @@ def _of_table(table: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _of_clean(rows: Rows) -> Iterator[tuple[str, Row]]:
     """Members that tell classes apart no better than the one answer that is right most often."""
-    told = {(row["hidden_layers"], row["seed"]) for row in rows.table if row["status"] != "trained"}
+    told = {_member(row) for row in rows.table if row["status"] != "trained"}
     for row in rows.metrics:
         last = row["mode"] == "clean" and row["epoch"] is None and row["split"] == "test"
-        if last and (row["hidden_layers"], row["seed"]) not in told and _above_majority(row) <= CLEAR:
+        if last and _member(row) not in told and _above_majority(row) <= CLEAR:
             when = "before the defence " if row["phase"] == "trained" else "after the defence "
             when = "" if row.get("defence") == NoDefence.name else when
             yield f"{when}not clearly more accurate than always answering the most frequent class", row
@@ -235,8 +234,17 @@ def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
             yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", row
 
 
+def _member(row: Row) -> tuple[object, ...]:
+    return row["hidden_layers"], row.get("variant", ""), row["seed"]
+
+
+def _told(row: Row, *more: object) -> str:
+    """A row's member for people."""
+    return told_member(*_member(row), *more)
+
+
 def _who(row: Row) -> tuple[object, ...]:
-    return row["hidden_layers"], row["seed"], row["phase"]
+    return *_member(row), row["phase"]
 
 
 def _accuracy(row: Row) -> float:

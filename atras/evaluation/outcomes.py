@@ -108,8 +108,9 @@ def figures_kept(protocol: Protocol) -> tuple[list[Attack], int]:
 
 def outcome_rows(protocol: Protocol, test_size: int) -> int:
     """Rows of frame `outcomes`, where no member diverges."""
-    attacks, others = figures_kept(protocol)
-    return len(protocol.candidates) * len(protocol.seeds) * (len(attacks) + others) * test_size
+    kept = map(figures_kept, protocol.plain)
+    figures = sum(len(attacks) + others for attacks, others in kept)
+    return len(protocol.candidates) * len(protocol.seeds) * figures * test_size
 
 
 def keeps_outcomes(protocol: Protocol, test_size: int) -> bool:
@@ -132,6 +133,8 @@ def outcome_bytes(protocol: Protocol, classes: int, test_size: int) -> int:
     are of a few sizes in `linf`, where attacks go to the end, and of any elsewhere. Passes differ where an attack ends
     with an image that is fooled.
     """
+    if protocol.axes:
+        return sum(outcome_bytes(one, classes, test_size) for one in protocol.plain)
     members = len(protocol.candidates) * len(protocol.seeds)
     attacks, others = figures_kept(protocol)
     bits = (len(attacks) + others) * (2 + math.log2(max(classes, 2)))

@@ -186,7 +186,7 @@ class Recorder:
             if not fine:
                 continue
             self.rows.metrics.append({
-                "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "epoch": epoch,
+                **_who(member), "phase": self.phase, "epoch": epoch,
                 "split": split, **attack._asdict(), "mode": mode, "n": n, "correct": correct[i],
                 "balanced_accuracy": balanced[i], "majority_share": score.majority_share,
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
@@ -199,7 +199,7 @@ class Recorder:
                 "backend": self.backend, "precision": self.precision or None,
             })  # fmt: skip
             if outcomes is not None:
-                row = {"hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase, "mode": mode}
+                row = {**_who(member), "phase": self.phase, "mode": mode}
                 row |= attack._asdict() | outcomes[i]
                 self.rows.outcomes.append(row | ({"made_at": None} if attack.epsilon is None else {}))
 
@@ -222,7 +222,7 @@ class Recorder:
         fine = self.finite.tolist()
         for i, member in enumerate(self.members):
             self.rows.history.append({
-                "hidden_layers": member.candidate.name, "seed": member.seed, "phase": phase, "epoch": epoch,
+                **_who(member), "phase": phase, "epoch": epoch,
                 "steps": steps, "mean_loss": losses[i].item() if fine[i] else float("nan"),
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
                 "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
@@ -248,7 +248,7 @@ class Recorder:
             for image in shown:
                 at = image - chunk.start
                 self.rows.examples.append({
-                    "hidden_layers": member.candidate.name, "seed": member.seed, "phase": self.phase,
+                    **_who(member), "phase": self.phase,
                     **attack._asdict(), "image": image, "label": int(self.data.test.labels[image]),
                     "clean_prediction": int(clean_logits[i, at].argmax()),
                     "attacked_prediction": int(logits[i, at].argmax()),
@@ -263,9 +263,9 @@ class Recorder:
         for i, member in enumerate(self.members):
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
-                "hidden_layers": member.candidate.name, "depth": member.candidate.depth,
+                **_who(member), "depth": member.candidate.depth,
                 "parameters": Network(self.spec, member.candidate).parameter_count,
-                "seed": member.seed, "status": status, "majority_share": majority_share,
+                "status": status, "majority_share": majority_share,
             }  # fmt: skip
             row.update(self.accuracies[i])
             static = ("attacked_accuracy_after_static", "attacked_accuracy_before")
@@ -294,6 +294,11 @@ class Recorder:
     def _difference(self, index: int, after: str, before: str) -> float | None:
         high, low = self.accuracies[index][after], self.accuracies[index][before]
         return None if high is None or low is None else high - low
+
+
+def _who(member: Member) -> Row:
+    """The columns that name a member."""
+    return {"hidden_layers": member.candidate.name, "variant": member.variant.name, "seed": member.seed}
 
 
 def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:

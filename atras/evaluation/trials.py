@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from atras.attacks import Attack, Stand, Surrogate
 from atras.experiment import Protocol
-from atras.networks import Member
+from atras.networks import Member, Variant
 
 PHASES = ("trained", "defended")
 """The networks of a run: after the first and after the second training."""
@@ -59,16 +59,21 @@ class Trial(NamedTuple):
     surrogate: str | None
 
 
-def trials_of(protocol: Protocol) -> list[Trial]:
-    """All trials of a run, in the order of their rows.
+def trials_of(protocol: Protocol, variant: Variant = Variant()) -> list[Trial]:
+    """All trials of a run, or of one of its variants, in the order of their rows.
 
     First the transfer, by attack, phase, source, target and seeds; then attacks on surrogates, by attack, phase, target
     and seed.
+
+    Args:
+        protocol: without axes.
+        variant: of all members, which meet no others.
     """
-    return [*_pairs(protocol), *(each for attack in protocol.surrogate_attacks for each in _made_on(attack, protocol))]
+    surrogates = protocol.surrogate_attacks
+    return [*_pairs(protocol, variant), *(each for one in surrogates for each in _made_on(one, protocol, variant))]
 
 
-def _pairs(protocol: Protocol) -> Iterator[Trial]:
+def _pairs(protocol: Protocol, variant: Variant) -> Iterator[Trial]:
     if not protocol.transfer:
         return
     sources, targets = (
@@ -83,11 +88,11 @@ def _pairs(protocol: Protocol) -> Iterator[Trial]:
     attacks = dict.fromkeys(each for attack in protocol.transfer_attacks for each in protocol.at_each(attack))
     for attack, phase, source, target in itertools.product(attacks, phases_of(protocol), sources, targets):
         for of_source, seed in seeds:
-            origin = Origin((Trained(phase, Member(source, of_source)),))
-            yield Trial(attack, origin, Trained(phase, Member(target, seed)), None)
+            origin = Origin((Trained(phase, Member(source, of_source, variant)),))
+            yield Trial(attack, origin, Trained(phase, Member(target, seed, variant)), None)
 
 
-def _made_on(attack: Attack, protocol: Protocol) -> Iterator[Trial]:
+def _made_on(attack: Attack, protocol: Protocol, variant: Variant) -> Iterator[Trial]:
     """Those of an attack on surrogates, but for networks that would only meet themselves.
 
     What is undefended is tried on what is defended alone: among networks before their defence it is nothing new.
@@ -97,7 +102,7 @@ def _made_on(attack: Attack, protocol: Protocol) -> Iterator[Trial]:
         return
     phases = PHASES[1:] if any(stand.undefended for stand in surrogate.stands) else phases_of(protocol)
     for phase, candidate, seed in itertools.product(phases, protocol.candidates, protocol.seeds):
-        target = Trained(phase, Member(candidate, seed))
+        target = Trained(phase, Member(candidate, seed, variant))
         origin = _origin(surrogate, target, protocol.seeds)
         if origin.networks != (target,):
             yield Trial(own, origin, target, str(surrogate))
@@ -115,4 +120,4 @@ def _standing(stand: Stand, target: Trained, seeds: Sequence[int]) -> Trained:
     if stand.independent:
         seed = seeds[(seeds.index(own.seed) + 1) % len(seeds)]
     candidate = own.candidate if stand.candidate is None else stand.candidate
-    return Trained(PHASES[0] if stand.undefended else target.phase, Member(candidate, seed))
+    return Trained(PHASES[0] if stand.undefended else target.phase, Member(candidate, seed, own.variant))

@@ -65,6 +65,9 @@ EPSILONS = Kind(
     parse_epsilons,
 )
 ATTACK_LIST = Kind('attacks, such as ["fgsm", "pgd(steps=40)"] or "fgsm,pgd"', (str,), (str,), parse_attacks)
+AXES = Kind(
+    'axes, such as ["learning_rate=0.001,0.003"] or a table with a list of values for each', (str, dict), (str,)
+)
 DIGESTS = Kind("texts in quotes", (), (str,), lambda value, _: tuple(value))
 DEFENCE = Kind('text in quotes, such as "batch(pgd(steps=7))"', (str,), read=parse_defence)
 SCHEDULE = Kind('text in quotes, such as "cosine(warmup=2)"', (str,), read=parse_schedule)

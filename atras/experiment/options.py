@@ -70,6 +70,8 @@ def combine(loaded: Loaded, settings: Mapping[str, Any]) -> tuple[Protocol, Exec
     fields = low | protocol_fields(settings, low.get("candidates", PAPER_CANDIDATES))
     places = loaded.execution_fields | execution_fields(settings)
     protocol, execution = Protocol(**fields), Execution(**places)
+    for name in [axis.field for axis in protocol.axes if settings_of(Protocol)[axis.field].key in settings]:
+        raise InputError(f"{name}: expected either one value or an axis of several, got both; leave one out")
     same_machine = all(
         getattr(execution, name) == getattr(Execution(**loaded.execution_fields), name)
         for name in ("engine", "device", "memory_bytes")

@@ -20,7 +20,8 @@ from atras.networks import (
     parse_stem,
 )
 
-from .kinds import ATTACK_LIST, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
+from .axes import Axis, axes_of, check_axes
+from .kinds import ATTACK_LIST, AXES, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
 from .option import Option, Options
 from .ranges import number_from, whole_from
 from .readers import Channels, Size, Subset
@@ -223,6 +224,18 @@ class Population(Options):
             meaning="Each (candidate, seed) pair is one member of the population.",
         ),
     ] = (0,)  # fmt: skip
+    axes: Annotated[
+        tuple[Axis, ...],
+        Option(
+            "several values of a setting: learning_rate=1e-3,3e-3; may be repeated", check_axes, kind=AXES,
+            flag="--axis", repeat=True, metavar="NAME=V1,V2", default="none", accept=axes_of,
+            meaning="Each candidate is trained with each seed once for every combination of values, which are written "
+            "as those of the setting's own option: `defence=copies(fgsm),batch(pgd(steps=7))`. A value with a comma of "
+            "its own stands in brackets: `augment=none,(crop,flip)`. Of settings of the model, the training, the "
+            "attack and the defence, but for lists. In Python `axes={\"learning_rate\": (1e-3, 3e-3)}`; "
+            "see docs/variants.md.",
+        ),
+    ] = ()  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
-from atras.networks import Factory
+from atras.networks import Factory, Member, Variant, members_of
 
+from .axes import axes_of, check_axes, spelled, typed, variants_of
 from .choices import ENGINES, EXECUTORS
 from .kinds import MEMORY
-from .option import Option, Options
+from .option import Option, Options, Setting, settings_of
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
 from .ranges import number_from
 from .readers import HeldOut, parse_shard, resolve_shard
@@ -36,9 +37,17 @@ _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "trans
 
 _LATER = (
     "augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "select", "validation_size",
+    "axes",
 )  # fmt: skip
 """Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
 there were such choices are the same ones."""
+
+_VARIED = (Model, Training, Attacking, Defending)
+"""Parts whose settings may differ between the members of a run, as they decide training or attack."""
+
+_COMMON = ("attacks", "epsilons", "precision", "select", "validation_size")
+"""Settings of these parts that all members of a run have in common: what is measured, how it is computed, and on which
+images."""
 
 VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
@@ -58,6 +67,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "axes", tuple(spelled(axis, varied_settings()) for axis in self.axes))
+        check_axes("axes", self.axes)  # of which two may have been names of one
+        members = len(self.candidates) * len(self.seeds) * len(self.variants)
+        if members > MAX_MEMBERS:
+            raise InputError(
+                f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
+            )
+        if self.axes:
+            self._check_variants()
+            return
         if self.momentum and self.optimizer != "sgd":
             raise InputError(
                 f"momentum (={self.momentum}): only optimizer sgd has one; add --optimizer sgd or leave it out"
@@ -68,16 +87,52 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 f"{self.defence}, which has an objective of its own; leave one of them out"
             )
         self._check_selection()
-        members = len(self.candidates) * len(self.seeds)
-        if members > MAX_MEMBERS:
-            raise InputError(
-                f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
-            )
         self._check_given()
         if not self.defence.trains:
             # One experiment, one hash: there is no second training whose length could differ.
             object.__setattr__(self, "adversarial_epochs", 0)
         self._check_attacks()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every combination of the axes' values, the first axis slowest; one without settings where there are none."""
+        return variants_of(self.axes)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Every candidate in each variant with each seed, in the order of the table."""
+        return members_of(self.candidates, self.seeds, self.variants)
+
+    @property
+    def plain(self) -> tuple[Protocol, ...]:
+        """The experiment of each variant, in their order."""
+        return tuple(map(self.of, self.variants))
+
+    def of(self, variant: Variant) -> Protocol:
+        """The experiment on the members of a variant alone, which has no axes: the one of their solo run.
+
+        Raises:
+            InputError: if a value of the variant is none of its setting's.
+        """
+        if not (self.axes or variant.settings):
+            return self
+        settings = varied_settings()
+        return self.replace(axes=(), **{name: typed(value, settings[name]) for name, value in variant.settings})
+
+    def _check_variants(self) -> None:
+        """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
+        if not self.trains:
+            raise InputError("axis: expected networks that the run trains, got finished ones; leave it out")
+        for variant in self.variants:
+            try:
+                own = self.of(variant)
+            except InputError as error:
+                raise InputError(f"axis, {variant.name}: {error}") from None
+            if own.defence.source != "own":
+                raise InputError(
+                    f"axis, {variant.name}: expected a defence without a source (={own.defence.source}), which a run "
+                    "with axes has none of; run it apart"
+                )
 
     @property
     def trains(self) -> bool:
@@ -221,7 +276,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         candidates = {name: [c.name for c in values[name]] for name in _CANDIDATES}
-        attacks = {name: [str(attack) for attack in values[name]] for name in ("attacks", "transfer_attacks")}
+        attacks = {name: list(map(str, values[name])) for name in ("attacks", "transfer_attacks", "axes")}
         own = {"networks": {name: factory.to_dict() for name, factory in self.factories.items()}}
         spelled = {"defence": str(self.defence), "schedule": str(self.schedule)}
         return values | lists | candidates | attacks | spelled | (own if self.factories else {})
@@ -337,6 +392,34 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def replace(self, **changes: Any) -> Protocol:
         """A copy with some fields changed, checked anew."""
         return dataclasses.replace(self, **changes)
+
+
+def varied_settings() -> dict[str, Setting]:
+    """The settings that may be an axis, by the names of their fields."""
+    settings = settings_of(Protocol)
+    names = [name for part in _VARIED for name in settings_of(part) if name not in _COMMON]
+    return {name: settings[name] for name in names}
+
+
+def recorded_axes(record: object) -> dict[str, dict[str, Any]]:
+    """The variants of a recorded protocol, by their names, each with its values: numbers, or texts as they are spelled.
+
+    Args:
+        record: what `Protocol.to_dict` has under `axes`.
+
+    Raises:
+        InputError: if it is no record of axes.
+    """
+    settings, axes = varied_settings(), axes_of(record or ())
+    check_axes("axes", axes)
+    read = [spelled(axis, settings) for axis in axes]
+    values = {(axis.field, text): typed(text, settings[axis.field]) for axis in read for text in axis.values}
+    return {
+        variant.name: {
+            pair[0]: values[pair] if isinstance(values[pair], int | float) else pair[1] for pair in variant.settings
+        }
+        for variant in variants_of(read)
+    }
 
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}}

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .candidates import Candidate, Member, distinct_names, members_of, seeds_of, widest, with_depth
+from .candidates import (
+    Candidate,
+    Member,
+    distinct_names,
+    member_name,
+    members_of,
+    seeds_of,
+    told_member,
+    widest,
+    with_depth,
+)
 from .factories import Factory, called
 from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
@@ -36,6 +46,7 @@ from .layers import (
 )
 from .named import NETWORK_TEXTS, NETWORKS
 from .stems import STEMS, choose_stem, parse_stem
+from .variants import Variant
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Cotangent, StepResult, Trainable
@@ -119,6 +130,7 @@ __all__ = [
     "Spec",
     "StepResult",
     "Trainable",
+    "Variant",
     "Weights",
     "batch_starts",
     "begins_with_layer",
@@ -138,6 +150,7 @@ __all__ = [
     "keyed",
     "log_odds",
     "log_odds_gradient",
+    "member_name",
     "members_of",
     "parse_layers",
     "parse_stem",
@@ -150,6 +163,7 @@ __all__ = [
     "spell_layers",
     "stable_key",
     "state_of",
+    "told_member",
     "untouched",
     "weights_of",
     "widest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atras.checks import plain
 from atras.errors import InputError, shown
@@ -14,6 +14,7 @@ from .factories import Factory
 from .layers import Dense, Layer, Own, begins_with_layer, parse_layers, spell_layers
 from .layers.layer import MAX_UNITS
 from .named import NETWORKS, network_name
+from .variants import Variant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -201,21 +202,52 @@ class Member(NamedTuple):
 
     Args:
         candidate: its layers.
-        seed: of its weights, batch order and dropout masks.
+        seed: of its weights, batch order and dropout masks, which do not depend on the variant.
+        variant: in what it differs from members of the same candidate and seed.
     """
 
     candidate: Candidate
     seed: int
+    variant: Variant = Variant()
 
     @property
     def name(self) -> str:
-        """Hidden layers and seed, such as `24-192/0`; tensors in files are named by it."""
-        return f"{self.candidate.name}/{self.seed}"
+        """Hidden layers, seed and variant, such as `24-192/0` or `24-192/0 learning_rate=0.003`; tensors in files are
+        named by it."""
+        return member_name(self.candidate.name, self.seed, self.variant.name)
+
+    def to_list(self) -> list[Any]:
+        """The member as JSON values."""
+        own = [self.variant.to_list()] if self.variant.settings else []
+        return [self.candidate.name, self.seed, *own]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Member:
+        """What `to_list` gave.
+
+        Raises:
+            InputError, TypeError, ValueError: if it is something else.
+        """
+        name, seed, *own = values
+        (variant,) = map(Variant.from_list, own or [[]])
+        return cls(Candidate.parse(name), seed, variant)
 
 
-def members_of(candidates: Iterable[Candidate], seeds: Sequence[int]) -> tuple[Member, ...]:
-    """Every (candidate, seed) pair, in the order of the result table."""
-    return tuple(Member(candidate, seed) for candidate in candidates for seed in seeds)
+def member_name(candidate: str, seed: object, variant: str = "") -> str:
+    """What a member is called in files: its candidate, seed and variant by their names, as frames have them."""
+    return f"{candidate}/{seed} {variant}" if variant else f"{candidate}/{seed}"
+
+
+def told_member(candidate: object, variant: object, seed: object, *more: object) -> str:
+    """A member for people, by its names as frames have them: `24-192 (seed 0, learning_rate=0.003, defended)`."""
+    return f"{candidate} ({', '.join(filter(None, [f'seed {seed}', str(variant or ''), *map(str, more)]))})"
+
+
+def members_of(
+    candidates: Iterable[Candidate], seeds: Sequence[int], variants: Sequence[Variant] = (Variant(),)
+) -> tuple[Member, ...]:
+    """Every candidate in each variant with each seed, in the order of the result table."""
+    return tuple(Member(candidate, seed, variant) for candidate in candidates for variant in variants for seed in seeds)
 
 
 def seeds_of(members: Iterable[Member]) -> tuple[list[int], list[int]]:

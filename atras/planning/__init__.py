@@ -22,6 +22,7 @@ from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transf
 from .plan import Group, Plan
 from .predicted_seconds import AttackSpeed, Speed, add_source, predict
 from .schedule import Schedule, deal, schedule
+from .shape import shape_of, spec_of
 from .spread import TAIL, spread, work_of
 from .streaming import chunk_images, images_line, room_for_images
 
@@ -57,7 +58,9 @@ __all__ = [
     "reason_for",
     "room_for_images",
     "schedule",
+    "shape_of",
     "source_parts",
+    "spec_of",
     "speed",
     "spread",
     "threads_line",

@@ -14,7 +14,7 @@ from typing import Any
 from atras.engines import DTYPES, ENGINES, Engine
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Network, Spec, members_of, widest
+from atras.networks import Candidate, Member, Network, Spec, Variant, members_of, widest
 
 from .cost import (
     activation_values,
@@ -49,38 +49,42 @@ def make_groups(
     engine: str,
     machine: Machine,
     done: Collection[Member] = (),
+    variants: Sequence[Variant] = (Variant(),),
 ) -> tuple[Group, ...]:
     """Depth groups, each cut into width groups where padding would cost more than launches, and by memory.
 
     In engine fused depths are joined: until threads have enough members on a CPU, and all of them on a GPU.
 
     Args:
-        protocol: candidates, seeds, batch size, precision.
+        protocol: candidates, seeds, batch size, precision; without axes.
         spec: shared shape of the networks.
         train_size, test_size: images.
         engine: `loop`, `stack` or `fused`.
         machine: kind, memory cap, threads.
         done: members to leave out.
+        variants: of the members, which share a group: they differ in nothing that is planned by.
 
     Raises:
         InputError: if a single member needs more than the cap.
     """
     sizer = _Sizer(protocol, spec, train_size, test_size, engine, machine)
+    sizer.copies = len(protocol.seeds) * len(variants)
+    gone = set(done)
     left = dict.fromkeys(
-        member for member in members_of(protocol.candidates, protocol.seeds) if member not in set(done)
+        member for member in members_of(protocol.candidates, protocol.seeds, variants) if member not in gone
     )
     candidates = list(dict.fromkeys(member.candidate for member in left))
     parts = [_by_depth(part) for part in _alike(candidates, sizer.engine, spec, machine.kind)]
     if sizer.engine.any_depths:
         enough = FUSED_MEMBERS_A_THREAD * machine.threads if machine.kind == "cpu" else math.inf
-        parts = [_joined(part, enough, len(protocol.seeds)) for part in parts]
+        parts = [_joined(part, enough, sizer.copies) for part in parts]
     runs = sorted((run for part in parts for run in part), key=lambda run: run[0].depth)
     if sizer.engine.pads:
         cost = STEP_COST[machine.kind]
         runs = [narrow for run in runs for narrow in width_groups(run, sizer.step_flops, cost)]
     groups: list[Group] = []
     for run in runs:
-        groups += sizer.fit([m for m in (Member(c, seed) for c in run for seed in protocol.seeds) if m in left])
+        groups += sizer.fit([member for member in members_of(run, protocol.seeds, variants) if member in left])
     return tuple(groups)
 
 
@@ -169,15 +173,15 @@ def _by_depth(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     return [[candidate for candidate in candidates if candidate.depth == depth] for depth in depths]
 
 
-def _joined(runs: Sequence[list[Candidate]], members: float, seeds: int) -> list[list[Candidate]]:
+def _joined(runs: Sequence[list[Candidate]], members: float, copies: int) -> list[list[Candidate]]:
     """Runs of neighbouring depths joined until each has enough members for threads to share them evenly."""
     joined: list[list[Candidate]] = []
     for run in runs:
-        if joined and len(joined[-1]) * seeds < members:
+        if joined and len(joined[-1]) * copies < members:
             joined[-1] = [*joined[-1], *run]
         else:
             joined.append(run)
-    if len(joined) > 1 and len(joined[-1]) * seeds < members:
+    if len(joined) > 1 and len(joined[-1]) * copies < members:
         joined[-2:] = [joined[-2] + joined[-1]]
     return joined
 
@@ -189,7 +193,7 @@ def width_groups(
 
     Args:
         candidates: all of one structure.
-        step_flops: from a candidate to the FLOPs of its training step, all its seeds included.
+        step_flops: from a candidate to the FLOPs of its training step, all its members included.
         step_cost: FLOPs that a further group's launches are worth.
     """
     order = sorted(candidates, key=lambda candidate: (step_flops(candidate), candidate.widths))
@@ -225,6 +229,7 @@ class _Sizer:
         self.protocol, self.spec, self.machine = protocol, spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
         self.train_size, self.batch = train_size, batch
+        self.copies = len(protocol.seeds)
         self.images = 0 if machine.streams else train_size + test_size
         seen = protocol.defence.images_seen(train_size)
         self.samples = protocol.epochs * train_size + protocol.adversarial_epochs * seen
@@ -232,9 +237,9 @@ class _Sizer:
         self.itemsize = DTYPES[protocol.precision].itemsize
 
     def step_flops(self, candidate: Candidate) -> int:
-        """Of a candidate's training step, all its seeds included."""
+        """Of a candidate's training step, all its members included."""
         flops = training_flops(Network(self.spec, candidate))
-        return flops * self.protocol.batch_size * len(self.protocol.seeds)
+        return flops * self.protocol.batch_size * self.copies
 
     def fit(self, members: Sequence[Member]) -> Iterator[Group]:
         """One group, or as many of equal size as the cap asks for."""
@@ -296,8 +301,10 @@ class _Sizer:
         if self.engine.any_depths:
             copies = copies_kept(self.protocol)
             precision, threads = str(self.protocol.precision), self.machine.threads
-            recipe = {"averages": self.protocol.average > 0, "clips": self.protocol.clip_gradient is not None}
-            return fused_bytes(networks, precision=precision, threads=threads, copies=copies, **batches, **recipe)
+            return fused_bytes(
+                networks, precision=precision, threads=threads, copies=copies, averages=self.protocol.average > 0,
+                clips=self.protocol.clip_gradient is not None, **batches,
+            )  # fmt: skip
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         copies = weight_copies(self.protocol)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)

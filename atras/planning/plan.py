@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from atras.checks import number, one_of, whole
 from atras.engines import ENGINES
 from atras.errors import InputError
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, members_of
+from atras.networks import Member, Variant
 
 SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
 """The names of a group's predicted times."""
@@ -29,7 +30,7 @@ class Group:
     Args:
         engine: name of the engine that computes them.
         precision: of their training.
-        members: (candidate, seed) pairs.
+        members: whose variants differ in nothing but what an engine takes a value for each member of.
         evaluation_batch: images of a forward pass in evaluation and attack.
         parameters: of all members, padding left out.
         flops: useful FLOPs of all training steps.
@@ -54,7 +55,17 @@ class Group:
     chunk: int = 0
 
     @property
+    def variant(self) -> Variant:
+        """That of its first member: its protocol is the group's, but for what an engine takes for each member."""
+        return self.members[0].variant
+
+    @property
     def label(self) -> str:
+        """Its candidates, and what its variants have in common: `depth 2: 8-128 .. 64-1024, learning_rate=0.003`."""
+        return ", ".join(filter(None, [self.span, self.common]))
+
+    @property
+    def span(self) -> str:
         """Depth and first and last candidate, such as `depth 2: 8-128 .. 64-1024`."""
         names = [member.candidate.name for member in self.members]
         depths = sorted({member.candidate.depth for member in self.members})
@@ -62,6 +73,12 @@ class Group:
             return f"depth {depths[0]} to {depths[-1]}: {len(set(names))} candidates"
         span = names[0] if len(set(names)) == 1 else f"{_short(names[0])} .. {_short(names[-1])}"
         return f"depth {depths[0]}: {span}"
+
+    @property
+    def common(self) -> str:
+        """The settings that all members' variants have; empty where there are none."""
+        same = set.intersection(*(set(member.variant.settings) for member in self.members))
+        return Variant(tuple(pair for pair in self.variant.settings if pair in same)).name
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ class Plan:
         groups = []
         for group in self.groups:
             values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
-            groups.append(values | {"members": [[m.candidate.name, m.seed] for m in group.members]})
+            groups.append(values | {"members": [member.to_list() for member in group.members]})
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return head | {"limits": list(self.limits), "groups": groups}
 
@@ -129,7 +146,7 @@ class Plan:
             if taken not in ENGINES.get(name).precisions:
                 raise InputError(f"plan: engine {name} does not compute in {taken}; plan anew")
         planned = [member for group in plan.groups for member in group.members]
-        if Counter(planned) != Counter(members_of(protocol.candidates, protocol.seeds)):
+        if Counter(planned) != Counter(protocol.members):
             raise InputError("plan: its members are not the protocol's; leave the recorded plan out to plan anew")
         return plan
 
@@ -163,7 +180,9 @@ class Plan:
         for text in (anew, self.reason, self.precision_reason, *self.limits):
             lines += textwrap.wrap(text, 80)
         lines.append(head)
-        lines += [*(_line(group.label, [group]) for group in self.groups), _line("all", self.groups)]
+        for common, groups in itertools.groupby(self.groups, lambda group: group.common):
+            lines += [*textwrap.wrap(common, 80), *(_line(group.span, [group]) for group in groups)]
+        lines.append(_line("all", self.groups))
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
         if None not in attacks:
@@ -189,7 +208,7 @@ def _line(label: str, groups: Sequence[Group]) -> str:
 
 def _group(values: dict[str, Any]) -> Group:
     """A group of a recorded plan; ValueError or TypeError where it is none."""
-    members = tuple(Member(Candidate.parse(name), seed) for name, seed in values["members"])
+    members = tuple(map(Member.from_list, values["members"]))
     for member in members:
         whole("seed", member.seed, 0, 2**63 - 1)
     group = Group(**(values | {"members": members}))

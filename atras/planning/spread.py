@@ -19,6 +19,7 @@ from .grouping import STEP_COST, cut
 from .machine import Machine
 from .plan import Group
 from .schedule import Schedule, schedule
+from .shape import spec_of
 
 TAIL = 0.1
 """Most of the makespan that a machine may wait for the last one, where members allow it."""
@@ -70,7 +71,8 @@ def spread(
     made: list[Group] = []
     for group, parts in zip(groups, chosen, strict=True):
         whole = len(parts) == 1
-        made += [group] if whole else cut(group, parts, protocol, spec, train_size, test_size, machine)
+        own = protocol.of(group.variant)
+        made += [group] if whole else cut(group, parts, own, spec_of(own, spec), train_size, test_size, machine)
     return tuple(made)
 
 
@@ -98,7 +100,8 @@ class _Counted(NamedTuple):
         cls, group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine
     ) -> _Counted:
         engine = ENGINES.get(group.engine)
-        resolved = protocol.replace(precision=group.precision)
+        resolved = protocol.of(group.variant).replace(precision=group.precision)
+        spec = spec_of(resolved, spec)
         passes = evaluation_passes(resolved, spec.classes, train_size, test_size)
         samples = resolved.epochs * train_size
         samples += resolved.adversarial_epochs * resolved.defence.epoch_images(train_size)

@@ -13,6 +13,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -92,15 +93,21 @@ def remove_finished(folder: Path) -> None:
         (folder / FOLDER).rmdir()
 
 
-def joined(name: str, frame: pl.DataFrame, groups: Iterable[Finished]) -> pl.DataFrame:
+def joined(
+    name: str,
+    frame: pl.DataFrame,
+    groups: Iterable[Finished],
+    axes: Mapping[str, type[pl.DataType]] = MappingProxyType({}),
+) -> pl.DataFrame:
     """A frame with the rows of finished groups that it does not have yet.
 
     Args:
         name: in SCHEMAS.
         frame: as it was last written.
         groups: all of them.
+        axes: types of the columns of the run's axes.
     """
-    later = [frame_in(group.frames[name], group.path, name) for group in groups if name in group.frames]
+    later = [frame_in(group.frames[name], group.path, name, axes) for group in groups if name in group.frames]
     if not later:
         return frame
     keys = [key for key in KEYS if key in frame.columns] if name != "timings" else ["group"]

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -28,7 +29,9 @@ _MARK = _KEY.encode() + b"\x18@"
 _ARRAYS: dict[type[pl.DataType], str] = {pl.Boolean: "?", pl.UInt32: "<u4", pl.Float32: "<f4", pl.Float64: "<f8"}
 """Types of the numbers in bytes that stand for a column of many rows."""
 
-_NEVER_NULL = ("dataset", "hidden_layers", "depth", "parameters", "seed", "status", "phase", "split", "n")
+_NEVER_NULL = (
+    "dataset", "hidden_layers", "variant", "depth", "parameters", "seed", "status", "phase", "split", "n",
+)  # fmt: skip
 
 
 NORMAL_95 = 1.959963984540054
@@ -65,9 +68,9 @@ def wilson(correct: int, n: int, z: float = NORMAL_95) -> tuple[float, float] | 
     return low, high
 
 
-def empty(name: str) -> pl.DataFrame:
-    """A frame of SCHEMAS without rows."""
-    return pl.DataFrame(schema=dtypes(name))
+def empty(name: str, axes: Mapping[str, type[pl.DataType]] = MappingProxyType({})) -> pl.DataFrame:
+    """A frame of SCHEMAS without rows, with columns for a run's axes."""
+    return pl.DataFrame(schema=dtypes(name, axes))
 
 
 def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
@@ -171,29 +174,35 @@ def csv(frame: pl.DataFrame) -> bytes:
     return frame.with_columns(harmless).write_csv().encode()
 
 
-def read_frame(path: Path, name: str, missing: bool) -> pl.DataFrame:
+def read_frame(
+    path: Path, name: str, missing: bool, axes: Mapping[str, type[pl.DataType]] = MappingProxyType({})
+) -> pl.DataFrame:
     """Read a frame.
 
     Args:
         path: the file.
         name: in SCHEMAS.
         missing: take a file that is not there for an empty frame; those of OPTIONAL always are.
+        axes: types of the columns of the run's axes.
 
     Raises:
         InputError: if the file is missing, damaged or not of this form.
     """
     if (missing or name in OPTIONAL) and not path.exists():
-        return empty(name)
-    return frame_in(read_bytes(path, MAX_PARQUET_BYTES), path, name)
+        return empty(name, axes)
+    return frame_in(read_bytes(path, MAX_PARQUET_BYTES), path, name, axes)
 
 
-def frame_in(content: bytes, path: Path, name: str) -> pl.DataFrame:
+def frame_in(
+    content: bytes, path: Path, name: str, axes: Mapping[str, type[pl.DataType]] = MappingProxyType({})
+) -> pl.DataFrame:
     """The frame that a Parquet file holds.
 
     Args:
         content: of the file.
         path: where it was found, for errors.
         name: in SCHEMAS.
+        axes: types of the columns of the run's axes.
 
     Raises:
         InputError: if it is damaged or not of this form.
@@ -203,7 +212,7 @@ def frame_in(content: bytes, path: Path, name: str) -> pl.DataFrame:
     except ValueError as error:
         raise foreign(path, "Parquet", error) from error
     # Only now: of a damaged file polars may abort the process.
-    frame = _parsed(path, name, content)
+    frame = _parsed(path, name, content, axes)
     holes = [column for column in _NEVER_NULL if column in frame.columns and frame[column].null_count()]
     if holes:
         raise InputError(f"{path}: expected a value in every row of {holes[0]}, found none in some; it is damaged")
@@ -212,11 +221,11 @@ def frame_in(content: bytes, path: Path, name: str) -> pl.DataFrame:
     return frame
 
 
-def _parsed(path: Path, name: str, content: bytes) -> pl.DataFrame:
+def _parsed(path: Path, name: str, content: bytes, axes: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
     # From bytes: given a path, polars would take * and [ in it for a pattern and key=value for a column.
     try:
         lazy = pl.scan_parquet(io.BytesIO(content))
-        if lazy.collect_schema() != pl.Schema(dtypes(name)):
+        if lazy.collect_schema() != pl.Schema(dtypes(name, axes)):
             raise InputError(
                 f"{path}: expected the columns of frame {name}, found others; read it with the atras that wrote it"
             )

@@ -1,4 +1,4 @@
-"""The order of a run's rows: that of its candidates, then seeds, whatever the order in which groups finished."""
+"""The order of a run's rows: that of candidates, variants and seeds, whatever the order in which groups finished."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
+
+from .variants import variants_of
 
 
 def in_order(frames: Mapping[str, pl.DataFrame], protocol: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
@@ -32,7 +34,7 @@ def check_members(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> None:
     for column, known in _known(frame, protocol).items():
         if strange := set(frame[column].unique()) - set(known):
             raise InputError(
-                f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates and seeds"
+                f"{column} (={strange.pop()!r}): expected one of the protocol's; use its own candidates, axes and seeds"
             )
 
 
@@ -48,4 +50,5 @@ def _ordered(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFrame:
 def _known(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> dict[str, list[Any]]:
     if "hidden_layers" not in frame.columns:
         return {}
-    return {"hidden_layers": protocol["candidates"], "seed": protocol["seeds"]}
+    variants = variants_of(protocol)["variant"].to_list()
+    return {"hidden_layers": protocol["candidates"], "variant": variants, "seed": protocol["seeds"]}

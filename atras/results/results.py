@@ -22,6 +22,7 @@ from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
 from .order import in_order
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
+from .variants import axis_types, variants_of
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -93,6 +94,11 @@ class Results:
         """The networks that the run ends with: after the defence, where there is one."""
         return _DEFENDED if self.defends else _TRAINED
 
+    @property
+    def variants(self) -> pl.DataFrame:
+        """A row a variant of the run, in their order: column `variant`, and one for each axis."""
+        return variants_of(self.run["protocol"])
+
     def candidate(self, name: str) -> Candidate:
         """The candidate that the run calls so, a module of the user too.
 
@@ -155,7 +161,7 @@ class Results:
         if self.run.get("status", "finished") == "finished":
             return ""
         protocol, plan = self.run["protocol"], _object(self.run.get("plan"))
-        members = len(protocol["candidates"]) * len(protocol["seeds"])
+        members = len(protocol["candidates"]) * len(protocol["seeds"]) * len(self.variants)
         left = members - len(self.table)
         groups, finished = (values if isinstance(values, list) else [] for values in (
             plan.get("groups"), self.run.get("finished_groups"),
@@ -166,9 +172,9 @@ class Results:
             return f"{left} of {members} members are missing"
         return f"{len(groups) - len(finished)} of {len(groups)} groups are missing ({left} of {members} members)"
 
-    def members(self, status: str) -> list[tuple[str, int]]:
-        """Hidden layers and seed of every member with a status, in the order of the table."""
-        return self.table.filter(pl.col("status") == status).select("hidden_layers", "seed").rows()
+    def members(self, status: str) -> list[tuple[str, str, int]]:
+        """Hidden layers, variant and seed of every member with a status, in the order of the table."""
+        return self.table.filter(pl.col("status") == status).select("hidden_layers", "variant", "seed").rows()
 
     def __repr__(self) -> str:
         statuses = self.table["status"].to_list()
@@ -209,11 +215,12 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     folder = expanded(directory)
     later = read_finished(folder)  # first: what vanishes meanwhile is in the frames
     run = told(_read_run(folder), later)
+    axes = axis_types(variants_of(run["protocol"]))
     frames = {}
     for name in SCHEMAS:  # one after the other: of a large run there is no room for two of each
-        frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later))
+        frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later), axes)
         if later:
-            frames[name] = in_order({name: joined(name, frames[name], later)}, run["protocol"])[name]
+            frames[name] = in_order({name: joined(name, frames[name], later, axes)}, run["protocol"])[name]
     return Results(**frames, run=run, directory=folder)
 
 
@@ -272,6 +279,7 @@ def check_run(run: object, where: str) -> None:
         "protocol.dataset": isinstance(protocol.get("dataset"), str),
         "protocol.candidates": _is_list(protocol.get("candidates"), str),
         "protocol.seeds": _is_list(protocol.get("seeds"), int),
+        "protocol.axes": _is_list(protocol.get("axes", []), str),
     }
     wrong = [name for name, fit in fits.items() if not fit]
     if wrong:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
@@ -26,6 +28,12 @@ _NORM = Column(
     "in which the change is bounded, or measured: `linf` (of one pixel), `l2` (Euclidean length) or `l1` (sum of all); "
     "null without an attack",
 )
+_VARIANT = Column(
+    pl.String,
+    "settings of the run's axes, such as `learning_rate=0.003 defence=copies`; empty in a run without axes. Behind it "
+    "stands a column for each axis, such as `learning_rate`, unless the frame has one of that name: there `epsilon`, "
+    "`label_source` and `target` are the attack's",
+)
 _SEED = Column(pl.Int64, "seed of this member's weights, batch order and dropout")
 
 SCHEMAS: dict[str, dict[str, Column]] = {
@@ -36,6 +44,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             pl.Int64, "number of hidden layers; of a module of yours, submodules with weights less the last"
         ),
         "parameters": Column(pl.Int64, "trained weights and biases, the stem's included"),
+        "variant": _VARIANT,
         "seed": _SEED,
         "defence": _DEFENCE,
         "status": Column(
@@ -74,6 +83,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "metrics": {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
+        "variant": _VARIANT,
         "seed": _SEED,
         "defence": _DEFENCE,
         "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
@@ -161,6 +171,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "history": {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
+        "variant": _VARIANT,
         "seed": _SEED,
         "phase": Column(pl.String, "`train` or `adversarial`"),
         "epoch": Column(pl.Int64, "epoch of that phase, from 1"),
@@ -189,6 +200,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         ),
         "source_seed": Column(pl.Int64, "its seed; null for an ensemble of several"),
         "target_hidden_layers": Column(pl.String, "candidate that is given them"),
+        "variant": Column(pl.String, "of both: members of other variants do not meet"),
         "seed": Column(pl.Int64, "its seed"),
         "attack": Column(pl.String, "as in `metrics`, without its surrogate"),
         "surrogate": Column(
@@ -208,6 +220,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "examples": {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
+        "variant": _VARIANT,
         "seed": _SEED,
         "phase": Column(pl.String, "attacked model: `trained` or `defended`"),
         "attack": Column(pl.String, "as in `metrics`"),
@@ -228,6 +241,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
     "outcomes": {
         "dataset": _DATASET,
         "hidden_layers": _HIDDEN_LAYERS,
+        "variant": _VARIANT,
         "seed": _SEED,
         "defence": _DEFENCE,
         "phase": Column(pl.String, "evaluated model: `trained` or `defended`"),
@@ -268,7 +282,7 @@ SCHEMAS: dict[str, dict[str, Column]] = {
 """Every column of every frame. The only place where they are listed."""
 
 FRAMES: dict[str, str] = {
-    "table": "A row a candidate and seed, in the order of the candidates, then seeds. Also written as `table.csv`.",
+    "table": "A row a candidate, variant and seed, in that order. Also written as `table.csv`.",
     "metrics": "Tidy: a row for every evaluated number, with its provenance.",
     "history": "A row a member and epoch, collected while it trained.",
     "timings": "A row a group and phase. Times stand nowhere else, so that equal runs give equal tables.",
@@ -327,6 +341,16 @@ def describe_schemas() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def dtypes(frame: str) -> dict[str, type[pl.DataType]]:
-    """Types of a frame's columns, in their order."""
-    return {name: column.dtype for name, column in SCHEMAS[frame].items()}
+def dtypes(frame: str, axes: Mapping[str, type[pl.DataType]] = MappingProxyType({})) -> dict[str, type[pl.DataType]]:
+    """Types of a frame's columns, in their order.
+
+    Args:
+        frame: in SCHEMAS.
+        axes: types of the settings of a run's axes: columns behind `variant`, where the frame has none of their names.
+    """
+    types: dict[str, type[pl.DataType]] = {}
+    for name, column in SCHEMAS[frame].items():
+        types[name] = column.dtype
+        if name == "variant":
+            types |= {axis: dtype for axis, dtype in axes.items() if axis not in SCHEMAS[frame]}
+    return types

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
+from atras.networks import Member
 from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
 from .finished import FOLDER, remove_finished, write
@@ -19,6 +20,7 @@ from .frames import check_rows, csv, empty, frame_of, parquet
 from .order import check_members, in_order
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
+from .variants import axis_types, variants_of, with_axes
 
 MOST_ROWS = 20_000
 """Rows of a run, of all frames, up to which a group's rows are written with all others, a fraction of a second. Those
@@ -76,15 +78,13 @@ class Writer:
             raise
 
     @classmethod
-    def reopen(
-        cls, directory: Path, lock: Lock, members: Collection[tuple[str, int]], groups: Mapping[int, int]
-    ) -> Writer:
+    def reopen(cls, directory: Path, lock: Lock, members: Collection[Member], groups: Mapping[int, int]) -> Writer:
         """Go on with a run's folder.
 
         Args:
             directory: with a run.json.
             lock: on it.
-            members: hidden layers and seed of those that are finished: rows of others are dropped.
+            members: those that are finished: rows of others are dropped.
             groups: the numbers of the finished ones so far, and from now on.
 
         Raises:
@@ -104,8 +104,10 @@ class Writer:
         self._lock = lock
         check_run(run, "run_info")
         protocol = run["protocol"]
-        self._protocol, self._members = protocol, len(protocol["candidates"]) * len(protocol["seeds"])
-        self._frames = {name: empty(name) for name in SCHEMAS}
+        self._variants = variants_of(protocol)
+        self._protocol = protocol
+        self._members = len(protocol["candidates"]) * len(protocol["seeds"]) * len(self._variants)
+        self._frames = {name: empty(name, axis_types(self._variants)) for name in SCHEMAS}
         self._apart = False
 
     def rows(self, frame: str) -> list[dict[str, object]]:
@@ -114,12 +116,17 @@ class Writer:
         return self._frames[frame].to_dicts()
 
     def append(self, rows: Rows) -> None:
-        """Add rows, put all in the order of candidates, then seeds, and write the files anew.
+        """Add rows, put all in the order of candidates, variants and seeds, and write the files anew.
 
         Raises:
             InputError: if a row does not fit its schema, or a file cannot be written; files then keep their content.
         """
-        self.extend({name: frame_of(name, getattr(rows, name)) for name in SCHEMAS})
+        self.extend(self._frames_of(rows))
+
+    def _frames_of(self, rows: Rows) -> dict[str, pl.DataFrame]:
+        """Rows as frames, with columns for the run's axes."""
+        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        return {name: with_axes(name, frame, self._variants) for name, frame in frames.items()}
 
     def append_group(
         self, group: int, rows: Rows, warnings: typing.Sequence[str] = (), timings: Mapping[str, Any] | None = None
@@ -135,7 +142,7 @@ class Writer:
         Raises:
             InputError: as `append`; the group then is not recorded as finished.
         """
-        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        frames = self._frames_of(rows)
         told = [*self.run.get("warnings", ()), *warnings]
         numbers = sorted([*self.run.get("finished_groups", ()), group])
         record = {"finished_groups": numbers, "warnings": told, "timings": dict(timings or {})}
@@ -244,35 +251,40 @@ class Writer:
 
 
 def rows_of_members(
-    results: Results, members: Collection[tuple[str, int]], groups: Mapping[int, int]
+    results: Results, members: Collection[Member], groups: Mapping[int, int]
 ) -> dict[str, pl.DataFrame]:
     """The rows of finished members in each frame, without transfer, which is made of all members at the very end.
 
     Args:
         results: a run's.
-        members: hidden layers and seed of each.
+        members: the finished ones.
         groups: the numbers of their groups so far, and from now on.
     """
-    done = pl.DataFrame(list(members), schema={"hidden_layers": pl.String, "seed": pl.Int64}, orient="row")
+    names = {"hidden_layers": pl.String, "variant": pl.String, "seed": pl.Int64}
+    rows = [(member.candidate.name, member.variant.name, member.seed) for member in members]
+    done = pl.DataFrame(rows, schema=names, orient="row")
     frames = {}
     for name in SCHEMAS:
         frame = getattr(results, name)
         if "hidden_layers" in frame.columns:
-            frame = frame.join(done, on=["hidden_layers", "seed"], how="semi", maintain_order="left")
+            frame = frame.join(done, on=list(names), how="semi", maintain_order="left")
         frames[name] = _renumbered(frame, groups) if name == "timings" else frame
-    return frames | {"transfer": empty("transfer")}
+    return frames | {"transfer": results.transfer.clear()}
 
 
-def _check_sizes(protocol: Mapping[str, Any]) -> None:
+def _check_sizes(protocol: dict[str, Any]) -> None:
     """Refuse a run at its start whose largest frames could not be read back at its end."""
+    variants = variants_of(protocol)
     members = len(protocol["candidates"]) * len(protocol["seeds"])
-    epochs = [protocol.get(name) or 0 for name in ("epochs", "adversarial_epochs")]
-    check_rows(members * sum(epochs), "history")
-    check_rows(_transfer_rows(protocol, members), "transfer")
+    rows = 0
+    for variant in variants.to_dicts():
+        rows += members * sum((protocol | variant).get(name) or 0 for name in ("epochs", "adversarial_epochs"))
+    check_rows(rows, "history")
+    check_rows(len(variants) * _transfer_rows(protocol, members), "transfer")
 
 
 def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
-    """Most rows that the frame `transfer` can have."""
+    """Most rows that the frame `transfer` can have of a variant."""
     surrogates = sum("surrogate=" in attack for attack in protocol.get("attacks", ()))
     epsilons = 1 + len(protocol.get("epsilons", ()))
     if not protocol.get("transfer"):
@@ -289,7 +301,7 @@ def _member_rows(name: str, frame: pl.DataFrame) -> int | None:
     """Rows of a member of frame `outcomes`, whose row groups are members."""
     if name != "outcomes":
         return None
-    longest = frame.group_by("hidden_layers", "seed").len()["len"].max()
+    longest = frame.group_by("hidden_layers", "variant", "seed").len()["len"].max()
     return int(longest)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ import torch
 from atras.engines import why_not
 from atras.errors import Interrupted
 from atras.evaluation import Row, Rows, Transfer, phases_of, trials_of
-from atras.networks import Member
+from atras.networks import Member, member_name
 from atras.planning import Group, Plan, tighter, transfer_parts
 from atras.storage import remove_file
 from atras.torch_state import fixed_state
@@ -48,7 +48,7 @@ def transfer_rows(
     Args:
         task: any of the run.
         place: this process; its networks hold every member.
-        plan: as it was computed.
+        plan: as it was computed; of members of one variant.
         table: rows of the finished table.
         short: told of each shortage of memory after which the transfer goes on in smaller parts.
 
@@ -61,7 +61,7 @@ def transfer_rows(
     """
     start = time.perf_counter()
     fine = {phase: set(_measured(plan, table, MEASURED[phase])) for phase in phases_of(task.protocol)}
-    work = Transfer(place.data, task.protocol, trials_of(task.protocol), fine)
+    work = Transfer(place.data, task.protocol, trials_of(task.protocol, plan.groups[0].variant), fine)
     keeper = _Keeper(work, task, place)
     work.pause = keeper.pause
     place.reporter.part(WHAT, work.share)
@@ -123,9 +123,10 @@ def _possible(group: Group, device: torch.device) -> Group:
 
 
 def _measured(plan: Plan, table: Sequence[Mapping[str, object]], column: str) -> list[Member]:
-    known = {(row["hidden_layers"], row["seed"]) for row in table if row[column] is not None}
+    names = ("hidden_layers", "seed", "variant")
+    known = {member_name(*(str(row[name]) for name in names)) for row in table if row[column] is not None}
     members = [member for group in plan.groups for member in group.members]
-    return [member for member in members if (member.candidate.name, member.seed) in known]
+    return [member for member in members if member.name in known]
 
 
 def _go_through(work: Transfer, task: GroupTask, place: Surroundings, plan: Plan, short: Callable[[Row], None]) -> None:

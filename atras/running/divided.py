@@ -11,6 +11,7 @@ import torch
 from atras.engines import ENGINES
 from atras.errors import InputError
 from atras.evaluation import PREFIX, Row
+from atras.networks import member_name
 from atras.planning import Group
 from atras.storage import remove_file
 from atras.training import Checkpoint, checkpoint
@@ -110,4 +111,5 @@ def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:
 
 
 def _rows_of(rows: list[Row], wanted: set[str]) -> list[Row]:
-    return [row for row in rows if "seed" not in row or f"{row['hidden_layers']}/{row['seed']}" in wanted]
+    names = ("hidden_layers", "seed", "variant")
+    return [row for row in rows if "seed" not in row or member_name(*(str(row[name]) for name in names)) in wanted]

@@ -180,7 +180,7 @@ def _frames(parts: Sequence[_Part]) -> dict[str, pl.DataFrame]:
 
 def _rows(part: _Part, begin: int) -> dict[str, pl.DataFrame]:
     """The rows of a part's finished groups, which get numbers from `begin` on."""
-    members = [(member.candidate.name, member.seed) for group in part.done for member in group.members]
+    members = [member for group in part.done for member in group.members]
     groups = {number: begin + place for place, number in enumerate(part.numbers)}
     return rows_of_members(part.results, members, groups)
 

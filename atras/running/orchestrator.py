@@ -13,10 +13,10 @@ from typing import Any
 from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Row, cautions, keeps_outcomes, outcome_rows, transfer_cautions
+from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
 from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
-from atras.networks import Candidate, Weights
-from atras.planning import Group, halves
+from atras.networks import Candidate, Variant, Weights
+from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
 from atras.training import Networks
@@ -28,7 +28,7 @@ from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome
 from .given import fitted_weights, weights_again
-from .prepare import Prepared, cautions_before, memory_cap, prepare
+from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, take_shard, tells
@@ -240,12 +240,13 @@ class _Run:
 
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
-        asked, execution = self.protocol, self.execution
-        candidates = {member.candidate for member in self.plan.groups[index].members}
+        asked, execution, group = self.protocol, self.execution, self.plan.groups[index]
+        own = group_protocol(asked, group.variant, len(self.data.test))
+        candidates = {member.candidate for member in group.members}
         return GroupTask(
-            protocol=asked.replace(precision=self.plan.groups[index].precision),
-            spec=self.spec,
-            group=self.plan.groups[index],
+            protocol=own.replace(precision=group.precision),
+            spec=spec_of(own, self.spec),
+            group=group,
             index=index,
             total=len(self.plan.groups),
             device=self.device,
@@ -254,9 +255,10 @@ class _Run:
             checkpoint_every=execution.checkpoint_every,
             run_hash=asked.hash,
             shared={
-                "dataset": self.data.name, "defence": str(asked.defence),
+                "dataset": self.data.name, "defence": str(own.defence),
                 "version": __version__, "protocol_hash": asked.hash,
             },
+            population=len(asked.candidates) * len(asked.variants),
             memory_bytes=memory_cap(execution, self.device),
             given={each: tensors for each, tensors in self.given.items() if each in candidates},
         )  # fmt: skip
@@ -264,7 +266,9 @@ class _Run:
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
         try:
-            rows = transfer_rows(self.task(0), self.place, self.plan, self.writer.rows("table"), self.note_split)
+            rows = Rows()
+            for variant in self.protocol.variants:
+                rows.extend(self.transfer_within(variant))
         except ShortageError as error:
             if self.writer.directory is not None:
                 raise
@@ -274,6 +278,15 @@ class _Run:
             self.note_cautions(transfer_cautions(rows.transfer, self.writer.rows("metrics")))
         if self.writer.directory is not None:
             forget_transfer(self.writer.directory)
+
+    def transfer_within(self, variant: Variant) -> Rows:
+        """Rows of the transfer between members of a variant, as their solo run has them."""
+        plan = dataclasses.replace(self.plan, groups=of_variant(self.plan.groups, variant))
+        some = next(i for i, group in enumerate(self.plan.groups) if {*group.members} >= {*plan.groups[0].members})
+        own = group_protocol(self.protocol, variant, len(self.data.test))
+        protocol = own.replace(precision=self.plan.groups[some].precision)
+        task = dataclasses.replace(self.task(some), protocol=protocol)
+        return transfer_rows(task, self.place, plan, self.writer.rows("table"), self.note_split)
 
     def note_cautions(self, told: Sequence[str]) -> None:
         """Say and record what has to be known beside the figures."""
@@ -306,7 +319,8 @@ class _Run:
                 "(--memory only caps what is planned), or start anew with a lower --batch-size or --train-size"
             )
         sizes = len(self.data.train), len(self.data.test)
-        first, second = halves(group, outcome.task.protocol, self.spec, *sizes, self.device.type, self.data.streamed)
+        task = outcome.task
+        first, second = halves(group, task.protocol, task.spec, *sizes, self.device.type, self.data.streamed)
         self.reporter.note(f"{group.label}: out of memory ({reason}); goes on as two groups")
         groups = self.plan.groups
         self.plan = dataclasses.replace(self.plan, groups=(*groups[:index], first, *groups[index + 1 :], second))

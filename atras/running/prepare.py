@@ -11,14 +11,24 @@ from typing import Any, NamedTuple
 
 import torch
 
+from atras.attacks import Attack
 from atras.data import CHARACTERS, Dataset
-from atras.engines import DTYPES, ENGINES, FusedEngine, modules_engine, why_not, why_slow
+from atras.engines import DTYPES, ENGINES, VARIED, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
-from atras.networks import Candidate, Member, Network, Spec, Weights, choose_stem, inspect_factory, members_of
+from atras.networks import (
+    Candidate,
+    Member,
+    Network,
+    Spec,
+    Variant,
+    Weights,
+    inspect_factory,
+    members_of,
+)
 from atras.planning import (
     Group,
     Machine,
@@ -32,6 +42,8 @@ from atras.planning import (
     precision_reason,
     predict,
     reason_for,
+    shape_of,
+    spec_of,
     threads_line,
     transfer_bytes,
     transfer_parts,
@@ -87,7 +99,9 @@ def plan_lines(
     lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
     lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
-    attacks = [*protocol.stronger_attacks, *protocol.transferred_attacks, getattr(protocol.defence, "attack", None)]
+    attacks: list[Attack | None] = []
+    for one in protocol.plain:
+        attacks += [*one.stronger_attacks, *one.transferred_attacks, getattr(one.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
@@ -98,13 +112,14 @@ def plan_lines(
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
     """Cautions that are known before a run begins, a line each: about its data, its attacks on them, and outcomes that
     it leaves out by itself; about modules of the user."""
-    made = (*protocol.stronger_attacks, *protocol.transferred_attacks)
+    made = [attack for one in protocol.plain for attack in (*one.stronger_attacks, *one.transferred_attacks)]
     attacks = dict.fromkeys(text for attack in made for text in attack.cautions(data.classes))
     left_out = protocol.outcomes == "auto" and not keeps_outcomes(protocol, len(data.test))
     outcomes = [outcomes_line(protocol, data.classes, len(data.test))] if left_out else []
     own = [inspect_factory(factory, data.image_shape).cautions for factory in protocol.factories.values()]
     modules = [text for texts in own for text in texts]
-    return [*data.cautions, *augmentation_cautions(protocol, data), *attacks, *outcomes, *modules]
+    augmentation = dict.fromkeys(text for one in protocol.plain for text in augmentation_cautions(one, data))
+    return [*data.cautions, *augmentation, *attacks, *outcomes, *modules]
 
 
 def augmentation_cautions(protocol: Protocol, data: Dataset) -> list[str]:
@@ -159,7 +174,12 @@ def unfit(
     """Why what is left of a recorded plan cannot be computed here as it is; empty where it can."""
     machine = machine_for(execution, device, data)
     sizes = len(data.train), len(data.test)
-    return why_unfit(plan, left, protocol, spec, sizes, machine, execution.engine)
+    for variant in dict.fromkeys(group.variant for group in left):
+        own = group_protocol(protocol, variant, sizes[1])
+        groups = [group for group in left if group.variant == variant]
+        if reason := why_unfit(plan, groups, own, spec_of(own, spec), sizes, machine, execution.engine):
+            return reason
+    return ""
 
 
 def load_data(protocol: Protocol, execution: Execution, load: Load | None = None) -> tuple[torch.device, Dataset, Spec]:
@@ -172,15 +192,22 @@ def load_data(protocol: Protocol, execution: Execution, load: Load | None = None
     Raises:
         InputError: as `run`.
     """
-    protocol.check_networks()
+    for one in protocol.plain:
+        one.check_networks()
     device = choose_device(execution.device)
     attack_backend(device, DTYPES[protocol.precision])
     data = (load or DataPlace.of(protocol, execution).load)(device)
+    spec, *_ = [_checked_spec(one, data) for one in protocol.plain]
+    return device, data, spec
+
+
+def _checked_spec(protocol: Protocol, data: Dataset) -> Spec:
+    """The networks' shape, once nothing speaks against them on these data."""
     protocol.check_classes(data.occurring.tolist())
     spec = make_spec(protocol, data.image_shape, data.classes)
     if protocol.trains:
         _check_trainable(protocol, spec, len(data.train))
-    return device, data, spec
+    return spec
 
 
 def _check_trainable(protocol: Protocol, spec: Spec, train_size: int) -> None:
@@ -208,15 +235,7 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     Raises:
         InputError: if the stem or a candidate does not fit the images.
     """
-    spec = Spec(
-        image_shape=image_shape,
-        classes=classes,
-        stem=choose_stem(image_shape) if protocol.stem == "auto" else protocol.stem,
-        activation=protocol.activation,
-        initialisation=protocol.initialisation,
-        head_rate256=round(protocol.head_dropout * 256),
-        stem_auto=protocol.stem == "auto",
-    )
+    spec = shape_of(protocol, image_shape, classes)
     for candidate in protocol.candidates:
         Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)
     try:
@@ -260,8 +279,14 @@ class Share(NamedTuple):
         return not self.candidates[0].complete
 
 
-def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> list[Share]:
+def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine, copies: int = 1) -> list[Share]:
     """Which engine computes which candidates: where none is asked for, those that engine fused has not are apart.
+
+    Args:
+        asked: engine, by name or `auto`.
+        protocol, spec: of the members that are planned together.
+        machine: what it can do, whatever the candidates.
+        copies: members of each candidate among them.
 
     Raises:
         InputError: if an engine or a precision that is asked for cannot compute some.
@@ -269,7 +294,7 @@ def _shares(asked: str, protocol: Protocol, spec: Spec, machine: Machine) -> lis
     candidates: dict[tuple[str, bool], list[Candidate]] = {}
     for each in all_candidates(protocol, spec):
         own = each.complete and asked == "auto"
-        wanted = modules_engine(machine.kind, spec, each, len(protocol.seeds)) if own else asked
+        wanted = modules_engine(machine.kind, spec, each, copies) if own else asked
         apart = wanted == "auto" and _chooses_fused(protocol.precision, machine)
         apart = apart and bool(FusedEngine.refusal(spec, [each], machine.kind))
         candidates.setdefault((wanted, apart), []).append(each)
@@ -304,18 +329,44 @@ def plan_for(
     """The plan for a machine, this one where none is given, with seconds by its speeds."""
     machine = machine or machine_for(execution, device, data)
     speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
-    shares = _shares(execution.engine, protocol, spec, machine)
-    predicted = [group for share in shares for group in _groups(share, protocol, spec, data, machine, done, speeds)]
+    groups: list[Group] = []
+    shares: list[Share] = []
+    for variants in bundles(protocol.variants):
+        own = group_protocol(protocol, variants[0], len(data.test))
+        shape = spec_of(own, spec)
+        new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
+        for share in new:
+            groups += _groups(share, own, shape, data, machine, done, variants, speeds)
+        shares += [share for share in new if share not in shares]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
     layered = [share for share in shares if share.layered]
-    not_fused = [_not_fused(share, execution.engine, apart=len(layered) > 1) for share in layered]
+    not_fused = dict.fromkeys(_not_fused(share, execution.engine, apart=len(layered) > 1) for share in layered)
     arithmetic = precision_reason(protocol.precision, engine, precision, machine) if layered else ""
-    transfer = predicted_transfer_bytes(predicted, resolved, spec, machine)
+    transfer = predicted_transfer_bytes(groups, resolved, spec, machine)
     reason = "; ".join(filter(None, [no_gpu, *not_fused]))
     reasons = (reason, arithmetic, limit_lines(execution, device, data), transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(predicted), *reasons)
+    return Plan(str(device), engine, precision, tuple(groups), *reasons)
+
+
+def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Protocol:
+    """The experiment on members of a variant, as a part of a run that has axes, or as the run.
+
+    Whether outcomes are kept depends on how many the whole run has.
+    """
+    own = protocol.of(variant)
+    if not protocol.axes:
+        return own
+    return own.replace(outcomes="all" if keeps_outcomes(protocol, test_size) else "none")
+
+
+def bundles(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
+    """Variants that can share a group, together: they differ only in what engines take for each member."""
+    together: dict[Variant, list[Variant]] = {}
+    for variant in variants:
+        together.setdefault(variant.without(*VARIED), []).append(variant)
+    return list(map(tuple, together.values()))
 
 
 def _not_fused(share: Share, asked: str, *, apart: bool) -> str:
@@ -341,15 +392,15 @@ def _groups(
     data: Dataset,
     machine: Machine,
     done: Collection[Member],
+    variants: Sequence[Variant],
     speeds: Speeds,
 ) -> list[Group]:
     """The groups of one engine, with their predicted seconds."""
     engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
     sizes = len(data.train.labels), len(data.test.labels)
-    others = [
-        each for each in members_of(protocol.candidates, protocol.seeds) if each.candidate not in share.candidates
-    ]
-    groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others])
+    own = set(share.candidates)
+    others = [each for each in members_of(protocol.candidates, protocol.seeds, variants) if each.candidate not in own]
+    groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others], variants)
     made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
     attacks = dict.fromkeys(part for attack in made for part in attack.parts)
     beside = {attack: speeds.beside(engine, spec, resolved, attack) for attack in attacks}
@@ -370,7 +421,23 @@ def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: 
     """Most memory at once in the transfer between the members of these groups; None without a transfer."""
     if not protocol.tries_other_networks or not groups:
         return None
-    return transfer_bytes(transfer_parts(groups, protocol, spec, machine), protocol, spec, machine.memory_bytes)
+    needs = []
+    for variant in protocol.variants:
+        own = protocol.of(variant)
+        shape = spec_of(own, spec)
+        parts = transfer_parts(of_variant(groups, variant), own, shape, machine)
+        needs += [transfer_bytes(parts, own, shape, machine.memory_bytes)] if parts else []
+    return max(needs)
+
+
+def of_variant(groups: Iterable[Group], variant: Variant) -> tuple[Group, ...]:
+    """The members of a variant, in the groups that have some; only they meet each other in a transfer."""
+    own = [(group, tuple(member for member in group.members if member.variant == variant)) for group in groups]
+    return tuple(
+        group if members == group.members else dataclasses.replace(group, members=members)
+        for group, members in own
+        if members
+    )
 
 
 def memory_cap(execution: Execution, device: torch.device) -> int:
@@ -420,7 +487,8 @@ def plan_again(
     chosen = choices[0]
     for engine, precision in choices:
         with suppress(InputError):
-            _shares(engine, protocol.replace(precision=precision), spec, machine)
+            for one in protocol.plain:
+                _shares(engine, one.replace(precision=precision), spec_of(one, spec), machine)
             chosen = engine, precision
             break
     place, resolved = dataclasses.replace(execution, engine=chosen[0]), protocol.replace(precision=chosen[1])

@@ -132,7 +132,7 @@ def reopen(
     else:
         plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device, data))
         numbers = {index: index for index in finished}
-    writer = Writer.reopen(folder, lock, [(m.candidate.name, m.seed) for group in done for m in group.members], numbers)
+    writer = Writer.reopen(folder, lock, [member for group in done for member in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}
     kept = [*done, *(group for group in old.groups if (group.engine, group.members) in same)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from atras.errors import InputError, shown
 from atras.experiment import Execution, Protocol, parse_shard
-from atras.networks import Candidate, Member
+from atras.networks import Member
 from atras.planning import Group, Machine, Plan, deal, spread, work_of
 
 from .prepare import Prepared, machine_for
@@ -36,8 +36,8 @@ class Shard(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
-        members = sorted((member.candidate.name, member.seed) for member in self.members)
-        return {"number": self.number, "of": self.of, "members": [list(member) for member in members]}
+        members = sorted(member.to_list() for member in self.members)
+        return {"number": self.number, "of": self.of, "members": members}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None) -> Shard | None:
@@ -50,7 +50,7 @@ class Shard(NamedTuple):
             return None
         try:
             number, of = int(values["number"]), int(values["of"])
-            members = frozenset(Member(Candidate.parse(str(name)), int(seed)) for name, seed in values["members"])
+            members = frozenset(map(Member.from_list, values["members"]))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"shard (={shown(values)}): expected the record of a shard ({error}); restore it"

@@ -80,6 +80,7 @@ class GroupTask:
         checkpoint_every: seconds.
         run_hash: of the protocol as it was asked for.
         shared: values of the columns that all rows of the run share.
+        population: candidates of the whole run in each of their variants, among which room for pictures is divided.
         memory_bytes: most that what is computed at once may be predicted to take.
         given: parameters of the candidates that are finished before the run begins.
     """
@@ -95,6 +96,7 @@ class GroupTask:
     checkpoint_every: float
     run_hash: str
     shared: Row
+    population: int
     memory_bytes: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
 
@@ -180,6 +182,7 @@ class _Work(Watcher):
             snapshot=snapshot,
             source=place.source,
             chunk=task.group.chunk,
+            population=task.population,
         )
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
@@ -219,7 +222,7 @@ class _Work(Watcher):
         evaluated = KINDS[AVERAGE if self.task.protocol.average else 0]
         for phase, prefix in zip(phases, (TRAINED, evaluated)[-len(phases) :], strict=True):
             networks = _networks(self.parts[self.part], snapshot, prefix)
-            self.place.networks.put(phase, self.task.group.members, part, networks)
+            self.place.networks.put(phase, self.task.group.members, part, networks, self.task.spec)
 
     def _identity(self) -> dict[str, Any]:
         """The values in which a checkpoint must agree with a group for the group to go on from it."""

@@ -91,7 +91,7 @@ class _FakeRun:
 
     def member(self, name: str, seed: int, complete: bool, outcomes: bool) -> None:
         dead = name == self.names[0] and len(self.names) > 2
-        where = {"dataset": self.dataset, "hidden_layers": name, "seed": seed}
+        where = {"dataset": self.dataset, "hidden_layers": name, "variant": "", "seed": seed}
         accuracies = {} if dead else self._metrics(where, name, complete, outcomes)
         widths = [int(width) for width in name.split("-")]
         size = sum((a + 1) * b for a, b in itertools.pairwise([64, *widths, 10]))
@@ -226,6 +226,7 @@ class _FakeRun:
                     "source_hidden_layers": source,
                     "source_seed": seed,
                     "target_hidden_layers": target,
+                    "variant": "",
                     "seed": seed,
                     "attack": "fgsm",
                     "surrogate": None,

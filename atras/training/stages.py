@@ -137,6 +137,7 @@ def run_group(
     snapshot: Snapshot | None = None,
     source: Source | None = None,
     chunk: int = 0,
+    population: int | None = None,
 ) -> Rows:
     """The whole experiment on the members of an engine.
 
@@ -149,6 +150,7 @@ def run_group(
         snapshot: where to go on from; None for the start.
         source: whose adversarial images to train on; None for each member's own.
         chunk: images of each order that are gathered at once, where they are streamed or augmented; 0 for a batch.
+        population: candidates of the run, in each of their variants; None for those of the protocol.
 
     Returns:
         A table row a member, and every metric, epoch and phase behind it.
@@ -156,7 +158,7 @@ def run_group(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk)
+    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), source, chunk, population)
     try:
         if snapshot is not None:
             stages.restore(snapshot)
@@ -211,13 +213,15 @@ class _Stages:
         watcher: Watcher,
         source: Source | None = None,
         chunk: int = 0,
+        population: int | None = None,
     ) -> None:
         self.engine, self.protocol, self.watcher = engine, protocol, watcher
         self.gathered = chunk
         self.defence = protocol.defence.at(protocol.epsilon)
         self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
-        examples = examples_kept(len(protocol.candidates), data.image_shape, len(shown_attacks(protocol)))
+        shown = len(shown_attacks(protocol))
+        examples = examples_kept(population or len(protocol.candidates), data.image_shape, shown)
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         self.measurement = Measurement(self.evaluator, self.recorder, source)
         self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes)

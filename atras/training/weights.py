@@ -12,7 +12,7 @@ from pathlib import Path
 
 from atras.errors import InputError
 from atras.evaluation import PHASES
-from atras.networks import Candidate, Member, Network, Parameters, Spec
+from atras.networks import Candidate, Member, Network, Parameters, Spec, Variant
 from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_some_tensors, reason_of, remove_file, write_file
 
 from .checkpoint import key_of
@@ -37,7 +37,7 @@ class Networks:
 
     Args:
         folder: the run's.
-        spec, protocol_hash: of all networks.
+        spec, protocol_hash: of all networks, but for those of which `put` is told another spec.
         in_memory: whether to keep them without a folder; where there is neither, they are let go.
     """
 
@@ -47,9 +47,21 @@ class Networks:
         self.wanted = in_memory or folder is not None
 
     def put(
-        self, phase: str, members: Sequence[Member], part: int | None, networks: Mapping[Member, Parameters]
+        self,
+        phase: str,
+        members: Sequence[Member],
+        part: int | None,
+        networks: Mapping[Member, Parameters],
+        spec: Spec | None = None,
     ) -> None:
         """Keep the networks of a group of members, or those of a part of it.
+
+        Args:
+            phase: `trained` or `defended`.
+            members: of the group.
+            part: its number; None for all members.
+            networks: the parameters of each.
+            spec: of these networks, where a variant has another than the run's first.
 
         Raises:
             InputError: if the file cannot be written.
@@ -58,16 +70,17 @@ class Networks:
             shares = list(_shares(networks))
             for number, share in enumerate(shares):
                 path = self._folder / file_name(phase, members, number if len(shares) > 1 else part)
-                write_file(path, self._packed(share))
+                write_file(path, self._packed(share, spec or self._spec))
         elif self.wanted:
             self._held |= {(phase, member): dict(parameters) for member, parameters in networks.items()}
 
-    def _packed(self, networks: Mapping[Member, Parameters]) -> list[bytes | memoryview]:
-        spec = json.dumps(self._spec.to_dict())
+    def _packed(self, networks: Mapping[Member, Parameters], spec: Spec) -> list[bytes | memoryview]:
         tensors = {
             f"{m.name}/{name}": values for m, parameters in networks.items() for name, values in parameters.items()
         }
-        return pack_tensors({"format": FORMAT, "spec": spec, "protocol_hash": self._hash}, tensors)
+        return pack_tensors(
+            {"format": FORMAT, "spec": json.dumps(spec.to_dict()), "protocol_hash": self._hash}, tensors
+        )
 
     def get(self, phase: str, member: Member) -> Parameters:
         """One network, on the CPU.
@@ -76,7 +89,7 @@ class Networks:
             InputError: if it is not there, or its file is damaged.
         """
         if self._folder is not None:
-            return read_member(self._folder, member.candidate, member.seed, phase)[1]
+            return read_member(self._folder, *member[:2], phase, member.variant)[1]
         if (phase, member) not in self._held:
             raise InputError(
                 f"networks: expected the {phase} network {member.name}, found none; ask the run to keep it"
@@ -93,13 +106,16 @@ class Networks:
                 remove_file(path)
 
 
-def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str) -> tuple[Spec, Parameters]:
+def read_member(
+    folder: str | Path, candidate: Candidate, seed: int, phase: str, variant: Variant = Variant()
+) -> tuple[Spec, Parameters]:
     """One network of a run.
 
     Args:
         folder: the run's.
         candidate, seed: which member.
         phase: `trained` or `defended`.
+        variant: of a run with axes.
 
     Returns:
         The spec, and the parameters as `Network.state_shapes` names them.
@@ -109,7 +125,8 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
     """
     if phase not in PHASES:
         raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
-    prefix = f"{candidate.name}/{seed}/"
+    member = Member(candidate, seed, variant)
+    prefix = f"{member.name}/"
     for path in sorted((expanded(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
         try:
             metadata, parameters = read_some_tensors(path, FORMAT, prefix)
@@ -122,9 +139,7 @@ def read_member(folder: str | Path, candidate: Candidate, seed: int, phase: str)
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
         return spec, _checked(path, spec, candidate, parameters)
-    raise InputError(
-        f"{folder}: expected the {phase} network {candidate.name} of seed {seed}, found none; name a member of the run"
-    )
+    raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
 
 
 def _shares(networks: Mapping[Member, Parameters]) -> Iterator[dict[Member, Parameters]]:

@@ -122,8 +122,14 @@ class Step(CallChecks):
             for widths, own in zip(self.hidden, chains, strict=True)
         ]
         numbers = {"batch": batch, "momentum": momentum, "head_rate256": head_rate256}
-        numbers |= {"label_smoothing": label_smoothing, "clip": clip, "average": average}
-        settings = {"activation": activation, "optimizer": optimizer, "precision": precision, **numbers}
+        recipe = {"label_smoothing": label_smoothing, "clip": clip, "average": average}
+        settings: dict[str, Any] = {
+            "activation": activation,
+            "optimizer": optimizer,
+            "precision": precision,
+            **numbers,
+            **recipe,
+        }
         if backend == "triton":
             all_chains = [reference.chain_of(stem, own, stem_rate256) for own in chains]
             settings |= {"chains": all_chains, "device": device}

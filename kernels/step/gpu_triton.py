@@ -310,13 +310,12 @@ class Population:
             self.decays if decays else None, self.optimizer == "adamw", None if self.clip is None else self.scales,
             self.average, 0.0 if self.decay is None else 1 - self.decay,
         )  # fmt: skip
-        moments = [self.moments[i] for i in range(len(self.moments))]
-        tensors, numbers = (self.tiles, self.parameters, self.gradients, *moments), (self.steps, self.rates)
+        tensors, numbers = (self.tiles, self.parameters, self.gradients, self.moments[0]), (self.steps, self.rates)
         common: dict[str, Any] = {"counter": self.counters, "recipe": recipe, "copy": self.copy, "aligned": True}
         if self.optimizer == "sgd":
             gpu_optimizer.launch_sgd(*tensors, *numbers, momentum=self.momentum, **common)
         else:
-            gpu_optimizer.launch_adam(*tensors, *numbers, **common)
+            gpu_optimizer.launch_adam(*tensors, self.moments[1], *numbers, **common)
 
     def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
         """Batches for evaluation, their images gathered, and which of the images they are."""

@@ -26,9 +26,9 @@ def verdicts(name: str, seed: int, attack: str, correct: np.ndarray, counts: np.
     """A row of what a group records: an attack on all images."""
     none = np.zeros(IMAGES)
     return {
-        "dataset": "digits", "hidden_layers": name, "seed": seed, "defence": "copies", "phase": "defended",
-        "mode": "white-box", "attack": attack, "norm": "linf", "epsilon": 0.05, "label_source": "true",
-        "target": "none", "source": None, "image": np.arange(IMAGES, dtype="<u4").tobytes(),
+        "dataset": "digits", "hidden_layers": name, "variant": "", "seed": seed, "defence": "copies",
+        "phase": "defended", "mode": "white-box", "attack": attack, "norm": "linf", "epsilon": 0.05,
+        "label_source": "true", "target": "none", "source": None, "image": np.arange(IMAGES, dtype="<u4").tobytes(),
         "correct": correct.tobytes(), "counts": counts.tobytes(), "made_at": none.astype("<f8").tobytes(),
         "change": none.astype("<f4").tobytes(), "part": None,
         **{column: none.astype("<u4").tobytes() for column in ("prediction", "queries", "gradients")},

@@ -29,6 +29,7 @@ OTHER_VALUES: dict[str, Any] = {
     "image_size": 64,
     "candidates": (Candidate((8,)),),
     "seeds": (1, 2),
+    "axes": {"learning_rate": (0.001, 0.003)},
     "stem": "conv2",
     "augment": "flip",
     "activation": "tanh",
@@ -90,7 +91,7 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
     assert other.hash == "71e5d16f11289349"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
-        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "weights": [],
+        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "axes": [], "weights": [],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "augment": "none", "schedule": "constant", "weight_decay": 0.0, "clip_gradient": None,

@@ -163,6 +163,7 @@ def finished_run(folder: Path) -> Path:
     row: dict[str, Any] = {
         "dataset": "digits",
         "hidden_layers": "40",
+        "variant": "",
         "depth": 1,
         "parameters": 9,
         "seed": 0,

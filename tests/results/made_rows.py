@@ -40,6 +40,7 @@ def table_row(name: str, seed: int = 0, accuracy: float | None = 0.9, **changes:
     row: dict[str, object] = {
         "dataset": "digits",
         "hidden_layers": name,
+        "variant": "",
         "depth": name.count("-") + 1,
         "parameters": 1000,
         "seed": seed,
@@ -57,6 +58,7 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
     return {
         "dataset": "digits",
         "hidden_layers": name,
+        "variant": "",
         "seed": seed,
         "phase": "trained",
         "epoch": None,
@@ -88,7 +90,13 @@ def metrics_row(name: str, seed: int = 0, n: int = 100, correct: int | None = 90
 
 
 def history_row(name: str, seed: int = 0) -> dict[str, object]:
-    where: dict[str, object] = {"dataset": "digits", "hidden_layers": name, "seed": seed, "phase": "train"}
+    where: dict[str, object] = {
+        "dataset": "digits",
+        "hidden_layers": name,
+        "variant": "",
+        "seed": seed,
+        "phase": "train",
+    }
     return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8}
 
 
@@ -138,7 +146,7 @@ def robust_row(
 ) -> dict[str, Any]:
     """A table row of a candidate's robust accuracy alone."""
     return {
-        "hidden_layers": name, "depth": name.count("-") + 1,
+        "hidden_layers": name, "variant": "", "depth": name.count("-") + 1,
         "parameters": parameters or sum(map(int, name.split("-"))), "seed": seed, "status": status, ROBUST: robust,
     }  # fmt: skip
 

@@ -57,7 +57,7 @@ def test_a_run_shows_the_baseline_beside_its_figures(tmp_path: Path) -> None:
 def test_dead_networks_are_neither_exported_nor_said_to_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     protocol, folder = protocol_of(tmp_path, learning_rate=1.0, epochs=2), tmp_path / "run"  # at which all units die
     results = run(protocol, CPU, out=folder)
-    assert results.members("dead") == [(candidate.name, 0) for candidate in SPACE]
+    assert results.members("dead") == [(candidate.name, "", 0) for candidate in SPACE]
     assert results.table["attacked_accuracy_after_white_box"].min() > 0.85  # type: ignore[operator]
     with pytest.raises(InputError, match="expected a candidate that trained, found none that is not dead or diverged"):
         best_robust(results)

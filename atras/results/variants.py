@@ -1,0 +1,50 @@
+"""The variants of a run as columns of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from atras.experiment import recorded_axes
+
+from .schemas import dtypes
+
+_TYPES: dict[type, type[pl.DataType]] = {float: pl.Float64, int: pl.Int64, str: pl.String}
+
+
+def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
+    """The variants of a run.
+
+    Args:
+        protocol: as run.json has it.
+
+    Returns:
+        A row a variant, in their order: column `variant`, which is empty in a run without axes, and one for each axis.
+
+    Raises:
+        InputError: if its axes are none.
+    """
+    rows = [{"variant": name, **values} for name, values in recorded_axes(protocol.get("axes")).items()]
+    types = {name: _TYPES[type(value)] for name, value in rows[0].items()}
+    return pl.DataFrame(rows, schema=types)
+
+
+def axis_types(variants: pl.DataFrame) -> dict[str, type[pl.DataType]]:
+    """Types of the columns of axes."""
+    return {name: type(dtype) for name, dtype in variants.schema.items() if name != "variant"}
+
+
+def with_axes(name: str, frame: pl.DataFrame, variants: pl.DataFrame) -> pl.DataFrame:
+    """A frame with the values of its rows' variants in columns of their own.
+
+    Args:
+        name: of the frame.
+        frame: with the columns of SCHEMAS.
+        variants: as `variants_of`.
+    """
+    columns = list(dtypes(name, axis_types(variants)))
+    if columns == frame.columns:
+        return frame
+    return frame.join(variants, on="variant", how="left", maintain_order="left", suffix="_of_axis").select(columns)
