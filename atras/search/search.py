@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from atras import running
 from atras.analysis import RANK_BY, ordered
@@ -23,7 +23,7 @@ from atras.results import Results, read
 from atras.running import Reporter
 from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
-from .halving import SUMMARY, Record
+from .halving import SUMMARY, Record, Round
 from .holdout import SELECTION, HeldOut, hold_out, restore
 
 UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
@@ -89,6 +89,7 @@ def resume(
     *,
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
 
@@ -100,6 +101,7 @@ def resume(
             for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
+        take_over: as `running.resume`, also of the round under way.
 
     Returns:
         The last round's results; those of a search that is finished already as they are.
@@ -117,7 +119,7 @@ def resume(
         progress.note(f"{folder}: this search is finished already")
         progress.close()
         return read(record.round_folder(len(record.parts)))
-    lock = Lock(folder)
+    lock = Lock(folder, take_over=take_over)
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
@@ -128,7 +130,7 @@ def resume(
         record.write("running")
         own = record.protocol.precision
         wish = None if protocol is None or protocol.precision == own else protocol.precision
-        return _Search(record, execution, reporter, stop, place, wish).go()
+        return _Search(record, execution, reporter, stop, place, wish, take_over).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -159,6 +161,53 @@ def rank_by_of(directory: str | Path) -> str:
     return str(Record.read(Path(directory)).content["rank_by"])
 
 
+class FinishedRound(NamedTuple):
+    """A round that is done.
+
+    Args:
+        number: from 1.
+        folder: of its run.
+        plan: candidates, epochs and cost.
+        ranking: names of its candidates from best to worst.
+        kept: how many of them, the first, went on; in the last round all that it has.
+        held_out: whether it was ranked on images held out of the training set, and not on the test images.
+    """
+
+    number: int
+    folder: Path
+    plan: Round
+    ranking: tuple[str, ...]
+    kept: int
+    held_out: bool
+
+
+def finished_rounds(directory: str | Path) -> tuple[list[FinishedRound], dict[str, Any]]:
+    """The rounds of a search that are done, and what its record says of it.
+
+    Returns:
+        The rounds in order; and of the record `status`, `budget`, `spent`, `rank_by`, `rounds` (how many there are to
+        be), `train_share` and `warnings`.
+
+    Raises:
+        InputError: as `recorded`.
+    """
+    record = Record.read(expanded(directory))
+    every = len(record.parts)
+    done = [
+        FinishedRound(
+            number,
+            record.round_folder(number),
+            record.parts[number - 1],
+            tuple(entry["ranking"]),
+            record.parts[number].candidates if number < every else record.parts[number - 1].candidates,
+            number < every,
+        )
+        for number, entry in enumerate(record.content["rounds"], start=1)
+    ]
+    told = {name: record.content[name] for name in ("status", "budget", "spent", "rank_by", "train_share", "warnings")}
+    return done, {**told, "rounds": every}
+
+
 def last_round(directory: str | Path) -> tuple[Path, str]:
     """The folder of a search's last finished round, and a line that says which it is.
 
@@ -187,9 +236,10 @@ class _Search:
         stop: running.Stop | None,
         place: running.DataPlace,
         wish: str | None = None,
+        take_over: bool = False,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
-        self.place = place
+        self.place, self.take_over = place, take_over
         self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
@@ -240,7 +290,7 @@ class _Search:
             recorded = Protocol(**running.recorded(folder).protocol_fields)
             running.check_same(recorded, protocol, f"{folder} is no round of this search")
             asked = recorded.replace(precision=self.wish) if self.wish else None
-            return running.resume(folder, asked, self.execution, **arguments)
+            return running.resume(folder, asked, self.execution, take_over=self.take_over, **arguments)
         finally:
             reporter.close()
 
