@@ -401,8 +401,8 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 
 def _check_device(name: str, value: str) -> None:
     text(name, value)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
-        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3}|:all)?", value):
+        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda, cuda:N or cuda:all")
 
 
 def _check_address(value: str) -> None:
@@ -449,7 +449,13 @@ class Execution(Options):
             "`slurm` takes the numbers of the job array that it is a task of.",
         ),
     ] = None  # fmt: skip
-    device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
+    device: Annotated[
+        str,
+        Option(
+            "auto, cpu, cuda, cuda:N or cuda:all", _check_device, metavar="NAME",
+            meaning="`cuda:all` is a process for each GPU of this machine, through executor ray.",
+        ),
+    ] = "auto"  # fmt: skip
     memory_bytes: Annotated[
         int | None,
         Option(
