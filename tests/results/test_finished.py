@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from atras.errors import InputError
+from atras.networks import Candidate, Member
 from atras.results import finished, read, read_run, writer
 from atras.results.schemas import SCHEMAS
 from atras.results.writer import Writer
@@ -96,6 +97,7 @@ def test_killed_at_any_file_of_the_end_nothing_is_lost_or_twice(
     with monkeypatch.context() as patch:
         patch.setattr(writer, "MOST_ROWS", 10**6)
         expected = whole(tmp_path / "whole")
+    members = [Member(Candidate.parse(name), seed) for name, seed in MEMBERS[:4]]
     write_file, remove_file = writer.write_file, finished.remove_file
     for moment in itertools.count():
         folder, left = tmp_path / str(moment), itertools.count()
@@ -120,7 +122,7 @@ def test_killed_at_any_file_of_the_end_nothing_is_lost_or_twice(
         found = read(folder)
         assert [len(getattr(found, name)) for name in ("table", "metrics", "history", "timings")] == [4, 4, 4, 4]
         assert found.run["finished_groups"] == [0, 1, 2, 3]
-        again = Writer.reopen(folder, Lock(folder), MEMBERS[:4], {group: group for group in range(4)})
+        again = Writer.reopen(folder, Lock(folder), members, {group: group for group in range(4)})
         again.finish({})
         assert {name: (folder / name).read_bytes() for name in FRAMES} == expected
     assert moment > 8
