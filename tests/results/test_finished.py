@@ -97,7 +97,6 @@ def test_killed_at_any_file_of_the_end_nothing_is_lost_or_twice(
     with monkeypatch.context() as patch:
         patch.setattr(writer, "MOST_ROWS", 10**6)
         expected = whole(tmp_path / "whole")
-    members = [Member(Candidate.parse(name), seed) for name, seed in MEMBERS[:4]]
     write_file, remove_file = writer.write_file, finished.remove_file
     for moment in itertools.count():
         folder, left = tmp_path / str(moment), itertools.count()
@@ -122,7 +121,12 @@ def test_killed_at_any_file_of_the_end_nothing_is_lost_or_twice(
         found = read(folder)
         assert [len(getattr(found, name)) for name in ("table", "metrics", "history", "timings")] == [4, 4, 4, 4]
         assert found.run["finished_groups"] == [0, 1, 2, 3]
-        again = Writer.reopen(folder, Lock(folder), members, {group: group for group in range(4)})
+        again = Writer.reopen(
+            folder,
+            Lock(folder),
+            [Member(Candidate.parse(name), seed) for name, seed in MEMBERS[:4]],
+            {group: group for group in range(4)},
+        )
         again.finish({})
         assert {name: (folder / name).read_bytes() for name in FRAMES} == expected
     assert moment > 8
