@@ -123,9 +123,9 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 own = self.of(variant)
             except InputError as error:
                 raise InputError(f"axis, {variant.name}: {error}") from None
-            if own.defence.source != "own":
+            if own.defence.source != "own" or own.defence.others:
                 raise InputError(
-                    f"axis, {variant.name}: expected a defence without a source (={own.defence.source}), which a run "
+                    f"axis, {variant.name}: expected a defence without a source (={own.defence}), which a run "
                     "with axes has none of; run it apart"
                 )
 

@@ -104,3 +104,10 @@ def test_a_run_trains_its_sources_first(tmp_path: Path) -> None:
     assert set(results.table["status"]) <= {"trained", "dead"}
     assert set(results.table["defence"]) == {"ensemble(k=1)"}
     assert not list((tmp_path / "run").glob("checkpoint/*"))  # those of the sources are gone with the run
+
+
+def test_an_axis_has_no_sources() -> None:
+    with pytest.raises(
+        InputError, match=r"expected a defence without a source .=ensemble.k=1.., which a run with axes"
+    ):
+        PROTOCOL.replace(defence="copies", axes=("defence=copies,ensemble(k=1)",))
