@@ -22,7 +22,8 @@ from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, r
 from atras.training import read_member
 
 from .provenance import require_whole
-from .statistics import ordered, pareto
+from .statistics import ordered, pareto, ranking, robust_column
+from .winner import FIGURES
 
 Format = str
 """A key of `EXPORT_FORMATS`."""
@@ -38,6 +39,7 @@ def export(
     seed: int | None = None,
     phase: str | None = None,
     file_format: Format | None = None,
+    rank_by: str = "accuracy",
 ) -> Path:
     """Write one network of a run as a file.
 
@@ -48,9 +50,11 @@ def export(
         seed: which member; None for the first seed with which the candidate trained.
         phase: `trained` or `defended`; None for the networks that the run ends with.
         file_format: `safetensors` (read it with `load`), `pt2` (torch.export) or `onnx`; None to go by the name.
+        rank_by: what its rank in the metadata goes by, as in `robust_column`.
 
     Returns:
-        The path. Every format carries the same metadata: architecture, protocol and accuracies.
+        The path. Every format carries the same metadata: architecture, protocol, accuracies, and the candidate's ranks
+        in the run with the candidates that are not told apart from it.
 
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
@@ -64,7 +68,7 @@ def export(
     seed = first_seed(results, candidate) if seed is None else seed
     phase = results.final.phase if phase is None else phase
     spec, parameters = read_member(results.directory, candidate, seed, phase)
-    metadata = _metadata(results, spec, candidate, seed, phase)
+    metadata = _metadata(results, spec, candidate, seed, phase, rank_by)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +136,7 @@ def export_pareto(
             seed=seed,
             phase=phase,
             file_format=file_format,
+            rank_by=rank_by,
         )
         for name in names
     ]
@@ -201,7 +206,26 @@ def _first(results: Results, rank_by: str) -> dict[str, Any]:
     return first
 
 
-def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str) -> dict[str, str]:
+def _ranks(results: Results, name: str, rank_by: str) -> dict[str, Any]:
+    """Which ranks a candidate may have, and who else may have them: the best of a run is seldom the best for sure.
+
+    Returns:
+        `by` (in words), `of` (candidates), `low` and `high` (ranks; null from one seed), `not_distinguishable` (names;
+        null likewise); empty for a candidate without rows.
+    """
+    frame = ranking(results, rank_by=rank_by)
+    own = frame.filter(hidden_layers=name).to_dicts()
+    if not own:
+        return {}
+    row = own[0]
+    figure = FIGURES[robust_column(results, rank_by)]
+    ranks = {"low": row["rank_low"], "high": row["rank_high"], "not_distinguishable": row["tied"]}
+    return {"by": figure, "of": len(frame), **ranks}
+
+
+def _metadata(
+    results: Results, spec: Spec, candidate: Candidate, seed: int, phase: str, rank_by: str
+) -> dict[str, str]:
     """The metadata of a network's file, each value as JSON."""
     row = results.table.filter(hidden_layers=candidate.name, seed=seed).to_dicts()
     values = {
@@ -216,6 +240,7 @@ def _metadata(results: Results, spec: Spec, candidate: Candidate, seed: int, pha
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
         "missing": results.missing(),
+        "rank": _ranks(results, candidate.name, rank_by),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }
     own = {} if candidate.factory is None else {"network": candidate.factory.to_dict()}

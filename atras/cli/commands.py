@@ -126,14 +126,17 @@ def export(
         written = export_pareto(results, out, file_format=chosen or "safetensors", **ranked, **member)
     else:
         candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
-        written = [write(results, candidate, out, file_format=chosen, **member)]
+        written = [write(results, candidate, out, file_format=chosen, rank_by=ranked["rank_by"], **member)]
     winner = [] if hidden is not None else winner_lines(results, rank_by=ranked["rank_by"])
     print_lines([*notices(results), *winner, *(f"wrote {path}" for path in written)])
 
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="folders of runs; several are compared", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="folders of runs or of a search; several are compared", show_default=False
+        ),
     ],
     out: Annotated[
         str | None,
@@ -153,10 +156,15 @@ def report(
 
     The page is one file that needs no network; missing parts say which option of the run records them.
     """
-    from atras.report import write
+    from atras.report import write, write_search
+    from atras.search import is_search
 
     chosen = file_format or _report_format(out)
-    print_lines([f"the report is in {write([read_results(run) for run in runs], out, chosen)}"])
+    if len(runs) == 1 and is_search(runs[0]):
+        written = write_search(runs[0], out, chosen)
+    else:
+        written = write([read_results(run) for run in runs], out, chosen)
+    print_lines([f"the report is in {written}"])
 
 
 def _report_format(out: str | None) -> str:

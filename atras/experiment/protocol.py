@@ -405,6 +405,12 @@ def _check_device(name: str, value: str) -> None:
         raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda or cuda:N")
 
 
+def _check_address(value: str) -> None:
+    text("ray_address", value)
+    if value != "auto" and not re.fullmatch(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+        raise InputError(f"ray_address (={shown(value)}): expected HOST:PORT of a cluster's head, or auto")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution(Options):
     """Where and how a protocol is computed. Nothing here changes what a figure means.
@@ -425,6 +431,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "Ray cluster that computes the groups: HOST:PORT or auto", lambda _, value: _check_address(value),
+            metavar="ADDRESS", default="one of this machine, for the run",
+            meaning="With `--executor ray`. `auto` is the one that `RAY_ADDRESS` names, or that runs on this machine. "
+            "Without an address the run starts a cluster that only this machine reaches, and ends it.",
+        ),
+    ] = None  # fmt: skip
     shard: Annotated[
         str | None,
         Option(

@@ -4,7 +4,7 @@ they are given. The report reads finished results and analyses; it trains nothin
 it."""
 
 from .contents import figures
-from .files import Format, write
+from .files import Format, write, write_search
 from .registry import fresh_sections, register_section, section_keys, unregister_section
 from .section import Figure, Section
 
@@ -18,4 +18,5 @@ __all__ = [
     "section_keys",
     "unregister_section",
     "write",
+    "write_search",
 ]

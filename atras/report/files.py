@@ -12,6 +12,7 @@ from atras.errors import InputError, shown
 from atras.report.contents import Contents, contents, named_figures
 from atras.report.markdown import markdown
 from atras.report.page import page
+from atras.report.searches import search_contents
 from atras.report.section import Figure
 from atras.results import Results
 from atras.storage import expanded, refuse_special
@@ -39,10 +40,30 @@ def write(runs: Results | Sequence[Results], path: str | Path | None = None, for
     runs = [runs] if isinstance(runs, Results) else list(runs)
     if not runs:
         raise InputError("runs: expected at least one, got none; name the folder of a run")
+    return _write(lambda: contents(runs), path, format)
+
+
+def write_search(directory: str | Path, path: str | Path | None = None, format: str = "html") -> Path:  # noqa: A002
+    """Write the report of a search: its rounds, what was dropped and why, then its last finished round.
+
+    Args:
+        directory: the search's folder.
+        path, format: as in `write`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: as `write`, or if the folder holds no search or one without a finished round.
+    """
+    return _write(lambda: search_contents(directory), path, format)
+
+
+def _write(make: Callable[[], Contents], path: str | Path | None, format: str) -> Path:  # noqa: A002
     if format not in get_args(Format):
         raise InputError(f"format (={format!r}): expected one of {', '.join(get_args(Format))}")
     target = expanded(DEFAULT_PATHS[format] if path is None else path)
-    report = contents(runs)
+    report = make()
     if format in ("html", "md"):
         _save(target, _in_utf8(page(report) if format == "html" else markdown(report)).encode())
     else:

@@ -44,16 +44,17 @@ class Headline:
     missing: tuple[str, ...] = ()
 
 
-def headline(results: Results) -> Headline:
+def headline(results: Results, rank_by: str = "accuracy") -> Headline:
     """The first block of a run's report.
 
     Args:
         results: the run.
+        rank_by: as in `analysis.ranking`.
 
     Returns:
         The block; without facts where no candidate trained.
     """
-    first, missing = winner(results), tuple(lacks(results))
+    first, missing = winner(results, rank_by=rank_by), tuple(lacks(results, rank_by=rank_by))
     if first is None:
         return Headline("No candidate trained", missing=missing)
     title = f"Most robust: {first.name}" if first.candidates > 1 else first.name

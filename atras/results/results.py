@@ -13,8 +13,8 @@ import polars as pl
 
 from atras.checks import schema
 from atras.defences import NoDefence
-from atras.errors import InputError, printable
-from atras.experiment import MAX_BYTES, recall_networks
+from atras.errors import InputError, printable, shown
+from atras.experiment import MAX_BYTES, recall_networks, recorded_axes
 from atras.networks import Candidate
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
@@ -22,7 +22,7 @@ from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
 from .order import in_order
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
-from .variants import axis_types, variants_of
+from .variants import axis_types, variants_of, without_axes
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -98,6 +98,19 @@ class Results:
     def variants(self) -> pl.DataFrame:
         """A row a variant of the run, in their order: column `variant`, and one for each axis."""
         return variants_of(self.run["protocol"])
+
+    def of_variant(self, name: str) -> Results:
+        """A variant alone, as its solo run has it: frames without the columns of axes, and a protocol without axes.
+
+        Raises:
+            InputError: if the run has no variant of that name.
+        """
+        known = recorded_axes(self.run["protocol"].get("axes"))
+        if name not in known:
+            raise InputError(f"variant (={shown(name)}): expected one of {', '.join(known)}")
+        frames = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
+        protocol = self.run["protocol"] | known[name] | {"axes": []}
+        return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory)
 
     def candidate(self, name: str) -> Candidate:
         """The candidate that the run calls so, a module of the user too.

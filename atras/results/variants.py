@@ -48,3 +48,10 @@ def with_axes(name: str, frame: pl.DataFrame, variants: pl.DataFrame) -> pl.Data
     if columns == frame.columns:
         return frame
     return frame.join(variants, on="variant", how="left", maintain_order="left", suffix="_of_axis").select(columns)
+
+
+def without_axes(name: str, frame: pl.DataFrame, variant: str) -> pl.DataFrame:
+    """The rows of a variant, as a run without axes has them."""
+    if "variant" not in frame.columns:
+        return frame
+    return frame.filter(variant=variant).with_columns(variant=pl.lit("")).select(list(dtypes(name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
-from .shards import DONE, Shard, take_shard, tells
+from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
 from .time_left import Work
 
@@ -77,25 +77,34 @@ def run(
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
-    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution)
-    if shard is not None and out is None:
-        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
-    device, data, spec, plan = prepared
-    given = fitted_weights(protocol, spec, weights)
-    if keeps_outcomes(protocol, len(data.test)):
-        check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
-    writer = Writer(out, {
-        "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
-        "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
-        "data_places": [] if out is None else place.remembered(Path(out)),
-        "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
-        "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        **({} if shard is None else {"shard": shard.to_dict()}),
-        "warnings": cautions_before(protocol, data),
-        "sessions": [session_record(prepared, execution, "start")],
-    })  # fmt: skip
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor: Executor = EXECUTORS.get(execution.executor)(execution)
+    with closing(executor):
+        prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+        shard = None
+        if execution.shard is not None:
+            prepared, shard = take_shard(prepared, protocol, execution)
+        elif config_plan is None:
+            prepared = for_machines(prepared, protocol, execution, executor.slots(prepared.device))
+        if shard is not None and out is None:
+            raise InputError(
+                f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out"
+            )
+        device, data, spec, plan = prepared
+        given = fitted_weights(protocol, spec, weights)
+        if keeps_outcomes(protocol, len(data.test)):
+            check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
+        writer = Writer(out, {
+            "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
+            "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+            "data_places": [] if out is None else place.remembered(Path(out)),
+            "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
+            "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+            **({} if shard is None else {"shard": shard.to_dict()}),
+            "warnings": cautions_before(protocol, data),
+            "sessions": [session_record(prepared, execution, "start")],
+        })  # fmt: skip
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+        return own.go(startup_seconds)
 
 
 def resume(
@@ -154,7 +163,9 @@ def resume(
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor: Executor = EXECUTORS.get(execution.executor)(execution)
+    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+    return own.go(startup_seconds)
 
 
 class _Run:
@@ -171,6 +182,7 @@ class _Run:
         stop: Stop | None,
         start: float,
         given: Mapping[Candidate, Weights],
+        executor: Executor,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
@@ -178,8 +190,8 @@ class _Run:
         self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
-        self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
+        self.executor = executor
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
@@ -214,6 +226,8 @@ class _Run:
             self.leave("failed")
             raise
         finally:
+            # Workers write to the folder: it is let go of when they are gone.
+            self.executor.close()
             self.reporter.close()
             self.writer.close()
 
@@ -298,6 +312,10 @@ class _Run:
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""
         self.writer.update({"splits": [*self.writer.run.get("splits", ()), split], **besides})
+
+    def note_loss(self, loss: Row) -> None:
+        """Record that a worker was lost with a group, which goes on elsewhere."""
+        self.writer.update({"losses": [*self.writer.run.get("losses", ()), loss]})
 
     def take(self, outcome: Outcome) -> None:
         """Write a finished group's rows."""

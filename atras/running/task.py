@@ -55,6 +55,7 @@ class Surroundings:
         source: whose adversarial images all members are trained on; None for each one's own.
         reporter: told of everything.
         stop: asked between calls whether to stop.
+        lost: told of each worker that a task was lost with, as the run records it.
     """
 
     data: Dataset
@@ -62,6 +63,7 @@ class Surroundings:
     source: Source | Sources | None
     reporter: Reporter
     stop: Callable[[], bool]
+    lost: Callable[[Row], None] = lambda _: None
 
 
 @dataclass(frozen=True)

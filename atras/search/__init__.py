@@ -3,11 +3,13 @@ Each round is an ordinary run; the ranking comes from `analysis`."""
 
 from .halving import SUMMARY, plan_rounds, round_lines
 from .holdout import data_cautions
-from .search import is_search, last_round, rank_by_of, recorded, resume, search
+from .search import FinishedRound, finished_rounds, is_search, last_round, rank_by_of, recorded, resume, search
 
 __all__ = [
     "SUMMARY",
+    "FinishedRound",
     "data_cautions",
+    "finished_rounds",
     "is_search",
     "last_round",
     "plan_rounds",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from atras import running
 from atras.analysis import RANK_BY, ordered
@@ -23,7 +23,7 @@ from atras.results import Results, read
 from atras.running import Reporter
 from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
-from .halving import SUMMARY, Record
+from .halving import SUMMARY, Record, Round
 from .holdout import SELECTION, HeldOut, hold_out, restore
 
 UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
@@ -157,6 +157,53 @@ def rank_by_of(directory: str | Path) -> str:
         InputError: as `recorded`.
     """
     return str(Record.read(Path(directory)).content["rank_by"])
+
+
+class FinishedRound(NamedTuple):
+    """A round that is done.
+
+    Args:
+        number: from 1.
+        folder: of its run.
+        plan: candidates, epochs and cost.
+        ranking: names of its candidates from best to worst.
+        kept: how many of them, the first, went on; in the last round all that it has.
+        held_out: whether it was ranked on images held out of the training set, and not on the test images.
+    """
+
+    number: int
+    folder: Path
+    plan: Round
+    ranking: tuple[str, ...]
+    kept: int
+    held_out: bool
+
+
+def finished_rounds(directory: str | Path) -> tuple[list[FinishedRound], dict[str, Any]]:
+    """The rounds of a search that are done, and what its record says of it.
+
+    Returns:
+        The rounds in order; and of the record `status`, `budget`, `spent`, `rank_by`, `rounds` (how many there are to
+        be), `train_share` and `warnings`.
+
+    Raises:
+        InputError: as `recorded`.
+    """
+    record = Record.read(expanded(directory))
+    every = len(record.parts)
+    done = [
+        FinishedRound(
+            number,
+            record.round_folder(number),
+            record.parts[number - 1],
+            tuple(entry["ranking"]),
+            record.parts[number].candidates if number < every else record.parts[number - 1].candidates,
+            number < every,
+        )
+        for number, entry in enumerate(record.content["rounds"], start=1)
+    ]
+    told = {name: record.content[name] for name in ("status", "budget", "spent", "rank_by", "train_share", "warnings")}
+    return done, {**told, "rounds": every}
 
 
 def last_round(directory: str | Path) -> tuple[Path, str]:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import weakref
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What file systems that sync no folders answer, as some network ones do; of a file it is an error like any other."""
 
 PARTIAL = ".partial"
+_HOST = zlib.crc32(platform.node().encode())
 SEARCH = "search.json"
 """The record of a search: where it lies is no place for a run."""
 
@@ -39,7 +41,8 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
         InputError: if it cannot be written; the former content stays.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    # Of a name that no other process writes to: a worker that its run has given up may not know of it yet.
+    partial = path.with_name(f".{path.name}.{_HOST:x}-{os.getpid():x}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
@@ -181,7 +184,7 @@ class Lock:
         # A full disk may refuse this, but not the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+            os.write(descriptor, json.dumps(_holding()).encode())
         self.release = weakref.finalize(self, _release, self.path, descriptor, os.getpid())
 
     def _take(self) -> int:
@@ -226,6 +229,11 @@ class Lock:
             f"out (={str(self.path.parent)!r}): expected a folder that no other run writes to, found {who} at it; "
             f"wait for it, or name another folder"
         )
+
+
+def _holding() -> dict[str, object]:
+    """What a lock says of its holder; the token tells two locks apart that one process takes."""
+    return {"pid": os.getpid(), "host": platform.node(), "token": os.urandom(8).hex()}
 
 
 def _release(path: Path, descriptor: int, owner: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import atras
+from atras.analysis import ranking
 from atras.analysis.export import _onnx as onnx_bytes
 from atras.analysis.export import best_robust, export, export_pareto, first_seed, load
 from atras.cli import program
@@ -99,6 +100,20 @@ def test_the_file_says_what_it_holds(finished: Results, tmp_path: Path) -> None:
     assert metadata["spec"]["head_rate256"] == 64
     row = finished.table.filter(hidden_layers="12-16", seed=0).to_dicts()[0]
     assert metadata["accuracies"]["attacked_accuracy_after_white_box"] == row["attacked_accuracy_after_white_box"]
+
+
+def test_the_file_says_who_else_may_be_as_good(finished: Results, tmp_path: Path) -> None:
+    best = best_robust(finished)
+    written: Any = load(export(finished, best, tmp_path / "best.safetensors")).metadata
+    first = ranking(finished).row(0, named=True)
+    assert written["rank"] == {
+        "by": "white-box robust accuracy" if not finished.table["worst_case_accuracy_after"].count()
+        else "worst-case robust accuracy",
+        "of": len(finished.run["protocol"]["candidates"]),
+        "low": first["rank_low"],
+        "high": first["rank_high"],
+        "not_distinguishable": first["tied"],
+    }  # fmt: skip
 
 
 def test_a_loaded_network_outlives_atras(finished: Results, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class Place(NamedTuple):
         labels = [entry.label for entry in chart.series] if len(chart.series) > 1 else []
         longest = max(map(len, labels), default=0)
         beside = bool(labels) and not narrow and longest <= BESIDE
-        right = width - (44 + int(CHARACTER * longest) if beside else 16)
+        right = width - (50 + int(1.1 * CHARACTER * longest) if beside else 16)
         ticks, bottom = tick_labels(chart.x, right - left), height - BOTTOM
         height += LINE * (max(map(len, ticks), default=1) - 1)
         if beside or not labels:
