@@ -121,7 +121,9 @@ class Registry(Generic[Choice]):
             if key not in fields or key in options:
                 known = ", ".join(fields) or "none"
                 what = f"option {key} twice" if key in options else f"unknown option {shown(argument)}"
-                raise InputError(f"{self.kind} (={shown(text)}): {what}; options of {name}: {known}")
+                near = [] if key in options else difflib.get_close_matches(key[:100], fields, n=1)
+                hint = f"; did you mean {near[0]}? Options" if near else "; options"
+                raise InputError(f"{self.kind} (={shown(text)}): {what}{hint} of {name}: {known}")
             options[key] = _value(f"{name}: {key}", value.strip(), fields[key])
         return choice(**options)
 
@@ -158,8 +160,8 @@ class Registry(Generic[Choice]):
             ) from error
 
 
-def split_outside(text: str) -> list[str]:
-    """A text cut at the commas that stand in no brackets, without blanks around the parts.
+def split_outside(text: str, at: str = ",") -> list[str]:
+    """A text cut at the commas, or another character, that stand in no brackets, without blanks around the parts.
 
     Raises:
         InputError: if brackets do not match.
@@ -169,7 +171,7 @@ def split_outside(text: str) -> list[str]:
         depth += (character == "(") - (character == ")")
         if depth < 0:
             break
-        if character == "," and depth == 0:
+        if character == at and depth == 0:
             parts.append("")
         else:
             parts[-1] += character

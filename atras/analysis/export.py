@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.networks import Candidate, Factory, Network, Parameters, Spec
+from atras.networks import Candidate, Factory, Network, Parameters, SourceChangedError, Spec
 from atras.results import ACCURACIES, Results
 from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
@@ -59,6 +59,7 @@ def export(
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
     """
+    results.require_single("export")
     path = expanded(path)
     chosen = file_format or path.suffix.removeprefix(".")
     if chosen not in EXPORT_FORMATS:
@@ -67,7 +68,9 @@ def export(
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
     phase = results.final.phase if phase is None else phase
-    spec, parameters = read_member(results.directory, candidate, seed, phase)
+    # Weights alone need no code: safetensors is what is left of a module whose source has changed.
+    checked = chosen != "safetensors" or not source_note(candidate)
+    spec, parameters = read_member(results.directory, candidate, seed, phase, results.variant, checked=checked)
     metadata = _metadata(results, spec, candidate, seed, phase, rank_by)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
     try:
@@ -76,6 +79,18 @@ def export(
         raise InputError(f"{path}: expected a file to write: {error.strerror or error}; name another") from error
     write_file(path, [content])
     return path
+
+
+def source_note(candidate: Candidate) -> str:
+    """What is to be said of a candidate whose source is another than when it was trained; empty of others."""
+    try:
+        if candidate.factory is not None:
+            candidate.factory.make(0)
+    except SourceChangedError as error:
+        return f"{error}. As safetensors its weights are written all the same; to load them takes the source as it was."
+    except InputError:
+        return ""
+    return ""
 
 
 def first_seed(results: Results, candidate: Candidate) -> int:
@@ -104,6 +119,7 @@ def best_robust(results: Results, *, rank_by: str = "accuracy", partial: bool = 
     Raises:
         InputError: if the run has no members yet or none that trained, or groups are missing and `partial` is not set.
     """
+    results.require_single("export")
     require_whole(results, partial)
     return results.candidate(_first(results, rank_by)["hidden_layers"])
 
@@ -125,6 +141,7 @@ def export_pareto(
     Raises:
         InputError: as `export` and `best_robust`.
     """
+    results.require_single("export")
     require_whole(results, partial)
     _first(results, rank_by)
     names = pareto(results, rank_by=rank_by)["hidden_layers"].to_list()
@@ -240,6 +257,7 @@ def _metadata(
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
         "missing": results.missing(),
+        "variant": results.variant.name,
         "rank": _ranks(results, candidate.name, rank_by),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }

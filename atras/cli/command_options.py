@@ -18,6 +18,13 @@ class Asked(Options):
         str | None,
         Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
     ] = None
+    take_over: Annotated[
+        bool,
+        Option(
+            "with --resume: go on although another machine may be at work there",
+            meaning="For a machine that is gone, where the file system has no locks, or within a minute of its end.",
+        ),
+    ] = False
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     out: Annotated[
         str | None,
@@ -46,6 +53,15 @@ class CommandOptions(Asked):
             "what a search ranks candidates by: accuracy or balanced", panel="Population", metavar="NAME",
             default="accuracy", meaning="Robust accuracy, or its mean over classes, in which a frequent class counts "
             "no more than a rare one.",
+        ),
+    ] = None  # fmt: skip
+    confirm_seeds: Annotated[
+        str | None,
+        Option(
+            "fresh seeds on which the winner is measured after the run", panel="Population", metavar="5-9",
+            meaning="The best of many is best also by luck. Seeds that did not choose it tell what it is worth: it and "
+            "those not told apart from it, five at the most, are trained and measured once more, into the folder "
+            "`confirm` of the run.",
         ),
     ] = None  # fmt: skip
     machines: Annotated[

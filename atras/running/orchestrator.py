@@ -14,7 +14,7 @@ from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
+from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
 from atras.networks import Candidate, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -26,7 +26,8 @@ from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome
+from .executors import Executor, Outcome, executor_for
+from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
@@ -50,6 +51,7 @@ def run(
     stop: Stop | None = None,
     place: DataPlace | None = None,
     weights: Sequence[Weights] = (),
+    confirm_seeds: Sequence[int] = (),
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -65,19 +67,23 @@ def run(
         stop: asked about once a second whether to stop.
         place: where the data are, if not where the protocol and the execution say.
         weights: of the protocol's candidates where they are finished, in their order; then nothing is trained.
+        confirm_seeds: fresh ones for `atras.confirm`, which measures the winner on them when the run is done; here they
+            are checked and recorded.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
-        InputError: if the data, the device, the memory cap, weights or `out` cannot be used.
+        InputError: if the data, the device, the memory cap, weights or `out` cannot be used; as `check_fresh`.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    executor: Executor = EXECUTORS.get(execution.executor)(execution)
+    if confirm_seeds:
+        check_fresh(protocol, confirm_seeds, out, execution.shard)
+    executor = executor_for(execution)
     with closing(executor):
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
         shard = None
@@ -100,6 +106,7 @@ def run(
             "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
             "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
             **({} if shard is None else {"shard": shard.to_dict()}),
+            **({"confirm_seeds": list(confirm_seeds)} if confirm_seeds else {}),
             "warnings": cautions_before(protocol, data),
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip
@@ -117,6 +124,7 @@ def resume(
     startup_seconds: float | None = None,
     stop: Stop | None = None,
     place: DataPlace | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -132,6 +140,7 @@ def resume(
             with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
+        take_over: whether to go on although a process of another machine may be at work on it.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -156,14 +165,14 @@ def resume(
         reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
-    lock = Lock(folder)
+    lock = Lock(folder, take_over=take_over)
     try:
         writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
         given = fitted_weights(protocol, prepared.spec, weights)
     except BaseException:
         lock.release()
         raise
-    executor: Executor = EXECUTORS.get(execution.executor)(execution)
+    executor = executor_for(execution)
     own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
     return own.go(startup_seconds)
 

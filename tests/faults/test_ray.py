@@ -105,7 +105,7 @@ def test_killed_workers_cost_nothing_but_time(
     while killed < (60 if long else 2):
         folder = tmp_path / "run"
         with killing(folder, kill_worker, draw, 2) as done:  # fewer than make a group be halved
-            results = run(LONGER, execution(cluster), out=folder)
+            results = run(LONGER, execution(cluster), out=folder, config_plan=whole[1].run["plan"])
         killed += len(done)
         assert files_of(folder) == files_of(whole[0])
         assert results.run["finished_groups"] == list(range(len(results.run["plan"]["groups"])))
@@ -150,7 +150,8 @@ def test_a_killed_run_goes_on_with_any_executor(
         folder, draw = tmp_path / str(number), random.Random(number)  # noqa: S311
         begin = time.monotonic() + draw.uniform(0.3, 2)
         with contextlib.suppress(Interrupted):  # it may have been done before
-            run(LONGER, execution(cluster), out=folder, stop=partial(over, begin))
+            plan = whole[1].run["plan"]
+            run(LONGER, execution(cluster), out=folder, config_plan=plan, stop=partial(over, begin))
         # Another process has the workers of its own job, and is killed with them.
         with subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)], cwd=ROOT, stderr=subprocess.PIPE) as driver:
             begin = time.monotonic()

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from atras.errors import InputError
 from atras.experiment import Execution
 from atras.running import run
+from atras.running.executors import executor_for
 from atras.testing import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +96,15 @@ def test_an_address_is_checked_before_ray_is_asked() -> None:
         with pytest.raises(InputError, match=r"ray_address \(=.*\): expected HOST:PORT"):
             Execution(ray_address=address)
     assert Execution(ray_address="10.0.0.1:6379").ray_address == "10.0.0.1:6379"
+
+
+def test_all_gpus_are_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    executor = executor_for(Execution(device="cuda:all"))
+    assert executor.name == "ray"
+    assert executor.slots(torch.device("cuda", 0)) == 4
+    assert executor_for(Execution(device="cuda")).name == "local"
+    with pytest.raises(InputError, match=r"device \(='cuda:1'\): .* hands out GPUs itself"):
+        executor_for(Execution(device="cuda:1", executor="ray"))
+    with pytest.raises(InputError, match=r"expected a GPU (of this machine|that can be used)"):
+        run(SMALL, Execution(device="cuda:all"))

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from atras.evaluation import Rows
-from atras.experiment import Execution
+from atras.experiment import EXECUTORS, Execution
 from atras.running.task import GroupTask, Surroundings
 
 
@@ -62,3 +62,13 @@ class Executor(ABC):
 
     def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of what computes: no task is asked for any more. May be called twice."""
+
+
+def executor_for(execution: Execution) -> Executor:
+    """The executor of a run: all GPUs at once take a process each, which executor local has not.
+
+    Raises:
+        InputError: if it cannot be had.
+    """
+    all_gpus = execution.device == "cuda:all" and execution.executor == "local"
+    return EXECUTORS.get("ray" if all_gpus else execution.executor)(execution)

@@ -12,6 +12,7 @@ import torch
 
 from atras.environment import total_memory
 from atras.errors import InputError
+from atras.experiment import Execution
 from atras.limits import processors
 from atras.running.task import GroupTask, Surroundings
 from atras.torch_state import threads
@@ -40,6 +41,14 @@ class RayExecutor(PoolExecutor):
     name = "ray"
 
     _cluster: Cluster | None = None
+
+    def __init__(self, execution: Execution | None = None) -> None:
+        super().__init__(execution)
+        if (device := self.execution.device) not in ("auto", "cpu", "cuda", "cuda:all"):
+            raise InputError(
+                f"device (={device!r}): expected auto, cpu or cuda:all with executor ray, which hands out GPUs itself; "
+                "or use --executor local"
+            )
 
     def slots(self, device: torch.device) -> int:
         return self._counted(device) if self.execution.ray_address else _on_this_machine(device)

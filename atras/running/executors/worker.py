@@ -21,7 +21,7 @@ import torch
 from atras.data import Dataset, Split
 from atras.environment import versions
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Rows, Source
+from atras.evaluation import Rows, Source, Sources
 from atras.kernels import backends
 from atras.networks import Member, Parameters
 from atras.running.progress import Reporter
@@ -85,7 +85,7 @@ class Job:
     threads: int
     data: Dataset
     arrays: tuple[np.ndarray, ...] | None
-    source: Source | None
+    source: Source | Sources | None
     lock: str
 
     @classmethod
@@ -94,16 +94,13 @@ class Job:
         data, none = place.data, torch.empty(0)
         parts = [part for split in (data.train, data.test) for part in (split.images, split.labels)]
         whole = [part.cpu().numpy() for part in parts if isinstance(part, torch.Tensor)]
-        source = place.source
-        if source is not None and isinstance(source.signs, torch.Tensor):
-            source = source._replace(signs=source.signs.cpu())
         return cls(
             key=os.urandom(8).hex(),
             kind=Kind.here(),
             threads=threads,
             data=dataclasses.replace(data, train=Split(none, none), test=Split(none, none)),
             arrays=tuple(whole) if len(whole) == len(parts) else None,
-            source=source,
+            source=_moved(place.source, torch.device("cpu")),
             lock=_lock_in(task.folder),
         )
 
@@ -220,7 +217,7 @@ def compute_elsewhere(task: GroupTask, job: Job, link: Link) -> Result:
     with _folder(task, job, link) as own:
         networks = Networks(own.folder, own.spec, own.run_hash, in_memory=own.protocol.tries_other_networks)
         try:
-            place = Surroundings(_data(own, job), networks, _source(own, job), _Relayed(link), link.stop)
+            place = Surroundings(_data(own, job), networks, _moved(job.source, own.device), _Relayed(link), link.stop)
             _, result.rows, result.shortage = compute(own, place)
         except Interrupted:
             result.interrupted = True
@@ -262,13 +259,17 @@ def _loaded(task: GroupTask, job: Job) -> Dataset:
     )
 
 
-def _source(task: GroupTask, job: Job) -> Source | None:
-    source = job.source
-    if source is None:
-        return None
-    if isinstance(source.signs, torch.Tensor):
-        return source._replace(signs=source.signs.to(task.device))
-    return source._replace(signs=type(source.signs)(source.signs.members, task.device))
+def _moved(source: Source | Sources | None, device: torch.device) -> Source | Sources | None:
+    """The same on a device."""
+    if isinstance(source, Sources):
+        return source._replace(each=tuple(_on(each, device) for each in source.each))
+    return None if source is None else _on(source, device)
+
+
+def _on(source: Source, device: torch.device) -> Source:
+    signs = source.signs
+    moved = signs.to(device) if isinstance(signs, torch.Tensor) else type(signs)(signs.members, device)
+    return source._replace(signs=moved)
 
 
 def _lock_in(folder: Path | None) -> str:
