@@ -107,7 +107,5 @@ def test_a_run_trains_its_sources_first(tmp_path: Path) -> None:
 
 
 def test_an_axis_has_no_sources() -> None:
-    with pytest.raises(
-        InputError, match="got ensemble.k=1., which takes those of others"
-    ):
+    with pytest.raises(InputError, match=r"got ensemble.k=1., which takes those of others"):
         PROTOCOL.replace(defence="copies", axes=("defence=copies,ensemble(k=1)",))
