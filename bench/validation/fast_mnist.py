@@ -1,6 +1,6 @@
 """Fast is better than free, on MNIST: its network, data and recipe, with intervals over seeds beside its figures.
 
-Source: Wong, Rice, Kolter 2020, "Fast is better than free", section 5, and the authors' code (locuslab/fast_adversarial).
+Source: Wong, Rice, Kolter 2020, "Fast is better than free", section 5, and the code (locuslab/fast_adversarial).
 All seeds are one run of atras. `--pgd-40` trains the row of PGD with 40 steps beside it, as an axis of defences.
 
     python bench/validation/fast_mnist.py --out runs/fast-mnist
