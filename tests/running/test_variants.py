@@ -33,20 +33,17 @@ def execution(engine: str = "stack", **changes: Any) -> Execution:
     return Execution(engine=engine, device="cpu", checkpoint_every=0, **changes)
 
 
-def of_variant(results: Results, frame: str, name: str) -> pl.DataFrame:
-    """The rows of a variant, as its solo run has them."""
-    rows = getattr(results, frame).filter(variant=name)
-    return rows.select(*(column for column in SCHEMAS[frame] if column not in ("variant", "protocol_hash")))
-
-
 def assert_solo(results: Results, protocol: Any, engine: str, frames: tuple[str, ...]) -> None:
     for variant in protocol.variants:
         solo = run(protocol.of(variant), execution(engine))
         assert set(solo.table["variant"]) == {""}
+        alone = results.of_variant(variant.name)
+        assert alone.run["protocol"] == solo.run["protocol"]
         for frame in frames:
-            expected = getattr(solo, frame).drop([c for c in ("variant", "protocol_hash") if c in SCHEMAS[frame]])
+            hashes = [column for column in SCHEMAS[frame] if column == "protocol_hash"]
+            expected, own = getattr(solo, frame).drop(hashes), getattr(alone, frame).drop(hashes)
             assert len(expected), frame
-            assert_frame_equal(of_variant(results, frame, variant.name), expected, check_exact=True)
+            assert_frame_equal(own, expected, check_exact=True)
 
 
 @pytest.mark.parametrize("engine", ["loop", "stack", pytest.param("fused", marks=NEEDS_FUSED)])
