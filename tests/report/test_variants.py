@@ -52,7 +52,7 @@ def test_variants_are_compared_by_depth_with_intervals(varied: Results) -> None:
     assert clean.title == "Clean accuracy by depth and variant"
     assert robust.summary.startswith("1 layer: 0.01 is highest, ")
     (table,) = found.comparison.tables
-    assert [row[:3] for row in table.rows][:2] == [("0.001", "2 layers", "6 of 6"), ("0.001", "1 layer", "6 of 6")]
+    assert [row[:3] for row in table.rows][:2] == [("0.001", "2 layers", "3 of 6"), ("0.001", "1 layer", "6 of 6")]
 
 
 def test_the_headline_names_the_winners_variant_and_each_variant_has_its_own_part(varied: Results) -> None:
