@@ -24,7 +24,8 @@ PACKAGES = ("atras", "torch", "torchvision", "triton", "numpy", "polars")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for here: `auto` is the first GPU that can be used.
+    """The device that `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:all` stands for here: `auto` is the first GPU that can
+    be used; for all of them is planned what the first one takes.
 
     Raises:
         InputError: if a GPU is asked for that is not there, or cannot be used.
@@ -35,7 +36,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         gpus = (torch.device("cuda", index) for index in range(count))
         return next((each for each in gpus if not gpu.trouble(each)), torch.device("cpu"))
-    device = torch.device("cuda", int(name.partition(":")[2] or 0))
+    number = name.partition(":")[2].replace("all", "")
+    device = torch.device("cuda", int(number or 0))
     if device.index >= count:
         there = f"{count} CUDA device(s)" if count else f"none that torch can use{trouble and f' ({trouble})'}"
         raise InputError(f"device (={name!r}): expected a GPU of this machine, found {there}; use --device cpu or auto")

@@ -99,8 +99,8 @@ def test_what_is_as_by_default_is_not_spelled() -> None:
     assert repr(PGD(0.1, steps=7)) == "PGD(epsilon=0.1, steps=7)"
 
 
-NAMES = "fgsm, random-fgsm, pgd, apgd, apgd-t, fab-t, square, autoattack, deepfool, cw, fmn, random-signs"
-OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start, norm, loss"
+NAMES = "fgsm, random-fgsm, pgd, apgd, apgd-t, fab-t, square, autoattack, deepfool, cw, fmn, random-signs, kl"
+OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_start, norm, loss, keep"
 
 
 @pytest.mark.parametrize(

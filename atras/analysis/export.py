@@ -243,6 +243,7 @@ def _metadata(
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
         "missing": results.missing(),
+        "variant": results.variant.name,
         "rank": _ranks(results, candidate.name, rank_by),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }

@@ -18,6 +18,13 @@ class Asked(Options):
         str | None,
         Option("go on with the run or search in this folder; nothing else is needed", metavar="DIR", path=True),
     ] = None
+    take_over: Annotated[
+        bool,
+        Option(
+            "with --resume: go on although another machine may be at work there",
+            meaning="For a machine that is gone, where the file system has no locks, or within a minute of its end.",
+        ),
+    ] = False
     dry_run: Annotated[bool, Option("show the plan and its cost, run nothing")] = False
     out: Annotated[
         str | None,

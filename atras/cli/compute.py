@@ -64,7 +64,7 @@ def compute(
             if command.resume is None:
                 results = begin(protocol, execution, out=folder, config_plan=plan, **arguments, **finished)
             else:
-                results = resume(folder, protocol, execution, **arguments)
+                results = resume(folder, protocol, execution, take_over=command.take_over, **arguments)
         finally:
             reporter.close()
     from atras.analysis import caution_lines, json_text, run_data, summary_lines

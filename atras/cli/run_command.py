@@ -110,7 +110,7 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
         if command.resume is None:
             results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
         else:
-            results = resume(folder, protocol, execution, **arguments)
+            results = resume(folder, protocol, execution, take_over=command.take_over, **arguments)
     ranked_by = rank_by_of(folder)
     if command.json:
         print_json(json_text(search_data(results, ranked_by)))

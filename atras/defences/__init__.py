@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .adversarial import Adversarial
     from .anew import Anew, Paired
     from .batch import BatchCopies
+    from .ensemble import EnsembleTraining
     from .fast import Fast
     from .fosc import FOSC
     from .free import Free
@@ -29,6 +30,7 @@ else:
         adversarial="Adversarial",
         anew="Anew Paired",
         batch="BatchCopies",
+        ensemble="EnsembleTraining",
         fast="Fast",
         fosc="FOSC",
         free="Free",
@@ -48,6 +50,7 @@ __all__ = [
     "BatchCopies",
     "Copies",
     "Defence",
+    "EnsembleTraining",
     "Fast",
     "Free",
     "LogitPairing",

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
         epochs: of the second training, in all.
         kept: what a defence keeps from one batch to the next, tensors [M, ...] by name, changed in place; a run that is
             interrupted goes on with them.
+        made: whether the copies are what they are to be: those of another network.
     """
 
     images: Tensor
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     classes: Tensor | None = None
     epochs: int = 1
     kept: dict[str, Tensor] | None = None
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Defence(ABC):
     def steps_a_batch(self) -> int:
         """Optimizer steps that `step` makes on each batch: what a schedule of the learning rate counts."""
         return 1
+
+    @property
+    def others(self) -> int:
+        """Other networks of the run whose copies each member is trained on besides its own."""
+        return 0
 
     @property
     def compared(self) -> bool:

@@ -24,6 +24,10 @@ DEFENCES: Registry[Defence] = Registry(
         "fast": ("atras.defences.fast:Fast", "one step of FGSM from a random start"),
         "free": ("atras.defences.free:Free", "a perturbation that moves on with every step: free(replays=8)"),
         "fosc": ("atras.defences.fosc:FOSC", "PGD that ends where it has converged enough, more so every epoch"),
+        "ensemble": (
+            "atras.defences.ensemble:EnsembleTraining",
+            "copies made on other networks of the run too: ensemble(k=3)",
+        ),
         "logit-pairing": (
             "atras.defences.logit_pairing:LogitPairing",
             "image and adversarial image are to have equal logits: logit-pairing(weight=0.5)",

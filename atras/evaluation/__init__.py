@@ -5,7 +5,7 @@ training."""
 from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
-from .measurement import Measurement, Source
+from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
@@ -38,6 +38,7 @@ __all__ = [
     "Rows",
     "Score",
     "Source",
+    "Sources",
     "StoredSigns",
     "Survivors",
     "Trained",

@@ -49,9 +49,10 @@ def cautions(rows: Rows) -> list[str]:
         rows: the group's, complete.
     """
     members: dict[str, dict[str, None]] = {}
-    found = (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics), *_of_epochs(rows.metrics))
-    for meaning, row in found:
+    for meaning, row in (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics)):
         members.setdefault(meaning, {})[_told(row)] = None
+    for meaning, row, epochs in _of_epochs(rows.metrics):
+        members.setdefault(meaning, {})[_told(row, epochs)] = None
     for meaning, row, images in _of_gradients(rows.metrics):
         members.setdefault(meaning, {})[_told(row, f"{row['phase']}: {images} of {row['n']}")] = None
     return [f"{meaning}: {_listed(list(names))}" for meaning, names in members.items()]
@@ -220,8 +221,10 @@ def _by_fgsm(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["attack"] == "fgsm" and row["label_source"] == "true"]
 
 
-def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    """Catastrophic overfitting: FGSM and PGD part while the copies are made in every batch."""
+def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row, str]]:
+    """Catastrophic overfitting: FGSM and PGD part while adversarial images are made in every batch; and after which
+    epochs, from the first to the last."""
+    parted: dict[object, list[Row]] = {}
     sample = [row for row in metrics if row["epoch"] is not None and row["split"] == "train"]
     fgsm = {(_who(row), row["epoch"]): row for row in sample if row["attack"] == "fgsm"}
     for row in sample:
@@ -231,7 +234,11 @@ def _of_epochs(metrics: Sequence[Row]) -> Iterator[tuple[str, Row]]:
             and rival is not None
             and _accuracy(rival) - _accuracy(row) > OVERFITTED
         ):
-            yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", row
+            parted.setdefault(_who(row), []).append(row)
+    for rows in parted.values():
+        epochs = sorted({int(_number(row["epoch"])) for row in rows})
+        when = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+        yield f"robust to FGSM but not to PGD by more than {OVERFITTED:g}, catastrophic overfitting", rows[0], when
 
 
 def _member(row: Row) -> tuple[object, ...]:

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from atras.attacks import Attack, AttackSpec
+from atras.networks import Member
 
 from .counters import Score
 from .evaluator import Evaluator, Figures
 from .recorder import Recorder
-from .stored_signs import AllSigns, signs_of_members
+from .stored_signs import AllSigns, StoredSigns, signs_of_members
 
 
 class Source(NamedTuple):
@@ -31,6 +34,36 @@ class Source(NamedTuple):
         """[M, N, C, H, W], each member's by its seed."""
         rows = [self.seeds.index(member.seed) for member in evaluator.networks.members]
         return signs_of_members(self.signs, rows)
+
+
+class Sources(NamedTuple):
+    """The adversarial training images of several candidates, on which every candidate trains besides its own.
+
+    Args:
+        each: of one candidate.
+        wanted: how many of them a member has: the first ones that are not of its own candidate.
+    """
+
+    each: tuple[Source, ...]
+    wanted: int
+
+    def signs_for(self, members: Sequence[Member]) -> list[StoredSigns]:
+        """By source, in the order of a member's turns, [M, N, C, H, W]; nothing is copied on the CPU."""
+        own = [[source for source in self.each if source.name != member.candidate.name] for member in members]
+        return [
+            StoredSigns(
+                [of_seed(kept[turn], member.seed) for kept, member in zip(own, members, strict=True)],
+                self.each[0].signs.device,
+            )
+            for turn in range(self.wanted)
+        ]
+
+
+def of_seed(source: Source, seed: int) -> np.ndarray:
+    """int8 [N, C, H, W], on the host, the signs that a source has for a seed."""
+    place = source.seeds.index(seed)
+    signs = source.signs
+    return signs.members[place] if isinstance(signs, StoredSigns) else signs[place].cpu().numpy()
 
 
 class Measurement:

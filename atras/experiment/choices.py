@@ -32,6 +32,9 @@ ENGINES: Registry[Any] = Registry(
 
 EXECUTORS: Registry[Any] = Registry(
     "executor",
-    {"local": ("atras.running.executors.local:LocalExecutor", "group after group in this process")},
+    {
+        "local": ("atras.running.executors.local:LocalExecutor", "group after group in this process"),
+        "ray": ("atras.running.executors.ray:RayExecutor", "groups as tasks of a Ray cluster; needs the extra ray"),
+    },
     group="atras.executors",
 )

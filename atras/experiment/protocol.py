@@ -123,10 +123,10 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 own = self.of(variant)
             except InputError as error:
                 raise InputError(f"axis, {variant.name}: {error}") from None
-            if own.defence.source != "own":
+            if own.defence.source != "own" or own.defence.others:
                 raise InputError(
-                    f"axis, {variant.name}: expected a defence without a source (={own.defence.source}), which a run "
-                    "with axes has none of; run it apart"
+                    f"axis, {variant.name}: expected a defence whose members train on images of their own, got "
+                    f"{own.defence}, which takes those of others; run it without axes"
                 )
 
     @property
@@ -401,8 +401,14 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 
 def _check_device(name: str, value: str) -> None:
     text(name, value)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
-        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3}|:all)?", value):
+        raise InputError(f"{name} (={shown(value)}): expected auto, cpu, cuda, cuda:N or cuda:all")
+
+
+def _check_address(value: str) -> None:
+    text("ray_address", value)
+    if value != "auto" and not re.fullmatch(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+        raise InputError(f"ray_address (={shown(value)}): expected HOST:PORT of a cluster's head, or auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,6 +431,15 @@ class Execution(Options):
         ),
     ] = "auto"  # fmt: skip
     executor: Annotated[str, Option("who computes the groups", metavar="NAME", choices=EXECUTORS)] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "Ray cluster that computes the groups: HOST:PORT or auto", lambda _, value: _check_address(value),
+            metavar="ADDRESS", default="one of this machine, for the run",
+            meaning="With `--executor ray`. `auto` is the one that `RAY_ADDRESS` names, or that runs on this machine. "
+            "Without an address the run starts a cluster that only this machine reaches, and ends it.",
+        ),
+    ] = None  # fmt: skip
     shard: Annotated[
         str | None,
         Option(
@@ -434,7 +449,13 @@ class Execution(Options):
             "`slurm` takes the numbers of the job array that it is a task of.",
         ),
     ] = None  # fmt: skip
-    device: Annotated[str, Option("auto, cpu, cuda or cuda:N", _check_device, metavar="NAME")] = "auto"
+    device: Annotated[
+        str,
+        Option(
+            "auto, cpu, cuda, cuda:N or cuda:all", _check_device, metavar="NAME",
+            meaning="`cuda:all` is a process for each GPU of this machine, through executor ray.",
+        ),
+    ] = "auto"  # fmt: skip
     memory_bytes: Annotated[
         int | None,
         Option(

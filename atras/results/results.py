@@ -206,7 +206,9 @@ class Results:
         trained = pl.col("status") == "trained"
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
         means = self.table.group_by("variant", "depth", maintain_order=True)
-        order = pl.col("variant").replace_strict({name: i for i, name in enumerate(self.variants["variant"])})
+        order = pl.col("variant").replace_strict(
+            {name: i for i, name in enumerate(self.variants["variant"])}, default=None
+        )
         return means.agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort(order, "depth")
 
     @property

@@ -1,4 +1,4 @@
-"""The candidate whose adversarial images all others of a run are trained on."""
+"""The candidates whose adversarial images others of a run are trained on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from atras.defences import EnsembleTraining
 from atras.engines import ENGINES
-from atras.evaluation import AllSigns, Source, joined
+from atras.evaluation import AllSigns, Source, Sources, joined
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec
 from atras.planning import Group, source_parts, tighter
@@ -23,18 +24,25 @@ PREFIX = "source-"
 """Begins the names of the source's checkpoints."""
 
 
-def source_candidate(protocol: Protocol, spec: Spec) -> Candidate | None:
-    """The candidate whose adversarial images all others train on; None where each trains on its own."""
+def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
+    """The candidates whose adversarial images others train on; none where each trains on its own.
+
+    Raises:
+        InputError: if the run has not those that its defence names, or too few.
+    """
+    by_size = sorted(protocol.candidates, key=lambda candidate: Network(spec, candidate).parameter_count)
+    if isinstance(protocol.defence, EnsembleTraining):
+        return protocol.defence.chosen(by_size)
     if protocol.defence.source == "own":
-        return None
+        return ()
     if protocol.defence.source == "smallest":
-        return min(protocol.candidates, key=lambda candidate: Network(spec, candidate).parameter_count)
+        return (by_size[0],)
     named = {candidate.name: candidate for candidate in protocol.candidates}
-    return named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source)
+    return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
 
 
-def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
-    """Train and attack the candidate that the defence of all others learns from, from its checkpoint if there is one.
+def defence_source(task: GroupTask, place: Surroundings) -> Source | Sources | None:
+    """Train and attack the candidates that the defence of others learns from, from checkpoints if there are any.
 
     Args:
         task: any of the run: its engine, evaluation batch and folder are taken.
@@ -45,10 +53,15 @@ def defence_source(task: GroupTask, place: Surroundings) -> Source | None:
         ShortageError: if there is no memory for one seed.
         InputError: if the checkpoint is damaged, or cannot be written.
     """
+    found = [_source(candidate, task, place) for candidate in source_candidates(task.protocol, task.spec)]
+    if task.protocol.defence.others:
+        return Sources(tuple(found), task.protocol.defence.others)
+    return found[0] if found else None
+
+
+def _source(candidate: Candidate, task: GroupTask, place: Surroundings) -> Source:
+    """One of them, with its signs."""
     protocol = task.protocol
-    candidate = source_candidate(protocol, task.spec)
-    if candidate is None:
-        return None
     place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
     members = [Member(candidate, seed) for seed in protocol.seeds]
     machine = dataclasses.replace(task.machine, streams=place.data.streamed)

@@ -93,6 +93,9 @@ class LiveReporter(Reporter):
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         title = f"{index + 1}/{total} {label} x{members}"
         self._progress.start()
+        if index in self._tasks:  # its worker was lost
+            self._progress.remove_task(self._tasks.pop(index)[0])
+            self._attacked.pop(index, None)
         task = self._progress.add_task(title, total=max(steps, 1), figures="")
         self._tasks[index] = (task, title)
 

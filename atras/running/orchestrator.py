@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from atras.engines import ENGINES
 from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
-from atras.experiment import EXECUTORS, Execution, OwnNetworks, Protocol, with_networks
+from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
 from atras.networks import Candidate, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -26,12 +26,12 @@ from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome
+from .executors import Executor, Outcome, executor_for
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
-from .shards import DONE, Shard, take_shard, tells
+from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
 from .time_left import Work
 
@@ -77,25 +77,34 @@ def run(
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
-    prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
-    prepared, shard = (prepared, None) if execution.shard is None else take_shard(prepared, protocol, execution)
-    if shard is not None and out is None:
-        raise InputError(f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out")
-    device, data, spec, plan = prepared
-    given = fitted_weights(protocol, spec, weights)
-    if keeps_outcomes(protocol, len(data.test)):
-        check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
-    writer = Writer(out, {
-        "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
-        "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
-        "data_places": [] if out is None else place.remembered(Path(out)),
-        "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
-        "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
-        **({} if shard is None else {"shard": shard.to_dict()}),
-        "warnings": cautions_before(protocol, data),
-        "sessions": [session_record(prepared, execution, "start")],
-    })  # fmt: skip
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor = executor_for(execution)
+    with closing(executor):
+        prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+        shard = None
+        if execution.shard is not None:
+            prepared, shard = take_shard(prepared, protocol, execution)
+        elif config_plan is None:
+            prepared = for_machines(prepared, protocol, execution, executor.slots(prepared.device))
+        if shard is not None and out is None:
+            raise InputError(
+                f"shard (={execution.shard}): expected a folder for its part of the run, got none; give out"
+            )
+        device, data, spec, plan = prepared
+        given = fitted_weights(protocol, spec, weights)
+        if keeps_outcomes(protocol, len(data.test)):
+            check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
+        writer = Writer(out, {
+            "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
+            "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
+            "data_places": [] if out is None else place.remembered(Path(out)),
+            "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
+            "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
+            **({} if shard is None else {"shard": shard.to_dict()}),
+            "warnings": cautions_before(protocol, data),
+            "sessions": [session_record(prepared, execution, "start")],
+        })  # fmt: skip
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+        return own.go(startup_seconds)
 
 
 def resume(
@@ -108,6 +117,7 @@ def resume(
     startup_seconds: float | None = None,
     stop: Stop | None = None,
     place: DataPlace | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -123,6 +133,7 @@ def resume(
             with the same source.
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
+        take_over: whether to go on although a process of another machine may be at work on it.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -147,14 +158,16 @@ def resume(
         reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
-    lock = Lock(folder)
+    lock = Lock(folder, take_over=take_over)
     try:
         writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
         given = fitted_weights(protocol, prepared.spec, weights)
     except BaseException:
         lock.release()
         raise
-    return _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given).go(startup_seconds)
+    executor = executor_for(execution)
+    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+    return own.go(startup_seconds)
 
 
 class _Run:
@@ -171,6 +184,7 @@ class _Run:
         stop: Stop | None,
         start: float,
         given: Mapping[Candidate, Weights],
+        executor: Executor,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
@@ -178,8 +192,8 @@ class _Run:
         self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never)
-        self.executor: Executor = EXECUTORS.get(execution.executor)()
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
+        self.executor = executor
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
@@ -214,6 +228,8 @@ class _Run:
             self.leave("failed")
             raise
         finally:
+            # Workers write to the folder: it is let go of when they are gone.
+            self.executor.close()
             self.reporter.close()
             self.writer.close()
 
@@ -298,6 +314,10 @@ class _Run:
     def note_split(self, split: Row, **besides: Any) -> None:
         """Record that memory did not suffice for something, and that it goes on in smaller parts."""
         self.writer.update({"splits": [*self.writer.run.get("splits", ()), split], **besides})
+
+    def note_loss(self, loss: Row) -> None:
+        """Record that a worker was lost with a group, which goes on elsewhere."""
+        self.writer.update({"losses": [*self.writer.run.get("losses", ()), loss]})
 
     def take(self, outcome: Outcome) -> None:
         """Write a finished group's rows."""

@@ -53,7 +53,7 @@ from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
 from .data_place import DataPlace
-from .defence_source import source_candidate
+from .defence_source import source_candidates
 from .given import fitted_weights
 from .progress import Reporter
 from .speeds import Speeds
@@ -411,9 +411,9 @@ def _groups(
     predicted = [
         predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups
     ]
-    source = source_candidate(resolved, spec)
-    if predicted and source in share.candidates:
-        predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured(source))
+    for source in source_candidates(resolved, spec) if predicted else ():
+        if source in share.candidates:
+            predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured(source))
     return predicted
 
 
@@ -453,9 +453,8 @@ def limit_lines(execution: Execution, device: torch.device, data: Dataset) -> tu
 
 
 def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
-    """Those of a protocol, and the one whose copies its defence takes."""
-    source = source_candidate(protocol, spec)
-    return [*protocol.candidates, *([] if source is None else [source])]
+    """Those of a protocol, and those whose copies its defence takes."""
+    return [*protocol.candidates, *source_candidates(protocol, spec)]
 
 
 def have_convolutions(candidates: Iterable[Candidate], spec: Spec) -> bool:

@@ -14,7 +14,7 @@ import torch
 from atras.data import Dataset
 from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.errors import InputError
-from atras.evaluation import PHASES, Row, Rows, Source, phases_of
+from atras.evaluation import PHASES, Row, Rows, Source, Sources, phases_of
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
@@ -55,13 +55,15 @@ class Surroundings:
         source: whose adversarial images all members are trained on; None for each one's own.
         reporter: told of everything.
         stop: asked between calls whether to stop.
+        lost: told of each worker that a task was lost with, as the run records it.
     """
 
     data: Dataset
     networks: Networks
-    source: Source | None
+    source: Source | Sources | None
     reporter: Reporter
     stop: Callable[[], bool]
+    lost: Callable[[Row], None] = lambda _: None
 
 
 @dataclass(frozen=True)

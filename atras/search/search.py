@@ -89,6 +89,7 @@ def resume(
     *,
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Go on with a search that was killed, interrupted or failed. Finished rounds are not computed again.
 
@@ -100,6 +101,7 @@ def resume(
             for a path of the data where the same ones are.
         execution: None for the recorded one.
         reporter, stop: as `search`.
+        take_over: as `running.resume`, also of the round under way.
 
     Returns:
         The last round's results; those of a search that is finished already as they are.
@@ -117,7 +119,7 @@ def resume(
         progress.note(f"{folder}: this search is finished already")
         progress.close()
         return read(record.round_folder(len(record.parts)))
-    lock = Lock(folder)
+    lock = Lock(folder, take_over=take_over)
     try:
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
@@ -128,7 +130,7 @@ def resume(
         record.write("running")
         own = record.protocol.precision
         wish = None if protocol is None or protocol.precision == own else protocol.precision
-        return _Search(record, execution, reporter, stop, place, wish).go()
+        return _Search(record, execution, reporter, stop, place, wish, take_over).go()
     except InputError as error:
         raise _with_advice(error, folder) from error
     finally:
@@ -234,9 +236,10 @@ class _Search:
         stop: running.Stop | None,
         place: running.DataPlace,
         wish: str | None = None,
+        take_over: bool = False,
     ) -> None:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
-        self.place = place
+        self.place, self.take_over = place, take_over
         self.wish = wish  # another precision than the record's, for what is left
 
     def go(self) -> Results:
@@ -287,7 +290,7 @@ class _Search:
             recorded = Protocol(**running.recorded(folder).protocol_fields)
             running.check_same(recorded, protocol, f"{folder} is no round of this search")
             asked = recorded.replace(precision=self.wish) if self.wish else None
-            return running.resume(folder, asked, self.execution, **arguments)
+            return running.resume(folder, asked, self.execution, take_over=self.take_over, **arguments)
         finally:
             reporter.close()
 

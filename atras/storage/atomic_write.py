@@ -8,7 +8,10 @@ import itertools
 import json
 import os
 import platform
+import threading
+import time
 import weakref
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +27,14 @@ BUSY = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What file systems that sync no folders answer, as some network ones do; of a file it is an error like any other."""
 
+SECONDS_BETWEEN_SIGNS = 5.0
+"""How often the holder of a lock says that it is alive."""
+
+SECONDS_UNTIL_STALE = 60.0
+"""Without such a sign for so long, the holder is gone, if the system's lock says so too."""
+
 PARTIAL = ".partial"
+_HOST = zlib.crc32(platform.node().encode())
 SEARCH = "search.json"
 """The record of a search: where it lies is no place for a run."""
 
@@ -39,7 +49,8 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
         InputError: if it cannot be written; the former content stays.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    # Of a name that no other process writes to: a worker that its run has given up may not know of it yet.
+    partial = path.with_name(f".{path.name}.{_HOST:x}-{os.getpid():x}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_special(path)
@@ -160,20 +171,23 @@ class FolderBusyError(InputError):
 class Lock:
     """The right to write to a folder, held until `release`, or until the process ends, however it ends.
 
-    The system's own lock (flock) is what counts: it goes with its process, so none is ever stale. What the file says
-    is for the message only. Where the file system has no such locks, the file itself is the lock, and that of a
-    process that is gone is taken over.
+    The system's own lock (flock) is what counts on one machine: it goes with its process, so none is ever stale.
+    Network file systems may know it on each machine alone, or not at all. So its holder also renews the file every few
+    seconds: one of another machine that was renewed lately is held, whatever the system says. One that was not renewed
+    for a minute is nobody's where the system's lock is free, and taken over on request where there are no such locks.
 
     Args:
         folder: there already.
+        take_over: take it although a process of another machine may hold it.
 
     Raises:
         FolderBusyError: if another process (or another run of this one) holds it.
         InputError: if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, take_over: bool = False) -> None:
         self.path = folder / LOCK
+        self._take_over = take_over
         try:
             descriptor = self._take()
         except OSError as error:
@@ -181,8 +195,10 @@ class Lock:
         # A full disk may refuse this, but not the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
-        self.release = weakref.finalize(self, _release, self.path, descriptor, os.getpid())
+            os.pwrite(descriptor, json.dumps(_holding()).encode(), 0)
+        ended = threading.Event()
+        threading.Thread(target=_renew, args=(self.path, ended), daemon=True).start()
+        self.release = weakref.finalize(self, _release, self.path, descriptor, os.getpid(), ended)
 
     def _take(self) -> int:
         for _ in range(100):
@@ -198,37 +214,68 @@ class Lock:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def _locked(self, descriptor: int) -> bool:
+        there = True
         try:
             if fcntl is None:
                 raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in BUSY or self._alive(descriptor):
+            if error.errno in BUSY:
                 raise self._refusal(descriptor) from None
+            there = False
+        if self._alive(descriptor, there):
+            raise self._refusal(descriptor)
         return True
 
-    def _alive(self, descriptor: int) -> bool:
-        """Whether the process that the file names may still run."""
+    def _alive(self, descriptor: int, locks: bool) -> bool:
+        """Whether the process that the file names may still run.
+
+        Args:
+            descriptor: of the file.
+            locks: whether the system's lock is ours; False where it has none.
+        """
         pid, host = _holder(descriptor)
         if pid is None:
             return False
         if host != platform.node():
-            return True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 0)
-            return True
+            return not self._take_over and (not locks or _age(descriptor) < SECONDS_UNTIL_STALE)
+        if not locks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 0)
+                return True
         return False
 
     def _refusal(self, descriptor: int) -> FolderBusyError:
         pid, host = _holder(descriptor)
         who = "another process" if pid is None else f"process {pid} on {host}"
+        more = ""
+        if pid is not None and host != platform.node():
+            more = f", last heard of {_age(descriptor):.0f} s ago; if {host} is gone, add --take-over"
         return FolderBusyError(
-            f"out (={str(self.path.parent)!r}): expected a folder that no other run writes to, found {who} at it; "
-            f"wait for it, or name another folder"
+            f"out (={str(self.path.parent)!r}): expected a folder that no other run writes to, found {who} at it"
+            f"{more}; wait for it, or name another folder"
         )
 
 
-def _release(path: Path, descriptor: int, owner: int) -> None:
+def _holding() -> dict[str, object]:
+    """What a lock says of its holder; the token tells two locks apart that one process takes."""
+    return {"pid": os.getpid(), "host": platform.node(), "token": os.urandom(8).hex()}
+
+
+def _renew(path: Path, ended: threading.Event) -> None:
+    """Say every few seconds that the holder is alive."""
+    while not ended.wait(SECONDS_BETWEEN_SIGNS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _age(descriptor: int) -> float:
+    """Seconds since its holder last renewed a lock, by the clock of this machine; at least 0."""
+    return max(0.0, time.time() - os.fstat(descriptor).st_mtime)
+
+
+def _release(path: Path, descriptor: int, owner: int, ended: threading.Event) -> None:
+    ended.set()
     # A child that was forked has the descriptor too, and must not remove its parent's lock.
     if os.getpid() == owner:
         with contextlib.suppress(OSError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from atras.defences import Batch, Defence
 from atras.engines import BatchStep, Engine
+from atras.evaluation import AllSigns
 from atras.networks import StepResult, Trainable
+
+from .turns import turn_of
 
 KEPT = "defence"
 """Prefix, in a snapshot's tensors, of what the defence keeps between batches."""
@@ -22,10 +25,19 @@ class Defending:
         defence: with a definite epsilon.
         epochs: of the second training.
         classes: as in `Batch`.
+        others: signs [M, N, C, H, W] of the copies made on other networks, which come in turn with the members' own.
     """
 
-    def __init__(self, engine: Engine, defence: Defence, epochs: int, classes: Tensor | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        defence: Defence,
+        epochs: int,
+        classes: Tensor | None,
+        others: Sequence[AllSigns] = (),
+    ) -> None:
         self.engine, self.defence, self.epochs, self.classes = engine, defence, epochs, classes
+        self.others = others
         self.kept: dict[str, Tensor] = {}
 
     def begin(self) -> None:
@@ -38,7 +50,9 @@ class Defending:
         """The function by which the defence trains on the batches of an epoch, of which `first` are done."""
 
         def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
-            batch = Batch(images, labels, copied, epoch, first + number, self.classes, self.epochs, self.kept)
+            place, count = first + number, len(self.others)
+            made = count > 0 and turn_of(epoch, place, count) < count
+            batch = Batch(images, labels, copied, epoch, place, self.classes, self.epochs, self.kept, made)
             return self.defence.step(engine, batch)
 
         return step

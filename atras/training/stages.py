@@ -22,6 +22,7 @@ from atras.evaluation import (
     Recorder,
     Rows,
     Source,
+    Sources,
     examples_kept,
     shown_attacks,
 )
@@ -30,6 +31,7 @@ from atras.networks import StepResult, permutation
 
 from .defending import Defending
 from .feed import Feed, Pass
+from .turns import Turns
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
 """The stages of a group, in their order."""
@@ -134,7 +136,7 @@ def run_group(
     evaluation_batch: int = 250,
     watcher: Watcher | None = None,
     snapshot: Snapshot | None = None,
-    source: Source | None = None,
+    source: Source | Sources | None = None,
     chunk: int = 0,
     population: int | None = None,
 ) -> Rows:
@@ -147,7 +149,8 @@ def run_group(
         evaluation_batch: images a forward pass in evaluation and attack.
         watcher: told of the progress, given snapshots, asked whether to stop.
         snapshot: where to go on from; None for the start.
-        source: whose adversarial images to train on; None for each member's own.
+        source: whose adversarial images to train on, besides each member's own where there are several; None for these
+            alone.
         chunk: images of each order that are gathered at once, where they are streamed or augmented; 0 for a batch.
         population: candidates of the run, in each of their variants; None for those of the protocol.
 
@@ -210,7 +213,7 @@ class _Stages:
         protocol: Protocol,
         evaluation_batch: int,
         watcher: Watcher,
-        source: Source | None = None,
+        source: Source | Sources | None = None,
         chunk: int = 0,
         population: int | None = None,
     ) -> None:
@@ -222,8 +225,10 @@ class _Stages:
         shown = len(shown_attacks(protocol))
         examples = examples_kept(population or len(protocol.candidates), data.image_shape, shown)
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
-        self.measurement = Measurement(self.evaluator, self.recorder, source)
-        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes)
+        others = source.signs_for(engine.members) if isinstance(source, Sources) else ()
+        own = None if isinstance(source, Sources) else source
+        self.measurement = Measurement(self.evaluator, self.recorder, own)
+        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes, others)
         self.trained: dict[str, Tensor] = {}
         self.signs: dict[str, Tensor] = {}
         self.chunk = 1
@@ -329,7 +334,9 @@ class _Stages:
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             augment = self.protocol.augment, tuple(evaluator.seeds), self.stage, epoch
             work = Pass(part, orders, evaluator.seed_of, signs, self.protocol.epsilon, *augment)
-            with Feed(work, self.protocol.batch_size, self.gathered) as feed:
+            others = () if batch_steps is None else self.defending.others
+            size, gathered = self.protocol.batch_size, self.gathered
+            with Turns(work, size, gathered, others) if others else Feed(work, size, gathered) as feed:
                 self.train_epoch(feed, n, epoch, batch_steps)
             self.note_epoch(epoch, self.batch_sizes(n), batch_steps is not None and self.defence.compared)
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
@@ -346,7 +353,9 @@ class _Stages:
         else:
             self.engine.begin_phase(phase, self.protocol.adversarial_epochs * adversarial, adversarial)
 
-    def train_epoch(self, feed: Feed, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None) -> None:
+    def train_epoch(
+        self, feed: Feed | Turns, n: int, epoch: int, batch_steps: Callable[[int, int], BatchStep] | None
+    ) -> None:
         """The rest of an epoch, call by call. Nothing that is measured depends on how long a call takes."""
         sizes = self.batch_sizes(n)
         alive = bool(self.recorder.finite.any())

@@ -46,6 +46,11 @@ class Networks:
         self._held: dict[tuple[str, Member], Parameters] = {}
         self.wanted = in_memory or folder is not None
 
+    @property
+    def held(self) -> Mapping[tuple[str, Member], Parameters]:
+        """The networks that are in memory, by phase and member."""
+        return self._held
+
     def put(
         self,
         phase: str,

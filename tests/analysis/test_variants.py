@@ -1,4 +1,4 @@
-"""Runs with axes: each candidate in a variant is ranked by itself; what is about one network is about one variant."""
+"""Runs with axes: each candidate in a variant is ranked by itself, and what is about a network is about one variant."""
 
 from __future__ import annotations
 

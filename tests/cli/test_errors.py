@@ -37,7 +37,7 @@ def execute(line: str) -> int:
         ("--preset papper", "preset (='papper'): expected one of paper"),
         ("--stem conv3", "stem (='conv3'): expected one of auto, none, conv2, conv4"),
         ("--engine fast", "engine (='fast'): expected one of auto, loop, stack"),
-        ("--device gpu", "device (='gpu'): expected auto, cpu, cuda or cuda:N"),
+        ("--device gpu", "device (='gpu'): expected auto, cpu, cuda, cuda:N or cuda:all"),
         ("--targeted 3", "target (='3'): expected none, random, least-likely or class:N, such as class:3"),
         ("--depth 9", "depth (=9): no candidate has it; choose from 1, 2, 3, 4, 5, 6, 7, 8"),
         (

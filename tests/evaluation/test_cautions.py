@@ -72,7 +72,18 @@ def test_each_caution_names_its_member(table: Row, metrics: list[Row], expected:
     assert len(found) == (expected is not None)
     if expected:
         assert found[0].startswith(expected)
-        assert found[0].endswith(": 40 (seed 0)")
+        assert found[0].endswith((": 40 (seed 0)", f": 40 (seed 0, epoch {EPOCH['epoch']})"))
+
+
+def test_catastrophic_overfitting_is_told_with_its_epochs() -> None:
+    apart = {1: 5, 2: 25, 3: 10, 4: 60}
+    rows = [
+        metric(attack, 90 - less * (attack == "pgd"), **EPOCH | {"epoch": epoch})
+        for epoch, less in apart.items()
+        for attack in ("fgsm", "pgd")
+    ]
+    (line,) = cautions(Rows(metrics=rows))
+    assert line.endswith("catastrophic overfitting: 40 (seed 0, epochs 2 to 4)")
 
 
 def test_many_members_share_a_line() -> None:

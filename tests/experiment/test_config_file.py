@@ -210,7 +210,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ('memory = "1KiB"', "memory (=1024): expected a whole number from"),
         ('preset = "papper"', "preset (='papper'): expected one of paper"),
         ('stem = "conv3"', "stem (='conv3'): expected one of auto, none, conv2, conv4"),
-        ('device = "gpu"', "device (='gpu'): expected auto, cpu, cuda or cuda:N"),
+        ('device = "gpu"', "device (='gpu'): expected auto, cpu, cuda, cuda:N or cuda:all"),
         ("depth = 9", "depth (=9): no candidate has it"),
         ("epochs = 0x" + "f" * 5000, "epochs (=more digits than Python prints): expected a whole number"),
         ("hidden = [[0x" + "f" * 5000 + "]]", "hidden (=more digits than Python prints): expected one or more"),

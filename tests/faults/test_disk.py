@@ -9,6 +9,7 @@ import platform
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,38 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "open", Disk(tmp_path, "open", errno.EROFS, 0))
     with pytest.raises(InputError, match="expected a folder to write to: Read-only file system"):
         orchestrator.run(SMALL, EXECUTION, out=tmp_path / "run")
+
+
+@pytest.mark.faults
+def test_a_lock_of_another_machine_counts_until_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+) -> None:
+    path = tmp_path / atomic_write.LOCK
+    content = json.dumps({"pid": 7, "host": "elsewhere"})
+    # The system's lock is free here, as where a network file system knows it on each machine alone.
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"process 7 on elsewhere at it, last heard of \d s ago; .* --take-over"):
+        atomic_write.Lock(tmp_path)
+    os.utime(path, (0, time.time() - atomic_write.SECONDS_UNTIL_STALE - 1))
+    atomic_write.Lock(tmp_path).release()
+    path.write_text(content)
+    atomic_write.Lock(tmp_path, take_over=True).release()
+    # Without the system's locks silence alone is not enough.
+    monkeypatch.setattr(atomic_write, "fcntl", None)
+    path.write_text(content)
+    os.utime(path, (0, time.time() - 1000))
+    with pytest.raises(InputError, match="last heard of 10"):
+        atomic_write.Lock(tmp_path)
+    atomic_write.Lock(tmp_path, take_over=True).release()
+    count("stale locks taken over", 3)
+
+
+def test_the_holder_of_a_lock_renews_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic_write, "SECONDS_BETWEEN_SIGNS", 0.01)
+    lock = atomic_write.Lock(tmp_path)
+    os.utime(lock.path, (0, 0))
+    begin = time.monotonic()
+    while lock.path.stat().st_mtime == 0:
+        assert time.monotonic() - begin < 60
+        time.sleep(0.01)
+    lock.release()

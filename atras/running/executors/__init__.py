@@ -1,9 +1,16 @@
 """Executors: who computes the tasks of a run. Each is one file, and one register (`experiment.EXECUTORS`) knows them
 by name. An executor knows tasks and their surroundings; nothing of the run's folder or its frames."""
 
-from atras.experiment import EXECUTORS
+from __future__ import annotations
 
-from .executor import Executor, Outcome
-from .local import LocalExecutor
+from typing import TYPE_CHECKING
 
-__all__ = ["EXECUTORS", "Executor", "LocalExecutor", "Outcome"]
+from atras.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .executor import Executor, Outcome, executor_for
+    from .local import LocalExecutor
+else:
+    __getattr__ = lazy_exports(__name__, executor="Executor Outcome executor_for", local="LocalExecutor")
+
+__all__ = ["Executor", "LocalExecutor", "Outcome", "executor_for"]

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
+import torch
+
 from atras.evaluation import Rows
+from atras.experiment import EXECUTORS, Execution
 from atras.running.task import GroupTask, Surroundings
 
 
@@ -25,9 +28,24 @@ class Outcome(NamedTuple):
 
 
 class Executor(ABC):
-    """Computes tasks. A task's rows depend on nothing but the task, so executors differ in where and when alone."""
+    """Computes tasks. A task's rows depend on nothing but the task, so executors differ in where and when alone.
+
+    Args:
+        execution: of the run, or None for one as by default.
+    """
 
     name: ClassVar[str]
+
+    def __init__(self, execution: Execution | None = None) -> None:
+        self.execution = execution or Execution()
+
+    def slots(self, device: torch.device) -> int:  # noqa: ARG002 (others count devices)
+        """How many tasks are computed at once, where a task takes all threads of this process, or one device.
+
+        Raises:
+            InputError: if what computes them cannot be had.
+        """
+        return 1
 
     @abstractmethod
     def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
@@ -41,3 +59,16 @@ class Executor(ABC):
             Interrupted: if the run was asked to stop.
             InputError: if a task cannot be computed for another reason than memory.
         """
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
+        """Let go of what computes: no task is asked for any more. May be called twice."""
+
+
+def executor_for(execution: Execution) -> Executor:
+    """The executor of a run: all GPUs at once take a process each, which executor local has not.
+
+    Raises:
+        InputError: if it cannot be had.
+    """
+    all_gpus = execution.device == "cuda:all" and execution.executor == "local"
+    return EXECUTORS.get("ray" if all_gpus else execution.executor)(execution)

@@ -1,0 +1,274 @@
+"""Executors that have tasks computed by workers: which task is next, what is told, and what becomes of a lost one."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from atras.engines import ENGINES
+from atras.errors import InputError, Interrupted
+from atras.evaluation import Row
+from atras.running.task import GroupTask, Surroundings
+from atras.storage import write_file
+from atras.torch_state import threads
+from atras.training import FOLDER, checkpoint
+
+from .executor import Executor, Outcome
+from .worker import Event, Job, Result
+
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How often it is asked whether to stop."""
+
+SECONDS_TO_ARRIVE = 5.0
+"""Time that what is told of a task has, when the task has ended."""
+
+MOST_LOSSES = 3
+"""Workers that a group may lose without getting any further between."""
+
+SECONDS_TO_STOP = 600.0
+"""Time that workers have to write checkpoints when a run stops."""
+
+
+class End(NamedTuple):
+    """A task that a worker has no more.
+
+    Args:
+        group: its number.
+        result: None where the worker was lost.
+        reason: of the loss.
+        memory: whether the worker was ended for its memory.
+    """
+
+    group: int
+    result: Result | None
+    reason: str = ""
+    memory: bool = False
+
+
+class Message(NamedTuple):
+    """Something that a worker tells of a task under way."""
+
+    group: int
+    attempt: int
+    events: Sequence[Event]
+    files: dict[str, bytes]
+
+
+class Pool(ABC):
+    """Workers, each of which computes one task at a time."""
+
+    @abstractmethod
+    def begin(self, job: Job) -> None:
+        """All tasks that are started from now on are of this job."""
+
+    @abstractmethod
+    def room(self) -> bool:
+        """Whether a further task may be started.
+
+        Raises:
+            InputError: if no worker can ever be had.
+        """
+
+    @abstractmethod
+    def start(self, task: GroupTask, attempt: int) -> None:
+        """Have a task computed; `attempt` tells its messages from those of a lost worker."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[End]:
+        """The tasks that ended, as soon as one has or the time is over."""
+
+    @abstractmethod
+    def messages(self, seconds: float = 0.0) -> list[Message]:
+        """What came since it was last asked; all that was told before now, if that comes in this time."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask all workers to stop, with a checkpoint."""
+
+    @abstractmethod
+    def leave_out(self, result: Result) -> None:
+        """Start nothing more on the machine that this result came from."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers."""
+
+
+class PoolExecutor(Executor):
+    """The base class of executors whose tasks are computed by workers."""
+
+    _pool: Pool | None = None
+    _job: tuple[tuple[int, int], Job] | None = None
+
+    @abstractmethod
+    def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
+        """Workers for tasks like this one."""
+
+    def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
+        if place.stop():
+            raise Interrupted
+        if self._pool is None:
+            self._pool = self.make_pool(tasks[0], place)
+        # Groups that were divided come in a map of their own, with the same data.
+        same = id(place.data), id(place.source)
+        if self._job is None or self._job[0] != same:
+            self._job = same, Job.of(tasks[0], place, threads().amount)
+            self._pool.begin(self._job[1])
+        yield from _Map(self._pool, tasks, place).outcomes()
+
+    def close(self) -> None:
+        pool, self._pool, self._job = self._pool, None, None
+        if pool is not None:
+            pool.close()
+
+
+@dataclass
+class _Attempts:
+    """How often a task was started, and how far it came."""
+
+    task: GroupTask
+    started: int = 0
+    losses: int = 0
+    reached: tuple[float, float] = (0.0, 0.0)
+    reached_before: tuple[float, float] = field(default=(-1.0, 0.0))
+
+
+class _Map:
+    """Tasks on their way through a pool."""
+
+    def __init__(self, pool: Pool, tasks: Sequence[GroupTask], place: Surroundings) -> None:
+        self.pool, self.place = pool, place
+        self.waiting = sorted(tasks, key=_longest_first(tasks))
+        self.running: dict[int, _Attempts] = {}
+        self.known = {task.index: _Attempts(task) for task in tasks}
+        self.ending: Exception | None = None
+        self.give_up = float("inf")
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Of all tasks, or of those that end before the run stops."""
+        while self.running or (self.waiting and self.ending is None):
+            if self.ending is None and self.place.stop():
+                self.end(Interrupted())
+            while self.ending is None and self.waiting and self.pool.room():
+                self.start(self.waiting.pop(0))
+            ended = self.pool.wait(SECONDS_BETWEEN_LOOKS)
+            self.hear(SECONDS_TO_ARRIVE if ended else 0.0)
+            for each in ended:
+                if (outcome := self.ended(each)) is not None:
+                    yield outcome
+            if time.monotonic() > self.give_up:
+                break
+        if self.ending is not None:
+            raise self.ending
+
+    def end(self, error: Exception) -> None:
+        """Have all workers stop; the error is raised when they have."""
+        if self.ending is None:
+            self.ending = error
+            self.give_up = time.monotonic() + SECONDS_TO_STOP
+            self.pool.stop()
+
+    def start(self, task: GroupTask) -> None:
+        attempts = self.running[task.index] = self.known[task.index]
+        attempts.started += 1
+        self.pool.start(task, attempts.started)
+
+    def hear(self, seconds: float) -> None:
+        """Hand on what workers tell."""
+        for message in self.pool.messages(seconds):
+            attempts = self.running.get(message.group)
+            if attempts is not None and attempts.started == message.attempt:
+                self.take(attempts, message.events, message.files)
+
+    def take(self, attempts: _Attempts, events: Sequence[Event], files: dict[str, bytes]) -> None:
+        for name, arguments in events:
+            getattr(self.place.reporter, name)(*arguments)
+            attempts.reached = max(attempts.reached, _place_of(name, arguments, attempts.reached))
+        folder = attempts.task.folder
+        if folder is not None:
+            for name, content in files.items():
+                write_file(_below(folder, name), [content])
+
+    def ended(self, end: End) -> Outcome | None:
+        """What became of a task; None where it is started again, or the run ends."""
+        attempts = self.running.pop(end.group)
+        result = end.result
+        if result is None:
+            return self.lost(attempts, end)
+        self.take(attempts, result.events, result.files)
+        for (phase, member), parameters in result.networks.items():
+            self.place.networks.put(phase, [member], None, {member: parameters})
+        if result.rows is not None or result.shortage:
+            return Outcome(attempts.task, result.rows, result.shortage)
+        if result.differs:
+            found = f"expected the versions of the run's own process, found {result.differs}; install the same"
+            self.end(InputError(f"{result.where}: {found}"))
+        elif result.instructions:
+            self.place.reporter.note(
+                f"{result.where}: left out, its processor has other instructions ({result.instructions}), and so would "
+                "compute other numbers"
+            )
+            self.pool.leave_out(result)
+            self.waiting.insert(0, attempts.task)
+        elif result.error:
+            self.end(InputError(result.error))
+        else:
+            self.end(Interrupted())
+        return None
+
+    def lost(self, attempts: _Attempts, end: End) -> Outcome | None:
+        """Start a task again whose worker is gone, or have it divided."""
+        task = attempts.task
+        further = attempts.reached > attempts.reached_before
+        attempts.losses = 1 if further else attempts.losses + 1
+        attempts.reached_before = attempts.reached
+        loss: Row = {
+            "group": task.index, "members": len(task.group.members), "attempt": attempts.started, "reason": end.reason,
+        }  # fmt: skip
+        self.place.lost(loss)
+        if self.ending is not None:
+            return None
+        if end.memory:
+            return Outcome(task, None, end.reason)
+        if attempts.losses < MOST_LOSSES:
+            self.place.reporter.note(f"{task.group.label}: worker lost ({end.reason}); another one goes on with it")
+            self.waiting.insert(0, task)
+            return None
+        reason = f"{attempts.losses} workers lost at the same place, the last one: {end.reason}"
+        if len(task.group.members) > 1 and not ENGINES.get(task.group.engine).one_by_one:
+            return Outcome(task, None, reason)
+        self.end(InputError(f"{task.group.label}: expected a worker to finish it, but {reason}; see what ends them"))
+        return None
+
+
+def _longest_first(tasks: Sequence[GroupTask]) -> Callable[[GroupTask], tuple[float, int]]:
+    seconds = [task.group.predicted_seconds for task in tasks]
+    if any(each is None for each in seconds):
+        return lambda task: (-float(task.group.flops), task.index)
+    return lambda task: (-float(task.group.predicted_seconds or 0.0), task.index)
+
+
+def _place_of(name: str, arguments: tuple[object, ...], before: tuple[float, float]) -> tuple[float, float]:
+    """How far a task has come, by an event: its steps, then its share of an attack."""
+    if name == "group_resumed":
+        _, steps = arguments
+        return (float(str(steps)), 0.0)
+    if name == "progress":
+        return (float(str(arguments[2])), 0.0)
+    return (before[0], float(str(arguments[3]))) if name == "attacking" else before
+
+
+def _below(folder: Path, name: str) -> Path:
+    """The place of a worker's file in the run's folder.
+
+    Raises:
+        InputError: if it is none that a worker writes.
+    """
+    path = PurePosixPath(name)
+    if path.parent.name in (FOLDER, checkpoint.FOLDER) and len(path.parts) == 2 and path.suffix == ".safetensors":
+        return folder / path
+    raise InputError(f"{name!r}: expected a checkpoint or a file of networks from a worker; look into its machine")

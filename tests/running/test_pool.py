@@ -1,0 +1,216 @@
+"""Workers, whatever they run on: what becomes of groups whose worker is lost, is unlike the run's, or has no memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atras.errors import InputError, Interrupted
+from atras.experiment import EXECUTORS, Execution
+from atras.results import Results
+from atras.running import GroupTask, Reporter, Surroundings, resume, run
+from atras.running.executors.pool import End, Message, Pool, PoolExecutor
+from atras.running.executors.worker import Job, Kind, Link, Result, compute_elsewhere
+from atras.testing import SMALL, tables_of
+from atras.training import stages
+
+pytestmark = pytest.mark.usefixtures("shared_cache")
+Turn = Callable[[GroupTask, int], End | None]
+
+
+class Near(Link):
+    """A line within one process."""
+
+    def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def send(self, events: list[Any], files: dict[str, bytes]) -> bool:
+        return False
+
+    def asked_to_stop(self) -> bool:
+        return self._stop()
+
+    def _exchange(self) -> None:  # at once, whatever the time
+        self.look()
+        self._stopped = self._stopped or self.asked_to_stop()
+
+    def fetch(self, path: Path) -> bytes | None:
+        return path.read_bytes() if path.exists() else None
+
+
+class NearPool(Pool):
+    """One worker, this process.
+
+    Args:
+        turn: says what becomes of a task instead of being computed.
+        lock: that the run is said to hold; None for its own.
+        calls: after so many calls a task is asked to stop; None for never.
+    """
+
+    def __init__(self, turn: Turn, lock: str | None, calls: int | None) -> None:
+        self.turn, self.lock = turn, lock
+        self.calls = iter([False] * calls if calls is not None else [])
+        self.started: list[tuple[GroupTask, int]] = []
+        self.order: list[int] = []
+        self.counted = calls is not None
+
+    def begin(self, job: Job) -> None:
+        self.job = job if self.lock is None else dataclasses.replace(job, lock=self.lock)
+
+    def room(self) -> bool:
+        return not self.started
+
+    def start(self, task: GroupTask, attempt: int) -> None:
+        self.started.append((task, attempt))
+        self.order.append(task.index)
+
+    def wait(self, seconds: float) -> list[End]:
+        if not self.started:
+            return []
+        task, attempt = self.started.pop()
+        end = self.turn(task, attempt)
+        return [end or End(task.index, compute_elsewhere(task, self.job, Near(lambda: next(self.calls, self.counted))))]
+
+    def messages(self, seconds: float = 0.0) -> list[Message]:
+        return []
+
+    def stop(self) -> None:
+        self.counted = True
+
+    def leave_out(self, result: Result) -> None:
+        self.left_out = result.where
+
+    def close(self) -> None:
+        self.started = []
+
+
+@pytest.fixture
+def on_workers(tmp_path: Path) -> Iterator[Callable[..., Results]]:
+    """Run SMALL on such a pool."""
+    pools: list[NearPool] = []
+    wishes: dict[str, Any] = {}
+
+    class NearExecutor(PoolExecutor):
+        """In this process."""
+
+        name = "near"
+
+        def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
+            pools.append(NearPool(wishes["turn"], wishes["lock"], wishes.pop("calls", None)))
+            return pools[-1]
+
+    EXECUTORS.register(NearExecutor)
+
+    def go(turn: Turn = lambda *_: None, lock: str | None = None, calls: int | None = None, **options: Any) -> Results:
+        wishes.update(turn=turn, lock=lock, calls=calls)
+        execution = Execution(executor="near", device="cpu", engine="fused", checkpoint_every=0)
+        results = run(SMALL, execution, out=tmp_path / "run", **options)
+        assert pools[-1].order
+        return results
+
+    yield go
+    EXECUTORS.unregister("near")
+
+
+@pytest.fixture(scope="module")
+def whole(shared_cache: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(SMALL, Execution(device="cpu", engine="fused"), out=folder)
+    return tables_of(folder)
+
+
+class Noting(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.resumed: list[int] = []
+
+    def group_resumed(self, index: int, steps_done: int) -> None:
+        self.resumed.append(steps_done)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_a_lost_worker_is_recorded_and_its_group_goes_on(
+    on_workers: Callable[..., Results], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    reporter = Noting()
+    results = on_workers(
+        lambda task, attempt: End(task.index, None, "gone") if attempt < 3 and task.index == 0 else None,
+        reporter=reporter,
+    )
+    assert [(loss["group"], loss["attempt"], loss["reason"]) for loss in results.run["losses"]] == [
+        (0, 1, "gone"), (0, 2, "gone")
+    ]  # fmt: skip
+    assert sum("worker lost (gone); another one goes on" in note for note in reporter.notes) == 2
+    assert tables_of(tmp_path / "run") == whole
+    assert results.run["splits"] == []
+
+
+@pytest.mark.parametrize(("memory", "reason"), [(True, "too large"), (False, "3 workers lost at the same place")])
+def test_a_group_that_costs_its_workers_is_halved(
+    memory: bool, reason: str, on_workers: Callable[..., Results], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    results = on_workers(
+        lambda task, _: End(task.index, None, "too large", memory) if len(task.group.members) > 1 else None
+    )
+    assert reason in results.run["splits"][0]["reason"]
+    assert all(len(group["members"]) == 1 for group in results.run["plan"]["groups"])
+    assert tables_of(tmp_path / "run") == whole
+
+
+def test_a_member_that_costs_all_its_workers_ends_the_run(on_workers: Callable[..., Results]) -> None:
+    with pytest.raises(InputError, match=r"expected a worker to finish it, but 3 workers lost at the same place"):
+        on_workers(lambda task, _: End(task.index, None, "gone") if len(task.group.members) == 1 else
+                   End(task.index, None, "too large", memory=True))  # fmt: skip
+
+
+def test_another_version_is_refused_by_name_and_another_processor_left_out(
+    on_workers: Callable[..., Results], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = Noting()
+    results = on_workers(
+        lambda task, attempt: End(task.index, Result("node7", instructions="avx2")) if attempt == 1 else None,
+        reporter=reporter,
+    )
+    assert any(
+        note.startswith("node7: left out, its processor has other instructions (avx2)") for note in reporter.notes
+    )
+    assert "losses" not in results.run
+    assert tables_of(tmp_path / "run") == whole
+    here = Kind.here()
+    other = Kind({**here.versions, "torch": "1.0"}, here.instructions)
+    assert here.differs(other) == f"torch 1.0 instead of {here.versions['torch']}"
+    monkeypatch.setattr("atras.running.executors.worker._kind", lambda: other)
+    with pytest.raises(InputError, match=r"process \d+: expected the versions of .*, found torch 1.0"):
+        run(SMALL, Execution(executor="near", device="cpu"), out=tmp_path / "other")
+
+
+def test_a_worker_without_the_runs_folder_sends_what_it_writes(
+    on_workers: Callable[..., Results], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    with pytest.raises(Interrupted):
+        on_workers(lock="another folder's", calls=6)
+    (_,) = (tmp_path / "run" / "checkpoint").iterdir()
+    noting = Noting()
+    results = resume(tmp_path / "run", reporter=noting)
+    assert noting.resumed
+    assert results.run["status"] == "finished"
+    assert tables_of(tmp_path / "run") == whole
+    assert len(list((tmp_path / "run" / "weights").iterdir())) == 2 * len(results.run["plan"]["groups"])
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_run_in_memory_has_the_networks_of_its_workers(on_workers: Callable[..., Results]) -> None:
+    on_workers()
+    protocol = SMALL.replace(transfer=True)
+    execution = Execution(executor="near", device="cpu", engine="fused")
+    found, local = run(protocol, execution), run(protocol, Execution(device="cpu", engine="fused"))
+    assert len(local.transfer)
+    assert found.transfer.equals(local.transfer)
