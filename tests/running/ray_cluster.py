@@ -11,7 +11,6 @@ import pytest
 
 from atras.running.executors.ray_cluster import LOOPBACK
 
-
 TOKEN = secrets.token_hex(32)
 """Ray reads it once a process, so all clusters of this one have the same."""
 
