@@ -158,8 +158,8 @@ class Registry(Generic[Choice]):
             ) from error
 
 
-def split_outside(text: str) -> list[str]:
-    """A text cut at the commas that stand in no brackets, without blanks around the parts.
+def split_outside(text: str, at: str = ",") -> list[str]:
+    """A text cut at the commas, or another character, that stand in no brackets, without blanks around the parts.
 
     Raises:
         InputError: if brackets do not match.
@@ -169,7 +169,7 @@ def split_outside(text: str) -> list[str]:
         depth += (character == "(") - (character == ")")
         if depth < 0:
             break
-        if character == "," and depth == 0:
+        if character == at and depth == 0:
             parts.append("")
         else:
             parts[-1] += character

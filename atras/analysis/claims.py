@@ -81,6 +81,7 @@ def claims(results: Results, dataset: PaperName | None = None, *, partial: bool 
     Raises:
         InputError: if groups are missing and `partial` is not set.
     """
+    results.require_single("claims")
     require_whole(results, partial)
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)

@@ -46,6 +46,7 @@ def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     """
     for run in (a, b):
         require_whole(run, partial)
+    a, b = a.flattened, b.flattened
     if other_test_images(a, b):
         told = "; ".join(data_differences(a, b)[:1])
         raise InputError(
@@ -123,6 +124,7 @@ def difference_lines(a: Results, b: Results) -> list[str]:
 
 def compare_lines(a: Results, b: Results, *, partial: bool = False) -> list[str]:
     """`compare` as plain text within 80 columns, behind all that the runs do not share."""
+    a, b = a.flattened, b.flattened
     frame = compare(a, b, partial=partial)
     first = [f"{name}: {line}" for name, run in (("A", a), ("B", b)) for line in notices(run)]
     lines = [row for line in first for row in textwrap.wrap(line, 80)] + difference_lines(a, b)

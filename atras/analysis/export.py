@@ -59,6 +59,7 @@ def export(
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
     """
+    results.require_single("export")
     path = expanded(path)
     chosen = file_format or path.suffix.removeprefix(".")
     if chosen not in EXPORT_FORMATS:
@@ -67,7 +68,7 @@ def export(
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
     phase = results.final.phase if phase is None else phase
-    spec, parameters = read_member(results.directory, candidate, seed, phase)
+    spec, parameters = read_member(results.directory, candidate, seed, phase, results.variant)
     metadata = _metadata(results, spec, candidate, seed, phase, rank_by)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
     try:
@@ -104,6 +105,7 @@ def best_robust(results: Results, *, rank_by: str = "accuracy", partial: bool = 
     Raises:
         InputError: if the run has no members yet or none that trained, or groups are missing and `partial` is not set.
     """
+    results.require_single("export")
     require_whole(results, partial)
     return results.candidate(_first(results, rank_by)["hidden_layers"])
 
@@ -125,6 +127,7 @@ def export_pareto(
     Raises:
         InputError: as `export` and `best_robust`.
     """
+    results.require_single("export")
     require_whole(results, partial)
     _first(results, rank_by)
     names = pareto(results, rank_by=rank_by)["hidden_layers"].to_list()
@@ -240,6 +243,7 @@ def _metadata(
         "version": results.run["version"],
         "status": row[0]["status"] if row else None,
         "missing": results.missing(),
+        "variant": results.variant.name,
         "rank": _ranks(results, candidate.name, rank_by),
         "accuracies": {name: row[0][name] for name in ACCURACIES} if row else {},
     }

@@ -48,6 +48,7 @@ def ranked_lines(results: Results, width: int, *, rank_by: str = "accuracy") -> 
     Raises:
         InputError: as `robust_column`.
     """
+    results = results.flattened
     lead = robust_column(results, rank_by)
     frame = _frame(results, lead)
     if frame.is_empty():

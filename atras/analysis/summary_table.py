@@ -36,6 +36,8 @@ def summary_lines(results: Results, width: int = 80, *, rank_by: str = "accuracy
     """
     width = max(width, NARROWEST)
     told = [row for line in notices(results) for row in textwrap.wrap(line, width)]
+    variants = [results.of_variant(name) for name in results.variants["variant"]]
+    results = results.flattened
     several = results.table["hidden_layers"].n_unique() > 1
     parts = [
         told,
@@ -43,7 +45,7 @@ def summary_lines(results: Results, width: int = 80, *, rank_by: str = "accuracy
             *(ranked_lines(results, width, rank_by=rank_by) if several or results.defends else []),
             *_notes(results, width),
         ],
-        depth_lines(results, width) if results.defends else network_lines(results, width),
+        *(_of_variant(one, width, results.defends) for one in variants),
         distance_table_lines(results, width),
         transfer_lines(results, width),
         black_box_lines(results, width),
@@ -51,6 +53,12 @@ def summary_lines(results: Results, width: int = 80, *, rank_by: str = "accuracy
         winner_lines(results, rank_by=rank_by, width=width) if several else [],
     ]
     return _joined(parts)
+
+
+def _of_variant(results: Results, width: int, defends: bool) -> list[str]:
+    """Means by depth, or of a run without a defence the networks, under the variant's name where there are axes."""
+    lines = depth_lines(results, width) if defends else network_lines(results, width)
+    return [*textwrap.wrap(printable(results.variant.name), width), *lines] if lines else []
 
 
 def _joined(parts: Iterable[list[str]]) -> list[str]:

@@ -80,6 +80,7 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
     Raises:
         InputError: as `robust_column`.
     """
+    results = results.flattened
     column = robust_column(results, rank_by)
     frame = ranking(results, column)
     if not len(frame) or not frame["trained"][0]:

@@ -22,6 +22,10 @@ Partial = Annotated[
     bool, typer.Option("--partial", help="also of a run with groups missing, of what is there", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for scripts", show_default=False)]
+OneVariant = Annotated[
+    str | None,
+    typer.Option("--variant", metavar="SETTINGS", help="one variant of a run with axes alone", show_default=False),
+]
 Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", show_default=False)]
 
 
@@ -33,6 +37,7 @@ def claims(
     measure: Annotated[
         bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
     ] = False,
+    variant: OneVariant = None,
     partial: Partial = False,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +50,8 @@ def claims(
             raise InputError("claims: expected a run beside --measure and --partial; name its folder")
         results = None
     else:
-        results = read_results(run)
+        results = read_results(run, variant)
+        results.require_single("claims")
         require_whole(results, partial)
         none = why_no_claims(results)
         if measure and not none:
@@ -61,14 +67,23 @@ def claims(
 
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run's folder", show_default=False)],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="another one", show_default=False)],
+    run_b: Annotated[
+        str | None, typer.Argument(metavar="[RUN_B]", help="another one; or --variant twice", show_default=False)
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="SETTINGS", help="of each run, or two of one run", show_default=False),
+    ] = None,
     partial: Partial = False,
     as_json: Json = False,
 ) -> None:
     """Show what the members that two runs share gained or lost from one to the other."""
     from atras.analysis import compare_lines, comparison_data, json_text
 
-    a, b = read_results(run_a), read_results(run_b)
+    chosen: list[str | None] = [None, None] if not variant else [*variant]
+    if len(chosen) != 2 or (run_b is None and None in chosen):
+        raise InputError("compare: expected two runs, or two variants of runs by --variant twice; name both")
+    a, b = read_results(run_a, chosen[0]), read_results(run_b or run_a, chosen[1])
     if as_json:
         print_text(json_text(comparison_data(a, b, partial=partial)))
     else:
@@ -106,6 +121,7 @@ def export(
         str | None,
         typer.Option("--format", metavar="safetensors|pt2|onnx", help="default: by FILE's ending", show_default=False),
     ] = None,
+    variant: OneVariant = None,
     partial: Partial = False,
 ) -> None:
     """Write a trained network as a file of its own."""
@@ -119,7 +135,7 @@ def export(
     from atras.analysis import best_robust, export_pareto, notices, winner_lines
     from atras.analysis import export as write
 
-    results = read_results(run)
+    results = read_results(run, variant)
     chosen: Format | None = file_format
     member: dict[str, Any] = {"seed": None if seed is None else parse_whole(seed, "seed"), "phase": phase}
     if pareto:

@@ -10,7 +10,7 @@ import typer
 
 from atras.errors import InputError, printable
 
-from .commands import Folder, Json
+from .commands import Folder, Json, OneVariant
 from .output import print_lines, print_text, read_results
 
 
@@ -34,6 +34,7 @@ def show(
         str | None,
         typer.Option("--csv", metavar="FRAME", help="one of its frames as CSV, such as metrics", show_default=False),
     ] = None,
+    variant: OneVariant = None,
     as_json: Json = False,
 ) -> None:
     """Show a run's table and cautions, as at its end."""
@@ -42,7 +43,7 @@ def show(
 
     if as_json and frame is not None:
         raise InputError("json and csv exclude each other: a run as JSON, or one of its frames as CSV")
-    results = read_results(run)
+    results = read_results(run, variant)
     if frame is not None:
         print_text(frame_csv(results, frame))
     elif as_json:

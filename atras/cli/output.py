@@ -34,8 +34,12 @@ def print_lines(lines: Iterable[str]) -> None:
     print_text("\n".join(map(printable, lines)))
 
 
-def read_results(folder: str) -> Results:
+def read_results(folder: str, variant: str | None = None) -> Results:
     """The results in a run's folder, or of a search's last finished round, which is told on standard error.
+
+    Args:
+        folder: the run's.
+        variant: which one alone, of a run with axes; None for the whole run.
 
     Raises:
         InputError: as `results.read`.
@@ -43,11 +47,13 @@ def read_results(folder: str) -> Results:
     from atras.results import read
     from atras.search import is_search, last_round
 
-    if not is_search(folder):
-        return read(folder)
-    path, told = last_round(folder)
-    typer.echo(printable(told), err=True)
-    return read(path)
+    if is_search(folder):
+        path, told = last_round(folder)
+        typer.echo(printable(told), err=True)
+        results = read(path)
+    else:
+        results = read(folder)
+    return results if variant is None else results.of_variant(variant)
 
 
 def print_text(text: str) -> None:

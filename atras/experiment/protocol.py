@@ -123,10 +123,10 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 own = self.of(variant)
             except InputError as error:
                 raise InputError(f"axis, {variant.name}: {error}") from None
-            if own.defence.source != "own":
+            if own.defence.source != "own" or own.defence.others:
                 raise InputError(
-                    f"axis, {variant.name}: expected a defence without a source (={own.defence.source}), which a run "
-                    "with axes has none of; run it apart"
+                    f"axis, {variant.name}: expected a defence whose members train on images of their own, got "
+                    f"{own.defence}, which takes those of others; run it without axes"
                 )
 
     @property

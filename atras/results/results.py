@@ -15,14 +15,15 @@ from atras.checks import schema
 from atras.defences import NoDefence
 from atras.errors import InputError, printable, shown
 from atras.experiment import MAX_BYTES, recall_networks, recorded_axes
-from atras.networks import Candidate
+from atras.networks import Candidate, Variant
+from atras.registry import spell_value, split_outside
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
 from .order import in_order
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
-from .variants import axis_types, variants_of, without_axes
+from .variants import axis_types, flat, variants_of, without_axes
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -61,6 +62,7 @@ class Results:
         table, metrics, history, timings: frames with the columns of `SCHEMAS`.
         run: content of run.json: protocol, protocol_hash, version, status, and what the orchestrator added.
         directory: where they lie; None for a run that was kept in memory.
+        variant: of a run with axes, whose results these are alone.
         transfer, examples, outcomes: frames likewise; empty where they were not asked for.
     """
 
@@ -73,6 +75,7 @@ class Results:
     transfer: pl.DataFrame = field(default_factory=lambda: empty("transfer"))
     examples: pl.DataFrame = field(default_factory=lambda: empty("examples"))
     outcomes: pl.DataFrame = field(default_factory=lambda: empty("outcomes"))
+    variant: Variant = Variant()
 
     @property
     def dataset(self) -> str:
@@ -81,8 +84,15 @@ class Results:
 
     @property
     def defends(self) -> bool:
-        """Whether the run has a second training, which defends its networks."""
-        return str(self.run["protocol"].get("defence", "copies")) != NoDefence.name
+        """Whether the run has a second training, which defends its networks; with axes, in any variant."""
+        return any(name != NoDefence.name for name in self._defences)
+
+    @property
+    def _defences(self) -> list[str]:
+        """That of each variant."""
+        protocol = self.run["protocol"]
+        values = recorded_axes(protocol.get("axes")).values()
+        return [str(own.get("defence", protocol.get("defence", "copies"))) for own in values]
 
     @property
     def trains(self) -> bool:
@@ -102,15 +112,49 @@ class Results:
     def of_variant(self, name: str) -> Results:
         """A variant alone, as its solo run has it: frames without the columns of axes, and a protocol without axes.
 
+        Args:
+            name: of the variant, or those of its settings that no other variant has all.
+
         Raises:
-            InputError: if the run has no variant of that name.
+            InputError: if the run has no such variant, or several.
         """
         known = recorded_axes(self.run["protocol"].get("axes"))
-        if name not in known:
-            raise InputError(f"variant (={shown(name)}): expected one of {', '.join(known)}")
-        frames = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
+        asked = split_outside(name, " ")
+        fitting = [each for each in known if set(asked) <= set(split_outside(each, " "))]
+        if name not in known and len(fitting) != 1:
+            raise InputError(f"variant (={shown(name)}): expected one of {', '.join(filter(None, known)) or 'none'}")
+        name = name if name in known else fitting[0]
+        frames: dict[str, Any] = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
         protocol = self.run["protocol"] | known[name] | {"axes": []}
+        settings = tuple((field, spell_value(value)) for field, value in known[name].items())
+        run = self.run | {"protocol": protocol}
+        return Results(**frames, run=run, directory=self.directory, variant=Variant(settings))
+
+    @property
+    def flattened(self) -> Results:
+        """The run with each candidate in a variant as a candidate of its own, such as `24-192 learning_rate=0.003`.
+
+        Among variants with a defence, networks of one without it stand as their training ends.
+        """
+        protocol = self.run["protocol"]
+        if not protocol.get("axes"):
+            return self
+        mixed = NoDefence.name in self._defences and self.defends
+        frames: dict[str, Any] = {frame: flat(frame, getattr(self, frame), mixed=mixed) for frame in SCHEMAS}
+        defence = next((name for name in self._defences if name != NoDefence.name), NoDefence.name)
+        names = [f"{name} {variant}" for name in protocol["candidates"] for variant in self.variants["variant"]]
+        protocol = protocol | {"axes": [], "candidates": names, "defence": defence}
         return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory)
+
+    def require_single(self, what: str) -> None:
+        """Refuse a run with axes where one variant is meant.
+
+        Raises:
+            InputError: if it has axes; it names the variants.
+        """
+        if self.run["protocol"].get("axes"):
+            names = ", ".join(self.variants["variant"])
+            raise InputError(f"{what}: expected one variant of the run, got {names}; name one by --variant")
 
     def candidate(self, name: str) -> Candidate:
         """The candidate that the run calls so, a module of the user too.
@@ -122,14 +166,14 @@ class Results:
         return Candidate.parse(name)
 
     def candidate_means(self, *, trained_only: bool = False) -> pl.DataFrame:
-        """A row a candidate: its accuracies averaged over seeds, in the order of the table.
+        """A row a candidate and variant: its accuracies averaged over seeds, in the order of the table.
 
         Args:
             trained_only: leave out members that died or diverged, and candidates of which none trained. Otherwise
                 the mean is over all seeds that have a figure, and the status is that of the worst seed.
 
         Returns:
-            Columns hidden_layers, depth, parameters, status, then every accuracy of the table.
+            Columns hidden_layers, variant, depth, parameters, status, then every accuracy of the table.
         """
         table = self.table.filter(pl.col("status") == "trained") if trained_only else self.table
         status = pl.col("status")
@@ -141,7 +185,7 @@ class Results:
             .otherwise(pl.lit("trained"))
         )
         first = [pl.col("depth").first(), pl.col("parameters").first(), worst.alias("status")]
-        return table.group_by("hidden_layers", maintain_order=True).agg(*first, pl.col(ACCURACIES).mean())
+        return table.group_by("hidden_layers", "variant", maintain_order=True).agg(*first, pl.col(ACCURACIES).mean())
 
     def paper_table(self) -> pl.DataFrame:
         """The run under the paper's column names, a row a candidate, averaged over seeds.
@@ -154,14 +198,18 @@ class Results:
         return self.candidate_means().select(*columns, "hidden_layers", "attacked_accuracy_after_white_box", "status")
 
     def by_depth(self) -> pl.DataFrame:
-        """A row a depth: every accuracy averaged over the members that trained.
+        """A row a variant and depth: every accuracy averaged over the members that trained.
 
         Returns:
-            Columns depth, members, trained (how many of them did), then every accuracy of the table.
+            Columns variant, depth, members, trained (how many of them did), then every accuracy of the table.
         """
         trained = pl.col("status") == "trained"
         counts = [pl.len().cast(pl.Int64).alias("members"), trained.sum().cast(pl.Int64).alias("trained")]
-        return self.table.group_by("depth").agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort("depth")
+        means = self.table.group_by("variant", "depth", maintain_order=True)
+        order = pl.col("variant").replace_strict(
+            {name: i for i, name in enumerate(self.variants["variant"])}, default=None
+        )
+        return means.agg(*counts, pl.col(ACCURACIES).filter(trained).mean()).sort(order, "depth")
 
     @property
     def majority_share(self) -> float | None:
@@ -203,10 +251,16 @@ class Results:
         own = _HEADLINES if self.defends else (final.white_box, final.clean)
         # The worst case over attacks where several ran; with one it is that attack's.
         headlines = [*([final.worst] if self.table[final.worst].count() else []), *own]
-        shown = ["hidden_layers", "parameters", "status", *headlines]
+        shown = [
+            "hidden_layers",
+            *(["variant"] if self.run["protocol"].get("axes") else []),
+            "parameters",
+            "status",
+            *headlines,
+        ]
         # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
         figure = pl.when(pl.col("status") == "trained").then(pl.col(headlines[0])).otherwise(0.0)
-        order = self.table.group_by("hidden_layers", maintain_order=True).agg(figure.mean().alias("order"))
+        order = self.table.group_by("hidden_layers", "variant", maintain_order=True).agg(figure.mean().alias("order"))
         means = self.candidate_means().with_columns(order["order"])
         means = means.sort("order", descending=True, nulls_last=True).select(shown)
         with pl.Config(
@@ -229,7 +283,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     later = read_finished(folder)  # first: what vanishes meanwhile is in the frames
     run = told(_read_run(folder), later)
     axes = axis_types(variants_of(run["protocol"]))
-    frames = {}
+    frames: dict[str, Any] = {}
     for name in SCHEMAS:  # one after the other: of a large run there is no room for two of each
         frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later), axes)
         if later:

@@ -55,3 +55,32 @@ def without_axes(name: str, frame: pl.DataFrame, variant: str) -> pl.DataFrame:
     if "variant" not in frame.columns:
         return frame
     return frame.filter(variant=variant).with_columns(variant=pl.lit("")).select(list(dtypes(name)))
+
+
+_ENDS = {
+    "adversarial_test_accuracy": "test_accuracy",
+    "attacked_accuracy_after_white_box": "attacked_accuracy_before_true",
+    "worst_case_accuracy_after": "worst_case_accuracy_before",
+}
+"""Columns of the table that are of defended networks, and those that are of networks without a defence."""
+
+
+def flat(name: str, frame: pl.DataFrame, *, mixed: bool) -> pl.DataFrame:
+    """The rows of a frame with each candidate in a variant as a candidate of its own, as a run without axes has them.
+
+    Args:
+        name: of the frame.
+        frame: of a run with axes.
+        mixed: whether some variants have a defence and some have none: then the networks of the latter, which end with
+            their training, stand in the table beside defended ones.
+    """
+    if "variant" not in frame.columns:
+        return frame
+    names = [column for column in frame.columns if column.endswith("hidden_layers")]
+    frame = frame.with_columns(pl.format("{} {}", column, "variant").alias(column) for column in names)
+    if name == "table" and mixed:
+        undefended = pl.col("defence") == "none"
+        frame = frame.with_columns(
+            pl.when(undefended).then(before).otherwise(after).alias(after) for after, before in _ENDS.items()
+        )
+    return frame.with_columns(variant=pl.lit("")).select(list(dtypes(name)))

@@ -234,7 +234,8 @@ class Writer:
         self._write_run(run_json(self.run))
         self.close()
         # As it will be read back: tuples have become lists.
-        return Results(**self._frames, run=json.loads(json.dumps(self.run)), directory=self.directory)
+        frames: dict[str, Any] = self._frames
+        return Results(**frames, run=json.loads(json.dumps(self.run)), directory=self.directory)
 
     def _write_frames(self, names: typing.Iterable[str]) -> None:
         if self.directory is None:

@@ -105,7 +105,11 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
 
 
 def _check_names(protocol: Protocol) -> None:
-    """Refuse what names candidates: a round may not have them."""
+    """Refuse what names candidates: a round may not have them; and axes, whose variants a round would keep all."""
+    if protocol.axes:
+        raise InputError(
+            f"axis (={protocol.axes[0].field}): a search drops candidates, not variants; search each variant by itself"
+        )
     for attack in protocol.attacks:
         if attack.made_on is not None and any(stand.candidate is not None for stand in attack.made_on.stands):
             raise InputError(

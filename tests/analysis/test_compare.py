@@ -32,7 +32,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     common = {"dataset": "digits", "depth": 1, "parameters": 100, "status": "trained", "recovery_static": 0.1}
     return [
-        {**common, "hidden_layers": name, "seed": seed, "test_accuracy": 0.5 + 0.1 * seed + shift}
+        {**common, "hidden_layers": name, "variant": "", "seed": seed, "test_accuracy": 0.5 + 0.1 * seed + shift}
         for name in names
         for seed in seeds
     ]
@@ -144,4 +144,6 @@ def test_the_command_compares_two_folders(tmp_path: Path, capsys: pytest.Capture
     assert out.startswith("4 members in common")
     assert "test_accuracy                       0.650  0.670 +0.0202 +0.0197 +0.0207 <0.0001" in out
     assert program.execute(program.app, ["compare", str(tmp_path / "a")], "atras") == 2
-    assert capsys.readouterr().err == "atras: missing argument 'RUN_B'; see --help\n"
+    assert capsys.readouterr().err == (
+        "atras: compare: expected two runs, or two variants of runs by --variant twice; name both\n"
+    )

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from atras.defences import DEFENCES
 from atras.engines import Engine, Epoch, FusedEngine, LoopEngine, has_bf16, why_not, why_slow
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
@@ -105,6 +106,24 @@ def test_an_epoch_is_its_steps(signs: bool) -> None:
     assert torch.equal(once.correct, twice.correct)
     assert torch.equal(once.losses, twice.losses)
     assert all(torch.equal(parameters(whole, i), parameters(stepped, i)) for i in range(len(MEMBERS)))
+
+
+def test_a_defence_of_pairs_has_room_for_them_and_batches_stay_as_they_are() -> None:
+    """Bit for bit: the clean training knows nothing of it."""
+    spec, members = Spec((1, 4, 4), 5), [Member(Candidate((6,)), 4)]
+    draw = torch.Generator().manual_seed(2)
+    images, labels = torch.rand(20, 1, 4, 4, generator=draw), torch.randint(0, 5, (20,), generator=draw)
+    work, results = Epoch(images, labels, torch.arange(20)[None], torch.zeros(1, dtype=torch.int64), None, 0.0), []
+    for defence in ("none", "trades"):
+        protocol = Protocol(precision="fp32", batch_size=8, defence=DEFENCES.parse(defence))
+        engine = FusedEngine(spec, members, protocol, CPU)
+        engine.begin_phase("train")
+        results.append(engine.epoch(work).losses)
+    assert results[0].shape == (1, 3)
+    assert torch.equal(*results)
+    both = torch.cat([images[:8], images[8:16]])
+    assert engine.step(both, labels[:16], lambda logits: torch.zeros_like(logits)).losses.shape == (1,)
+    assert engine._op.batch == 16
 
 
 @pytest.mark.parametrize("stem", SPECS)

@@ -165,7 +165,7 @@ def test_a_recipe_goes_on_from_what_is_kept_whatever_the_neighbours(device):
     wild = rates.clone()
     wild[1] = 1e30
     beside = make(case, **options)
-    assert not train(beside, case, device=device, learning_rates=wild, weight_decays=decays)[0][1].isfinite().all()
+    assert not (train(beside, case, device=device, learning_rates=wild, weight_decays=decays)[0][1] < 1e6).all()
     for m, other in ((0, beside), (0, stepped), (1, stepped), (2, beside), (2, stepped)):
         for slot in range(whole.slots):
             assert_same(other.get_parameters(m, slot), whole.get_parameters(m, slot))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from atras.errors import InputError
+from atras.networks import Candidate, Member
 from atras.results import finished, read, read_run, writer
 from atras.results.schemas import SCHEMAS
 from atras.results.writer import Writer
@@ -120,7 +121,12 @@ def test_killed_at_any_file_of_the_end_nothing_is_lost_or_twice(
         found = read(folder)
         assert [len(getattr(found, name)) for name in ("table", "metrics", "history", "timings")] == [4, 4, 4, 4]
         assert found.run["finished_groups"] == [0, 1, 2, 3]
-        again = Writer.reopen(folder, Lock(folder), MEMBERS[:4], {group: group for group in range(4)})
+        again = Writer.reopen(
+            folder,
+            Lock(folder),
+            [Member(Candidate.parse(name), seed) for name, seed in MEMBERS[:4]],
+            {group: group for group in range(4)},
+        )
         again.finish({})
         assert {name: (folder / name).read_bytes() for name in FRAMES} == expected
     assert moment > 8

@@ -71,6 +71,7 @@ def test_the_schedule_fits_80_columns() -> None:
     [
         ({"attacks": ("pgd(surrogate=undefended:24-192)",)}, "attack .*name independent or undefended"),
         ({"transfer": True, "transfer_sources": (Candidate((40,)),)}, "transfer_sources: a search drops candidates"),
+        ({"axes": ("epsilon=0.1,0.2",)}, "axis .=epsilon.: a search drops candidates, not variants"),
     ],
 )
 def test_candidates_by_name_are_refused_as_they_may_be_dropped(fields: dict[str, Any], message: str) -> None:

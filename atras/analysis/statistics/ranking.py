@@ -44,6 +44,8 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
 def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
     """Candidates from best to worst, with the ranks that each may have.
 
+    Of a run with axes each candidate in a variant is a candidate of its own, such as `24-192 learning_rate=0.003`.
+
     A figure is the mean over seeds. A member that is dead or diverged counts 0: it left no network that tells classes
     apart, and the accuracy of a dead one is only the share of a class. Intervals are of seeds and test images
     (`accuracy_mean`); with one seed of the images alone.
@@ -66,6 +68,7 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
 
     Source: Mogstad, Romano, Shaikh and Wilhelm (2024), as in `told_apart`.
     """
+    results = results.flattened
     column = column or robust_column(results, rank_by)
     frame = ordered(results, column)
     eligible = _eligible(frame)
@@ -103,6 +106,7 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
     Raises:
         InputError: as `robust_column`.
     """
+    results = results.flattened
     column = column or robust_column(results, rank_by)
     images, clean_images = independent_images(results, column), independent_images(results, results.final.clean)
     table = results.table.with_columns(figure=_figure(column))
@@ -174,6 +178,7 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974).
     """
+    results = results.flattened
     column = robust_column(results, rank_by)
     frame = ordered(results, column)
     names = frame.filter(_eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
