@@ -11,13 +11,16 @@ import pytest
 
 from atras.running.executors.ray_cluster import LOOPBACK
 
+TOKEN = secrets.token_hex(32)
+"""Ray reads it once a process, so all clusters of this one have the same."""
+
 
 @contextlib.contextmanager
 def ray_cluster(nodes: int) -> Iterator[Any]:
     """One with so many machines of one CPU each; it has `address`, `add_node` and `remove_node`."""
     with pytest.MonkeyPatch.context() as patch:
         # Before Ray is imported. Workers compute with a thread each, as the run does.
-        for name, value in (LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}).items():
+        for name, value in (LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}).items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from atras.errors import InputError
@@ -76,6 +77,8 @@ class Cluster:
             "log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL,
         }  # fmt: skip
         if address is None:
+            # As LOOPBACK says it, where Ray was imported before.
+            self.ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
             self._folder = _short_folder()
             options |= {
                 "address": "local", "include_dashboard": False, "num_cpus": processors().amount, "num_gpus": gpus,
@@ -119,9 +122,19 @@ class Cluster:
 
 
 def _own_environment() -> dict[str, str]:
-    """The surroundings of a cluster that nobody else is to reach: without the token it answers none."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return LOOPBACK | ({} if os.environ.get("RAY_AUTH_MODE") else token)
+    """The surroundings of a cluster that nobody else is to reach: without the token it answers none.
+
+    Ray reads them once a process: the token is the same for all clusters of this one, and where Ray was imported before
+    (or its user has said what is wanted), Ray's own rules for tokens hold.
+    """
+    if os.environ.get("RAY_AUTH_MODE") or ("ray" in sys.modules and not _token.cache_info().currsize):
+        return LOOPBACK
+    return LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+
+
+@cache
+def _token() -> str:
+    return secrets.token_hex(32)
 
 
 @contextmanager
