@@ -2,7 +2,7 @@
 images as pixels in [0, 1] on a device. Knows storage, errors and keyed draws; nothing of networks or of what is done
 with the images."""
 
-from .datasets import Dataset, Split, load, pixels
+from .datasets import MOST_HELD_OUT, Dataset, Split, load, pixels
 from .decoding import Progress
 from .download import cache_dir
 from .draws import of_each_class, stratified
@@ -15,6 +15,7 @@ __all__ = [
     "CHARACTERS",
     "DATASETS",
     "FILE_FORMATS",
+    "MOST_HELD_OUT",
     "Dataset",
     "FileFormat",
     "Progress",

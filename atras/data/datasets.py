@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from atras.checks import one_of, plain, whole
 from atras.errors import InputError
-from atras.experiment import Channels, Size, Subset
+from atras.experiment import Channels, HeldOut, Size, Subset
 from atras.storage import expanded, is_file, near_misses
 
 from .cautions import Part, data_cautions
@@ -31,6 +31,9 @@ from .stored_images import StoredImages, stored
 
 DEFAULT_SIZE = 5000
 """Images taken from the start of each part unless told otherwise, as in the paper."""
+
+MOST_HELD_OUT = 1000
+"""Most training images that are held out unless told otherwise."""
 
 PART_NAMES = {"train": "training", "test": "test"}
 """The parts of a data set, in words."""
@@ -70,6 +73,7 @@ class Dataset:
         cautions: what its user should know of it, and what makes figures on it say less than they seem to, a line each.
         class_names: in the order of the labels; empty where the data have none.
         decoding: how image files were decoded, as JSON values; None where there were none.
+        validation: training images that were held out, and are not in `train`; None where none were.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Dataset:
     cautions: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     decoding: Mapping[str, Any] | None = None
+    validation: Split | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -98,8 +103,9 @@ class Dataset:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes that the images of both parts take on a device, if they are all there."""
-        return sum(part.images.shape.numel() * part.images.dtype.itemsize for part in (self.train, self.test))
+        """Bytes that the images of all parts take on a device, if they are all there."""
+        parts = [self.train, self.test, *([] if self.validation is None else [self.validation])]
+        return sum(part.images.shape.numel() * part.images.dtype.itemsize for part in parts)
 
     @property
     def occurring(self) -> torch.Tensor:
@@ -122,6 +128,7 @@ class Dataset:
             "test_size": len(self.test),
             "test_available": test_available,
             "test_class_counts": _counts(self.test.labels, self.classes),
+            **({} if self.validation is None else {"validation_size": len(self.validation)}),
             "subset": self.subset,
             "sha256": dict(self.sha256),
             **({} if self.decoding is None else {"decoding": dict(self.decoding)}),
@@ -141,6 +148,7 @@ def load(
     device: str | torch.device = "cpu",
     room: float = math.inf,
     progress: Progress | None = None,
+    held_out: HeldOut = "none",
 ) -> Dataset:
     """Load a data set onto a device.
 
@@ -155,13 +163,16 @@ def load(
             see `draws.stratified`.
         channels: the axis of an `.npz` file's images that has the channels: `first`, `last`, or `auto` for the one of
             both that has at most 4.
-        data_dir: folder to look in for a named data set before the user's cache.
+        data_dir: folder to look in for a named data set before the user's cache; None for the one that the environment
+            variable ATRAS_DATA names, if it does, as on the command line.
         download: whether a named data set that is nowhere may be downloaded into the cache.
         image_size: side of the squares that image files are brought to, as `image_file.decode`; None if all have one
             size.
         device: where the tensors will be.
         room: most bytes of images on the device: where they are more, both parts stay in their file.
         progress: told how many image files of how many are decoded.
+        held_out: of the training images taken, how many are held out, every class its share: `default` for a tenth, at
+            most 1,000.
 
     Returns:
         The data set; images are uint8 where the source is, otherwise float32.
@@ -173,7 +184,7 @@ def load(
     one_of("channels", channels, get_args(Channels))
     name, train_size, test_size = os.fspath(name), plain(train_size), plain(test_size)
     if is_named(name):
-        source = read_named(name, data_dir, download, image_size)
+        source = read_named(name, data_dir or os.environ.get("ATRAS_DATA") or None, download, image_size)
     else:
         source = _from_path(name, Reading(image_size) if progress is None else Reading(image_size, progress))
     source, classes = checked(source, channels)
@@ -185,10 +196,13 @@ def load(
     splits, parts = {}, {}
     for part, labels in every.items():
         taken = _chosen(part, labels, counts[part], subset)
+        if part == "train" and held_out != "none":
+            taken, apart = _held_out(labels, taken, held_out)
+            splits["validation"] = Split(place(source.arrays["x_train"], apart, device), labels[apart].to(device))
         chosen = labels[taken]
         splits[part] = Split(place(source.arrays[f"x_{part}"], taken, device), chosen.to(device))
         parts[part] = Part(PART_NAMES[part], *(np.array(_counts(each, classes)) for each in (chosen, labels)))
-    brightest = {f"x_{part}": _brightest(source.arrays[f"x_{part}"]) for part in splits}
+    brightest = {f"x_{part}": _brightest(source.arrays[f"x_{part}"]) for part in parts}
     return Dataset(
         name=source.name,
         **splits,
@@ -258,6 +272,26 @@ def _taken(part: str, size: Size, available: int, dataset: str) -> int:
 def _chosen(part: str, labels: torch.Tensor, count: int, subset: Subset) -> slice | np.ndarray:
     """Numbers of the images taken, ascending; a slice where they need not be gathered."""
     return slice(count) if subset == "first" or count == len(labels) else stratified(labels, count, part).numpy()
+
+
+def _held_out(
+    labels: torch.Tensor, taken: slice | np.ndarray, count: int | Literal["default"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the training images left and of those held out, ascending.
+
+    Raises:
+        InputError: if none would be left, or none be held out.
+    """
+    numbers = np.arange(len(labels))[taken]
+    wanted = min(MOST_HELD_OUT, len(numbers) // 10) if count == "default" else count
+    if not 1 <= wanted < len(numbers):
+        raise InputError(
+            f"validation_size (={wanted}): expected a number from 1 to {len(numbers) - 1}, as {len(numbers)} training "
+            "images are taken; give another, or a larger --train-size"
+        )
+    apart = np.zeros(len(numbers), dtype=bool)
+    apart[stratified(labels[taken], wanted, "validation").numpy()] = True
+    return numbers[~apart], numbers[apart]
 
 
 def _counts(labels: torch.Tensor, classes: int) -> list[int]:

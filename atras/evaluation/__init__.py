@@ -4,7 +4,7 @@ training."""
 
 from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
-from .evaluator import GAP_IMAGES, GAP_STEPS, Evaluator, Figures, OnExamples
+from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import OriginPart, Part, whole_parts
@@ -24,6 +24,7 @@ __all__ = [
     "NO_GRADIENT",
     "PHASES",
     "PREFIX",
+    "VALIDATION_STEPS",
     "AllSigns",
     "Counter",
     "Evaluator",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from atras.attacks import FGSM, PGD, Attack, Attacked, AttackSpec, Progress, Signed, Start, starts
 from atras.data import Dataset, Split, StoredImages, pixels, stratified
+from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
@@ -35,6 +36,10 @@ in every batch."""
 
 GAP_STEPS = 10
 """Steps of PGD in that comparison."""
+
+
+VALIDATION_STEPS = 10
+"""Steps of PGD under which an epoch is selected."""
 
 
 class Figures(NamedTuple):
@@ -171,6 +176,24 @@ class Evaluator:
                 counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
         return {attack: counter.score() for attack, counter in counters.items()}
 
+    def validate(self) -> Score:
+        """Attack the training images that were held out, by which an epoch is selected.
+
+        Raises:
+            InputError: if there are none.
+
+        Source: Rice, Wong, Kolter 2020, section 4.2.
+        """
+        if self.data.validation is None:
+            raise InputError("data: expected training images held out to select an epoch by, found none; load some")
+        attack = PGD(self.protocol.epsilon, steps=VALIDATION_STEPS)
+        counters: dict[Attack, Counter] = {attack: Counter(self.networks)}
+        course = self._course("validation", attacks=_numbered(counters))
+        for chunk, images, labels in self.chunks("validation", course):
+            for _, counter, attacked in self._attack(counters, "validation", chunk, images, labels, course.within):
+                counter.add_attacked(attacked, attacked.logits_of(self.networks), labels)
+        return counters[attack].score()
+
     def attack_test(self, first: FGSM | None = None, on_examples: OnExamples | None = None) -> tuple[Figures, AllSigns]:
         """Attack every test image with FGSM at the true label and with what else the protocol names.
 
@@ -252,7 +275,7 @@ class Evaluator:
         """Places, pixels and labels of a split's images, a forward pass at a time.
 
         Args:
-            split: `train` or `test`.
+            split: `train`, `validation` or `test`.
             course: which images are done; None for those before `first`.
             chosen: numbers of some of its images, among which places are counted; None for all.
             first: place of the first one, without a course.

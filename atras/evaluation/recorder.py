@@ -214,8 +214,10 @@ class Recorder:
         """Remember which members predict one class for every test image, as they are now."""
         self.dead = list(clean.one_class)
 
-    def note_epoch(self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int) -> None:
-        """History rows of an epoch: mean loss and accuracy [M] of its own batches."""
+    def note_epoch(
+        self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int, robust: Score | None = None
+    ) -> None:
+        """History rows of an epoch: mean loss and accuracy [M] of its own batches, and the score on images held out."""
         self.finite &= losses.isfinite().to(self.device)
         fine = self.finite.tolist()
         for i, member in enumerate(self.members):
@@ -223,7 +225,18 @@ class Recorder:
                 **_who(member), "phase": phase, "epoch": epoch,
                 "steps": steps, "mean_loss": losses[i].item() if fine[i] else float("nan"),
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
+                "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
+                "selected": None,
             })  # fmt: skip
+
+    def note_selected(self, phase: str, epochs: Sequence[int]) -> None:
+        """Say in the history of a phase which epoch of each member is kept; 0 for none of its own."""
+        noted, place = [], 0
+        for row in self.rows.history:
+            if row["phase"] == phase:  # the rows of an epoch are in the order of the members
+                row, place = {**row, "selected": row["epoch"] == epochs[place % len(epochs)]}, place + 1
+            noted.append(row)
+        self.rows.history = noted
 
     def show(self, attack: AttackSpec, attacked: Attacked, logits: Tensor, chunk: slice) -> None:
         """Keep a few test images under an attack, for the members of the first seed."""

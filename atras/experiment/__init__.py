@@ -13,7 +13,17 @@ from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .own_networks import OwnNetworks, recall_networks, with_networks
 from .protocol import PRESETS, Execution, Protocol, recorded_axes, varied_settings
-from .readers import Channels, Size, Subset, parse_epsilon, parse_seeds, parse_shard, parse_whole, parse_whole_numbers
+from .readers import (
+    Channels,
+    HeldOut,
+    Size,
+    Subset,
+    parse_epsilon,
+    parse_seeds,
+    parse_shard,
+    parse_whole,
+    parse_whole_numbers,
+)
 from .selection import select_candidates
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ __all__ = [
     "SETTINGS",
     "Channels",
     "Execution",
+    "HeldOut",
     "Loaded",
     "Option",
     "Options",

@@ -26,7 +26,7 @@ from .kinds import MEMORY
 from .option import Option, Options, Setting, settings_of
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
 from .ranges import number_from
-from .readers import parse_shard, resolve_shard
+from .readers import HeldOut, parse_shard, resolve_shard
 from .training import Training
 
 MAX_MEMBERS = 100_000
@@ -35,15 +35,19 @@ MAX_MEMBERS = 100_000
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
-_LATER = ("augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "axes")
+_LATER = (
+    "augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "select", "validation_size",
+    "axes",
+)  # fmt: skip
 """Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
 there were such choices are the same ones."""
 
 _VARIED = (Model, Training, Attacking, Defending)
 """Parts whose settings may differ between the members of a run, as they decide training or attack."""
 
-_COMMON = ("attacks", "epsilons", "precision")
-"""Settings of these parts that all members of a run have in common."""
+_COMMON = ("attacks", "epsilons", "precision", "select", "validation_size")
+"""Settings of these parts that all members of a run have in common: what is measured, how it is computed, and on which
+images."""
 
 VERSION = 4
 """Raised when the same fields come to mean another experiment; part of the hash."""
@@ -82,6 +86,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
                 f"label_smoothing (={self.label_smoothing}): expected a defence that trains for the cross-entropy, got "
                 f"{self.defence}, which has an objective of its own; leave one of them out"
             )
+        self._check_selection()
         self._check_given()
         if not self.defence.trains:
             # One experiment, one hash: there is no second training whose length could differ.
@@ -138,6 +143,18 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def augments(self) -> bool:
         """Whether training images are changed at random."""
         return self.augment != "none"
+
+    @property
+    def selects(self) -> bool:
+        """Whether one epoch of the last training is kept by its accuracy on images held out."""
+        return self.select != "last"
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The number of training images held out to select an epoch by, for `data.load`."""
+        if not self.selects:
+            return "none"
+        return "default" if self.validation_size is None else self.validation_size
 
     @property
     def step_images(self) -> int:
@@ -268,6 +285,16 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
     def factories(self) -> dict[str, Factory]:
         """What makes the modules of the user among the candidates, by name."""
         return {each.name: each.factory for each in self.candidates if each.factory is not None}
+
+    def _check_selection(self) -> None:
+        """Refuse to select among the epochs of no training, and images held out that nothing is selected by."""
+        if self.selects and not self.trains:
+            raise InputError(f"select (={self.select}): expected a training, got finished networks; leave it out")
+        if self.validation_size is not None and not self.selects:
+            raise InputError(
+                f"validation_size (={self.validation_size}): only --select robust holds images out; add it or leave "
+                "this out"
+            )
 
     def _check_given(self) -> None:
         """Refuse finished networks that are to be trained, and training that has no epochs."""

@@ -15,6 +15,7 @@ from atras.registry import read_fraction, split_outside
 from atras.schedules import SCHEDULES, Schedule
 
 Channels = Literal["auto", "first", "last"]
+HeldOut = int | Literal["none", "default"]
 Size = int | Literal["default", "all"]
 Subset = Literal["first", "stratified"]
 

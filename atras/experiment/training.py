@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from atras.errors import InputError, shown
 from atras.schedules import SCHEDULES, Constant, Schedule
 
-from .kinds import SCHEDULE
+from .kinds import SCHEDULE, WHOLE
 from .option import Option, Options
 from .ranges import number_from, whole_from
 
 Augment = Literal["none", "crop", "flip", "crop,flip"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
+Select = Literal["last", "robust"]
 Precision = Literal["auto", "fp32", "fp64", "tf32", "bf16"]
 
 CONSTANT = Constant()
@@ -119,6 +120,24 @@ class Training(Options):
             "alike for all candidates of a seed; nothing is changed in evaluation.",
         ),
     ] = "none"  # fmt: skip
+    select: Annotated[
+        Select,
+        Option(
+            "which epoch of the last training is kept",
+            meaning="`last`, or the one that is the most accurate under PGD of ten steps at the run's epsilon, on "
+            "training images that are held out for it: `robust`. Each network its own; of the defence's training, or "
+            "where there is none, of the first: docs/recipes.md.",
+        ),
+    ] = "last"  # fmt: skip
+    validation_size: Annotated[
+        int | None,
+        Option(
+            "training images that --select robust holds out", whole_from(1, 10**6), metavar="N",
+            default="a tenth, at most 1000", kind=WHOLE,
+            meaning="Every class has its share of them; nothing is trained on them. They are drawn once for the run, "
+            "and never from the test images.",
+        ),
+    ] = None  # fmt: skip
     precision: Annotated[
         Precision,
         Option(

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from atras.attacks import FGSM, Attack, Passes
+from atras.attacks import FGSM, PGD, Attack, Passes
+from atras.data import MOST_HELD_OUT
 from atras.engines import DTYPES, convolutions_of, hidden_widths, own_convolutions
-from atras.evaluation import GAP_IMAGES, GAP_STEPS, outcome_memory, trials_of
+from atras.evaluation import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
 from atras.networks import Member, Network
@@ -26,9 +27,25 @@ def copies_kept(protocol: Protocol) -> int:
 
 
 def weight_copies(protocol: Protocol) -> int:
-    """Number of copies of its weights that a member keeps beside those it trains with: their average, and a temporary
-    of its update."""
+    """Number of copies of its weights that a member keeps in plain torch beside those it trains with: their average,
+    and a temporary of its update."""
     return 2 if protocol.average else 0
+
+
+def selection_bytes(protocol: Protocol, networks: Sequence[Network], kind: str) -> int:
+    """Bytes of the networks of the epochs selected so far, which are in the host's memory: on a GPU none."""
+    if not protocol.selects or kind != "cpu":
+        return 0
+    return DTYPES[protocol.precision].itemsize * sum(network.parameter_count for network in networks)
+
+
+def validation_passes(protocol: Protocol, classes: int, train_size: int) -> Passes:
+    """Passes of a member on the images by which an epoch is selected."""
+    if not protocol.selects:
+        return Passes()
+    images = protocol.validation_size or min(MOST_HELD_OUT, -(-train_size // 9))  # a tenth of all, with those left
+    epochs = protocol.adversarial_epochs if protocol.defence.trains else protocol.epochs
+    return Passes().plus(PGD(protocol.epsilon, steps=VALIDATION_STEPS).cost(classes), epochs * images)
 
 
 def distance_bytes(protocol: Protocol, test_size: int) -> int:
@@ -41,6 +58,11 @@ def distance_bytes(protocol: Protocol, test_size: int) -> int:
 
 def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
     """Passes of evaluation and attacks of a member in all its phases, those in its training included."""
+    measured = _measuring_passes(protocol, classes, train_size, test_size)
+    return measured.plus(validation_passes(protocol, classes, train_size))
+
+
+def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:

@@ -23,6 +23,7 @@ from .cost import (
     fused_bytes,
     fused_device_bytes,
     member_bytes,
+    selection_bytes,
     training_flops,
     weight_copies,
 )
@@ -277,6 +278,7 @@ class _Sizer:
         # Not the first ones alone: the last ones may be the widest.
         return max(
             self._engine_bytes(part)
+            + self._selected_bytes(part)
             + len(part) * self.distances
             + chunk_bytes(self.protocol, self.spec, len(part), self.chunk(len(part)))
             for part in parts
@@ -288,7 +290,7 @@ class _Sizer:
 
     def _engine_bytes(self, members: Sequence[Member]) -> int:
         networks = [Network(self.spec, member.candidate) for member in members]
-        batches = {
+        batches: dict[str, Any] = {
             "batch": self.protocol.step_images,
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
@@ -306,6 +308,10 @@ class _Sizer:
         stored = [self._widest(networks)] * len(networks) if self.engine.pads else networks
         copies = weight_copies(self.protocol)
         return sum(member_bytes(network, itemsize=self.itemsize, kept_copies=copies, **batches) for network in stored)
+
+    def _selected_bytes(self, members: Sequence[Member]) -> int:
+        networks = [Network(self.spec, member.candidate) for member in members]
+        return selection_bytes(self.protocol, networks, self.machine.kind)
 
     def _widest(self, networks: Sequence[Network]) -> Network:
         return Network(self.spec, widest([network.candidate for network in networks]))

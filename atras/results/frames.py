@@ -121,7 +121,8 @@ def _check_value(frame: str, column: str, value: object) -> None:
     if frame == "outcomes" and isinstance(value, bytes) and (dtype in _ARRAYS or column == "part"):
         return
     # Polars would cast 0.5 to 0 and True to 1 without a word.
-    if value is not None and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[dtype])):
+    fits = isinstance(value, PYTHON_TYPES[dtype]) and isinstance(value, bool) == (dtype == pl.Boolean)
+    if value is not None and not fits:
         raise InputError(f"{frame}: {column} (={value!r}): expected {dtype.__name__} or None; convert it first")
 
 

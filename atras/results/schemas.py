@@ -178,6 +178,11 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "steps": Column(pl.Int64, "optimizer steps in the epoch"),
         "mean_loss": Column(pl.Float64, "mean training loss over the epoch's images, while it trained"),
         "running_accuracy": Column(pl.Float64, "accuracy on the epoch's own batches, while it trained"),
+        "validation_robust_accuracy": Column(
+            pl.Float64,
+            "accuracy under PGD of ten steps on training images held out; null without `--select robust`",
+        ),
+        "selected": Column(pl.Boolean, "whether the network of this epoch was kept; null where none was selected"),
     },
     "timings": {
         "group": Column(pl.Int64, "number of the group in the plan, from 0; null for what concerns all"),

@@ -14,7 +14,7 @@ import torch
 from atras.data import DATASETS, Dataset, Progress, load
 from atras.environment import total_memory
 from atras.errors import InputError
-from atras.experiment import Channels, Execution, Protocol, Size, Subset
+from atras.experiment import Channels, Execution, HeldOut, Protocol, Size, Subset
 from atras.planning import memory_cap, room_for_images
 from atras.torch_state import fixed_state
 
@@ -38,13 +38,14 @@ class DataPlace:
     data_dir: str | None
     download: bool
     memory_bytes: int | None = field(default=None, compare=False)
+    held_out: HeldOut = "none"
 
     @classmethod
     def of(cls, protocol: Protocol, execution: Execution) -> DataPlace:
         """The place of an experiment's images."""
         chosen = (protocol.train_size, protocol.test_size, protocol.subset, protocol.channels)
         places = (protocol.image_size, execution.data_dir, execution.download, execution.memory_bytes)
-        return cls(protocol.dataset, *chosen, *places)
+        return cls(protocol.dataset, *chosen, *places, held_out=protocol.held_out)
 
     def load(self, device: torch.device, progress: Progress | None = None) -> Dataset:
         """The images, on a device, or in their file where they would take too much of it.
@@ -70,6 +71,7 @@ class DataPlace:
                 device=device,
                 room=room_for_images(cap),
                 progress=progress,
+                held_out=self.held_out,
             )
 
     @property

@@ -27,6 +27,7 @@ from atras.training import (
     Snapshot,
     Watcher,
     checkpoint,
+    kept_epochs,
     run_group,
     steps_done,
     steps_of,
@@ -163,6 +164,8 @@ class _Work(Watcher):
             self.rows.extend(self._run_part(snapshot))
             snapshot = None
         _add_up_timings(self.rows)
+        if told := kept_epochs(self.rows.history):
+            reporter.note(f"{task.group.label}: {told}")
         reporter.group_finished(task.index, time.perf_counter() - start)
         return self.rows
 

@@ -47,7 +47,7 @@ def hold_out(record: Record, place: DataPlace, progress: Progress) -> memoryview
     Raises:
         InputError: if the data cannot be loaded, or are too few.
     """
-    data = place.load(torch.device("cpu"), progress)
+    data = dataclasses.replace(place, held_out="none").load(torch.device("cpu"), progress)
     selection = _selection(data)
     checksum = hashlib.sha256(selection).hexdigest()
     record.content |= {

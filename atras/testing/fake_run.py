@@ -122,7 +122,8 @@ class _FakeRun:
         for phase, start in (("train", 2.0), ("adversarial", 1.0)):
             for epoch in (1, 2, 3):
                 row = {"phase": phase, "epoch": epoch, "steps": 8, "mean_loss": start * (1 + len(widths) / 9) / epoch}
-                self.rows.history.append(where | row | {"running_accuracy": 1 - 0.4 / epoch})
+                unselected = {"validation_robust_accuracy": None, "selected": None}
+                self.rows.history.append(where | row | {"running_accuracy": 1 - 0.4 / epoch} | unselected)
         if complete and seed == 0:
             self._examples(where)
 

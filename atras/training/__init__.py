@@ -4,6 +4,7 @@ but its place."""
 
 from . import checkpoint
 from .checkpoint import Checkpoint
+from .selection import kept_epochs
 from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, attack_source, run_group, steps_done, steps_of
 from .weights import FOLDER, Networks, read_member
 
@@ -18,6 +19,7 @@ __all__ = [
     "Watcher",
     "attack_source",
     "checkpoint",
+    "kept_epochs",
     "read_member",
     "run_group",
     "steps_done",

@@ -31,6 +31,7 @@ from atras.networks import StepResult, permutation
 
 from .defending import Defending
 from .feed import Feed, Pass
+from .selection import Selection, selects_in
 from .turns import Turns
 
 STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
@@ -270,6 +271,7 @@ class _Stages:
         self.record = self.recorder.to_dict()
         if stage == DONE:
             self.signs = {}
+        self.selection = Selection(self.engine) if selects_in(self.protocol, stage) else None
         self.losses = torch.zeros(len(self.engine.members), 0, dtype=torch.float64)
         self.correct = torch.zeros(len(self.engine.members), 0, dtype=torch.int64)
 
@@ -342,6 +344,9 @@ class _Stages:
             self.epoch, self.losses, self.correct = epoch, self.losses[:, :0], self.correct[:, :0]
             if epoch < epochs:
                 self.pause()
+        if self.selection is not None:
+            self.selection.put_back()
+            self.recorder.note_selected(self.stage, self.selection.epochs.tolist())
         steps = epochs * -(-n // self.protocol.batch_size) * self.steps_a_batch
         self.recorder.note_time(self.stage, time.perf_counter() - self.start, steps)
 
@@ -399,8 +404,12 @@ class _Stages:
         # All evaluations come before the first row: one that is stopped leaves none behind.
         score = self.evaluator.score("test") if every and epoch % every == 0 else None
         gap = self.evaluator.gap() if compare else {}
+        robust = self.evaluator.validate() if self.selection is not None else None
         self.evaluator.forget()
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, len(sizes) * self.steps_a_batch)
+        steps = len(sizes) * self.steps_a_batch
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
+        if self.selection is not None and robust is not None:
+            self.selection.take(epoch, robust)
         if score is not None:
             self.recorder.record(None, "test", score, epoch=epoch)
         self.measurement.record_gap(epoch, gap)
@@ -432,6 +441,7 @@ class _Stages:
         tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
         tensors |= self.signs | self.evaluator.tensors() | (self.defending.tensors() if training else {})
+        tensors |= {} if self.selection is None else self.selection.tensors()
         record = self.recorder.to_dict()
         if self.stage in ("measure_trained", "measure_defended"):
             # What this stage has recorded is recorded again, from the counters; only pictures are not made again.
@@ -452,6 +462,8 @@ class _Stages:
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
         self.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
         self.evaluator.load(snapshot.tensors)
+        if self.selection is not None:
+            self.selection.load(snapshot.tensors)
         self.defending.load(snapshot.tensors)
         if self.trained and snapshot.stage != DONE:
             self.make_signs(snapshot)

@@ -66,6 +66,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--clip-gradient 1", {"clip_gradient": 1.0}),
     ("--label-smoothing 0.1", {"label_smoothing": 0.1}),
     ("--average 0.999", {"average": 0.999}),
+    ("--select robust --validation-size 500", {"select": "robust", "validation_size": 500}),
     ("--epsilon 8/255", {"epsilon": 8 / 255}),
     ("--epsilon 0.1", {"epsilon": 0.1}),
     ("--label-source true", {"label_source": "true"}),

@@ -45,6 +45,8 @@ weight-decay = 1e-4
 clip-gradient = 2
 label-smoothing = 0.1
 average = 0.99
+select = "robust"
+validation-size = 50
 augment = "crop,flip"
 epsilon = "8/255"
 label-source = "true"
@@ -100,6 +102,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         activation="tanh", initialisation="he", head_dropout=0.25, epochs=3,
         adversarial_epochs=4, batch_size=64, optimizer="sgd", learning_rate=1.0, momentum=0.9, augment="crop,flip",
         schedule=Step(at=(1, 2)), weight_decay=1e-4, clip_gradient=2.0, label_smoothing=0.1, average=0.99,
+        select="robust", validation_size=50,
         epsilon=8 / 255,
         label_source="true", target="class:3", precision="fp64", evaluate_every=2, outcomes="all",
         attacks=(PGD(steps=10, step_size=2 / 255, restarts=3), DeepFool()), epsilons=(0.0, 8 / 255), transfer=True,

@@ -45,6 +45,7 @@ OTHER_VALUES: dict[str, Any] = {
     "clip_gradient": 1.0,
     "label_smoothing": 0.1,
     "average": 0.9,
+    "select": "robust",
     "epsilon": 8 / 255,
     "label_source": "true",
     "target": "class:3",
@@ -65,6 +66,7 @@ OTHER_VALUES: dict[str, Any] = {
 def test_every_field_changes_the_hash() -> None:
     changed = {name: Protocol(**{name: value}).hash for name, value in OTHER_VALUES.items()}
     changed["momentum"] = Protocol(optimizer="sgd", momentum=0.9).hash
+    changed["validation_size"] = Protocol(select="robust", validation_size=50).hash
     finished = {"epochs": 0, "adversarial_epochs": 0, "defence": "none", "candidates": (Candidate((8,)),)}
     changed["weights"] = Protocol(**finished, weights=("0" * 64,)).hash
     assert changed["weights"] != Protocol(**finished, weights=("1" * 64,)).hash
@@ -93,7 +95,7 @@ def test_hashes_and_values_are_those_of_earlier_runs() -> None:
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "augment": "none", "schedule": "constant", "weight_decay": 0.0, "clip_gradient": None,
-        "label_smoothing": 0.0, "average": 0.0,
+        "label_smoothing": 0.0, "average": 0.0, "select": "last", "validation_size": None,
             "epsilon": 0.05, "label_source": "predicted", "target": "none", "attacks": ["fgsm"],
         "epsilons": [], "defence": "copies", "transfer": False, "transfer_attacks": ["fgsm"],
         "transfer_seeds": "same", "transfer_sources": [], "transfer_targets": [], "precision": "auto",

@@ -55,6 +55,21 @@ def test_every_member_is_planned_once_and_each_group_has_one_depth(engine: str, 
 
 
 @pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
+def test_an_average_and_the_epoch_that_is_kept_take_memory(engine: str) -> None:
+    protocol = Protocol(candidates=(Candidate((24, 192)),))
+    (plain,), weights = plan(protocol, engine=engine), 4 * Network(DIGITS, Candidate((24, 192))).parameter_count
+    (averaged,) = plan(protocol.replace(average=0.9), engine=engine)
+    copies = 1 if engine == "fused" else 2  # beside the average, what an update takes in plain torch
+    assert averaged.predicted_bytes == plain.predicted_bytes + copies * weights
+    (selected,) = plan(protocol.replace(select="robust"), engine=engine)
+    assert selected.predicted_bytes == plain.predicted_bytes + weights
+    on_gpu = Machine("cuda", 2**36)  # the epoch that is kept is in the host's memory
+    assert plan(protocol, engine=engine, machine=on_gpu)[0].predicted_bytes == (
+        plan(protocol.replace(select="robust"), engine=engine, machine=on_gpu)[0].predicted_bytes
+    )
+
+
+@pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
 def test_no_group_is_over_the_cap_whichever_members_come_last(engine: str) -> None:
     protocol, machine = Protocol(seeds=(0, 1, 2, 3, 4)), Machine("cpu", 24 * 2**20, threads=2)
     groups = plan(protocol, engine=engine, machine=machine)
