@@ -48,6 +48,10 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--max-width 512", {"candidates": k_complete(max_width=512)}),
     ("--seeds 0-4", {"seeds": (0, 1, 2, 3, 4)}),
     ("--seeds 0,3,7", {"seeds": (0, 3, 7)}),
+    (
+        "--axis learning_rate=1e-3,3e-3 --axis defence=copies,batch(pgd(steps=7))",
+        {"axes": ("learning_rate=0.001,0.003", "defence=copies,batch(pgd(steps=7))")},
+    ),
     ("--stem conv2", {"stem": "conv2"}),
     ("--activation gelu", {"activation": "gelu"}),
     ("--initialisation he", {"initialisation": "he"}),
