@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from atras.engines import ENGINES
 from atras.experiment import Protocol
-from atras.networks import Candidate, Network, Spec
+from atras.networks import Candidate, Network, Spec, Variant
 from atras.training import steps_of
 
 from .cost import evaluation_passes, forward_flops, training_flops
@@ -101,7 +101,7 @@ class _Counted(NamedTuple):
         cls, group: Group, protocol: Protocol, spec: Spec, train_size: int, test_size: int, machine: Machine
     ) -> _Counted:
         engine = ENGINES.get(group.engine)
-        resolved = protocol.of(group.variant).replace(precision=group.precision)
+        resolved = _resolved(protocol, group.variant, group.precision)
         spec = spec_of(resolved, spec)
         passes = evaluation_passes(resolved, spec.classes, train_size, test_size)
         samples = resolved.epochs * train_size
@@ -147,6 +147,12 @@ class _Counted(NamedTuple):
             if full or wanted * middle >= len(starts) * self.sums[-1]:
                 starts.append(member)
         return [range(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _resolved(protocol: Protocol, variant: Variant, precision: str) -> Protocol:
+    """The protocol of a group: to check ten thousand candidates anew for each of as many groups takes minutes."""
+    return protocol.of(variant).replace(precision=precision)
 
 
 @lru_cache(maxsize=2**16)
