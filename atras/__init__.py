@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atras.analysis import Robustness, attack, evaluate, load
     from atras.results import Results, read
     from atras.running import merge, resume, run
+    from atras.search import confirm
 
 __all__ = [
     "Candidate",
@@ -30,6 +31,7 @@ __all__ = [
     "Robustness",
     "__version__",
     "attack",
+    "confirm",
     "evaluate",
     "grid",
     "k_complete",
@@ -62,6 +64,7 @@ _LAZY = {
     "run": "running",
     "resume": "running",
     "merge": "running",
+    "confirm": "search",
     "read": "results",
     "Results": "results",
     "Robustness": "analysis",

@@ -121,7 +121,9 @@ class Registry(Generic[Choice]):
             if key not in fields or key in options:
                 known = ", ".join(fields) or "none"
                 what = f"option {key} twice" if key in options else f"unknown option {shown(argument)}"
-                raise InputError(f"{self.kind} (={shown(text)}): {what}; options of {name}: {known}")
+                near = [] if key in options else difflib.get_close_matches(key[:100], fields, n=1)
+                hint = f"; did you mean {near[0]}? Options" if near else "; options"
+                raise InputError(f"{self.kind} (={shown(text)}): {what}{hint} of {name}: {known}")
             options[key] = _value(f"{name}: {key}", value.strip(), fields[key])
         return choice(**options)
 

@@ -108,7 +108,7 @@ OPTIONS = "epsilon, label_source, target, steps, step_size, restarts, random_sta
     [
         ("magic", f"attack (='magic'): expected one of {NAMES}"),
         ("pdg(steps=3)", f"attack (='pdg'): did you mean pgd? There are {NAMES}"),
-        ("pgd(step=3)", f"attack (='pgd(step=3)'): unknown option 'step=3'; options of pgd: {OPTIONS}"),
+        ("pgd(step=3)", f"unknown option 'step=3'; did you mean steps? Options of pgd: {OPTIONS}"),
         ("pgd(bounds=3)", f"attack (='pgd(bounds=3)'): unknown option 'bounds=3'; options of pgd: {OPTIONS}"),
         ("pgd(steps=3, steps=4)", f"attack (='pgd(steps=3, steps=4)'): option steps twice; options of pgd: {OPTIONS}"),
         ("pgd(0.1, epsilon=0.2)", f"option epsilon twice; options of pgd: {OPTIONS}"),
@@ -148,7 +148,7 @@ def test_whatever_is_misspelled_is_refused_in_one_line_that_says_what_there_is(t
     ("text", "message"),
     [
         ("batch(magic)", f"attack (='magic'): expected one of {NAMES}"),
-        ("batch(pgd(step=7))", f"unknown option 'step=7'; options of pgd: {OPTIONS}"),
+        ("batch(pgd(step=7))", f"unknown option 'step=7'; did you mean steps? Options of pgd: {OPTIONS}"),
         ("batch(pgd(target=random))", "batch: attack (=pgd(target=random)): expected an untargeted attack at the true"),
         ("copies(pgd)", "copies: attack (=pgd): expected fgsm without options"),
         ("copies(source=nobody)", "copies: source (='nobody'): expected own, smallest or a candidate"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atras.report.charts.plots import Chart
+
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 TUTORIAL = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
 
@@ -20,6 +23,11 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
         exec(compile(block, TUTORIAL.name, "exec"), names)  # noqa: S102
     assert (tmp_path / "runs" / "tutorial.html").stat().st_size > 50_000
     assert len(list((tmp_path / "runs" / "tutorial-charts").glob("*.svg"))) >= 4
+    results: Any = names["results"]
+    depths = results.table["depth"]
+    counted = f"{_WORDS[results.table['hidden_layers'].n_unique()].capitalize()} architectures of "
+    counted += f"{_WORDS[depths.min()]} to {_WORDS[depths.max()]} hidden layers, "
+    assert counted + f"{_WORDS[results.table['seed'].n_unique()]} seeds each" in TUTORIAL.read_text(encoding="utf-8")
     charts = names["charts"]
     assert isinstance(charts, dict)
     assert isinstance(charts["parameters-robust"], Chart)

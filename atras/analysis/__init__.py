@@ -8,7 +8,8 @@ from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims, why_no_claims
 from .compare import compare, compare_lines, difference_lines
-from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load
+from .confirmed import confirmed, confirmed_record, confirmed_sentence, to_confirm
+from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load, source_note
 from .front_table import pareto_lines
 from .images import compare_images, image_pairs, mcnemar
 from .network_table import network_lines, network_table
@@ -69,6 +70,9 @@ __all__ = [
     "compare_images",
     "compare_lines",
     "comparison_data",
+    "confirmed",
+    "confirmed_record",
+    "confirmed_sentence",
     "difference_lines",
     "distance",
     "evaluate",
@@ -104,12 +108,14 @@ __all__ = [
     "search_data",
     "seeds_note",
     "source_means",
+    "source_note",
     "stated_figures",
     "summary_lines",
     "table_claims",
     "tables_figures",
     "tables_oddities",
     "timing_caution",
+    "to_confirm",
     "trained_rows",
     "transfer_table",
     "why_no_claims",

@@ -14,6 +14,7 @@ from atras.results import SCHEMAS, Results
 
 from .claims import claims, table_claims, why_no_claims
 from .compare import compare
+from .confirmed import confirmed
 from .network_table import network_table
 from .paper_tables import PAPER_NAMES, row_by_row, tables_oddities
 from .paper_text import Stated, stated_figures, tables_figures
@@ -30,7 +31,8 @@ def run_data(results: Results) -> dict[str, Any]:
     Returns:
         `folder`, `status`, `missing` (empty of a whole run), `dataset`, `protocol_hash`, `version`, `notices`,
         `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds)
-        and `depths`; of a run without a defence also of `networks` (`network_table`).
+        and `depths`; of a run without a defence also of `networks` (`network_table`), of one with fresh seeds of
+        `confirmed`.
     """
     return {
         "folder": None if results.directory is None else str(results.directory),
@@ -45,6 +47,7 @@ def run_data(results: Results) -> dict[str, Any]:
         "table": rows_data(results.table),
         "candidates": rows_data(results.candidate_means()),
         "depths": rows_data(results.by_depth()),
+        **({"confirmed": rows_data(confirmed(results))} if results.run.get("confirmed") else {}),
         **({} if results.defends else {"networks": rows_data(network_table(results))}),
     }
 

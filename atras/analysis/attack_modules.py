@@ -70,7 +70,7 @@ def attack(
     labels: Array | Sequence[int],
     attacks: str | Attack | Sequence[str | Attack] = ("fgsm", "pgd(steps=40)"),
     *,
-    epsilon: float | None = None,
+    epsilon: float | str | None = None,
     batch_size: int = 250,
     seed: int = 0,
     keep_images: bool = False,
@@ -83,7 +83,8 @@ def attack(
         images: [N, C, H, W], uint8, or floating point in [0, 1].
         labels: [N], whole numbers from 0 to Y - 1.
         attacks: objects such as `PGD(steps=40)`, or texts that spell them: `"autoattack"`.
-        epsilon: largest change of a pixel, for attacks in `linf` that have none of their own.
+        epsilon: largest change of a pixel, for attacks in `linf` that have none of their own; a number, or a fraction
+            in text such as "8/255".
         batch_size: images of a pass.
         seed: of random starts.
         keep_images: whether the result has the adversarial images.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from atras.errors import InputError
-from atras.networks import Candidate, Factory, Network, Parameters, Spec
+from atras.networks import Candidate, Factory, Network, Parameters, SourceChangedError, Spec
 from atras.results import ACCURACIES, Results
 from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_tensors, reason_of, write_file
 from atras.training import read_member
@@ -68,7 +68,9 @@ def export(
         raise InputError("results: expected a run in a folder, got one in memory; run with --out")
     seed = first_seed(results, candidate) if seed is None else seed
     phase = results.final.phase if phase is None else phase
-    spec, parameters = read_member(results.directory, candidate, seed, phase, results.variant)
+    # Weights alone need no code: safetensors is what is left of a module whose source has changed.
+    checked = chosen != "safetensors" or not source_note(candidate)
+    spec, parameters = read_member(results.directory, candidate, seed, phase, results.variant, checked=checked)
     metadata = _metadata(results, spec, candidate, seed, phase, rank_by)
     content = EXPORT_FORMATS[chosen](Network(spec, candidate), parameters, metadata)
     try:
@@ -77,6 +79,18 @@ def export(
         raise InputError(f"{path}: expected a file to write: {error.strerror or error}; name another") from error
     write_file(path, [content])
     return path
+
+
+def source_note(candidate: Candidate) -> str:
+    """What is to be said of a candidate whose source is another than when it was trained; empty of others."""
+    try:
+        if candidate.factory is not None:
+            candidate.factory.make(0)
+    except SourceChangedError as error:
+        return f"{error}. As safetensors its weights are written all the same; to load them takes the source as it was."
+    except InputError:
+        return ""
+    return ""
 
 
 def first_seed(results: Results, candidate: Candidate) -> int:

@@ -12,6 +12,7 @@ from atras.attacks import ATTACKS, Attack
 from atras.checks import number
 from atras.errors import InputError, shown
 from atras.networks import Factory
+from atras.registry import read_fraction
 
 Modules = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 """One module, several (named by their classes), or several by name: from images [B, C, H, W] in [0, 1] to logits."""
@@ -43,9 +44,11 @@ def named_modules(modules: Modules) -> dict[str, nn.Module]:
     return named
 
 
-def chosen_attacks(attacks: str | Attack | Sequence[str | Attack], epsilon: float | None) -> list[Attack]:
-    """Attacks, each with an epsilon where it needs one."""
+def chosen_attacks(attacks: str | Attack | Sequence[str | Attack], epsilon: float | str | None) -> list[Attack]:
+    """Attacks, each with an epsilon where it needs one; a fraction in text will do, as on the command line."""
     listed = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+    if isinstance(epsilon, str):
+        epsilon = read_fraction("epsilon", epsilon)
     if epsilon is not None:
         number("epsilon", epsilon, 0.0, 1.0)
     found: list[Attack] = []

@@ -37,6 +37,12 @@ def recorded_runs(folder: str | Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: each["began"] or "", reverse=True)
 
 
+def _first_round(folder: Path) -> dict[str, Any]:
+    """The record of a search's first round; empty where that has not begun."""
+    path = folder / "round-1" / "run.json"
+    return json.loads(read_regular(path, MAX_BYTES)) if path.exists() else {}
+
+
 def _record(folder: Path, name: str) -> dict[str, Any]:
     """What a record says of its run; of one that cannot be read, why."""
     row: dict[str, Any] = dict.fromkeys(("status", "dataset", "candidates", "seeds", "attacks", "began", "version"))
@@ -45,7 +51,9 @@ def _record(folder: Path, name: str) -> dict[str, Any]:
         content = json.loads(read_regular(folder / name, MAX_BYTES))
         schema(content)
         protocol = content["protocol"]
-        began = [str(session["began"]) for session in content.get("sessions", ())[:1]]
+        # A search began with its first round.
+        sessions = content if KINDS[name] == "run" else _first_round(folder)
+        began = [str(session["began"]) for session in sessions.get("sessions", ())[:1]]
         return {
             **row,
             "status": str(content["status"]),

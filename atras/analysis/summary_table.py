@@ -12,6 +12,7 @@ from atras.results import Results
 
 from .attack_distances import distance_table_lines
 from .black_box import black_box_lines
+from .confirmed import confirmed_lines
 from .network_table import network_lines
 from .paper_tables import distance_lines
 from .provenance import notices
@@ -50,6 +51,7 @@ def summary_lines(results: Results, width: int = 80, *, rank_by: str = "accuracy
         transfer_lines(results, width),
         black_box_lines(results, width),
         distance_lines(results, width=width),
+        confirmed_lines(results, width),
         winner_lines(results, rank_by=rank_by, width=width) if several else [],
     ]
     return _joined(parts)

@@ -11,6 +11,7 @@ from atras.errors import printable
 from atras.registry import name_of
 from atras.results import Results
 
+from .confirmed import confirmed_sentence
 from .statistics import (
     Interval,
     chosen_elsewhere,
@@ -174,8 +175,7 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     sentences = [f"First by {first.figure}: {printable(first.name)} with {mean:.4f}{ends}."]
     if first.candidates > 1:
         sentences += [_ties(first), _worth(first)]
-    note = seeds_note(first.seeds)
-    return [*sentences, *([note] if note else [])]
+    return [*sentences, *filter(None, [seeds_note(first.seeds), confirmed_sentence(results)])]
 
 
 def winner_lines(results: Results, *, rank_by: str = "accuracy", width: int = 80) -> list[str]:

@@ -55,6 +55,15 @@ class CommandOptions(Asked):
             "no more than a rare one.",
         ),
     ] = None  # fmt: skip
+    confirm_seeds: Annotated[
+        str | None,
+        Option(
+            "fresh seeds on which the winner is measured after the run", panel="Population", metavar="5-9",
+            meaning="The best of many is best also by luck. Seeds that did not choose it tell what it is worth: it and "
+            "those not told apart from it, five at the most, are trained and measured once more, into the folder "
+            "`confirm` of the run.",
+        ),
+    ] = None  # fmt: skip
     machines: Annotated[
         str | None,
         Option(

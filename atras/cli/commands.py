@@ -132,7 +132,7 @@ def export(
     if rank_by is not None and hidden is not None:
         raise InputError("rank_by: expected with --best or --pareto, which rank; leave it out beside --hidden")
     ranked: dict[str, Any] = {"rank_by": rank_by or "accuracy", "partial": partial}
-    from atras.analysis import best_robust, export_pareto, notices, winner_lines
+    from atras.analysis import best_robust, export_pareto, notices, source_note, winner_lines
     from atras.analysis import export as write
 
     results = read_results(run, variant)
@@ -143,8 +143,9 @@ def export(
     else:
         candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
         written = [write(results, candidate, out, file_format=chosen, rank_by=ranked["rank_by"], **member)]
+    changed = [] if pareto else list(filter(None, [source_note(candidate)]))
     winner = [] if hidden is not None else winner_lines(results, rank_by=ranked["rank_by"])
-    print_lines([*notices(results), *winner, *(f"wrote {path}" for path in written)])
+    print_lines([*notices(results), *winner, *changed, *(f"wrote {path}" for path in written)])
 
 
 def report(

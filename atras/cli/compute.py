@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def compute(
     plan: dict[str, Any] | None = None,
     note: str = "",
     weights: Sequence[Weights] = (),
+    confirm_seeds: tuple[int, ...] = (),
 ) -> Results | None:
     """Begin a run or go on with one, and show its results; in a dry run the plan.
 
@@ -43,12 +44,14 @@ def compute(
         plan: that an earlier run recorded.
         note: said first.
         weights: of finished networks.
+        confirm_seeds: fresh ones for its winner; those that a run was begun with need not be said again.
 
     Returns:
         The results; None of a dry run.
     """
     from atras.running import plan_lines, resume
     from atras.running import run as begin
+    from atras.search import seeds_to_confirm
 
     finished: Any = {"weights": weights} if weights else {}
     reporter = choose_reporter(command.quiet)
@@ -62,11 +65,14 @@ def compute(
         arguments: Any = {"reporter": reporter, "startup_seconds": seconds_since_start(), "stop": signals.stop}
         try:
             if command.resume is None:
-                results = begin(protocol, execution, out=folder, config_plan=plan, **arguments, **finished)
+                fresh: Any = {"confirm_seeds": confirm_seeds} if confirm_seeds else {}
+                results = begin(protocol, execution, out=folder, config_plan=plan, **arguments, **finished, **fresh)
             else:
                 results = resume(folder, protocol, execution, take_over=command.take_over, **arguments)
         finally:
             reporter.close()
+        if seeds := confirm_seeds or (() if command.resume is None else seeds_to_confirm(results)):
+            results = confirmed(results, seeds, execution, command, signals.stop)
     from atras.analysis import caution_lines, json_text, run_data, summary_lines
 
     if command.json:
@@ -76,6 +82,16 @@ def compute(
     # All others were told of them on the way.
     show([*summary_lines(results, width), *(caution_lines(results, width) if command.quiet else ())], folder)
     return results
+
+
+def confirmed(
+    results: Results, seeds: tuple[int, ...], execution: Execution, command: Asked, stop: Callable[[], bool]
+) -> Results:
+    """A finished run with its winner measured on fresh seeds."""
+    from atras.search import confirm
+
+    with contextlib.closing(choose_reporter(command.quiet)) as reporter:
+        return confirm(results, seeds, execution, reporter=reporter, stop=stop)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from atras.checks import number, one_of
 from atras.errors import InputError, shown
-from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_whole, settings_of
+from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_seeds, parse_whole, settings_of
 from atras.networks import told_member
 from atras.running import choose_reporter
 
@@ -51,14 +51,20 @@ def run(**given: Any) -> None:
         print_lines(config_lines(protocol, execution))
         return
     left_out = loaded.plan is not None and plan is None and command.resume is None
+    seeds = () if command.confirm_seeds is None else parse_seeds(command.confirm_seeds, "confirm_seeds")
+    if seeds and command.resume is None:
+        from atras.running import check_fresh
+
+        check_fresh(protocol, seeds, command.out or "runs", execution.shard)
     if command.machines is not None or command.machine_speed is not None:
         _price_elsewhere(protocol, execution, command)
         return
     searching = (command.search, command.budget, command.rank_by)
     if any(option is not None for option in searching) or _is_search(command.resume):
-        results = _search(protocol, execution, command)
+        results = _search(protocol, execution, command, seeds)
     else:
-        results = compute(protocol, execution, command, plan=plan, note=OTHER_PLAN if left_out else "")
+        note = OTHER_PLAN if left_out else ""
+        results = compute(protocol, execution, command, plan=plan, note=note, confirm_seeds=seeds)
     if results is None or not command.fail_on_diverged:
         return
     diverged = [told_member(*names) for names in results.members("diverged")]
@@ -94,7 +100,9 @@ def _machine_speed(text: str | None) -> float | None:
     return 1e12 * value
 
 
-def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -> Results | None:
+def _search(
+    protocol: Protocol, execution: Execution, command: CommandOptions, seeds: tuple[int, ...]
+) -> Results | None:
     from atras.analysis import RANK_BY, caution_lines, json_text, pareto_lines, search_data, summary_lines
     from atras.search import SUMMARY, data_cautions, rank_by_of, resume, round_lines, search
 
@@ -108,9 +116,10 @@ def _search(protocol: Protocol, execution: Execution, command: CommandOptions) -
     with folder_of(command, protocol) as folder, stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
         if command.resume is None:
-            results = search(protocol, execution, most, folder, rank_by=rank_by, **arguments)
+            results = search(protocol, execution, most, folder, rank_by=rank_by, confirm_seeds=seeds, **arguments)
         else:
-            results = resume(folder, protocol, execution, take_over=command.take_over, **arguments)
+            asked: Any = {"confirm_seeds": seeds, "take_over": command.take_over}
+            results = resume(folder, protocol, execution, **asked, **arguments)
     ranked_by = rank_by_of(folder)
     if command.json:
         print_json(json_text(search_data(results, ranked_by)))

@@ -163,7 +163,8 @@ def load(
             see `draws.stratified`.
         channels: the axis of an `.npz` file's images that has the channels: `first`, `last`, or `auto` for the one of
             both that has at most 4.
-        data_dir: folder to look in for a named data set before the user's cache.
+        data_dir: folder to look in for a named data set before the user's cache; None for the one that the environment
+            variable ATRAS_DATA names, if it does, as on the command line.
         download: whether a named data set that is nowhere may be downloaded into the cache.
         image_size: side of the squares that image files are brought to, as `image_file.decode`; None if all have one
             size.
@@ -183,7 +184,7 @@ def load(
     one_of("channels", channels, get_args(Channels))
     name, train_size, test_size = os.fspath(name), plain(train_size), plain(test_size)
     if is_named(name):
-        source = read_named(name, data_dir, download, image_size)
+        source = read_named(name, data_dir or os.environ.get("ATRAS_DATA") or None, download, image_size)
     else:
         source = _from_path(name, Reading(image_size) if progress is None else Reading(image_size, progress))
     source, classes = checked(source, channels)

@@ -30,7 +30,7 @@ DEFENCES: Registry[Defence] = Registry(
         ),
         "logit-pairing": (
             "atras.defences.logit_pairing:LogitPairing",
-            "image and adversarial image are to have equal logits: logit-pairing(weight=0.5)",
+            "image and adversarial image are to have equal logits; weight=0.5",
         ),
     },
     base=Defence,

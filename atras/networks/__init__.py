@@ -20,7 +20,7 @@ from .candidates import (
     widest,
     with_depth,
 )
-from .factories import Factory, called
+from .factories import Factory, SourceChangedError, called
 from .families import KINDS as FAMILY_KINDS
 from .families import PAPER_BASE_WIDTHS, PAPER_CANDIDATES, PAPER_FACTORS, PAPER_MAX_WIDTH, grid, k_complete
 from .layers import (
@@ -127,6 +127,7 @@ __all__ = [
     "Place",
     "Residual",
     "Shape",
+    "SourceChangedError",
     "Spec",
     "StepResult",
     "Trainable",

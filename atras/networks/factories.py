@@ -237,7 +237,8 @@ def called(name: str, module: nn.Module, images: Tensor) -> Tensor:
         if "memory" in str(error).lower():  # whoever runs it divides the work
             raise
         raise InputError(
-            f"network {name}: it failed on images {list(images.shape)}: {where_and_what(error)}"
+            f"network {name}: it failed on images {list(images.shape)}: {where_and_what(error)}; if it is made for "
+            "others, name them with --dataset (in Python dataset=)"
         ) from error
 
 
@@ -352,8 +353,12 @@ def _kind(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _changed(what: str, before: str, now: str) -> InputError:
-    return InputError(
+class SourceChangedError(InputError):
+    """The source of a module is another than the one that is recorded."""
+
+
+def _changed(what: str, before: str, now: str) -> SourceChangedError:
+    return SourceChangedError(
         f"{what}: its source was {before[:16]} (SHA-256) and is {now[:16]}; restore it, or start a new run"
     )
 

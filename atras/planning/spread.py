@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from atras.engines import ENGINES
 from atras.experiment import Protocol
-from atras.networks import Network, Spec
+from atras.networks import Candidate, Network, Spec
 from atras.training import steps_of
 
 from .cost import evaluation_passes, forward_flops, training_flops
@@ -111,9 +112,9 @@ class _Counted(NamedTuple):
         sums = [0.0]
         for member in group.members:
             if member.candidate not in each:
-                network = Network(spec, member.candidate)
-                work: float = training_flops(network) * samples * resolved.trains
-                work += forward_flops(network) * (passes.forward + 2 * passes.gradient)
+                training, forward = _flops(spec, member.candidate)
+                work: float = training * samples * resolved.trains
+                work += forward * (passes.forward + 2 * passes.gradient)
                 each[member.candidate] = work / (1 - group.padding_share) + engine.one_by_one * launches
             sums.append(sums[-1] + each[member.candidate])
         return cls(sums, 0.0 if engine.one_by_one else launches, machine.threads if shared else 1)
@@ -146,6 +147,13 @@ class _Counted(NamedTuple):
             if full or wanted * middle >= len(starts) * self.sums[-1]:
                 starts.append(member)
         return [range(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+@lru_cache(maxsize=2**16)
+def _flops(spec: Spec, candidate: Candidate) -> tuple[int, int]:
+    """Of one image's training step and forward pass; shapes of many networks take a while to find."""
+    network = Network(spec, candidate)
+    return training_flops(network), forward_flops(network)
 
 
 def _divisions(counted: Sequence[_Counted], machines: int) -> list[list[range]]:

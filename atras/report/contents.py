@@ -11,6 +11,7 @@ from atras.report.headline import Headline, headline
 from atras.report.registry import make_sections
 from atras.report.section import Figure, Section
 from atras.report.sections.comparison import comparison
+from atras.report.sections.variants import short_names, variants
 from atras.results import Results
 
 
@@ -23,7 +24,9 @@ class Contents:
         runs: the sections of each run.
         notices: of each run, what its reader must know first.
         headlines: the first block of each run.
-        comparison: the section that compares the runs; None where there is but one.
+        comparison: the section that compares the runs, or the variants of one; None where there is but one.
+        overall: the first block over all variants of a run; None where there are none.
+        title: of the whole; empty for the names.
     """
 
     names: tuple[str, ...]
@@ -31,6 +34,8 @@ class Contents:
     notices: tuple[tuple[str, ...], ...]
     headlines: tuple[Headline, ...]
     comparison: Section | None
+    overall: Headline | None = None
+    title: str = ""
 
 
 def contents(runs: Sequence[Results]) -> Contents:
@@ -45,11 +50,35 @@ def contents(runs: Sequence[Results]) -> Contents:
     Raises:
         InputError: if a section cannot be made.
     """
-    names = run_names(runs)
-    compared = comparison(runs, names) if len(runs) > 1 else None
+    names, overall, compared = run_names(runs), None, None
+    title = ", ".join(names)
+    if len(runs) == 1 and runs[0].run["protocol"].get("axes"):
+        run, parts = runs[0], by_variant(runs[0])
+        overall, compared, names = headline(run), variants(run, parts), short_names(run)
+        runs = list(parts.values())
+    elif len(runs) > 1:
+        names, runs = _all_variants(names, runs)
+        compared = comparison(runs, names)
     sections = tuple(make_sections(run) for run in runs)
     told, first = tuple(tuple(notices(run)) for run in runs), tuple(headline(run) for run in runs)
-    return Contents(tuple(names), sections, told, first, compared)
+    return Contents(tuple(names), sections, told, first, compared, overall, title)
+
+
+def by_variant(run: Results) -> dict[str, Results]:
+    """The results of each variant of a run with axes, by its name."""
+    return {name: run.of_variant(name) for name in run.variants["variant"]}
+
+
+def _all_variants(names: Sequence[str], runs: Sequence[Results]) -> tuple[list[str], list[Results]]:
+    """Runs beside each other, those with axes variant by variant."""
+    found: list[tuple[str, Results]] = []
+    for name, run in zip(names, runs, strict=True):
+        if run.run["protocol"].get("axes"):
+            parts = zip(short_names(run), by_variant(run).values(), strict=True)
+            found += [(f"{name}: {short}", part) for short, part in parts]
+        else:
+            found.append((name, run))
+    return [name for name, _ in found], [run for _, run in found]
 
 
 def figures(results: Results) -> dict[str, Figure]:
@@ -62,8 +91,9 @@ def figures(results: Results) -> dict[str, Figure]:
         The charts in the order of the report.
 
     Raises:
-        InputError: if a section cannot be made, or two figures have the same name.
+        InputError: if a section cannot be made, two figures have the same name, or the run has several variants.
     """
+    results.require_single("figures")
     return named_figures(make_sections(results))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atras.analysis import Interval, Winner, lacks, winner
+from atras.analysis import Interval, Winner, confirmed_sentence, lacks, winner
 from atras.report.charts import rounded
 from atras.results import Results
 
@@ -58,7 +58,9 @@ def headline(results: Results, rank_by: str = "accuracy") -> Headline:
     if first is None:
         return Headline("No candidate trained", missing=missing)
     title = f"Most robust: {first.name}" if first.candidates > 1 else first.name
-    return Headline(title, tuple(_facts(first)), tuple(_others(first)), missing)
+    confirmed = confirmed_sentence(results)
+    text = (*_others(first), *([confirmed] if confirmed else []))
+    return Headline(title, tuple(_facts(first)), text, missing)
 
 
 def _facts(first: Winner) -> list[Fact]:

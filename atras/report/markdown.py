@@ -25,7 +25,9 @@ def markdown(report: Contents) -> str:
         The text of the Markdown file.
     """
     several = report.comparison is not None
-    lines = [f"# atras: {text(', '.join(report.names))}", ""]
+    lines = [f"# atras: {text(report.title or ', '.join(report.names))}", ""]
+    if report.overall is not None:
+        lines += _headline(report.overall, "##")
     if report.comparison is not None:
         lines += _section(report.comparison, "##")
     parts = zip(report.names, report.notices, report.headlines, report.runs, strict=True)

@@ -27,11 +27,12 @@ def page(report: Contents) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     script = _asset("page.js")
     return environment.from_string(_asset("page.html")).render(
-        title=", ".join(report.names),
+        title=report.title or ", ".join(report.names),
         css=Markup(_asset("page.css") + PAGE_CSS),  # noqa: S704 (our own files)
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         comparison=report.comparison,
+        overall=report.overall,
         runs=list(zip(report.names, report.notices, report.headlines, report.runs, strict=True)),
     )
 

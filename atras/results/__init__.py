@@ -2,7 +2,7 @@
 writer of a run's folder. Knows storage; nothing of how the figures were computed."""
 
 from .frames import NORMAL_95, check_rows, empty, wilson
-from .results import Final, Results, read, read_run
+from .results import Final, Results, read, read_run, run_json
 from .schemas import ACCURACIES, COMPUTED, FRAMES, PAPER_COLUMNS, SCHEMAS, STATUSES, dtypes
 from .writer import Writer, rows_of_members
 
@@ -23,5 +23,6 @@ __all__ = [
     "read",
     "read_run",
     "rows_of_members",
+    "run_json",
     "wilson",
 ]

@@ -21,7 +21,7 @@ from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksu
 
 from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
-from .order import in_order
+from .order import ordered
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
 from .variants import axis_types, flat, variants_of, without_axes
 
@@ -287,7 +287,7 @@ def read(directory: str | Path, *, missing: bool = False) -> Results:
     for name in SCHEMAS:  # one after the other: of a large run there is no room for two of each
         frames[name] = read_frame(folder / f"{name}.parquet", name, missing or bool(later), axes)
         if later:
-            frames[name] = in_order({name: joined(name, frames[name], later, axes)}, run["protocol"])[name]
+            frames[name] = ordered([joined(name, frames[name], later, axes)], run["protocol"])
     return Results(**frames, run=run, directory=folder)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .elsewhere import lines_elsewhere
     from .executors import Executor, LocalExecutor, Outcome
+    from .fresh_seeds import check_fresh, confirming
     from .given import finished_networks, shared_spec
     from .merge import merge
     from .orchestrator import Stop, resume, run
@@ -27,6 +28,7 @@ else:
         data_place="DataPlace RecordedData",
         elsewhere="lines_elsewhere",
         executors="Executor LocalExecutor Outcome",
+        fresh_seeds="check_fresh confirming",
         given="finished_networks shared_spec",
         merge="merge",
         orchestrator="Stop resume run",
@@ -46,8 +48,10 @@ __all__ = [
     "Signals",
     "Stop",
     "Surroundings",
+    "check_fresh",
     "check_same",
     "choose_reporter",
+    "confirming",
     "finished_networks",
     "lines_elsewhere",
     "load_data",

@@ -27,6 +27,7 @@ from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome, executor_for
+from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
@@ -50,6 +51,7 @@ def run(
     stop: Stop | None = None,
     place: DataPlace | None = None,
     weights: Sequence[Weights] = (),
+    confirm_seeds: Sequence[int] = (),
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -65,18 +67,22 @@ def run(
         stop: asked about once a second whether to stop.
         place: where the data are, if not where the protocol and the execution say.
         weights: of the protocol's candidates where they are finished, in their order; then nothing is trained.
+        confirm_seeds: fresh ones for `atras.confirm`, which measures the winner on them when the run is done; here they
+            are checked and recorded.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
-        InputError: if the data, the device, the memory cap, weights or `out` cannot be used.
+        InputError: if the data, the device, the memory cap, weights or `out` cannot be used; as `check_fresh`.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
+    if confirm_seeds:
+        check_fresh(protocol, confirm_seeds, out, execution.shard)
     executor = executor_for(execution)
     with closing(executor):
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
@@ -100,6 +106,7 @@ def run(
             "weights": [each.record(candidate.name, out) for candidate, each in given.items()],
             "model": spec.to_dict(), "plan": plan.to_dict(), "splits": [], "finished_groups": [],
             **({} if shard is None else {"shard": shard.to_dict()}),
+            **({"confirm_seeds": list(confirm_seeds)} if confirm_seeds else {}),
             "warnings": cautions_before(protocol, data),
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip

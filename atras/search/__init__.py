@@ -1,6 +1,7 @@
 """Searches that drop candidates round by round: successive halving, its record, and the images that it holds out.
 Each round is an ordinary run; the ranking comes from `analysis`."""
 
+from .confirmation import confirm, seeds_to_confirm
 from .halving import SUMMARY, plan_rounds, round_lines
 from .holdout import data_cautions
 from .search import FinishedRound, finished_rounds, is_search, last_round, rank_by_of, recorded, resume, search
@@ -8,6 +9,7 @@ from .search import FinishedRound, finished_rounds, is_search, last_round, rank_
 __all__ = [
     "SUMMARY",
     "FinishedRound",
+    "confirm",
     "data_cautions",
     "finished_rounds",
     "is_search",
@@ -18,4 +20,5 @@ __all__ = [
     "resume",
     "round_lines",
     "search",
+    "seeds_to_confirm",
 ]

@@ -10,7 +10,7 @@ Every round is an ordinary run in a folder of its own, planned anew, so that gro
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from atras.results import Results, read
 from atras.running import Reporter
 from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
 
+from .confirmation import confirm
 from .halving import SUMMARY, Record, Round
 from .holdout import SELECTION, HeldOut, hold_out, restore
 
@@ -37,6 +38,7 @@ def search(
     out: str | Path,
     *,
     rank_by: str = "accuracy",
+    confirm_seeds: Sequence[int] = (),
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
 ) -> Results:
@@ -48,6 +50,7 @@ def search(
         budget: candidate-epochs, as in `plan_rounds`.
         out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
         rank_by: `accuracy`, or `balanced` for its mean over classes.
+        confirm_seeds: fresh ones, on which the winner is measured when the search is done, beyond the budget.
         reporter: makes the reporter of a round.
         stop: asked about once a second whether to stop.
 
@@ -60,7 +63,10 @@ def search(
     """
     folder = expanded(out)
     one_of("rank_by", rank_by, RANK_BY)
+    if confirm_seeds:
+        running.check_fresh(protocol, confirm_seeds, folder)
     record = Record.new(folder, protocol, execution, budget, rank_by)
+    record.content["confirm_seeds"] = list(confirm_seeds)
     place = running.DataPlace.of(protocol, execution)
     with contextlib.closing(reporter()) as told:
         selection = hold_out(record, place, told.decoding) if len(record.parts) > 1 else None
@@ -87,6 +93,7 @@ def resume(
     protocol: Protocol | None = None,
     execution: Execution | None = None,
     *,
+    confirm_seeds: Sequence[int] = (),
     reporter: Callable[[], Reporter] = Reporter,
     stop: running.Stop | None = None,
     take_over: bool = False,
@@ -100,6 +107,7 @@ def resume(
         protocol: None for the recorded one; another is refused, but for its precision (what is left trains in that) and
             for a path of the data where the same ones are.
         execution: None for the recorded one.
+        confirm_seeds: as `search`; none for those that the search was begun with. A finished search takes them too.
         reporter, stop: as `search`.
         take_over: as `running.resume`, also of the round under way.
 
@@ -114,7 +122,7 @@ def resume(
     folder = expanded(directory)
     record = Record.read(folder)
     running.check_same(record.protocol, protocol)
-    if record.content["status"] == "finished":
+    if record.content["status"] == "finished" and (not confirm_seeds or record.content.get("confirmed")):
         progress = reporter()
         progress.note(f"{folder}: this search is finished already")
         progress.close()
@@ -127,6 +135,8 @@ def resume(
         with contextlib.closing(reporter()) as told:
             place = restore(record, running.DataPlace.of(protocol or record.protocol, execution), told.decoding)
         record.content["data_places"] = place.remembered(folder, record.content.get("data_places"))
+        if confirm_seeds:
+            record.content["confirm_seeds"] = list(confirm_seeds)
         record.write("running")
         own = record.protocol.precision
         wish = None if protocol is None or protocol.precision == own else protocol.precision
@@ -253,7 +263,11 @@ class _Search:
                 if not ranked["clear"].sum():
                     self.note(f"round {number}: no candidate is {UNCLEAR}")
                 self.record.add(number, ranked["hidden_layers"].to_list())
-                self.record.write("finished" if number == last else "running")
+                if number < last:
+                    self.record.write("running")
+            if seeds := self.record.content.get("confirm_seeds"):
+                results = self.confirm(results, seeds)
+            self.record.write("finished")
             return results
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
@@ -261,6 +275,14 @@ class _Search:
         except BaseException:
             self.leave("failed")
             raise
+
+    def confirm(self, results: Results, seeds: Sequence[int]) -> Results:
+        """The last round, with its winner measured on fresh seeds."""
+        with contextlib.closing(self.reporter()) as reporter:
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": self.place}
+            found = confirm(results, seeds, self.execution, rank_by=self.record.content["rank_by"], **arguments)
+        self.record.content["confirmed"] = found.run.get("confirmed")
+        return found
 
     def note(self, line: str) -> None:
         """Tell of something between two rounds."""

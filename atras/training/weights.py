@@ -112,7 +112,13 @@ class Networks:
 
 
 def read_member(
-    folder: str | Path, candidate: Candidate, seed: int, phase: str, variant: Variant = Variant()
+    folder: str | Path,
+    candidate: Candidate,
+    seed: int,
+    phase: str,
+    variant: Variant = Variant(),
+    *,
+    checked: bool = True,
 ) -> tuple[Spec, Parameters]:
     """One network of a run.
 
@@ -121,6 +127,7 @@ def read_member(
         candidate, seed: which member.
         phase: `trained` or `defended`.
         variant: of a run with axes.
+        checked: hold the parameters against the network, whose module must be there for it.
 
     Returns:
         The spec, and the parameters as `Network.state_shapes` names them.
@@ -143,7 +150,7 @@ def read_member(
             raise InputError(
                 f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
             ) from None
-        return spec, _checked(path, spec, candidate, parameters)
+        return spec, _checked(path, spec, candidate, parameters) if checked else parameters
     raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
 
 

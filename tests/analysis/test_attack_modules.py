@@ -196,3 +196,12 @@ def test_with_three_classes_a_target_that_comes_third_is_attacked_too():
     slopes = (weights[labels][:, None] - weights).abs().sum(2)
     free = (margins - 0.3 * slopes > 0) | torch.eye(3, dtype=torch.bool)[labels]  # were there no bounds of pixels
     assert found.frame.filter(attack="apgd-t")["correct"].item() >= int(free.all(1).sum())
+
+
+def test_an_epsilon_may_be_a_fraction_in_text_as_on_the_command_line() -> None:
+    images, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    text, number = (atras.attack(model, images, labels, "fgsm", epsilon=each).frame for each in ("8/255", 8 / 255))
+    assert text.equals(number)
+    with pytest.raises(InputError, match="expected a number or a fraction"):
+        atras.attack(model, images, labels, "fgsm", epsilon="eight")

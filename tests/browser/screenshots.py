@@ -18,11 +18,11 @@ from atras.testing.fake_run import make_run
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VIEWS = {
-    "light": ({"width": 960, "height": 860}, "light", "candidates"),
-    "charts": ({"width": 960, "height": 1160}, "light", "clean_and_robust"),
+    "light": ({"width": 960, "height": 1040}, "light", "headline"),
+    "charts": ({"width": 960, "height": 1250}, "light", "clean_and_robust"),
     "attacks": ({"width": 960, "height": 720}, "light", "attack_parts"),
     "dark": ({"width": 960, "height": 1040}, "dark", "transfer"),
-    "phone": ({"width": 360, "height": 780}, "light", "candidates"),
+    "phone": ({"width": 390, "height": 844}, "light", "headline"),
 }
 """Window, colours and the part that is shown."""
 

@@ -115,3 +115,14 @@ def test_printed_settings_repeat_the_experiment(tmp_path: Path, capsys: pytest.C
     assert (loaded.protocol_fields["epsilon"], loaded.execution_fields["memory_bytes"]) == (8 / 255, 2**30)
     assert loaded.execution_fields["data_dir"] == 'a "b"\\c'
     assert loaded.protocol_fields["seeds"] == (0, 1, 2)
+
+
+def test_a_search_is_listed_with_the_time_at_which_it_began(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "search"
+    record = json.loads((runs / "one" / "run.json").read_text())
+    (folder / "round-1").mkdir(parents=True)
+    (folder / "search.json").write_text(json.dumps(record | {"status": "finished"}))
+    sessions = [{"began": "2026-01-02T03:04:05+00:00"}]
+    (folder / "round-1" / "run.json").write_text(json.dumps(record | {"sessions": sessions}))
+    told = {Path(each["folder"]).name: each for each in json.loads(printed(capsys, "list", runs, "--json"))}
+    assert told["search"]["began"] == "2026-01-02T03:04:05+00:00"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atras.attacks import KL, PGD, Passes, RandomFGSM
-from atras.data import Dataset, Split
+from atras.data import Dataset, Split, load
 from atras.defences import DEFENCES, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, ModulesEngine, StackEngine, why_not
 from atras.errors import InputError, Interrupted
+from atras.evaluation import cautions
 from atras.experiment import Protocol
 from atras.networks import Candidate, Factory, Member, Network, Own, Spec
 from atras.planning import cost
@@ -290,3 +292,20 @@ def test_five_batches_are_the_toolboxs(kind: str) -> None:
     for values, expected in zip(engine.get_parameters(0).values(), network.parameters(), strict=True):
         # float32; the Toolbox adds 1e-8 to the divergence and takes pixels of a gradient below it for 0.
         torch.testing.assert_close(values, expected.detach(), rtol=0, atol=2e-4)
+
+
+@pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
+def test_catastrophic_overfitting_of_single_steps_is_told_with_its_epochs() -> None:
+    digits = load("digits")
+    for defence, told in (
+        ("adversarial(fgsm, start=trained)", True),
+        ("adversarial(pgd(steps=3), start=trained)", False),
+    ):
+        asked = Protocol(
+            precision="fp32", batch_size=16, epsilon=0.3, epochs=3, adversarial_epochs=3, learning_rate=0.003,
+            defence=defence,
+        )  # fmt: skip
+        engine = FusedEngine(Spec((1, 8, 8), 10), [Member(Candidate((200, 200)), 0)], asked, CPU)
+        found = [line for line in cautions(run_group(engine, digits, asked)) if "catastrophic overfitting" in line]
+        assert bool(found) == told
+        assert not told or re.search(r"200-200 \(seed 0, epochs? [123]", found[0])

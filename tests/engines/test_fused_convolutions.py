@@ -118,7 +118,7 @@ def test_what_the_engine_does_not_take_is_said_in_one_line() -> None:
 
 
 def test_auto_takes_it_for_convolutions_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atras.running.prepare.speed", lambda *_, **__: Speed(1.0, 1.0, 1.0, 1.0))
+    monkeypatch.setattr("atras.running.speeds.speed", lambda *_, **__: Speed(1.0, 1.0, 1.0, 1.0))
     protocol = Protocol(candidates=tuple(member.candidate for member in MEMBERS), stem="none")
     plan = make_plan(protocol, Execution(device="cpu"))
     assert (plan.engine, plan.reason) == ("fused", "")

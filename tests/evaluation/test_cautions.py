@@ -86,6 +86,23 @@ def test_catastrophic_overfitting_is_told_with_its_epochs() -> None:
     assert line.endswith("catastrophic overfitting: 40 (seed 0, epochs 2 to 4)")
 
 
+def test_a_dead_network_that_gains_under_attack_is_explained() -> None:
+    gains = {"status": "dead", "adversarial_test_accuracy": 0.1, "attacked_accuracy_after_white_box": 0.2}
+    told = cautions(Rows(table=[FINE | gains]))
+    assert [line for line in told if "moves" in line or "attacks move its one answer" in line]
+    assert not [line for line in told if "weak gradients?" in line]
+    assert [line for line in cautions(Rows(table=[FINE | gains | {"status": "trained"}])) if "weak gradients?" in line]
+
+
+def test_static_figures_far_above_those_of_a_new_attack_are_said_to_say_little() -> None:
+    figures = {"attacked_accuracy_after_static": 0.8, "adversarial_test_accuracy": 0.9}
+    for white_box, there in ((0.59, True), (0.61, False)):
+        told = cautions(Rows(table=[FINE | figures | {"attacked_accuracy_after_white_box": white_box}]))
+        assert bool([line for line in told if "static figures say little here: 40 (seed 0)" in line]) == there
+    dead = FINE | figures | {"attacked_accuracy_after_white_box": 0.1, "status": "dead"}
+    assert not [line for line in cautions(Rows(table=[dead])) if "static" in line]
+
+
 def test_many_members_share_a_line() -> None:
     rows = Rows(table=[FINE | {"status": "dead", "seed": seed} for seed in range(12)])
     (line,) = cautions(rows)
@@ -100,7 +117,10 @@ def test_a_targeted_attack_is_not_held_against_fgsm() -> None:
 
 @pytest.mark.parametrize(
     ("column", "meaning"),
-    [("zero_gradient_images", "images without a gradient"), ("saturated_images", "saturated images")],
+    [
+        ("zero_gradient_images", "images without a gradient"),
+        ("saturated_images", "so sure of images that float32"),
+    ],
 )
 def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, meaning: str) -> None:
     count = {"zero_gradient_images": 11, "saturated_images": 101}[column]
@@ -108,7 +128,6 @@ def test_images_without_a_gradient_and_saturated_ones_are_counted(column: str, m
     (line,) = cautions(Rows(metrics=rows))
     assert line.startswith(meaning)
     assert line.endswith(f": 40 (seed 0, trained: {count} of 1000)")
-    assert len(line) <= 80
     assert "no attack" not in line  # a random start moves such an image, and so do attacks without gradients
     assert not cautions(Rows(metrics=[metric("pgd", 500, **{column: count})]))
     assert not cautions(Rows(metrics=[metric("fgsm", 500, **{column: count - 1})]))

@@ -17,6 +17,7 @@ from torch import nn
 
 import atras
 from atras import Execution, InputError, Interrupted, Protocol, cli
+from atras.analysis import export
 from atras.experiment import Loaded, combine, config_lines, load_config
 from atras.networks import Candidate, candidates
 from atras.planning import Plan
@@ -266,3 +267,18 @@ def test_files_hold_where_a_module_is_made(tmp_path, mine):
     assert protocol(candidates=("6-8", "other.py:make")).hash == before
     (tmp_path / "other.py").write_text(SOURCE + "# changed\n")
     assert protocol(candidates=("6-8", "other.py:make")).hash != before
+
+
+def test_weights_can_be_exported_after_the_source_has_changed(tmp_path, mine, monkeypatch, capsys):
+    small = protocol(candidates=("mine.py:make",), transfer=False)
+    results = atras.run(small, CPU, out=tmp_path / "run")
+    candidate = results.candidate("make")
+    whole = export(results, candidate, tmp_path / "before.safetensors").read_bytes()
+    mine.write_text(SOURCE + "# seen again\n")
+    monkeypatch.setattr(candidates, "_OWN", {})  # as in another process
+    line = f"export {tmp_path / 'run'} --hidden make -o"
+    assert cli.execute(cli.app, [*line.split(), str(tmp_path / "after.safetensors")], "atras") == 0
+    assert "its source was" in capsys.readouterr().out
+    assert (tmp_path / "after.safetensors").read_bytes() == whole
+    assert cli.execute(cli.app, [*line.split(), str(tmp_path / "after.pt2")], "atras") == 2
+    assert "its source was" in capsys.readouterr().err

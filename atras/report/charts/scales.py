@@ -134,7 +134,8 @@ def rounded(value: float | None) -> str:
     Returns:
         Three decimals; a dash where there is no finite figure.
     """
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+    # Plus 0: nothing is shown as minus nothing.
+    return "-" if value is None or not math.isfinite(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def interval(low: float | None, high: float | None) -> str:

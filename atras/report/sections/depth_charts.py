@@ -97,7 +97,7 @@ def depth_chart(
     depths = sorted({depth for means in estimates.values() for depth in means})
     series = []
     for index, (entry, means) in enumerate(estimates.items()):
-        shift = 0.16 * (index - (len(estimates) - 1) / 2)
+        shift = min(0.16, 0.8 / len(estimates)) * (index - (len(estimates) - 1) / 2)
         points = tuple(
             Point(depths.index(depth) + shift, mean, low, high)
             for depth, (mean, low, high) in sorted(means.items())

@@ -1,0 +1,78 @@
+"""A run with axes: one report, in which its variants are compared by depth and none is averaged with another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from atras.report.charts import Estimate
+from atras.report.contents import contents
+from atras.report.markdown import markdown
+from atras.report.page import page
+from atras.report.sections.variants import conclusion
+from atras.results import SCHEMAS
+from atras.results.results import Results
+from atras.testing.fake_run import make_run
+
+RATES = (0.001, 0.01)
+BETTER = 0.1
+"""By what the second variant is more robust."""
+
+
+@pytest.fixture(scope="module")
+def varied() -> Results:
+    """Two learning rates, with the second of which everything is more robust."""
+    run = make_run(names=("24-192", "40", "64", "64-512"), seeds=range(3))
+    frames = {}
+    for name in SCHEMAS:
+        frame = getattr(run, name)
+        if "variant" in frame.columns:
+            parts = [
+                frame.with_columns(variant=pl.lit(f"learning_rate={rate}"), learning_rate=pl.lit(rate))
+                for rate in RATES
+            ]
+            robust = pl.col("worst_case_accuracy_after")
+            parts = [parts[0], parts[1].with_columns(robust + BETTER) if name == "table" else parts[1]]
+            frame = pl.concat(parts)
+        frames[name] = frame
+    protocol = run.run["protocol"] | {"axes": [f"learning_rate={','.join(map(str, RATES))}"]}
+    return replace(run, run=run.run | {"protocol": protocol}, **frames)
+
+
+def test_variants_are_compared_by_depth_with_intervals(varied: Results) -> None:
+    found = contents([varied])
+    assert found.comparison is not None
+    robust, clean = found.comparison.figures
+    slow, fast = robust.series
+    assert (slow.label, fast.label) == ("0.001", "0.01")
+    assert [point.y for point in fast.points] == pytest.approx([point.y + BETTER for point in slow.points])
+    assert all(point.y_low < point.y < point.y_high for line in (slow, fast) for point in line.points)
+    assert clean.title == "Clean accuracy by depth and variant"
+    assert robust.summary.startswith("1 layer: 0.01 is highest, ")
+    (table,) = found.comparison.tables
+    assert [row[:3] for row in table.rows][:2] == [("0.001", "2 layers", "3 of 6"), ("0.001", "1 layer", "6 of 6")]
+
+
+def test_the_headline_names_the_winners_variant_and_each_variant_has_its_own_part(varied: Results) -> None:
+    found = contents([varied])
+    assert found.overall is not None
+    assert found.overall.title.endswith(" learning_rate=0.01")
+    assert found.names == ("0.001", "0.01")
+    assert all("learning_rate" not in first.title for first in found.headlines)
+    html = page(found)
+    assert html.index(found.overall.title) < html.index("Variants compared") < html.index('id="run1"')
+    assert f"## {found.overall.title}".replace("_", r"\_") in markdown(found)
+
+
+def test_beside_another_run_each_variant_stands_by_itself(varied: Results) -> None:
+    found = contents([varied, make_run(seeds=(0,))])
+    assert found.names == ("1. digits: 0.001", "1. digits: 0.01", "2. digits")
+
+
+def test_the_conclusion_says_where_the_highest_is_not_sure() -> None:
+    sure = conclusion({"a": {1: Estimate(0.5, 0.45, 0.55)}, "b": {1: Estimate(0.3, 0.25, 0.35)}})
+    assert sure == "1 layer: a is highest, 0.500, above the next."
+    unsure = conclusion({"a": {1: Estimate(0.5, 0.3, 0.7)}, "b": {1: Estimate(0.4, 0.2, 0.6)}})
+    assert unsure == "1 layer: a is highest, 0.500, its interval overlapping the next."
