@@ -15,9 +15,11 @@ from atras.attacks import PGD, Start, starts
 from atras.data import Dataset, Split, load
 from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
+from atras.evaluation import Evaluator
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Spec
 from atras.training import DONE, Snapshot, Watcher, kept_epochs, run_group, stages
+from atras.training.selection import Selection
 
 CPU = torch.device("cpu")
 WHY = why_not(CPU)
@@ -151,6 +153,18 @@ def test_what_is_kept_of_a_run_is_the_average_and_training_goes_on_from_the_weig
         assert not torch.equal(values, average)
     kept = engine.get_parameters(0, AVERAGE)
     assert all(torch.equal(values, kept[parameter]) for parameter, values in engine.evaluated_parameters(0).items())
+
+
+def test_of_equal_epochs_the_earlier_one_is_kept_after_ten_steps_of_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = LoopEngine(SPEC, MEMBERS[:1], SELECTING, CPU)
+    calls, gradient = [], engine.gradient
+    monkeypatch.setattr(engine, "gradient", lambda *given: calls.append(0) or gradient(*given))
+    score = Evaluator(engine, HELD_OUT, SELECTING, 30).validate()
+    assert len(calls) == 10
+    selection = Selection(engine)
+    selection.take(1, score)
+    selection.take(2, score)
+    assert selection.epochs.tolist() == [1]
 
 
 def test_images_are_held_out_by_class_and_not_trained_on() -> None:
