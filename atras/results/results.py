@@ -127,7 +127,8 @@ class Results:
         frames: dict[str, Any] = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
         protocol = self.run["protocol"] | known[name] | {"axes": []}
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
-        run = self.run | {"protocol": protocol}
+        # What fresh seeds say is of the winner among all variants.
+        run = {key: value for key, value in self.run.items() if key != "confirmed"} | {"protocol": protocol}
         return Results(**frames, run=run, directory=self.directory, variant=Variant(settings))
 
     @property
