@@ -98,7 +98,7 @@ def test_options_named_in_a_document_exist(document: str) -> None:
     lines = [
         line
         for line in text_of(document).splitlines()
-        if not re.search(r"\b(pip|asv|ruff|pytest|SBATCH|ray start)\b", line)
+        if not re.search(r"\b(pip|asv|ruff|pytest|SBATCH|ray start|bench/\w+\.py)\b", line)
     ]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))
