@@ -126,6 +126,8 @@ class Results:
         name = name if name in known else fitting[0]
         frames: dict[str, Any] = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
         protocol = self.run["protocol"] | known[name] | {"axes": []}
+        if protocol.get("defence") == NoDefence.name:
+            protocol |= {"adversarial_epochs": 0}  # as `Protocol` has it
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
         run = self.run | {"protocol": protocol}
         return Results(**frames, run=run, directory=self.directory, variant=Variant(settings))
