@@ -111,7 +111,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         transfer_targets=(Candidate((8, 32)),), defence=Copies(source="24-192"),
     )  # fmt: skip
     assert execution == Execution(
-        engine="loop", executor="ray", ray_address="10.0.0.1:6379", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
+        engine="loop", executor="ray", ray_address="10.0.0.1:6379", device="cpu",
+        memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
         checkpoint_every=5.0, shard="3/16",
     )  # fmt: skip
     assert loaded.preset == "paper"
