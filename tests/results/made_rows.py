@@ -97,7 +97,8 @@ def history_row(name: str, seed: int = 0) -> dict[str, object]:
         "seed": seed,
         "phase": "train",
     }
-    return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8}
+    unselected = {"validation_robust_accuracy": None, "selected": None}
+    return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8} | unselected
 
 
 def rows_of(*members: tuple[str, int]) -> Rows:
