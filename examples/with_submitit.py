@@ -64,7 +64,7 @@ def submit(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/submitted"))
     parser.add_argument("--cluster", default=None, help="local, slurm; default: Slurm where there is one")
     parser.add_argument("--minutes", type=int, default=240)
     asked = parser.parse_args()

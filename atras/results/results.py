@@ -126,6 +126,8 @@ class Results:
         name = name if name in known else fitting[0]
         frames: dict[str, Any] = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
         protocol = self.run["protocol"] | known[name] | {"axes": []}
+        if protocol.get("defence") == NoDefence.name:
+            protocol |= {"adversarial_epochs": 0}  # as `Protocol` has it
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
         # What fresh seeds say is of the winner among all variants.
         run = {key: value for key, value in self.run.items() if key != "confirmed"} | {"protocol": protocol}

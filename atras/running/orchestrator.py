@@ -15,7 +15,7 @@ from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
 from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
-from atras.networks import Candidate, Variant, Weights
+from atras.networks import Candidate, Spec, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
@@ -201,6 +201,8 @@ class _Run:
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
         self.executor = executor
+        self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
+        self.hash = protocol.hash
         self.shard = Shard.from_dict(writer.run.get("shard"))
 
     @property
@@ -264,11 +266,11 @@ class _Run:
     def task(self, index: int) -> GroupTask:
         """The task of a group of the plan."""
         asked, execution, group = self.protocol, self.execution, self.plan.groups[index]
-        own = group_protocol(asked, group.variant, len(self.data.test))
+        own, spec = self.own_protocol(group.variant, group.precision)
         candidates = {member.candidate for member in group.members}
         return GroupTask(
-            protocol=own.replace(precision=group.precision),
-            spec=spec_of(own, self.spec),
+            protocol=own,
+            spec=spec,
             group=group,
             index=index,
             total=len(self.plan.groups),
@@ -276,15 +278,26 @@ class _Run:
             data=self.data_place,
             folder=self.writer.directory,
             checkpoint_every=execution.checkpoint_every,
-            run_hash=asked.hash,
+            run_hash=self.hash,
             shared={
                 "dataset": self.data.name, "defence": str(own.defence),
-                "version": __version__, "protocol_hash": asked.hash,
+                "version": __version__, "protocol_hash": self.hash,
             },
             population=len(asked.candidates) * len(asked.variants),
             memory_bytes=memory_cap(execution, self.device),
             given={each: tensors for each, tensors in self.given.items() if each in candidates},
         )  # fmt: skip
+
+    def own_protocol(self, variant: Variant, precision: str) -> tuple[Protocol, Spec]:
+        """The experiment of groups of a variant, and what their networks share.
+
+        They are made once: ten thousand candidates take a while to check.
+        """
+        key = variant, precision
+        if key not in self.own_protocols:
+            own = group_protocol(self.protocol, variant, len(self.data.test))
+            self.own_protocols[key] = own.replace(precision=precision), spec_of(own, self.spec)
+        return self.own_protocols[key]
 
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""

@@ -59,7 +59,7 @@ def execute(line: str) -> int:
         ("--attack bim", "attack (='bim'): expected one of fgsm, random-fgsm, pgd, apgd"),
         (
             "--attack pgd(stepz=3)",
-            "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon, label_source, target, steps,",
+            "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; did you mean steps? Options of pgd: epsilon,",
         ),
         ("--attack pgd(steps=0)", "steps (=0): expected a whole number from 1 to 1000000"),
         ("--attack pgd(steps=x)", "pgd: steps (='x'): expected a whole number; write for example 10"),

@@ -92,6 +92,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--evaluate-every 2", {"evaluate_every": 2}),
     ("--engine loop", {"engine": "loop"}),
     ("--executor local", {"executor": "local"}),
+    ("--executor ray --ray-address 10.0.0.1:6379", {"executor": "ray", "ray_address": "10.0.0.1:6379"}),
+    ("--axis learning_rate=1e-3,3e-3", {"axes": {"learning_rate": (1e-3, 3e-3)}}),
     ("--device cuda:1", {"device": "cuda:1"}),
     ("--shard 3/16", {"shard": "3/16"}),
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
@@ -123,6 +125,7 @@ def test_every_field_has_an_option_and_every_option_is_tried_above() -> None:
     others = {"--out", "--config", "--resume", "--dry-run", "--fail-on-diverged", "--quiet", "--version", "--download"}
     searching = {"--search", "--budget", "--rank-by"}  # tests/search/test_search.py
     printing = {"--json", "--print-config"}  # tests/cli/test_inspect_commands.py
+    others |= {"--take-over", "--confirm-seeds"}  # tests/faults/test_disk.py, tests/search/test_confirmation.py
     pricing = {"--machines", "--machine-speed"}  # tests/running/test_elsewhere.py
     assert known - tried == others | searching | printing | pricing
 

@@ -63,7 +63,8 @@ precision = "fp64"
 outcomes = "all"
 evaluate-every = 2
 engine = "loop"
-executor = "local"
+executor = "ray"
+ray-address = "10.0.0.1:6379"
 device = "cpu"
 memory = "4GiB"
 data-dir = "data"
@@ -110,7 +111,8 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
         transfer_targets=(Candidate((8, 32)),), defence=Copies(source="24-192"),
     )  # fmt: skip
     assert execution == Execution(
-        engine="loop", device="cpu", memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
+        engine="loop", executor="ray", ray_address="10.0.0.1:6379", device="cpu",
+        memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
         checkpoint_every=5.0, shard="3/16",
     )  # fmt: skip
     assert loaded.preset == "paper"
@@ -197,7 +199,7 @@ def test_momentum_may_wait_for_the_command_lines_optimizer(tmp_path: Path) -> No
         ("[data]\nx = 1", "unknown key 'data'"),
         ("attacks = [3]", "attacks (=[3]): expected attacks, such as"),
         ('attacks = ["pdg"]', "attack (='pdg'): did you mean pgd? There are fgsm, random-fgsm, pgd, apgd"),
-        ('attacks = ["pgd(stepz=3)"]', "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; options of pgd: epsilon,"),
+        ('attacks = ["pgd(stepz=3)"]', "attack (='pgd(stepz=3)'): unknown option 'stepz=3'; did you mean steps?"),
         ('defence = "nothing"', "defence (='nothing'): expected one of copies, none, batch"),
         ("defence = 3", "defence (=3): expected text in quotes, such as"),
         ("attack-steps = 40", 'attack-steps is no longer a key; write for example attacks = ["pgd(steps=40)"]'),

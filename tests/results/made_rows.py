@@ -12,8 +12,6 @@ from atras.results.results import Results
 from atras.results.schemas import ACCURACIES, SCHEMAS, dtypes
 from atras.results.writer import Writer
 
-_NOT_SELECTED = {"validation_robust_accuracy": None, "selected": None}
-
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
 
 
@@ -99,7 +97,8 @@ def history_row(name: str, seed: int = 0) -> dict[str, object]:
         "seed": seed,
         "phase": "train",
     }
-    return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8, **_NOT_SELECTED}
+    unselected = {"validation_robust_accuracy": None, "selected": None}
+    return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8} | unselected
 
 
 def rows_of(*members: tuple[str, int]) -> Rows:
