@@ -49,7 +49,7 @@ def check_fresh(protocol: Protocol, seeds: Sequence[int], out: str | Path | None
         )
     if protocol.defence.others:
         raise InputError(
-            f"{name}: {protocol.defence} trains on images made on other candidates of the run, and the run on fresh seeds "
+            f"{name}: {protocol.defence} trains on images made on other candidates of the run, and that on fresh seeds "
             "has the first ones alone; leave --confirm-seeds out"
         )
     for attack in protocol.attacks:
