@@ -21,7 +21,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
 from atras.running import Reporter
-from atras.storage import LOCK, Lock, expanded, is_file, take_folder, unwritable, write_file
+from atras.storage import LOCK, Lock, expanded, is_file, remove_partials, take_folder, unwritable, write_file
 
 from .confirmation import confirm
 from .halving import SUMMARY, Record, Round
@@ -129,6 +129,7 @@ def resume(
         return read(record.round_folder(len(record.parts)))
     lock = Lock(folder, take_over=take_over)
     try:
+        remove_partials(folder)
         # Once more: until the lock was taken another process may have been at work.
         record = Record.read(folder)
         execution = execution or record.execution

@@ -264,7 +264,9 @@ def recorded(folder: Path, names: tuple[str, ...]) -> Results:
     protocol = Protocol(candidates=tuple(map(Candidate.parse, names)), seeds=(0, 1))
     info = {"protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": "0"}
     writer = Writer(folder, info | {"model": dataclasses.asdict(Spec((1, 8, 8), 10))})
-    rows = run_of([row | {"dataset": "digits"} for row in members({1: 0.5, 2: 0.4}, 2, names)]).table.to_dicts()
+    rows = run_of(
+        [row | {"dataset": "digits", "variant": ""} for row in members({1: 0.5, 2: 0.4}, 2, names)]
+    ).table.to_dicts()
     writer.append(Rows(table=rows))
     return writer.finish({})
 

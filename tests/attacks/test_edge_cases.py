@@ -29,6 +29,7 @@ QUICK = [
     "fab-t(steps=4, targets=2)",
     f"fab-t(steps=4, targets=2, {L2})",
     f"fab-t(steps=4, targets=2, {L1})",
+    "kl(steps=4)",
     "square(queries=12)",
     f"square(queries=12, {L2})",
     "deepfool(steps=4)",
