@@ -357,6 +357,7 @@ def _claim(folder: Path) -> Lock:
         raise InputError(
             f"out (={str(folder)!r}): expected a new or empty folder for a search, found {there[0]}; name another{more}"
         )
+    remove_partials(folder)
     return lock
 
 
