@@ -23,8 +23,8 @@ def row(**changes: Any) -> dict[str, Any]:
     usual = {
         "dataset": "digits", "phase": "defended", "source_phase": "defended", "source_hidden_layers": "40",
         "source_seed": 1, "target_hidden_layers": "40", "variant": "", "seed": 0, "attack": "pgd",
-        "surrogate": "independent", "norm": "linf", "epsilon": 0.05, "label_source": "true", "target": "none", "n": 899, "correct": 800,
-        "protocol_hash": "0",
+        "surrogate": "independent", "norm": "linf", "epsilon": 0.05, "label_source": "true", "target": "none",
+        "n": 899, "correct": 800, "protocol_hash": "0",
     }  # fmt: skip
     return usual | changes
 
