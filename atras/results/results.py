@@ -130,7 +130,9 @@ class Results:
             protocol |= {"adversarial_epochs": 0}  # as `Protocol` has it
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
         cautions = own_cautions(self.run, name, known.keys() - {name}, by_group=self.transfer.is_empty())
-        run = self.run | {"protocol": protocol, "warnings": cautions}
+        # What fresh seeds say is of the winner among all variants.
+        run = {key: value for key, value in self.run.items() if key != "confirmed"}
+        run |= {"protocol": protocol, "warnings": cautions}
         return Results(**frames, run=run, directory=self.directory, variant=Variant(settings))
 
     @property

@@ -118,3 +118,9 @@ def test_the_commands_take_a_variant(results: Results, tmp_path: Path) -> None:
     out = tmp_path / "best.safetensors"
     assert command("export", folder, "--best", "robust", "--variant", NAMES[2], "-o", str(out))[0] == 0
     assert out.exists()
+
+
+def test_networks_without_a_defence_are_not_ranked_as_0_by_a_figure_that_they_do_not_have(results: Results) -> None:
+    with pytest.raises(InputError, match=r"rank_by \(=balanced\): expected a defence in every variant of the run"):
+        ranking(results, rank_by="balanced")
+    assert len(ranking(results.of_variant("learning_rate=0.03 defence=copies"), rank_by="balanced")) == 2

@@ -26,6 +26,8 @@ from atras.running import resume, run
 from atras.testing import SMALL, tables_of
 from ray_cluster import add_node, connected, ray_cluster
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 LONGER = SMALL.replace(epochs=150, adversarial_epochs=50, evaluate_every=50, seeds=(0, 1))
 

@@ -15,7 +15,7 @@ from atras.running import Reporter, run
 from atras.testing import SMALL, tables_of
 from ray_cluster import add_node, connected, ray_cluster
 
-pytestmark = pytest.mark.usefixtures("shared_cache")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("shared_cache")]
 FOUR = SMALL.replace(candidates=tuple(map(Candidate.parse, ("8", "12", "6-8", "8-6"))), seeds=(0, 3), transfer=True)
 
 

@@ -53,6 +53,7 @@ def listened_to(processes: list[int]) -> set[str]:
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's tables of sockets")
 def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_executor(tmp_path: Path) -> None:
     environment = os.environ | {

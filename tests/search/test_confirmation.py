@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,34 @@ def test_a_search_confirms_its_winner_also_when_asked_afterwards(tmp_path: Path)
     with pytest.raises(InputError, match="expected fresh seeds, got 0"):
         search(protocol, CPU, 8, tmp_path / "old", confirm_seeds=(0, 1))
     assert not (tmp_path / "old").exists()
+
+
+def test_of_a_run_with_axes_candidates_in_variants_are_measured_on_fresh_seeds(tmp_path: Path) -> None:
+    axes = {"learning_rate": (1e-3, 1e-2), "defence": ("copies", "none")}
+    protocol = SMALL.replace(candidates=SMALL.candidates[:2], axes=axes)
+    run = confirm(atras.run(protocol, CPU, out=tmp_path / "run"), (5, 6))
+    frame = confirmed(run)
+    assert frame["hidden_layers"].to_list() == to_confirm(run)
+    own = dict(ranking(atras.run(protocol.replace(seeds=(5, 6)), CPU)).select("hidden_layers", "mean").rows())
+    assert frame["mean"].to_list() == [own[name] for name in frame["hidden_layers"]]
+    assert "Confirmed on fresh seeds" in winner_sentences(run)[-1]
+    assert confirmed(run.of_variant("learning_rate=0.01 defence=copies")).is_empty()
+
+
+def test_undefended_variants_are_confirmed_by_the_figure_that_chose_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = SMALL.replace(candidates=SMALL.candidates[:1], axes={"defence": ("copies", "none")})
+    run = atras.run(protocol, CPU, out=tmp_path / "run")
+    name = f"{protocol.candidates[0].name} defence=none"
+    monkeypatch.setattr("atras.search.confirmation.to_confirm", lambda *_: [name])
+    monkeypatch.setattr(sys.modules["atras.analysis.confirmed"], "to_confirm", lambda *_: [name])
+    found = confirmed(confirm(run, (5, 6)))
+    solo = ranking(atras.run(protocol.replace(axes=(), defence="none", seeds=(5, 6)), CPU))
+    assert found["mean"].to_list() == solo["mean"].to_list()
+
+
+def test_a_defence_that_needs_the_other_candidates_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"confirm_seeds \(=5,6\): ensemble\(k=1\) trains on images made on other"):
+        atras.run(SMALL.replace(defence="ensemble(k=1)"), CPU, out=tmp_path / "run", confirm_seeds=(5, 6))
+    assert not (tmp_path / "run").exists()

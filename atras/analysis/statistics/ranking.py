@@ -29,7 +29,7 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
         rank_by: `accuracy`, or `balanced` for the mean over classes.
 
     Raises:
-        InputError: if `rank_by` is something else, or `balanced` of a run without a defence.
+        InputError: if `rank_by` is something else, or `balanced` of a run or variant without a defence.
     """
     one_of("rank_by", rank_by, RANK_BY)
     final = results.final
@@ -38,6 +38,8 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
         return column
     if column not in BALANCED:
         raise InputError("rank_by (=balanced): expected a run with a defence; take accuracy")
+    if "none" in results.table.filter(pl.col(BALANCED[column]).is_null())["defence"]:
+        raise InputError("rank_by (=balanced): expected a defence in every variant of the run; take accuracy")
     return BALANCED[column]
 
 

@@ -19,9 +19,9 @@ def run_with(correct: int, attack: str = "pgd") -> Results:
     rows: list[dict[str, Any]] = [
         {
             "dataset": "digits", "phase": "defended", "source_phase": phase, "source_hidden_layers": name,
-            "source_seed": (seed + other) % 2, "target_hidden_layers": name, "seed": seed, "attack": attack,
-            "surrogate": surrogate, "norm": "linf", "epsilon": 0.05, "label_source": "true", "target": "none", "n": 899,
-            "correct": correct, "protocol_hash": "0",
+            "source_seed": (seed + other) % 2, "target_hidden_layers": name, "variant": "", "seed": seed,
+            "attack": attack, "surrogate": surrogate, "norm": "linf", "epsilon": 0.05, "label_source": "true",
+            "target": "none", "n": 899, "correct": correct, "protocol_hash": "0",
         }
         for name in ("24-192", "40") for seed in (0, 1)
         for surrogate, phase, other in (
