@@ -114,7 +114,7 @@ def _notes(results: Results, columns: list[Column], shown: list[Column], width: 
     )["attack"].unique(maintain_order=True)
     over = "; ".join(each[len("worst(") : -1] for each in attacks) or "FGSM alone, a weak attack: add --attack"
     told = [f"worst case over {over}"] if any(column.name == results.final.worst for column in shown) else []
-    told += [f"no room for: {', '.join(left)}; a wider terminal or --csv table shows all"] if left else []
+    told += [f"no room for: {', '.join(left)}; a wider terminal or atras show --csv table shows all"] if left else []
     return [
         row
         for line in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,10 +105,10 @@ def spelled(axis: Axis, settings: Mapping[str, Setting]) -> Axis:
     """
     known = {each: field for field, setting in settings.items() for each in (field, *setting.names)}
     if axis.field not in known:
-        raise InputError(
-            f"axis (={shown(axis.field)}): expected a setting that decides training or attack; one of "
-            f"{', '.join(settings)}"
-        )
+        near = difflib.get_close_matches(axis.field[:100], known, n=1, cutoff=0.7)
+        expected = "expected a setting that decides training or attack; one of"
+        hint = f"did you mean {known[near[0]]}? There are" if near else expected
+        raise InputError(f"axis (={shown(axis.field)}): {hint} {', '.join(settings)}")
     field = known[axis.field]
     values = tuple(spell_value(typed(value, settings[field])) for value in axis.values)
     if len(values) == 0:

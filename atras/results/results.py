@@ -23,7 +23,7 @@ from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
 from .order import ordered
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
-from .variants import axis_types, flat, variants_of, without_axes
+from .variants import axis_types, flat, own_cautions, variants_of, without_axes
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -129,8 +129,10 @@ class Results:
         if protocol.get("defence") == NoDefence.name:
             protocol |= {"adversarial_epochs": 0}  # as `Protocol` has it
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
+        cautions = own_cautions(self.run, name, known.keys() - {name}, by_group=self.transfer.is_empty())
         # What fresh seeds say is of the winner among all variants.
-        run = {key: value for key, value in self.run.items() if key != "confirmed"} | {"protocol": protocol}
+        run = {key: value for key, value in self.run.items() if key != "confirmed"}
+        run |= {"protocol": protocol, "warnings": cautions}
         return Results(**frames, run=run, directory=self.directory, variant=Variant(settings))
 
     @property

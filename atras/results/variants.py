@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import polars as pl
@@ -55,6 +57,29 @@ def without_axes(name: str, frame: pl.DataFrame, variant: str) -> pl.DataFrame:
     if "variant" not in frame.columns:
         return frame
     return frame.filter(variant=variant).with_columns(variant=pl.lit("")).select(list(dtypes(name)))
+
+
+def own_cautions(run: Mapping[str, Any], variant: str, others: Collection[str], *, by_group: bool) -> list[str]:
+    """The cautions of a run less those that name members of other variants alone.
+
+    Args:
+        run: as run.json has it.
+        variant: whose cautions they are.
+        others: names of the other variants.
+        by_group: whether each caution is about members of one group; one that leaves members out ("and 7 more") is
+            known to be another variant's only then, and where no group has members of several.
+    """
+    groups = run.get("plan", {}).get("groups", ())
+    mixed = any(len({json.dumps(member[2:]) for member in group.get("members", ())}) > 1 for group in groups)
+
+    def named(name: str, line: str) -> bool:
+        return re.search(rf", {re.escape(name)}[,)]", line) is not None
+
+    def of_another(line: str) -> bool:
+        whole = re.search(r" and \d+ more$", line) is None or (by_group and not mixed)
+        return whole and not named(variant, line) and any(named(name, line) for name in others)
+
+    return [line for line in map(str, run.get("warnings", ())) if not of_another(line)]
 
 
 _ENDS = {

@@ -101,7 +101,8 @@ def test_several_seeds_are_said_to_be_means() -> None:
 
 
 def test_what_finds_no_room_is_named() -> None:
-    assert "no room for: train before; a wider terminal or --csv table shows all" in summary_lines(seeded(), 80)
+    text = " ".join(" ".join(summary_lines(seeded(), 80)).split())
+    assert "no room for: train before; a wider terminal or atras show --csv table shows all" in text
     assert not [line for line in summary_lines(seeded(), 120) if "no room" in line]
 
 

@@ -79,6 +79,7 @@ def test_values_are_recorded_as_numbers_where_they_are_numbers() -> None:
     ("axes", "message"),
     [
         (["x=1,2"], "axis (='x'): expected a setting that decides training or attack"),
+        (["lerning_rate=1,2"], "axis (='lerning_rate'): did you mean learning_rate? There are stem, activation"),
         (["seeds=1,2"], "axis (='seeds'): expected a setting"),
         (["dataset=mnist,digits"], "axis (='dataset'): expected a setting"),
         (["attacks=fgsm,pgd"], "axis (='attacks'): expected a setting"),

@@ -11,7 +11,7 @@ from atras.report.charts import Estimate
 from atras.report.contents import contents
 from atras.report.markdown import markdown
 from atras.report.page import page
-from atras.report.sections.variants import conclusion
+from atras.report.sections.variants import conclusion, variants
 from atras.results import SCHEMAS
 from atras.results.results import Results
 from atras.testing.fake_run import make_run
@@ -64,6 +64,34 @@ def test_the_headline_names_the_winners_variant_and_each_variant_has_its_own_par
     html = page(found)
     assert html.index(found.overall.title) < html.index("Variants compared") < html.index('id="run1"')
     assert f"## {found.overall.title}".replace("_", r"\_") in markdown(found)
+
+
+def test_defences_that_begin_anew_are_told_from_those_that_go_on(varied: Results) -> None:
+    names = [f"learning_rate={rate}" for rate in RATES]
+    defences = {"copies": "0.001", "trades": "0.01"}
+    parts = {
+        name: replace(one, run=one.run | {"protocol": one.run["protocol"] | {"defence": defence}})
+        for name, one, defence in zip(names, map(varied.of_variant, names), defences, strict=True)
+    }
+    said = "the defence goes on from trained weights in 0.001, and begins with the initial ones in 0.01."
+    assert said in " ".join(variants(varied, parts).text)
+    assert "trained equally long" not in " ".join(variants(varied, dict.fromkeys(names, parts[names[0]])).text)
+
+
+def test_a_variant_has_its_own_cautions(varied: Results) -> None:
+    slow, fast = ("dead: 40 (seed 0, learning_rate=0.001)", "dead: 40 (seed 0, learning_rate=0.01, defended)")
+    shortened, general = f"{slow} and 2 more", "the file is sorted by class"
+    told = [slow, fast, shortened, general]
+
+    def groups(*rates: float) -> dict[str, object]:
+        return {"groups": [{"members": [["40", 0, [["learning_rate", rate]]] for rate in rates]}]}
+
+    run = replace(varied, run=varied.run | {"warnings": told, "plan": groups(0.001)}, transfer=varied.transfer.clear())
+    of_fast = run.of_variant("learning_rate=0.01").run["warnings"]
+    assert of_fast == [fast, general]
+    assert run.of_variant("learning_rate=0.001").run["warnings"] == [slow, shortened, general]
+    both = replace(run, run=run.run | {"plan": groups(0.001, 0.01)})
+    assert both.of_variant("learning_rate=0.01").run["warnings"] == [fast, shortened, general]
 
 
 def test_beside_another_run_each_variant_stands_by_itself(varied: Results) -> None:

@@ -9,7 +9,7 @@ from atras.report.charts import Table
 from atras.report.section import Section
 from atras.results import Results
 
-from .population import counted
+from .population import begins, counted
 
 
 def experiment(results: Results) -> Section:
@@ -65,7 +65,8 @@ def _procedure(protocol: dict[str, Any], model: dict[str, Any]) -> str:
         stem = f"{stem} before dense layers"
     more, defence = protocol.get("adversarial_epochs"), protocol.get("defence", "copies")
     how = "on clean and adversarial images" if defence == "copies" else f"with the defence {defence}"
-    then = f"trained for {more} more {how}, and attacked again" if more else "and not defended"
+    length = f"anew from its initial weights for {more}" if begins(defence) == "scratch" else f"for {more} more"
+    then = f"trained {length} {how}, and attacked again" if more else "and not defended"
     return (
         f"Each was trained for {counted(protocol['epochs'], 'epoch')} ({protocol.get('optimizer')}, learning rate "
         f"{protocol.get('learning_rate')}, batches of {protocol.get('batch_size')}, stem {stem}, "

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import polars as pl
 
 from atras.report.charts import Table, number
 from atras.report.section import Section
 from atras.results import Results
+
+LINE = 100
+"""Most characters of a line of run.json, but for one value that is longer."""
 
 
 def provenance(results: Results) -> Section:
@@ -30,8 +34,23 @@ def provenance(results: Results) -> Section:
     tables = [_origin(results)]
     if timings:
         tables.append(Table("Seconds by phase, over all groups", ("phase", "seconds"), timings))
-    code = (("run.json", json.dumps(results.run, indent=1)),)
+    code = (("run.json", _json(results.run)),)
     return Section("provenance", "Provenance", (again,), tables=tuple(tables), code=code)
+
+
+def _json(value: Any, margin: str = "") -> str:
+    """JSON with what fits into a line on one: a plan names each of its members, which on lines of their parts fill
+    most of the pages that a report is printed on."""
+    flat = json.dumps(value)
+    if not value or not isinstance(value, dict | list) or len(margin) + len(flat) <= LINE:
+        return flat
+    inner = f"{margin} "
+    if isinstance(value, dict):
+        parts = [f"{inner}{json.dumps(key)}: {_json(each, inner)}" for key, each in value.items()]
+    else:
+        parts = [f"{inner}{_json(each, inner)}" for each in value]
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return "\n".join((start, ",\n".join(parts), f"{margin}{end}"))
 
 
 def _origin(results: Results) -> Table:

@@ -13,7 +13,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_label, depth_means
-from .population import counted, images
+from .population import begins, counted, images
 
 
 def variants(run: Results, parts: Mapping[str, Results]) -> Section:
@@ -30,7 +30,8 @@ def variants(run: Results, parts: Mapping[str, Results]) -> Section:
     text = [
         f"{counted(len(parts), 'variant')} of {' and '.join(axes(run))}: every network was trained in each, with the "
         "same first weights and the same order of images. Means are over the members that trained, with 95 % intervals "
-        "of seeds and images. The report of each variant follows."
+        "of seeds and images. The report of each variant follows.",
+        *_unequal(parts, labels),
     ]
     charts = []
     for key, title in (("worst", "Worst-case robust accuracy"), ("clean", "Clean accuracy")):
@@ -43,6 +44,19 @@ def variants(run: Results, parts: Mapping[str, Results]) -> Section:
             chart = depth_chart(f"variants-{key}", f"{title} by depth and variant", title.lower(), estimates, most=1)
             charts.append(replace(chart, summary=conclusion(estimates)))
     return Section("comparison", "Variants compared", tuple(text), tuple(charts), (_table(parts, labels),))
+
+
+def _unequal(parts: Mapping[str, Results], labels: Mapping[str, str]) -> list[str]:
+    """A sentence where some variants' defences go on from trained weights and others begin with initial ones."""
+    starts = {labels[name]: begins(str(one.run["protocol"].get("defence", "copies"))) for name, one in parts.items()}
+    ahead, anew = ([label for label, start in starts.items() if start == begin] for begin in ("trained", "scratch"))
+    if not ahead or not anew:
+        return []
+    return [
+        f"Not trained equally long: the defence goes on from trained weights in {', '.join(ahead)}, and begins with "
+        f"the initial ones in {', '.join(anew)}. With few epochs a lead of the former may be that of longer training: "
+        "see with a larger --adversarial-epochs whether it stays."
+    ]
 
 
 def _column(one: Results, key: str) -> str:

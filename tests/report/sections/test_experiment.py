@@ -41,6 +41,11 @@ def test_numbers_agree_with_their_nouns(names: tuple[str, ...], seeds: tuple[int
     [
         ({}, "trained for 3 more on clean and adversarial images, and attacked again."),
         ({"defence": "batch(pgd)"}, "trained for 3 more with the defence batch(pgd), and attacked again."),
+        (
+            {"defence": "trades(beta=6)"},
+            "trained anew from its initial weights for 3 with the defence trades(beta=6), and attacked again.",
+        ),
+        ({"defence": "of(elsewhere)"}, "trained for 3 more with the defence of(elsewhere), and attacked again."),
         ({"adversarial_epochs": 0}, "away from the predicted label, and not defended."),
         (
             {"target": "random", "adversarial_epochs": 0},
