@@ -38,6 +38,7 @@ from .statistics import (
 from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
+from .unequal_training import begins, short_names, unequal_training
 from .winner import Winner, lacks, winner, winner_lines, winner_sentences
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "attack",
     "attack_aim",
     "attack_distances",
+    "begins",
     "best_robust",
     "black_box",
     "caution_lines",
@@ -107,6 +109,7 @@ __all__ = [
     "run_data",
     "search_data",
     "seeds_note",
+    "short_names",
     "source_means",
     "source_note",
     "stated_figures",
@@ -118,6 +121,7 @@ __all__ = [
     "to_confirm",
     "trained_rows",
     "transfer_table",
+    "unequal_training",
     "why_no_claims",
     "winner",
     "winner_lines",

@@ -8,7 +8,7 @@ from typing import Any
 
 from atras.checks import schema
 from atras.errors import InputError
-from atras.experiment import MAX_BYTES
+from atras.experiment import MAX_BYTES, recorded_axes
 from atras.storage import SEARCH, expanded, read_regular
 
 KINDS = {"run.json": "run", SEARCH: "search"}
@@ -45,7 +45,9 @@ def _first_round(folder: Path) -> dict[str, Any]:
 
 def _record(folder: Path, name: str) -> dict[str, Any]:
     """What a record says of its run; of one that cannot be read, why."""
-    row: dict[str, Any] = dict.fromkeys(("status", "dataset", "candidates", "seeds", "attacks", "began", "version"))
+    row: dict[str, Any] = dict.fromkeys(
+        ("status", "dataset", "candidates", "seeds", "variants", "attacks", "began", "version")
+    )
     row = {"folder": str(folder), "kind": KINDS[name], **row, "trouble": ""}
     try:
         content = json.loads(read_regular(folder / name, MAX_BYTES))
@@ -60,6 +62,7 @@ def _record(folder: Path, name: str) -> dict[str, Any]:
             "dataset": str(protocol["dataset"]),
             "candidates": len(protocol["candidates"]),
             "seeds": len(protocol["seeds"]),
+            "variants": len(recorded_axes(protocol.get("axes"))),
             "attacks": [str(attack) for attack in protocol.get("attacks", ())],
             "began": began[0] if began else None,
             "version": str(content["version"]),

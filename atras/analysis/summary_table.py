@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
@@ -18,6 +18,7 @@ from .paper_tables import distance_lines
 from .provenance import notices
 from .ranked_table import depth_lines, ranked_lines
 from .transfer_table import transfer_lines
+from .unequal_training import unequal_training
 from .winner import winner_lines
 
 NARROWEST = 60
@@ -47,6 +48,7 @@ def summary_lines(results: Results, width: int = 80, *, rank_by: str = "accuracy
             *_notes(results, width),
         ],
         *(_of_variant(one, width, results.defends) for one in variants),
+        _unequal(variants, width),
         distance_table_lines(results, width),
         transfer_lines(results, width),
         black_box_lines(results, width),
@@ -61,6 +63,11 @@ def _of_variant(results: Results, width: int, defends: bool) -> list[str]:
     """Means by depth, or of a run without a defence the networks, under the variant's name where there are axes."""
     lines = depth_lines(results, width) if defends else network_lines(results, width)
     return [*textwrap.wrap(printable(results.variant.name), width), *lines] if lines else []
+
+
+def _unequal(variants: Sequence[Results], width: int) -> list[str]:
+    """What is said where the variants' defences trained unequally long, under their names."""
+    return textwrap.wrap(unequal_training({printable(one.variant.name): one for one in variants}), width)
 
 
 def _joined(parts: Iterable[list[str]]) -> list[str]:

@@ -80,7 +80,8 @@ def list_lines(found: list[dict[str, Any]]) -> list[str]:
         if each["trouble"]:
             lines += [f"{name}", f"  {printable(each['trouble'])}"]
             continue
-        size = f"{each['candidates']} x {each['seeds']}"
+        counts = [each["candidates"], each["seeds"], *([each["variants"]] if each["variants"] > 1 else [])]
+        size = " x ".join(map(str, counts))
         began = (each["began"] or "")[:16].replace("T", " ")
         lines.append(f"{began:<16} {each['status']:<11} {size:>8} {printable(each['dataset'])[-20:]:<20} {name}")
     return [f"{'began (UTC)':<16} {'status':<11} {'networks':>8} {'data':<20} folder", *lines] if lines else []

@@ -72,6 +72,15 @@ def test_the_summary_names_the_variants(results: Results) -> None:
     assert not any("learning_rate" in line and line not in NAMES for line in own)
 
 
+def test_the_summary_tells_of_defences_that_did_not_train_equally_long(tmp_path: Path) -> None:
+    protocol = SMALL.replace(candidates=(Candidate((8,)),), precision="fp32", axes={"defence": ("copies", "fast")})
+    found = run(protocol, Execution(engine="stack", device="cpu"), out=tmp_path / "run")
+    told = " ".join(summary_lines(found, 80))
+    assert "goes on from trained weights in defence=copies, and begins with the initial ones in defence=fast" in told
+    assert "equally long" not in " ".join(summary_lines(found.of_variant("defence=fast"), 80))
+    assert "1 x 1 x 2" in CliRunner().invoke(app, ["list", str(tmp_path)]).output
+
+
 def test_a_variant_is_named_by_what_tells_it_apart(results: Results) -> None:
     assert results.of_variant("defence=none learning_rate=0.03").variant.name == NAMES[3]
     for text in ("defence=none", "defence=batch", "none"):

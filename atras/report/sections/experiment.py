@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from atras.analysis import begins
 from atras.report.charts import Table
 from atras.report.section import Section
 from atras.results import Results
 
-from .population import begins, counted
+from .population import counted
 
 
 def experiment(results: Results) -> Section:

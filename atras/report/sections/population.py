@@ -11,8 +11,6 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from atras.analysis import independent_images
-from atras.defences import DEFENCES
-from atras.errors import InputError
 from atras.report.charts import Estimate, estimate
 from atras.results import Final, Results
 
@@ -50,19 +48,6 @@ class Entry:
     trained: int
     seeds: int
     figures: dict[str, Estimate]
-
-
-def begins(defence: str) -> str:
-    """What the second training of a defence begins with: `trained` weights, initial ones (`scratch`), or nothing.
-
-    Args:
-        defence: as a protocol spells it; one that is not known here, as that of a package elsewhere, gives nothing.
-    """
-    try:
-        found = DEFENCES.parse(defence)
-    except InputError:
-        return ""
-    return found.start if found.trains else ""
 
 
 def phase_texts(results: Results) -> dict[str, str]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import polars as pl
 
-from atras.analysis import ordered
+from atras.analysis import ordered, short_names, unequal_training
 from atras.report.charts import Estimate, Table, rounded
 from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_label, depth_means
-from .population import begins, counted, images
+from .population import counted, images
 
 
 def variants(run: Results, parts: Mapping[str, Results]) -> Section:
@@ -31,7 +31,7 @@ def variants(run: Results, parts: Mapping[str, Results]) -> Section:
         f"{counted(len(parts), 'variant')} of {' and '.join(axes(run))}: every network was trained in each, with the "
         "same first weights and the same order of images. Means are over the members that trained, with 95 % intervals "
         "of seeds and images. The report of each variant follows.",
-        *_unequal(parts, labels),
+        *filter(None, [unequal_training({labels[name]: one for name, one in parts.items()})]),
     ]
     charts = []
     for key, title in (("worst", "Worst-case robust accuracy"), ("clean", "Clean accuracy")):
@@ -44,19 +44,6 @@ def variants(run: Results, parts: Mapping[str, Results]) -> Section:
             chart = depth_chart(f"variants-{key}", f"{title} by depth and variant", title.lower(), estimates, most=1)
             charts.append(replace(chart, summary=conclusion(estimates)))
     return Section("comparison", "Variants compared", tuple(text), tuple(charts), (_table(parts, labels),))
-
-
-def _unequal(parts: Mapping[str, Results], labels: Mapping[str, str]) -> list[str]:
-    """A sentence where some variants' defences go on from trained weights and others begin with initial ones."""
-    starts = {labels[name]: begins(str(one.run["protocol"].get("defence", "copies"))) for name, one in parts.items()}
-    ahead, anew = ([label for label, start in starts.items() if start == begin] for begin in ("trained", "scratch"))
-    if not ahead or not anew:
-        return []
-    return [
-        f"Not trained equally long: the defence goes on from trained weights in {', '.join(ahead)}, and begins with "
-        f"the initial ones in {', '.join(anew)}. With few epochs a lead of the former may be that of longer training: "
-        "see with a larger --adversarial-epochs whether it stays."
-    ]
 
 
 def _column(one: Results, key: str) -> str:
@@ -88,13 +75,6 @@ def conclusion(estimates: Mapping[str, Mapping[int, Estimate]]) -> str:
 def axes(run: Results) -> list[str]:
     """The settings that vary, as a reader says them."""
     return [name.replace("_", " ") for name in run.variants.columns if name != "variant"]
-
-
-def short_names(run: Results) -> list[str]:
-    """The variants by their values alone where one setting varies, else by their names."""
-    frame = run.variants
-    names = [name for name in frame.columns if name != "variant"]
-    return [str(value) for value in frame[names[0] if len(names) == 1 else "variant"]]
 
 
 def _table(parts: Mapping[str, Results], labels: Mapping[str, str]) -> Table:
