@@ -28,6 +28,13 @@ from atras.errors import InputError
 # urllib leaves the socket of a refused answer to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
+
+@pytest.fixture(autouse=True)
+def no_folder_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there already is not downloaded."""
+    monkeypatch.delenv("ATRAS_DATA", raising=False)
+
+
 FAMILY = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
