@@ -9,35 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from patterns import DATA, MEMBERS, PROTOCOL, SPEC, pictures
 
 import atras
 from atras.attacks import PGD, Start, starts
-from atras.data import Dataset, Split, load
+from atras.data import Dataset, load
 from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
 from atras.evaluation import Evaluator
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Spec
 from atras.training import DONE, Snapshot, Watcher, kept_epochs, run_group, stages
 from atras.training.selection import Selection
 
 CPU = torch.device("cpu")
 WHY = why_not(CPU)
-PROTOCOL = Protocol(precision="fp64", epochs=3, adversarial_epochs=2, batch_size=16, learning_rate=0.01, epsilon=0.1)
-SPEC = Spec((1, 6, 6), 4, activation="tanh")
-MEMBERS = [Member(Candidate((5, 9)), 0), Member(Candidate((12, 3)), 7), Member(Candidate((5, 9)), 7)]
-
-
-def pictures(n: int, seed: int) -> Split:
-    """Four noisy patterns that a small network learns in part."""
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=draw)
-    patterns = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    noisy = 0.5 * patterns[labels] + 0.5 * torch.rand(n, 1, 6, 6, generator=draw)
-    return Split((noisy * 255).to(torch.uint8), labels)
-
-
-DATA = Dataset("patterns", pictures(50, 1), pictures(40, 2), 4)
 HELD_OUT = Dataset("patterns", DATA.train, DATA.test, 4, validation=pictures(30, 3))
 SELECTING = PROTOCOL.replace(adversarial_epochs=4, learning_rate=0.05, select="robust", optimizer="sgd", momentum=0.9)
 
