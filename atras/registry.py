@@ -257,6 +257,17 @@ def name_of(spelling: str) -> str:
     return spelling.partition("(")[0]
 
 
+class Spelled:
+    """A choice that is shown as it is spelled: base class of frozen dataclasses without a `repr` of dataclass's."""
+
+    def __str__(self) -> str:
+        return spell(self)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in changed(self).items())
+        return f"{type(self).__name__}({options})"
+
+
 def changed(choice: Any) -> dict[str, Any]:
     """The options of an object that are not as by default."""
     defaults = {field.name: _default(field) for field in dataclasses.fields(choice)}

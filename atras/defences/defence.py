@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from atras.attacks import Passes
-from atras.registry import accept_forms, changed, spell
+from atras.registry import Spelled, accept_forms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,8 @@ class Batch(NamedTuple):
     made: bool = False
 
 
-@dataclass(frozen=True)
-class Defence(ABC):
+@dataclass(frozen=True, repr=False)
+class Defence(Spelled, ABC):
     """Base class of defences.
 
     A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
@@ -69,13 +69,6 @@ class Defence(ABC):
 
     def __post_init__(self) -> None:
         accept_forms(self)
-
-    def __str__(self) -> str:
-        return spell(self)
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in changed(self).items())
-        return f"{type(self).__name__}({options})"
 
     @property
     def source(self) -> str:

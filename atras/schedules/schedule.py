@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from atras.checks import number
-from atras.registry import accept_forms, changed, spell
+from atras.registry import Spelled, accept_forms
 
 MOST_EPOCHS = 1e6
 """Most epochs that a length may have: as many as a phase may have."""
 
 
-@dataclass(frozen=True)
-class Schedule(ABC):
+@dataclass(frozen=True, repr=False)
+class Schedule(Spelled, ABC):
     """Base class of schedules.
 
     A subclass is a frozen dataclass: its fields are its options, spelled alike in Python, on the command line and in
@@ -26,13 +26,6 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         accept_forms(self)
         self._check()
-
-    def __str__(self) -> str:
-        return spell(self)
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in changed(self).items())
-        return f"{type(self).__name__}({options})"
 
     @property
     def varies(self) -> bool:
