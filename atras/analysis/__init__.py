@@ -38,7 +38,7 @@ from .statistics import (
 from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
-from .unequal_training import begins, short_names, unequal_training
+from .unequal_training import begins, unequal_training
 from .winner import Winner, lacks, winner, winner_lines, winner_sentences
 
 __all__ = [
@@ -109,7 +109,6 @@ __all__ = [
     "run_data",
     "search_data",
     "seeds_note",
-    "short_names",
     "source_means",
     "source_note",
     "stated_figures",

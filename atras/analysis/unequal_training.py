@@ -40,10 +40,3 @@ def unequal_training(parts: Mapping[str, Results]) -> str:
         f"the initial ones in {', '.join(anew)}. With few epochs a lead of the former may be that of longer training: "
         "see with a larger --adversarial-epochs whether it stays."
     )
-
-
-def short_names(run: Results) -> list[str]:
-    """The variants by their values alone where one setting varies, else by their names."""
-    frame = run.variants
-    names = [name for name in frame.columns if name != "variant"]
-    return [str(value) for value in frame[names[0] if len(names) == 1 else "variant"]]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from atras.analysis import notices, short_names
+from atras.analysis import notices
 from atras.errors import InputError
 from atras.report.headline import Headline, headline
 from atras.report.registry import make_sections
 from atras.report.section import Figure, Section
 from atras.report.sections.comparison import comparison
-from atras.report.sections.variants import variants
+from atras.report.sections.variants import short_names, variants
 from atras.results import Results
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from atras.analysis import ordered, short_names, unequal_training
+from atras.analysis import ordered, unequal_training
 from atras.report.charts import Estimate, Table, rounded
 from atras.report.section import Section
 from atras.results import Results
@@ -75,6 +75,13 @@ def conclusion(estimates: Mapping[str, Mapping[int, Estimate]]) -> str:
 def axes(run: Results) -> list[str]:
     """The settings that vary, as a reader says them."""
     return [name.replace("_", " ") for name in run.variants.columns if name != "variant"]
+
+
+def short_names(run: Results) -> list[str]:
+    """The variants by their values alone where one setting varies, else by their names."""
+    frame = run.variants
+    names = [name for name in frame.columns if name != "variant"]
+    return [str(value) for value in frame[names[0] if len(names) == 1 else "variant"]]
 
 
 def _table(parts: Mapping[str, Results], labels: Mapping[str, str]) -> Table:
