@@ -169,10 +169,10 @@ def resume(
     try:
         writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
         given = fitted_weights(protocol, prepared.spec, weights)
+        executor = executor_for(execution)
     except BaseException:
         lock.release()
         raise
-    executor = executor_for(execution)
     own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
     return own.go(startup_seconds)
 
