@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpu_first_run
@@ -24,7 +25,10 @@ def run(*args: object) -> int:
 def test_truth_and_bits_are_told_without_polars_rich_and_typer(tmp_path: Path) -> None:
     out = tmp_path / "first.json"
     steps = ["truth", "tiny", "repeat", "signs", "memcheck", "tests", "peers"]
-    more = ["--device", "cpu", "--fewer", "39", "--runs", "2", "--out", str(out)]
+    data = tmp_path / "some.npz"
+    images, labels = np.random.default_rng(0).integers(0, 256, (400, 8, 8), dtype=np.uint8), np.arange(400) % 10
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    more = ["--device", "cpu", "--fewer", "39", "--runs", "2", "--data", str(data), "--out", str(out)]
     code = f"{WITHOUT} sys.path.insert(0, 'bench'); import gpu_first_run; sys.exit(gpu_first_run.main({steps + more}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

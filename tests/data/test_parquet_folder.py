@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from atras.data import load, parquet_folder
+from atras.data import load, parquet_source
 from made_files import refused
 from made_images import encoded, noise
 
@@ -77,7 +77,7 @@ def test_files_have_the_names_of_common_sets(tmp_path, first, second, test):
 def test_slices_join(tmp_path, monkeypatch):
     write_parts(tmp_path)
     before = load(str(tmp_path)).provenance()["sha256"]
-    monkeypatch.setattr(parquet_folder, "SLICE_BYTES", 300)
+    monkeypatch.setattr(parquet_source, "SLICE_BYTES", 300)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     assert load(str(tmp_path)).provenance()["sha256"] == before
 
