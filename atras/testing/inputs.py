@@ -55,7 +55,9 @@ def poisoned() -> Iterator[None]:
         RuntimeError: if there is a GPU whose cuBLAS refuses to compute in it.
     """
     if torch.cuda.is_available() and os.environ.get(CUBLAS) not in REPEATABLE:
-        raise RuntimeError(f"{CUBLAS}: expected {REPEATABLE[0]} where torch is to be deterministic on a GPU; set it at the start")
+        raise RuntimeError(
+            f"{CUBLAS}: expected {REPEATABLE[0]} where torch is to be deterministic on a GPU; set it at the start"
+        )
     setting: Any = torch.utils.deterministic
     before, fill = torch.are_deterministic_algorithms_enabled(), setting.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
