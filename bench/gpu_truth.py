@@ -33,8 +33,8 @@ instead of rounded, are less than that, and every update is a mean over all para
 times torch's, in fp32 (2e-6) and in bf16 (4e-2)."""
 FLIPPED = 1e-2
 """Largest relative error of any update in fp32, where one or the other finds a ReLU on the other side of its kink: of
-float32's errors, 2e-6 in the median, the largest were 2e-4 (torch) and 1e-4 (C++). In the other precisions it happens in
-every step, and torch's own error is the measure."""
+float32's errors, 2e-6 in the median, the largest were 2e-4 (torch) and 1e-4 (C++). In the other precisions it happens
+in every step, and torch's own error is the measure."""
 ADRIFT = 5e-2
 """Largest relative error of a loss of steps in a row, amplified by chance: 2e-2 were measured in tf32."""
 

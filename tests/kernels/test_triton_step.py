@@ -465,8 +465,8 @@ def test_trains_on_any_objective_as_defined(case, precision, device, monkeypatch
         own = [torch.nn.functional.cross_entropy(z.double(), y) for z, y in zip(logits.cpu(), targets, strict=True)]
         assert_close(found[0][:, 0], torch.stack(own), rtol=1e-5, atol=1e-6)  # it is those logits' loss, in float32
         assert_close(found[0], expected[0], rtol=1e-4, atol=2e-6)  # float32 against float64
-    # The same; 1e-6 in the interpreter, but a number that lies in the middle between two of 16 bits may be rounded to the
-    # other one, and there are layers of few numbers.
+    # The same; 1e-6 in the interpreter, but a number in the middle between two of 16 bits may be rounded to the other
+    # one, and there are layers of few numbers.
     assert_near_the_definition(step, definition, case, 1e-3 if rounding is None else torch.finfo(rounding).eps / 2)
 
 
