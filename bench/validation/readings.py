@@ -39,7 +39,7 @@ from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Variant, k_complete, members_of, permutation, seeds_of
 from atras.planning import training_flops
 from atras.running.prepare import make_spec
-from harness import Clock, Results, Row, Setting, StoppedError, add_options, engines_for, execution_of
+from harness import Clock, Results, Row, Setting, StoppedError, add_options, engines_for, execution_of, numbers
 from paper_rows import COLUMNS, distances
 
 PARTS = ("screen", "filters", "confirm")
@@ -249,11 +249,6 @@ def compile_first(asked: argparse.Namespace, jobs: Sequence[Job], given: Sequenc
         time.sleep(0.1)
     asked.out.with_name(f"{asked.out.name}.compile").unlink(missing_ok=True)
     return time.perf_counter() - begin
-
-
-def numbers(kind: type[Any]) -> Any:
-    """Of an option's value: 0.03,0.04 to (0.03, 0.04)."""
-    return lambda text: tuple(kind(each) for each in text.split(","))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
