@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import depths
 import ensemble
 import fast_mnist
 import harness
+import readings
 import widths
 from atras.attacks import KL
 from atras.networks import Candidate
@@ -122,6 +125,17 @@ def test_sensitivity_of_a_linear_network_is_that_of_its_weights(tmp_path: Path) 
     # 3 |d| over the length of a direction of 64 pixels: 3 sqrt(2 / pi / 64), and nearly all of the ball's radius; a
     # mean over 100 images is within four standard errors.
     assert [value / 100 for value in sums] == pytest.approx([0.3] * 2, rel=0.3)
+
+
+def test_commands_in_the_documents_are_accepted() -> None:
+    text = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("validation", "protocol"))
+    commands = re.findall(r"^python bench/validation/(\w+)\.py (.*)$", text, flags=re.MULTILINE)
+    scripts = {script.__name__: script for script in (*SCRIPTS, readings)}
+    measuring = [(name, words) for name, words in commands if not name.endswith("_tables")]
+    assert {name for name, _ in measuring} == set(scripts)
+    for name, words in measuring:
+        scripts[name].parse(shlex.split(words))
+    assert all((ROOT / "bench" / "validation" / f"{name}.py").exists() for name, _ in commands)
 
 
 def rows_of(values: dict[int, float], **where: Any) -> list[dict[str, Any]]:
