@@ -210,8 +210,8 @@ def load_pixels(p_x, i_start, i_y, i_x, i_k, inside, height, width, CHANNELS: tl
 
 @triton.jit
 def finish(
-    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, p_layer, i_pixel, pixels, i_o, o_tile, inside, filters, stored,
-    WHOLE: tl.constexpr, ACTIVATION: tl.constexpr,
+    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, p_layer, i_pixel, pixels, i_o, o_tile, inside, filters,
+    stored, WHOLE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Activate, drop and store one position a row, and what the backward pass needs of it.
 
@@ -314,16 +314,20 @@ def first_forward_kernel(
                     b_0 += b_bias
             else:
                 b_0, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)
-            finish(b_0, b_window, p_y_at, p_saved_at, p_slopes_at, p_keys, p_step, p_layer, i_pixel, before, i_o, o_tile,
-                   inside, filters, stored, WHOLE, ACTIVATION)  # fmt: skip
+            finish(
+                b_0, b_window, p_y_at, p_saved_at, p_slopes_at, p_keys, p_step, p_layer, i_pixel, before, i_o, o_tile,
+                inside, filters, stored, WHOLE, ACTIVATION,
+            )  # fmt: skip
         else:
             b_window = tl.zeros((ROWS, BLOCK_O), tl.int32)
             for window in tl.static_range(4):
                 b_z = b_0 if window == 0 else (b_1 if window == 1 else (b_2 if window == 2 else b_3))
                 i_y, i_x = i_block_y * 2 + window // 2, i_block_x * 2 + window % 2
                 i_pixel, there = i_more * pixels + i_y * out_x + i_x, inside & (i_y < out_y) & (i_x < out_x)
-                finish(b_z, b_window, p_y_at, p_saved_at, p_slopes_at, p_keys, p_step, p_layer, i_pixel, before, i_o,
-                       o_tile, there, filters, stored, WHOLE, ACTIVATION)  # fmt: skip
+                finish(
+                    b_z, b_window, p_y_at, p_saved_at, p_slopes_at, p_keys, p_step, p_layer, i_pixel, before, i_o,
+                    o_tile, there, filters, stored, WHOLE, ACTIVATION,
+                )  # fmt: skip
 
 
 @triton.jit
