@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
+from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -250,8 +250,8 @@ def work(
         layers.append(_row(site, scratch, members, images, kind.weight_tile.rows))
         scratch += layers[-1].splits * site.convolution.slab
     table = torch.tensor(layers, dtype=torch.int64, device="cpu")
-    kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
-    return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+    kind = kind._replace(layers=table.to(device, non_blocking=True), sizes=layers[0][_CONSTANT:] if shared else None)
+    return Work(kind, *(tiles.to(device, non_blocking=True) for tiles in _tiles(kind, table, convolutions)))
 
 
 def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
@@ -286,23 +286,15 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
         weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
     sums = _cut((9 * channels + 1) * stored, REDUCED)
     return (
-        _grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
-        _grid(input_rows, input_columns),
-        _grid(weight_tiles, named["splits"]),
-        _grid(sums, torch.ones_like(sums)),
+        grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
+        grid(input_rows, input_columns),
+        grid(weight_tiles, named["splits"]),
+        grid(sums, torch.ones_like(sums)),
     )
 
 
 def _cut(count: Tensor, size: int) -> Tensor:
     return (count + size - 1) // size
-
-
-def _grid(first: Tensor, second: Tensor) -> Tensor:
-    """Rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
-    counts = first * second
-    layers = torch.repeat_interleave(counts)
-    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
-    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def forward(

@@ -190,28 +190,38 @@ class Layout:
             sizes.append(sum(layer.splits(self.members, rows) * layer.slab for layer in layers))
         return max(sizes, default=0)
 
-    def views(self, buffer: Tensor, member: int) -> list[Tensor]:
+    def span(self, member: int) -> slice:
+        """Where all of a member's parameters lie in a flat buffer."""
+        own = [segment for segment in self.segments if segment[2] == member]
+        return slice(own[0][0], own[-1][1])
+
+    def views(self, buffer: Tensor, member: int, first: int = 0) -> list[Tensor]:
         """A member's parameters in a flat buffer, weight and bias of each layer, as strided views.
 
         In torch's shapes, but for the weight of a dense layer behind a convolution: [out, C, H, W] instead of
         [out, C * H * W].
+
+        Args:
+            buffer: of all parameters, or of those from `first` on.
+            member: which one.
+            first: where the buffer begins.
         """
         arrays = []
         for layer in self.chains[member]:
             sizes = (3, 3, layer.stored_channels, layer.stored_filters)
-            weight = buffer[layer.weight :][: math.prod(sizes)].view(sizes)
+            weight = buffer[layer.weight - first :][: math.prod(sizes)].view(sizes)
             arrays.append(weight[:, :, : layer.channels, : layer.filters].permute(3, 2, 0, 1))
-            arrays.append(buffer[layer.bias :][: layer.filters])
+            arrays.append(buffer[layer.bias - first :][: layer.filters])
         for dense in self.heads[member]:
-            arrays += [self._dense_view(buffer, dense), buffer[dense.bias :][: dense.outputs]]
+            arrays += [self._dense_view(buffer, dense, first), buffer[dense.bias - first :][: dense.outputs]]
         return arrays
 
-    def _dense_view(self, buffer: Tensor, dense: Dense) -> Tensor:
+    def _dense_view(self, buffer: Tensor, dense: Dense, first: int) -> Tensor:
         stored = (dense.stored_outputs, dense.stored_inputs)
         if dense.taps >= 0:
-            taps = buffer[dense.taps :][: 9 * math.prod(stored)].view(3, 3, *stored)
+            taps = buffer[dense.taps - first :][: 9 * math.prod(stored)].view(3, 3, *stored)
             return taps[:, :, : dense.outputs, : dense.inputs].permute(2, 3, 0, 1)
-        weight = buffer[dense.weight :][: math.prod(stored)].view(stored)[: dense.outputs]
+        weight = buffer[dense.weight - first :][: math.prod(stored)].view(stored)[: dense.outputs]
         if not dense.features:
             return weight[:, : dense.inputs]
         height, width, channels, wide = dense.features
@@ -277,6 +287,14 @@ class Places:
         if backward == "weights":
             shapes["scratch"] = ((layout.scratch(rows),), torch.float32)
         return shapes
+
+
+def grid(first: Tensor, second: Tensor) -> Tensor:
+    """Tiles int32 [T, 3], rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
+    counts = first * second
+    layers = torch.repeat_interleave(counts)
+    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
+    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def total_bytes(shapes: dict[str, Piece]) -> int:
