@@ -190,6 +190,13 @@ class Layout:
             sizes.append(sum(layer.splits(self.members, rows) * layer.slab for layer in layers))
         return max(sizes, default=0)
 
+    @property
+    def parted(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """The segments of the heads, and those of the convolutions in front of them."""
+        firsts = [head[0].weight if head[0].taps < 0 else head[0].taps for head in self.heads]
+        heads = [segment for segment in self.segments if segment[0] >= firsts[segment[2]]]
+        return heads, [segment for segment in self.segments if segment[0] < firsts[segment[2]]]
+
     def span(self, member: int) -> slice:
         """Where all of a member's parameters lie in a flat buffer."""
         own = [segment for segment in self.segments if segment[2] == member]

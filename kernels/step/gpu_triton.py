@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..fgsm import gpu_triton as fgsm
 from . import checks, gpu_batch, gpu_gather, gpu_layout, gpu_optimizer, reference
+from .gpu_beside import Beside
 from .gpu_graph import Graphs
 from .pairs import pad_pairs, unpad_pairs
 
@@ -91,6 +92,10 @@ class Population:
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
         table = gpu_optimizer.tiles(self.layout.segments)
         self.tiles, self.ends = table.to(self.device), gpu_optimizer.ends_of(table, members).to(self.device)
+        self.head_tiles, self.convolution_tiles = (
+            gpu_optimizer.tiles(segments).to(self.device) for segments in self.layout.parted
+        )
+        self.beside = Beside(self.device)
         self.squares = torch.empty(0 if self.clip is None else len(table), dtype=torch.float32, device=self.device)
         self.scales = torch.empty(members, dtype=torch.float32, device=self.device)
         scratch = gpu_layout.scratch_bytes(
@@ -323,12 +328,27 @@ class Population:
         if kind.given:
             batch.take_cotangents(self._given(batch.rows))
         batch.backward_dense(weights, dropped=True)
-        batch.weight_gradients(weights, self.gradients)
-        self._update(kind.decays)
+        if len(self.convolution_tiles):
+            # The heads' gradients and update take memory's time, the convolutions' gradients the processors'.
+            self.beside.start(lambda: self._heads(batch, kind))
+            batch.convolution_gradients(weights, self.gradients)
+            if self.clip is None:
+                self._update(kind.decays, self.convolution_tiles)
+            self.beside.join()
+        else:
+            self._heads(batch, kind)
+        if self.clip is not None:
+            self._update(kind.decays, self.tiles)
         gpu_gather.launch_bump(self.counters, self.steps)
 
-    def _update(self, decays: bool) -> None:
-        """The optimizer's step out of the gradients."""
+    def _heads(self, batch: gpu_batch.Batch, kind: Kind) -> None:
+        """Gradients of the heads, and their update, but where gradients are clipped: by the length of all together."""
+        batch.dense_weight_gradients(self.gradients)
+        if self.clip is None:
+            self._update(kind.decays, self.head_tiles)
+
+    def _update(self, decays: bool, tiles: Tensor) -> None:
+        """The optimizer's step out of the gradients, of the parameters in a table of tiles."""
         if self.clip is not None:
             gpu_optimizer.launch_scales(
                 self.tiles, self.ends, self.gradients, self.squares, self.scales, longest=self.clip, aligned=True
@@ -337,7 +357,7 @@ class Population:
             self.decays if decays else None, self.optimizer == "adamw", None if self.clip is None else self.scales,
             self.average, 0.0 if self.decay is None else 1 - self.decay,
         )  # fmt: skip
-        tensors, numbers = (self.tiles, self.parameters, self.gradients, self.moments[0]), (self.steps, self.rates)
+        tensors, numbers = (tiles, self.parameters, self.gradients, self.moments[0]), (self.steps, self.rates)
         common: dict[str, Any] = {"counter": self.counters, "recipe": recipe, "copy": self.copy, "aligned": True}
         if self.optimizer == "sgd":
             gpu_optimizer.launch_sgd(*tensors, *numbers, momentum=self.momentum, **common)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from atras.kernels import backends
+from atras.kernels import ConvLayer, backends
 from atras.kernels.step import checks, gpu_graph
 from atras.testing import Waits, make_step_inputs
 
@@ -30,11 +30,11 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def population(precision: str = "bf16") -> Any:
+def population(precision: str = "bf16", chains: Any = ((),) * MEMBERS, clip: float | None = None) -> Any:
     gpu_triton = importlib.import_module("atras.kernels.step.gpu_triton")
     options = {"activation": "relu", "batch": 8, "optimizer": "adam", "momentum": 0.0, "head_rate256": 0}
-    options |= {"label_smoothing": 0.0, "clip": None, "average": None, "precision": precision}
-    hidden, chains = [[20], [9, 5]], [()] * MEMBERS
+    options |= {"label_smoothing": 0.0, "clip": clip, "average": None, "precision": precision}
+    hidden = [[20], [9, 5]]
     return gpu_triton.Population((1, 3, 3), 4, hidden, chains=chains, device=torch.device("cpu"), **options)
 
 
@@ -135,3 +135,70 @@ def test_members_of_one_order_are_known_from_what_is_remembered(values: list[int
     with Waits() as waits:
         checks.alike(order_of)
     assert not waits.places
+
+
+# The second one's last convolution meets a single pixel: it is computed as a dense layer, and belongs to the heads.
+CHAINS = ((ConvLayer(5),), (ConvLayer(6), ConvLayer(7, padding=1)))
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What streams are told, without CUDA, and the kernels that are launched on them."""
+    told: list[str] = []
+
+    class Stream:
+        def __init__(self, name: object) -> None:
+            self.name = name if isinstance(name, str) else "second"
+
+        def wait_stream(self, other: Stream) -> None:
+            told.append(f"{self.name} waits for {other.name}")
+
+    main, current = Stream("first"), []
+
+    class On:
+        def __init__(self, stream: Stream) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> None:
+            current.append(self.stream)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", On)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current[-1] if current else main)
+
+    def launch(self: Any, *_: Any, **__: Any) -> None:
+        module = self.fn.__module__.rpartition("gpu_kernels_")[2]
+        told.append(f"{torch.cuda.current_stream().name}: {module} {self.__name__}")
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", launch)
+    return told
+
+
+@pytest.mark.parametrize("clip", [None, 1.0], ids=["plain", "clipped"])
+def test_heads_run_beside_the_convolutions(events: list[str], clip: float | None) -> None:
+    step = population(chains=CHAINS, clip=clip)
+    gpu_beside = importlib.import_module("atras.kernels.step.gpu_beside")
+    step.beside = gpu_beside.Beside(torch.device("cuda"))
+    images, labels = make_step_inputs(8, (1, 3, 3))
+    train(step, images, labels, 8)
+    fork, join = events.index("second waits for first"), events.index("first waits for second")
+    second = [event for event in events if event.startswith("second: ")]
+    assert second == ["second: dense weight_gradient_kernel", "second: optimizer adam_kernel"][: 2 if clip is None else 1]
+    assert all(fork < events.index(event) < join for event in second)
+    first = [event.partition(": ")[2] for event in events[fork:join] if event.startswith("first: ")]
+    assert first.count("optimizer adam_kernel") == (clip is None)
+    assert any("weight_gradient" in event for event in first)
+    after = [event.partition(": ")[2] for event in events[join + 1 :]]
+    update = ["optimizer squares_kernel", "optimizer scales_kernel", "optimizer adam_kernel"] if clip else []
+    assert after == [*update, "gather bump_kernel"]
+
+
+def test_heads_and_convolutions_are_all_that_is_trained() -> None:
+    layout = population(chains=CHAINS).layout
+    heads, convolutions = layout.parted
+    assert sorted([*heads, *convolutions]) == layout.segments
+    assert sum(end - start for start, end, _ in convolutions) == 2 * (9 * 16 + 16)
+    assert not population().layout.parted[1]
