@@ -186,7 +186,9 @@ def test_heads_run_beside_the_convolutions(events: list[str], clip: float | None
     train(step, images, labels, 8)
     fork, join = events.index("second waits for first"), events.index("first waits for second")
     second = [event for event in events if event.startswith("second: ")]
-    assert second == ["second: dense weight_gradient_kernel", "second: optimizer adam_kernel"][: 2 if clip is None else 1]
+    assert (
+        second == ["second: dense weight_gradient_kernel", "second: optimizer adam_kernel"][: 2 if clip is None else 1]
+    )
     assert all(fork < events.index(event) < join for event in second)
     first = [event.partition(": ")[2] for event in events[fork:join] if event.startswith("first: ")]
     assert first.count("optimizer adam_kernel") == (clip is None)
