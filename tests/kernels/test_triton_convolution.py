@@ -100,6 +100,7 @@ class Saved(NamedTuple):
     saved: Tensor
     slopes: Tensor | None
     scratch: int
+    dropped: bool
 
 
 def forward(
@@ -153,7 +154,7 @@ def forward(
     if y.device.type != "meta":
         assert not y[..., layer.filters :].any()
     scratch = members * convolution.splits(members, images) * convolution.slab
-    found = Saved(layer, work, members, images, far, flat, taps, saved, slopes, scratch)
+    found = Saved(layer, work, members, images, far, flat, taps, saved, slopes, scratch, masks is not None)
     return y[..., : layer.filters].movedim(-1, -3), found
 
 
@@ -167,14 +168,14 @@ def backward(dy: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         dx [M, B, C, H, W] of x's dtype; fp32 dweight [M, O, C, 3, 3] and dbias [M, O].
     """
-    layer, work, members, images, far, x, taps, routes, slopes, scratch = saved
+    layer, work, members, images, far, x, taps, routes, slopes, scratch, dropped = saved
     dy = F.pad(dy.movedim(-3, -1), (0, layer.stored_filters - layer.filters), value=torch.nan)
     dy = torch.cat([x.new_empty(far), dy.flatten()])
     dx = x.new_empty(far + members * images * layer.height * layer.width * layer.stored_channels)
     dweight, dbias = torch.empty_like(taps, dtype=torch.float32), dy.new_empty(members, layer.stored_filters).float()
-    gpu_convolution.input_gradient(work, dy, routes, slopes, taps, dx)
+    gpu_convolution.input_gradient(work, dy, routes, slopes, taps, dx, dropped=dropped)
     parts = torch.empty(scratch, device=x.device)
-    gpu_convolution.weight_gradient(work, dy, routes, slopes, x, dweight, dbias, parts)
+    gpu_convolution.weight_gradient(work, dy, routes, slopes, x, dweight, dbias, parts, dropped=dropped)
     dx = dx[far:].view(members, images, layer.height, layer.width, layer.stored_channels)
     dweight = dweight.permute(0, 4, 3, 1, 2)
     if dx.device.type != "meta":
@@ -370,6 +371,8 @@ def launches(monkeypatch, layer, precision, capability, constant=True):
 
     for name in ("forward_kernel", "input_gradient_kernel", "weight_gradient_kernel", "reduce_kernel"):
         monkeypatch.setattr(gpu_convolution, name, Recorded(getattr(gpu_convolution, name)))
+    for name in ("input_gradient_kernel", "weight_gradient_kernel"):
+        monkeypatch.setattr(gpu_convolution.inner, name, Recorded(getattr(gpu_convolution.inner, name)))
     monkeypatch.setattr(gpu_convolution, "_capability", lambda device: capability // 10)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     images = [] if layer.index == 0 else [40]
