@@ -201,10 +201,12 @@ class Launch(NamedTuple):
         tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
         if self.few:
             return tile._replace(columns=4 * FEW, depth=_power(self.stored, 32), unroll=1)
-        columns = _power(self.channels, tile.columns)
-        depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
-        depth = _power(self.stored, depth)
-        return tile._replace(columns=columns, depth=depth, unroll=tile.unroll if self._patches(depth) else 1)
+        columns, depth = _power(self.channels, tile.columns), _power(self.stored, tile.depth)
+        if not self._patches(depth):
+            # Rows of taps read more of the gradient at a time; slopes and sizes of the table take registers too.
+            depth = min(depth, 16 if tabled and self.slopes else 32)
+            return tile._replace(columns=columns, depth=depth, unroll=1)
+        return tile._replace(columns=columns, depth=depth)
 
     def _patches(self, depth: int) -> bool:
         """Whether the input gradient reads patches as a whole: their operands must fit registers."""
