@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from atras.checks import one_of
 
 from .callback import Callback, EpochRow, RunInfo, member_name
 from .logger import Logger, epoch_figures, final_figures
+
+AXIS = "epoch"
+"""The metric over which all others are drawn."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,25 +47,25 @@ class _Sent(Callback):
     def __init__(self, logger: WandB, wandb: Any) -> None:
         self.logger, self.wandb = logger, wandb
         self.run: Any = None
-        self.known: set[str] = set()
 
     def run_started(self, run: RunInfo) -> None:
         settings = self.wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
         )
+        folder = run.folder or Path.cwd()
+        while any(folder.glob(f"wandb/*run-{datetime.datetime.now():%Y%m%d_%H%M%S}-{run.id}")):
+            time.sleep(0.1)  # it names folders by the second, and would write over one of this second
         self.run = self.wandb.init(
             project=self.logger.project, entity=self.logger.entity, mode=self.logger.mode, id=run.id, name=run.name,
-            dir=str(run.folder or Path.cwd()), config=dict(run.protocol), resume="allow", settings=settings,
+            dir=str(folder), config=dict(run.protocol), resume="allow", settings=settings,
         )  # fmt: skip
+        # For all at once: in a metric's own name it would take the dot of a learning rate for one of a path.
+        self.run.define_metric("*", step_metric=AXIS)
 
     def epochs(self, rows: Sequence[EpochRow]) -> None:
         for row in rows:
-            axis = f"{row.member}/{row.phase}/epoch"
-            if axis not in self.known:
-                self.known.add(axis)
-                self.run.define_metric(f"{row.member}/{row.phase}/*", step_metric=axis)
             figures = {f"{row.member}/{name}": value for name, value in epoch_figures(row).items()}
-            self.run.log({axis: row.epoch, **figures})
+            self.run.log({AXIS: row.epoch, **figures})
 
     def members_finished(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
