@@ -131,9 +131,11 @@ class Batch:
         """Gradients of the convolutions' parameters likewise; it reads and writes nothing that the heads' need."""
         for work in reversed(self._convolve):
             dy = (work, self._gradients, self._saved, self._slopes)
-            gpu_convolution.weight_gradient(*dy, self.values, gradients, gradients, self._buffers["scratch"])
+            gpu_convolution.weight_gradient(
+                *dy, self.values, gradients, gradients, self._buffers["scratch"], dropped=True
+            )
             if work.launch.inner:
-                gpu_convolution.input_gradient(*dy, parameters, self._gradients)
+                gpu_convolution.input_gradient(*dy, parameters, self._gradients, dropped=True)
 
     def image_gradients(self, parameters: Tensor) -> Tensor:
         """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
@@ -141,7 +143,7 @@ class Batch:
         channels, height, width = layout.image_shape
         for work in reversed(self._convolve):
             gpu_convolution.input_gradient(
-                work, self._gradients, self._saved, self._slopes, parameters, self._gradients
+                work, self._gradients, self._saved, self._slopes, parameters, self._gradients, dropped=False
             )
         gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
         gradients = gradients[..., : channels * height * width]

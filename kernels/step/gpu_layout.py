@@ -19,6 +19,7 @@ UNIT = 16  # numbers; widths are rounded up to it, so that every row can be load
 EVALUATION_ROWS = 128  # images of a forward pass in evaluation
 FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
 PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
+LARGE_PROGRAMS = 264  # likewise, at most, of those that take most of a multiprocessor: no wave is begun for a few
 
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS = 64, 64, 128  # the largest tile of a convolution's weight gradient
 Piece = tuple[tuple[int, ...], torch.dtype]
@@ -70,9 +71,11 @@ class Convolution(NamedTuple):
     def splits(self, members: int, images: int) -> int:
         """Number of programs that share the images of a tile of weights: whatever the precision, as scratch is."""
         tiles = -(-self.stored_filters // GRADIENT_COLUMNS)
-        if not self.few:
-            tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
-        return max(1, min(-(-PROGRAMS // (members * tiles)), -(-images * self.blocks // GRADIENT_ROWS)))
+        most = -(-images * self.blocks // GRADIENT_ROWS)
+        if self.few:
+            return max(1, min(-(-PROGRAMS // (members * tiles)), most))
+        tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
+        return max(1, min(LARGE_PROGRAMS // (members * tiles), most))
 
 
 class Dense(NamedTuple):
