@@ -199,7 +199,7 @@ class Population:
             kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
-            # Copies, also of a single step or member, whose transpose is contiguous as it is: the next call writes there.
+            # Copies: the transpose of a single step, or member, is contiguous as it lies, where the next call writes.
             dense = torch.contiguous_format
             return self.losses[:steps].T.clone(memory_format=dense), self.correct[:steps].T.clone(memory_format=dense)
 
