@@ -1,8 +1,8 @@
-"""What a group costs beside its own computing, by executor: the same small groups, by turns, with workers that are warm.
+"""What a group costs beside its own computing, by executor: the same small groups, by turns, by workers that are warm.
 
-`OMP_NUM_THREADS=2 python bench/executors.py --executors local,ray --rounds 3` on a machine of two processors has one worker
-of two threads, whose waiting is the overhead as a whole; with one thread there are two workers, and the wait for the
-last group counts too. The processor's milliseconds are of this process and all below it (Ray's own among them).
+`OMP_NUM_THREADS=2 python bench/executors.py --executors local,processes,ray` on a machine of two processors has one
+worker of two threads, whose waiting is the overhead as a whole; with one thread there are two workers, and the wait for
+the last group counts too. The processor's milliseconds are of this process and all below it (Ray's own among them).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ByTurns(Executor):
     groups = rounds = 1
     taken: list[Taken] = []  # noqa: RUF012 (one bench a process)
 
-    def slots(self, device: torch.device) -> int:  # noqa: ARG002
+    def slots(self, device: torch.device) -> int:
         return max(1, self.groups // 2)
 
     def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
@@ -126,11 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protocol = Protocol(
         candidates=candidates, seeds=tuple(range(seeds)), epochs=asked.epochs, adversarial_epochs=asked.epochs
     )
+    execution = Execution(executor="by-turns", device="cpu", engine="fused")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            results = run(
-                protocol, Execution(executor="by-turns", device="cpu", engine="fused"), out=Path(folder) / "run"
-            )
+            results = run(protocol, execution, out=Path(folder) / "run")
     finally:
         EXECUTORS.unregister("by-turns")
     groups = len(results.run["plan"]["groups"])

@@ -10,7 +10,9 @@ import torch
 
 from atras.evaluation import Rows
 from atras.experiment import EXECUTORS, Execution
+from atras.limits import processors
 from atras.running.task import GroupTask, Surroundings
+from atras.torch_state import threads
 
 
 class Outcome(NamedTuple):
@@ -64,6 +66,11 @@ class Executor(ABC):
         """Let go of what computes: no task is asked for any more. May be called twice."""
 
 
+def slots_here(device: torch.device) -> int:
+    """How many tasks this machine has room for at once: a GPU each, or as many CPUs as this process has threads."""
+    return torch.cuda.device_count() if device.type == "cuda" else max(1, processors().amount // threads().amount)
+
+
 def executor_for(execution: Execution) -> Executor:
     """The executor of a run: all GPUs at once take a process each, which executor local has not.
 
@@ -71,4 +78,4 @@ def executor_for(execution: Execution) -> Executor:
         InputError: if it cannot be had.
     """
     all_gpus = execution.device == "cuda:all" and execution.executor == "local"
-    return EXECUTORS.get("ray" if all_gpus else execution.executor)(execution)
+    return EXECUTORS.get("processes" if all_gpus else execution.executor)(execution)

@@ -15,10 +15,10 @@ import torch
 from atras.environment import total_memory
 from atras.errors import InputError
 from atras.experiment import Execution
-from atras.limits import processors
 from atras.running.task import GroupTask, Surroundings
 from atras.torch_state import threads
 
+from .executor import slots_here
 from .pool import SECONDS_TO_ARRIVE, End, Message, Pool, PoolExecutor
 from .ray_cluster import Cluster
 from .relay import Relay
@@ -56,7 +56,7 @@ class RayExecutor(PoolExecutor):
             )
 
     def slots(self, device: torch.device) -> int:
-        return self._counted(device) if self.execution.ray_address else _on_this_machine(device)
+        return self._counted(device) if self.execution.ray_address else slots_here(device)
 
     def _counted(self, device: torch.device) -> int:
         return max(1, sum(_tasks_on(node, device, threads().amount) for node in self._connection(0, 0).nodes()))
@@ -77,10 +77,6 @@ class RayExecutor(PoolExecutor):
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             cluster.close()
-
-
-def _on_this_machine(device: torch.device) -> int:
-    return torch.cuda.device_count() if device.type == "cuda" else max(1, processors().amount // threads().amount)
 
 
 def _tasks_on(node: dict[str, Any], device: torch.device, cpus: int) -> int:
@@ -310,6 +306,7 @@ def _job(reference: Any) -> Job:
     import ray
 
     if reference.hex() not in _JOBS:
+        fetched: Any = _line().submit(ray.get, reference).result()
         _JOBS.clear()
-        _JOBS[reference.hex()] = _line().submit(ray.get, reference).result()
+        _JOBS[reference.hex()] = fetched
     return _JOBS[reference.hex()]
