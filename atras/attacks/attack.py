@@ -106,6 +106,7 @@ class Start:
         progress: where the attack stands; None for an attack from its beginning, which nobody stops.
         fooled: bool [M, B], images that need no attack: those that `drops_fooled` leave them as they are. None for
             none.
+        in_range: whether the images are known to be in [0, 1]: to look at them, a GPU has to be waited for.
     """
 
     clean_logits: Tensor | None = None
@@ -114,6 +115,7 @@ class Start:
     classes: Tensor | None = None
     progress: Progress | None = None
     fooled: Tensor | None = None
+    in_range: bool = False
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""
@@ -189,9 +191,19 @@ class Attacked:
 
 def nowhere(gradients: Tensor) -> Tensor:
     """bool [M, B]: whose gradient [M, B, C, H, W] is zero in every pixel."""
+    if gradients.device.type != "cpu":  # to choose the images to look at closer, a GPU would have to be waited for
+        return ~gradients.flatten(2).any(2)
     nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
     nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
     return nothing
+
+
+def _within(images: Tensor, low: float, high: float) -> bool:
+    """Whether all pixels are from one number to another; NaN is not."""
+    if not images.numel():
+        return True
+    lowest, highest = images.aminmax()
+    return bool((lowest >= low) & (highest <= high))
 
 
 def check_target(target: object) -> None:
@@ -399,7 +411,8 @@ class Attack(ABC):
                 f"{type(self).__name__}()(surrogate, images, labels)"
             )
         low, high = self.bounds
-        if images.numel() and not (images.amin() >= low and images.amax() <= high):
+        known = start.in_range and low <= 0 and high >= 1
+        if not known and not _within(images, low, high):
             raise InputError(
                 f"{type(self).__name__}: expected pixels from {low:g} to {high:g}; normalise inside the model, not "
                 "before it"

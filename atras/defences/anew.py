@@ -104,7 +104,8 @@ class Anew(Defence):
 
     def made(self, networks: Trainable, batch: Batch) -> Tensor:
         """[M, B, C, H, W], the adversarial image of every image of a batch, in the order of the batch."""
-        start = Start(draw=draws(networks, batch, self.made_by.name), classes=batch.classes)
+        draw = draws(networks, batch, self.made_by.name)
+        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range)
         return self.made_by(networks, batch.images, batch.labels, start=start).clipped
 
 

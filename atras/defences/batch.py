@@ -78,6 +78,7 @@ class BatchCopies(Defence):
         if own:
             images, labels = images.expand(len(members), *images.shape[-4:]), labels.expand(len(members), -1)
         attack = self.attack.in_training
-        start = Start(draw=draws(networks, batch, attack.name, chosen), classes=batch.classes)
+        draw = draws(networks, batch, attack.name, chosen)
+        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range)
         made = attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])

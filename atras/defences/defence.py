@@ -29,6 +29,7 @@ class Batch(NamedTuple):
         kept: what a defence keeps from one batch to the next, tensors [M, ...] by name, changed in place; a run that is
             interrupted goes on with them.
         made: whether the copies are what they are to be: those of another network.
+        in_range: as in `Start`, of the images.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     epochs: int = 1
     kept: dict[str, Tensor] | None = None
     made: bool = False
+    in_range: bool = False
 
 
 @dataclass(frozen=True, repr=False)

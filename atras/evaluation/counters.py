@@ -26,7 +26,7 @@ class Score(NamedTuple):
         class_correct: int64 [M, Y] on the CPU, correct predictions of each member among the images of each class.
         class_n: int64 [Y] on the CPU, images of each class.
         one_class: whether a member gave all images the same class.
-        finite: bool [M], whether all logits of a member were finite.
+        finite: bool [M] on the CPU, whether all logits of a member were finite.
         zero_gradient_fraction, nan_gradients: share of zero and number of NaN gradients of pixels; None where none was
             counted.
         zero_gradient_images: number of images without any gradient; None likewise.
@@ -89,6 +89,13 @@ class Score(NamedTuple):
         return Score(correct, n, self.one_class, self.finite & other.finite)
 
 
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Copies on the CPU of whole numbers or booleans, read in one piece: each reading waits for all of a GPU's work."""
+    together = torch.cat([values.flatten().to(torch.int64) for values in tensors]).cpu()
+    parts = together.split([values.numel() for values in tensors])
+    return [part.view(values.shape).to(values.dtype) for part, values in zip(parts, tensors, strict=True)]
+
+
 class ClassCounts:
     """Correct predictions by class, on the device."""
 
@@ -100,7 +107,7 @@ class ClassCounts:
     def add(self, hits: Tensor, labels: Tensor) -> None:
         """Count one chunk: bool [M, B], which predictions are correct, of images with labels [B]."""
         self.correct.index_add_(1, labels, hits.to(torch.int64))
-        self.n += torch.bincount(labels, minlength=len(self.n))
+        self.n.index_add_(0, labels, torch.ones_like(labels))  # `bincount` would have a GPU waited for
 
 
 class Counter:
@@ -163,18 +170,23 @@ class Counter:
         return self.add(logits, labels), self.distances.add(attacked, labels)
 
     def score(self) -> Score:
-        taken, n = self.gradients * self.pixels, int(self.counts.n.sum())
+        taken = self.gradients * self.pixels
+        correct, n, predicted, finite, *rest = on_host(
+            self.counts.correct, self.counts.n, self.predicted, self.finite,
+            self.zero, self.nan, self.nowhere, self.unfinished, self.blindly, self.saturated,
+        )  # fmt: skip
+        zero, nan, nowhere, unfinished, blindly, saturated = rest
         return Score(
-            class_correct=self.counts.correct.cpu(),
-            class_n=self.counts.n.cpu(),
-            one_class=(self.predicted.amax(1) == n).tolist(),
-            finite=self.finite,
-            zero_gradient_fraction=(self.zero / taken).tolist() if taken else None,
-            nan_gradients=self.nan.tolist() if taken else None,
-            zero_gradient_images=self.nowhere.tolist() if self.follows_gradients else None,
-            unfinished_images=self.unfinished.tolist() if self.can_be_unfinished else None,
-            blindly_turned_images=self.blindly.tolist() if self.has_blind_parts else None,
-            saturated_images=self.saturated.tolist() if taken else None,
+            class_correct=correct,
+            class_n=n,
+            one_class=(predicted.amax(1) == n.sum()).tolist(),
+            finite=finite,
+            zero_gradient_fraction=(zero / taken).tolist() if taken else None,
+            nan_gradients=nan.tolist() if taken else None,
+            zero_gradient_images=nowhere.tolist() if self.follows_gradients else None,
+            unfinished_images=unfinished.tolist() if self.can_be_unfinished else None,
+            blindly_turned_images=blindly.tolist() if self.has_blind_parts else None,
+            saturated_images=saturated.tolist() if taken else None,
             outcomes=self.outcomes,
             **self.distances.summary(),
         )
@@ -222,5 +234,5 @@ class Survivors:
     def score(self, counters: Sequence[Counter]) -> Score:
         """The worst case over the attacks of these counters."""
         finite = torch.stack([counter.finite for counter in counters]).all(0)
-        correct = self.counts.correct.cpu()
-        return Score(correct, self.counts.n.cpu(), [False] * len(correct), finite)
+        correct, n, finite = on_host(self.counts.correct, self.counts.n, finite)
+        return Score(correct, n, [False] * len(correct), finite)

@@ -92,6 +92,7 @@ class Evaluator:
         self._courses: dict[str, Course] = {}
         self._left: dict[str, Tensor] = {}
         self._drawn_targets: dict[str, Tensor] = {}
+        self._ranges: dict[str, bool] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """Where the evaluations since `forget` stand, for `load`: also those that are done, and those to come."""
@@ -155,7 +156,8 @@ class Evaluator:
     def _signed(self, split: str, chunk: slice, images: Tensor, labels: Tensor) -> Signed:
         """The protocol's attack on one chunk of a split."""
         attack = self.protocol.attack
-        start = Start(targets=self._targets(attack, split, chunk), classes=self.classes)
+        targets = self._targets(attack, split, chunk)
+        start = Start(targets=targets, classes=self.classes, in_range=self.in_range(split))
         return attack(self.networks, images, labels, start=start)
 
     def _make_missing(self, signs: Signs, split: str) -> None:
@@ -326,7 +328,8 @@ class Evaluator:
             fooled: bool [M, B], images that need no attack; None for none.
         """
         draw = starts(self.networks, images, attack.name, split, chunk.start)
-        start = Start(clean_logits, draw, self._targets(attack, split, chunk), self.classes, progress, fooled)
+        targets, known = self._targets(attack, split, chunk), self.in_range(split)
+        start = Start(clean_logits, draw, targets, self.classes, progress, fooled, known)
         return attack(self.networks, images, labels, start=start)
 
     def _count_curve(self, curve: dict[float, Counter], attacked: Signed, labels: Tensor) -> None:
@@ -338,6 +341,17 @@ class Evaluator:
             correct, _ = counter.add_attacked(moved, logits, labels)
             if counter.outcomes is not None:  # its gradient is that of the run's epsilon
                 counter.outcomes.add_attacked(self.protocol.true_label_attack, moved, correct, logits, None, epsilon)
+
+    def in_range(self, split: str) -> bool:
+        """Whether all of a split's pixels are known to be in [0, 1]: looked at once, and not at each of its chunks."""
+        if split not in self._ranges:
+            images = getattr(self.data, split).images
+            known = images.dtype == torch.uint8
+            if not known and isinstance(images, Tensor) and len(images):
+                lowest, highest = images.aminmax()
+                known = bool((lowest >= 0) & (highest <= 1))
+            self._ranges[split] = known
+        return self._ranges[split]
 
     def _targets(self, attack: Attack, split: str, chunk: slice) -> Tensor | None:
         if attack.target != "random":

@@ -61,7 +61,9 @@ class Outcomes:
         queries, gradients = (0, 0) if spent is None else spent
         own = (correct, logits.argmax(-1), change, queries, gradients, made_at, counts, -1 if part is None else part)
         for (name, (dtype, _)), values in zip(_KINDS.items(), own, strict=True):
-            self.chunks[name].append(torch.as_tensor(values, dtype=dtype, device=correct.device).expand(correct.shape))
+            if not isinstance(values, Tensor):
+                values = correct.new_full((), values, dtype=dtype)  # filled on the device, for which nobody waits
+            self.chunks[name].append(values.to(dtype).expand(correct.shape))
 
     def add_attacked(
         self,

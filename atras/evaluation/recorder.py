@@ -17,7 +17,7 @@ from atras.data import Dataset, of_each_class, pixels
 from atras.experiment import Protocol
 from atras.networks import Member, Network, Spec
 
-from .counters import Score
+from .counters import Score, on_host
 
 Row = dict[str, object]
 
@@ -135,8 +135,10 @@ class Recorder:
     ) -> None:
         self.members, self.spec, self.data, self.device, self.backend = members, spec, data, device, backend
         self.first_seed = first_seed
+        self._named = [_who(member) for member in members]
         self.shown = of_each_class(data.test.labels, examples).tolist()
-        self.finite = torch.ones(len(members), dtype=torch.bool, device=device)
+        self.finite = torch.ones(len(members), dtype=torch.bool)
+        """On the CPU, as all that asks for it is."""
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [dict.fromkeys(MEASURED) for _ in members]
         self.rows = Rows()
@@ -157,7 +159,7 @@ class Recorder:
         """Take over what `to_dict` gave."""
         self.phase, self.precision = record["phase"], record["precision"]
         self.dead, self.accuracies = list(record["dead"]), list(record["accuracies"])
-        self.finite = torch.tensor(record["finite"], dtype=torch.bool, device=self.device)
+        self.finite = torch.tensor(record["finite"], dtype=torch.bool)
         self.rows = Rows(**record["rows"])
 
     def note_precision(self, precision: str) -> None:
@@ -178,7 +180,7 @@ class Recorder:
         self.finite &= score.finite
         correct, n, balanced = score.correct, score.n, score.balanced
         outcomes = None if score.outcomes is None else score.outcomes.columns(score.parts)
-        for i, (member, fine) in enumerate(zip(self.members, self.finite.tolist(), strict=True)):
+        for i, (who, fine) in enumerate(zip(self._named, self.finite.tolist(), strict=True)):
             if column is not None:
                 self.accuracies[i][column] = correct[i] / n if fine else None
             if column in BALANCED:
@@ -186,7 +188,7 @@ class Recorder:
             if not fine:
                 continue
             self.rows.metrics.append({
-                **_who(member), "phase": self.phase, "epoch": epoch,
+                **who, "phase": self.phase, "epoch": epoch,
                 "split": split, **attack._asdict(), "mode": mode, "n": n, "correct": correct[i],
                 "balanced_accuracy": balanced[i], "majority_share": score.majority_share,
                 "zero_gradient_fraction": _at(score.zero_gradient_fraction, i),
@@ -199,7 +201,7 @@ class Recorder:
                 "backend": self.backend, "precision": self.precision or None,
             })  # fmt: skip
             if outcomes is not None:
-                row = {**_who(member), "phase": self.phase, "mode": mode}
+                row = {**who, "phase": self.phase, "mode": mode}
                 row |= attack._asdict() | outcomes[i]
                 self.rows.outcomes.append(row | ({"made_at": None} if attack.epsilon is None else {}))
 
@@ -218,11 +220,11 @@ class Recorder:
         self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int, robust: Score | None = None
     ) -> None:
         """History rows of an epoch: mean loss and accuracy [M] of its own batches, and the score on images held out."""
-        self.finite &= losses.isfinite().to(self.device)
+        self.finite &= losses.isfinite()
         fine = self.finite.tolist()
-        for i, member in enumerate(self.members):
+        for i, who in enumerate(self._named):
             self.rows.history.append({
-                **_who(member), "phase": phase, "epoch": epoch,
+                **who, "phase": phase, "epoch": epoch,
                 "steps": steps, "mean_loss": losses[i].item() if fine[i] else float("nan"),
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
                 "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
@@ -240,20 +242,27 @@ class Recorder:
 
     def show(self, attack: AttackSpec, attacked: Attacked, logits: Tensor, chunk: slice) -> None:
         """Keep a few test images under an attack, for the members of the first seed."""
-        images, clean_logits = attacked.images.expand_as(attacked.clipped), attacked.clean_logits
         shown = [image for image in self.shown if chunk.start <= image < chunk.stop]
-        for i, member in enumerate(self.members):
-            if member.seed != self.first_seed or clean_logits is None or not logits[i].isfinite().all():
-                continue
-            for image in shown:
-                at = image - chunk.start
+        members = [i for i, member in enumerate(self.members) if member.seed == self.first_seed]
+        if not (shown and members) or attacked.clean_logits is None:
+            return
+        rows = torch.tensor(members, device=logits.device)[:, None]
+        at = torch.tensor([image - chunk.start for image in shown], device=logits.device)
+        predictions = (each[rows, at].argmax(-1) for each in (attacked.clean_logits, logits))
+        finite, before, after, labels = on_host(
+            logits.isfinite().flatten(1).all(1)[rows[:, 0]], *predictions, self.data.test.labels[chunk][at]
+        )
+        change = attacked.clipped[rows, at] - attacked.images.expand_as(attacked.clipped)[rows, at]
+        change = change.to("cpu", torch.float16)
+        seen = [(pixels(self.data.test.images[image], torch.float64) * 255).round() for image in shown]
+        own = [_bytes(values, torch.uint8) for values in seen]
+        for i in finite.nonzero()[:, 0].tolist():
+            for j, image in enumerate(shown):
                 self.rows.examples.append({
-                    **_who(member), "phase": self.phase,
-                    **attack._asdict(), "image": image, "label": int(self.data.test.labels[image]),
-                    "clean_prediction": int(clean_logits[i, at].argmax()),
-                    "attacked_prediction": int(logits[i, at].argmax()),
-                    "pixels": _bytes((pixels(self.data.test.images[image], torch.float64) * 255).round(), torch.uint8),
-                    "change": _bytes(attacked.clipped[i, at] - images[i, at], torch.float16),
+                    **self._named[members[i]], "phase": self.phase,
+                    **attack._asdict(), "image": image, "label": int(labels[j]),
+                    "clean_prediction": int(before[i, j]), "attacked_prediction": int(after[i, j]),
+                    "pixels": own[j], "change": _bytes(change[i, j], torch.float16),
                 })  # fmt: skip
 
     def finish(self) -> Rows:
@@ -263,7 +272,7 @@ class Recorder:
         for i, member in enumerate(self.members):
             status = "diverged" if not self.finite[i] else "dead" if self.dead[i] else "trained"
             row: Row = {
-                **_who(member), "depth": member.candidate.depth,
+                **self._named[i], "depth": member.candidate.depth,
                 "parameters": Network(self.spec, member.candidate).parameter_count,
                 "status": status, "majority_share": majority_share,
             }  # fmt: skip

@@ -26,6 +26,7 @@ class Defending:
         epochs: of the second training.
         classes: as in `Batch`.
         others: signs [M, N, C, H, W] of the copies made on other networks, which come in turn with the members' own.
+        in_range: as in `Batch`.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Defending:
         epochs: int,
         classes: Tensor | None,
         others: Sequence[AllSigns] = (),
+        in_range: bool = False,
     ) -> None:
         self.engine, self.defence, self.epochs, self.classes = engine, defence, epochs, classes
-        self.others = others
+        self.others, self.in_range = others, in_range
         self.kept: dict[str, Tensor] = {}
 
     def begin(self) -> None:
@@ -52,7 +54,8 @@ class Defending:
         def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
             place, count = first + number, len(self.others)
             made = count > 0 and turn_of(epoch, place, count) < count
-            batch = Batch(images, labels, copied, epoch, place, self.classes, self.epochs, self.kept, made)
+            known = self.classes, self.epochs, self.kept, made, self.in_range
+            batch = Batch(images, labels, copied, epoch, place, *known)
             return self.defence.step(engine, batch)
 
         return step

@@ -229,7 +229,8 @@ class _Stages:
         others = source.signs_for(engine.members) if isinstance(source, Sources) else ()
         own = None if isinstance(source, Sources) else source
         self.measurement = Measurement(self.evaluator, self.recorder, own)
-        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, self.evaluator.classes, others)
+        known = self.evaluator.classes, others, self.evaluator.in_range("train")
+        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, *known)
         self.trained: dict[str, Tensor] = {}
         self.signs: dict[str, Tensor] = {}
         self.chunk = 1
@@ -391,7 +392,7 @@ class _Stages:
         return StepResult(losses, torch.zeros_like(losses, dtype=torch.int64))
 
     def tell(self, steps: int, sizes: Tensor) -> None:
-        finite = self.recorder.finite.cpu()
+        finite = self.recorder.finite
         losses, correct = ((self.losses * sizes).sum(1)[finite], self.correct.sum(1)[finite])
         n = sizes.sum()
         accuracy = correct.double().mean() / (n * self.seen)
