@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ class Executor(ABC):
         """
 
     def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
-        """Let go of what computes: no task is asked for any more. May be called twice."""
+        """Let go of what computes: no task is asked for for now. May be called twice."""
 
 
 def slots_here(device: torch.device) -> int:
@@ -79,3 +80,22 @@ def executor_for(execution: Execution) -> Executor:
     """
     all_gpus = execution.device == "cuda:all" and execution.executor == "local"
     return EXECUTORS.get("processes" if all_gpus else execution.executor)(execution)
+
+
+@contextmanager
+def executor_of(execution: Execution, kept: Executor | None) -> Iterator[Executor]:
+    """The executor of a run, closed behind it.
+
+    Args:
+        execution: of the run.
+        kept: one that further runs are computed with: it is closed only where this one fails, so that no worker is
+            left at work.
+    """
+    executor = kept or executor_for(execution)
+    try:
+        yield executor
+    except BaseException:
+        executor.close()
+        raise
+    if kept is None:
+        executor.close()
