@@ -69,7 +69,7 @@ FORWARD = {
 INPUT_GRADIENT = {
     "bf16": Tile(64, 32, 64, 4, 4, 2),
     "tf32": Tile(64, 32, 32, 1, 4, 2),
-    "tf32x3": Tile(64, 32, 16, 1, 8),
+    "tf32x3": Tile(64, 32, 16, 1, 4),
     "fp32": Tile(16, 32, 16, 1, 8),
 }
 WEIGHT_GRADIENT = {
@@ -186,11 +186,6 @@ class Launch(NamedTuple):
     stored: int
     precision: str
     device: torch.device
-
-    @property
-    def cut(self) -> bool:
-        """Whether a block's patch of pixels may reach out of its image."""
-        return not self.pool or self.sizes is None or self.sizes[-1] > 0
 
     @property
     def forward_tile(self) -> Tile:
@@ -469,7 +464,7 @@ def weight_gradient(
         else:
             kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
             inner.weight_gradient_kernel[(len(work.weight_gradient),)](
-                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.cut, launch.far), **tile.options
+                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.within, launch.far), **tile.options
             )
         reduce_kernel[(len(work.sums),)](
             *(scratch, dweight, dbias, launch.layers, work.sums),

@@ -45,9 +45,9 @@ class Kind(NamedTuple):
 
 # Triton cannot interpret bf16 products.
 KINDS = {"fp32": Kind(torch.float32, EXACT), "fp16": Kind(torch.float16, "bf16", 2**-11, 2**-11)}
+KINDS |= {"tf32x3": Kind(torch.float32, "tf32x3")}
 if not INTERPRETING:
     KINDS |= {"bf16": Kind(torch.bfloat16, "bf16", 2**-8, 2**-8), "tf32": Kind(torch.float32, "tf32", 2**-11)}
-    KINDS |= {"tf32x3": Kind(torch.float32, "tf32x3")}
 
 
 class Layer(NamedTuple):
@@ -415,7 +415,7 @@ COMPILED = [
     *((capability, "bf16", layer) for capability in (90, 100) for layer in (CONV2[1], CONV4[3])),
     *((capability, "tf32", CONV2[1]) for capability in (80, 90, 100)),
     *((capability, "fp32", CONV4[1]) for capability in (80, 90, 100)),
-    (90, "tf32x3", CONV4[1]),
+    *((90, "tf32x3", layer) for layer in (CONV2[1], CONV4[1], CONV4[3])),
 ]
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 INSTRUCTION = {80: r"\bmma\.sync", 90: r"wgmma\.mma_async", 100: r"tcgen05\.mma"}
