@@ -74,7 +74,7 @@ WEIGHT_GRADIENT = {
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8), "tf32x3": Tile(64, 16, 16, 1, 8)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -174,7 +174,7 @@ class Launch(NamedTuple):
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
         tabled = self.sizes is None and not self.few
-        tile = _tile((FORWARD_OF_TABLE if tabled else FORWARD)[self.precision], self.device)
+        tile = _tile(FORWARD_OF_TABLE if tabled else FORWARD, self.precision, self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
@@ -188,7 +188,7 @@ class Launch(NamedTuple):
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
         tabled = self.sizes is None and not self.few
-        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
+        tile = _tile(INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT, self.precision, self.device)
         columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
         depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
         return tile._replace(columns=columns, depth=_power(self.stored, depth))
@@ -196,7 +196,7 @@ class Launch(NamedTuple):
     @property
     def weight_tile(self) -> Tile:
         """Of the weight gradient's kernel: depth is of the taps."""
-        tile = _tile(WEIGHT_GRADIENT[self.precision], self.device)
+        tile = _tile(WEIGHT_GRADIENT, self.precision, self.device)
         depth = _power(9 * self.channels, 64) if self.few else _power(4 * self.channels, tile.depth)
         rows = tile.rows if self.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
         # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
@@ -405,12 +405,13 @@ def weight_gradient(
         )
 
 
-def _tile(tile: Tile, device: torch.device) -> Tile:
-    """The same or, where both operands of a product pass through registers, a smaller one."""
+def _tile(tiles: dict[str, Tile], precision: str, device: torch.device) -> Tile:
+    """That of a precision or, where both operands of a product pass through registers, a smaller one."""
+    tile = tiles[precision]
     if _capability(device) in (9, 10):  # where products read shared memory themselves; 12 multiplies as 8 does
         return tile
-    depth = max(16, tile.depth // 2)
-    return tile._replace(rows=min(tile.rows, 32), columns=min(tile.columns, 16), depth=depth, unroll=1)
+    depth, rows = max(16, tile.depth // 2), 16 if precision == "tf32x3" else 32  # parts of operands take registers too
+    return tile._replace(rows=min(tile.rows, rows), columns=min(tile.columns, 16), depth=depth, unroll=1)
 
 
 @functools.cache
