@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from atras.attacks import Attack
 from atras.data import Dataset
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.environment import describe
+from atras.errors import InputError, Interrupted
+from atras.evaluation import Evaluator, Rows
 from atras.experiment import Execution, Protocol
 from atras.networks import Member, Spec
-from atras.running.prepare import load_data
+from atras.running.prepare import load_data, make_spec
 from atras.training import Watcher
 
 Row = dict[str, Any]
@@ -96,6 +100,14 @@ class Setting:
         self.device, self.data, _ = load_data(protocol, execution)
         self.environment = describe(self.device)
 
+    def spec(self, protocol: Protocol) -> Spec:
+        """What networks of a protocol share on these images, whatever networks its defence takes copies of."""
+        return make_spec(protocol.replace(defence="none"), self.data.image_shape, self.data.classes)
+
+    def engines(self, protocol: Protocol) -> Iterator[Engine]:
+        """`engines_for` all members of a protocol."""
+        return engines_for(self.spec(protocol), protocol.members, protocol, self.device)
+
     def sync(self) -> None:
         """Wait until the device is done."""
         if self.device.type == "cuda":
@@ -117,6 +129,70 @@ def engines_for(spec: Spec, members: Sequence[Member], protocol: Protocol, devic
         kind = LoopEngine if kind is StackEngine and len(some) == 1 else kind
         precision = protocol.precision if protocol.precision in ("auto", *kind.precisions) else "fp32"
         yield kind(spec, some, protocol.replace(precision=precision), device)
+
+
+def figures_of(rows: Rows, **common: Any) -> list[Row]:
+    """Correct predictions on the test images, of every network, phase and attack.
+
+    Args:
+        rows: of a group.
+        common: what is to stand in each.
+    """
+    kept = ("hidden_layers", "seed", "phase", "mode", "attack", "epsilon", "label_source", "n", "correct")
+    measured = [row for row in rows.metrics if row["split"] == "test" and row["epoch"] is None]
+    status = {(row["hidden_layers"], row["seed"]): row["status"] for row in rows.table}
+    return [
+        {**common, **{name: row[name] for name in kept}, "status": status[row["hidden_layers"], row["seed"]]}
+        for row in measured
+    ]
+
+
+def figure(member: Member, name: str, values: tuple[float, int], **common: Any) -> Row:
+    """A figure of a defended network that is no accuracy of a run's: (correct, n), or (sum, n) of what is measured."""
+    correct, n = values
+    return {
+        **common, "hidden_layers": member.candidate.name, "seed": member.seed, "phase": "defended", "mode": "own",
+        "attack": name, "n": n, "correct": correct,
+    }  # fmt: skip
+
+
+def stay(engine: Engine, setting: Setting, protocol: Protocol, attack: Attack, batch: int) -> list[tuple[int, int]]:
+    """Of each member, how many test images keep their predicted class under an attack, and how many there are."""
+    evaluator, kept = Evaluator(engine, setting.data, protocol, batch), torch.zeros(len(engine.members))
+    for chunk, images, labels in evaluator.chunks("test"):
+        attacked = evaluator.attack(attack, "test", chunk, images, labels)
+        same = engine.logits(attacked.clipped).argmax(-1) == engine.logits(images).argmax(-1)
+        kept += same.sum(1).cpu()
+    return [(int(count), len(setting.data.test)) for count in kept.tolist()]
+
+
+def main_of(work: Callable[[argparse.Namespace, Results], None], asked: argparse.Namespace, script: str) -> int:
+    """Do the work of a script, and say how it ended.
+
+    Args:
+        work: adds rows; may raise `InputError`, `Interrupted` or `StoppedError`.
+        asked: its options.
+        script: its name.
+
+    Returns:
+        0, also where the budget ended it; 2 for bad input.
+    """
+    settings = {name: value for name, value in vars(asked).items() if name != "out"}
+    results = Results(asked.out, {"script": script, "settings": settings, "complete": False})
+    try:
+        work(asked, results)
+        results.add([], complete=True)
+    except (Interrupted, StoppedError):
+        print(f"{script}: the budget of {asked.seconds:g} s is spent; {len(results.rows)} rows are written", flush=True)
+    except InputError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def numbers(kind: type[Any]) -> Any:
+    """Of an option's value: 0.03,0.04 to (0.03, 0.04)."""
+    return lambda text: tuple(kind(each) for each in text.split(","))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

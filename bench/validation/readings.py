@@ -8,13 +8,13 @@ Three parts, in this order, each job of which is written as soon as it is measur
 1. `screen`: units behind the stem, all of {relu, sigmoid, tanh} x {1e-3, 3e-3, 1e-2} x dropout of hidden layers
    {0, 0.5}, the 40 candidates, one seed. A network is trained once, and before the defence measured at all epsilons, as
    these change nothing in the first training; the second training is at the middle one alone.
-2. `filters`: the other reading of "nodes", one factor at a time from {relu, 1e-3, 0}, on the candidates up to a cost
-   (`--filters-cost`): the widest cost a hundred times what units do.
-3. `confirm`: of the screened readings the nearest to the paper, by its rows that trained and by all rows, with seeds of
+2. `confirm`: of the screened readings the nearest to the paper, by its rows that trained and by all rows, with seeds of
    their own and all epsilons, so that being chosen flatters no figure.
+3. `filters`: the other reading of "nodes", one factor at a time from {relu, 1e-3, 0}, on the candidates up to a cost
+   (`--filters-cost`): the widest cost fifty times what units do.
 
 Needs neither polars nor a built extension on a GPU. All else is the paper's preset (docs/protocol.md): 20 epochs and 20
-more. Reckoned for an H100 at 70 TFLOP/s the screen takes about 70 s, the filters 40 s, and 15 s a confirmed reading;
+more. Reckoned for an H100 at 70 TFLOP/s the screen takes about 70 s, 15 s a confirmed reading, and the filters 40 s;
 what does not fit into `--seconds` is not begun. `--compile N` compiles the kernels of all jobs first, in N processes.
 """
 
@@ -25,6 +25,7 @@ import gc
 import subprocess
 import sys
 import time
+import traceback
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,10 +40,10 @@ from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Variant, k_complete, members_of, permutation, seeds_of
 from atras.planning import training_flops
 from atras.running.prepare import make_spec
-from harness import Clock, Results, Row, Setting, StoppedError, add_options, engines_for, execution_of
+from harness import Clock, Results, Row, Setting, StoppedError, add_options, engines_for, execution_of, numbers
 from paper_rows import COLUMNS, distances
 
-PARTS = ("screen", "filters", "confirm")
+PARTS = ("screen", "confirm", "filters")
 KINDS = {"units": "dense", "filters": "conv"}
 """Readings of the paper's "nodes", as kinds of `k_complete`."""
 GUESSED_FLOPS = {"cuda": 7e13, "cpu": 3e10}
@@ -234,12 +235,16 @@ def paper_name(candidate: Candidate) -> str:
     return candidate.name.replace("c", "")
 
 
-def compile_first(asked: argparse.Namespace, jobs: Sequence[Job], given: Sequence[str]) -> float:
+def compile_first(asked: argparse.Namespace, jobs: Sequence[Job], given: Sequence[str], clock: Clock) -> float:
     """Run each job in little, some at a time, so that its kernels are in Triton's cache; the seconds that takes."""
     begin = time.perf_counter()
     waiting, running = list({job.members: job for job in jobs}.values()), []
     while waiting or running:
         running = [each for each in running if each.poll() is None]
+        if clock.stop():
+            for each in running:
+                each.kill()
+            break
         while waiting and len(running) < asked.compile:
             job = waiting.pop(0)
             out = asked.out.with_name(f"{asked.out.name}.compile")
@@ -249,11 +254,6 @@ def compile_first(asked: argparse.Namespace, jobs: Sequence[Job], given: Sequenc
         time.sleep(0.1)
     asked.out.with_name(f"{asked.out.name}.compile").unlink(missing_ok=True)
     return time.perf_counter() - begin
-
-
-def numbers(kind: type[Any]) -> Any:
-    """Of an option's value: 0.03,0.04 to (0.03, 0.04)."""
-    return lambda text: tuple(kind(each) for each in text.split(","))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -285,10 +285,14 @@ def run_job(bench: Bench, job: Job, results: Results) -> bool:
     try:
         for rows in bench.measured(job):
             results.add(rows)
+        bench.setting.sync()
     except StoppedError:
         print(f"{job}: stopped, the budget of {bench.asked.seconds:g} s is spent", flush=True)
         return False
-    bench.setting.sync()
+    except Exception as error:  # of a kernel, or of memory: the other jobs have theirs
+        traceback.print_exc()
+        results.add([], failed=[*results.document["failed"], f"{job}: {error}"])
+        return False
     gc.collect()  # the memory of this job's engine is the next one's
     taken = time.perf_counter() - begin
     bench.flops_a_second = flops / taken
@@ -301,27 +305,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure what fits into the budget.
 
     Returns:
-        0; 2 for bad input.
+        0; 1 where a job failed; 2 for bad input.
     """
     asked = parse(argv)
     parts = asked.part or PARTS
-    jobs = [job for part, own in (("screen", screen), ("filters", filters)) if part in parts for job in own(asked)]
+    first, last = (own(asked) if part in parts else [] for part, own in (("screen", screen), ("filters", filters)))
     try:
         bench = Bench(asked)
+        flops = sum(bench.of(job)[2] for job in (*first, *last))
+        seconds = flops / bench.flops_a_second
+        print(f"{flops / 1e12:.0f} TFLOP of training without what is confirmed, about {seconds:.0f} s", flush=True)
         given = [word for name in ("data", "device", "precision") for word in (f"--{name}", str(getattr(asked, name)))]
         given += ["--data-dir", asked.data_dir] if asked.data_dir else []
         given += ["--every", str(asked.every), "--filters-cost", str(asked.filters_cost)]
-        compiling = compile_first(asked, jobs, given) if asked.compile else 0.0
-        about = {"script": "readings", "environment": bench.setting.environment, "table": asked.table, "jobs": []}
+        compiling = compile_first(asked, [*first, *last], given, bench.clock) if asked.compile else 0.0
+        about = {
+            "script": "readings",
+            "environment": bench.setting.environment,
+            "table": asked.table,
+            "jobs": [],
+            "failed": [],
+        }
         results = Results(asked.out, {**about, "precision": asked.precision, "compile_seconds": compiling})
-        done = [run_job(bench, job, results) for job in jobs]
-        if "confirm" in parts:
-            done += [run_job(bench, job, results) for job in confirm(asked, results.rows)]
+        done = [run_job(bench, job, results) for job in first]
+        chosen = confirm(asked, results.rows) if "confirm" in parts else []
+        done += [run_job(bench, job, results) for job in (*chosen, *last)]
     except InputError as error:
         print(f"readings.py: {error}", file=sys.stderr)
         return 2
     results.add([], complete=all(done), seconds=bench.clock.passed)
-    return 0
+    return int(bool(results.document["failed"]))
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     documents = [json.loads(path.read_text()) for path in asked.files]
     rows = [row for document in documents for row in document["rows"]]
     dataset = documents[0]["table"]
-    for part, more in (("screen", []), ("filters", matched(rows)), ("confirm", [])):
+    for part, more in (("screen", []), ("confirm", []), ("filters", matched(rows))):
         found = by_reading([*rows, *more], part)
         if not found:
             continue

@@ -63,7 +63,7 @@ def test_all_parts_run_without_polars_and_make_tables(tmp_path: Path, capsys: py
     assert {row["seed"] for row in found["rows"] if row["part"] == "confirm"} == {1, 2}
     assert readings_tables.main([str(out)]) == 0
     text = capsys.readouterr().out
-    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## screen", "## filters", "## confirm"]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## screen", "## confirm", "## filters"]
     assert "| units | sigmoid | 0.01 | 0.5 | 0.04 |" in text
 
 
@@ -123,3 +123,21 @@ def test_networks_that_fused_has_not_are_stacked_or_alone() -> None:
     assert made == [("fused", 2), ("stack", 2), ("stack", 2)]
     made = list(engines_for(spec, protocol.members[2:3], protocol.replace(precision="fp32"), setting.device))
     assert [engine.name for engine in made] == ["loop"]
+
+
+def test_a_job_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = readings.Course.train
+
+    def failing(self: Any, *args: Any) -> None:
+        if self.protocol.activation == "sigmoid":
+            raise RuntimeError("no such kernel")
+        made(self, *args)
+
+    monkeypatch.setattr(readings.Course, "train", failing)
+    out = tmp_path / "readings.json"
+    words = [*TINY, "--every", "39", "--part", "screen", "--activations", "sigmoid,tanh", "--dropouts", "0"]
+    assert readings.main([*words, "--rates", "1e-3", "--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert {row["activation"] for row in found["rows"]} == {"tanh"}
+    assert len(found["failed"]) == 1
+    assert not found["complete"]

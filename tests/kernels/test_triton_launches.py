@@ -91,14 +91,28 @@ OPTIONS = {"optimizer": "adam", "momentum": 0.0, "head_rate256": 32, "label_smoo
 OWN = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
 
 
-def population(stem="none", precision="bf16", activation="gelu"):
-    """Three networks, the last of convolutions of its own, in the memory of a CPU."""
+def population(stem="none", batch=16, precision="bf16"):
+    """Three members, the last with convolutions of its own, and everything that an update may do besides."""
     gpu_triton = importlib.import_module("atras.kernels.step.gpu_triton")
     chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], OWN)]
     return gpu_triton.Population(
-        (1, 12, 12), 10, [[40], [24, 192], []], chains=chains, precision=precision, activation=activation, batch=16,
+        (1, 12, 12), 10, [[40], [24, 192], []], chains=chains, precision=precision, activation="gelu", batch=batch,
         average=0.9, device=torch.device("cpu"), **OPTIONS,
     )  # fmt: skip
+
+
+def test_every_step_but_the_first_of_its_size_is_replayed(recorded, monkeypatch):
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: None)
+    step, (images, labels) = population("conv2", 5), make_step_inputs(12, (1, 12, 12))
+    step.graphs = recorded[0]
+    rates, keys = torch.full((3, 3), 1e-3, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    given = {"order_of": keys, "signs": None, "epsilon": 0.0, "learning_rates": rates, "weight_decays": None}
+    given |= {"keys": keys, "first_step": 0, "cotangents": None, "size": 5}
+    for calls in range(1, 4):
+        step.train(images, labels, torch.arange(12)[None], **given)
+        assert step.graphs.replays == 3 * calls - 2  # batches of 5, 5 and 2
+    step.train(images.clone(), labels, torch.arange(12)[None], **given)  # a graph would read where the others lay
+    assert step.graphs.replays == 3 * calls - 2 + 1
 
 
 @pytest.fixture
