@@ -89,7 +89,7 @@ FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWAR
 FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
 """Of the convolution of images."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2), "tf32x3": Tile(64, 16, 16, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
