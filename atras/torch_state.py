@@ -76,19 +76,26 @@ def _fixed(device: torch.device) -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if device.type == "cuda":
-            stack.enter_context(_exact_arithmetic())
+            stack.enter_context(exact_arithmetic())
+            # Else gradients are computed by threads of autograd's own, which have no CUDA context at first: cuBLAS
+            # warns of that and makes one.
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield
 
 
 @contextlib.contextmanager
-def _exact_arithmetic() -> Iterator[None]:
-    """Full float32 and repeatable results on a GPU."""
+def exact_arithmetic(*, repeatable: bool = True) -> Iterator[None]:
+    """Full float32 on a GPU.
+
+    Args:
+        repeatable: whether convolutions are, too; else whichever is the fastest is taken.
+    """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-    settings: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
-    # Since torch 2.9 the older switch warns, and the two must not be mixed.
+    settings: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", repeatable), (cudnn, "benchmark", not repeatable)]
+    # Since torch 2.9 the older switch warns, and the two must not be mixed: not even read where both were set.
     if hasattr(matmul, "fp32_precision"):
-        settings += [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
+        settings += [(each, "fp32_precision", "ieee") for each in (cudnn.conv, cudnn.rnn, matmul)]
     else:
         settings += [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]

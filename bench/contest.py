@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from atras.torch_state import exact_arithmetic
 from population import Atras, Population
 from stacked import JaxVmap, Vmap, VmapBf16
 from textbook import (
@@ -186,7 +187,7 @@ class Contest:
         """On a GPU atras trains under its own settings, peers under the fastest that are true fp32."""
         if name == "atras" or self.population.device.type == "cpu":
             return contextlib.nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
+        return exact_arithmetic(repeatable=False)
 
 
 def gemm_gflops(dtype: torch.dtype, device: torch.device) -> float:

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import gpu_truth
 from atras.data import pixels
 from atras.engines import Epoch, FusedEngine, LoopEngine
 from atras.environment import describe
@@ -39,9 +40,6 @@ from atras.training import run_group
 from peers import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
-TRUE = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 2e-2}
-"""Largest relative error of a loss in ten steps: fp32 sums some thousand products of 24 bits, the others round factors
-to 8 or 11 bits in every layer. A wrong kernel is off by more than that in the first step."""
 TIMED = ("profile", "repeat", "signs", "table", "memory", "peers")
 """Steps that come after truth and memcheck alone."""
 
@@ -107,28 +105,17 @@ def versions(card: Card, say: Say) -> Result:
 
 
 def truth(card: Card, say: Say) -> Result:
-    """Ten training steps against float64 on the CPU: first, middle and last candidate; every precision."""
-    chosen = sorted({0, len(card.members) // 2, len(card.members) - 1})
-    work = card.work(10 * card.protocol.batch_size)
-    one = work._replace(
-        images=work.images.cpu(),
-        labels=work.labels.cpu(),
-        orders=work.orders.cpu(),
-        order_of=torch.zeros(1, dtype=torch.int64),
-    )
-    wanted = []
-    for m in chosen:
-        oracle = LoopEngine(card.spec, [card.members[m]], card.protocol.replace(precision="fp64"), torch.device("cpu"))
-        oracle.begin_phase("train")
-        wanted.append(oracle.epoch(one).losses[0])
+    """Training steps against float64, beside torch's own: first, middle and last candidate; every precision."""
+    chosen, size = sorted({0, len(card.members) // 2, len(card.members) - 1}), card.protocol.batch_size
+    images = min(gpu_truth.STEPS, len(card.data.train) // size) * size
+    truth = gpu_truth.Truth(card.spec, [card.members[m] for m in chosen], card.protocol, card.work(images))
     result: Result = {"ok": True}
     for precision in card.precisions:
-        losses = card.engine(precision).epoch(work).losses.cpu()[chosen]
-        errors = ((losses - torch.stack(wanted)).abs() / torch.stack(wanted)).amax(0).tolist()
-        result[precision] = errors
-        right = max(errors) <= TRUE[precision]  # NaN is not
-        result["ok"] = result["ok"] and right
-        say(f"{precision}: largest relative error of a loss {max(errors):.1e}, at most {TRUE[precision]:.0e}: {right}")
+        errors = truth.errors(card.engine(precision), chosen, precision)
+        adrift = truth.adrift(card.engine(precision).epoch(card.work(images)).losses.cpu()[chosen])
+        result[precision], line = gpu_truth.verdict(precision, errors, adrift)
+        result["ok"] = result["ok"] and result[precision]["ok"]
+        say(line)
     return result
 
 

@@ -1,7 +1,13 @@
 """What every test shares."""
 
+import os
+
 import pytest
 import torch
+
+from atras.testing.inputs import CUBLAS, REPEATABLE
+
+os.environ.setdefault(CUBLAS, REPEATABLE[0])  # for tests in poisoned memory, before cuBLAS' first product
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,6 +15,8 @@ from torch import Tensor
 from atras.experiment import Protocol
 from atras.networks import Candidate
 
+CUBLAS, REPEATABLE = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+"""What cuBLAS reads before its first product, and its values with which torch lets it be deterministic."""
 SMALL = Protocol(
     candidates=(Candidate((8,)), Candidate((12,)), Candidate((6, 8))),
     train_size=60,
@@ -46,7 +49,15 @@ def assert_close(actual: Tensor, expected: Tensor, *, atol: float = 0.0, rtol: f
 
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
-    """Fill memory that torch hands out uninitialised with NaN, or the largest integer, so that no gap goes unseen."""
+    """Fill memory that torch hands out uninitialised with NaN, or the largest integer, so that no gap goes unseen.
+
+    Raises:
+        RuntimeError: if there is a GPU whose cuBLAS refuses to compute in it.
+    """
+    if torch.cuda.is_available() and os.environ.get(CUBLAS) not in REPEATABLE:
+        raise RuntimeError(
+            f"{CUBLAS}: expected {REPEATABLE[0]} where torch is to be deterministic on a GPU; set it at the start"
+        )
     setting: Any = torch.utils.deterministic
     before, fill = torch.are_deterministic_algorithms_enabled(), setting.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)

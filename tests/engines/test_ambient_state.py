@@ -18,8 +18,8 @@ from atras.errors import Interrupted
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Network, Spec
 from atras.running import Reporter, make_plan, resume, run
-from atras.testing import SMALL, tables_of
-from atras.torch_state import fixed_state
+from atras.testing import SMALL, poisoned, tables_of
+from atras.torch_state import exact_arithmetic, fixed_state
 
 CPU = torch.device("cpu")
 NEEDS_FUSED = pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
@@ -224,3 +224,46 @@ def test_the_fixed_state_is_that_of_a_fresh_process_and_ends_with_it() -> None:
             raise ZeroDivisionError
         assert settings() == before
     assert settings() == fresh
+
+
+def products() -> list[object]:
+    """How convolutions, recurrences and matrices are multiplied on a GPU."""
+    backends: Any = torch.backends
+    owners = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    precisions = [each.fp32_precision for each in owners] if hasattr(owners[2], "fp32_precision") else []
+    return [backends.cudnn.deterministic, backends.cudnn.benchmark, *precisions]
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_gpu_multiplies_whole_float32_numbers_and_torch_warns_of_no_switch(repeatable: bool) -> None:
+    before = products()
+    with exact_arithmetic(repeatable=repeatable):
+        assert products() == [repeatable, not repeatable, *["ieee"] * (len(before) - 2)]
+    assert products() == before
+
+
+def test_gradients_on_a_gpu_are_computed_by_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of autograd's own has no CUDA context at first, of which cuBLAS warns."""
+    asked: list[bool] = []
+
+    class Mode(torch.autograd.set_multithreading_enabled):
+        def __init__(self, mode: bool) -> None:
+            asked.append(mode)
+            super().__init__(mode)
+
+    monkeypatch.setattr(torch.autograd, "set_multithreading_enabled", Mode)
+    with fixed_state(torch.device("cuda")):
+        assert asked == [False]
+        assert not torch._C._is_multithreading_enabled()
+    assert torch._C._is_multithreading_enabled()
+    with fixed_state(CPU):
+        assert asked == [False]
+
+
+def test_poisoned_memory_tells_what_cublas_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with poisoned():  # the tests' own setting
+        assert torch.empty(2).isnan().all()
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with pytest.raises(RuntimeError, match="CUBLAS_WORKSPACE_CONFIG: expected :4096:8"), poisoned():
+        pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from atras.kernels import ConvLayer, Step
@@ -13,6 +15,51 @@ from atras.testing import assert_close, make_step_inputs, make_step_parameters
 
 CLASSES = 10
 FIRST_STEP = 3
+
+
+class Rounded(torch.autograd.Function):
+    """Numbers rounded to a dtype, their gradients too, or one of the two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, values: bool, gradients: bool) -> Tensor:
+        ctx.dtype = dtype if gradients else x.dtype
+        return x.to(dtype).to(x.dtype) if values else x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient.to(ctx.dtype).to(gradient.dtype), None, None, None
+
+
+class RoundingStep(reference.Step):
+    """The definition with ReLU, rounding what a GPU's kernels store or multiply in a dtype of 16 bits."""
+
+    def __init__(self, rounding: torch.dtype, *args: Any, **options: Any) -> None:
+        self.rounding = rounding
+        super().__init__(*args, **options)
+
+    def _rounded(self, x: Tensor, *, values: bool = True, gradients: bool = False) -> Tensor:
+        return Rounded.apply(x, self.rounding, values, gradients)  # type: ignore[no-any-return]
+
+    def _forward(self, member: int, x: Tensor, masks: Any = None, parameters: Any = None) -> Tensor:
+        own = self.parameters[member] if parameters is None else parameters
+        layers = [(self._rounded(weight), bias) for weight, bias in zip(own[::2], own[1::2], strict=True)]
+        chain, x = self.chains[member], self._rounded(x)
+        for i, layer in enumerate(chain):
+            dense = x.shape[2:] == (1, 1)  # which a convolution of one pixel is
+            weight, bias = layers[i][0], layers[i][1][:, None, None]
+            z = F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
+            # A dense layer stores the gradient before its activation; a convolution that behind it, and rounds the
+            # other to multiply it, but not for the bias.
+            z = self._rounded(z + bias, values=False, gradients=True) if dense else (
+                self._rounded(z, values=False, gradients=True) + bias
+            )  # fmt: skip
+            y = F.max_pool2d(torch.relu(z), layer.pool) if layer.pool else torch.relu(z)
+            x = self._rounded(reference._drop(y, masks, i, layer.rate256), gradients=not dense)
+        x = x.flatten(1)
+        for i, (weight, bias) in enumerate(layers[len(chain) :], len(chain)):
+            z = self._rounded(F.linear(x, weight, bias), values=False, gradients=True)
+            x = self._rounded(reference._drop(torch.relu(z), masks, i, self.head_rate256))
+        return z
 
 
 class Case(NamedTuple):
@@ -63,8 +110,11 @@ def make(case: Case, threads: int = 1, **options: Any) -> Step:
     return step
 
 
-def define(case: Case, **options: Any) -> reference.Step:
-    """The definition in float64."""
+def define(case: Case, rounding: torch.dtype | None = None, **options: Any) -> reference.Step:
+    """The definition in float64; with a dtype it rounds where the kernels for a GPU round to that."""
+    if rounding is not None:
+        assert case.activation == "relu"  # the slopes of others are rounded too
+        return build(case, partial(RoundingStep, rounding), dtype=torch.float64, **options)
     return build(case, reference.Step, dtype=torch.float64, **options)
 
 
@@ -120,7 +170,8 @@ def assert_near_the_definition(found: Any, defined: Any, case: Case, distance: f
     """
     for m, (ours, theirs) in enumerate(zip(all_values(found, case), all_values(defined, case), strict=True)):
         for a, b, start in zip(ours, theirs, parameters(case, m), strict=True):
-            assert (a - b).norm() <= distance * (b - start).norm() + 1e-7, tuple(a.shape)
+            apart, moved = (a - b).norm(), (b - start).norm()
+            assert apart <= distance * moved + 1e-7, f"member {m}, {tuple(a.shape)}: {apart / moved:.1e} of its move"
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -86,6 +86,31 @@ def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(recorded, monke
     assert graphs.reason == "capture failed: operation not permitted when stream is capturing"
 
 
+def population(stem, batch=16):
+    """Three members, the last with convolutions of its own, and everything that an update may do besides."""
+    gpu_triton = importlib.import_module("atras.kernels.step.gpu_triton")
+    options = {"activation": "gelu", "batch": batch, "optimizer": "adam", "momentum": 0.0, "head_rate256": 32}
+    options |= {"label_smoothing": 0.1, "clip": 1.0, "average": 0.9}
+    own = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
+    chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], own)]
+    hidden, device = [[40], [24, 192], []], torch.device("cpu")
+    return gpu_triton.Population((1, 12, 12), 10, hidden, chains=chains, precision="bf16", device=device, **options)
+
+
+def test_every_step_but_the_first_of_its_size_is_replayed(recorded, monkeypatch):
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: None)
+    step, (images, labels) = population("conv2", 5), make_step_inputs(12, (1, 12, 12))
+    step.graphs = recorded[0]
+    rates, keys = torch.full((3, 3), 1e-3, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    given = {"order_of": keys, "signs": None, "epsilon": 0.0, "learning_rates": rates, "weight_decays": None}
+    given |= {"keys": keys, "first_step": 0, "cotangents": None, "size": 5}
+    for calls in range(1, 4):
+        step.train(images, labels, torch.arange(12)[None], **given)
+        assert step.graphs.replays == 3 * calls - 2  # batches of 5, 5 and 2
+    step.train(images.clone(), labels, torch.arange(12)[None], **given)  # a graph would read where the others lay
+    assert step.graphs.replays == 3 * calls - 2 + 1
+
+
 @pytest.mark.parametrize("stem", reference.STEMS)
 def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
     """Else no CUDA graph could hold them; on a CPU, with kernels that do nothing."""
@@ -100,12 +125,7 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
 
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
     gpu_triton, gpu_gather = (importlib.import_module(f"atras.kernels.step.{n}") for n in ("gpu_triton", "gpu_gather"))
-    options = {"activation": "gelu", "batch": 16, "optimizer": "adam", "momentum": 0.0, "head_rate256": 32}
-    options |= {"label_smoothing": 0.1, "clip": 1.0, "average": 0.9}
-    own = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
-    chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], own)]
-    hidden, device = [[40], [24, 192], []], torch.device("cpu")
-    step = gpu_triton.Population((1, 12, 12), 10, hidden, chains=chains, precision="bf16", device=device, **options)
+    step = population(stem)
     images, labels = make_step_inputs(12, (1, 12, 12))
     batch = step._batch(16, False, "bf16", "weights")
     with Log():

@@ -389,11 +389,14 @@ def test_graphs_change_no_bit(case, precision):
     device = torch.device("cuda")
     replayed, launched = (make(case, device=device, precision=precision) for _ in range(2))
     launched._step.graphs.reason = "switched off"
+    images, labels, order = work(case)
+    there = images.to(device), labels.to(device)  # once: a graph reads what lies where it lay
     for _ in range(4):
-        assert_same(train(replayed, case, device=device), train(launched, case, device=device))
+        assert_same(*(step.train(*there, order, **plan(case)) for step in (replayed, launched)))
     assert_same(all_values(replayed, case), all_values(launched, case))
     assert replayed.fallback == ""
-    assert replayed._step.graphs.replays > 4
+    steps, sizes = -(-case.images // case.batch), 1 + (case.images % case.batch > 0)
+    assert replayed._step.graphs.replays == 4 * steps - sizes  # all but the first of a whole and of a partial batch
     assert launched._step.graphs.replays == 0
 
 
@@ -445,10 +448,13 @@ def test_trains_on_any_objective_as_defined(case, precision, device, monkeypatch
     images, labels, order = work(case)
     there, order = [tensor.to(device) for tensor in (images, labels)], order[: case.batch]
     options = {"optimizer": "sgd", "momentum": 0.5}
-    step, definition = make(case, device=device, precision=precision, **options), define(case, **options)
+    step = make(case, device=device, precision=precision, **options)
+    rounding = step._step.copy.dtype if precision == "bf16" else None
+    definition = define(case, rounding, **options)
     arguments = plan(case, 0.05)
     rates = arguments.pop("learning_rates")
-    # A third call is replayed on a GPU. In 16 bits a second one may find a ReLU on the other side of its kink.
+    # A third call is replayed on a GPU. In 16 bits a number may be rounded the other way, and a second step then find a
+    # ReLU on the other side of its kink.
     for seed in range(3 if precision == "fp32" else 1):
         logits = step.training_logits(there[0], order, **arguments)
         given = torch.tanh(logits.cpu() + seed).flip(-1) / len(order)
@@ -458,9 +464,10 @@ def test_trains_on_any_objective_as_defined(case, precision, device, monkeypatch
         targets = labels[order].expand(logits.shape[:2])
         own = [torch.nn.functional.cross_entropy(z.double(), y) for z, y in zip(logits.cpu(), targets, strict=True)]
         assert_close(found[0][:, 0], torch.stack(own), rtol=1e-5, atol=1e-6)  # it is those logits' loss, in float32
-        # float32 against float64; a factor of 16 bits rounds by 2**-9 (bf16) or 2**-11 of itself.
-        assert_close(found[0], expected[0], rtol=1e-4 if precision == "fp32" else 1e-2, atol=2e-6)
-    assert_near_the_definition(step, definition, case, 1e-3 if precision == "fp32" else 2e-2)
+        assert_close(found[0], expected[0], rtol=1e-4, atol=2e-6)  # float32 against float64
+    # The same; 1e-6 in the interpreter, but a number in the middle between two of 16 bits may be rounded to the other
+    # one, and there are layers of few numbers.
+    assert_near_the_definition(step, definition, case, 1e-3 if rounding is None else torch.finfo(rounding).eps / 2)
 
 
 @pytest.mark.parametrize("case", [DENSE[1]], ids=str)
