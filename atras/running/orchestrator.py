@@ -15,6 +15,7 @@ from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
 from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
+from atras.loggers import Callback
 from atras.networks import Candidate, Spec, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -34,6 +35,7 @@ from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
+from .telling import Telling, callbacks_of
 from .time_left import Work
 
 Stop = Callable[[], bool]
@@ -52,6 +54,7 @@ def run(
     place: DataPlace | None = None,
     weights: Sequence[Weights] = (),
     confirm_seeds: Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -69,12 +72,14 @@ def run(
         weights: of the protocol's candidates where they are finished, in their order; then nothing is trained.
         confirm_seeds: fresh ones for `atras.confirm`, which measures the winner on them when the run is done; here they
             are checked and recorded.
+        callbacks: told of every epoch of every member, besides the loggers of the execution.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
-        InputError: if the data, the device, the memory cap, weights or `out` cannot be used; as `check_fresh`.
+        InputError: if the data, the device, the memory cap, weights, a logger or `out` cannot be used; as
+            `check_fresh`.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
@@ -83,6 +88,7 @@ def run(
     place = place or DataPlace.of(protocol, execution)
     if confirm_seeds:
         check_fresh(protocol, confirm_seeds, out, execution.shard)
+    told = callbacks_of(execution, callbacks, None if out is None else expanded(out))
     executor = executor_for(execution)
     with closing(executor):
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
@@ -110,7 +116,8 @@ def run(
             "warnings": cautions_before(protocol, data),
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip
-        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+        telling = Telling(told, writer.directory, reporter)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
         return own.go(startup_seconds)
 
 
@@ -125,6 +132,7 @@ def resume(
     stop: Stop | None = None,
     place: DataPlace | None = None,
     take_over: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -141,6 +149,7 @@ def resume(
         reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
             from here or from its folder, and wherever they are named now: their checksums decide.
         take_over: whether to go on although a process of another machine may be at work on it.
+        callbacks: as `run`, told of what they were not told before.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -165,6 +174,7 @@ def resume(
         reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
+    told = callbacks_of(execution, callbacks, folder)
     lock = Lock(folder, take_over=take_over)
     try:
         writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
@@ -173,7 +183,8 @@ def resume(
     except BaseException:
         lock.release()
         raise
-    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+    telling = Telling(told, folder, reporter)
+    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
     return own.go(startup_seconds)
 
 
@@ -192,6 +203,7 @@ class _Run:
         start: float,
         given: Mapping[Candidate, Weights],
         executor: Executor,
+        telling: Telling,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
@@ -199,7 +211,8 @@ class _Run:
         self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
+        self.telling, epochs = telling, telling.epochs if telling else None
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss, epochs)
         self.executor = executor
         self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
         self.hash = protocol.hash
@@ -218,13 +231,16 @@ class _Run:
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
             works, after = self.plan.work(self.left())
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
+            self.tell_start()
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
             if self.protocol.tries_other_networks and self.shard is None:
                 self.transfer()
             timings = {"startup_seconds": startup_seconds, **self.timings()}
-            return self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
+            results = self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
+            self.telling.end("finished")
+            return results
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -240,7 +256,16 @@ class _Run:
             # Workers write to the folder: it is let go of when they are gone.
             self.executor.close()
             self.reporter.close()
+            self.telling.close()
             self.writer.close()
+
+    def tell_start(self) -> None:
+        """Tell the callbacks of the run, and what they do not know yet of members that are finished."""
+        if self.telling:
+            self.telling.start(self.writer.run, self.protocol, self.writer.directory)
+            if self.finished:
+                names = ("history", "metrics", "table")
+                self.telling.finished(Rows(**{name: self.writer.rows(name) for name in names}))
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
@@ -348,6 +373,7 @@ class _Run:
         for line in told:
             self.reporter.note(line)
         self.writer.append_group(outcome.task.index, rows, told, self.timings())
+        self.telling.finished(rows)
         outcome.task.forget()
 
     def divide(self, outcome: Outcome) -> None:
@@ -382,6 +408,7 @@ class _Run:
         with suppress(InputError, OSError):
             self.writer.update({"status": status, "timings": self.timings()})
             self.writer.settle()
+        self.telling.end(status)
 
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""

@@ -121,16 +121,21 @@ class Batch:
                 self._first, self._gradients, parameters, self._gradients, self.rows, precision=self.precision
             )
 
-    def weight_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
-        """Gradients of all parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
+    def dense_weight_gradients(self, gradients: Tensor) -> None:
+        """Gradients of the heads' parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
         gpu_dense.launch_weight_gradient(
             self._weights, self._gradients, self.values, gradients, gradients, self.rows, precision=self.precision
         )
+
+    def convolution_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
+        """Gradients of the convolutions' parameters likewise; it reads and writes nothing that the heads' need."""
         for work in reversed(self._convolve):
             dy = (work, self._gradients, self._saved, self._slopes)
-            gpu_convolution.weight_gradient(*dy, self.values, gradients, gradients, self._buffers["scratch"])
+            gpu_convolution.weight_gradient(
+                *dy, self.values, gradients, gradients, self._buffers["scratch"], dropped=True
+            )
             if work.launch.inner:
-                gpu_convolution.input_gradient(*dy, parameters, self._gradients)
+                gpu_convolution.input_gradient(*dy, parameters, self._gradients, dropped=True)
 
     def image_gradients(self, parameters: Tensor) -> Tensor:
         """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
@@ -138,7 +143,7 @@ class Batch:
         channels, height, width = layout.image_shape
         for work in reversed(self._convolve):
             gpu_convolution.input_gradient(
-                work, self._gradients, self._saved, self._slopes, parameters, self._gradients
+                work, self._gradients, self._saved, self._slopes, parameters, self._gradients, dropped=False
             )
         gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
         gradients = gradients[..., : channels * height * width]

@@ -15,9 +15,10 @@ import torch
 import triton
 from torch import Tensor
 
+from . import gpu_kernels_conv_inner as inner
 from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
+from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -36,9 +37,11 @@ class Tile(NamedTuple):
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
         columns: largest block of what is summed up for: filters, or channels for the input gradient.
         depth: largest block of what is summed over; for the weight gradient, of the taps.
-        unroll: turns of the loop over a window's rows that become one.
+        unroll: turns of the loop over a window's rows that become one; for the input gradient, tiles of rows that a
+            program takes one after the other.
         warps: of a program.
         stages: of the loop's pipeline.
+        registers: most of a thread, so that several programs fit a multiprocessor; 0 for no limit.
     """
 
     rows: int
@@ -47,11 +50,13 @@ class Tile(NamedTuple):
     unroll: int
     warps: int
     stages: int = 1
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, int | bool]:
         """As Triton calls them."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        limit = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True} | limit
 
 
 FORWARD = {
@@ -61,8 +66,8 @@ FORWARD = {
     "fp32": Tile(32, 32, 16, 1, 8),
 }
 INPUT_GRADIENT = {
-    "bf16": Tile(64, 64, 32, 1, 4),
-    "tf32": Tile(64, 32, 16, 1, 4),
+    "bf16": Tile(64, 32, 64, 4, 4, 2),
+    "tf32": Tile(64, 32, 32, 1, 4, 2),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(16, 32, 16, 1, 8),
 }
@@ -74,7 +79,7 @@ WEIGHT_GRADIENT = {
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -171,6 +176,11 @@ class Launch(NamedTuple):
     device: torch.device
 
     @property
+    def cut(self) -> bool:
+        """Whether a block's patch of pixels may reach out of its image."""
+        return not self.pool or self.sizes is None or self.sizes[-1] > 0
+
+    @property
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
         tabled = self.sizes is None and not self.few
@@ -189,9 +199,23 @@ class Launch(NamedTuple):
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
         tabled = self.sizes is None and not self.few
         tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
-        columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
-        depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
-        return tile._replace(columns=columns, depth=_power(self.stored, depth))
+        if self.few:
+            return tile._replace(columns=4 * FEW, depth=_power(self.stored, 32), unroll=1)
+        columns, depth = _power(self.channels, tile.columns), _power(self.stored, tile.depth)
+        if not self._patches(depth):
+            # Rows of taps read more of the gradient at a time; slopes and sizes of the table take registers too.
+            depth = min(depth, 16 if tabled and self.slopes else 32)
+            return tile._replace(columns=columns, depth=depth, unroll=1)
+        return tile._replace(columns=columns, depth=depth)
+
+    def _patches(self, depth: int) -> bool:
+        """Whether the input gradient reads patches as a whole: their operands must fit registers."""
+        return self.pool and not self.slopes and self.stored <= depth and self.precision in ("bf16", "tf32")
+
+    @property
+    def whole_patches(self) -> bool:
+        """Whether the input gradient's kernel reads patches as a whole, and the weights once."""
+        return self._patches(self.input_tile.depth)
 
     @property
     def weight_tile(self) -> Tile:
@@ -250,8 +274,8 @@ def work(
         layers.append(_row(site, scratch, members, images, kind.weight_tile.rows))
         scratch += layers[-1].splits * site.convolution.slab
     table = torch.tensor(layers, dtype=torch.int64, device="cpu")
-    kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
-    return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+    kind = kind._replace(layers=table.to(device, non_blocking=True), sizes=layers[0][_CONSTANT:] if shared else None)
+    return Work(kind, *(tiles.to(device, non_blocking=True) for tiles in _tiles(kind, table, convolutions)))
 
 
 def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
@@ -277,7 +301,7 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
     forward, inputs, weights = launch.forward_tile, launch.input_tile, launch.weight_tile
     blocks = torch.tensor([layer.blocks for layer in convolutions], dtype=torch.int64, device="cpu")
     sides = [named[side] + 1 + named["padding"] for side in ("height", "width")]
-    input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows)
+    input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows * inputs.unroll)
     input_columns = _cut(channels, inputs.columns)
     weight_tiles = _cut(stored, weights.columns)
     if launch.few:
@@ -286,23 +310,15 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
         weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
     sums = _cut((9 * channels + 1) * stored, REDUCED)
     return (
-        _grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
-        _grid(input_rows, input_columns),
-        _grid(weight_tiles, named["splits"]),
-        _grid(sums, torch.ones_like(sums)),
+        grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
+        grid(input_rows, input_columns),
+        grid(weight_tiles, named["splits"]),
+        grid(sums, torch.ones_like(sums)),
     )
 
 
 def _cut(count: Tensor, size: int) -> Tensor:
     return (count + size - 1) // size
-
-
-def _grid(first: Tensor, second: Tensor) -> Tensor:
-    """Rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
-    counts = first * second
-    layers = torch.repeat_interleave(counts)
-    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
-    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def forward(
@@ -348,7 +364,9 @@ def forward(
         )
 
 
-def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor) -> None:
+def input_gradient(
+    work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor, *, dropped: bool
+) -> None:
     """Gradient of x.
 
     Args:
@@ -357,13 +375,21 @@ def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None,
         saved, slopes: from `forward`.
         weight: as there; its dtype is that of the products.
         dx: like x, but that each layer has its own.
+        dropped: whether `forward` had masks.
     """
     launch, tile = work.launch, work.launch.input_tile
-    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
+    tensors = (dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images)
+    kind = (launch.sizes, launch.aligned, launch.pool)
     with torch.cuda.device_of(dy):
-        input_gradient_kernel[(len(work.input_gradient),)](
-            *(dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images),
-            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll, launch.far),
+        if launch.few:
+            blocks = (tile.rows, tile.columns, tile.depth, True, tile.unroll, launch.far)
+            input_gradient_kernel[(len(work.input_gradient),)](
+                *(*tensors, *kind, INPUT_PRECISION[launch.precision], *blocks), **tile.options
+            )
+            return
+        kind = (*kind, dropped and launch.drops, INPUT_PRECISION[launch.precision])
+        inner.input_gradient_kernel[(len(work.input_gradient),)](
+            *(*tensors, *kind, tile.rows, tile.unroll, tile.columns, tile.depth, launch.whole_patches, launch.far),
             **tile.options,
         )
 
@@ -377,6 +403,8 @@ def weight_gradient(
     dweight: Tensor,
     dbias: Tensor,
     scratch: Tensor,
+    *,
+    dropped: bool,
 ) -> None:
     """Gradients of weight and bias.
 
@@ -388,15 +416,22 @@ def weight_gradient(
         dweight: fp32 [9 * C, O] of each layer.
         dbias: fp32 [O] of each layer.
         scratch: fp32, `Layout.scratch` values of any content.
+        dropped: whether `forward` had masks.
     """
     launch, tile = work.launch, work.launch.weight_tile
-    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
+    tensors = (dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images)
+    kind = (launch.sizes, launch.aligned, launch.pool)
     with torch.cuda.device_of(dy):
-        weight_gradient_kernel[(len(work.weight_gradient),)](
-            *(dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images),
-            *(*kind, tile.rows, tile.depth, tile.columns, launch.few, launch.far),
-            **tile.options,
-        )
+        if launch.few:
+            blocks = (tile.rows, tile.depth, tile.columns, True, launch.far)
+            weight_gradient_kernel[(len(work.weight_gradient),)](
+                *(*tensors, *kind, INPUT_PRECISION[launch.precision], *blocks), **tile.options
+            )
+        else:
+            kind = (*kind, dropped and launch.drops, INPUT_PRECISION[launch.precision])
+            inner.weight_gradient_kernel[(len(work.weight_gradient),)](
+                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.cut, launch.far), **tile.options
+            )
         reduce_kernel[(len(work.sums),)](
             *(scratch, dweight, dbias, launch.layers, work.sums),
             *(launch.sizes, launch.aligned, launch.few, REDUCED),

@@ -18,7 +18,7 @@ from atras.torch_state import threads
 from atras.training import FOLDER, checkpoint
 
 from .executor import Executor, Outcome
-from .worker import Event, Job, Result
+from .worker import EPOCHS, Event, Job, Result
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often it is asked whether to stop."""
@@ -186,6 +186,9 @@ class _Map:
 
     def take(self, attempts: _Attempts, events: Sequence[Event], files: dict[str, bytes]) -> None:
         for name, arguments in events:
+            if name == EPOCHS and self.place.epochs is not None:
+                self.place.epochs(*arguments)
+                continue
             getattr(self.place.reporter, name)(*arguments)
             attempts.reached = max(attempts.reached, _place_of(name, arguments, attempts.reached))
         folder = attempts.task.folder
