@@ -12,7 +12,7 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .own_networks import OwnNetworks, recall_networks, with_networks
-from .protocol import PRESETS, Execution, Protocol, recorded_axes, varied_settings
+from .protocol import PRESETS, Execution, Protocol, recorded_axes, recorded_pairs, told_pair, varied_settings
 from .readers import (
     Channels,
     HeldOut,
@@ -61,8 +61,10 @@ __all__ = [
     "parse_whole_numbers",
     "recall_networks",
     "recorded_axes",
+    "recorded_pairs",
     "select_candidates",
     "settings_of",
+    "told_pair",
     "varied_settings",
     "with_networks",
 ]
