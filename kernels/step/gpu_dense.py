@@ -6,7 +6,7 @@ tiles is (layer, tile of rows, tile of columns). Offsets count elements from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,11 +14,13 @@ import triton
 from torch import Tensor
 
 from .gpu_kernels_dense import forward_kernel, input_gradient_kernel, weight_gradient_kernel
+from .gpu_layout import grid
 
 BLOCK_ROWS, BLOCK_OUTPUTS, BLOCK_INPUTS = 64, 64, 64
-DEPTHS = {"fp32": 32, "tf32": 32, "bf16": 64}  # of the blocks that are summed over: 128 bytes a row
+DEPTHS = {"fp32": 32, "tf32x3": 32, "tf32": 32, "bf16": 64}  # of the blocks that are summed over: 128 bytes a row
 BATCH_DEPTHS = {"fp32": 32, "tf32": 64, "bf16": 64}  # likewise of weight gradients; 32 in tf32 spills on sm_100
-INPUT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "bf16": "ieee"}  # Triton heeds it for float32 operands alone
+INPUT_PRECISION = {"fp32": "ieee", "tf32x3": "tf32x3", "tf32": "tf32", "bf16": "ieee"}
+"""Triton's names of the precisions, which it heeds for float32 operands alone."""
 OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
 BATCH_OPTIONS = OPTIONS | {"num_stages": 2}  # of weight gradients, which take few steps through a batch
 
@@ -70,37 +72,33 @@ class Tables(NamedTuple):
     dropped: bool
 
 
-def tables(layers: Sequence[Layer], tiles: Iterable[tuple[int, int, int]], device: torch.device) -> Tables:
+def tables(layers: Sequence[Layer], tiles: Tensor, device: torch.device) -> Tables:
     """The tables of a launch, on the device."""
     aligned = all(value % 16 == 0 for layer in layers for value in (*layer[:10], layer.stored))
-    table = torch.tensor(list(tiles), dtype=torch.int32, device="cpu").reshape(-1, 3)
+    table = torch.tensor(layers, dtype=torch.int64, device="cpu").reshape(-1, len(Layer._fields))
     drops, dropped = (any(rates) for rates in zip(*((layer.rate256, layer.x_rate256) for layer in layers), strict=True))
-    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), table.to(device), aligned, drops, dropped)
+    table, tiles = (each.to(device, non_blocking=True) for each in (table, tiles))  # nobody waits for earlier work
+    return Tables(table, tiles, aligned, drops, dropped)
 
 
-def output_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:
+def output_tiles(layers: Sequence[Layer], rows: int) -> Tensor:
     """Tiles of y: all rows of one tile of outputs follow each other, because they read the same weights."""
-    return [
-        (i, row, column)
-        for i, layer in enumerate(layers)
-        for column in range(triton.cdiv(layer.stored, BLOCK_OUTPUTS))
-        for row in range(triton.cdiv(rows, BLOCK_ROWS))
-    ]
+    return grid(_cuts([rows] * len(layers), BLOCK_ROWS), _cuts([layer.stored for layer in layers], BLOCK_OUTPUTS))
 
 
-def input_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:
+def input_tiles(layers: Sequence[Layer], rows: int) -> Tensor:
     """Tiles of dx."""
-    return output_tiles([layer._replace(stored=layer.inputs) for layer in layers], rows)
+    return grid(_cuts([rows] * len(layers), BLOCK_ROWS), _cuts([layer.inputs for layer in layers], BLOCK_OUTPUTS))
 
 
-def weight_tiles(layers: Sequence[Layer]) -> list[tuple[int, int, int]]:
+def weight_tiles(layers: Sequence[Layer]) -> Tensor:
     """Tiles of the weight gradients."""
-    return [
-        (i, row, column)
-        for i, layer in enumerate(layers)
-        for row in range(triton.cdiv(layer.stored, BLOCK_OUTPUTS))
-        for column in range(triton.cdiv(layer.inputs, BLOCK_INPUTS))
-    ]
+    columns = _cuts([layer.inputs for layer in layers], BLOCK_INPUTS)
+    return grid(columns, _cuts([layer.stored for layer in layers], BLOCK_OUTPUTS))[:, [0, 2, 1]]
+
+
+def _cuts(sizes: Sequence[int], block: int) -> Tensor:
+    return torch.tensor([triton.cdiv(size, block) for size in sizes], dtype=torch.int64, device="cpu")
 
 
 def launch_forward(
@@ -125,7 +123,7 @@ def launch_forward(
         activation: `relu`, `sigmoid`, `tanh`, `gelu` or `none`.
         slopes: like y, for the activation's (and dropout's) slopes; None where they are not needed.
         masks: dropout keys int64 [M] and step int64 [1]; None for no dropout.
-        precision: `fp32`, `tf32` or `bf16`.
+        precision: `fp32`, `tf32x3`, `tf32` or `bf16`.
     """
     keys, step = masks or (table.layers, table.layers)
     tensors = (x, weights, biases, y, y if slopes is None else slopes, *table[:2], keys, step)
@@ -154,7 +152,7 @@ def launch_input_gradient(
         x: where a ReLU made x, what it made; the slope is then taken from its sign.
         slopes: of another activation, as the forward pass stored them; with neither, the gradient is of x itself.
         dropped: whether the forward pass had masks.
-        precision: `fp32`, `tf32` or `bf16`.
+        precision: `fp32`, `tf32x3`, `tf32` or `bf16`.
     """
     slope = "stored" if slopes is not None else "none" if x is None else "relu"
     tensors = (dz, weights, dx, dx if x is None else x, dx if slopes is None else slopes, *table[:2])
