@@ -448,6 +448,16 @@ def varied_settings() -> dict[str, Setting]:
     return {name: settings[name] for name in names}
 
 
+def spelled_setting(field: str, value: Any) -> tuple[str, str]:
+    """A setting that may be an axis, by the name of its field, and a value of it as variants spell it.
+
+    Raises:
+        InputError: if there is no such setting, or the value is none of its.
+    """
+    axis = spelled(Axis(field, (value,)), varied_settings())
+    return axis.field, str(axis.values[0])
+
+
 def told_pair(candidate: str, variant: Variant) -> str:
     """A candidate in a variant by its name in rankings: `24-192 learning_rate=0.003`."""
     return f"{candidate} {variant.name}".rstrip()

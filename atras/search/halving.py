@@ -59,7 +59,7 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
     Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
     """
     whole("budget", budget, 1, 10**12)
-    _check_names(protocol)
+    check_space(protocol)
     counts = _halved(len(protocol.pairs))
     least = budget
     for rounds in range(1, len(counts) + 1):
@@ -99,13 +99,13 @@ def _halved(count: int) -> list[int]:
     return counts
 
 
-def _adversarial(protocol: Protocol, epochs: int) -> int:
-    """Epochs on the doubled set, in the protocol's proportion; at least one where it has any."""
+def adversarial_epochs(protocol: Protocol, epochs: int) -> int:
+    """Epochs on the doubled set beside so many, in the protocol's proportion; at least one where it has any."""
     return min(1, protocol.adversarial_epochs) and max(1, round(epochs * protocol.adversarial_epochs / protocol.epochs))
 
 
 def _cost(protocol: Protocol, candidates: int, epochs: int) -> int:
-    return candidates * len(protocol.seeds) * (epochs + 2 * _adversarial(protocol, epochs))
+    return candidates * len(protocol.seeds) * (epochs + 2 * adversarial_epochs(protocol, epochs))
 
 
 def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, ...]:
@@ -113,11 +113,11 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
     for count in counts:
         affordable = [e for e in range(1, protocol.epochs + 1) if _cost(protocol, count, e) <= share]
         epochs = protocol.epochs if count == counts[-1] else affordable[-1]
-        rounds.append(Round(count, epochs, _adversarial(protocol, epochs), _cost(protocol, count, epochs)))
+        rounds.append(Round(count, epochs, adversarial_epochs(protocol, epochs), _cost(protocol, count, epochs)))
     return tuple(rounds)
 
 
-def _check_names(protocol: Protocol) -> None:
+def check_space(protocol: Protocol) -> None:
     """Refuse what names candidates, which a round may not have, and axes by whose values nothing can be ranked."""
     for field in [axis.field for axis in protocol.axes if axis.field in _NO_AXES]:
         raise InputError(f"axis (={field}): {_NO_AXES[field]}; search each value by itself")

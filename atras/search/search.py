@@ -38,7 +38,7 @@ from atras.storage import (
 
 from .confirmation import confirm
 from .halving import SUMMARY, Record, Round, counted
-from .holdout import SELECTION, HeldOut, hold_out, restore
+from .holdout import SELECTION, HeldOut, hold_out, restore, round_data
 
 UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
 """What is true of no candidate of a round whose networks tell classes no better apart than one answer does."""
@@ -345,10 +345,7 @@ class _Search:
         changes: dict[str, Any] = {"precision": precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
-            # A path that is the same wherever a resuming process stands.
-            holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
-            changes |= {"channels": "last", "image_size": None}
+            changes |= round_data(record.folder)
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
         return record.protocol.narrowed(record.names(number), **changes)
 
