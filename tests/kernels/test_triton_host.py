@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+import gpu_kernels
 from atras.kernels import ConvLayer, backends
 from atras.kernels.step import checks, gpu_graph
 from atras.testing import Waits, make_step_inputs
@@ -102,6 +103,20 @@ def test_a_members_parameters_go_in_one_piece() -> None:
     assert len(waits.places) == 1
     assert all(torch.equal(got, given) for got, given in zip(found, arrays, strict=True))
     assert not step.parameters[step.layout.span(0)].any()  # the neighbour's stay as they were
+
+
+@pytest.mark.parametrize("objective", ["odds", "margin"])
+def test_batches_of_another_size_compile_nothing(objective: str) -> None:
+    gpu_loss = importlib.import_module("atras.kernels.step.gpu_loss")
+    with gpu_kernels.recording(90) as recorder:
+        for rows in (128, 122, 16, 8, 1):
+            logits, labels = torch.zeros(MEMBERS, rows, 16), torch.zeros(MEMBERS, rows, dtype=torch.int64)
+            if objective == "odds":
+                losses, correct = torch.zeros(MEMBERS), torch.zeros(MEMBERS, dtype=torch.int64)
+                gpu_loss.launch(logits, labels, losses, correct, logits, classes=10, odds=True)
+            else:
+                gpu_loss.launch_objective(objective, logits, labels, None, logits, classes=10)
+    assert len(recorder.found) == 1
 
 
 @pytest.fixture
