@@ -16,9 +16,10 @@ import triton
 from torch import Tensor
 
 from . import gpu_kernels_conv_inner as inner
-from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
+from .gpu_kernels_conv_backward import reduce_kernel
+from .gpu_kernels_conv_first import first_forward_kernel, first_input_gradient_kernel, first_weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
+from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -37,8 +38,8 @@ class Tile(NamedTuple):
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
         columns: largest block of what is summed up for: filters, or channels for the input gradient.
         depth: largest block of what is summed over; for the weight gradient, of the taps.
-        unroll: turns of the loop over a window's rows that become one; for the input gradient, tiles of rows that a
-            program takes one after the other.
+        unroll: turns of the loop over a window's rows that become one; for the input gradient, and of the first
+            convolution, tiles of rows that a program takes one after the other.
         warps: of a program.
         stages: of the loop's pipeline.
         registers: most of a thread, so that several programs fit a multiprocessor; 0 for no limit.
@@ -78,6 +79,15 @@ WEIGHT_GRADIENT = {
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
+FIRST_FORWARD = {
+    "bf16": Tile(64, 32, 0, 4, 4),
+    "tf32": Tile(16, 32, 0, 8, 4, 1, 96),
+    "tf32x3": Tile(16, 32, 0, 8, 4, 1, 96),
+    "fp32": Tile(16, 32, 0, 8, 4, 1, 96),
+}
+FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
+"""Of the convolution of images."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
 INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
@@ -148,6 +158,7 @@ class Launch(NamedTuple):
         drops: whether dropout follows any layer.
         sizes: the last fields of `Layer`, from the height on, where all members have the same; else None.
         few: whether inputs are images of few channels.
+        within: whether no position sees pixels beyond its image.
         inner: whether inputs are other layers' outputs.
         aligned: whether all channels are multiples of 16.
         whole: whether all filters are.
@@ -166,6 +177,7 @@ class Launch(NamedTuple):
     drops: bool
     sizes: tuple[int, ...] | None
     few: bool
+    within: bool
     inner: bool
     aligned: bool
     whole: bool
@@ -182,12 +194,13 @@ class Launch(NamedTuple):
 
     @property
     def forward_tile(self) -> Tile:
-        """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
-        tabled = self.sizes is None and not self.few
-        tile = _tile((FORWARD_OF_TABLE if tabled else FORWARD)[self.precision], self.device)
+        """Of the forward kernel: depth is of the channels."""
+        if self.few:
+            return self._first(FIRST_FORWARD)
+        tile = _tile((FORWARD_OF_TABLE if self.sizes is None else FORWARD)[self.precision], self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
-        depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
+        depth = _power(self.channels, tile.depth)
         # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
         # own.
         loops = self.sizes is None or depth < self.channels
@@ -197,10 +210,10 @@ class Launch(NamedTuple):
     @property
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
-        tabled = self.sizes is None and not self.few
-        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
         if self.few:
-            return tile._replace(columns=4 * FEW, depth=_power(self.stored, 32), unroll=1)
+            return self._first(FIRST_INPUT_GRADIENT)
+        tabled = self.sizes is None
+        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
         columns, depth = _power(self.channels, tile.columns), _power(self.stored, tile.depth)
         if not self._patches(depth):
             # Rows of taps read more of the gradient at a time; slopes and sizes of the table take registers too.
@@ -220,12 +233,20 @@ class Launch(NamedTuple):
     @property
     def weight_tile(self) -> Tile:
         """Of the weight gradient's kernel: depth is of the taps."""
+        if self.few:
+            return self._first(FIRST_WEIGHT_GRADIENT)
         tile = _tile(WEIGHT_GRADIENT[self.precision], self.device)
-        depth = _power(9 * self.channels, 64) if self.few else _power(4 * self.channels, tile.depth)
         rows = tile.rows if self.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
-        # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
-        stages = 3 if self.channels == 1 and self.precision == "bf16" else tile.stages
-        return tile._replace(rows=rows, columns=_power(self.stored, tile.columns), depth=depth, stages=stages)
+        columns, depth = _power(self.stored, tile.columns), _power(4 * self.channels, tile.depth)
+        return tile._replace(rows=rows, columns=columns, depth=depth)
+
+    def _first(self, tiles: dict[str, Tile]) -> Tile:
+        """Of the first convolution's kernels: columns are of the filters."""
+        tile = tiles[self.precision]
+        # Where sizes are read from a table, or slopes or four gradients a block, the limit would make registers spill.
+        simple = self.sizes is not None and self.pool and self.channels == 1 and not self.slopes
+        registers = tile.registers if simple else 0
+        return tile._replace(columns=_power(self.stored, tile.columns), registers=registers)
 
 
 class Work(NamedTuple):
@@ -265,7 +286,8 @@ def work(
         channels = channels if convolutions[0].few else max(channels, WIDE)
     kind = Launch(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
-        any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
+        any(c.rate256 for c in convolutions), None, convolutions[0].few, all(map(_within, convolutions)),
+        sites[0].dropout > 0,
         all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
         is_far(convolutions, images), channels, stored, precision, device,
     )  # fmt: skip
@@ -281,6 +303,11 @@ def work(
 def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
     """Whether 32 bits cannot count the blocks of so many images, and a tile's more."""
     return any(images * (layer.height + 2) * (layer.width + 2) >= 2**31 for layer in convolutions)
+
+
+def _within(layer: Convolution) -> bool:
+    """Whether all pixels of all 2x2 blocks of positions lie within the image."""
+    return layer.padding == 0 and (layer.pool or (layer.out_height % 2 == 0 and layer.out_width % 2 == 0))
 
 
 def _row(site: Site, scratch: int, members: int, images: int, rows: int) -> Layer:
@@ -301,16 +328,17 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
     forward, inputs, weights = launch.forward_tile, launch.input_tile, launch.weight_tile
     blocks = torch.tensor([layer.blocks for layer in convolutions], dtype=torch.int64, device="cpu")
     sides = [named[side] + 1 + named["padding"] for side in ("height", "width")]
+    forward_rows = forward.rows * (forward.unroll if launch.few else 1)
     input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows * inputs.unroll)
     input_columns = _cut(channels, inputs.columns)
     weight_tiles = _cut(stored, weights.columns)
     if launch.few:
-        input_columns = torch.ones_like(channels)
+        input_columns, weight_tiles = channels, weight_tiles * channels
     else:
         weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
     sums = _cut((9 * channels + 1) * stored, REDUCED)
     return (
-        grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
+        grid(_cut(images * blocks, forward_rows), _cut(stored, forward.columns)),
         grid(input_rows, input_columns),
         grid(weight_tiles, named["splits"]),
         grid(sums, torch.ones_like(sums)),
@@ -346,6 +374,15 @@ def forward(
     """
     launch, tile = work.launch, work.launch.forward_tile
     keys, step = masks if masks is not None and launch.drops else (None, None)
+    if launch.few:
+        with torch.cuda.device_of(y):
+            first_forward_kernel[(len(work.forward),)](
+                *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
+                *(launch.sizes, launch.channels, launch.pool, launch.activation, launch.whole, launch.within),
+                *(tile.rows, tile.columns, tile.unroll, launch.far),
+                **tile.options,
+            )
+        return
     kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
     blocks = (
         INPUT_PRECISION[launch.precision],
@@ -379,19 +416,20 @@ def input_gradient(
     """
     launch, tile = work.launch, work.launch.input_tile
     tensors = (dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images)
-    kind = (launch.sizes, launch.aligned, launch.pool)
+    drops = dropped and launch.drops
     with torch.cuda.device_of(dy):
         if launch.few:
-            blocks = (tile.rows, tile.columns, tile.depth, True, tile.unroll, launch.far)
-            input_gradient_kernel[(len(work.input_gradient),)](
-                *(*tensors, *kind, INPUT_PRECISION[launch.precision], *blocks), **tile.options
+            first_input_gradient_kernel[(len(work.input_gradient),)](
+                *(*tensors, launch.sizes, launch.channels, launch.pool, drops, launch.stored <= tile.columns),
+                *(tile.rows, tile.columns, tile.unroll, launch.far),
+                **tile.options,
             )
-            return
-        kind = (*kind, dropped and launch.drops, INPUT_PRECISION[launch.precision])
-        inner.input_gradient_kernel[(len(work.input_gradient),)](
-            *(*tensors, *kind, tile.rows, tile.unroll, tile.columns, tile.depth, launch.whole_patches, launch.far),
-            **tile.options,
-        )
+        else:
+            kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
+            inner.input_gradient_kernel[(len(work.input_gradient),)](
+                *(*tensors, *kind, tile.rows, tile.unroll, tile.columns, tile.depth, launch.whole_patches, launch.far),
+                **tile.options,
+            )
 
 
 def weight_gradient(
@@ -420,15 +458,16 @@ def weight_gradient(
     """
     launch, tile = work.launch, work.launch.weight_tile
     tensors = (dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images)
-    kind = (launch.sizes, launch.aligned, launch.pool)
+    drops = dropped and launch.drops
     with torch.cuda.device_of(dy):
         if launch.few:
-            blocks = (tile.rows, tile.depth, tile.columns, True, launch.far)
-            weight_gradient_kernel[(len(work.weight_gradient),)](
-                *(*tensors, *kind, INPUT_PRECISION[launch.precision], *blocks), **tile.options
+            first_weight_gradient_kernel[(len(work.weight_gradient),)](
+                *(*tensors, launch.sizes, launch.channels, launch.pool, drops, launch.within),
+                *(tile.rows, tile.columns, launch.far),
+                **tile.options,
             )
         else:
-            kind = (*kind, dropped and launch.drops, INPUT_PRECISION[launch.precision])
+            kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
             inner.weight_gradient_kernel[(len(work.weight_gradient),)](
                 *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.cut, launch.far), **tile.options
             )

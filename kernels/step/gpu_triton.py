@@ -199,7 +199,9 @@ class Population:
             kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
-            return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
+            # Copies: the transpose of a single step, or member, is contiguous as it lies, where the next call writes.
+            dense = torch.contiguous_format
+            return self.losses[:steps].T.clone(memory_format=dense), self.correct[:steps].T.clone(memory_format=dense)
 
     def training_logits(
         self,

@@ -338,7 +338,7 @@ def test_results_repeat_and_do_not_depend_on_the_neighbours(device):
 
 
 def test_batches_of_more_blocks_than_32_bits_count_are_divided_likewise(device, monkeypatch):
-    case = Case(LAYERS["few, padding"], torch.float32, images=70, members=1)
+    case = Case(LAYERS["few, padding"], torch.float32, images=24, members=1)
     usual, work = case.computed(device, EXACT), gpu_convolution.work
     monkeypatch.setattr(gpu_convolution, "work", lambda *args, **kind: far(work(*args, **kind)))
 
@@ -432,7 +432,7 @@ def launches(monkeypatch, layer, precision, capability, constant=True):
         def __getitem__(self, grid):
             return lambda *arguments, **options: found.append((self.function, arguments, options))
 
-    for name in ("forward_kernel", "input_gradient_kernel", "weight_gradient_kernel", "reduce_kernel"):
+    for name in [name for name in vars(gpu_convolution) if name.endswith("_kernel")]:
         monkeypatch.setattr(gpu_convolution, name, Recorded(getattr(gpu_convolution, name)))
     for name in ("input_gradient_kernel", "weight_gradient_kernel"):
         monkeypatch.setattr(gpu_convolution.inner, name, Recorded(getattr(gpu_convolution.inner, name)))
@@ -483,12 +483,11 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
         assert spilled(kernel) <= SPILLED, function
         assert kernel.metadata.shared <= SHARED_BYTES[capability]
         name = function.fn.__name__
-        # An image's few channels make a product too low for warp groups.
-        few = dict(zip(function.arg_names, arguments, strict=True)).get("FEW")
-        narrow = few and name == "weight_gradient_kernel"
-        instruction = INSTRUCTION[80] if narrow else INSTRUCTION[capability]
-        multiplies = precision != "fp32" and name != "reduce_kernel"
-        assert bool(re.search(instruction, kernel.asm["ptx"])) == multiplies, function
+        # Of a convolution of images only the forward pass of 16 bits is a product of matrices.
+        elementwise = {"reduce_kernel", "first_weight_gradient_kernel", "first_input_gradient_kernel"}
+        elementwise |= {"first_forward_kernel"} if precision != "bf16" else set()
+        multiplies = precision != "fp32" and name not in elementwise
+        assert bool(re.search(INSTRUCTION[capability], kernel.asm["ptx"])) == multiplies, function
 
 
 @ahead

@@ -305,6 +305,18 @@ def test_calls_can_be_cut_anywhere_and_moments_set(optimizer, device):
     assert not any(array.any() for array in whole.get_parameters(0, 1))
 
 
+def test_results_of_a_step_are_the_callers_own(device):
+    """A step or a member alone, whose results lie side by side in memory, is what the next call writes over."""
+    for case in (DENSE[2]._replace(images=1), DENSE[2].of(0)):
+        step = make(case, device=device)
+        first = train(step, case, device=device)
+        before = [each.clone() for each in first]
+        train(step, case, device=device, rate=1.0)
+        second = train(step, case, device=device)
+        assert_same(first, before)
+        assert not torch.equal(second[0], first[0])
+
+
 @pytest.mark.parametrize("case", [DENSE[1], CHAINS[1]], ids=str)
 def test_padding_stays_zero(case, device):
     step = make(case, device=device)
