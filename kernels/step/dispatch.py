@@ -53,7 +53,9 @@ class Step(CallChecks):
         stem_rate256: dropout rate after the pools of `conv4`, in 256ths, from 0 to 255; the other stems have none.
         head_rate256: dropout rate after each hidden layer likewise.
         precision: `fp32`, or `bf16` for the matrix products of training (sums, parameters, optimizer, evaluation and
-            input gradients stay float32). Where a CPU has no bf16 it is emulated, slowly. On a GPU also `tf32`.
+            input gradients stay float32). Where a CPU has no bf16 it is emulated, slowly. On a GPU also `tf32`; there
+            evaluation and input gradients of both multiply float32 by three tf32 products of its upper and lower parts,
+            which leave out 2^-22 of a product, and only those of `fp32` by multiply-adds.
         instructions: empty for the best of this CPU, or `amx`, `avx512_bf16`, `avx512`, `avx2`, `portable`.
         device: a CPU, or a CUDA device, where all tensors are then expected; orders, keys and rates may also be on the
             CPU.
@@ -360,6 +362,7 @@ class Step(CallChecks):
         direction: int = 1,
         counts: Tensor | None = None,
         raw: bool = False,
+        tally: bool = True,
     ) -> InputGradient:
         """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
 
@@ -383,6 +386,8 @@ class Step(CallChecks):
             counts: of a list of pairs, as of `logits`: then images, labels, targets, cotangents and results have one
                 axis P in place of M and N. Not with signs.
             raw: as of `logits`.
+            tally: whether zeros and NaN are to be counted, for which a GPU reads all gradients once more; without, both
+                counts may be None.
 
         Returns:
             InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
@@ -406,7 +411,8 @@ class Step(CallChecks):
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         given = cotangents if cotangents is None else cotangents.detach()
-        return self._step.input_gradient(images, labels, objective, targets, given, signs, direction, counts, raw)
+        how = signs, direction, counts, raw, tally
+        return self._step.input_gradient(images, labels, objective, targets, given, *how)
 
 
 def _population(backend: str) -> Any:
