@@ -20,8 +20,8 @@ class Tile(NamedTuple):
 
 
 TILES = {"shared": Tile(1024, 4, 8), "own": Tile(2048, 1, 8)}
-"""By whether members share images that are read too: 64 bytes of each thread are then on their way, 16 at a time and next
-to its neighbours'. Of a dozen tiles among the fastest on an H100: 1.03 to 1.24 times the bandwidth of a copy."""
+"""By whether members share images that are read too: 64 bytes of each thread are then on their way, 16 at a time and
+next to its neighbours'. Among the fastest of a dozen on an H100: 1.03 to 1.24 times the bandwidth of a copy."""
 TOTALS_BLOCK = 256
 OPTIONS = {"enable_fp_fusion": False}
 
