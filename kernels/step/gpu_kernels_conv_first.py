@@ -340,9 +340,9 @@ def load_open(p_dy, p_saved, p_slopes, i_pixel, ahead, i_o, inside, stored):
     i_at = ((i_pixel * stored)[:, None] + i_o[None, :]).to(tl.int64) + ahead * stored
     inside = inside[:, None] & (i_o < stored)[None, :]
     b_saved = tl.load(p_saved + i_at, mask=inside, other=CLOSED)
-    b_dy = tl.load(p_dy + i_at, mask=inside, other=0.0).to(tl.float32)
+    b_dy = tl.load(p_dy + i_at, mask=inside, other=0.0)
     if p_slopes is not None:
-        b_dy *= tl.load(p_slopes + i_at, mask=inside, other=0.0).to(tl.float32)
+        b_dy = b_dy.to(tl.float32) * tl.load(p_slopes + i_at, mask=inside, other=0.0).to(tl.float32)
     return b_dy, b_saved
 
 
@@ -372,16 +372,29 @@ def add_products(b_sums, b_g, b_x, WINDOW_Y: tl.constexpr, WINDOW_X: tl.constexp
     )
 
 
+@triton.jit
+def tap_of(b_0, b_1, b_2, b_3, i_k, TAP: tl.constexpr, CHANNEL: tl.constexpr, CHANNELS: tl.constexpr):
+    """A tap's sum out of those of the 4x4 pixels for each window, [len(i_k), filters] -> [filters]."""
+    AT: tl.constexpr = (TAP // 3 * 4 + TAP % 3) * CHANNELS + CHANNEL
+    i_k = i_k[:, None]
+    b_sum = tl.where(i_k == AT, b_0, 0.0) + tl.where(i_k == AT + CHANNELS, b_1, 0.0)
+    b_sum += tl.where(i_k == AT + 4 * CHANNELS, b_2, 0.0)
+    return tl.sum(b_sum + tl.where(i_k == AT + 5 * CHANNELS, b_3, 0.0), 0)
+
+
 @triton.jit(do_not_specialize=["images"])
 def first_weight_gradient_kernel(
     p_dy, p_saved, p_slopes, p_x, p_scratch, p_layers, p_tiles, images,
     SIZES: tl.constexpr, CHANNELS: tl.constexpr, POOL: tl.constexpr, DROPS: tl.constexpr, WITHIN: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_O: tl.constexpr, FAR: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
-    """Every so many tiles of a member's images, summed into a slab of its own; a channel a program.
+    """Every so many tiles of a member's images, summed into a slab of its own.
 
-    A slab is [9 * channels, stored filters] weights, then biases.
+    A slab is [9 * channels, stored filters] weights, then biases. With a BLOCK_K of at least 16 * channels a block's
+    pixels are multiplied by the gradients of each of its windows as matrices, which 16 bits alone allow; with one of 0
+    sums are elementwise, a channel a program.
     """
+    TILES: tl.constexpr = CHANNELS if BLOCK_K == 0 else 1
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
     height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
@@ -391,16 +404,21 @@ def first_weight_gradient_kernel(
     blocks = blocks_y * blocks_x
     pixels = blocks if POOL else out_y * out_x
     i_tile, i_split = tl.load(p_tile + 1), tl.load(p_tile + 2)
-    channel = i_tile % CHANNELS
-    i_o = i_tile // CHANNELS * BLOCK_O + tl.arange(0, BLOCK_O)
+    channel = i_tile % TILES
+    i_o = i_tile // TILES * BLOCK_O + tl.arange(0, BLOCK_O)
     i_at, scale = offset(p_layer, Y), scale_of_sums(p_slopes, p_layer, DROPS)
     FIRST: tl.constexpr = SCALED if DROPS else 0
     p_dy, p_saved = p_dy + i_at, p_saved + i_at
     if p_slopes is not None:
         p_slopes += i_at
     p_x += offset(p_layer, X) + channel
-    b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
-    b_sums = (b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0)
+    b_bias = tl.zeros((ROWS, BLOCK_O), tl.float32)
+    if BLOCK_K == 0:
+        b_sums = (b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias)
+    else:
+        i_k = tl.arange(0, BLOCK_K)
+        b_0 = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
+        b_1, b_2, b_3 = b_0, b_0, b_0
     turns, splits = tl.load(p_layer + TURNS).to(tl.int32), tl.load(p_layer + SPLITS).to(tl.int32)
     for i_turn in tl.range(i_split, turns, splits):
         i_image, i_first, left = first_image(images, blocks, ROWS, i_turn, FAR)
@@ -410,17 +428,28 @@ def first_weight_gradient_kernel(
         if p_slopes is not None:
             p_slopes_at = p_slopes + i_base
         i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
-        b_x = load_patch(
-            p_x + i_image * stride, i_more * stride, i_y, i_x, inside, height, width, CHANNELS, WITHIN
-        )  # fmt: skip
+        p_image, i_start = p_x + i_image * stride, i_more * stride
+        if BLOCK_K == 0:
+            b_x = load_patch(p_image, i_start, i_y, i_x, inside, height, width, CHANNELS, WITHIN)
+        else:
+            b_x = load_pixels(p_image, i_start, i_y, i_x, i_k, inside, height, width, CHANNELS, WITHIN)
+            b_x = tl.trans(b_x)
         if POOL:
             i_pixel = i_more * pixels + i_block_y * blocks_x + i_block_x
             b_dy, b_open = load_open(
                 p_dy + i_base, p_saved + i_base, p_slopes_at, i_pixel, 0, i_o, inside, stored
             )  # fmt: skip
-            for window in tl.static_range(4):
-                b_g = tl.where(b_open == FIRST + window, b_dy, 0.0)
-                b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+            if BLOCK_K == 0:
+                for window in tl.static_range(4):
+                    b_g = tl.where(b_open == FIRST + window, b_dy.to(tl.float32), 0.0)
+                    b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+            else:
+                b_bias += tl.where(b_open == CLOSED, 0.0, b_dy.to(tl.float32))
+                b_dy = b_dy.to(p_x.dtype.element_ty)
+                b_0 = tl.dot(b_x, tl.where(b_open == FIRST, b_dy, 0.0), b_0)
+                b_1 = tl.dot(b_x, tl.where(b_open == FIRST + 1, b_dy, 0.0), b_1)
+                b_2 = tl.dot(b_x, tl.where(b_open == FIRST + 2, b_dy, 0.0), b_2)
+                b_3 = tl.dot(b_x, tl.where(b_open == FIRST + 3, b_dy, 0.0), b_3)
         else:
             i_pixel = i_more * pixels + i_block_y * (2 * out_x) + i_block_x * 2
             for window in tl.static_range(4):
@@ -429,15 +458,34 @@ def first_weight_gradient_kernel(
                     p_dy + i_base, p_saved + i_base, p_slopes_at, i_pixel, window // 2 * out_x + window % 2, i_o,
                     there, stored,
                 )  # fmt: skip
-                b_g = tl.where(b_open == FIRST, b_dy, 0.0)
-                b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+                if BLOCK_K == 0:
+                    b_g = tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
+                    b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+                else:
+                    b_bias += tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
+                    b_g = tl.where(b_open == FIRST, b_dy.to(p_x.dtype.element_ty), 0.0)
+                    if window == 0:
+                        b_0 = tl.dot(b_x, b_g, b_0)
+                    elif window == 1:
+                        b_1 = tl.dot(b_x, b_g, b_1)
+                    elif window == 2:
+                        b_2 = tl.dot(b_x, b_g, b_2)
+                    else:
+                        b_3 = tl.dot(b_x, b_g, b_3)
     there = i_o < stored
     biases = 9 * CHANNELS * stored
     p_scratch += offset(p_layer, SCRATCH) + i_split.to(tl.int64) * (biases + stored)
     for tap in tl.static_range(9):
-        tl.store(p_scratch + (tap * CHANNELS + channel) * stored + i_o, tl.sum(b_sums[tap], 0) * scale, mask=there)
+        p_tap = p_scratch + tap * CHANNELS * stored + i_o
+        if BLOCK_K == 0:
+            tl.store(p_tap + channel * stored, tl.sum(b_sums[tap], 0) * scale, mask=there)
+        else:
+            for c in tl.static_range(CHANNELS):
+                tl.store(p_tap + c * stored, tap_of(b_0, b_1, b_2, b_3, i_k, tap, c, CHANNELS) * scale, mask=there)
+    if BLOCK_K == 0:
+        b_bias = b_sums[9]
     if channel == 0:
-        tl.store(p_scratch + biases + i_o, tl.sum(b_sums[9], 0) * scale, mask=there)
+        tl.store(p_scratch + biases + i_o, tl.sum(b_bias, 0) * scale, mask=there)
 
 
 @triton.jit
@@ -516,12 +564,12 @@ def first_input_gradient_kernel(
                 )  # fmt: skip
                 if POOL:
                     for window in tl.static_range(4):
-                        b_g = tl.where(b_open == FIRST + window, b_dy, 0.0)
+                        b_g = tl.where(b_open == FIRST + window, b_dy.to(tl.float32), 0.0)
                         b_0, b_1, b_2, b_3 = add_back(
                             b_0, b_1, b_2, b_3, b_g, b_w, place // 2 * 2 + window // 2, place % 2 * 2 + window % 2
                         )  # fmt: skip
                 else:
-                    b_g = tl.where(b_open == FIRST, b_dy, 0.0)
+                    b_g = tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
                     b_0, b_1, b_2, b_3 = add_back(b_0, b_1, b_2, b_3, b_g, b_w, place // 4, place % 4)
         p_at, i_start = p_dx + i_image * stride, i_more * stride
         i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
