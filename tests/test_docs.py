@@ -75,7 +75,7 @@ def help_text() -> str:
         ["-m", "atras", *command]
         for command in ([], ["attack"], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
-    benches = ([f"bench/{name}.py"] for name in ("peers", "attacks", "auto_attack", "scale"))
+    benches = ([f"bench/{name}.py"] for name in ("peers", "attacks", "auto_attack", "scale", "executors"))
     programs = (["-m", "atras.batched"], *benches, *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}

@@ -486,7 +486,7 @@ class Execution(Options):
         str,
         Option(
             "auto, cpu, cuda, cuda:N or cuda:all", _check_device, metavar="NAME",
-            meaning="`cuda:all` is a process for each GPU of this machine, through executor ray.",
+            meaning="`cuda:all` is a process for each GPU of this machine, through executor processes.",
         ),
     ] = "auto"  # fmt: skip
     memory_bytes: Annotated[

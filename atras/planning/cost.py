@@ -226,9 +226,20 @@ def fused_device_bytes(
     Returns:
         What the step allocates; signs; an evaluation's pictures and gradients.
     """
-    spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
+    spec, layout = networks[0].spec, _device_layout(networks)
     pixels = math.prod(spec.image_shape)
-    layout = gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))
     step = gpu_layout.device_bytes(layout, spec.activation, precision=precision, batch=batch, average=averages)
-    gradients = 2 * 4 * gpu_layout.EVALUATION_ROWS
+    rows = gpu_layout.evaluation_rows(layout, spec.activation, precision=precision, batch=batch)
+    gradients = 2 * 4 * rows
     return step + len(networks) * pixels * (images + 3 * 4 * evaluation_batch + gradients)
+
+
+def fused_device_rows(networks: Sequence[Network], *, precision: str, batch: int) -> int:
+    """Images that a group in engine fused takes at once in evaluation on a GPU; arguments as above."""
+    activation = networks[0].spec.activation
+    return gpu_layout.evaluation_rows(_device_layout(networks), activation, precision=precision, batch=batch)
+
+
+def _device_layout(networks: Sequence[Network]) -> gpu_layout.Layout:
+    spec, hiddens = networks[0].spec, [hidden_widths(network.candidate) for network in networks]
+    return gpu_layout.Layout(spec.image_shape, spec.classes, hiddens, list(map(convolutions_of, networks)))

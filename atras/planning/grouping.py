@@ -22,6 +22,7 @@ from .cost import (
     distance_bytes,
     fused_bytes,
     fused_device_bytes,
+    fused_device_rows,
     member_bytes,
     selection_bytes,
     training_flops,
@@ -39,6 +40,9 @@ FUSED_MEMBERS_A_THREAD = 4
 
 EVALUATION_BATCH = 250
 EVALUATION_BYTES = 2**28
+DEVICE_EVALUATION_BATCH = 512
+DEVICE_EVALUATION_BYTES = 2**30
+"""On a GPU in engine fused, where each call waits for the host: a few whole blocks of the kernels'."""
 
 
 def make_groups(
@@ -322,6 +326,15 @@ class _Sizer:
             return self.batch
         if self.engine.any_depths:
             kept = copies_kept(self.protocol) * math.prod(self.spec.image_shape)
+            if self.machine.kind == "cuda":
+                most = DEVICE_EVALUATION_BYTES // (kept * self.itemsize * len(networks))
+                return self._whole_blocks(networks, max(16, min(DEVICE_EVALUATION_BATCH, most)))
         else:
             kept = max(map(activation_values, [self._widest(networks)] if self.engine.pads else networks))
         return max(16, min(EVALUATION_BATCH, EVALUATION_BYTES // (kept * self.itemsize * len(networks))))
+
+    def _whole_blocks(self, networks: Sequence[Network], most: int) -> int:
+        """The most images that leave no block of the kernels' half empty."""
+        precision, batch = str(self.protocol.precision), self.protocol.step_images
+        rows = fused_device_rows(networks, precision=precision, batch=batch)
+        return most // rows * rows or most

@@ -162,7 +162,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "backend": Column(pl.String, "engine and backend of the attack, such as `stack/cpu`"),
         "precision": Column(
             pl.String,
-            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32), or "
+            "arithmetic of the training behind it: `fp32`, `tf32` or `bf16` (attacks and evaluation in fp32, or to "
+            "about its error), or "
             "`fp64`; `bf16+fp32`: begun in the first, gone on with in the second by a run that was resumed elsewhere",
         ),
         "version": Column(pl.String, "version of atras"),

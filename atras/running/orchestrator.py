@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome, executor_for
+from .executors import Executor, Outcome, executor_of
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
@@ -55,6 +55,7 @@ def run(
     weights: Sequence[Weights] = (),
     confirm_seeds: Sequence[int] = (),
     callbacks: Sequence[Callback] = (),
+    executor: Executor | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -73,6 +74,8 @@ def run(
         confirm_seeds: fresh ones for `atras.confirm`, which measures the winner on them when the run is done; here they
             are checked and recorded.
         callbacks: told of every epoch of every member, besides the loggers of the execution.
+        executor: one that several runs are computed with, made of the same execution, which stays open unless this one
+            fails; None for one of its own.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
@@ -89,8 +92,7 @@ def run(
     if confirm_seeds:
         check_fresh(protocol, confirm_seeds, out, execution.shard)
     told = callbacks_of(execution, callbacks, None if out is None else expanded(out))
-    executor = executor_for(execution)
-    with closing(executor):
+    with executor_of(execution, executor) as executor:
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
         shard = None
         if execution.shard is not None:
@@ -133,6 +135,7 @@ def resume(
     place: DataPlace | None = None,
     take_over: bool = False,
     callbacks: Sequence[Callback] = (),
+    executor: Executor | None = None,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -146,8 +149,8 @@ def resume(
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
         networks: modules of yours that the run has, which need be given again where they were given in Python: by name,
             with the same source.
-        reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
-            from here or from its folder, and wherever they are named now: their checksums decide.
+        reporter, startup_seconds, stop, place, executor: as `run`. The data are found where they were when the run
+            began, seen from here or from its folder, and wherever they are named now: their checksums decide.
         take_over: whether to go on although a process of another machine may be at work on it.
         callbacks: as `run`, told of what they were not told before.
 
@@ -175,17 +178,17 @@ def resume(
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
     told = callbacks_of(execution, callbacks, folder)
-    lock = Lock(folder, take_over=take_over)
-    try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
-        given = fitted_weights(protocol, prepared.spec, weights)
-        executor = executor_for(execution)
-    except BaseException:
-        lock.release()
-        raise
-    telling = Telling(told, folder, reporter)
-    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
-    return own.go(startup_seconds)
+    with executor_of(execution, executor) as executor:
+        lock = Lock(folder, take_over=take_over)
+        try:
+            writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
+            given = fitted_weights(protocol, prepared.spec, weights)
+        except BaseException:
+            lock.release()
+            raise
+        telling = Telling(told, folder, reporter)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
+        return own.go(startup_seconds)
 
 
 class _Run:
@@ -253,8 +256,6 @@ class _Run:
             self.leave("failed")
             raise
         finally:
-            # Workers write to the folder: it is let go of when they are gone.
-            self.executor.close()
             self.reporter.close()
             self.telling.close()
             self.writer.close()
@@ -404,7 +405,9 @@ class _Run:
         return [group for index, group in enumerate(self.plan.groups) if index not in finished]
 
     def leave(self, status: str) -> None:
-        """Say in run.json how the run ended, if it can be written."""
+        """End what is under way, and say in run.json how the run ended, if it can be written."""
+        # Workers write to the folder: it is let go of when they are gone.
+        self.executor.close()
         with suppress(InputError, OSError):
             self.writer.update({"status": status, "timings": self.timings()})
             self.writer.settle()

@@ -46,7 +46,7 @@ def of_members(p_values, i_first, members, pixels, i_pixel, inside, other, GROUP
     for i in tl.static_range(GROUP):
         there = inside & (i_first + i < members)
         b_own = tl.load(p_values + (i_first + i) * pixels + i_pixel, mask=there, other=other)
-        b_values = b_values + (b_own,)  # noqa: RUF005 (Triton unpacks no tuple)
+        b_values = b_values + (b_own,)  # type: ignore[assignment] # noqa: RUF005 (Triton unpacks none)
     return b_values
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from . import gpu_convolution, gpu_dense, gpu_gather, gpu_layout, gpu_loss
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # of operands, by precision
+DTYPES = {"fp32": torch.float32, "tf32x3": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+"""Of operands, by precision."""
 Masks = tuple[Tensor, Tensor]
 """Dropout keys int64 [M] and step int64 [1]."""
 
@@ -30,7 +31,7 @@ class Batch:
         memory: uint8, all scratch; what lies in it is lost.
         rows: images.
         own: whether each member has its own images.
-        precision: `fp32`, `tf32` or `bf16`.
+        precision: `fp32`, `tf32x3` (three products of tf32 for nearly fp32), `tf32` or `bf16`.
         backward: `none`, `weights` or `images`: what gradients are wanted of.
     """
 
@@ -44,6 +45,8 @@ class Batch:
         self._buffers = gpu_layout.carve(memory, self.shapes)
         self.values, self.logits, self.labels = (self._buffers[name] for name in ("values", "logits", "labels"))
         self._gradients = self._buffers.get("gradients", self.values)
+        self.wanted: Sequence[Tensor] = tuple(self._buffers["wanted"]) if "wanted" in self._buffers else ()
+        """Labels and targets of input gradients, int64 [2, M, rows]."""
         self._saved, self._slopes = self._buffers["saved"], self._buffers.get("slopes")
         self._convolve = [self._work(launch, memory.device) for launch in layout.launches]
         self._make_tables(memory.device)
@@ -103,10 +106,11 @@ class Batch:
         gpu_loss.launch_objective(objective, self.logits, labels, targets, gradients, classes=classes)
 
     def take_cotangents(self, cotangents: Tensor) -> None:
-        """Another objective's gradient of the logits, float32 [M, rows, Y], in place of the loss's."""
-        classes, gradients = self.network.layout.classes, self._logit_gradients()
+        """Another objective's gradient of the logits, float32 [M, at most rows, Y], in place of the loss's."""
+        found, classes, gradients = cotangents.shape[1], self.network.layout.classes, self._logit_gradients()
         gradients[..., classes:].zero_()
-        gradients[..., :classes].copy_(cotangents)
+        gradients[:, found:, :classes].zero_()
+        gradients[:, :found, :classes].copy_(cotangents)
 
     def backward_dense(self, parameters: Tensor, *, dropped: bool) -> None:
         """From the gradient of the logits to those before each hidden layer's activation, and of what the heads see."""
@@ -137,14 +141,18 @@ class Batch:
             if work.launch.inner:
                 gpu_convolution.input_gradient(*dy, parameters, self._gradients, dropped=True)
 
-    def image_gradients(self, parameters: Tensor) -> Tensor:
-        """Gradients of the images [M, rows, C, H, W], a view; after `backward_dense`."""
-        layout, members = self.network.layout, self.network.layout.members
-        channels, height, width = layout.image_shape
+    def differentiate_images(self, parameters: Tensor) -> None:
+        """From the gradient of what the heads see to those of the images; after `backward_dense`."""
         for work in reversed(self._convolve):
             gpu_convolution.input_gradient(
                 work, self._gradients, self._saved, self._slopes, parameters, self._gradients, dropped=False
             )
+
+    @property
+    def image_gradients(self) -> Tensor:
+        """Gradients of the images [M, rows, C, H, W], a view: what `differentiate_images` computes."""
+        layout, members = self.network.layout, self.network.layout.members
+        channels, height, width = layout.image_shape
         gradients = self._gradients[self.places.image_gradients :].view(members, self.rows, layout.pixels)
         gradients = gradients[..., : channels * height * width]
         if layout.planar:

@@ -17,9 +17,10 @@ from .gpu_kernels_dense import forward_kernel, input_gradient_kernel, weight_gra
 from .gpu_layout import grid
 
 BLOCK_ROWS, BLOCK_OUTPUTS, BLOCK_INPUTS = 64, 64, 64
-DEPTHS = {"fp32": 32, "tf32": 32, "bf16": 64}  # of the blocks that are summed over: 128 bytes a row
+DEPTHS = {"fp32": 32, "tf32x3": 32, "tf32": 32, "bf16": 64}  # of the blocks that are summed over: 128 bytes a row
 BATCH_DEPTHS = {"fp32": 32, "tf32": 64, "bf16": 64}  # likewise of weight gradients; 32 in tf32 spills on sm_100
-INPUT_PRECISION = {"fp32": "ieee", "tf32": "tf32", "bf16": "ieee"}  # Triton heeds it for float32 operands alone
+INPUT_PRECISION = {"fp32": "ieee", "tf32x3": "tf32x3", "tf32": "tf32", "bf16": "ieee"}
+"""Triton's names of the precisions, which it heeds for float32 operands alone."""
 OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
 BATCH_OPTIONS = OPTIONS | {"num_stages": 2}  # of weight gradients, which take few steps through a batch
 
@@ -122,7 +123,7 @@ def launch_forward(
         activation: `relu`, `sigmoid`, `tanh`, `gelu` or `none`.
         slopes: like y, for the activation's (and dropout's) slopes; None where they are not needed.
         masks: dropout keys int64 [M] and step int64 [1]; None for no dropout.
-        precision: `fp32`, `tf32` or `bf16`.
+        precision: `fp32`, `tf32x3`, `tf32` or `bf16`.
     """
     keys, step = masks or (table.layers, table.layers)
     tensors = (x, weights, biases, y, y if slopes is None else slopes, *table[:2], keys, step)
@@ -151,7 +152,7 @@ def launch_input_gradient(
         x: where a ReLU made x, what it made; the slope is then taken from its sign.
         slopes: of another activation, as the forward pass stored them; with neither, the gradient is of x itself.
         dropped: whether the forward pass had masks.
-        precision: `fp32`, `tf32` or `bf16`.
+        precision: `fp32`, `tf32x3`, `tf32` or `bf16`.
     """
     slope = "stored" if slopes is not None else "none" if x is None else "relu"
     tensors = (dz, weights, dx, dx if x is None else x, dx if slopes is None else slopes, *table[:2])

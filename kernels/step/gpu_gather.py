@@ -54,6 +54,8 @@ def launch_gather(
 ) -> None:
     """Write the images [sets, rows, stored] of a batch, and their labels [sets, rows].
 
+    Without an order, rows past the last image are filled with that one.
+
     Args:
         source: what to take from.
         values: where the images go, as rows of `stored` numbers, zeros past their pixels.
@@ -72,7 +74,7 @@ def launch_gather(
     chosen = (labels, labels, labels) if order is None else order
     given = (images, images if signs is None else signs, labels if all_labels is None else all_labels)
     kind = (order is not None, images.ndim == 5, signs is not None, all_labels is not None, BLOCK)
-    grid = (rows, triton.cdiv(stored, BLOCK), sets)  # only the first may be above 65,535
+    grid = (rows * sets, triton.cdiv(stored, BLOCK))  # only the first may be above 65,535
     gather_kernel[grid](*given, *chosen, values, labels, *sizes, epsilon, *kind, **OPTIONS)
 
 

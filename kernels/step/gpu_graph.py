@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-MOST = 16  # graphs that are kept
+MOST = 32  # graphs that are kept
 _log = logging.getLogger("atras.kernels")
 
 

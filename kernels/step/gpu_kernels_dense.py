@@ -38,7 +38,7 @@ def field(p_layer, INDEX: tl.constexpr, ALIGNED: tl.constexpr):
     return tl.multiple_of(value, 16) if ALIGNED else value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def forward_kernel(
     p_x,
     p_weights,
@@ -92,7 +92,7 @@ def forward_kernel(
         tl.store(p_slopes + i_at, tl.where(i_n < outputs, b_slope, 0.0).to(p_slopes.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def input_gradient_kernel(
     p_dz,
     p_weights,
@@ -137,7 +137,7 @@ def input_gradient_kernel(
     tl.store(p_dx + field(p_layer, 4, ALIGNED) + i_at, b_dx.to(p_dx.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def weight_gradient_kernel(
     p_dz,
     p_x,

@@ -31,12 +31,13 @@ def gather_kernel(
     LABELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_row, i_set = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    i_set = (tl.program_id(0) // rows).to(tl.int64)
+    i_row = tl.program_id(0) % rows
     if ORDERED:
         at = tl.load(p_row_of + i_set) * tl.load(p_counters + 2) + tl.load(p_counters) * batch + i_row
         index = tl.load(p_order + at)
     else:
-        index = (start + i_row).to(tl.int64)
+        index = tl.minimum(start + i_row, count - 1).to(tl.int64)
     base = index
     if ORDERED and SIGNS:
         base = tl.where(index >= count, index - count, index)

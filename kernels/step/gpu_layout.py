@@ -16,7 +16,8 @@ from torch import Tensor
 from .reference import ConvLayer
 
 UNIT = 16  # numbers; widths are rounded up to it, so that every row can be loaded 16 bytes at a time
-EVALUATION_ROWS = 128  # images of a forward pass in evaluation
+EVALUATION_ROWS = 256  # most images of a forward pass in evaluation
+EVALUATION_BYTES = 2**32  # what their numbers may take, where training does not take more
 FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
 PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
 LARGE_PROGRAMS = 264  # likewise, at most, of those that take most of a multiprocessor: no wave is begun for a few
@@ -294,6 +295,8 @@ class Places:
         if backward != "none":
             images = members * rows * layout.pixels if backward == "images" else 0
             shapes["gradients"] = ((self.image_gradients + images,), dtype)
+        if backward == "images":
+            shapes["wanted"] = ((2, members, rows), torch.int64)
         if backward == "weights":
             shapes["scratch"] = ((layout.scratch(rows),), torch.float32)
         return shapes
@@ -314,14 +317,35 @@ def total_bytes(shapes: dict[str, Piece]) -> int:
 
 def scratch_bytes(layout: Layout, activation: str, *, precision: str, batch: int) -> int:
     """Bytes of a batch's numbers in training or in evaluation, whichever are more; arguments as of `device_bytes`."""
+    rows = evaluation_rows(layout, activation, precision=precision, batch=batch)
+    return max(_training_bytes(layout, activation, precision, batch), _evaluation_bytes(layout, activation, rows))
+
+
+def evaluation_rows(layout: Layout, activation: str, *, precision: str, batch: int) -> int:
+    """Most images of a forward pass in evaluation: what fits memory that training takes anyway, or a budget.
+
+    Args:
+        layout: of the parameters.
+        activation, precision, batch: as of `device_bytes`.
+    """
+    budget = max(EVALUATION_BYTES, _training_bytes(layout, activation, precision, batch))
+    need = _evaluation_bytes(layout, activation, EVALUATION_ROWS)
+    fitting = EVALUATION_ROWS * budget // need // UNIT * UNIT
+    return max(min(UNIT, EVALUATION_ROWS), min(fitting, EVALUATION_ROWS))
+
+
+def _training_bytes(layout: Layout, activation: str, precision: str, batch: int) -> int:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    kinds = [(batch, dtype, "weights"), (EVALUATION_ROWS, torch.float32, "images")]
-    return max(
-        total_bytes(
-            Places(layout, rows, layout.members).shapes(layout, kind, slopes=activation != "relu", backward=backward)
-        )
-        for rows, kind, backward in kinds
-    )
+    return _batch_bytes(layout, activation, batch, dtype, "weights")
+
+
+def _evaluation_bytes(layout: Layout, activation: str, rows: int) -> int:
+    return _batch_bytes(layout, activation, rows, torch.float32, "images")
+
+
+def _batch_bytes(layout: Layout, activation: str, rows: int, dtype: torch.dtype, backward: str) -> int:
+    places = Places(layout, rows, layout.members)
+    return total_bytes(places.shapes(layout, dtype, slopes=activation != "relu", backward=backward))
 
 
 def device_bytes(layout: Layout, activation: str, *, precision: str, batch: int, average: bool = False) -> int:

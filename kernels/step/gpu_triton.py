@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..fgsm import gpu_triton as fgsm
-from . import checks, gpu_batch, gpu_gather, gpu_layout, gpu_optimizer, reference
+from . import checks, gpu_batch, gpu_evaluation, gpu_gather, gpu_layout, gpu_optimizer, reference
 from .gpu_beside import Beside
 from .gpu_graph import Graphs
 from .pairs import pad_pairs, unpad_pairs
@@ -40,8 +39,8 @@ class Population:
     """The networks and optimizers of a `Step` in device memory. Arguments are checked there.
 
     Parameters, gradients and moments are flat float32 buffers. For bf16 the optimizer writes a copy of the parameters
-    in that type too, which training reads; evaluation and input gradients are float32 throughout. All scratch memory is
-    taken once; training and evaluation share it.
+    in that type too, which training reads; evaluation and input gradients take the float32 ones, multiplied as
+    `gpu_evaluation.PRECISIONS` says. All scratch memory is taken once; training and evaluation share it.
 
     Args:
         image_shape, classes, hidden, activation, batch, optimizer, momentum, label_smoothing, clip, average,
@@ -102,6 +101,15 @@ class Population:
             self.layout, self.network.activation, precision=self.precision, batch=self.batch
         )
         self.memory = torch.empty(scratch, dtype=torch.uint8, device=self.device)
+        self.evaluation = gpu_evaluation.Evaluation(
+            self.network,
+            self.memory,
+            rows=gpu_layout.evaluation_rows(
+                self.layout, self.network.activation, precision=self.precision, batch=self.batch
+            ),
+            precision=self.precision,
+            graphs=self.graphs,
+        )
         self.losses, self.rates = torch.empty(2, 0, members, dtype=torch.float64, device=self.device)
         self.correct = torch.empty(0, members, dtype=torch.int64, device=self.device)
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -199,7 +207,9 @@ class Population:
             kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
-            return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
+            # Copies: the transpose of a single step, or member, is contiguous as it lies, where the next call writes.
+            dense = torch.contiguous_format
+            return self.losses[:steps].T.clone(memory_format=dense), self.correct[:steps].T.clone(memory_format=dense)
 
     def training_logits(
         self,
@@ -240,13 +250,8 @@ class Population:
         """As `Step.logits`; pairs are padded to the member with most, since launches are rectangular."""
         if counts is not None:
             return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None, raw), counts)
-        count = images.shape[-4]
-        values = self._new(self.layout.members, count, self.layout.classes)
-        source, weights = gpu_gather.Source(images, signs, epsilon), self._evaluated(raw)
         with self._here():
-            for batch, part in self._chunks(source, count, "none"):
-                values[:, part] = batch.forward(weights, weights)[..., : self.layout.classes]
-        return values
+            return self.evaluation.logits(self._evaluated(raw), gpu_gather.Source(images, signs, epsilon))
 
     def input_gradient(
         self,
@@ -268,28 +273,9 @@ class Population:
             )
             padded = self.input_gradient(images, labels, objective, targets, cotangents, signs, direction, None, raw)
             return reference.of_pairs(padded, counts)
-        members, count = self.layout.members, images.shape[-4]
-        out = self._new(members, count, *self.layout.image_shape, dtype=torch.int8 if signs else torch.float32)
-        logits = self._new(members, count, self.layout.classes)
-        zero, nan, ignored = torch.zeros(3, members, dtype=torch.int64, device=self.device)
-        losses, weights = self._new(members), self._evaluated(raw)
+        aim = gpu_evaluation.Aim(objective, labels, targets, cotangents)
         with self._here():
-            for batch, part in self._chunks(gpu_gather.Source(images), count, "images"):
-                logits[:, part] = batch.forward(weights, weights)[..., : self.layout.classes]
-                own, aim = (each if each is None else each[..., part].contiguous() for each in (labels, targets))
-                if cotangents is not None:
-                    batch.take_cotangents(cotangents[:, part])
-                elif objective == "odds":
-                    batch.loss(own, losses, ignored, odds=True)
-                else:
-                    batch.objective(objective, own, aim)
-                batch.backward_dense(weights, dropped=False)
-                gradients = batch.image_gradients(weights).contiguous()
-                directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)
-                out[:, part] = directions if signs else gradients
-                nan += nans
-                zero += zeros
-        return reference.InputGradient(out, logits, zero, nan)
+            return self.evaluation.input_gradient(self._evaluated(raw), images, aim, signs=signs, direction=direction)
 
     def _step(self, source: gpu_gather.Source, rows: int, kind: Kind) -> None:
         batch = self._batch(rows, kind.own, self.precision, "weights")
@@ -363,15 +349,6 @@ class Population:
             gpu_optimizer.launch_sgd(*tensors, *numbers, momentum=self.momentum, **common)
         else:
             gpu_optimizer.launch_adam(*tensors, self.moments[1], *numbers, **common)
-
-    def _chunks(self, source: gpu_gather.Source, count: int, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
-        """Batches for evaluation, their images gathered, and which of the images they are."""
-        own = source.images.ndim == 5 or source.signs is not None
-        for start in range(0, count, gpu_layout.EVALUATION_ROWS):
-            rows = min(gpu_layout.EVALUATION_ROWS, count - start)
-            batch = self._batch(rows, own, "fp32", backward)
-            batch.gather(source, start=start)
-            yield batch, slice(start, start + rows)
 
     def _batch(self, rows: int, own: bool, precision: str, backward: str) -> gpu_batch.Batch:
         key = (rows, own, precision, backward)

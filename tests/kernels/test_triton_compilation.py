@@ -48,7 +48,15 @@ GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "epsilon": "
 KERNELS = {
     "forward": ("dense", "forward_kernel", DENSE_TYPES, FORWARD, "OPTIONS"),
     "forward-dropping": ("dense", "forward_kernel", DENSE_TYPES, DROPPING, "OPTIONS"),
+    "forward-slopes": ("dense", "forward_kernel", DENSE_TYPES, DROPPING | {"DROPS": False}, "OPTIONS"),
     "input-gradient": ("dense", "input_gradient_kernel", DENSE_TYPES, {"SLOPE": "relu", "DROPPED": True}, "OPTIONS"),
+    "input-gradient-slopes": (
+        "dense",
+        "input_gradient_kernel",
+        DENSE_TYPES,
+        {"SLOPE": "stored", "DROPPED": False},
+        "OPTIONS",
+    ),
     "weight-gradient": ("dense", "weight_gradient_kernel", DENSE_TYPES | {"p_weights": "*fp32"}, {}, "BATCH_OPTIONS"),
     "adam": ("optimizer", "adam_kernel", ADAM, UPDATE, "OPTIONS"),
     "adam-whole": ("optimizer", "adam_kernel", ADAM, UPDATE | WHOLE | {"DECAY": "decoupled"}, "OPTIONS"),
@@ -124,13 +132,20 @@ def compiled(name, capability, precision="bf16"):
 
 
 TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma", 100: "tcgen05.mma"}
-PRODUCTS = ["forward", "forward-dropping", "input-gradient", "weight-gradient"]
+PRODUCTS = ["forward", "forward-dropping", "forward-slopes", "input-gradient", "input-gradient-slopes"]
+PRODUCTS += ["weight-gradient"]
 # Every kernel in bf16 for every card; the other precisions where they differ, and slow beyond one card.
-COMPILED = [(name, capability, "bf16") for name in KERNELS for capability in TENSOR_CORES]
-COMPILED += [(name, 90, precision) for name in PRODUCTS for precision in ("tf32", "fp32")]
+COMPILED = [(name, capability, "bf16") for name in KERNELS if "-slopes" not in name for capability in TENSOR_CORES]
+COMPILED += [(name, 90, precision) for name in PRODUCTS if "-slopes" not in name for precision in ("tf32", "fp32")]
+EVALUATED = ["forward", "forward-slopes", "input-gradient", "input-gradient-slopes"]
+COMPILED += [(name, 90, "tf32x3") for name in EVALUATED]
+COMPILED += [
+    pytest.param(name, capability, "tf32x3", marks=pytest.mark.slow) for name in EVALUATED for capability in (80, 100)
+]
 COMPILED += [
     pytest.param(name, capability, precision, marks=pytest.mark.slow)
     for name in PRODUCTS
+    if "-slopes" not in name
     for capability in (80, 100)
     for precision in ("tf32", "fp32")
 ]
@@ -146,4 +161,4 @@ def test_kernels_compile_into_registers(name, capability, precision, spilled):
         assert (TENSOR_CORES[capability] in ptx) == (precision != "fp32")
         # Operands come 16 bytes at a time, but for tf32, whose transposed operands go 4 by 4.
         narrow = re.search(r"cp\.async\.c[ag]\.shared\.global [^;]*, 0x[48],", ptx)
-        assert narrow is None or precision == "tf32"
+        assert narrow is None or precision.startswith("tf32")

@@ -474,10 +474,11 @@ def launches(monkeypatch, layer, precision, capability, constant=True):
 TABLED = [
     *((90, "bf16", layer) for layer in (CHAIN[0], CHAIN[3])),
     (90, "fp32", CHAIN[1]),
+    (90, "tf32x3", CHAIN[2]),
     *(
         pytest.param(capability, precision, layer, marks=pytest.mark.slow)
         for capability in (80, 90, 100)
-        for precision in ("bf16", "tf32", "fp32")
+        for precision in ("bf16", "tf32", "tf32x3", "fp32")
         for layer in CHAIN
     ),
 ]

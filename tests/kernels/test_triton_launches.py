@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -86,15 +87,18 @@ def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(recorded, monke
     assert graphs.reason == "capture failed: operation not permitted when stream is capturing"
 
 
-def population(stem, batch=16):
+OPTIONS = {"optimizer": "adam", "momentum": 0.0, "head_rate256": 32, "label_smoothing": 0.1, "clip": 1.0}
+OWN = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
+
+
+def population(stem="none", batch=16, precision="bf16"):
     """Three members, the last with convolutions of its own, and everything that an update may do besides."""
     gpu_triton = importlib.import_module("atras.kernels.step.gpu_triton")
-    options = {"activation": "gelu", "batch": batch, "optimizer": "adam", "momentum": 0.0, "head_rate256": 32}
-    options |= {"label_smoothing": 0.1, "clip": 1.0, "average": 0.9}
-    own = [ConvLayer(24, padding=1, pool=2, rate256=64), ConvLayer(7)]
-    chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], own)]
-    hidden, device = [[40], [24, 192], []], torch.device("cpu")
-    return gpu_triton.Population((1, 12, 12), 10, hidden, chains=chains, precision="bf16", device=device, **options)
+    chains = [reference.chain_of(stem, convolutions, 64) for convolutions in ([], [], OWN)]
+    return gpu_triton.Population(
+        (1, 12, 12), 10, [[40], [24, 192], []], chains=chains, precision=precision, activation="gelu", batch=batch,
+        average=0.9, device=torch.device("cpu"), **OPTIONS,
+    )  # fmt: skip
 
 
 def test_every_step_but_the_first_of_its_size_is_replayed(recorded, monkeypatch):
@@ -111,41 +115,111 @@ def test_every_step_but_the_first_of_its_size_is_replayed(recorded, monkeypatch)
     assert step.graphs.replays == 3 * calls - 2 + 1
 
 
-@pytest.mark.parametrize("stem", reference.STEMS)
-def test_a_steps_launches_allocate_and_copy_nothing(stem, monkeypatch):
-    """Else no CUDA graph could hold them; on a CPU, with kernels that do nothing."""
+@pytest.fixture
+def launches(monkeypatch):
+    """Kernels do nothing; their names and constants are noted."""
+    found = []
+
+    def launch(self, *arguments, **_):
+        given = zip(self.arg_names, arguments, strict=False)
+        found.append((self.__name__, {name: value for name, value in given if not isinstance(value, torch.Tensor)}))
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", launch)
+    return found
+
+
+@pytest.fixture
+def operations():
+    """A context in which torch's operations are noted, and the set of them."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    launches, operations = [], set()
-
     class Log(TorchDispatchMode):
+        seen: ClassVar[set[str]] = set()
+
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            operations.add(str(function))
+            self.seen.add(str(function))
             return function(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
+    Log.seen.clear()
+    return Log()
+
+
+VIEWS = {"aten.slice.Tensor", "aten.select.int", "aten.view.default"}
+
+
+@pytest.mark.parametrize("stem", reference.STEMS)
+def test_a_steps_launches_allocate_and_copy_nothing(stem, launches, operations):
+    """Else no CUDA graph could hold them; on a CPU, with kernels that do nothing."""
     gpu_triton, gpu_gather = (importlib.import_module(f"atras.kernels.step.{n}") for n in ("gpu_triton", "gpu_gather"))
-    step = population(stem)
-    images, labels = make_step_inputs(12, (1, 12, 12))
+    step, (images, labels) = population(stem), make_step_inputs(12, (1, 12, 12))
     batch = step._batch(16, False, "bf16", "weights")
-    with Log():
+    with operations:
         step._launch(batch, gpu_gather.Source(images, None, 0.0, labels), gpu_triton.Kind(16, own=False, decays=True))
-    assert launches[-4:] == ["squares_kernel", "scales_kernel", "adam_kernel", "bump_kernel"]
-    assert operations <= {"aten.slice.Tensor", "aten.select.int", "aten.view.default"}
+    names = [name for name, _ in launches]
+    assert names[-4:] == ["squares_kernel", "scales_kernel", "adam_kernel", "bump_kernel"]
+    assert operations.seen <= VIEWS
 
 
-def test_a_batch_may_have_more_rows_than_the_second_axis_of_a_grid_takes(monkeypatch):
+@pytest.mark.parametrize("objective", ["odds", "margin"])
+@pytest.mark.parametrize("stem", reference.STEMS)
+def test_the_launches_of_a_gradient_allocate_and_copy_nothing(stem, objective, launches, operations):
+    gpu_evaluation = importlib.import_module("atras.kernels.step.gpu_evaluation")
+    step, labels = population(stem), torch.zeros(16, dtype=torch.int64)
+    block = step.evaluation._block(16, False, "images")
+    with operations:
+        step.evaluation._launch(block, step.parameters, gpu_evaluation.Aim(objective, labels))
+    assert launches
+    assert operations.seen <= VIEWS | {"aten.unbind.int"}
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", "ieee"), ("tf32", "tf32x3"), ("bf16", "tf32x3")])
+def test_evaluation_multiplies_as_exactly_as_attacks_need(precision, expected, launches):
+    step, images = population(precision=precision), torch.zeros(5, 1, 12, 12)
+    step.logits(images, None, 0.0, None, False)
+    step.input_gradient(images, None, "odds", None, None, True, 1, None, False)
+    products = [constants["PRECISION"] for _, constants in launches if "PRECISION" in constants]
+    assert len(products) > 10
+    assert set(products) == {expected}
+
+
+def test_images_that_move_are_not_recorded_anew(recorded, launches):
+    step, (graphs, *_) = population(), recorded
+    step.evaluation.graphs = graphs
+    images, labels = make_step_inputs(12, (1, 12, 12), dtype=torch.float32)
+    kept = []  # so that no two lie in the same place
+    for turn in range(5):
+        kept += [images.clone(), labels.clone()]
+        own = [step.logits(kept[-2], None, 0.0, None, False)]
+        own += [
+            step.input_gradient(*kept[-2:], objective, None, None, False, 1, None, False).gradient
+            for objective in ("odds", "margin")
+        ]
+        kept += own
+        assert len(graphs._graphs) == (3 if turn else 0)
+    assert graphs.replays == 3 * 4
+
+
+def test_counts_of_images_share_few_sizes_of_blocks():
+    gpu_evaluation = importlib.import_module("atras.kernels.step.gpu_evaluation")
+    sizes = [gpu_evaluation.block_rows(count) for count in range(1, 257)]
+    assert all(count <= size <= 1.25 * count for count, size in enumerate(sizes, 1))
+    assert len(set(sizes)) == 28
+    assert sizes[-1] == gpu_evaluation.block_rows(250) == 256
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_batch_may_have_more_images_or_members_than_the_second_axis_of_a_grid_takes(own, monkeypatch):
     """CUDA takes 65,535 programs at the most along all axes but the first."""
     grids = []
     monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, grid, **__: grids.append(grid))
     gpu_gather = importlib.import_module("atras.kernels.step.gpu_gather")
-    rows = 70_000
-    images, labels = torch.zeros(rows, 1, 2, 2), torch.zeros(1, rows, dtype=torch.int64)
-    values = torch.zeros(1, rows, 16)
+    sets, rows = (70_000, 2) if own else (1, 70_000)
+    images = torch.zeros(*([sets] if own else []), rows, 1, 2, 2)
+    labels, values = torch.zeros(sets, rows, dtype=torch.int64), torch.zeros(sets, rows, 16)
     source = gpu_gather.Source(images, None, 0.0, labels[0])
     gpu_gather.launch_gather(source, values, labels, image_shape=(1, 2, 2), planar=True, stored=16)
     ((first, *others),) = grids
-    assert first >= rows
+    assert first == rows * sets
     assert max(others) <= 65_535
 
 

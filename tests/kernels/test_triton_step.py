@@ -225,16 +225,22 @@ def test_signs_of_saturated_networks_are_those_of_float64(case, device):
     assert_saturated_signs_agree(make(case, device=device), case, images, device)
 
 
-def test_evaluation_goes_on_past_a_chunk(device):
+def test_evaluation_goes_on_past_a_block(device, monkeypatch):
+    monkeypatch.setattr(gpu_layout, "EVALUATION_ROWS", 16)
     case = Case("none", (1, 2, 2), "relu", [[3], [4]], 2, 4, data=IMAGES)
     step, definition = make(case, device=device), define(case)
-    count = gpu_layout.EVALUATION_ROWS + 2
+    count = 16 + 9  # the second block has room for ten
     own = torch.stack([make_step_inputs(count, case.image_shape, seed=m)[0] for m in range(2)])
     labels = torch.arange(2 * count).view(2, count) % 10
     assert_close(step.logits(own.to(device)).double(), definition.logits(own), rtol=1e-4, atol=1e-5)  # as above
-    found = step.input_gradient(own.to(device), labels.to(device))[0].cpu().double()
-    expected = definition.input_gradient(own, labels)[0]
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    for given in ({}, {"objective": "dlr", "targets": (labels + 1) % 10}, {"cotangents": cotangents_of(case, count)}):
+        there = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+        asked = () if "cotangents" in given else (labels,)
+        found = step.input_gradient(own.to(device), *(each.to(device) for each in asked), **there)
+        expected = definition.input_gradient(own, *asked, **given)
+        assert (found.gradient.cpu() - expected.gradient).norm() <= 1e-5 * expected.gradient.norm()
+        assert_same(found.zero.cpu(), (found.gradient.cpu() == 0).flatten(1).sum(1))
+    assert {block.rows for block in step._step.evaluation._blocks.values()} == {16, 10}
 
 
 @pytest.mark.parametrize("case", [DENSE[1], STEMS[0], CHAINS[0]], ids=str)
@@ -303,6 +309,18 @@ def test_calls_can_be_cut_anywhere_and_moments_set(optimizer, device):
     whole.reset_optimizer()
     assert whole.steps == [0] * len(case.hidden)
     assert not any(array.any() for array in whole.get_parameters(0, 1))
+
+
+def test_results_of_a_step_are_the_callers_own(device):
+    """A step or a member alone, whose results lie side by side in memory, is what the next call writes over."""
+    for case in (DENSE[2]._replace(images=1), DENSE[2].of(0)):
+        step = make(case, device=device)
+        first = train(step, case, device=device)
+        before = [each.clone() for each in first]
+        train(step, case, device=device, rate=1.0)
+        second = train(step, case, device=device)
+        assert_same(first, before)
+        assert not torch.equal(second[0], first[0])
 
 
 @pytest.mark.parametrize("case", [DENSE[1], CHAINS[1]], ids=str)
@@ -417,6 +435,43 @@ def test_graphs_change_no_bit(case, precision):
     steps, sizes = -(-case.images // case.batch), 1 + (case.images % case.batch > 0)
     assert replayed._step.graphs.replays == 4 * steps - sizes  # all but the first of a whole and of a partial batch
     assert launched._step.graphs.replays == 0
+
+
+@pytest.mark.gpu
+@in_parent
+@pytest.mark.parametrize("case", [DENSE[1], STEMS[0], CHAINS[0]], ids=str)
+def test_images_that_move_replay_the_same_graphs(case):
+    device, images = torch.device("cuda"), work(case, torch.float32)[0]
+    replayed, launched = (make(case, device=device, precision="bf16") for _ in range(2))
+    launched._step.graphs.reason = "switched off"
+    for turn in range(4):
+        moved, labels = (images * (1 - turn / 8)).to(device), torch.arange(IMAGES, device=device) % (turn + 1)
+        for kind in ({}, {"objective": "margin"}):
+            assert_same(*(each.input_gradient(moved, labels, **kind) for each in (replayed, launched)))
+        assert_same(*(each.logits(moved) for each in (replayed, launched)))
+    assert replayed.fallback == ""
+    assert len(replayed._step.graphs._graphs) == 3
+    assert replayed._step.graphs.replays == 3 * 3
+
+
+@pytest.mark.gpu
+@in_parent
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("case", [
+    Case("conv2", (1, 28, 28), "relu", [[512], [64, 32]], 32, 64),
+    Case("none", (1, 28, 28), "gelu", [[300, 300], [20]], 32, 64),
+], ids=str)  # fmt: skip
+def test_signs_are_as_those_of_fp32_whatever_training_multiplies_in(case, precision):
+    """As many differ from float64's as in fp32, give or take: what is left out of a product is 2^-22 of it."""
+    device, images = torch.device("cuda"), make_step_inputs(200, case.image_shape)[0]
+    expected = define(case).input_gradient(images, signs=True).gradient
+
+    def differing(precision):
+        found = make(case, device=device, precision=precision).input_gradient(images.to(device), signs=True)
+        return int((found.gradient.cpu() != expected).sum())
+
+    # A sign turns where a gradient is nearer to zero than its rounding: some 1e-6 of them, so few that chance counts.
+    assert differing(precision) <= 4 * differing("fp32") + 2e-5 * expected.numel()
 
 
 @pytest.mark.gpu

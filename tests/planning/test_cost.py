@@ -10,9 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atras.engines import FusedEngine, LoopEngine, convolutions_of, has_bf16, why_not
 from atras.experiment import Protocol
+from atras.kernels.step import gpu_layout
 from atras.networks import Candidate, Member, Network, Spec, widest
 from atras.planning import forward_flops, member_bytes, training_flops
-from atras.planning.cost import fused_bytes, fused_device_bytes
+from atras.planning.cost import fused_bytes, fused_device_bytes, fused_device_rows
+from atras.planning.grouping import make_groups
+from atras.planning.machine import Machine
 
 CPU = torch.device("cpu")
 SPECS = [Spec((1, 8, 8), 10), Spec((1, 28, 28), 10, "conv2"), Spec((3, 32, 32), 10, "conv4")]
@@ -112,5 +115,33 @@ def test_bytes_on_a_gpu_are_what_a_population_allocates(
     )  # fmt: skip
     sizes = {"batch": batch, "evaluation_batch": 0, "images": 0, "averages": average is not None}
     predicted = fused_device_bytes(networks, precision=precision, **sizes)
-    # What an evaluation takes beside the op: gradients and signs of 128 images in float32.
-    assert predicted == step.bytes + len(names) * 3 * 20 * 19 * 2 * 4 * 128
+    # What an evaluation takes beside the op: gradients and signs of a block of images in float32.
+    assert predicted == step.bytes + len(names) * 3 * 20 * 19 * 2 * 4 * step.evaluation.rows
+
+
+def evaluation_rows(members: int, stem: str, precision: str = "bf16") -> int:
+    shape = (1, 28, 28) if stem == "conv2" else (3, 32, 32)
+    networks = [Network(Spec(shape, 10, stem), Candidate((256, 256)))] * members
+    return fused_device_rows(networks, precision=precision, batch=128)
+
+
+def test_evaluation_on_a_gpu_takes_large_blocks_while_memory_lasts() -> None:
+    assert evaluation_rows(40, "conv2") == gpu_layout.EVALUATION_ROWS == 256
+    rows = [evaluation_rows(members, "conv4") for members in (1, 40, 400, 4000)]
+    assert rows == sorted(rows, reverse=True)
+    assert all(count % 16 == 0 for count in rows)
+    assert rows[0] == 256 > rows[2] == rows[3]  # half of what bf16 trains on at once, whose numbers are half as long
+    # fp32 training needs more, which evaluation may then take.
+    assert evaluation_rows(400, "conv4", "fp32") > rows[2]
+
+
+@pytest.mark.parametrize("members", [1, 40, 400])
+@pytest.mark.parametrize("stem", ["conv2", "conv4"])
+def test_evaluation_batches_on_a_gpu_are_whole_blocks(stem: str, members: int) -> None:
+    shape = (1, 28, 28) if stem == "conv2" else (3, 32, 32)
+    protocol = Protocol(candidates=(Candidate((256, 256)),), stem=stem, seeds=tuple(range(members)), precision="bf16")
+    (group,) = make_groups(protocol, Spec(shape, 10, stem), 100, 600, "fused", Machine("cuda", 2**40))
+    rows = evaluation_rows(members, stem)
+    assert group.evaluation_batch % rows == 0 or group.evaluation_batch < rows
+    assert group.evaluation_batch <= 512
+    assert members > 40 or group.evaluation_batch >= rows >= 192

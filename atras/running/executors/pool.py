@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atras.engines import ENGINES
 from atras.errors import InputError, Interrupted
@@ -102,7 +102,7 @@ class PoolExecutor(Executor):
     """The base class of executors whose tasks are computed by workers."""
 
     _pool: Pool | None = None
-    _job: tuple[tuple[int, int], Job] | None = None
+    _job: tuple[Any, Any, Path | None] | None = None
 
     @abstractmethod
     def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
@@ -113,11 +113,11 @@ class PoolExecutor(Executor):
             raise Interrupted
         if self._pool is None:
             self._pool = self.make_pool(tasks[0], place)
-        # Groups that were divided come in a map of their own, with the same data.
-        same = id(place.data), id(place.source)
-        if self._job is None or self._job[0] != same:
-            self._job = same, Job.of(tasks[0], place, threads().amount)
-            self._pool.begin(self._job[1])
+        # Groups that were divided come in a map of their own, with the same data; those of another run do not.
+        of = place.data, place.source, tasks[0].folder
+        if self._job is None or self._job[0] is not of[0] or self._job[1] is not of[1] or self._job[2] != of[2]:
+            self._job = of
+            self._pool.begin(Job.of(tasks[0], place, threads().amount))
         yield from _Map(self._pool, tasks, place).outcomes()
 
     def close(self) -> None:
