@@ -79,15 +79,10 @@ WEIGHT_GRADIENT = {
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
-FIRST_FORWARD = {
-    "bf16": Tile(64, 32, 0, 4, 4),
-    "tf32": Tile(16, 32, 0, 8, 4, 1, 96),
-    "tf32x3": Tile(16, 32, 0, 8, 4, 1, 96),
-    "fp32": Tile(16, 32, 0, 8, 4, 1, 96),
-}
-FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWARD}
-FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
-FIRST_WEIGHT_GRADIENT["bf16"] = Tile(64, 32, 1, 1, 4)
+FIRST_FORWARD = {precision: Tile(32, 32, 0, 4, 4, 1, 128) for precision in FORWARD} | {"bf16": Tile(64, 32, 0, 8, 4)}
+FIRST_INPUT_GRADIENT = {precision: Tile(8, 32, 0, 8, 2) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT = {precision: Tile(16, 32, 0, 1, 4) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT |= {"bf16": Tile(32, 32, 1, 1, 4, 2)}
 """Of the convolution of images."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
 INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2), "tf32x3": Tile(64, 16, 16, 1, 8)}

@@ -373,6 +373,26 @@ def add_products(b_sums, b_g, b_x, WINDOW_Y: tl.constexpr, WINDOW_X: tl.constexp
 
 
 @triton.jit
+def row_of(b_rows):
+    """The first row of many, [len(i_k), filters] -> [filters]."""
+    return tl.sum(tl.where(tl.arange(0, b_rows.shape[0])[:, None] == 0, b_rows, 0.0), 0)
+
+
+@triton.jit
+def add_product(b_0, b_1, b_2, b_3, b_x, b_g, WINDOW_AT: tl.constexpr):
+    """Add pixels [len(i_k), ROWS] times a window's gradients [ROWS, filters] to its sum."""
+    if WINDOW_AT == 0:
+        b_0 = tl.dot(b_x, b_g, b_0)
+    elif WINDOW_AT == 1:
+        b_1 = tl.dot(b_x, b_g, b_1)
+    elif WINDOW_AT == 2:
+        b_2 = tl.dot(b_x, b_g, b_2)
+    else:
+        b_3 = tl.dot(b_x, b_g, b_3)
+    return b_0, b_1, b_2, b_3
+
+
+@triton.jit
 def tap_of(b_0, b_1, b_2, b_3, i_k, TAP: tl.constexpr, CHANNEL: tl.constexpr, CHANNELS: tl.constexpr):
     """A tap's sum out of those of the 4x4 pixels for each window, [len(i_k), filters] -> [filters]."""
     AT: tl.constexpr = (TAP // 3 * 4 + TAP % 3) * CHANNELS + CHANNEL
@@ -412,11 +432,13 @@ def first_weight_gradient_kernel(
     if p_slopes is not None:
         p_slopes += i_at
     p_x += offset(p_layer, X) + channel
-    b_bias = tl.zeros((ROWS, BLOCK_O), tl.float32)
     if BLOCK_K == 0:
-        b_sums = (b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias, b_bias)
+        b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
+        b_sums = (b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0)
     else:
-        i_k = tl.arange(0, BLOCK_K)
+        # The bias's gradient is a product too, by ones; all its rows are the same.
+        i_k, b_ones = tl.arange(0, BLOCK_K), tl.full((16, ROWS), 1.0, p_x.dtype.element_ty)
+        b_bias = tl.zeros((16, BLOCK_O), tl.float32)
         b_0 = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
         b_1, b_2, b_3 = b_0, b_0, b_0
     turns, splits = tl.load(p_layer + TURNS).to(tl.int32), tl.load(p_layer + SPLITS).to(tl.int32)
@@ -444,12 +466,11 @@ def first_weight_gradient_kernel(
                     b_g = tl.where(b_open == FIRST + window, b_dy.to(tl.float32), 0.0)
                     b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
             else:
-                b_bias += tl.where(b_open == CLOSED, 0.0, b_dy.to(tl.float32))
                 b_dy = b_dy.to(p_x.dtype.element_ty)
-                b_0 = tl.dot(b_x, tl.where(b_open == FIRST, b_dy, 0.0), b_0)
-                b_1 = tl.dot(b_x, tl.where(b_open == FIRST + 1, b_dy, 0.0), b_1)
-                b_2 = tl.dot(b_x, tl.where(b_open == FIRST + 2, b_dy, 0.0), b_2)
-                b_3 = tl.dot(b_x, tl.where(b_open == FIRST + 3, b_dy, 0.0), b_3)
+                for window in tl.static_range(4):
+                    b_g = tl.where(b_open == FIRST + window, b_dy, 0.0)
+                    b_bias = tl.dot(b_ones, b_g, b_bias)
+                    b_0, b_1, b_2, b_3 = add_product(b_0, b_1, b_2, b_3, b_x, b_g, window)
         else:
             i_pixel = i_more * pixels + i_block_y * (2 * out_x) + i_block_x * 2
             for window in tl.static_range(4):
@@ -462,16 +483,9 @@ def first_weight_gradient_kernel(
                     b_g = tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
                     b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
                 else:
-                    b_bias += tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
                     b_g = tl.where(b_open == FIRST, b_dy.to(p_x.dtype.element_ty), 0.0)
-                    if window == 0:
-                        b_0 = tl.dot(b_x, b_g, b_0)
-                    elif window == 1:
-                        b_1 = tl.dot(b_x, b_g, b_1)
-                    elif window == 2:
-                        b_2 = tl.dot(b_x, b_g, b_2)
-                    else:
-                        b_3 = tl.dot(b_x, b_g, b_3)
+                    b_bias = tl.dot(b_ones, b_g, b_bias)
+                    b_0, b_1, b_2, b_3 = add_product(b_0, b_1, b_2, b_3, b_x, b_g, window)
     there = i_o < stored
     biases = 9 * CHANNELS * stored
     p_scratch += offset(p_layer, SCRATCH) + i_split.to(tl.int64) * (biases + stored)
@@ -482,10 +496,9 @@ def first_weight_gradient_kernel(
         else:
             for c in tl.static_range(CHANNELS):
                 tl.store(p_tap + c * stored, tap_of(b_0, b_1, b_2, b_3, i_k, tap, c, CHANNELS) * scale, mask=there)
-    if BLOCK_K == 0:
-        b_bias = b_sums[9]
     if channel == 0:
-        tl.store(p_scratch + biases + i_o, tl.sum(b_bias, 0) * scale, mask=there)
+        b_sum = tl.sum(b_sums[9], 0) if BLOCK_K == 0 else row_of(b_bias)
+        tl.store(p_scratch + biases + i_o, b_sum * scale, mask=there)
 
 
 @triton.jit
