@@ -33,9 +33,10 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backends.compiled(device), device) or (
-        gpu.kernel_trouble(device) if device.type == "cuda" else ""
-    )
+    if device.type != "cuda":
+        return backends.missing(backends.compiled(device), device)
+    missing = backends.missing(backends.compiled(device), device)
+    return missing or backends.miscompiled(device) or gpu.kernel_trouble(device)
 
 
 def why_slow() -> str:
@@ -116,6 +117,7 @@ class FusedEngine(Engine):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
         best = "bf16" if backends.bf16(self.device).faster else "fp32"
         convolutions = [own_convolutions(network) for network in self.networks]
+        self._known_places: dict[int, Tensor] = {}
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
@@ -173,10 +175,16 @@ class FusedEngine(Engine):
         if own:  # one long list of images, of which each member's order names its own
             images = images.expand(members, *images.shape[-4:]).flatten(0, 1)
             labels = labels.expand(members, size).flatten()
-        orders = torch.arange(len(labels), device=self.device).view(-1, size)
+        orders = self._places(len(labels)).view(-1, size)
         rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
         losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0), size, cotangent)
         return StepResult(losses[:, 0], correct[:, 0])
+
+    def _places(self, count: int) -> Tensor:
+        """int64 [count], from 0 on: always the same tensor, which the op need not look at again."""
+        if count not in self._known_places:
+            self._known_places[count] = torch.arange(count, device=self.device)
+        return self._known_places[count]
 
     def _epoch(self, work: Epoch) -> StepResult:
         if work.batch_step is not None:  # what it trains on comes from the network of that very step
@@ -215,6 +223,7 @@ class FusedEngine(Engine):
         common: dict[str, Any] = {"counts": counts, "raw": not self.reads_average}
         if callable(cotangent) and not isinstance(cotangent, Objective):
             cotangent = definite(cotangent, self._op.logits(images, **common))
+        common["tally"] = False
         if cotangent is None:
             result = self._op.input_gradient(images, **common)
         elif isinstance(cotangent, Objective):

@@ -12,12 +12,13 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
+from atras.experiment import recorded_pairs
 from atras.networks import Member
 from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
 from .finished import FOLDER, remove_finished, write
 from .frames import check_rows, csv, empty, frame_of, parquet
-from .order import check_members, in_order
+from .order import check_members, in_order, packed_in_order
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
 from .variants import axis_types, variants_of, with_axes
@@ -25,6 +26,10 @@ from .variants import axis_types, variants_of, with_axes
 MOST_ROWS = 20_000
 """Rows of a run, of all frames, up to which a group's rows are written with all others, a fraction of a second. Those
 of a group that comes later are a file of their own until the run ends: writing them costs what they are."""
+
+MOST_LAST_ROWS = 4_000_000
+"""Those of a run up to which the last group is written with the others before it, where they are not apart: alone it
+would be written, read and written again."""
 
 MOST_MEMBERS = 1_000
 """Members of a run up to which run.json, which has a plan of them all, is written with each group."""
@@ -106,7 +111,7 @@ class Writer:
         protocol = run["protocol"]
         self._variants = variants_of(protocol)
         self._protocol = protocol
-        self._members = len(protocol["candidates"]) * len(protocol["seeds"]) * len(self._variants)
+        self._members = len(recorded_pairs(protocol)) * len(protocol["seeds"])
         self._frames = {name: empty(name, axis_types(self._variants)) for name in SCHEMAS}
         self._apart = False
 
@@ -125,7 +130,9 @@ class Writer:
 
     def _frames_of(self, rows: Rows) -> dict[str, pl.DataFrame]:
         """Rows as frames, with columns for the run's axes."""
-        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        given = {name: getattr(rows, name) for name in SCHEMAS}
+        given["outcomes"] = packed_in_order(given["outcomes"], self._protocol)
+        frames = {name: frame_of(name, given[name]) for name in SCHEMAS}
         return {name: with_axes(name, frame, self._variants) for name, frame in frames.items()}
 
     def append_group(
@@ -151,7 +158,7 @@ class Writer:
         if self.directory is None:
             self._add(frames)
             self.run |= record
-        elif small and not self._apart:
+        elif (small or (count <= MOST_LAST_ROWS and self._is_last(numbers))) and not self._apart:
             self.extend(frames)
             self.update(record)
         else:
@@ -160,6 +167,11 @@ class Writer:
             write(self.directory, group, {"warnings": list(warnings), "timings": dict(timings or {})}, frames)
             self._apart = True
             self.run |= record
+
+    def _is_last(self, numbers: Collection[int]) -> bool:
+        """Whether the run is whole when these groups are finished."""
+        groups = (self.run.get("plan") or {}).get("groups")
+        return isinstance(groups, list) and len(numbers) == len(groups)
 
     def extend(self, frames: Mapping[str, pl.DataFrame]) -> None:
         """Add rows of frames as other folders have them, as `append` does.
@@ -276,12 +288,12 @@ def rows_of_members(
 def _check_sizes(protocol: dict[str, Any]) -> None:
     """Refuse a run at its start whose largest frames could not be read back at its end."""
     variants = variants_of(protocol)
-    members = len(protocol["candidates"]) * len(protocol["seeds"])
-    rows = 0
-    for variant in variants.to_dicts():
-        rows += members * sum((protocol | variant).get(name) or 0 for name in ("epochs", "adversarial_epochs"))
-    check_rows(rows, "history")
-    check_rows(len(variants) * _transfer_rows(protocol, members), "transfer")
+    values = {row["variant"]: protocol | row for row in variants.to_dicts()}
+    own = [values[variant.name] for _, variant in recorded_pairs(protocol)]
+    epochs = sum(one.get(name) or 0 for one in own for name in ("epochs", "adversarial_epochs"))
+    check_rows(len(protocol["seeds"]) * epochs, "history")
+    most = len(protocol["candidates"]) * len(protocol["seeds"])
+    check_rows(len(variants) * _transfer_rows(protocol, most), "transfer")
 
 
 def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:
