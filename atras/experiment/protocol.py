@@ -51,7 +51,7 @@ _COMMON = ("attacks", "epsilons", "precision", "select", "validation_size")
 """Settings of these parts that all members of a run have in common: what is measured, how it is computed, and on which
 images."""
 
-VERSION = 5
+VERSION = 6
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
