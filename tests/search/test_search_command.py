@@ -70,10 +70,10 @@ def test_the_command_searches_over_variants_and_logs_each_round(
     assert capsys.readouterr().out.splitlines()[0].split()[:3] == ["round", "in", "variants"]
     assert execute(f"{axis} {options} --log tensorboard --out {there} --quiet") == 0
     assert "learning_rate=0.0" in capsys.readouterr().out
-    kept = [len(list((there / f"round-{number}" / "tensorboard").iterdir())) for number in (1, 2)]
-    assert kept == [4, 2]
+    kept = [len(list((there / f"round-{number}" / "tensorboard").iterdir())) for number in (1, 2, 3)]
+    assert kept == [4, 2, 1]
     assert program.execute(program.app, ["show", str(there)], "atras") == 0
-    assert capsys.readouterr().err == f"{there} is a search: this is round 2 of 2, 2 candidates in variants\n"
+    assert capsys.readouterr().err == f"{there} is a search: this is round 3 of 3, 1 candidate in a variant\n"
 
 
 def test_a_search_prints_json_and_stands_for_its_last_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
