@@ -19,7 +19,7 @@ from . import gpu_kernels_conv_inner as inner
 from .gpu_kernels_conv_backward import reduce_kernel
 from .gpu_kernels_conv_first import first_forward_kernel, first_input_gradient_kernel, first_weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
+from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -73,7 +73,7 @@ INPUT_GRADIENT = {
     "fp32": Tile(16, 32, 16, 1, 8),
 }
 WEIGHT_GRADIENT = {
-    "bf16": Tile(GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS, 1, 8, 2),
+    "bf16": Tile(32, GRADIENT_COLUMNS, GRADIENT_TAPS, 1, 8, 3),
     "tf32": Tile(32, 64, 64, 1, 8, 2),
     "tf32x3": Tile(16, 64, 64, 1, 8),
     "fp32": Tile(16, 32, 32, 1, 8),
