@@ -39,6 +39,7 @@ class Tile(NamedTuple):
         unroll: turns of the loop over a window's rows that become one.
         warps: of a program.
         stages: of the loop's pipeline.
+        registers: most of a thread's, so that more programs fit a multiprocessor; 0 for no limit.
     """
 
     rows: int
@@ -47,16 +48,18 @@ class Tile(NamedTuple):
     unroll: int
     warps: int
     stages: int = 1
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, int | bool]:
         """As Triton calls them."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        limit = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True, **limit}
 
 
 FORWARD = {
-    "bf16": Tile(64, 64, 32, 3, 4),
-    "tf32": Tile(64, 32, 32, 1, 4),
+    "bf16": Tile(64, 64, 32, 1, 8, 1, 128),
+    "tf32": Tile(64, 32, 32, 1, 8),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(32, 32, 16, 1, 8),
 }
@@ -73,7 +76,7 @@ WEIGHT_GRADIENT = {
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
-FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 32, 32, 1, 8)}
 INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8), "tf32x3": Tile(64, 16, 16, 1, 8)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 

@@ -65,13 +65,19 @@ def split_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, FAR: tl.c
 
     FAR: whether 32 bits cannot count a batch's blocks; those of an image they can.
     """
+    return find_rows(images, blocks_y, blocks_x, ROWS, i_tile, tl.arange(0, ROWS), FAR)
+
+
+@triton.jit
+def find_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, i_number, FAR: tl.constexpr):
+    """The same of some of the tile's blocks, by their numbers in it."""
     blocks = blocks_y * blocks_x
     i_base, i_first = 0, i_tile * ROWS
     if FAR:
         i_far = tl.cast(i_tile, tl.int64) * ROWS
         i_base = i_far // blocks
         i_first = (i_far - i_base * blocks).to(tl.int32)
-    i_row = i_first + tl.arange(0, ROWS)
+    i_row = i_first + i_number
     i_more = i_row // blocks
     i_block = i_row - i_more * blocks
     i_image = i_base + i_more.to(tl.int64)

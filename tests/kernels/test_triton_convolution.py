@@ -305,6 +305,8 @@ def test_without_keys_nothing_is_dropped_or_scaled(device):
 def test_the_first_of_equal_ones_wins(device, activation):
     case = Case(Layer(6, 6, 16, 16, 0, True, activation, 0, 0), torch.float32, images=1)
     case.x = torch.ones_like(case.x)
+    # Sums are exact, whatever their order: the interpreter's may depend on where in a tile a row lies.
+    case.weight, case.bias = ((each * 64).round() / 64 for each in (case.weight, case.bias))
     for found, expected in zip(case.computed(device, EXACT), case.defined(), strict=True):
         assert_close(found.double(), expected, atol=2e-6 * expected.abs().max().item())
 
