@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from atras.experiment import Execution, Protocol
+from atras.loggers import Callback
 from atras.networks import Candidate, grid, k_complete
 
 from .errors import InputError, Interrupted
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from atras.search import confirm
 
 __all__ = [
+    "Callback",
     "Candidate",
     "Execution",
     "InputError",

@@ -201,9 +201,13 @@ def declared_groups() -> frozenset[str]:
     return frozenset(lines)
 
 
-@functools.cache  # of every object that is made or shown, and reading its types takes half a millisecond
 def spelled_fields(choice: type) -> Mapping[str, Any]:
     """Name and type of each option of a class; those that Python takes by keyword alone come last."""
+    return _spelled(choice)
+
+
+@functools.cache  # they are asked of every object that is made or shown, and take half a millisecond to find
+def _spelled(choice: Any) -> Mapping[str, Any]:
     hints = typing.get_type_hints(choice)
     fields = sorted(_fields_of(choice).values(), key=_by_keyword)
     return types.MappingProxyType({f.name: hints[f.name] for f in fields if f.metadata.get("spelled", True)})

@@ -29,6 +29,11 @@ def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]
     return _UNCHANGED if device.type == "cpu" and _is_fresh() else _fixed(device)
 
 
+def waits(values: torch.Tensor) -> bool:
+    """Whether who reads a value, or asks how many there are of a kind, waits for all that its device has to do."""
+    return values.device.type != "cpu"
+
+
 def threads() -> Limit:
     """Number of threads that compute, and what decides it: never more than this process may keep busy, unless
     OMP_NUM_THREADS says so. torch itself sees no quota of a control group."""

@@ -191,7 +191,9 @@ class Attacked:
 
 def nowhere(gradients: Tensor) -> Tensor:
     """bool [M, B]: whose gradient [M, B, C, H, W] is zero in every pixel."""
-    if gradients.device.type != "cpu":  # to choose the images to look at closer, a GPU would have to be waited for
+    from atras.torch_state import waits
+
+    if waits(gradients):  # to choose the images to look at closer
         return ~gradients.flatten(2).any(2)
     nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
     nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)

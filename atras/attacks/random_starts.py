@@ -37,6 +37,6 @@ def starts(networks: Classifier, images: Tensor, name: str, split: str = "test",
         seeds, rows = seeds_of(networks.members)
         wanted = own_shape if shape is None else shape
         own = torch.stack([random_starts(seed, split, name, number, first, count, wanted) for seed in seeds])
-        return (own[0] if len(seeds) == 1 else own[rows]).to(images)
+        return (own[0] if len(seeds) == 1 else own[rows]).to(images, non_blocking=True)
 
     return draw

@@ -13,6 +13,7 @@ from typing import Any
 from atras.attacks import ATTACKS
 from atras.defences import DEFENCES
 from atras.experiment import ENGINES, EXECUTORS, REMOVED, SETTINGS, Setting, settings_of
+from atras.loggers import LOGGERS
 from atras.registry import Registry, spell_value, spelled_fields
 
 from .attack_command import ASKED
@@ -24,6 +25,7 @@ _REGISTERS: dict[str, tuple[str, Registry[Any]]] = {
     "Defences": ("--defence", DEFENCES),
     "Engines": ("--engine", ENGINES),
     "Executors": ("--executor", EXECUTORS),
+    "Loggers": ("--log", LOGGERS),
 }
 _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 

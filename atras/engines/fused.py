@@ -218,14 +218,23 @@ class FusedEngine(Engine):
         if cotangent is None:
             result = self._op.input_gradient(images, **common)
         elif isinstance(cotangent, Objective):
-            labels = cotangent.labels.expand(rows).contiguous()
-            targets = cotangent.targets if cotangent.targets is None else cotangent.targets.expand(rows).contiguous()
+            labels, targets = _of_rows(cotangent.labels, rows), cotangent.targets
+            targets = targets if targets is None else _of_rows(targets, rows)
+            if targets is not None and targets.ndim != labels.ndim:
+                labels, targets = (each.expand(rows).contiguous() for each in (labels, targets))
             result = self._op.input_gradient(images, labels, objective=cotangent.kind, targets=targets, **common)
         elif cotangent.is_floating_point():
             result = self._op.input_gradient(images, cotangents=cotangent.contiguous(), **common)
         else:
-            result = self._op.input_gradient(images, cotangent.expand(rows).contiguous(), **common)
+            result = self._op.input_gradient(images, _of_rows(cotangent, rows), **common)
         return result.gradient, result.logits
+
+
+def _of_rows(labels: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """Labels as op `step` takes them, int64 of the rows, or [B] where all members have the same: it knows those of a
+    data set again and does not look at them any more."""
+    labels = labels.expand(rows)
+    return (labels[0] if len(rows) == 2 and labels.stride(0) == 0 else labels).contiguous()
 
 
 def hidden_widths(candidate: Candidate) -> list[int]:

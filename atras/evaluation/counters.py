@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,8 +93,9 @@ class Score(NamedTuple):
 def on_host(*tensors: Tensor) -> list[Tensor]:
     """Copies on the CPU of whole numbers or booleans, read in one piece: each reading waits for all of a GPU's work."""
     together = torch.cat([values.flatten().to(torch.int64) for values in tensors]).cpu()
-    parts = together.split([values.numel() for values in tensors])
-    return [part.view(values.shape).to(values.dtype) for part, values in zip(parts, tensors, strict=True)]
+    ends = accumulate(values.numel() for values in tensors)
+    parts = ((together[end - values.numel() : end], values) for end, values in zip(ends, tensors, strict=True))
+    return [part.view(values.shape).to(values.dtype) for part, values in parts]
 
 
 class ClassCounts:

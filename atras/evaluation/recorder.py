@@ -155,6 +155,16 @@ class Recorder:
             "rows": self.rows.to_dict(),
         }  # fmt: skip
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Rows of `history` and of `metrics` so far, for `since`."""
+        return len(self.rows.history), len(self.rows.metrics)
+
+    def since(self, counts: tuple[int, int]) -> Rows:
+        """The rows of `history` and of `metrics` that came after so many."""
+        history, metrics = counts
+        return Rows(history=self.rows.history[history:], metrics=self.rows.metrics[metrics:])
+
     def restore(self, record: dict[str, Any]) -> None:
         """Take over what `to_dict` gave."""
         self.phase, self.precision = record["phase"], record["precision"]

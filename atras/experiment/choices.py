@@ -34,6 +34,10 @@ EXECUTORS: Registry[Any] = Registry(
     "executor",
     {
         "local": ("atras.running.executors.local:LocalExecutor", "group after group in this process"),
+        "processes": (
+            "atras.running.executors.processes:ProcessesExecutor",
+            "groups in processes of this machine, one for each GPU",
+        ),
         "ray": ("atras.running.executors.ray:RayExecutor", "groups as tasks of a Ray cluster; needs the extra ray"),
     },
     group="atras.executors",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from atras.loggers import loggers_of
+
 from .readers import (
     parse_attacks,
     parse_candidates,
@@ -65,6 +67,9 @@ EPSILONS = Kind(
     parse_epsilons,
 )
 ATTACK_LIST = Kind('attacks, such as ["fgsm", "pgd(steps=40)"] or "fgsm,pgd"', (str,), (str,), parse_attacks)
+LOGGER_LIST = Kind(
+    'loggers, such as ["tensorboard", "mlflow(experiment=mine)"]', (str,), (str,), lambda value, _: loggers_of(value)
+)
 AXES = Kind(
     'axes, such as ["learning_rate=0.001,0.003"] or a table with a list of values for each', (str, dict), (str,)
 )

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
+from atras.loggers import LOGGERS, loggers_of
 from atras.networks import Factory, Member, Variant, members_of
 
 from .axes import axes_of, check_axes, spelled, typed, variants_of
 from .choices import ENGINES, EXECUTORS
-from .kinds import MEMORY
+from .kinds import LOGGER_LIST, MEMORY
 from .option import Option, Options, Setting, settings_of
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
 from .ranges import number_from
@@ -438,6 +439,11 @@ def _check_address(value: str) -> None:
         raise InputError(f"ray_address (={shown(value)}): expected HOST:PORT of a cluster's head, or auto")
 
 
+def _check_loggers(_: str, value: object) -> None:
+    """They are checked where they are spelled."""
+    del value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution(Options):
     """Where and how a protocol is computed. Nothing here changes what a figure means.
@@ -480,7 +486,7 @@ class Execution(Options):
         str,
         Option(
             "auto, cpu, cuda, cuda:N or cuda:all", _check_device, metavar="NAME",
-            meaning="`cuda:all` is a process for each GPU of this machine, through executor ray.",
+            meaning="`cuda:all` is a process for each GPU of this machine, through executor processes.",
         ),
     ] = "auto"  # fmt: skip
     memory_bytes: Annotated[
@@ -513,6 +519,15 @@ class Execution(Options):
             "often otherwise. 0 for as often as can be.",
         ),
     ] = 30.0  # fmt: skip
+    log: Annotated[
+        tuple[str, ...],
+        Option(
+            "also write every epoch to this logger; may be repeated", _check_loggers, kind=LOGGER_LIST, panel="Output",
+            repeat=True, metavar="NAME", default="none", accept=loggers_of, choices=LOGGERS,
+            meaning="A row for each epoch of each member, and its final figures; see docs/loggers.md. A logger that "
+            "fails is told of once, and the run goes on without it.",
+        ),
+    ] = ()  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -14,7 +14,7 @@ from .signals import Signals
 if TYPE_CHECKING:
     from .data_place import DataPlace, RecordedData
     from .elsewhere import lines_elsewhere
-    from .executors import Executor, LocalExecutor, Outcome
+    from .executors import Executor, LocalExecutor, Outcome, executor_for
     from .fresh_seeds import check_fresh, confirming
     from .given import finished_networks, shared_spec
     from .merge import merge
@@ -27,7 +27,7 @@ else:
         __name__,
         data_place="DataPlace RecordedData",
         elsewhere="lines_elsewhere",
-        executors="Executor LocalExecutor Outcome",
+        executors="Executor LocalExecutor Outcome executor_for",
         fresh_seeds="check_fresh confirming",
         given="finished_networks shared_spec",
         merge="merge",
@@ -52,6 +52,7 @@ __all__ = [
     "check_same",
     "choose_reporter",
     "confirming",
+    "executor_for",
     "finished_networks",
     "lines_elsewhere",
     "load_data",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from atras.environment import describe
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, transfer_cautions
 from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
+from atras.loggers import Callback
 from atras.networks import Candidate, Spec, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
@@ -26,7 +27,7 @@ from .all_pairs import forget_transfer, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome, executor_for
+from .executors import Executor, Outcome, executor_of
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
@@ -34,6 +35,7 @@ from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, for_machines, take_shard, tells
 from .task import GroupTask, Surroundings
+from .telling import Telling, callbacks_of
 from .time_left import Work
 
 Stop = Callable[[], bool]
@@ -52,6 +54,8 @@ def run(
     place: DataPlace | None = None,
     weights: Sequence[Weights] = (),
     confirm_seeds: Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
+    executor: Executor | None = None,
 ) -> Results:
     """Train, attack, defend and re-attack every member of a protocol.
 
@@ -69,12 +73,16 @@ def run(
         weights: of the protocol's candidates where they are finished, in their order; then nothing is trained.
         confirm_seeds: fresh ones for `atras.confirm`, which measures the winner on them when the run is done; here they
             are checked and recorded.
+        callbacks: told of every epoch of every member, besides the loggers of the execution.
+        executor: one that several runs are computed with, made of the same execution, which stays open unless this one
+            fails; None for one of its own.
 
     Returns:
         The frames of the run. `out` holds them too, and is up to date after each group.
 
     Raises:
-        InputError: if the data, the device, the memory cap, weights or `out` cannot be used; as `check_fresh`.
+        InputError: if the data, the device, the memory cap, weights, a logger or `out` cannot be used; as
+            `check_fresh`.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     start = time.perf_counter()
@@ -83,8 +91,8 @@ def run(
     place = place or DataPlace.of(protocol, execution)
     if confirm_seeds:
         check_fresh(protocol, confirm_seeds, out, execution.shard)
-    executor = executor_for(execution)
-    with closing(executor):
+    told = callbacks_of(execution, callbacks, None if out is None else expanded(out))
+    with executor_of(execution, executor) as executor:
         prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
         shard = None
         if execution.shard is not None:
@@ -110,7 +118,8 @@ def run(
             "warnings": cautions_before(protocol, data),
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip
-        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
+        telling = Telling(told, writer.directory, reporter)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
         return own.go(startup_seconds)
 
 
@@ -125,6 +134,8 @@ def resume(
     stop: Stop | None = None,
     place: DataPlace | None = None,
     take_over: bool = False,
+    callbacks: Sequence[Callback] = (),
+    executor: Executor | None = None,
 ) -> Results:
     """Go on with a run that was killed, interrupted or failed. Finished groups are not computed again.
 
@@ -138,9 +149,10 @@ def resume(
             do what the run was planned for, what is unfinished is planned anew; the plan says why.
         networks: modules of yours that the run has, which need be given again where they were given in Python: by name,
             with the same source.
-        reporter, startup_seconds, stop, place: as `run`. The data are found where they were when the run began, seen
-            from here or from its folder, and wherever they are named now: their checksums decide.
+        reporter, startup_seconds, stop, place, executor: as `run`. The data are found where they were when the run
+            began, seen from here or from its folder, and wherever they are named now: their checksums decide.
         take_over: whether to go on although a process of another machine may be at work on it.
+        callbacks: as `run`, told of what they were not told before.
 
     Returns:
         The frames of the whole run; those of a run that is finished already as they are.
@@ -165,16 +177,18 @@ def resume(
         reporter.note(f"{folder}: this {what} is finished already")
         # Nothing will be computed: a file that is lost must not pass for an empty one.
         return read(folder)
-    lock = Lock(folder, take_over=take_over)
-    try:
-        writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
-        given = fitted_weights(protocol, prepared.spec, weights)
-        executor = executor_for(execution)
-    except BaseException:
-        lock.release()
-        raise
-    own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor)
-    return own.go(startup_seconds)
+    told = callbacks_of(execution, callbacks, folder)
+    with executor_of(execution, executor) as executor:
+        lock = Lock(folder, take_over=take_over)
+        try:
+            writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
+            given = fitted_weights(protocol, prepared.spec, weights)
+        except BaseException:
+            lock.release()
+            raise
+        telling = Telling(told, folder, reporter)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
+        return own.go(startup_seconds)
 
 
 class _Run:
@@ -192,6 +206,7 @@ class _Run:
         start: float,
         given: Mapping[Candidate, Weights],
         executor: Executor,
+        telling: Telling,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
@@ -199,7 +214,8 @@ class _Run:
         self.given = {candidate: each.tensors for candidate, each in given.items()}
         self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss)
+        self.telling, epochs = telling, telling.epochs if telling else None
+        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss, epochs)
         self.executor = executor
         self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
         self.hash = protocol.hash
@@ -218,13 +234,16 @@ class _Run:
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
             works, after = self.plan.work(self.left())
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
+            self.tell_start()
             self.compute_all()
             if self.writer.directory is not None:
                 forget_source(self.writer.directory)
             if self.protocol.tries_other_networks and self.shard is None:
                 self.transfer()
             timings = {"startup_seconds": startup_seconds, **self.timings()}
-            return self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
+            results = self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
+            self.telling.end("finished")
+            return results
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -237,10 +256,17 @@ class _Run:
             self.leave("failed")
             raise
         finally:
-            # Workers write to the folder: it is let go of when they are gone.
-            self.executor.close()
             self.reporter.close()
+            self.telling.close()
             self.writer.close()
+
+    def tell_start(self) -> None:
+        """Tell the callbacks of the run, and what they do not know yet of members that are finished."""
+        if self.telling:
+            self.telling.start(self.writer.run, self.protocol, self.writer.directory)
+            if self.finished:
+                names = ("history", "metrics", "table")
+                self.telling.finished(Rows(**{name: self.writer.rows(name) for name in names}))
 
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
@@ -348,6 +374,7 @@ class _Run:
         for line in told:
             self.reporter.note(line)
         self.writer.append_group(outcome.task.index, rows, told, self.timings())
+        self.telling.finished(rows)
         outcome.task.forget()
 
     def divide(self, outcome: Outcome) -> None:
@@ -378,10 +405,13 @@ class _Run:
         return [group for index, group in enumerate(self.plan.groups) if index not in finished]
 
     def leave(self, status: str) -> None:
-        """Say in run.json how the run ended, if it can be written."""
+        """End what is under way, and say in run.json how the run ended, if it can be written."""
+        # Workers write to the folder: it is let go of when they are gone.
+        self.executor.close()
         with suppress(InputError, OSError):
             self.writer.update({"status": status, "timings": self.timings()})
             self.writer.settle()
+        self.telling.end(status)
 
     def timings(self) -> dict[str, float]:
         """Seconds of the run so far, over all sessions."""

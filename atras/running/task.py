@@ -16,6 +16,7 @@ from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, Source, Sources, phases_of
 from atras.experiment import Protocol
+from atras.loggers import EpochRow
 from atras.networks import Candidate, Member, Parameters, Spec
 from atras.planning import Group, Machine, parts_of
 from atras.storage import remove_file
@@ -34,6 +35,7 @@ from atras.training import (
 )
 
 from .data_place import DataPlace
+from .epoch_rows import epoch_rows
 from .progress import Reporter
 
 OVERHEAD = 0.02
@@ -57,6 +59,7 @@ class Surroundings:
         reporter: told of everything.
         stop: asked between calls whether to stop.
         lost: told of each worker that a task was lost with, as the run records it.
+        epochs: told of each epoch of members, where somebody wants to know.
     """
 
     data: Dataset
@@ -65,6 +68,7 @@ class Surroundings:
     reporter: Reporter
     stop: Callable[[], bool]
     lost: Callable[[Row], None] = lambda _: None
+    epochs: Callable[[Sequence[EpochRow]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ class _Work(Watcher):
             self._put_networks(snapshot)
             self.done = self.part * each + steps_done(snapshot, task.protocol, self.train_size)
             reporter.group_resumed(task.index, self.done)
+            self.epoch(self.rows)
+            self.epoch(Rows(**snapshot.record["rows"]))
         for part in range(self.part, len(self.parts)):
             self.part = part
             self.rows.extend(self._run_part(snapshot))
@@ -197,6 +203,10 @@ class _Work(Watcher):
             self.tell_next = now + SECONDS_BETWEEN_TELLS
             share = (self.part + share) / len(self.parts)
             self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share)
+
+    def epoch(self, rows: Rows) -> None:
+        if self.place.epochs is not None:
+            self.place.epochs(epoch_rows(rows.history, rows.metrics))
 
     def due(self) -> bool:
         return self.path is not None and time.perf_counter() >= self.next_keep

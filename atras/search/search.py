@@ -252,6 +252,7 @@ class _Search:
         self.record, self.execution, self.reporter, self.stop = record, execution, reporter, stop
         self.place, self.take_over = place, take_over
         self.wish = wish  # another precision than the record's, for what is left
+        self.executor = running.executor_for(execution)
 
     def go(self) -> Results:
         """All rounds that are left."""
@@ -276,6 +277,8 @@ class _Search:
         except BaseException:
             self.leave("failed")
             raise
+        finally:
+            self.executor.close()
 
     def confirm(self, results: Results, seeds: Sequence[int]) -> Results:
         """The last round, with its winner measured on fresh seeds."""
@@ -307,7 +310,7 @@ class _Search:
                 reporter.note(line)
             reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
             place = self.place if number == len(parts) else HeldOut.of(protocol, self.execution)
-            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place}
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place, "executor": self.executor}
             if not (folder / "run.json").exists():
                 return running.run(protocol, self.execution, out=folder, **arguments)
             recorded = Protocol(**running.recorded(folder).protocol_fields)

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
         read_some_tensors,
         read_tensors,
         reason_of,
+        tensor_names,
     )
     from .scratch import in_file, scratch_array, scratch_folder
 else:
     __getattr__ = lazy_exports(
         __name__,
-        safetensors_file="DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of",
+        safetensors_file=(
+            "DTYPES TENSOR_ERRORS Content pack_tensors read_some_tensors read_tensors reason_of tensor_names"
+        ),
         scratch="in_file scratch_array scratch_folder",
     )
 
@@ -76,6 +79,7 @@ __all__ = [
     "scratch_array",
     "scratch_folder",
     "take_folder",
+    "tensor_names",
     "unwritable",
     "with_checksum",
     "write_file",

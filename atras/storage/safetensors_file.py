@@ -114,6 +114,18 @@ def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
         return Content(metadata, {name.removeprefix(prefix): file.get_tensor(name) for name in names})
 
 
+def tensor_names(path: Path, file_format: str) -> list[str]:
+    """The names of a file's tensors.
+
+    Raises:
+        One of TENSOR_ERRORS: as `read_tensors`.
+    """
+    status = path.stat()
+    _checked(path, file_format, status.st_ino, status.st_size, status.st_mtime_ns)
+    with safetensors.safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
 @functools.lru_cache(maxsize=1024)
 def _checked(path: Path, file_format: str, *_identity: int) -> dict[str, str]:
     with (

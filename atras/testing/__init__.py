@@ -15,9 +15,11 @@ from .inputs import (
     poisoned,
     tables_of,
 )
+from .waits import Waits
 
 __all__ = [
     "SMALL",
+    "Waits",
     "assert_close",
     "damage",
     "make_ascent_inputs",

@@ -97,6 +97,9 @@ class Watcher:
     def attacking(self, phase: str, attack: str, share: float) -> None:
         """An attack is under way in a phase; this share of the work of all attacks on the test images is done."""
 
+    def epoch(self, rows: Rows) -> None:
+        """An epoch is over: its rows of `history`, and of `metrics` what was measured after it."""
+
     def due(self) -> bool:
         """Whether a snapshot is wanted now, in the midst of a stage. At each stage's end one is made anyway."""
         return False
@@ -407,13 +410,14 @@ class _Stages:
         gap = self.evaluator.gap() if compare else {}
         robust = self.evaluator.validate() if self.selection is not None else None
         self.evaluator.forget()
-        steps = len(sizes) * self.steps_a_batch
+        steps, before = len(sizes) * self.steps_a_batch, self.recorder.counts
         self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
         if self.selection is not None and robust is not None:
             self.selection.take(epoch, robust)
         if score is not None:
             self.recorder.record(None, "test", score, epoch=epoch)
         self.measurement.record_gap(epoch, gap)
+        self.watcher.epoch(self.recorder.since(before))
 
     def pause(self) -> None:
         """Between two calls of training, or two steps of an evaluation: keep a snapshot when due, stop when asked."""

@@ -13,7 +13,16 @@ from pathlib import Path
 from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.networks import Candidate, Member, Network, Parameters, Spec, Variant
-from atras.storage import TENSOR_ERRORS, expanded, pack_tensors, read_some_tensors, reason_of, remove_file, write_file
+from atras.storage import (
+    TENSOR_ERRORS,
+    expanded,
+    pack_tensors,
+    read_some_tensors,
+    reason_of,
+    remove_file,
+    tensor_names,
+    write_file,
+)
 
 from .checkpoint import key_of
 
@@ -44,6 +53,7 @@ class Networks:
     def __init__(self, folder: Path | None, spec: Spec, protocol_hash: str, in_memory: bool = False) -> None:
         self._folder, self._spec, self._hash = folder, spec, protocol_hash
         self._held: dict[tuple[str, Member], Parameters] = {}
+        self._places = None if folder is None else _Places(folder)
         self.wanted = in_memory or folder is not None
 
     @property
@@ -93,7 +103,9 @@ class Networks:
         Raises:
             InputError: if it is not there, or its file is damaged.
         """
-        if self._folder is not None:
+        if self._folder is not None and self._places is not None:
+            if (path := self._places.of(phase, member)) is not None and (found := _read(path, member)) is not None:
+                return found[1]
             return read_member(self._folder, *member[:2], phase, member.variant)[1]
         if (phase, member) not in self._held:
             raise InputError(
@@ -138,20 +150,68 @@ def read_member(
     if phase not in PHASES:
         raise InputError(f"phase (={phase!r}): expected one of {', '.join(PHASES)}")
     member = Member(candidate, seed, variant)
-    prefix = f"{member.name}/"
-    for path in sorted((expanded(folder) / FOLDER).glob(f"{phase}-*.safetensors")):
-        try:
-            metadata, parameters = read_some_tensors(path, FORMAT, prefix)
-            if not parameters:
-                continue
-            spec = _spec(metadata)
-        except TENSOR_ERRORS as error:
-            reason = reason_of(error)
-            raise InputError(
-                f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again"
-            ) from None
-        return spec, _checked(path, spec, candidate, parameters) if checked else parameters
+    for path in _files(expanded(folder), phase):
+        if (found := _read(path, member, checked)) is not None:
+            return found
     raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
+
+
+def _files(folder: Path, phase: str) -> list[Path]:
+    """A run's files of a phase."""
+    return sorted((folder / FOLDER).glob(f"{phase}-*.safetensors"))
+
+
+def _read(path: Path, member: Member, checked: bool = True) -> tuple[Spec, Parameters] | None:
+    """A network, if this file has it."""
+    try:
+        metadata, parameters = read_some_tensors(path, FORMAT, f"{member.name}/")
+        if not parameters:
+            return None
+        spec = _spec(metadata)
+    except TENSOR_ERRORS as error:
+        raise _damaged(path, error) from None
+    return spec, _checked(path, spec, member.candidate, parameters) if checked else parameters
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    reason = reason_of(error)
+    return InputError(f"{path}: expected networks of a run, found a damaged or foreign file ({reason}); run it again")
+
+
+class _Places:
+    """Which file of a run has which network. The names in each file are read once, however many networks are asked for.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[str, str], Path] = {}
+        self._seen: dict[str, dict[Path, None]] = {}
+
+    def of(self, phase: str, member: Member) -> Path | None:
+        """The file, if there is one.
+
+        Raises:
+            InputError: if a file is damaged.
+        """
+        key = phase, member.name
+        if key not in self._known or not self._known[key].exists():
+            self._look(phase)
+        return self._known.get(key)
+
+    def _look(self, phase: str) -> None:
+        there = dict.fromkeys(_files(self._folder, phase))
+        for path in reversed(there):  # of two that have a network the first one counts
+            if path not in self._seen.get(phase, ()):
+                try:
+                    names = tensor_names(path, FORMAT)
+                except TENSOR_ERRORS as error:
+                    raise _damaged(path, error) from None
+                self._known |= {(phase, name.rpartition("/")[0]): path for name in names}
+        self._known = {key: path for key, path in self._known.items() if key[0] != phase or path in there}
+        self._seen[phase] = there
 
 
 def _shares(networks: Mapping[Member, Parameters]) -> Iterator[dict[Member, Parameters]]:

@@ -28,6 +28,29 @@ def step_and_clamp(b_pixels, b_signs, epsilon, low, high, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def place(members, pixels, GROUP: tl.constexpr, BLOCK: tl.constexpr):
+    """A program's tile, its first member, its pixels, and which of them there are.
+
+    Programs of one tile follow each other: what members share of it stays in the cache.
+    """
+    groups = (members + GROUP - 1) // GROUP
+    i_tile, i_group = tl.program_id(0) // groups, tl.program_id(0) % groups
+    i_pixel = i_tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return i_tile, i_group.to(tl.int64) * GROUP, i_pixel, i_pixel < pixels
+
+
+@triton.jit
+def of_members(p_values, i_first, members, pixels, i_pixel, inside, other, GROUP: tl.constexpr):
+    """What lies at the same pixels of each member of a group: all of it is asked for before anything is computed."""
+    b_values = ()
+    for i in tl.static_range(GROUP):
+        there = inside & (i_first + i < members)
+        b_own = tl.load(p_values + (i_first + i) * pixels + i_pixel, mask=there, other=other)
+        b_values = b_values + (b_own,)  # type: ignore[assignment] # noqa: RUF005 (Triton unpacks none)
+    return b_values
+
+
+@triton.jit(do_not_specialize=["members", "tiles", "direction"])
 def fgsm_kernel(
     p_images,
     p_gradients,
@@ -35,6 +58,7 @@ def fgsm_kernel(
     p_counts,
     members,
     pixels,
+    tiles,
     epsilon: tl.float64,
     low: tl.float64,
     high: tl.float64,
@@ -44,33 +68,46 @@ def fgsm_kernel(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_tile, i_first = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64) * GROUP
-    i_pixel = i_tile * BLOCK + tl.arange(0, BLOCK)
-    inside = i_pixel < pixels
+    i_tile, i_first, i_pixel, inside = place(members, pixels, GROUP, BLOCK)
     DTYPE: tl.constexpr = p_values.dtype.element_ty
+    # 1 stands for what lies outside: it is neither NaN nor zero, so it is not counted.
+    b_all = of_members(p_gradients, i_first, members, pixels, i_pixel, inside, 1.0, GROUP)
     if SHARED and not SIGNS:
-        b_pixels = to_pixels(tl.load(p_images + i_pixel, mask=inside, other=0), DTYPE)
+        b_images = to_pixels(tl.load(p_images + i_pixel, mask=inside, other=0), DTYPE)
+    if not SHARED and not SIGNS:
+        b_own = of_members(p_images, i_first, members, pixels, i_pixel, inside, 0, GROUP)
     for i in tl.static_range(GROUP):
-        i_member = i_first + i
-        if i_member < members:
-            i_at = i_member * pixels + i_pixel
-            # 1 stands for what lies outside: it is neither NaN nor zero, so it is not counted.
-            b_gradients = tl.load(p_gradients + i_at, mask=inside, other=1.0)
-            if b_gradients.dtype != tl.float64:
-                b_gradients = b_gradients.to(tl.float32)
-            b_signs = direction * ((b_gradients > 0).to(tl.int32) - (b_gradients < 0).to(tl.int32))
-            if SIGNS:
-                b_values = b_signs.to(tl.int8)
-            else:
-                if not SHARED:
-                    b_pixels = to_pixels(tl.load(p_images + i_at, mask=inside, other=0), DTYPE)
-                b_values = step_and_clamp(b_pixels, b_signs, epsilon, low, high, DTYPE)
-            tl.store(p_values + i_at, b_values, mask=inside)
-            b_counts = (b_gradients != b_gradients).to(tl.int32) * NAN + (b_gradients == 0).to(tl.int32)
-            tl.store(p_counts + i_member * tl.num_programs(0) + i_tile, tl.sum(b_counts, 0))
+        b_gradients, i_member = b_all[i], i_first + i
+        if b_gradients.dtype != tl.float64:
+            b_gradients = b_gradients.to(tl.float32)
+        b_signs = direction * ((b_gradients > 0).to(tl.int32) - (b_gradients < 0).to(tl.int32))
+        if SIGNS:
+            b_values = b_signs.to(tl.int8)
+        else:
+            if not SHARED:
+                b_images = to_pixels(b_own[i], DTYPE)
+            b_values = step_and_clamp(b_images, b_signs, epsilon, low, high, DTYPE)
+        tl.store(p_values + i_member * pixels + i_pixel, b_values, mask=inside & (i_member < members))
+    for i in tl.static_range(GROUP):  # sums are waited for, so they come last
+        b_counts = (b_all[i] != b_all[i]).to(tl.int32) * NAN + (b_all[i] == 0).to(tl.int32)
+        tl.store(p_counts + (i_first + i) * tiles + i_tile, tl.sum(b_counts, 0), mask=i_first + i < members)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
+def totals_kernel(p_counts, p_totals, tiles, BLOCK: tl.constexpr):
+    """Of a member's tiles the sums of both counts, NaN and zeros."""
+    i_member = tl.program_id(0)
+    b_nan, b_zero = tl.zeros((BLOCK,), tl.int64), tl.zeros((BLOCK,), tl.int64)
+    for first in range(0, tiles, BLOCK):
+        i_tile = first + tl.arange(0, BLOCK)
+        b_counts = tl.load(p_counts + i_member.to(tl.int64) * tiles + i_tile, mask=i_tile < tiles, other=0)
+        b_nan += (b_counts // NAN).to(tl.int64)
+        b_zero += (b_counts % NAN).to(tl.int64)
+    tl.store(p_totals + i_member, tl.sum(b_nan, 0))
+    tl.store(p_totals + tl.num_programs(0) + i_member, tl.sum(b_zero, 0))
+
+
+@triton.jit(do_not_specialize=["members"])
 def apply_signs_kernel(
     p_images,
     p_signs,
@@ -84,17 +121,15 @@ def apply_signs_kernel(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i_first = tl.program_id(1).to(tl.int64) * GROUP
-    i_pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i_pixel < pixels
+    _, i_first, i_pixel, inside = place(members, pixels, GROUP, BLOCK)
     DTYPE: tl.constexpr = p_values.dtype.element_ty
+    b_signs = of_members(p_signs, i_first, members, pixels, i_pixel, inside, 0, GROUP)
     if SHARED:
-        b_pixels = to_pixels(tl.load(p_images + i_pixel, mask=inside, other=0), DTYPE)
+        b_images = to_pixels(tl.load(p_images + i_pixel, mask=inside, other=0), DTYPE)
+    else:
+        b_own = of_members(p_images, i_first, members, pixels, i_pixel, inside, 0, GROUP)
     for i in tl.static_range(GROUP):
-        i_member = i_first + i
-        if i_member < members:
-            i_at = i_member * pixels + i_pixel
-            if not SHARED:
-                b_pixels = to_pixels(tl.load(p_images + i_at, mask=inside, other=0), DTYPE)
-            b_signs = tl.load(p_signs + i_at, mask=inside, other=0)
-            tl.store(p_values + i_at, step_and_clamp(b_pixels, b_signs, epsilon, low, high, DTYPE), mask=inside)
+        if not SHARED:
+            b_images = to_pixels(b_own[i], DTYPE)
+        b_values = step_and_clamp(b_images, b_signs[i], epsilon, low, high, DTYPE)
+        tl.store(p_values + (i_first + i) * pixels + i_pixel, b_values, mask=inside & (i_first + i < members))

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
 
-from .gpu_kernels import apply_signs_kernel, fgsm_kernel
+from .gpu_kernels import apply_signs_kernel, fgsm_kernel, totals_kernel
 
-BLOCK = 1024
-LARGEST_GROUP = 8
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+
+class Tile(NamedTuple):
+    """What a program computes: so many pixels, a power of two up to 16,384, of so many members, in so many warps."""
+
+    pixels: int
+    members: int
+    warps: int
+
+
+TILES = {"shared": Tile(1024, 4, 8), "own": Tile(2048, 1, 8)}
+"""By whether members have images of their own that are read too: 64 bytes of each thread are then on their way, and it
+moves 16 of them at a time, next to its neighbours'."""
+TOTALS_BLOCK = 256
+OPTIONS = {"enable_fp_fusion": False}
 
 
 def fgsm(
@@ -25,28 +38,41 @@ def fgsm(
     """See `dispatch._Fgsm`: images [1 or M, ...], gradients [M, ...]; dtype None asks for int8 signs."""
     images, gradients = images.contiguous(), gradients.contiguous()
     values = torch.empty_like(gradients, dtype=dtype or torch.int8)
-    grid, sizes, shared, group = _grid(images, gradients)
+    shared = len(images) == 1
+    tile, tiles, programs = _work(gradients, "shared" if shared or dtype is None else "own")
+    members, pixels = len(gradients), gradients.shape[1:].numel()
+    if not programs:
+        return values, *torch.zeros(2, members, dtype=torch.int64, device=gradients.device)
     # Each program writes its own counts: integers, summed in any order, and nothing to clear beforehand.
-    counts = torch.empty(len(gradients), grid[0], dtype=torch.int32, device=gradients.device)
-    if gradients.numel():
-        with torch.cuda.device_of(gradients):
-            tensors, numbers = (images, gradients, values, counts), (epsilon, low, high, direction)
-            fgsm_kernel[grid](*tensors, *sizes, *numbers, shared, dtype is None, group, BLOCK, **OPTIONS)
-    return values, (counts >> 16).sum(1), (counts & 0xFFFF).sum(1)
+    counts = torch.empty(members, tiles, dtype=torch.int32, device=gradients.device)
+    totals = torch.empty(2, members, dtype=torch.int64, device=gradients.device)
+    tensors, numbers = (images, gradients, values, counts), (epsilon, low, high, direction)
+    kind = (shared, dtype is None, tile.members, tile.pixels)
+    with torch.cuda.device_of(gradients):
+        fgsm_kernel[(programs,)](*tensors, members, pixels, tiles, *numbers, *kind, num_warps=tile.warps, **OPTIONS)
+        totals_kernel[(members,)](counts, totals, tiles, TOTALS_BLOCK, num_warps=4, **OPTIONS)
+    return values, totals[0], totals[1]
 
 
 def apply_signs(images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype) -> Tensor:
     """See `dispatch._ApplySigns`: images [1 or M, ...], signs [M, ...]."""
     images, signs = images.contiguous(), signs.contiguous()
     values = torch.empty_like(signs, dtype=dtype)
-    grid, sizes, shared, group = _grid(images, signs)
-    if signs.numel():
+    shared = len(images) == 1
+    tile, _, programs = _work(signs, "shared" if shared else "own")
+    if programs:
+        sizes, kind = (len(signs), signs.shape[1:].numel()), (shared, tile.members, tile.pixels)
         with torch.cuda.device_of(signs):
-            apply_signs_kernel[grid](images, signs, values, *sizes, epsilon, low, high, shared, group, BLOCK, **OPTIONS)
+            apply_signs_kernel[(programs,)](
+                images, signs, values, *sizes, epsilon, low, high, *kind, num_warps=tile.warps, **OPTIONS
+            )
     return values
 
 
-def _grid(images: Tensor, directions: Tensor) -> tuple[tuple[int, int], tuple[int, int], bool, int]:
-    members, pixels, shared = len(directions), directions.shape[1:].numel(), len(images) == 1
-    group = min(LARGEST_GROUP, triton.next_power_of_2(members)) if shared else 1
-    return (triton.cdiv(pixels, BLOCK), triton.cdiv(members, group)), (members, pixels), shared, group
+def _work(directions: Tensor, kind: str) -> tuple[Tile, int, int]:
+    """Tile, tiles of a member, and programs."""
+    members, pixels = len(directions), directions.shape[1:].numel()
+    tile = TILES[kind]
+    tile = tile._replace(members=min(tile.members, triton.next_power_of_2(members)))
+    tiles = triton.cdiv(pixels, tile.pixels)
+    return tile, tiles, tiles * triton.cdiv(members, tile.members)

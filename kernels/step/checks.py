@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from . import objectives, reference
 
@@ -145,9 +146,45 @@ def within(name: str, values: Tensor, limit: int, remedy: str) -> None:
     """Whole numbers from 0 to limit - 1."""
     if values.numel() == 0:
         return
-    low, high = (int(value) for value in values.aminmax())
+    low, high = extent(values)
+    if (low < 0 or high >= limit) and values._base is not None:
+        low, high = _read_extent(values)  # what is out of range may be elsewhere in what this is a view of
     if low < 0 or high >= limit:
         raise ValueError(f"step: expected {name} from 0 to {limit - 1}, got {low} to {high}; {remedy}")
+
+
+def extent(values: Tensor) -> tuple[int, int]:
+    """Lowest and highest of whole numbers, at least one.
+
+    On a GPU, which has to be waited for, they are those of the whole tensor that these are a view of, and remembered
+    as long as it is there and not written to: calls after the first with the same labels or orders wait no more.
+    """
+    if not waits(values) or values.is_inference():
+        return _read_extent(values)
+    whole = values if values._base is None or values._base.dtype != values.dtype else values._base
+    found = _EXTENTS.get(whole)
+    if found is None or found[0] != whole._version:
+        found = _EXTENTS[whole] = (whole._version, *_read_extent(whole))
+    return found[1:]
+
+
+def alike(values: Tensor) -> bool:
+    """Whether whole numbers, at least one, are all the same."""
+    low, high = extent(values)
+    return low == high or (values._base is not None and bool((values == values[0]).all()))
+
+
+def waits(values: Tensor) -> bool:
+    """Whether who reads a value has to wait for its device."""
+    return values.device.type != "cpu"
+
+
+_EXTENTS: MutableMapping[Tensor, tuple[int, int, int]] = WeakIdKeyDictionary()  # its version, lowest and highest
+
+
+def _read_extent(values: Tensor) -> tuple[int, int]:
+    low, high = torch.stack(values.aminmax()).tolist()
+    return low, high
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -125,22 +125,27 @@ class Batch:
                 self._first, self._gradients, parameters, self._gradients, self.rows, precision=self.precision
             )
 
-    def weight_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
-        """Gradients of all parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
+    def dense_weight_gradients(self, gradients: Tensor) -> None:
+        """Gradients of the heads' parameters, into a flat float32 buffer like theirs; after `backward_dense`."""
         gpu_dense.launch_weight_gradient(
             self._weights, self._gradients, self.values, gradients, gradients, self.rows, precision=self.precision
         )
+
+    def convolution_gradients(self, parameters: Tensor, gradients: Tensor) -> None:
+        """Gradients of the convolutions' parameters likewise; it reads and writes nothing that the heads' need."""
         for work in reversed(self._convolve):
             dy = (work, self._gradients, self._saved, self._slopes)
-            gpu_convolution.weight_gradient(*dy, self.values, gradients, gradients, self._buffers["scratch"])
+            gpu_convolution.weight_gradient(
+                *dy, self.values, gradients, gradients, self._buffers["scratch"], dropped=True
+            )
             if work.launch.inner:
-                gpu_convolution.input_gradient(*dy, parameters, self._gradients)
+                gpu_convolution.input_gradient(*dy, parameters, self._gradients, dropped=True)
 
     def differentiate_images(self, parameters: Tensor) -> None:
         """From the gradient of what the heads see to those of the images; after `backward_dense`."""
         for work in reversed(self._convolve):
             gpu_convolution.input_gradient(
-                work, self._gradients, self._saved, self._slopes, parameters, self._gradients
+                work, self._gradients, self._saved, self._slopes, parameters, self._gradients, dropped=False
             )
 
     @property

@@ -15,9 +15,11 @@ import torch
 import triton
 from torch import Tensor
 
-from .gpu_kernels_conv_backward import input_gradient_kernel, reduce_kernel, weight_gradient_kernel
+from . import gpu_kernels_conv_inner as inner
+from .gpu_kernels_conv_backward import reduce_kernel
+from .gpu_kernels_conv_first import first_forward_kernel, first_input_gradient_kernel, first_weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import FEW, GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution
+from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -36,10 +38,11 @@ class Tile(NamedTuple):
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
         columns: largest block of what is summed up for: filters, or channels for the input gradient.
         depth: largest block of what is summed over; for the weight gradient, of the taps.
-        unroll: turns of the loop over a window's rows that become one.
+        unroll: tiles of rows that a program of the input gradient, or of the first convolution, takes one after the
+            other.
         warps: of a program.
         stages: of the loop's pipeline.
-        registers: most of a thread's, so that more programs fit a multiprocessor; 0 for no limit.
+        registers: most of a thread, so that several programs fit a multiprocessor; 0 for no limit.
     """
 
     rows: int
@@ -54,7 +57,7 @@ class Tile(NamedTuple):
     def options(self) -> dict[str, int | bool]:
         """As Triton calls them."""
         limit = {"maxnreg": self.registers} if self.registers else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True, **limit}
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True} | limit
 
 
 FORWARD = {
@@ -64,8 +67,8 @@ FORWARD = {
     "fp32": Tile(32, 32, 16, 1, 8),
 }
 INPUT_GRADIENT = {
-    "bf16": Tile(64, 64, 32, 1, 4),
-    "tf32": Tile(64, 32, 16, 1, 4),
+    "bf16": Tile(64, 32, 64, 4, 4, 2),
+    "tf32": Tile(64, 32, 32, 1, 4, 2),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(16, 32, 16, 1, 8),
 }
@@ -76,8 +79,17 @@ WEIGHT_GRADIENT = {
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
+FIRST_FORWARD = {
+    "bf16": Tile(64, 32, 0, 4, 4),
+    "tf32": Tile(16, 32, 0, 8, 4, 1, 96),
+    "tf32x3": Tile(16, 32, 0, 8, 4, 1, 96),
+    "fp32": Tile(16, 32, 0, 8, 4, 1, 96),
+}
+FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
+"""Of the convolution of images."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 32, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 64, 32, 1, 8), "tf32x3": Tile(64, 16, 16, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -146,6 +158,7 @@ class Launch(NamedTuple):
         drops: whether dropout follows any layer.
         sizes: the last fields of `Layer`, from the height on, where all members have the same; else None.
         few: whether inputs are images of few channels.
+        within: whether no position sees pixels beyond its image.
         inner: whether inputs are other layers' outputs.
         aligned: whether all channels are multiples of 16.
         whole: whether all filters are.
@@ -164,6 +177,7 @@ class Launch(NamedTuple):
     drops: bool
     sizes: tuple[int, ...] | None
     few: bool
+    within: bool
     inner: bool
     aligned: bool
     whole: bool
@@ -174,37 +188,60 @@ class Launch(NamedTuple):
     device: torch.device
 
     @property
+    def cut(self) -> bool:
+        """Whether a block's patch of pixels may reach out of its image."""
+        return not self.pool or self.sizes is None or self.sizes[-1] > 0
+
+    @property
     def forward_tile(self) -> Tile:
-        """Of the forward kernel: depth is of the channels (or, where they are few, of all taps)."""
-        tabled = self.sizes is None and not self.few
-        tile = _tile(FORWARD_OF_TABLE if tabled else FORWARD, self.precision, self.device)
+        """Of the forward kernel: depth is of the channels."""
+        if self.few:
+            return self._first(FIRST_FORWARD)
+        tile = _tile((FORWARD_OF_TABLE if self.sizes is None else FORWARD)[self.precision], self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
-        depth = _power(9 * self.channels, 64) if self.few else _power(self.channels, tile.depth)
-        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
-        # own.
-        loops = self.sizes is None or depth < self.channels
-        unroll = 1 if loops and _capability(self.device) == 10 else tile.unroll
-        return tile._replace(columns=columns, depth=depth, unroll=unroll)
+        return tile._replace(columns=columns, depth=_power(self.channels, tile.depth))
 
     @property
     def input_tile(self) -> Tile:
         """Of the input gradient's kernel: depth is of the filters, columns are of the channels."""
-        tabled = self.sizes is None and not self.few
-        tile = _tile(INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT, self.precision, self.device)
-        columns = 4 * FEW if self.few else _power(self.channels, tile.columns)
-        depth = max(16, tile.depth // 2) if tabled and self.slopes else tile.depth  # slopes take registers as well
-        return tile._replace(columns=columns, depth=_power(self.stored, depth))
+        if self.few:
+            return self._first(FIRST_INPUT_GRADIENT)
+        tabled = self.sizes is None
+        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
+        columns, depth = _power(self.channels, tile.columns), _power(self.stored, tile.depth)
+        if not self._patches(depth):
+            # Rows of taps read more of the gradient at a time; slopes and sizes of the table take registers too.
+            depth = min(depth, 16 if tabled and self.slopes else 32)
+            return tile._replace(columns=columns, depth=depth, unroll=1)
+        return tile._replace(columns=columns, depth=depth)
+
+    def _patches(self, depth: int) -> bool:
+        """Whether the input gradient reads patches as a whole: their operands must fit registers."""
+        return self.pool and not self.slopes and self.stored <= depth and self.precision in ("bf16", "tf32")
+
+    @property
+    def whole_patches(self) -> bool:
+        """Whether the input gradient's kernel reads patches as a whole, and the weights once."""
+        return self._patches(self.input_tile.depth)
 
     @property
     def weight_tile(self) -> Tile:
         """Of the weight gradient's kernel: depth is of the taps."""
-        tile = _tile(WEIGHT_GRADIENT, self.precision, self.device)
-        depth = _power(9 * self.channels, 64) if self.few else _power(4 * self.channels, tile.depth)
+        if self.few:
+            return self._first(FIRST_WEIGHT_GRADIENT)
+        tile = _tile(WEIGHT_GRADIENT[self.precision], self.device)
         rows = tile.rows if self.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
-        # Of one channel, two stages leave three registers too few on capability 9 (Triton 3.8).
-        stages = 3 if self.channels == 1 and self.precision == "bf16" else tile.stages
-        return tile._replace(rows=rows, columns=_power(self.stored, tile.columns), depth=depth, stages=stages)
+        columns, depth = _power(self.stored, tile.columns), _power(4 * self.channels, tile.depth)
+        return tile._replace(rows=rows, columns=columns, depth=depth)
+
+    def _first(self, tiles: dict[str, Tile]) -> Tile:
+        """Of the first convolution's kernels: columns are of the filters."""
+        tile = tiles[self.precision]
+        # Where sizes are read from a table, or slopes or four gradients a block, the limit would make registers spill.
+        simple = self.sizes is not None and self.pool and self.channels == 1 and not self.slopes
+        registers = tile.registers if simple else 0
+        return tile._replace(columns=_power(self.stored, tile.columns), registers=registers)
 
 
 class Work(NamedTuple):
@@ -244,7 +281,8 @@ def work(
         channels = channels if convolutions[0].few else max(channels, WIDE)
     kind = Launch(
         torch.empty(0, device="cpu"), images, convolutions[0].pool, activation, slopes,
-        any(c.rate256 for c in convolutions), None, convolutions[0].few, sites[0].dropout > 0,
+        any(c.rate256 for c in convolutions), None, convolutions[0].few, all(map(_within, convolutions)),
+        sites[0].dropout > 0,
         all(c.stored_channels % 16 == 0 for c in convolutions), all(c.filters % 16 == 0 for c in convolutions),
         is_far(convolutions, images), channels, stored, precision, device,
     )  # fmt: skip
@@ -253,13 +291,18 @@ def work(
         layers.append(_row(site, scratch, members, images, kind.weight_tile.rows))
         scratch += layers[-1].splits * site.convolution.slab
     table = torch.tensor(layers, dtype=torch.int64, device="cpu")
-    kind = kind._replace(layers=table.to(device), sizes=layers[0][_CONSTANT:] if shared else None)
-    return Work(kind, *(tiles.to(device) for tiles in _tiles(kind, table, convolutions)))
+    kind = kind._replace(layers=table.to(device, non_blocking=True), sizes=layers[0][_CONSTANT:] if shared else None)
+    return Work(kind, *(tiles.to(device, non_blocking=True) for tiles in _tiles(kind, table, convolutions)))
 
 
 def is_far(convolutions: Sequence[Convolution], images: int) -> bool:
     """Whether 32 bits cannot count the blocks of so many images, and a tile's more."""
     return any(images * (layer.height + 2) * (layer.width + 2) >= 2**31 for layer in convolutions)
+
+
+def _within(layer: Convolution) -> bool:
+    """Whether all pixels of all 2x2 blocks of positions lie within the image."""
+    return layer.padding == 0 and (layer.pool or (layer.out_height % 2 == 0 and layer.out_width % 2 == 0))
 
 
 def _row(site: Site, scratch: int, members: int, images: int, rows: int) -> Layer:
@@ -280,32 +323,25 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
     forward, inputs, weights = launch.forward_tile, launch.input_tile, launch.weight_tile
     blocks = torch.tensor([layer.blocks for layer in convolutions], dtype=torch.int64, device="cpu")
     sides = [named[side] + 1 + named["padding"] for side in ("height", "width")]
-    input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows)
+    forward_rows = forward.rows * (forward.unroll if launch.few else 1)
+    input_rows = _cut(images * (sides[0] // 2) * (sides[1] // 2), inputs.rows * inputs.unroll)
     input_columns = _cut(channels, inputs.columns)
     weight_tiles = _cut(stored, weights.columns)
     if launch.few:
-        input_columns = torch.ones_like(channels)
+        input_columns, weight_tiles = channels, weight_tiles * channels
     else:
         weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
     sums = _cut((9 * channels + 1) * stored, REDUCED)
     return (
-        _grid(_cut(images * blocks, forward.rows), _cut(stored, forward.columns)),
-        _grid(input_rows, input_columns),
-        _grid(weight_tiles, named["splits"]),
-        _grid(sums, torch.ones_like(sums)),
+        grid(_cut(images * blocks, forward_rows), _cut(stored, forward.columns)),
+        grid(input_rows, input_columns),
+        grid(weight_tiles, named["splits"]),
+        grid(sums, torch.ones_like(sums)),
     )
 
 
 def _cut(count: Tensor, size: int) -> Tensor:
     return (count + size - 1) // size
-
-
-def _grid(first: Tensor, second: Tensor) -> Tensor:
-    """Rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
-    counts = first * second
-    layers = torch.repeat_interleave(counts)
-    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
-    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def forward(
@@ -333,16 +369,17 @@ def forward(
     """
     launch, tile = work.launch, work.launch.forward_tile
     keys, step = masks if masks is not None and launch.drops else (None, None)
-    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
-    blocks = (
-        INPUT_PRECISION[launch.precision],
-        tile.rows,
-        tile.depth,
-        tile.columns,
-        launch.few,
-        tile.unroll,
-        launch.far,
-    )
+    if launch.few:
+        with torch.cuda.device_of(y):
+            first_forward_kernel[(len(work.forward),)](
+                *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
+                *(launch.sizes, launch.channels, launch.pool, launch.activation, launch.whole, launch.within),
+                *(tile.rows, tile.columns, tile.unroll, launch.far),
+                **tile.options,
+            )
+        return
+    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole, launch.within)
+    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.far)
     with torch.cuda.device_of(y):
         forward_kernel[(len(work.forward),)](
             *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
@@ -351,7 +388,9 @@ def forward(
         )
 
 
-def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor) -> None:
+def input_gradient(
+    work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None, weight: Tensor, dx: Tensor, *, dropped: bool
+) -> None:
     """Gradient of x.
 
     Args:
@@ -360,15 +399,24 @@ def input_gradient(work: Work, dy: Tensor, saved: Tensor, slopes: Tensor | None,
         saved, slopes: from `forward`.
         weight: as there; its dtype is that of the products.
         dx: like x, but that each layer has its own.
+        dropped: whether `forward` had masks.
     """
     launch, tile = work.launch, work.launch.input_tile
-    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
+    tensors = (dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images)
+    drops = dropped and launch.drops
     with torch.cuda.device_of(dy):
-        input_gradient_kernel[(len(work.input_gradient),)](
-            *(dy, saved, slopes, weight, dx, launch.layers, work.input_gradient, launch.images),
-            *(*kind, tile.rows, tile.columns, tile.depth, launch.few, tile.unroll, launch.far),
-            **tile.options,
-        )
+        if launch.few:
+            first_input_gradient_kernel[(len(work.input_gradient),)](
+                *(*tensors, launch.sizes, launch.channels, launch.pool, drops, launch.stored <= tile.columns),
+                *(tile.rows, tile.columns, tile.unroll, launch.far),
+                **tile.options,
+            )
+        else:
+            kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
+            inner.input_gradient_kernel[(len(work.input_gradient),)](
+                *(*tensors, *kind, tile.rows, tile.unroll, tile.columns, tile.depth, launch.whole_patches, launch.far),
+                **tile.options,
+            )
 
 
 def weight_gradient(
@@ -380,6 +428,8 @@ def weight_gradient(
     dweight: Tensor,
     dbias: Tensor,
     scratch: Tensor,
+    *,
+    dropped: bool,
 ) -> None:
     """Gradients of weight and bias.
 
@@ -391,15 +441,23 @@ def weight_gradient(
         dweight: fp32 [9 * C, O] of each layer.
         dbias: fp32 [O] of each layer.
         scratch: fp32, `Layout.scratch` values of any content.
+        dropped: whether `forward` had masks.
     """
     launch, tile = work.launch, work.launch.weight_tile
-    kind = (launch.sizes, launch.aligned, launch.pool, INPUT_PRECISION[launch.precision])
+    tensors = (dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images)
+    drops = dropped and launch.drops
     with torch.cuda.device_of(dy):
-        weight_gradient_kernel[(len(work.weight_gradient),)](
-            *(dy, saved, slopes, x, scratch, launch.layers, work.weight_gradient, launch.images),
-            *(*kind, tile.rows, tile.depth, tile.columns, launch.few, launch.far),
-            **tile.options,
-        )
+        if launch.few:
+            first_weight_gradient_kernel[(len(work.weight_gradient),)](
+                *(*tensors, launch.sizes, launch.channels, launch.pool, drops, launch.within),
+                *(tile.rows, tile.columns, launch.far),
+                **tile.options,
+            )
+        else:
+            kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
+            inner.weight_gradient_kernel[(len(work.weight_gradient),)](
+                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.cut, launch.far), **tile.options
+            )
         reduce_kernel[(len(work.sums),)](
             *(scratch, dweight, dbias, launch.layers, work.sums),
             *(launch.sizes, launch.aligned, launch.few, REDUCED),
@@ -408,13 +466,12 @@ def weight_gradient(
         )
 
 
-def _tile(tiles: dict[str, Tile], precision: str, device: torch.device) -> Tile:
-    """That of a precision or, where both operands of a product pass through registers, a smaller one."""
-    tile = tiles[precision]
+def _tile(tile: Tile, device: torch.device) -> Tile:
+    """The same or, where both operands of a product pass through registers, a smaller one."""
     if _capability(device) in (9, 10):  # where products read shared memory themselves; 12 multiplies as 8 does
         return tile
-    depth, rows = max(16, tile.depth // 2), 16 if precision == "tf32x3" else 32  # parts of operands take registers too
-    return tile._replace(rows=min(tile.rows, rows), columns=min(tile.columns, 16), depth=depth, unroll=1)
+    depth = max(16, tile.depth // 2)
+    return tile._replace(rows=min(tile.rows, 32), columns=min(tile.columns, 16), depth=depth, unroll=1)
 
 
 @functools.cache

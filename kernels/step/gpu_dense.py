@@ -6,7 +6,7 @@ tiles is (layer, tile of rows, tile of columns). Offsets count elements from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from .gpu_kernels_dense import forward_kernel, input_gradient_kernel, weight_gradient_kernel
+from .gpu_layout import grid
 
 BLOCK_ROWS, BLOCK_OUTPUTS, BLOCK_INPUTS = 64, 64, 64
 DEPTHS = {"fp32": 32, "tf32x3": 32, "tf32": 32, "bf16": 64}  # of the blocks that are summed over: 128 bytes a row
@@ -71,37 +72,33 @@ class Tables(NamedTuple):
     dropped: bool
 
 
-def tables(layers: Sequence[Layer], tiles: Iterable[tuple[int, int, int]], device: torch.device) -> Tables:
+def tables(layers: Sequence[Layer], tiles: Tensor, device: torch.device) -> Tables:
     """The tables of a launch, on the device."""
     aligned = all(value % 16 == 0 for layer in layers for value in (*layer[:10], layer.stored))
-    table = torch.tensor(list(tiles), dtype=torch.int32, device="cpu").reshape(-1, 3)
+    table = torch.tensor(layers, dtype=torch.int64, device="cpu").reshape(-1, len(Layer._fields))
     drops, dropped = (any(rates) for rates in zip(*((layer.rate256, layer.x_rate256) for layer in layers), strict=True))
-    return Tables(torch.tensor(layers, dtype=torch.int64, device=device), table.to(device), aligned, drops, dropped)
+    table, tiles = (each.to(device, non_blocking=True) for each in (table, tiles))  # nobody waits for earlier work
+    return Tables(table, tiles, aligned, drops, dropped)
 
 
-def output_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:
+def output_tiles(layers: Sequence[Layer], rows: int) -> Tensor:
     """Tiles of y: all rows of one tile of outputs follow each other, because they read the same weights."""
-    return [
-        (i, row, column)
-        for i, layer in enumerate(layers)
-        for column in range(triton.cdiv(layer.stored, BLOCK_OUTPUTS))
-        for row in range(triton.cdiv(rows, BLOCK_ROWS))
-    ]
+    return grid(_cuts([rows] * len(layers), BLOCK_ROWS), _cuts([layer.stored for layer in layers], BLOCK_OUTPUTS))
 
 
-def input_tiles(layers: Sequence[Layer], rows: int) -> list[tuple[int, int, int]]:
+def input_tiles(layers: Sequence[Layer], rows: int) -> Tensor:
     """Tiles of dx."""
-    return output_tiles([layer._replace(stored=layer.inputs) for layer in layers], rows)
+    return grid(_cuts([rows] * len(layers), BLOCK_ROWS), _cuts([layer.inputs for layer in layers], BLOCK_OUTPUTS))
 
 
-def weight_tiles(layers: Sequence[Layer]) -> list[tuple[int, int, int]]:
+def weight_tiles(layers: Sequence[Layer]) -> Tensor:
     """Tiles of the weight gradients."""
-    return [
-        (i, row, column)
-        for i, layer in enumerate(layers)
-        for row in range(triton.cdiv(layer.stored, BLOCK_OUTPUTS))
-        for column in range(triton.cdiv(layer.inputs, BLOCK_INPUTS))
-    ]
+    columns = _cuts([layer.inputs for layer in layers], BLOCK_INPUTS)
+    return grid(columns, _cuts([layer.stored for layer in layers], BLOCK_OUTPUTS))[:, [0, 2, 1]]
+
+
+def _cuts(sizes: Sequence[int], block: int) -> Tensor:
+    return torch.tensor([triton.cdiv(size, block) for size in sizes], dtype=torch.int64, device="cpu")
 
 
 def launch_forward(

@@ -25,7 +25,6 @@ from .gpu_kernels_conv_tiles import (
     find_rows,
     layer_of,
     load_tap,
-    load_window,
     offset,
     out_sides,
     pixel_offsets,
@@ -118,9 +117,10 @@ def finish(
 def forward_kernel(
     p_x, p_weight, p_bias, p_y, p_saved, p_slopes, p_keys, p_step, p_layers, p_tiles, images,
     SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, ACTIVATION: tl.constexpr, WHOLE: tl.constexpr,
-    PRECISION: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr, FEW: tl.constexpr,
-    UNROLL: tl.constexpr, FAR: tl.constexpr,
+    WITHIN: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_O: tl.constexpr,
+    FAR: tl.constexpr,
 ):  # fmt: skip
+    """A tap of all four windows of all blocks is one product: they are summed in the order of channels, then taps."""
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
     height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
@@ -131,8 +131,6 @@ def forward_kernel(
     o_tile = tl.load(p_tile + 2)
     i_o = o_tile * BLOCK_O + tl.arange(0, BLOCK_O)
     p_x, p_weight = p_x + offset(p_layer, X), p_weight + offset(p_layer, WEIGHT)
-    # Whole blocks of images without padding never look past them.
-    WITHIN: tl.constexpr = POOL and SIZES is not None and SIZES[PADDING - HEIGHT] == 0
     # All positions of the tile: those of window 0 of its blocks, then those of window 1, and so on.
     i_row = tl.arange(0, 4 * ROWS)
     window = i_row // ROWS
@@ -142,25 +140,17 @@ def forward_kernel(
     i_out_y, i_out_x = i_out_y * 2 + window // 2, i_out_x * 2 + window % 2
     i_y, i_x, i_start = i_out_y - padding, i_out_x - padding, i_image * stride
     b_z = tl.zeros((4 * ROWS, BLOCK_O), tl.float32)
-    if FEW:
-        i_k = tl.arange(0, BLOCK_C)
-        b_w = load_tap(p_weight, 0, i_k, i_o, 9 * channels, stored)
-        b_x = load_window(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels)
+    p_pixel = p_x + (i_start + (i_y * width + i_x) * channels)
+    for turn in tl.range(0, (channels + BLOCK_C - 1) // BLOCK_C * 9):
+        tap, i_c = turn % 9, turn // 9 * BLOCK_C + tl.arange(0, BLOCK_C)
+        row, column = tap // 3, tap % 3
+        there = inside
+        if not WITHIN:
+            there = there & (i_y + row >= 0) & (i_y + row < height) & (i_x + column >= 0) & (i_x + column < width)
+        i_at = (row * width + column) * channels + i_c
+        b_x = tl.load(p_pixel[:, None] + i_at[None, :], mask=there[:, None] & (i_c < channels)[None, :], other=0.0)
+        b_w = load_tap(p_weight, tap, i_c, i_o, channels, stored)
         b_z = tl.dot(b_x, b_w, b_z, input_precision=PRECISION)
-    else:
-        p_pixel = p_x + (i_start + (i_y * width + i_x) * channels)
-        for turn in tl.range(0, (channels + BLOCK_C - 1) // BLOCK_C * 9, loop_unroll_factor=UNROLL):
-            tap, i_c = turn % 9, turn // 9 * BLOCK_C + tl.arange(0, BLOCK_C)
-            row, column = tap // 3, tap % 3
-            there = inside
-            if not WITHIN:
-                there = there & (i_y + row >= 0) & (i_y + row < height) & (i_x + column >= 0) & (i_x + column < width)
-            i_at = (row * width + column) * channels + i_c
-            b_x = tl.load(
-                p_pixel[:, None] + i_at[None, :], mask=there[:, None] & (i_c < channels)[None, :], other=0.0
-            )
-            b_w = load_tap(p_weight, tap, i_c, i_o, channels, stored)
-            b_z = tl.dot(b_x, b_w, b_z, input_precision=PRECISION)
     b_z += tl.load(p_bias + offset(p_layer, BIAS) + i_o, mask=i_o < stored, other=0.0)[None, :]
     i_at = offset(p_layer, Y)
     p_y, p_saved = p_y + i_at, p_saved + i_at

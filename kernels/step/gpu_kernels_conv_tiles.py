@@ -92,23 +92,6 @@ def pixel_offsets(i_start, i_y, i_x, inside, height, width, channels):
 
 
 @triton.jit
-def load_pixels(p_x, i_start, i_y, i_x, i_c, inside, height, width, channels):
-    """Channels i_c of one pixel a row, [ROWS, len(i_c)]; zeros around the image."""
-    i_at, inside = pixel_offsets(i_start, i_y, i_x, inside, height, width, channels)
-    return tl.load(p_x + i_at[:, None] + i_c[None, :], mask=inside[:, None] & (i_c < channels)[None, :], other=0.0)
-
-
-@triton.jit
-def load_window(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels):
-    """The nine taps of one position a row, tap-major, [ROWS, len(i_k)]: for few channels."""
-    i_tap, i_c = i_k // channels, i_k % channels
-    i_y, i_x = i_y[:, None] + (i_tap // 3)[None, :], i_x[:, None] + (i_tap % 3)[None, :]
-    inside = inside[:, None] & (i_k < 9 * channels)[None, :]
-    i_at, inside = pixel_offsets(i_start[:, None], i_y, i_x, inside, height, width, channels)
-    return tl.load(p_x + i_at + i_c[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
 def load_tap(p_weight, tap, i_c, i_o, channels, stored):
     """A tap's weights [len(i_c), len(i_o)]."""
     inside = (i_c < channels)[:, None] & (i_o < stored)[None, :]

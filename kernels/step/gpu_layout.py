@@ -20,6 +20,7 @@ EVALUATION_ROWS = 256  # most images of a forward pass in evaluation
 EVALUATION_BYTES = 2**32  # what their numbers may take, where training does not take more
 FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
 PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
+LARGE_PROGRAMS = 264  # likewise, at most, of those that take most of a multiprocessor: no wave is begun for a few
 
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS = 64, 64, 128  # the largest tile of a convolution's weight gradient
 Piece = tuple[tuple[int, ...], torch.dtype]
@@ -71,9 +72,11 @@ class Convolution(NamedTuple):
     def splits(self, members: int, images: int) -> int:
         """Number of programs that share the images of a tile of weights: whatever the precision, as scratch is."""
         tiles = -(-self.stored_filters // GRADIENT_COLUMNS)
-        if not self.few:
-            tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
-        return max(1, min(-(-PROGRAMS // (members * tiles)), -(-images * self.blocks // GRADIENT_ROWS)))
+        most = -(-images * self.blocks // GRADIENT_ROWS)
+        if self.few:
+            return max(1, min(-(-PROGRAMS // (members * tiles)), most))
+        tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
+        return max(1, min(LARGE_PROGRAMS // (members * tiles), most))
 
 
 class Dense(NamedTuple):
@@ -191,28 +194,45 @@ class Layout:
             sizes.append(sum(layer.splits(self.members, rows) * layer.slab for layer in layers))
         return max(sizes, default=0)
 
-    def views(self, buffer: Tensor, member: int) -> list[Tensor]:
+    @property
+    def parted(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """The segments of the heads, and those of the convolutions in front of them."""
+        firsts = [head[0].weight if head[0].taps < 0 else head[0].taps for head in self.heads]
+        heads = [segment for segment in self.segments if segment[0] >= firsts[segment[2]]]
+        return heads, [segment for segment in self.segments if segment[0] < firsts[segment[2]]]
+
+    def span(self, member: int) -> slice:
+        """Where all of a member's parameters lie in a flat buffer."""
+        own = [segment for segment in self.segments if segment[2] == member]
+        return slice(own[0][0], own[-1][1])
+
+    def views(self, buffer: Tensor, member: int, first: int = 0) -> list[Tensor]:
         """A member's parameters in a flat buffer, weight and bias of each layer, as strided views.
 
         In torch's shapes, but for the weight of a dense layer behind a convolution: [out, C, H, W] instead of
         [out, C * H * W].
+
+        Args:
+            buffer: of all parameters, or of those from `first` on.
+            member: which one.
+            first: where the buffer begins.
         """
         arrays = []
         for layer in self.chains[member]:
             sizes = (3, 3, layer.stored_channels, layer.stored_filters)
-            weight = buffer[layer.weight :][: math.prod(sizes)].view(sizes)
+            weight = buffer[layer.weight - first :][: math.prod(sizes)].view(sizes)
             arrays.append(weight[:, :, : layer.channels, : layer.filters].permute(3, 2, 0, 1))
-            arrays.append(buffer[layer.bias :][: layer.filters])
+            arrays.append(buffer[layer.bias - first :][: layer.filters])
         for dense in self.heads[member]:
-            arrays += [self._dense_view(buffer, dense), buffer[dense.bias :][: dense.outputs]]
+            arrays += [self._dense_view(buffer, dense, first), buffer[dense.bias - first :][: dense.outputs]]
         return arrays
 
-    def _dense_view(self, buffer: Tensor, dense: Dense) -> Tensor:
+    def _dense_view(self, buffer: Tensor, dense: Dense, first: int) -> Tensor:
         stored = (dense.stored_outputs, dense.stored_inputs)
         if dense.taps >= 0:
-            taps = buffer[dense.taps :][: 9 * math.prod(stored)].view(3, 3, *stored)
+            taps = buffer[dense.taps - first :][: 9 * math.prod(stored)].view(3, 3, *stored)
             return taps[:, :, : dense.outputs, : dense.inputs].permute(2, 3, 0, 1)
-        weight = buffer[dense.weight :][: math.prod(stored)].view(stored)[: dense.outputs]
+        weight = buffer[dense.weight - first :][: math.prod(stored)].view(stored)[: dense.outputs]
         if not dense.features:
             return weight[:, : dense.inputs]
         height, width, channels, wide = dense.features
@@ -280,6 +300,14 @@ class Places:
         if backward == "weights":
             shapes["scratch"] = ((layout.scratch(rows),), torch.float32)
         return shapes
+
+
+def grid(first: Tensor, second: Tensor) -> Tensor:
+    """Tiles int32 [T, 3], rows (layer, i, j) for i below first[layer] and j below second[layer], i the fastest."""
+    counts = first * second
+    layers = torch.repeat_interleave(counts)
+    number = torch.arange(len(layers), dtype=torch.int64, device="cpu") - (counts.cumsum(0) - counts)[layers]
+    return torch.stack([layers, number % first[layers], number // first[layers]], 1).to(torch.int32)
 
 
 def total_bytes(shapes: dict[str, Piece]) -> int:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import gpu_batch, gpu_evaluation, gpu_gather, gpu_layout, gpu_optimizer, reference
+from . import checks, gpu_batch, gpu_evaluation, gpu_gather, gpu_layout, gpu_optimizer, reference
+from .gpu_beside import Beside
 from .gpu_graph import Graphs
 from .pairs import pad_pairs, unpad_pairs
 
@@ -23,12 +24,15 @@ class Kind(NamedTuple):
         own: whether each member has its own images.
         given: whether cotangents stand in place of the loss's.
         decays: whether there is weight decay.
+        moves: whether the images lie elsewhere in every call, as those of a single batch do: what is recorded then
+            begins behind their gathering.
     """
 
     size: int
     own: bool
     given: bool = False
     decays: bool = False
+    moves: bool = False
 
 
 class Population:
@@ -87,6 +91,10 @@ class Population:
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
         table = gpu_optimizer.tiles(self.layout.segments)
         self.tiles, self.ends = table.to(self.device), gpu_optimizer.ends_of(table, members).to(self.device)
+        self.head_tiles, self.convolution_tiles = (
+            gpu_optimizer.tiles(segments).to(self.device) for segments in self.layout.parted
+        )
+        self.beside = Beside(self.device)
         self.squares = torch.empty(0 if self.clip is None else len(table), dtype=torch.float32, device=self.device)
         self.scales = torch.empty(members, dtype=torch.float32, device=self.device)
         scratch = gpu_layout.scratch_bytes(
@@ -146,16 +154,22 @@ class Population:
 
     def set_parameters(self, member: int, arrays: Sequence[Tensor], moment: int) -> None:
         """Set a member's parameters (0), moments or average, as of `Step`."""
-        for view, array in zip(self.layout.views(self._slot(moment), member), arrays, strict=True):
+        place = self.layout.span(member)
+        own = torch.zeros(place.stop - place.start, dtype=torch.float32, device="cpu")  # in one piece to the device
+        for view, array in zip(self.layout.views(own, member, place.start), arrays, strict=True):
             view.copy_(array.view(view.shape))
+        self._slot(moment)[place].copy_(own)
         if moment == 0 and self.copy is not None:
-            for view, source in zip(*(self.layout.views(b, member) for b in (self.copy, self.parameters)), strict=True):
-                view.copy_(source)
+            self.copy[place].copy_(self.parameters[place])
 
     def get_parameters(self, member: int, shapes: Sequence[tuple[int, ...]], moment: int) -> list[Tensor]:
         """Copies of what `set_parameters` sets, on the CPU."""
-        views = zip(self.layout.views(self._slot(moment), member), shapes, strict=True)
-        return [view.cpu().reshape(shape).clone(memory_format=torch.contiguous_format) for view, shape in views]
+        place = self.layout.span(member)
+        views = self.layout.views(self._slot(moment)[place].cpu(), member, place.start)  # in one piece to the host
+        return [
+            view.reshape(shape).clone(memory_format=torch.contiguous_format)
+            for view, shape in zip(views, shapes, strict=True)
+        ]
 
     def _slot(self, moment: int) -> Tensor:
         average = [] if self.average is None else [self.average]
@@ -184,16 +198,18 @@ class Population:
         n, steps = order.shape[1], -(-order.shape[1] // size)
         with self._here():
             own = self._begin(order, order_of, signs, keys, first_step, steps)
-            self.rates[:steps].copy_(learning_rates.T)
+            self.rates[:steps].copy_(learning_rates.T, non_blocking=True)
             if weight_decays is not None:
-                self.decays.copy_(weight_decays)
+                self.decays.copy_(weight_decays, non_blocking=True)
             if cotangents is not None:
                 self._given(n).copy_(cotangents)
             source = gpu_gather.Source(images, signs, epsilon, labels)
-            kind = Kind(size, own, cotangents is not None, weight_decays is not None)
+            kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
-            return self.losses[:steps].T.contiguous(), self.correct[:steps].T.contiguous()
+            # Copies: the transpose of a single step, or member, is contiguous as it lies, where the next call writes.
+            dense = torch.contiguous_format
+            return self.losses[:steps].T.clone(memory_format=dense), self.correct[:steps].T.clone(memory_format=dense)
 
     def training_logits(
         self,
@@ -212,7 +228,8 @@ class Population:
         with self._here():
             own = self._begin(order, order_of, signs, keys, first_step, 1)
             batch = self._batch(rows, own, self.precision, "weights")
-            self._forward(batch, gpu_gather.Source(images, signs, epsilon), self.batch)
+            self._gather(batch, gpu_gather.Source(images, signs, epsilon), self.batch)
+            self._forward(batch)
             return batch.logits[..., : self.layout.classes].clone(memory_format=torch.contiguous_format)
 
     def _begin(
@@ -221,11 +238,13 @@ class Population:
         """Put where the launches read it what a call trains on; whether members have images of their own."""
         n = order.shape[1]
         self._reserve(steps, order.numel())
-        self.order[: order.numel()].copy_(order.reshape(-1))
-        self.counters.copy_(torch.tensor([0, first_step, n], dtype=torch.int64, device="cpu"))
-        self.row_of.copy_(order_of)
-        self.keys.copy_(keys)
-        return signs is not None or bool((order_of != order_of[0]).any())
+        counters = torch.tensor([0, first_step, n], dtype=torch.int64, device="cpu")
+        given = (order.reshape(-1), counters, order_of, keys)
+        for place, values in zip(
+            (self.order[: order.numel()], self.counters, self.row_of, self.keys), given, strict=True
+        ):
+            place.copy_(values, non_blocking=True)  # what is on the host is read before the call is over
+        return signs is not None or not checks.alike(order_of)
 
     def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:
         """As `Step.logits`; pairs are padded to the member with most, since launches are rectangular."""
@@ -260,32 +279,62 @@ class Population:
 
     def _step(self, source: gpu_gather.Source, rows: int, kind: Kind) -> None:
         batch = self._batch(rows, kind.own, self.precision, "weights")
+        if kind.moves:
+            self._gather(batch, source, kind.size)
+            self.graphs.run((rows, kind), lambda: self._launch(batch, None, kind))
+            return
         addresses = [tensor.data_ptr() if tensor is not None else 0 for tensor in (source[0], source[1], source[3])]
         key = (rows, kind, *addresses, source.images.shape, source.images.dtype, source.epsilon)
         self.graphs.run(key, lambda: self._launch(batch, source, kind))
 
-    def _forward(self, batch: gpu_batch.Batch, source: gpu_gather.Source, size: int) -> Tensor:
-        """A training step's logits; the weights that it multiplies by are returned."""
-        weights = self.parameters if self.copy is None else self.copy
+    def _gather(self, batch: gpu_batch.Batch, source: gpu_gather.Source, size: int) -> None:
+        """The images of the next batch."""
         order = gpu_gather.Order(self.order, self.row_of, self.counters)
         batch.gather(source, order=order, batch=size)
+
+    def _forward(self, batch: gpu_batch.Batch) -> Tensor:
+        """A training step's logits; the weights that it multiplies by are returned."""
+        weights = self.parameters if self.copy is None else self.copy
         batch.forward(weights, self.parameters, (self.keys, self.counters[1:2]))
         return weights
 
-    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source, kind: Kind) -> None:
-        """One training step: nothing here allocates, synchronizes or depends on a number that changes."""
-        weights = self._forward(batch, source, kind.size)
+    def _launch(self, batch: gpu_batch.Batch, source: gpu_gather.Source | None, kind: Kind) -> None:
+        """One training step: nothing here allocates, synchronizes or depends on a number that changes.
+
+        Args:
+            batch: where.
+            source: of the images; None where they have been gathered.
+            kind: of the step.
+        """
+        if source is not None:
+            self._gather(batch, source, kind.size)
+        weights = self._forward(batch)
         labels = batch.labels if batch.places.sets == self.layout.members else batch.labels[0]
         batch.loss(labels, self.losses, self.correct, counter=self.counters, smoothing=self.label_smoothing)
         if kind.given:
             batch.take_cotangents(self._given(batch.rows))
         batch.backward_dense(weights, dropped=True)
-        batch.weight_gradients(weights, self.gradients)
-        self._update(kind.decays)
+        if len(self.convolution_tiles):
+            # The heads' gradients and update take memory's time, the convolutions' gradients the processors'.
+            self.beside.start(lambda: self._heads(batch, kind))
+            batch.convolution_gradients(weights, self.gradients)
+            if self.clip is None:
+                self._update(kind.decays, self.convolution_tiles)
+            self.beside.join()
+        else:
+            self._heads(batch, kind)
+        if self.clip is not None:
+            self._update(kind.decays, self.tiles)
         gpu_gather.launch_bump(self.counters, self.steps)
 
-    def _update(self, decays: bool) -> None:
-        """The optimizer's step out of the gradients."""
+    def _heads(self, batch: gpu_batch.Batch, kind: Kind) -> None:
+        """Gradients of the heads, and their update, but where gradients are clipped: by the length of all together."""
+        batch.dense_weight_gradients(self.gradients)
+        if self.clip is None:
+            self._update(kind.decays, self.head_tiles)
+
+    def _update(self, decays: bool, tiles: Tensor) -> None:
+        """The optimizer's step out of the gradients, of the parameters in a table of tiles."""
         if self.clip is not None:
             gpu_optimizer.launch_scales(
                 self.tiles, self.ends, self.gradients, self.squares, self.scales, longest=self.clip, aligned=True
@@ -294,32 +343,35 @@ class Population:
             self.decays if decays else None, self.optimizer == "adamw", None if self.clip is None else self.scales,
             self.average, 0.0 if self.decay is None else 1 - self.decay,
         )  # fmt: skip
-        tensors, numbers = (self.tiles, self.parameters, self.gradients, self.moments[0]), (self.steps, self.rates)
+        tensors, numbers = (tiles, self.parameters, self.gradients, self.moments[0]), (self.steps, self.rates)
         common: dict[str, Any] = {"counter": self.counters, "recipe": recipe, "copy": self.copy, "aligned": True}
         if self.optimizer == "sgd":
             gpu_optimizer.launch_sgd(*tensors, *numbers, momentum=self.momentum, **common)
         else:
             gpu_optimizer.launch_adam(*tensors, self.moments[1], *numbers, **common)
 
-    @torch.inference_mode(False)
     def _batch(self, rows: int, own: bool, precision: str, backward: str) -> gpu_batch.Batch:
         key = (rows, own, precision, backward)
         if key not in self._batches:
-            self._batches[key] = gpu_batch.Batch(
-                self.network, self.memory, rows=rows, own=own, precision=precision, backward=backward
-            )
+            with torch.inference_mode(False):
+                self._batches[key] = gpu_batch.Batch(
+                    self.network, self.memory, rows=rows, own=own, precision=precision, backward=backward
+                )
         return self._batches[key]
 
     @torch.inference_mode(False)
     def _reserve(self, steps: int, order: int) -> None:
-        """Room for a call's order and results; recordings know addresses, so they go when it grows."""
+        """Room for a call's order and results; recordings know addresses, so they go when it grows.
+
+        Twice what is asked for: with adversarial copies the second training takes orders of twice as many images.
+        """
         if len(self.losses) < steps:
-            shape = (max(64, steps), self.layout.members)
+            shape = (max(64, 2 * steps), self.layout.members)
             self.losses, self.rates = torch.empty(2, *shape, dtype=torch.float64, device=self.device)
             self.correct = torch.empty(shape, dtype=torch.int64, device=self.device)
             self.graphs.forget()
         if len(self.order) < order:
-            self.order = torch.empty(order, dtype=torch.int64, device=self.device)
+            self.order = torch.empty(2 * order, dtype=torch.int64, device=self.device)
             self.graphs.forget()
 
     @torch.inference_mode(False)

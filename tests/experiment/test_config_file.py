@@ -72,6 +72,7 @@ download = false
 recalibrate = true
 checkpoint-every = 5
 shard = "3/16"
+log = ["tensorboard", "mlflow(experiment=mine)"]
 """
 
 
@@ -113,7 +114,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
     assert execution == Execution(
         engine="loop", executor="ray", ray_address="10.0.0.1:6379", device="cpu",
         memory_bytes=4 * 2**30, data_dir="data", download=False, recalibrate=True,
-        checkpoint_every=5.0, shard="3/16",
+        checkpoint_every=5.0, shard="3/16", log=("tensorboard", "mlflow(experiment=mine)"),
     )  # fmt: skip
     assert loaded.preset == "paper"
     assert plan is None

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atras.kernels import backends
 from budgets import SPILLED
@@ -38,7 +40,9 @@ FGSM = {
     "p_signs": "*i8",
     "p_values": "*fp32",
     "p_counts": "*i32",
+    "p_totals": "*i64",
     "members": "i32",
+    "tiles": "i32",
     "pixels": "i32",
     "epsilon": "fp64",
     "low": "fp64",
@@ -61,10 +65,16 @@ ASCENT |= dict.fromkeys(("epsilon", "weight", "rest", "low", "high"), "fp64")
 WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
 BOUNDARY = dict.fromkeys(("p_points", "p_clean", "p_normals", "p_values", "p_reached"), "*fp32") | {"pixels": "i32"}
 BOUNDARY |= dict.fromkeys(("alpha", "eta", "low", "high"), "fp64")
-SHARED = {"SHARED": True, "GROUP": 8, "BLOCK": 1024}
+SHARED = {"SHARED": True, "GROUP": 4, "BLOCK": 1024, "num_warps": 8}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
-    "fgsm-own": ("fgsm", "fgsm_kernel", FGSM | OWN, {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 1024}),
+    "fgsm-own": (
+        "fgsm",
+        "fgsm_kernel",
+        FGSM | OWN,
+        SHARED | {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 2048},
+    ),
+    "fgsm-totals": ("fgsm", "totals_kernel", FGSM, {"BLOCK": 256}),
     "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
     "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
@@ -102,7 +112,8 @@ def compiled(op, kernel, types, constants, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    function = kernel_of(op, kernel)
+    function, constants = kernel_of(op, kernel), {"num_warps": 4, **constants}
+    warps = constants.pop("num_warps")
     names = function.arg_names
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     aligned = [i for i, name in enumerate(names) if signature[name].startswith("*") or name == "pixels"]
@@ -113,7 +124,7 @@ def compiled(op, kernel, types, constants, capability):
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     return triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4, "enable_fp_fusion": False}
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "enable_fp_fusion": False}
     )
 
 
@@ -126,10 +137,39 @@ def test_kernels_compile_into_registers(name, capability, spilled):
     assert kernel.metadata.shared <= 99 * 1024
 
 
-def test_a_members_pixels_are_moved_16_bytes_at_a_time():
-    ptx = compiled(*KERNELS["fgsm"], 90).asm["ptx"]
-    loads, stores = ptx.count("ld.global.v4"), ptx.count("st.global.v4")
-    # 1024 pixels, 128 threads and 4 a load: two of each for each of the 8 members. A compiler may
-    # copy code, but not to twice as much.
-    assert 16 <= loads < 32
-    assert 16 <= stores < 32
+@pytest.mark.parametrize("name", ["fgsm", "fgsm-signs", "fgsm-own", "apply-signs"])
+def test_all_pixels_of_a_program_are_on_their_way_before_it_waits_for_any(name):
+    """A thread asks for 64 bytes at once, 16 at a time and next to its neighbours', and moves none to another."""
+    op, kernel, types, constants = KERNELS[name]
+    own = {"p_images": "*fp32", "p_gradients": "*fp32"} if name == "fgsm-own" else {}
+    found = compiled(op, kernel, types | own | ({"p_values": "*fp32"} if own else {}), constants, 90)
+    ptx = found.asm["ptx"]
+    loads = ptx[: ptx.index("st.global")].count("ld.global.v4")
+    # 1024 pixels of 4 members, or 2048 of one and of its gradients, among 256 threads; signs are bytes.
+    assert loads == (0 if name == "apply-signs" else 4)
+    assert ptx.count("ld.global.v4") == loads
+    assert ptx.count("st.global.v4") == {"fgsm-own": 2, "fgsm-signs": 0}.get(name, 4)
+    assert "convert_layout" not in found.asm["ttgir"]
+
+
+@pytest.mark.parametrize("members", [1, 5])
+@pytest.mark.parametrize("output", ["images", "signs"])
+def test_fgsm_is_two_launches(members, output, monkeypatch):
+    """Its counts are summed in one, and nothing is cleared before."""
+    gpu = importlib.import_module("atras.kernels.fgsm.gpu_triton")
+    launches, operations = [], set()
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", lambda self, *_, **__: launches.append(self.__name__))
+    images, gradients = torch.rand(1, 2, 1, 5, 5), torch.rand(members, 2, 1, 5, 5)
+    dtype = torch.float32 if output == "images" else None
+    with Log():
+        values, *counts = gpu.fgsm(images, gradients, 0.1, 0.0, 1.0, 1, dtype)
+    assert launches == ["fgsm_kernel", "totals_kernel"]
+    assert operations <= {"aten.empty.memory_format", "aten.empty_like.default", "aten.select.int"}
+    assert values.dtype == (dtype or torch.int8)
+    assert [(count.shape, count.dtype) for count in counts] == [((members,), torch.int64)] * 2

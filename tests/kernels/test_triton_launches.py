@@ -244,8 +244,8 @@ def test_members_and_images_grow_along_the_first_axis_alone(monkeypatch):
         work = gpu_convolution.work(sites, device=torch.device("cpu"), **options)
         buffer = torch.empty(0, dtype=torch.bfloat16)
         gpu_convolution.forward(work, *[buffer] * 5, None)
-        gpu_convolution.input_gradient(work, buffer, buffer, None, buffer, buffer)
-        gpu_convolution.weight_gradient(work, buffer, buffer, None, *[buffer] * 4)
+        gpu_convolution.input_gradient(work, buffer, buffer, None, buffer, buffer, dropped=False)
+        gpu_convolution.weight_gradient(work, buffer, buffer, None, *[buffer] * 4, dropped=False)
     assert len(grids) == 8
     for grid in grids:
         assert grid[0] >= 70_000

@@ -145,6 +145,25 @@ def test_recipes_are_followed_as_defined(recipe, device):
     assert_follows_the_recipe(SMALL, recipe, device=device)
 
 
+@pytest.mark.parametrize("clip", [None, 0.3], ids=["plain", "clipped"])
+def test_what_runs_beside_the_convolutions_needs_nothing_of_them(clip, device, monkeypatch):
+    """The heads' gradients and update on the second stream, at once or only when the others are over: equal bits."""
+    beside = importlib.import_module("atras.kernels.step.gpu_beside").Beside
+    once, late = (make(SMALL, device=device, clip=clip, precision="bf16" if device.type == "cuda" else "fp32")
+                  for _ in range(2))  # fmt: skip
+    losses = train(once, SMALL, device=device)
+    if device.type == "cpu":
+        waiting = []
+        monkeypatch.setattr(beside, "start", lambda self, launch: waiting.append(launch))
+        monkeypatch.setattr(beside, "join", lambda self: waiting.pop()())
+    else:
+        monkeypatch.setattr(beside, "start", lambda self, launch: launch())
+    assert_same(train(late, SMALL, device=device), losses)
+    for moment in range(once.slots):
+        for m in range(len(SMALL.hidden)):
+            assert_same(late.get_parameters(m, moment), once.get_parameters(m, moment))
+
+
 def test_a_recipe_goes_on_from_what_is_kept_whatever_the_neighbours(device):
     case, rates = SMALL._replace(images=6, convolutions=None), torch.tensor([[1e-3, 3e-3]] * 3).double()
     decays = torch.tensor([0.3, 0.0, 0.1]).double()
@@ -290,6 +309,18 @@ def test_calls_can_be_cut_anywhere_and_moments_set(optimizer, device):
     whole.reset_optimizer()
     assert whole.steps == [0] * len(case.hidden)
     assert not any(array.any() for array in whole.get_parameters(0, 1))
+
+
+def test_results_of_a_step_are_the_callers_own(device):
+    """A step or a member alone, whose results lie side by side in memory, is what the next call writes over."""
+    for case in (DENSE[2]._replace(images=1), DENSE[2].of(0)):
+        step = make(case, device=device)
+        first = train(step, case, device=device)
+        before = [each.clone() for each in first]
+        train(step, case, device=device, rate=1.0)
+        second = train(step, case, device=device)
+        assert_same(first, before)
+        assert not torch.equal(second[0], first[0])
 
 
 @pytest.mark.parametrize("case", [DENSE[1], CHAINS[1]], ids=str)

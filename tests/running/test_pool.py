@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atras import Callback
 from atras.errors import InputError, Interrupted
 from atras.experiment import EXECUTORS, Execution
+from atras.loggers import EpochRow
 from atras.results import Results
 from atras.running import GroupTask, Reporter, Surroundings, resume, run
 from atras.running.executors.pool import End, Message, Pool, PoolExecutor
@@ -150,6 +152,23 @@ def test_a_lost_worker_is_recorded_and_its_group_goes_on(
     assert sum("worker lost (gone); another one goes on" in note for note in reporter.notes) == 2
     assert tables_of(tmp_path / "run") == whole
     assert results.run["splits"] == []
+
+
+def test_callbacks_hear_of_each_epoch_of_workers_as_it_ends(
+    on_workers: Callable[..., Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[EpochRow] = []
+    told: list[str] = []
+
+    class Listener(Callback):
+        def epochs(self, rows: Sequence[EpochRow]) -> None:
+            heard.extend(rows)
+
+    tell = Near.tell
+    monkeypatch.setattr(Near, "tell", lambda self, name, *rest: (told.append(name), tell(self, name, *rest)))
+    results = on_workers(callbacks=[Listener()])
+    assert told.count("epochs") > len(results.run["plan"]["groups"])
+    assert len(heard) == len({(row.member, row.phase, row.epoch) for row in heard}) == len(results.history)
 
 
 @pytest.mark.parametrize(("memory", "reason"), [(True, "too large"), (False, "3 workers lost at the same place")])

@@ -102,7 +102,7 @@ def test_an_address_is_checked_before_ray_is_asked() -> None:
 def test_all_gpus_are_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     executor = executor_for(Execution(device="cuda:all"))
-    assert executor.name == "ray"
+    assert executor.name == "processes"
     assert executor.slots(torch.device("cuda", 0)) == 4
     assert executor_for(Execution(device="cuda")).name == "local"
     with pytest.raises(InputError, match=r"device \(='cuda:1'\): .* hands out GPUs itself"):

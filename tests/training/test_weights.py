@@ -82,3 +82,31 @@ def test_a_run_leaves_the_networks_that_its_table_is_of(
             predicted = Network(spec, candidate).logits(parameters, pixels(test.images, torch.float32)).argmax(1)
             # Another order of sums may turn one of 30 images.
             assert (predicted == test.labels).double().mean().item() == pytest.approx(expected, abs=1 / 30 + 1e-9)
+
+
+def test_networks_of_many_groups_are_found_without_a_look_into_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, candidate, read = Spec((1, 8, 8), 10), Candidate.parse("8"), []
+    members = [Member(candidate, seed) for seed in range(30)]
+    shapes = Network(spec, candidate).state_shapes
+    networks = {
+        member: {name: torch.full(shape, float(member.seed)) for name, shape in shapes.items()} for member in members
+    }
+    (tmp_path / weights.FOLDER).mkdir()
+    writer, reader = (weights.Networks(tmp_path, spec, "hash") for _ in range(2))
+    for member in members[:-1]:
+        writer.put("trained", [member], None, {member: networks[member]})
+    real = weights.read_some_tensors
+    monkeypatch.setattr(weights, "read_some_tensors", lambda *args: read.append(args) or real(*args))
+    for member in members[:-1]:
+        found = reader.get("trained", member)
+        assert all(torch.equal(found[name], values) for name, values in networks[member].items())
+    assert len(read) == len(members) - 1
+    # One that comes later, and one whose group was divided.
+    with pytest.raises(InputError, match="expected the trained network 8/29, found none"):
+        reader.get("trained", members[-1])
+    writer.put("trained", members[-2:], None, {member: networks[member] for member in members[-2:]})
+    (tmp_path / weights.file_name("trained", members[-2:-1])).unlink()
+    for member in members[-2:]:
+        assert float(next(iter(reader.get("trained", member).values())).flatten()[0]) == member.seed

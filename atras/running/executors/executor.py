@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
 
 from atras.evaluation import Rows
 from atras.experiment import EXECUTORS, Execution
+from atras.limits import processors
 from atras.running.task import GroupTask, Surroundings
+from atras.torch_state import threads
 
 
 class Outcome(NamedTuple):
@@ -61,7 +64,12 @@ class Executor(ABC):
         """
 
     def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
-        """Let go of what computes: no task is asked for any more. May be called twice."""
+        """Let go of what computes: no task is asked for for now. May be called twice."""
+
+
+def slots_here(device: torch.device) -> int:
+    """How many tasks this machine has room for at once: a GPU each, or as many CPUs as this process has threads."""
+    return torch.cuda.device_count() if device.type == "cuda" else max(1, processors().amount // threads().amount)
 
 
 def executor_for(execution: Execution) -> Executor:
@@ -71,4 +79,23 @@ def executor_for(execution: Execution) -> Executor:
         InputError: if it cannot be had.
     """
     all_gpus = execution.device == "cuda:all" and execution.executor == "local"
-    return EXECUTORS.get("ray" if all_gpus else execution.executor)(execution)
+    return EXECUTORS.get("processes" if all_gpus else execution.executor)(execution)
+
+
+@contextmanager
+def executor_of(execution: Execution, kept: Executor | None) -> Iterator[Executor]:
+    """The executor of a run, closed behind it.
+
+    Args:
+        execution: of the run.
+        kept: one that further runs are computed with: it is closed only where this one fails, so that no worker is
+            left at work.
+    """
+    executor = kept or executor_for(execution)
+    try:
+        yield executor
+    except BaseException:
+        executor.close()
+        raise
+    if kept is None:
+        executor.close()

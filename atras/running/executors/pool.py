@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atras.engines import ENGINES
 from atras.errors import InputError, Interrupted
@@ -18,7 +18,7 @@ from atras.torch_state import threads
 from atras.training import FOLDER, checkpoint
 
 from .executor import Executor, Outcome
-from .worker import Event, Job, Result
+from .worker import EPOCHS, Event, Job, Result
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often it is asked whether to stop."""
@@ -102,7 +102,7 @@ class PoolExecutor(Executor):
     """The base class of executors whose tasks are computed by workers."""
 
     _pool: Pool | None = None
-    _job: tuple[tuple[int, int], Job] | None = None
+    _job: tuple[Any, Any, Path | None] | None = None
 
     @abstractmethod
     def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
@@ -113,11 +113,11 @@ class PoolExecutor(Executor):
             raise Interrupted
         if self._pool is None:
             self._pool = self.make_pool(tasks[0], place)
-        # Groups that were divided come in a map of their own, with the same data.
-        same = id(place.data), id(place.source)
-        if self._job is None or self._job[0] != same:
-            self._job = same, Job.of(tasks[0], place, threads().amount)
-            self._pool.begin(self._job[1])
+        # Groups that were divided come in a map of their own, with the same data; those of another run do not.
+        of = place.data, place.source, tasks[0].folder
+        if self._job is None or self._job[0] is not of[0] or self._job[1] is not of[1] or self._job[2] != of[2]:
+            self._job = of
+            self._pool.begin(Job.of(tasks[0], place, threads().amount))
         yield from _Map(self._pool, tasks, place).outcomes()
 
     def close(self) -> None:
@@ -186,6 +186,9 @@ class _Map:
 
     def take(self, attempts: _Attempts, events: Sequence[Event], files: dict[str, bytes]) -> None:
         for name, arguments in events:
+            if name == EPOCHS and self.place.epochs is not None:
+                self.place.epochs(*arguments)
+                continue
             getattr(self.place.reporter, name)(*arguments)
             attempts.reached = max(attempts.reached, _place_of(name, arguments, attempts.reached))
         folder = attempts.task.folder

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import torch
 from atras.environment import total_memory
 from atras.errors import InputError
 from atras.experiment import Execution
-from atras.limits import processors
 from atras.running.task import GroupTask, Surroundings
 from atras.torch_state import threads
 
+from .executor import slots_here
 from .pool import SECONDS_TO_ARRIVE, End, Message, Pool, PoolExecutor
 from .ray_cluster import Cluster
 from .relay import Relay
@@ -27,6 +29,9 @@ SECONDS_BETWEEN_COUNTS = 2.0
 
 LEAST_STORE = 256 * 2**20
 """Bytes for what tasks share, beside images."""
+
+SECONDS_TO_LEARN = 30.0
+"""Time that a task waits at its beginning to hear whether it is wanted still."""
 
 MEMORY_STEP = 64 * 2**20
 """Tasks that ask for the same memory are scheduled as one queue, so predictions are rounded up to this."""
@@ -51,7 +56,7 @@ class RayExecutor(PoolExecutor):
             )
 
     def slots(self, device: torch.device) -> int:
-        return self._counted(device) if self.execution.ray_address else _on_this_machine(device)
+        return self._counted(device) if self.execution.ray_address else slots_here(device)
 
     def _counted(self, device: torch.device) -> int:
         return max(1, sum(_tasks_on(node, device, threads().amount) for node in self._connection(0, 0).nodes()))
@@ -72,10 +77,6 @@ class RayExecutor(PoolExecutor):
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             cluster.close()
-
-
-def _on_this_machine(device: torch.device) -> int:
-    return torch.cuda.device_count() if device.type == "cuda" else max(1, processors().amount // threads().amount)
 
 
 def _tasks_on(node: dict[str, Any], device: torch.device, cpus: int) -> int:
@@ -124,8 +125,8 @@ class RayPool(Pool):
             self._slots = sum(_tasks_on(node, self._device, self._cpus) for node in nodes)
             if not self._slots and not self._tasks:
                 self._refuse()
-        # One more than can be computed: it is there when a worker is free.
-        return len(self._tasks) <= self._slots
+        # As many again as can be computed: they are there when workers are free, also while files are written here.
+        return len(self._tasks) < 2 * self._slots
 
     def _refuse(self) -> None:
         wanted = "a GPU" if self._device.type == "cuda" else f"{self._cpus} CPUs, as this process has threads"
@@ -211,21 +212,22 @@ class RayPool(Pool):
 
 
 class _RayLink(Link):
-    """The line of a worker of Ray's."""
+    """The line of a worker of Ray's. What is waited for is waited for in a thread of its own: see `_line`."""
 
     def __init__(self, relay: Any, index: int, attempt: int) -> None:
         super().__init__()
-        import ray
-
-        self._ray, self._relay, self._names = ray, relay, (index, attempt)
-        self._answer: Any = None
+        self._relay, self._names = relay, (index, attempt)
+        self._answer: Future[bool | None] | None = None
         self._asked = False
+
+    def _told(self, events: list[Event], files: dict[str, bytes]) -> Future[bool | None]:
+        return _line().submit(_answer_to, self._relay.exchange, *self._names, events, files)
 
     def send(self, events: list[Event], files: dict[str, bytes]) -> bool:
         self._hear()
         if self._answer is not None:
             return False
-        self._answer = self._relay.exchange.remote(*self._names, events, files)
+        self._answer = self._told(events, files)
         return True
 
     def asked_to_stop(self) -> bool:
@@ -234,27 +236,43 @@ class _RayLink(Link):
 
     def stopped_before(self) -> bool:
         """Whether the run asked to stop while this task waited for its worker."""
-        with suppress(self._ray.exceptions.RayError, TimeoutError):
-            self._asked = self._ray.get(self._relay.exchange.remote(*self._names, [], {}), timeout=30)
+        with suppress(TimeoutError):
+            self._asked = bool(self._told([], {}).result(SECONDS_TO_LEARN))
         return self._asked
 
     def wait(self) -> None:
         """Until what was sent is there, so that nothing of it comes behind the task's result."""
         if self._answer is not None:
-            self._ray.wait([self._answer], timeout=SECONDS_TO_ARRIVE)
+            with suppress(TimeoutError):
+                self._answer.result(SECONDS_TO_ARRIVE)
 
     def fetch(self, path: Path) -> bytes | None:
-        with suppress(self._ray.exceptions.RayError):
-            return self._ray.get(self._relay.read.remote(path))
-        return None
+        content: bytes | None = _line().submit(_answer_to, self._relay.read, path).result()
+        return content
 
     def _hear(self) -> None:
-        if self._answer is None or not self._ray.wait([self._answer], timeout=0)[0]:
-            return
-        answer, self._answer = self._answer, None
-        # The relay may have been lost: it is started anew.
-        with suppress(self._ray.exceptions.RayError):
-            self._asked = self._asked or self._ray.get(answer)
+        if self._answer is not None and self._answer.done():
+            answer, self._answer = self._answer, None
+            self._asked = self._asked or bool(answer.result())
+
+
+@cache
+def _line() -> ThreadPoolExecutor:
+    """The thread in which a worker waits for Ray.
+
+    Of a task whose main thread waits, Ray takes it that it needs no CPU for the moment, and gives that to the next
+    task, for which it starts one more process: that imports torch, and fetches the data.
+    """
+    return ThreadPoolExecutor(1, "atras-line")
+
+
+def _answer_to(method: Any, *arguments: Any) -> Any:
+    """What the relay answers; None where it was lost: it is started anew."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):
+        return ray.get(method.remote(*arguments))
+    return None
 
 
 def _work(task: GroupTask, job: list[Any], relay: Any, attempt: int) -> Result:
@@ -288,6 +306,7 @@ def _job(reference: Any) -> Job:
     import ray
 
     if reference.hex() not in _JOBS:
+        fetched: Any = _line().submit(ray.get, reference).result()
         _JOBS.clear()
-        _JOBS[reference.hex()] = ray.get(reference)
+        _JOBS[reference.hex()] = fetched
     return _JOBS[reference.hex()]

@@ -37,6 +37,9 @@ Event = tuple[str, tuple[Any, ...]]
 SECONDS_BETWEEN_EXCHANGES = 0.2
 """Least time between two things that a worker sends to its run."""
 
+EPOCHS = "epochs"
+"""The event of an epoch, which the callbacks of a run are told."""
+
 REPLACED = ("progress", "attacking")
 """Events of which the newest alone is sent."""
 
@@ -78,6 +81,7 @@ class Job:
         arrays: images and labels of both parts; None where a worker reads them from their place.
         source: whose adversarial images all train on, on the CPU.
         lock: content of the lock of the run's folder, by which a worker sees whether it has the same folder.
+        epochs: whether the run wants to know of each epoch.
     """
 
     key: str
@@ -87,6 +91,7 @@ class Job:
     arrays: tuple[np.ndarray, ...] | None
     source: Source | Sources | None
     lock: str
+    epochs: bool = False
 
     @classmethod
     def of(cls, task: GroupTask, place: Surroundings, threads: int) -> Job:
@@ -102,6 +107,7 @@ class Job:
             arrays=tuple(whole) if len(whole) == len(parts) else None,
             source=_moved(place.source, torch.device("cpu")),
             lock=_lock_in(task.folder),
+            epochs=place.epochs is not None,
         )
 
 
@@ -218,6 +224,8 @@ def compute_elsewhere(task: GroupTask, job: Job, link: Link) -> Result:
         networks = Networks(own.folder, own.spec, own.run_hash, in_memory=own.protocol.tries_other_networks)
         try:
             place = Surroundings(_data(own, job), networks, _moved(job.source, own.device), _Relayed(link), link.stop)
+            if job.epochs:
+                place = dataclasses.replace(place, epochs=_teller(link, EPOCHS))
             _, result.rows, result.shortage = compute(own, place)
         except Interrupted:
             result.interrupted = True
