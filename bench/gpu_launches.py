@@ -111,6 +111,7 @@ class Population:
         engine = self.made[precision]
         population = engine._op._step
         population._batches.clear()
+        population.evaluation._blocks.clear()
         population.graphs.forget()
         return engine
 

@@ -89,7 +89,7 @@ FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWAR
 FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
 """Of the convolution of images."""
 FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 32, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2), "tf32x3": Tile(64, 16, 16, 1, 8)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -197,7 +197,7 @@ class Launch(NamedTuple):
         """Of the forward kernel: depth is of the channels."""
         if self.few:
             return self._first(FIRST_FORWARD)
-        tile = _tile((FORWARD_OF_TABLE if self.sizes is None else FORWARD)[self.precision], self.device)
+        tile = _tile(FORWARD_OF_TABLE if self.sizes is None else FORWARD, self.precision, self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
         return tile._replace(columns=columns, depth=_power(self.channels, tile.depth))
@@ -208,7 +208,7 @@ class Launch(NamedTuple):
         if self.few:
             return self._first(FIRST_INPUT_GRADIENT)
         tabled = self.sizes is None
-        tile = _tile((INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT)[self.precision], self.device)
+        tile = _tile(INPUT_GRADIENT_OF_TABLE if tabled else INPUT_GRADIENT, self.precision, self.device)
         columns, depth = _power(self.channels, tile.columns), _power(self.stored, tile.depth)
         if not self._patches(depth):
             # Rows of taps read more of the gradient at a time; slopes and sizes of the table take registers too.
@@ -230,7 +230,7 @@ class Launch(NamedTuple):
         """Of the weight gradient's kernel: depth is of the taps."""
         if self.few:
             return self._first(FIRST_WEIGHT_GRADIENT)
-        tile = _tile(WEIGHT_GRADIENT[self.precision], self.device)
+        tile = _tile(WEIGHT_GRADIENT, self.precision, self.device)
         rows = tile.rows if self.pool else max(16, tile.rows // 2)  # without a pool there are four gradients to a block
         columns, depth = _power(self.stored, tile.columns), _power(4 * self.channels, tile.depth)
         return tile._replace(rows=rows, columns=columns, depth=depth)
@@ -466,12 +466,13 @@ def weight_gradient(
         )
 
 
-def _tile(tile: Tile, device: torch.device) -> Tile:
-    """The same or, where both operands of a product pass through registers, a smaller one."""
+def _tile(tiles: dict[str, Tile], precision: str, device: torch.device) -> Tile:
+    """That of a precision or, where both operands of a product pass through registers, a smaller one."""
+    tile = tiles[precision]
     if _capability(device) in (9, 10):  # where products read shared memory themselves; 12 multiplies as 8 does
         return tile
-    depth = max(16, tile.depth // 2)
-    return tile._replace(rows=min(tile.rows, 32), columns=min(tile.columns, 16), depth=depth, unroll=1)
+    depth, rows = max(16, tile.depth // 2), 16 if precision == "tf32x3" else 32  # parts of operands take registers too
+    return tile._replace(rows=min(tile.rows, rows), columns=min(tile.columns, 16), depth=depth, unroll=1)
 
 
 @functools.cache
