@@ -61,7 +61,7 @@ class Tile(NamedTuple):
 
 
 FORWARD = {
-    "bf16": Tile(64, 64, 32, 1, 8, 1, 128),
+    "bf16": Tile(64, 64, 32, 1, 8),
     "tf32": Tile(64, 32, 32, 1, 8),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(32, 32, 16, 1, 8),

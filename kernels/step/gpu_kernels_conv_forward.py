@@ -131,13 +131,12 @@ def forward_kernel(
     o_tile = tl.load(p_tile + 2)
     i_o = o_tile * BLOCK_O + tl.arange(0, BLOCK_O)
     p_x, p_weight = p_x + offset(p_layer, X), p_weight + offset(p_layer, WEIGHT)
-    # All positions of the tile: those of window 0 of its blocks, then those of window 1, and so on.
+    # All positions of the tile. Upper and lower ones of a block lie half a tile apart, left and right ones 8 rows: so a
+    # thread of a warp group has the sums of all four.
     i_row = tl.arange(0, 4 * ROWS)
-    window = i_row // ROWS
-    i_image, i_out_y, i_out_x, inside = find_rows(
-        images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1), i_row % ROWS, FAR
-    )
-    i_out_y, i_out_x = i_out_y * 2 + window // 2, i_out_x * 2 + window % 2
+    i_number = i_row % (2 * ROWS) // 16 * 8 + i_row % 8
+    i_image, i_out_y, i_out_x, inside = find_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1), i_number, FAR)
+    i_out_y, i_out_x = i_out_y * 2 + i_row // (2 * ROWS), i_out_x * 2 + i_row // 8 % 2
     i_y, i_x, i_start = i_out_y - padding, i_out_x - padding, i_image * stride
     b_z = tl.zeros((4 * ROWS, BLOCK_O), tl.float32)
     p_pixel = p_x + (i_start + (i_y * width + i_x) * channels)
@@ -161,7 +160,8 @@ def forward_kernel(
     if POOL:
         i_image, i_block_y, i_block_x, inside = split_rows(images, blocks_y, blocks_x, ROWS, tl.load(p_tile + 1), FAR)
         i_pixel = i_image * (blocks_y * blocks_x) + (i_block_y * blocks_x + i_block_x)
-        b_left, b_right = tl.split(tl.permute(tl.reshape(b_z, (2, 2, ROWS, BLOCK_O)), (2, 3, 0, 1)))
+        b_z = tl.permute(tl.reshape(b_z, (2, ROWS // 8, 2, 8, BLOCK_O)), (1, 3, 4, 0, 2))
+        b_left, b_right = tl.split(tl.reshape(b_z, (ROWS, BLOCK_O, 2, 2)))
         b_0, b_2 = tl.split(b_left)
         b_1, b_3 = tl.split(b_right)
         b_z, b_window = pool(b_0, b_1, b_2, b_3, ACTIVATION)
