@@ -71,7 +71,26 @@ def try_torch(device: torch.device) -> None:
 
 
 def try_triton(device: torch.device) -> None:
-    """Compile a kernel that runs use and launch it, with nothing of it in a cache; whatever fails raises."""
+    """Compile a kernel that runs use and launch it, with nothing of it in a cache; whatever fails raises.
+
+    Where Triton's newer assembler is to be taken, and its code cannot be loaded here, the usual one is.
+    """
+    from atras.kernels import assembler
+    from atras.kernels.fgsm import gpu_triton
+
+    newer = assembler.take_newer(device)
+    try:
+        _launch(device)
+    except Exception:
+        if not newer:
+            raise
+        assembler.take_usual()
+        for kernel in (gpu_triton.fgsm_kernel, gpu_triton.totals_kernel):
+            kernel.device_caches.clear()  # of what could not be loaded
+        _launch(device)
+
+
+def _launch(device: torch.device) -> None:
     from triton import knobs
 
     from atras.kernels.fgsm import gpu_triton

@@ -218,9 +218,9 @@ def signs(card: Card, say: Say) -> Result:
 
 
 def table(card: Card, say: Say) -> Result:
-    """The whole experiment, three times; the first one compiles."""
+    """The whole experiment, some times; the first one compiles."""
     turns = []
-    for turn in range(3):
+    for turn in range(card.options.turns):
         made = card.engine(card.precisions[-1])
         begin = time.perf_counter()
         rows = run_group(made, card.data, made.protocol, evaluation_batch=card.options.evaluation_batch)
@@ -318,6 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--fewer", type=int, default=1, metavar="K", help="every K-th candidate alone")
     parser.add_argument("--runs", type=int, default=60, metavar="N", help="of step repeat")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="of step table")
     parser.add_argument("--evaluation-batch", type=int, default=250, metavar="N", help="of step table")
     parser.add_argument("--out", type=Path, default=Path("gpu_first_run.json"), metavar="FILE", help="where results go")
     parser.add_argument("--after", type=Path, metavar="FILE", help="results of a former call, whose failures count")

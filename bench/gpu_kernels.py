@@ -61,7 +61,8 @@ class Specialization(NamedTuple):
 
     @property
     def multiplies(self) -> bool:
-        """Whether tensor cores have something to do: products, of other operands than whole float32."""
+        """Whether tensor cores must have something to do: products in a precision, of other operands than whole
+        float32."""
         precision = self.constant.get("PRECISION")
         return precision is not None and (precision != "ieee" or "*bf16" in self.signature.values())
 

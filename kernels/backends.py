@@ -7,11 +7,14 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+
+from . import assembler
 
 CHOICES = ("auto", "reference", "cpu", "triton")
 NATURAL = {"cpu": "cpu", "cuda": "triton"}
@@ -129,6 +132,20 @@ def missing(backend: str, device: torch.device) -> str:
     return ""
 
 
+def miscompiled(device: torch.device) -> str:
+    """Why op `step` is not to be trusted on a GPU where Triton compiles it, with what to do; empty where it is.
+
+    Before 3.9, Triton computes wrong products on capability 10.3 where two are added to one sum in a loop, as those of
+    convolutions are (triton-lang/triton#10821); what it does there since then, nobody has tried.
+    """
+    if assembler.capability(device) != (10, 3):
+        return ""
+    version = _triton_version() or "0"
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= (3, 9):
+        return ""
+    return f"Triton {version} multiplies wrongly on GPUs of capability 10.3; install triton>=3.9, or use engine stack"
+
+
 def require(op: str, device: torch.device) -> str:
     """The backend of an op that has none in plain torch: the compiled one for the device.
 
@@ -191,6 +208,8 @@ def report() -> dict[str, Any]:
     triton: dict[str, Any] = {"available": not reason, "version": _triton_version()}
     if reason:
         triton["reason"] = reason
+    elif name := assembler.name(device):
+        triton["assembler"] = name
     return {"asked": os.environ.get("ATRAS_BACKEND", "") or "auto", "cpu": cpu, "triton": triton}
 
 

@@ -53,7 +53,6 @@ def confirmed_record(results: Results, fresh: Results, rank_by: str = "accuracy"
     """
     column = robust_column(results, rank_by)
     before = ordered(results, column).select("hidden_layers", chosen="mean")
-    # Of a run with axes the fresh run has networks between the chosen ones too.
     before = before.filter(pl.col("hidden_layers").is_in(to_confirm(results, rank_by)))
     # A fresh run that has the variants without a defence alone has their figures under a column of its own.
     now = ordered(fresh, rank_by=rank_by).select("hidden_layers", "mean", "low", "high", "trained")

@@ -62,7 +62,7 @@ def _record(folder: Path, name: str) -> dict[str, Any]:
             "dataset": str(protocol["dataset"]),
             "candidates": len(protocol["candidates"]),
             "seeds": len(protocol["seeds"]),
-            "variants": len(recorded_axes(protocol.get("axes"))),
+            "variants": len(recorded_axes(protocol)),
             "attacks": [str(attack) for attack in protocol.get("attacks", ())],
             "began": began[0] if began else None,
             "version": str(content["version"]),

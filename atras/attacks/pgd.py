@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from atras.networks import Classifier, Cotangent
 
+    from .balls import L2Ball, LinfBall
+
 
 class _Kept(NamedTuple):
     """Adversarial images [M, B, C, H, W], and their logits [M, B, Y] where they are known."""
@@ -187,7 +189,7 @@ class PGD(Attack):
 
         ball = BALLS[self.norm](images, self.strength, self.bounds)
         if way.x is None:
-            way.x = ball.begin(draw(way.restart)) if self.random_start else images
+            way.x = self._first_point(ball, draw(way.restart)) if self.random_start else images
         while way.step < self.steps:
             gradients, logits = networks.gradient(way.x, self._objective(labels))
             if self.keeps_best:
@@ -200,6 +202,10 @@ class PGD(Attack):
                 progress.step(way.tensors)
         self._keep(networks, way, _Kept(way.x, None), labels)
         way.restart, way.step, way.x = way.restart + 1, 0, None
+
+    def _first_point(self, ball: LinfBall | L2Ball, draw: Tensor) -> Tensor:
+        """Where a restart begins, by a draw that is uniform in [-1, 1)."""
+        return ball.begin(draw)
 
     def _keep(self, networks: Classifier, way: _Way, new: _Kept, labels: Tensor) -> None:
         """Keep of each image the better one of the best so far and a new one."""
@@ -244,19 +250,25 @@ class PGD(Attack):
 class RandomFGSM(PGD):
     """FGSM from a random start: one step of 1.25 epsilon from a uniform point of the ball, back into the ball.
 
+    The gradient is taken at that point, which may lie outside the pixels' range: training on steps from starts that are
+    clipped overfits catastrophically where many pixels are black (docs/validation.md).
+
     Args:
         step_size: change of a pixel in the step; None for 1.25 epsilon.
+        clip_start: whether the point is clipped to the pixels' range before the gradient is taken.
         norm, loss, keep: of no use to it: as by default, and without a spelling.
 
     The others are those of `PGD`.
 
-    Source: Wong, Rice, Kolter 2020, "Fast is better than free", algorithm 3.
+    Source: Wong, Rice, Kolter 2020, "Fast is better than free", algorithm 3, and their code for MNIST; theirs for
+    CIFAR-10 clips the start.
     """
 
     steps: int = 1
     norm: str = field(default="linf", metadata=UNSPELLED)
     loss: str = field(default="ce", metadata=UNSPELLED)
     keep: str = field(default="last", metadata=UNSPELLED)  # it is the step
+    clip_start: bool = False
 
     name = "random-fgsm"
     searches = False
@@ -266,6 +278,10 @@ class RandomFGSM(PGD):
         one_of("norm", self.norm, ("linf",))
         one_of("loss", self.loss, ("ce",))
         one_of("keep", self.keep, ("last",))
+        truth("clip_start", self.clip_start)
+
+    def _first_point(self, ball: LinfBall | L2Ball, draw: Tensor) -> Tensor:
+        return ball.begin(draw) if self.clip_start else ball.images + ball.epsilon * draw
 
     @property
     def length(self) -> float:

@@ -24,6 +24,8 @@ class Fast(Anew):
     Args:
         epsilon: of training; None for the run's.
         step_size: change of a pixel in the step; None for 1.25 epsilon.
+        clip_start: whether the random point is clipped to the pixels' range before the gradient is taken, as in the
+            authors' code for CIFAR-10; in their algorithm and their code for MNIST it is not.
         start: see `Anew`.
 
     Source: Wong, Rice, Kolter 2020, "Fast is better than free", algorithm 3.
@@ -31,13 +33,14 @@ class Fast(Anew):
 
     epsilon: float | None = None
     step_size: float | None = None
+    clip_start: bool = False
 
     name = "fast"
 
     @property
     def attack(self) -> RandomFGSM:
         """What makes the images."""
-        return RandomFGSM(self.epsilon, step_size=self.step_size)
+        return RandomFGSM(self.epsilon, step_size=self.step_size, clip_start=self.clip_start)
 
     def at(self, epsilon: float) -> Self:
         return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)

@@ -33,9 +33,10 @@ CPU = torch.device("cpu")
 
 def why_not(device: torch.device) -> str:
     """Why the engine cannot run on a device; empty where it can."""
-    return backends.missing(backends.compiled(device), device) or (
-        gpu.kernel_trouble(device) if device.type == "cuda" else ""
-    )
+    if device.type != "cuda":
+        return backends.missing(backends.compiled(device), device)
+    missing = backends.missing(backends.compiled(device), device)
+    return missing or backends.miscompiled(device) or gpu.kernel_trouble(device)
 
 
 def why_slow() -> str:

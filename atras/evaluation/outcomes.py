@@ -110,9 +110,11 @@ def figures_kept(protocol: Protocol) -> tuple[list[Attack], int]:
 
 def outcome_rows(protocol: Protocol, test_size: int) -> int:
     """Rows of frame `outcomes`, where no member diverges."""
-    kept = map(figures_kept, protocol.plain)
-    figures = sum(len(attacks) + others for attacks, others in kept)
-    return len(protocol.candidates) * len(protocol.seeds) * figures * test_size
+    figures = 0
+    for one in protocol.plain:
+        attacks, others = figures_kept(one)
+        figures += len(one.candidates) * (len(attacks) + others)
+    return len(protocol.seeds) * figures * test_size
 
 
 def keeps_outcomes(protocol: Protocol, test_size: int) -> bool:

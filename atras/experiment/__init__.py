@@ -12,7 +12,16 @@ from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
 from .own_networks import OwnNetworks, recall_networks, with_networks
-from .protocol import PRESETS, Execution, Protocol, recorded_axes, varied_settings
+from .protocol import (
+    PRESETS,
+    Execution,
+    Protocol,
+    recorded_axes,
+    recorded_pairs,
+    spelled_setting,
+    told_pair,
+    varied_settings,
+)
 from .readers import (
     Channels,
     HeldOut,
@@ -61,8 +70,11 @@ __all__ = [
     "parse_whole_numbers",
     "recall_networks",
     "recorded_axes",
+    "recorded_pairs",
     "select_candidates",
     "settings_of",
+    "spelled_setting",
+    "told_pair",
     "varied_settings",
     "with_networks",
 ]

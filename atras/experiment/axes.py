@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,6 +133,60 @@ def typed(value: Any, setting: Setting) -> Any:
     except InputError as error:
         raise InputError(f"axis: {error}") from None
     return float(read) + 0.0 if setting.type is float and read is not None else read
+
+
+def check_only(name: str, value: object) -> None:
+    """Refuse anything but a tuple of texts; what they name is known to a protocol alone."""
+    if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+        raise InputError(
+            f"{name} (={shown(value)}): expected names of candidates in variants, such as '24-192 learning_rate=0.003'"
+        )
+
+
+@functools.lru_cache(maxsize=16)  # each of a protocol's variants asks for them
+def pairs_of(
+    only: tuple[str, ...], candidates: tuple[str, ...], axes: tuple[Axis, ...]
+) -> tuple[tuple[str, Variant], ...]:
+    """Candidates in variants, each once, in the order of the table.
+
+    Args:
+        only: their names, as rankings have them; empty for every candidate in each variant.
+        candidates: the names of all.
+        axes: with their values spelled.
+
+    Raises:
+        InputError: if a name is none, one came twice, or a candidate is in no variant.
+    """
+    if not only:
+        return tuple(itertools.product(candidates, variants_of(axes)))
+    order = {name: place for place, name in enumerate(candidates)}
+    places = [{value: place for place, value in enumerate(axis.values)} for axis in axes]
+    found: dict[tuple[int, ...], tuple[str, Variant]] = {}
+    for text in only:
+        candidate, *settings = split_outside(text, " ")
+        pairs = [tuple(setting.partition("=")[::2]) for setting in settings]
+        known = [field for field, _ in pairs] == [axis.field for axis in axes] and candidate in order
+        if not known or any(value not in values for (_, value), values in zip(pairs, places, strict=True)):
+            raise InputError(
+                f"only (={shown(text)}): expected a candidate of the run and a value of each axis, such as "
+                f"{' '.join([candidates[0], *(f'{axis.field}={axis.values[0]}' for axis in axes)])}"
+            )
+        place = order[candidate], *(values[value] for (_, value), values in zip(pairs, places, strict=True))
+        if place in found:
+            raise InputError(f"only: {text} came twice; name it once")
+        found[place] = candidate, Variant(tuple((str(field), str(value)) for field, value in pairs))
+    if absent := [name for name in candidates if name not in {name for name, _ in found.values()}]:
+        raise InputError(f"only: expected each candidate in a variant, {absent[0]} is in none; leave it out")
+    return tuple(found[place] for place in sorted(found))
+
+
+def variants_among(pairs: Iterable[tuple[Any, Variant]], axes: Sequence[Axis]) -> tuple[Variant, ...]:
+    """The variants of some pairs, each once, the first axis slowest."""
+    places = [{value: place for place, value in enumerate(axis.values)} for axis in axes]
+    variants = dict.fromkeys(variant for _, variant in pairs)
+    return tuple(
+        sorted(variants, key=lambda one: [own[value] for own, (_, value) in zip(places, one.settings, strict=True)])
+    )
 
 
 def variants_of(axes: Sequence[Axis]) -> tuple[Variant, ...]:

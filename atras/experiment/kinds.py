@@ -73,7 +73,7 @@ LOGGER_LIST = Kind(
 AXES = Kind(
     'axes, such as ["learning_rate=0.001,0.003"] or a table with a list of values for each', (str, dict), (str,)
 )
-DIGESTS = Kind("texts in quotes", (), (str,), lambda value, _: tuple(value))
+TEXTS = Kind("texts in quotes", (), (str,), lambda value, _: tuple(value))
 DEFENCE = Kind('text in quotes, such as "batch(pgd(steps=7))"', (str,), read=parse_defence)
 SCHEDULE = Kind('text in quotes, such as "cosine(warmup=2)"', (str,), read=parse_schedule)
 MEMORY = Kind('bytes, or text such as "4GiB"', (int, str), read=lambda value, _: parse_memory(value))

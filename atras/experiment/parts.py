@@ -20,8 +20,8 @@ from atras.networks import (
     parse_stem,
 )
 
-from .axes import Axis, axes_of, check_axes
-from .kinds import ATTACK_LIST, AXES, CANDIDATES, DEFENCE, DIGESTS, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, WHOLE
+from .axes import Axis, axes_of, check_axes, check_only
+from .kinds import ATTACK_LIST, AXES, CANDIDATES, DEFENCE, EPSILON, EPSILONS, NAMES, SEEDS, SIZE, TEXTS, WHOLE
 from .option import Option, Options
 from .ranges import number_from, whole_from
 from .readers import Channels, Size, Subset
@@ -236,6 +236,15 @@ class Population(Options):
             "see docs/variants.md.",
         ),
     ] = ()  # fmt: skip
+    only: Annotated[
+        tuple[str, ...],
+        Option(
+            "the candidates in variants that there are, where not each is in each", check_only, kind=TEXTS,
+            recorded=True,
+            meaning="By their names in rankings, such as `24-192 learning_rate=0.003`; empty for all. A search trains "
+            "what it kept.",
+        ),
+    ] = ()  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +256,7 @@ class Given(Options):
     weights: Annotated[
         tuple[str, ...],
         Option(
-            "SHA-256 of the weights of each finished network", _check_weights, kind=DIGESTS, recorded=True,
+            "SHA-256 of the weights of each finished network", _check_weights, kind=TEXTS, recorded=True,
             meaning="In the order of the candidates; empty where the run trains them.",
         ),
     ] = ()  # fmt: skip

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -19,9 +20,9 @@ from atras.attacks import FGSM, Attack, Stand
 from atras.checks import number, text, whole
 from atras.errors import InputError, shown
 from atras.loggers import LOGGERS, loggers_of
-from atras.networks import Factory, Member, Variant, members_of
+from atras.networks import Candidate, Factory, Member, Variant
 
-from .axes import axes_of, check_axes, spelled, typed, variants_of
+from .axes import Axis, axes_of, check_axes, check_only, pairs_of, spelled, typed, variants_among, variants_of
 from .choices import ENGINES, EXECUTORS
 from .kinds import LOGGER_LIST, MEMORY
 from .option import Option, Options, Setting, settings_of
@@ -38,7 +39,7 @@ _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "trans
 
 _LATER = (
     "augment", "schedule", "weight_decay", "clip_gradient", "label_smoothing", "average", "select", "validation_size",
-    "axes",
+    "axes", "only",
 )  # fmt: skip
 """Fields that came later, and are part of the hash only where they are not at their defaults: experiments from before
 there were such choices are the same ones."""
@@ -50,7 +51,7 @@ _COMMON = ("attacks", "epsilons", "precision", "select", "validation_size")
 """Settings of these parts that all members of a run have in common: what is measured, how it is computed, and on which
 images."""
 
-VERSION = 5
+VERSION = 6
 """Raised when the same fields come to mean another experiment; part of the hash."""
 
 
@@ -70,7 +71,8 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         super().__post_init__()
         object.__setattr__(self, "axes", tuple(spelled(axis, varied_settings()) for axis in self.axes))
         check_axes("axes", self.axes)  # of which two may have been names of one
-        members = len(self.candidates) * len(self.seeds) * len(self.variants)
+        self._order_pairs()
+        members = len(self.pairs) * len(self.seeds)
         if members > MAX_MEMBERS:
             raise InputError(
                 f"candidates and seeds (={members} members): expected at most {MAX_MEMBERS}; split them over runs"
@@ -94,15 +96,56 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
             object.__setattr__(self, "adversarial_epochs", 0)
         self._check_attacks()
 
+    def _order_pairs(self) -> None:
+        """Bring `only` into the order of the table: one experiment, one hash."""
+        if self.only and not self.axes:
+            raise InputError("only: expected axes, whose variants it names, got none; give axes or leave it out")
+        pairs = self._named_pairs
+        if len(pairs) == len(self.candidates) * math.prod(len(axis.values) for axis in self.axes):
+            pairs = ()  # all
+        object.__setattr__(self, "only", tuple(told_pair(name, variant) for name, variant in pairs))
+
+    @property
+    def _named_pairs(self) -> tuple[tuple[str, Variant], ...]:
+        return pairs_of(self.only, tuple(candidate.name for candidate in self.candidates), self.axes)
+
+    @property
+    def pairs(self) -> tuple[tuple[Candidate, Variant], ...]:
+        """The candidates in their variants, in the order of the table: each in each, or those of `only`."""
+        named = {candidate.name: candidate for candidate in self.candidates}
+        return tuple((named[name], variant) for name, variant in self._named_pairs)
+
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Every combination of the axes' values, the first axis slowest; one without settings where there are none."""
-        return variants_of(self.axes)
+        """Every combination of the axes' values that there is, the first axis slowest; one without settings where there
+        are no axes."""
+        return variants_among(self._named_pairs, self.axes) if self.only else variants_of(self.axes)
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Every candidate in each variant with each seed, in the order of the table."""
-        return members_of(self.candidates, self.seeds, self.variants)
+        """Every candidate in each of its variants with each seed, in the order of the table."""
+        return tuple(Member(candidate, seed, variant) for candidate, variant in self.pairs for seed in self.seeds)
+
+    def narrowed(self, names: Collection[str], **changes: Any) -> Protocol:
+        """The experiment on some of its candidates in variants alone.
+
+        Args:
+            names: as rankings have them: `24-192`, or with axes `24-192 learning_rate=0.003`.
+            changes: of other fields.
+
+        Raises:
+            InputError: as the class.
+        """
+        wanted = set(names)
+        pairs = [pair for pair in self.pairs if told_pair(pair[0].name, pair[1]) in wanted]
+        variants = [variant for _, variant in pairs]
+        axes = {
+            axis.field: tuple(value for value in axis.values if any(each.get(axis.field) == value for each in variants))
+            for axis in self.axes
+        }
+        only = tuple(told_pair(candidate.name, variant) for candidate, variant in pairs) if self.axes else ()
+        candidates = tuple(dict.fromkeys(candidate for candidate, _ in pairs))
+        return self.replace(candidates=candidates, axes=axes, only=only, **changes)
 
     @property
     def plain(self) -> tuple[Protocol, ...]:
@@ -117,8 +160,11 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         """
         if not (self.axes or variant.settings):
             return self
-        settings = varied_settings()
-        return self.replace(axes=(), **{name: typed(value, settings[name]) for name, value in variant.settings})
+        settings, candidates = varied_settings(), self.candidates
+        if self.only:
+            candidates = tuple(candidate for candidate, own in self.pairs if own == variant)
+        values = {name: typed(value, settings[name]) for name, value in variant.settings}
+        return self.replace(candidates=candidates, axes=(), only=(), **values)
 
     def _check_variants(self) -> None:
         """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
@@ -402,24 +448,58 @@ def varied_settings() -> dict[str, Setting]:
     return {name: settings[name] for name in names}
 
 
-def recorded_axes(record: object) -> dict[str, dict[str, Any]]:
+def spelled_setting(field: str, value: Any) -> tuple[str, str]:
+    """A setting that may be an axis, by the name of its field, and a value of it as variants spell it.
+
+    Raises:
+        InputError: if there is no such setting, or the value is none of its.
+    """
+    axis = spelled(Axis(field, (value,)), varied_settings())
+    return axis.field, str(axis.values[0])
+
+
+def told_pair(candidate: str, variant: Variant) -> str:
+    """A candidate in a variant by its name in rankings: `24-192 learning_rate=0.003`."""
+    return f"{candidate} {variant.name}".rstrip()
+
+
+def recorded_pairs(record: Mapping[str, Any]) -> tuple[tuple[str, Variant], ...]:
+    """The candidates in variants of a recorded protocol, in the order of the table.
+
+    Args:
+        record: what `Protocol.to_dict` gave.
+
+    Raises:
+        InputError: if it has no axes, or other names under `only`.
+    """
+    only = tuple(record.get("only") or ())
+    check_only("only", only)
+    return pairs_of(only, tuple(record["candidates"]), _recorded(record))
+
+
+def _recorded(record: Mapping[str, Any]) -> tuple[Axis, ...]:
+    axes = axes_of(record.get("axes") or ())
+    check_axes("axes", axes)
+    return tuple(spelled(axis, varied_settings()) for axis in axes)
+
+
+def recorded_axes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The variants of a recorded protocol, by their names, each with its values: numbers, or texts as they are spelled.
 
     Args:
-        record: what `Protocol.to_dict` has under `axes`.
+        record: what `Protocol.to_dict` gave.
 
     Raises:
-        InputError: if it is no record of axes.
+        InputError: if it has no axes, or other names under `only`.
     """
-    settings, axes = varied_settings(), axes_of(record or ())
-    check_axes("axes", axes)
-    read = [spelled(axis, settings) for axis in axes]
+    settings, read = varied_settings(), _recorded(record)
+    variants = variants_among(recorded_pairs(record), read) if record.get("only") else variants_of(read)
     values = {(axis.field, text): typed(text, settings[axis.field]) for axis in read for text in axis.values}
     return {
         variant.name: {
             pair[0]: values[pair] if isinstance(values[pair], int | float) else pair[1] for pair in variant.settings
         }
-        for variant in variants_of(read)
+        for variant in variants
     }
 
 

@@ -27,6 +27,7 @@ class Contents:
         comparison: the section that compares the runs, or the variants of one; None where there is but one.
         overall: the first block over all variants of a run; None where there are none.
         title: of the whole; empty for the names.
+        search: the section of a search's rounds, where its last one has several variants; else it is the run's first.
     """
 
     names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Contents:
     comparison: Section | None
     overall: Headline | None = None
     title: str = ""
+    search: Section | None = None
 
 
 def contents(runs: Sequence[Results]) -> Contents:

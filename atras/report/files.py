@@ -87,7 +87,7 @@ def _images(report: Contents) -> dict[str, Figure]:
     if report.comparison is None:
         images = named_figures(report.runs[0])
     else:
-        images = named_figures([report.comparison])
+        images = named_figures([*([report.search] if report.search else []), report.comparison])
         for index, sections in enumerate(report.runs, 1):
             images |= {f"{index}-{name}": figure for name, figure in named_figures(sections).items()}
     for name in images:

@@ -28,6 +28,8 @@ def markdown(report: Contents) -> str:
     lines = [f"# atras: {text(report.title or ', '.join(report.names))}", ""]
     if report.overall is not None:
         lines += _headline(report.overall, "##")
+    if report.search is not None:
+        lines += _section(report.search, "##")
     if report.comparison is not None:
         lines += _section(report.comparison, "##")
     parts = zip(report.names, report.notices, report.headlines, report.runs, strict=True)

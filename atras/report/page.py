@@ -31,6 +31,7 @@ def page(report: Contents) -> str:
         css=Markup(_asset("page.css") + PAGE_CSS),  # noqa: S704 (our own files)
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        search=report.search,
         comparison=report.comparison,
         overall=report.overall,
         runs=list(zip(report.names, report.notices, report.headlines, report.runs, strict=True)),

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from atras.analysis import notices, ranking
+from atras.analysis import ranking
 from atras.errors import InputError
 from atras.report.charts import Chart, Point, Series, Table, categories, linear, rounded
-from atras.report.contents import Contents
+from atras.report.contents import Contents, contents
 from atras.report.headline import Headline, headline
-from atras.report.registry import make_sections
 from atras.report.section import Section
 from atras.report.sections import counted
 from atras.results import Results, read
@@ -51,11 +50,15 @@ def search_contents(directory: str | Path) -> Contents:
         raise InputError(f"{directory}: expected a search with a finished round, got none; go on with --resume")
     rounds = [_ranked(each, told["rank_by"]) for each in done]
     last = rounds[-1]
-    first, notes = headline(last.results, told["rank_by"]), tuple(notices(last.results))
+    first, own = headline(last.results, told["rank_by"]), search_section(rounds, told)
     if last.round.held_out:
-        first, notes = _unfinished(first, len(done), told["rounds"]), (_HOLD_OUT_NOTICE, *notes)
-    sections = (search_section(rounds, told), *make_sections(last.results))
-    return Contents((folder.resolve().name,), (sections,), (notes,), (first,), None)
+        first = _unfinished(first, len(done), told["rounds"])
+    made = contents([last.results])
+    notes = tuple((*([_HOLD_OUT_NOTICE] if last.round.held_out else []), *each) for each in made.notices)
+    name = folder.resolve().name
+    if made.comparison is not None:
+        return replace(made, notices=notes, overall=first, title=name, search=own)
+    return Contents((name,), ((own, *made.runs[0]),), notes, (first,), None)
 
 
 _HOLD_OUT_NOTICE = (
@@ -85,12 +88,13 @@ def search_section(rounds: list[_Ranked], told: dict[str, Any]) -> Section:
         The section.
     """
     first, share = rounds[0].round, f"{told['train_share']:.0%}"
+    what = "network" if rounds[0].results.run["protocol"].get("axes") else "candidate"
     text = [
-        f"{counted(first.plan.candidates, 'candidate')} in {counted(told['rounds'], 'round')}, for {told['spent']} of "
+        f"{counted(first.plan.candidates, what)} in {counted(told['rounds'], 'round')}, for {told['spent']} of "
         f"{told['budget']} candidate-epochs. Each round but the last trains on {share} of the training images and "
         f"ranks on the {HOLD_OUT}: the other training images, drawn class by class. The last trains on all training "
         "images and is measured on the test images, which chose nothing before it.",
-        "A candidate is dropped for its rank alone. One that is not distinguishable from the last that was kept may "
+        f"A {what} is dropped for its rank alone. One that is not distinguishable from the last that was kept may "
         "have been dropped by chance.",
     ]
     if told["warnings"]:
@@ -100,7 +104,7 @@ def search_section(rounds: list[_Ranked], told: dict[str, Any]) -> Section:
 
 
 def _rounds_table(rounds: list[_Ranked]) -> Table:
-    columns = ("round", "candidates", "epochs", "adversarial epochs", "cost", "ranked on", "kept", "first", "accuracy")
+    columns = ("round", "networks", "epochs", "adversarial epochs", "cost", "ranked on", "kept", "first", "accuracy")
     rows = []
     for each in rounds:
         plan, best = each.round.plan, each.round.ranking[0]

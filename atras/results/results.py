@@ -14,7 +14,7 @@ import polars as pl
 from atras.checks import schema
 from atras.defences import NoDefence
 from atras.errors import InputError, printable, shown
-from atras.experiment import MAX_BYTES, recall_networks, recorded_axes
+from atras.experiment import MAX_BYTES, recall_networks, recorded_axes, recorded_pairs, told_pair
 from atras.networks import Candidate, Variant
 from atras.registry import spell_value, split_outside
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
@@ -91,7 +91,7 @@ class Results:
     def _defences(self) -> list[str]:
         """That of each variant."""
         protocol = self.run["protocol"]
-        values = recorded_axes(protocol.get("axes")).values()
+        values = recorded_axes(protocol).values()
         return [str(own.get("defence", protocol.get("defence", "copies"))) for own in values]
 
     @property
@@ -118,14 +118,15 @@ class Results:
         Raises:
             InputError: if the run has no such variant, or several.
         """
-        known = recorded_axes(self.run["protocol"].get("axes"))
+        known = recorded_axes(self.run["protocol"])
         asked = split_outside(name, " ")
         fitting = [each for each in known if set(asked) <= set(split_outside(each, " "))]
         if name not in known and len(fitting) != 1:
             raise InputError(f"variant (={shown(name)}): expected one of {', '.join(filter(None, known)) or 'none'}")
         name = name if name in known else fitting[0]
         frames: dict[str, Any] = {frame: without_axes(frame, getattr(self, frame), name) for frame in SCHEMAS}
-        protocol = self.run["protocol"] | known[name] | {"axes": []}
+        candidates = [candidate for candidate, own in recorded_pairs(self.run["protocol"]) if own.name == name]
+        protocol = self.run["protocol"] | known[name] | {"axes": [], "only": [], "candidates": candidates}
         if protocol.get("defence") == NoDefence.name:
             protocol |= {"adversarial_epochs": 0}  # as `Protocol` has it
         settings = tuple((field, spell_value(value)) for field, value in known[name].items())
@@ -147,8 +148,8 @@ class Results:
         mixed = NoDefence.name in self._defences and self.defends
         frames: dict[str, Any] = {frame: flat(frame, getattr(self, frame), mixed=mixed) for frame in SCHEMAS}
         defence = next((name for name in self._defences if name != NoDefence.name), NoDefence.name)
-        names = [f"{name} {variant}" for name in protocol["candidates"] for variant in self.variants["variant"]]
-        protocol = protocol | {"axes": [], "candidates": names, "defence": defence}
+        names = [told_pair(candidate, variant) for candidate, variant in recorded_pairs(protocol)]
+        protocol = protocol | {"axes": [], "only": [], "candidates": names, "defence": defence}
         return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory)
 
     def require_single(self, what: str) -> None:
@@ -227,7 +228,7 @@ class Results:
         if self.run.get("status", "finished") == "finished":
             return ""
         protocol, plan = self.run["protocol"], _object(self.run.get("plan"))
-        members = len(protocol["candidates"]) * len(protocol["seeds"]) * len(self.variants)
+        members = len(recorded_pairs(protocol)) * len(protocol["seeds"])
         left = members - len(self.table)
         groups, finished = (values if isinstance(values, list) else [] for values in (
             plan.get("groups"), self.run.get("finished_groups"),

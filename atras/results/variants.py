@@ -28,7 +28,7 @@ def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
     Raises:
         InputError: if its axes are none.
     """
-    rows = [{"variant": name, **values} for name, values in recorded_axes(protocol.get("axes")).items()]
+    rows = [{"variant": name, **values} for name, values in recorded_axes(protocol).items()]
     types = {name: _TYPES[type(value)] for name, value in rows[0].items()}
     return pl.DataFrame(rows, schema=types)
 

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from atras.errors import InputError
+from atras.experiment import recorded_pairs
 from atras.networks import Member
 from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, write_file
 
@@ -106,7 +107,7 @@ class Writer:
         protocol = run["protocol"]
         self._variants = variants_of(protocol)
         self._protocol = protocol
-        self._members = len(protocol["candidates"]) * len(protocol["seeds"]) * len(self._variants)
+        self._members = len(recorded_pairs(protocol)) * len(protocol["seeds"])
         self._frames = {name: empty(name, axis_types(self._variants)) for name in SCHEMAS}
         self._apart = False
 
@@ -276,12 +277,12 @@ def rows_of_members(
 def _check_sizes(protocol: dict[str, Any]) -> None:
     """Refuse a run at its start whose largest frames could not be read back at its end."""
     variants = variants_of(protocol)
-    members = len(protocol["candidates"]) * len(protocol["seeds"])
-    rows = 0
-    for variant in variants.to_dicts():
-        rows += members * sum((protocol | variant).get(name) or 0 for name in ("epochs", "adversarial_epochs"))
-    check_rows(rows, "history")
-    check_rows(len(variants) * _transfer_rows(protocol, members), "transfer")
+    values = {row["variant"]: protocol | row for row in variants.to_dicts()}
+    own = [values[variant.name] for _, variant in recorded_pairs(protocol)]
+    epochs = sum(one.get(name) or 0 for one in own for name in ("epochs", "adversarial_epochs"))
+    check_rows(len(protocol["seeds"]) * epochs, "history")
+    most = len(protocol["candidates"]) * len(protocol["seeds"])
+    check_rows(len(variants) * _transfer_rows(protocol, most), "transfer")
 
 
 def _transfer_rows(protocol: Mapping[str, Any], members: int) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 from atras.checks import whole
 from atras.errors import InputError
-from atras.experiment import Protocol
-from atras.networks import Candidate
+from atras.experiment import Protocol, told_pair
 
 _TRANSFER = ("transfer", "transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
@@ -58,15 +57,20 @@ def check_fresh(protocol: Protocol, seeds: Sequence[int], out: str | Path | None
                 f"attack (={attack}): it names a candidate or seed, which the run on fresh seeds may not have; name "
                 "independent or undefended, or leave --confirm-seeds out"
             )
-    confirming(protocol, protocol.candidates[:1], seeds)
+    confirming(protocol, [told_pair(candidate.name, variant) for candidate, variant in protocol.pairs[:1]], seeds)
 
 
-def confirming(protocol: Protocol, candidates: Sequence[Candidate], seeds: Sequence[int]) -> Protocol:
-    """The protocol that measures candidates of a run on fresh seeds: as the run does, but for its transfer.
+def confirming(protocol: Protocol, names: Sequence[str], seeds: Sequence[int]) -> Protocol:
+    """The protocol that measures networks of a run on fresh seeds: as the run does, but for its transfer.
+
+    Args:
+        protocol: of the run.
+        names: of candidates, with axes in their variants, as rankings have them.
+        seeds: fresh ones.
 
     Raises:
         InputError: if it is none, as where an attack needs several seeds.
     """
     usual = Protocol()
     transfer: dict[str, Any] = {name: getattr(usual, name) for name in _TRANSFER}
-    return protocol.replace(candidates=tuple(candidates), seeds=tuple(seeds), **transfer)
+    return protocol.narrowed(names, seeds=tuple(seeds), **transfer)

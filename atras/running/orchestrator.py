@@ -309,7 +309,7 @@ class _Run:
                 "dataset": self.data.name, "defence": str(own.defence),
                 "version": __version__, "protocol_hash": self.hash,
             },
-            population=len(asked.candidates) * len(asked.variants),
+            population=len(asked.pairs),
             memory_bytes=memory_cap(execution, self.device),
             given={each: tensors for each, tensors in self.given.items() if each in candidates},
         )  # fmt: skip

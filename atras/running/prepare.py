@@ -333,6 +333,11 @@ def plan_for(
     shares: list[Share] = []
     for variants in bundles(protocol.variants):
         own = group_protocol(protocol, variants[0], len(data.test))
+        if protocol.only:
+            those = dict.fromkeys(candidate for candidate, variant in protocol.pairs if variant in variants)
+            own = own.replace(candidates=tuple(those))
+            absent = set(members_of(own.candidates, own.seeds, variants)) - set(protocol.members)
+            done = [*done, *absent]
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
         for share in new:

@@ -133,7 +133,7 @@ class _Told:
             protocol=run["protocol"],
             protocol_hash=str(run["protocol_hash"]),
             version=str(run["version"]),
-            members=len(protocol.candidates) * len(protocol.seeds) * len(protocol.variants),
+            members=len(protocol.pairs) * len(protocol.seeds),
             resumed=resumed,
         )
         self.works = self.started = True

@@ -11,7 +11,6 @@ from atras import running
 from atras.analysis import confirmed_record, to_confirm
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
-from atras.networks import Variant
 from atras.results import Results, read, read_run, run_json
 from atras.running import Reporter
 from atras.storage import Lock, write_file
@@ -32,7 +31,7 @@ def confirm(
     """Measure the first network of a run, and those not told apart from it, on fresh seeds.
 
     At most five networks are measured, as the run measured them (without a transfer). One that was interrupted goes on.
-    Of a run with axes a network is a candidate in a variant; the fresh run has all combinations of their settings.
+    Of a run with axes a network is a candidate in a variant; the fresh run has these alone.
 
     Args:
         results: a finished run in a folder.
@@ -68,8 +67,7 @@ def confirm(
     if (there / "run.json").exists():
         fresh = running.resume(there, None, execution or before, **arguments)
     else:
-        chosen = [results.candidate(name) for name in _candidates(protocol, names)]
-        plan = running.confirming(_narrowed(protocol, names), chosen, asked)
+        plan = running.confirming(protocol, names, asked)
         fresh = running.run(plan, execution or before, out=there, **arguments)
     return _note(folder, {"confirmed": {"folder": FOLDER, **confirmed_record(results, fresh, rank_by)}})
 
@@ -100,31 +98,6 @@ def _check_same_seeds(folder: Path, asked: Sequence[int]) -> None:
                 f"confirm_seeds (={','.join(map(str, asked))}): the run is being confirmed on {shown}, and the better "
                 f"of two draws is luck again; say --confirm-seeds {shown}, or nothing"
             )
-
-
-def _behind(protocol: Protocol, names: Sequence[str]) -> list[tuple[str, Variant]]:
-    """The candidate and the variant behind each name of a ranking."""
-    known = {
-        f"{candidate.name} {variant.name}".rstrip(): (candidate.name, variant)
-        for candidate in protocol.candidates
-        for variant in protocol.variants
-    }
-    return [known[name] for name in names]
-
-
-def _candidates(protocol: Protocol, names: Sequence[str]) -> list[str]:
-    """The candidates behind names of a ranking, each once."""
-    return list(dict.fromkeys(candidate for candidate, _ in _behind(protocol, names)))
-
-
-def _narrowed(protocol: Protocol, names: Sequence[str]) -> Protocol:
-    """The protocol with those values of its axes that networks of a ranking have."""
-    variants = [variant for _, variant in _behind(protocol, names)]
-    axes = {
-        axis.field: tuple(value for value in axis.values if any(each.get(axis.field) == value for each in variants))
-        for axis in protocol.axes
-    }
-    return protocol.replace(axes=axes)
 
 
 def _note(folder: Path, values: dict[str, object]) -> Results:

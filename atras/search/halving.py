@@ -11,13 +11,19 @@ from typing import Any, NamedTuple
 from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown
-from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file
-from atras.networks import Candidate
+from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file, told_pair
 from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
 from atras.version import SCHEMA, __version__
 
 TRAIN_SHARE = 0.8
 """Of the training images, those that rounds train on; on the others, drawn class by class, they are ranked."""
+
+_NO_AXES = {
+    "epochs": "a search trains each round for epochs of its own",
+    "adversarial_epochs": "a search trains each round for epochs of its own",
+    "epsilon": "a search ranks all under attacks of one strength, or the weakest attack would win",
+}
+"""Settings that cannot be an axis of a search, and why."""
 
 SUMMARY = SEARCH
 STATUSES = ("running", "interrupted", "failed", "finished")
@@ -36,10 +42,11 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
     """The rounds that a budget buys, each with half the candidates of the one before and an equal share of it.
 
     A candidate-epoch is one member's pass over the training set; a pass over the doubled set counts two. The last
-    round has the protocol's own epochs; the fewest rounds are taken whose shares suffice.
+    round has the protocol's own epochs; the fewest rounds are taken whose shares suffice. With axes a candidate in each
+    variant is a candidate of its own; all count as if their defence trained.
 
     Args:
-        protocol: all candidates, seeds, and the epochs of the last round.
+        protocol: all candidates, seeds, variants, and the epochs of the last round.
         budget: candidate-epochs, at least 1.
 
     Returns:
@@ -47,13 +54,13 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
 
     Raises:
         InputError: if the budget does not reach; it names the least that does. If an attack or the transfer names a
-            candidate, which may be dropped.
+            candidate, which may be dropped. If epochs or the attacks' strength vary.
 
     Source: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization" (2016).
     """
     whole("budget", budget, 1, 10**12)
-    _check_names(protocol)
-    counts = _halved(len(protocol.candidates))
+    check_space(protocol)
+    counts = _halved(len(protocol.pairs))
     least = budget
     for rounds in range(1, len(counts) + 1):
         need = rounds * max(_cost(protocol, counts[rounds - 1], protocol.epochs), _cost(protocol, counts[0], 1))
@@ -61,22 +68,28 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
             return _rounds(protocol, counts[:rounds], budget // rounds)
         least = need if rounds == 1 else min(least, need)
     raise InputError(
-        f"budget (={budget}): {len(protocol.candidates)} candidates need at least {least} candidate-epochs; raise it, "
-        "or lower --epochs"
+        f"budget (={budget}): {counted(protocol)} need at least {least} candidate-epochs; raise it, or lower --epochs"
     )
 
 
 def round_lines(protocol: Protocol, budget: int) -> list[str]:
     """The rounds as plain text within 80 columns."""
     rounds = plan_rounds(protocol, budget)
-    lines = [f"{'round':<6} {'candidates':>10} {'epochs':>7} {'adversarial':>11} {'cost':>9}  ranked on"]
+    what = "in variants" if protocol.axes else "candidates"
+    lines = [f"{'round':<6} {what:>11} {'epochs':>7} {'adversarial':>11} {'cost':>9}  ranked on"]
     for number, part in enumerate(rounds, start=1):
         data = "test images, in full" if number == len(rounds) else "held-out training images"
         lines.append(
-            f"{number:<6} {part.candidates:>10} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}  {data}"
+            f"{number:<6} {part.candidates:>11} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}  {data}"
         )
     spent = sum(part.cost for part in rounds)
     return [*lines, f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"]
+
+
+def counted(protocol: Protocol, count: int | None = None) -> str:
+    """How many candidates, with axes in variants, for people; all of a protocol's where no number is given."""
+    count = len(protocol.pairs) if count is None else count
+    return f"{count} candidates{' in variants' if protocol.axes else ''}"
 
 
 def _halved(count: int) -> list[int]:
@@ -86,13 +99,13 @@ def _halved(count: int) -> list[int]:
     return counts
 
 
-def _adversarial(protocol: Protocol, epochs: int) -> int:
-    """Epochs on the doubled set, in the protocol's proportion; at least one where it has any."""
+def adversarial_epochs(protocol: Protocol, epochs: int) -> int:
+    """Epochs on the doubled set beside so many, in the protocol's proportion; at least one where it has any."""
     return min(1, protocol.adversarial_epochs) and max(1, round(epochs * protocol.adversarial_epochs / protocol.epochs))
 
 
 def _cost(protocol: Protocol, candidates: int, epochs: int) -> int:
-    return candidates * len(protocol.seeds) * (epochs + 2 * _adversarial(protocol, epochs))
+    return candidates * len(protocol.seeds) * (epochs + 2 * adversarial_epochs(protocol, epochs))
 
 
 def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, ...]:
@@ -100,16 +113,14 @@ def _rounds(protocol: Protocol, counts: list[int], share: int) -> tuple[Round, .
     for count in counts:
         affordable = [e for e in range(1, protocol.epochs + 1) if _cost(protocol, count, e) <= share]
         epochs = protocol.epochs if count == counts[-1] else affordable[-1]
-        rounds.append(Round(count, epochs, _adversarial(protocol, epochs), _cost(protocol, count, epochs)))
+        rounds.append(Round(count, epochs, adversarial_epochs(protocol, epochs), _cost(protocol, count, epochs)))
     return tuple(rounds)
 
 
-def _check_names(protocol: Protocol) -> None:
-    """Refuse what names candidates: a round may not have them; and axes, whose variants a round would keep all."""
-    if protocol.axes:
-        raise InputError(
-            f"axis (={protocol.axes[0].field}): a search drops candidates, not variants; search each variant by itself"
-        )
+def check_space(protocol: Protocol) -> None:
+    """Refuse what names candidates, which a round may not have, and axes by whose values nothing can be ranked."""
+    for field in [axis.field for axis in protocol.axes if axis.field in _NO_AXES]:
+        raise InputError(f"axis (={field}): {_NO_AXES[field]}; search each value by itself")
     for attack in protocol.attacks:
         if attack.made_on is not None and any(stand.candidate is not None for stand in attack.made_on.stands):
             raise InputError(
@@ -175,7 +186,7 @@ class Record:
         if not isinstance(rounds, list) or len(rounds) > len(self.parts):
             raise InputError(f"rounds (={shown(rounds)}): expected a list of at most {len(self.parts)}; restore it")
         for number, entry in enumerate(rounds, start=1):
-            names = {candidate.name for candidate in self.candidates(number)}
+            names = set(self.names(number))
             ranked = entry.get("ranking") if isinstance(entry, dict) else None
             if not _is_order(ranked, names) or entry != self._entry(number, ranked):
                 raise InputError(
@@ -187,12 +198,12 @@ class Record:
         """Of round `number`, from 1."""
         return self.folder / f"round-{number}"
 
-    def candidates(self, number: int) -> tuple[Candidate, ...]:
-        """The candidates of a round, in the protocol's order; the round before it is done."""
+    def names(self, number: int) -> list[str]:
+        """The candidates of a round, with axes in variants, as rankings have them; the round before it is done."""
         if number == 1:
-            return self.protocol.candidates
-        best = set(self.content["rounds"][number - 2]["ranking"][: self.parts[number - 1].candidates])
-        return tuple(candidate for candidate in self.protocol.candidates if candidate.name in best)
+            return [told_pair(candidate.name, variant) for candidate, variant in self.protocol.pairs]
+        best: list[str] = self.content["rounds"][number - 2]["ranking"]
+        return best[: self.parts[number - 1].candidates]
 
     def begin(self) -> int:
         """Take back the last round, if it is done: its results are asked for once more; return which is to be next."""

@@ -56,6 +56,23 @@ def hold_out(record: Record, place: DataPlace, progress: Progress) -> memoryview
     return selection
 
 
+def round_data(folder: Path) -> dict[str, Any]:
+    """The fields of a protocol whose data are the images that a search in a folder holds out."""
+    # A path that is the same wherever a resuming process stands.
+    holdout = str(folder.resolve() / SELECTION)
+    whole = {"train_size": "all", "test_size": "all", "subset": "first", "channels": "last", "image_size": None}
+    return {"dataset": holdout, **whole}
+
+
+def split_training(data: Dataset) -> memoryview:
+    """The training images in two, as the content of SELECTION: equal data, equal bytes.
+
+    Raises:
+        InputError: if no class has two images.
+    """
+    return _selection(data)
+
+
 def data_cautions(protocol: Protocol, execution: Execution, progress: Progress | None = None) -> list[str]:
     """Cautions about the data of a search, a line each.
 

@@ -1,4 +1,5 @@
-"""Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full.
+"""Successive halving: many candidates for a few epochs, the better part of them for more, the last ones in full. With
+axes it is candidates in variants that are dropped.
 
 What is dropped is decided on images held out of the training set, never on the test set: each round but the last trains
 on 80 % of the training images and is attacked on the rest, in which every class has its share. The last round is the
@@ -10,6 +11,8 @@ Every round is an ordinary run in a folder of its own, planned anew, so that gro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +24,21 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.results import Results, read
 from atras.running import Reporter
-from atras.storage import LOCK, Lock, expanded, is_file, remove_partials, take_folder, unwritable, write_file
+from atras.storage import (
+    LOCK,
+    Lock,
+    expanded,
+    is_file,
+    remove_partials,
+    scratch_folder,
+    take_folder,
+    unwritable,
+    write_file,
+)
 
 from .confirmation import confirm
-from .halving import SUMMARY, Record, Round
-from .holdout import SELECTION, HeldOut, hold_out, restore
+from .halving import SUMMARY, Record, Round, counted
+from .holdout import SELECTION, HeldOut, hold_out, restore, round_data
 
 UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
 """What is true of no candidate of a round whose networks tell classes no better apart than one answer does."""
@@ -35,7 +48,7 @@ def search(
     protocol: Protocol,
     execution: Execution,
     budget: int,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     rank_by: str = "accuracy",
     confirm_seeds: Sequence[int] = (),
@@ -48,7 +61,8 @@ def search(
         protocol: the whole space, and how the last round trains.
         execution: where and how.
         budget: candidate-epochs, as in `plan_rounds`.
-        out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why.
+        out: new folder: round-1, round-2, ... are runs; search.json says what was kept and why. None for one that is
+            gone when the search ends.
         rank_by: `accuracy`, or `balanced` for its mean over classes.
         confirm_seeds: fresh ones, on which the winner is measured when the search is done, beyond the budget.
         reporter: makes the reporter of a round.
@@ -61,6 +75,11 @@ def search(
         InputError: as `plan_rounds` and `running.run`; if `rank_by` is something else, or the folder is in use.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="atras-", dir=scratch_folder()) as made:
+            asked: Any = {"rank_by": rank_by, "confirm_seeds": confirm_seeds, "reporter": reporter, "stop": stop}
+            results = search(protocol, execution, budget, Path(made) / "search", **asked)
+            return dataclasses.replace(results, directory=None)
     folder = expanded(out)
     one_of("rank_by", rank_by, RANK_BY)
     if confirm_seeds:
@@ -230,10 +249,8 @@ def last_round(directory: str | Path) -> tuple[Path, str]:
     if not done:
         raise InputError(f"{directory}: expected a search with a finished round, got none; go on with --resume")
     left = "" if done == every else ", on images held out of the training set; the search is not finished"
-    count = record.parts[done - 1].candidates
-    return record.round_folder(
-        done
-    ), f"{directory} is a search: this is round {done} of {every}, {count} candidates{left}"
+    what = counted(record.protocol, record.parts[done - 1].candidates)
+    return record.round_folder(done), f"{directory} is a search: this is round {done} of {every}, {what}{left}"
 
 
 class _Search:
@@ -308,7 +325,8 @@ class _Search:
         try:
             for line in self.record.content["warnings"] if number == 1 else ():
                 reporter.note(line)
-            reporter.note(f"round {number} of {len(parts)}: {part.candidates} candidates, {part.epochs} epochs")
+            what = counted(protocol, part.candidates)
+            reporter.note(f"round {number} of {len(parts)}: {what}, {part.epochs} epochs")
             place = self.place if number == len(parts) else HeldOut.of(protocol, self.execution)
             arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place, "executor": self.executor}
             if not (folder / "run.json").exists():
@@ -324,15 +342,12 @@ class _Search:
         """A round's: the last one's is the search's own, but for its candidates."""
         record = self.record
         precision = self.wish or record.protocol.precision
-        changes: dict[str, Any] = {"candidates": record.candidates(number), "precision": precision}
+        changes: dict[str, Any] = {"precision": precision}
         if number < len(record.parts):
             part = record.parts[number - 1]
-            # A path that is the same wherever a resuming process stands.
-            holdout = str(record.folder.resolve() / SELECTION)
-            changes |= {"dataset": holdout, "train_size": "all", "test_size": "all", "subset": "first"}
-            changes |= {"channels": "last", "image_size": None}
+            changes |= round_data(record.folder)
             changes |= {"epochs": part.epochs, "adversarial_epochs": part.adversarial_epochs}
-        return record.protocol.replace(**changes)
+        return record.protocol.narrowed(record.names(number), **changes)
 
     def leave(self, status: str) -> None:
         """Say in search.json how the search ended, if it can be written."""

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,10 +134,11 @@ def widths(rows: Sequence[Row]) -> str:
         )
         falling = [-slope for slope in slopes(found[beta, "stability"], first_width)]
         claims.append(Claim(f"beta {beta:g}: stability falls with width", falling))
-    if len(betas) > 1:
-        low, high = found[betas[0], "pgd"], found[betas[-1], "pgd"]
-        gained = {key: high[key] - low[key] for key in low}
-        text = f"from beta {betas[0]:g} to {betas[-1]:g} wider networks gain more under PGD"
+    pairs = dict.fromkeys([*pairwise(betas), *([(betas[0], betas[-1])] if len(betas) > 1 else [])])
+    for low, high in pairs:
+        before, after = found[low, "pgd"], found[high, "pgd"]
+        gained = {key: after[key] - before[key] for key in before}
+        text = f"from beta {low:g} to {high:g} wider networks gain more, or lose less, under PGD"
         claims.append(Claim(text, slopes(gained, first_width)))
     head = ["beta", "hidden layers", "clean", "PGD-20", "stability"]
     return f"{table(head, lines)}\n\nSlopes are for a doubling of the widths.\n\n{claims_table(claims)}"

@@ -85,7 +85,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=0.05, help="of FGSM")
     parser.add_argument("--radius", type=float, default=0.1, help="of the ball in L2")
     parser.add_argument("--optimizer", default="sgd")
-    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
     return parser.parse_args(argv)
 
 

@@ -48,8 +48,8 @@ KINDS = {"units": "dense", "filters": "conv"}
 """Readings of the paper's "nodes", as kinds of `k_complete`."""
 GUESSED_FLOPS = {"cuda": 7e13, "cpu": 3e10}
 """A second in training, until the first job tells."""
-SHORT = ("--epochs", "1", "--train-size", "264", "--test-size", "250", "--epsilons", "0.04", "--compile", "0")
-"""A job that only compiles: its batches have the sizes of 5,000 images' (128, and 8 or 16 in the last one)."""
+SHORT = ("--epochs", "1", "--train-size", "520", "--test-size", "500", "--epsilons", "0.04", "--compile", "0")
+"""A job that only compiles: its batches have the sizes of 5,000 images' (128, and 8 or 16 in the last one; 500)."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,7 @@ def compile_first(asked: argparse.Namespace, jobs: Sequence[Job], given: Sequenc
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add_options(parser)
+    parser.set_defaults(evaluation_batch=500)
     parser.add_argument("--part", action="append", choices=PARTS, help="which; may be given again; default: all")
     parser.add_argument("--activations", type=numbers(str), default=("relu", "sigmoid", "tanh"))
     parser.add_argument("--rates", type=numbers(float), default=(1e-3, 3e-3, 1e-2))

@@ -112,6 +112,8 @@ class Step(CallChecks):
         checks.number("momentum", momentum)
         checks.recipe(label_smoothing, clip, average)
         backend = backends.require("step", device)
+        if reason := backends.miscompiled(device):
+            raise ValueError(f"step: {reason}")
         checks.convolutions(image_shape, len(hidden), chains, "cuda" if backend == "triton" else "cpu")
         if precision == "tf32" and backend == "cpu":
             raise ValueError("step: precision (='tf32'): expected fp32 or bf16 on a CPU; tf32 needs a GPU")

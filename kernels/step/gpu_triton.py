@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import assembler
 from . import checks, gpu_batch, gpu_evaluation, gpu_gather, gpu_layout, gpu_optimizer, reference
 from .gpu_beside import Beside
 from .gpu_graph import Graphs
@@ -73,6 +74,7 @@ class Population:
         self.label_smoothing, self.clip, self.decay = label_smoothing, clip, average
         self.precision, self.device = precision, device
         self.graphs = Graphs(device)
+        assembler.take_newer(device)
         self._batches: dict[tuple[int, bool, str, str], gpu_batch.Batch] = {}
         with self._here():
             self._allocate()

@@ -88,6 +88,18 @@ def test_random_fgsm_steps_once_by_one_and_a_quarter_epsilon_and_comes_back_into
     assert (attacked.zero_gradients.tolist(), attacked.nan_gradients.tolist()) == ([1], [1])
 
 
+@pytest.mark.parametrize("clip_start", [False, True])
+def test_random_fgsm_takes_its_gradient_where_it_starts_and_steps_from_there(clip_start: bool) -> None:
+    images, engine = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(1, 1, 1, 4), stub()
+    start = torch.tensor([-0.5, 0.5, -0.5, 0.5]).view(1, 1, 1, 4)
+    attack = RandomFGSM(0.2, step_size=0.15, clip_start=clip_start)
+    attacked = attack(engine, images, torch.tensor([0]), start=Start(draw=lambda _: start))
+    asked = [0.0, 1.0, 0.0, 1.0] if clip_start else [-0.1, 1.1, -0.1, 1.1]
+    torch.testing.assert_close(engine.asked[0].flatten(), torch.tensor(asked))
+    reached = [0.15, 0.85, 0.0, 1.0] if clip_start else [0.05, 0.95, 0.0, 1.0]  # inside again, without a gradient too
+    torch.testing.assert_close(attacked.clipped.flatten(), torch.tensor(reached))
+
+
 @pytest.mark.parametrize(("target", "sign"), [("none", 1), ("class:1", -1), ("least-likely", -1), ("random", -1)])
 def test_pgd_walks_to_the_edge_of_ball_and_bounds_up_its_loss_or_down_its_targets(target: str, sign: int) -> None:
     images, engine = torch.tensor([0.5, 0.5, 0.5, 0.5]).view(1, 1, 1, 4), stub(int(target != "none"))

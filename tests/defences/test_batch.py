@@ -70,7 +70,8 @@ def by_hand(member: Member, protocol: Protocol, epoch: int) -> list[Tensor]:
         images, labels = part.images[index % 30].float() / 255, part.labels[index % 30]
         name = protocol.defence.attack.name  # type: ignore[attr-defined]
         start = batch_starts(member.seed, epoch, number, name, 0, len(index), (1, 5, 5))
-        x = images if name == "fgsm" else (images + 0.1 * start).clamp(images - 0.1, images + 0.1).clamp(0, 1)
+        x = images if name == "fgsm" else (images + 0.1 * start).clamp(images - 0.1, images + 0.1)
+        x = x if name == "random-fgsm" else x.clamp(0, 1)
         steps, size = {"fgsm": (1, 0.1), "random-fgsm": (1, 0.125), "pgd": (3, 0.25 / 3)}[name]
         way = [x]
         for _ in range(steps):

@@ -73,7 +73,7 @@ class Textbook:
         self.update(F.cross_entropy(self.model(pgd(self.model, x, y, draws)), y))
 
     def fast(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
-        start = in_ball(x + EPSILON * draws.uniform("random-fgsm"), x)
+        start = x + EPSILON * draws.uniform("random-fgsm")  # which is not clipped to [0, 1]
         x_adv = climbed(self.model, x, start, lambda out: F.cross_entropy(out, y), 1.25 * EPSILON)
         self.update(F.cross_entropy(self.model(x_adv), y))
 

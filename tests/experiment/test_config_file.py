@@ -123,7 +123,7 @@ def test_every_key_of_a_toml_file_reaches_its_field(tmp_path: Path) -> None:
 def test_the_example_above_names_every_key_but_the_ranges() -> None:
     written = {line.split(" = ")[0].replace("-", "_") for line in EVERY_KEY.split("\n") if line}
     ranges = {"family", "base_widths", "factors", "max_width", "widths", "depths", "kernels"}
-    assert set(SETTINGS) - written == ranges | {"target", "weights", "axes"}
+    assert set(SETTINGS) - written == ranges | {"target", "weights", "axes", "only"}
 
 
 @pytest.mark.parametrize("value", ['["fgsm", "pgd(steps=3)"]', '"fgsm,pgd(steps=3)"', '["fgsm,pgd(steps=3)"]'])

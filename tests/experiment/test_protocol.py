@@ -70,6 +70,9 @@ def test_every_field_changes_the_hash() -> None:
     finished = {"epochs": 0, "adversarial_epochs": 0, "defence": "none", "candidates": (Candidate((8,)),)}
     changed["weights"] = Protocol(**finished, weights=("0" * 64,)).hash
     assert changed["weights"] != Protocol(**finished, weights=("1" * 64,)).hash
+    axes = {"axes": ("learning_rate=0.1,0.2",), "candidates": (Candidate((8,)),)}
+    changed["only"] = Protocol(**axes, only=("8 learning_rate=0.1",)).hash
+    assert changed["only"] != Protocol(**axes).hash
     assert changed.keys() == {field.name for field in dataclasses.fields(Protocol)}
     assert len({*changed.values(), Protocol().hash}) == len(changed) + 1
 
@@ -83,15 +86,15 @@ def test_every_option_of_an_attack_and_of_a_defence_changes_the_hash() -> None:
 
 
 def test_hashes_and_values_are_those_of_earlier_runs() -> None:
-    assert Protocol().hash == "f8e4f81f5044fa92"
+    assert Protocol().hash == "aa65471570a8b5fa"
     attacks, defence = (PGD(steps=40), "deepfool"), BatchCopies(PGD(steps=7))
     other = Protocol(
         dataset="mnist", seeds=(1, 2), attacks=attacks, defence=defence, epsilons=(0.1,), optimizer="sgd", momentum=0.9
     )
-    assert other.hash == "867b09e56f4f93ae"
+    assert other.hash == "7731921ceeeba9f5"
     assert Protocol().to_dict() | {"candidates": 40} == {
         "dataset": "digits", "train_size": "default", "test_size": "default", "subset": "first",
-        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "axes": [], "weights": [],
+        "channels": "auto", "image_size": None, "candidates": 40, "seeds": [0], "axes": [], "only": [], "weights": [],
         "stem": "auto", "activation": "relu", "initialisation": "glorot", "head_dropout": 0.0,
         "epochs": 20, "adversarial_epochs": 20, "batch_size": 128, "optimizer": "adam", "learning_rate": 0.001,
         "momentum": 0.0, "augment": "none", "schedule": "constant", "weight_decay": 0.0, "clip_gradient": None,

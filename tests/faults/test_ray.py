@@ -104,7 +104,7 @@ def test_killed_workers_cost_nothing_but_time(
     cluster: Any, whole: tuple[Path, Results], long: bool, tmp_path: Path, count: Callable[..., None]
 ) -> None:
     killed, draw = 0, random.Random(None if long else 0)  # noqa: S311
-    while killed < (60 if long else 2):
+    while killed < (60 if long else 5):
         folder = tmp_path / "run"
         with killing(folder, kill_worker, draw, 2) as done:  # fewer than make a group be halved
             results = run(LONGER, execution(cluster), out=folder, config_plan=whole[1].run["plan"])
@@ -122,7 +122,7 @@ def test_killed_workers_cost_nothing_but_time(
 def test_a_killed_machine_costs_nothing_but_time(
     cluster: Any, whole: tuple[Path, Results], long: bool, tmp_path: Path, count: Callable[..., None]
 ) -> None:
-    for number in range(10 if long else 1):
+    for number in range(10 if long else 2):
         node = add_node(cluster)
         raylet = node.all_processes["raylet"][0].process.pid
 
@@ -148,7 +148,7 @@ resume(sys.argv[1])
 def test_a_killed_run_goes_on_with_any_executor(
     cluster: Any, whole: tuple[Path, Results], long: bool, tmp_path: Path, count: Callable[..., None]
 ) -> None:
-    for number in range(30 if long else 1):
+    for number in range(30 if long else 3):
         folder, draw = tmp_path / str(number), random.Random(number)  # noqa: S311
         begin = time.monotonic() + draw.uniform(0.3, 2)
         with contextlib.suppress(Interrupted):  # it may have been done before

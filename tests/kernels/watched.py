@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Watch:
@@ -76,6 +77,14 @@ class Watch:
         others = (stored[at] == loaded) & (writers[at] != readers)
         assert not others.any(), f"{self.launches[-1]}: {others.sum()} numbers are read that another program writes"
 
+    def fill(self, tensor: torch.Tensor) -> None:
+        """Torch itself wrote to a tensor."""
+        at, size = tensor.data_ptr() - self.start, tensor.element_size()
+        if 0 <= at < len(self.written) and tensor.numel():
+            for byte in range(size):
+                strides = [stride * size for stride in tensor.stride()]
+                torch.from_numpy(self.written).as_strided(tensor.shape, strides, at + byte).fill_(True)
+
     def placed(self, grid: tuple[int, ...], index: tuple[int, ...]) -> tuple[int, ...]:
         """The program whose turn it is, where in order it would be `index`'s."""
         count = int(np.prod(grid))
@@ -118,6 +127,21 @@ class _Memory:
         raise AssertionError(f"{name}: results would depend on the order of programs")
 
 
+class _Torch(TorchDispatchMode):
+    """Tells of what torch itself writes in place."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        mutates = function._schema.is_mutable and function._schema.name != "aten::set_"  # which the interpreter uses
+        if mutates and isinstance(args[0], torch.Tensor):
+            self.watch.fill(args[0])
+        return result
+
+
 @contextlib.contextmanager
 def watching(watch: Watch) -> Iterator[Watch]:
     """A context in which the interpreter's launches are watched, and run in the watch's order."""
@@ -137,5 +161,6 @@ def watching(watch: Watch) -> Iterator[Watch]:
         mock.patch.object(interpreter.GridExecutor, "__call__", launch),
         mock.patch.object(interpreter.InterpreterBuilder, "set_grid_idx", placed),
         mock.patch.object(interpreter, "_interpreter", _Memory(watch, interpreter._interpreter)),
+        _Torch(watch),
     ):
         yield watch

@@ -71,7 +71,8 @@ def test_the_schedule_fits_80_columns() -> None:
     [
         ({"attacks": ("pgd(surrogate=undefended:24-192)",)}, "attack .*name independent or undefended"),
         ({"transfer": True, "transfer_sources": (Candidate((40,)),)}, "transfer_sources: a search drops candidates"),
-        ({"axes": ("epsilon=0.1,0.2",)}, "axis .=epsilon.: a search drops candidates, not variants"),
+        ({"axes": ("epsilon=0.1,0.2",)}, "axis .=epsilon.: a search ranks all under attacks of one strength"),
+        ({"axes": ("epochs=1,2",)}, "axis .=epochs.: a search trains each round for epochs of its own"),
     ],
 )
 def test_candidates_by_name_are_refused_as_they_may_be_dropped(fields: dict[str, Any], message: str) -> None:
