@@ -38,8 +38,8 @@ class Tile(NamedTuple):
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
         columns: largest block of what is summed up for: filters, or channels for the input gradient.
         depth: largest block of what is summed over; for the weight gradient, of the taps.
-        unroll: turns of the loop over a window's rows that become one; for the input gradient, and of the first
-            convolution, tiles of rows that a program takes one after the other.
+        unroll: tiles of rows that a program of the input gradient, or of the first convolution, takes one after the
+            other.
         warps: of a program.
         stages: of the loop's pipeline.
         registers: most of a thread, so that several programs fit a multiprocessor; 0 for no limit.
@@ -61,8 +61,8 @@ class Tile(NamedTuple):
 
 
 FORWARD = {
-    "bf16": Tile(64, 64, 32, 3, 4),
-    "tf32": Tile(64, 32, 32, 1, 4),
+    "bf16": Tile(64, 64, 32, 1, 8),
+    "tf32": Tile(64, 32, 32, 1, 8),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(32, 32, 16, 1, 8),
 }
@@ -84,7 +84,7 @@ FIRST_INPUT_GRADIENT = {precision: Tile(8, 32, 0, 8, 2) for precision in FORWARD
 FIRST_WEIGHT_GRADIENT = {precision: Tile(16, 32, 0, 1, 4) for precision in FORWARD}
 FIRST_WEIGHT_GRADIENT |= {"bf16": Tile(32, 32, 1, 1, 4, 2)}
 """Of the convolution of images."""
-FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
+FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 32, 32, 1, 8)}
 INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
@@ -191,12 +191,7 @@ class Launch(NamedTuple):
         tile = _tile(FORWARD_OF_TABLE if self.sizes is None else FORWARD, self.precision, self.device)
         # A derivative beside the activation takes registers that wide tiles do not leave.
         columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
-        depth = _power(self.channels, tile.depth)
-        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
-        # own.
-        loops = self.sizes is None or depth < self.channels
-        unroll = 1 if loops and _capability(self.device) == 10 else tile.unroll
-        return tile._replace(columns=columns, depth=depth, unroll=unroll)
+        return tile._replace(columns=columns, depth=_power(self.channels, tile.depth))
 
     @property
     def input_tile(self) -> Tile:
@@ -378,16 +373,8 @@ def forward(
                 **tile.options,
             )
         return
-    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
-    blocks = (
-        INPUT_PRECISION[launch.precision],
-        tile.rows,
-        tile.depth,
-        tile.columns,
-        launch.few,
-        tile.unroll,
-        launch.far,
-    )
+    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole, launch.within)
+    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.far)
     with torch.cuda.device_of(y):
         forward_kernel[(len(work.forward),)](
             *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),

@@ -330,6 +330,8 @@ def test_without_keys_nothing_is_dropped_or_scaled(device):
 def test_the_first_of_equal_ones_wins(device, activation):
     case = Case(Layer(6, 6, 16, 16, 0, True, activation, 0, 0), torch.float32, images=1)
     case.x = torch.ones_like(case.x)
+    # Sums are exact, whatever their order: the interpreter's may depend on where in a tile a row lies.
+    case.weight, case.bias = ((each * 64).round() / 64 for each in (case.weight, case.bias))
     for found, expected in zip(case.computed(device, EXACT), case.defined(), strict=True):
         assert_close(found.double(), expected, atol=2e-6 * expected.abs().max().item())
 
@@ -517,7 +519,7 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
 @ahead
 @linux
 def test_a_tile_that_is_too_large_is_over_the_budget(monkeypatch, compile_ahead, spilled):
-    monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=128))
+    monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=256))
     function, arguments, options = launches(monkeypatch, CONV4[2], "bf16", 90)[0]
     assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED  # nearly 2000
 
@@ -544,9 +546,10 @@ def indent(line):
 
 
 @ahead
-def test_pixels_are_read_once_a_block_and_16_bytes_at_a_time(monkeypatch, compile_ahead):
+def test_pixels_are_read_16_bytes_at_a_time_and_multiplied_a_tap_at_once(monkeypatch, compile_ahead):
     function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
-    ptx = compile_ahead(function, arguments, 90, options).asm["ptx"]
-    # A tile of 64 blocks of 32 channels is 2 loads of 8 values for each of 128 threads, a tap's 32x64 weights too.
-    # Position by position it would be 2 * (36 + 9) and more; between that and this a compiler may copy code.
-    assert 2 * (16 + 9) <= len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)) < 2 * (36 + 9) * 0.9
+    kernel = compile_ahead(function, arguments, 90, options)
+    # A tap of 256 positions of 32 channels is 4 loads of 8 values for each of 256 threads, and 32x64 weights are one;
+    # a compiler may write out all nine taps. Other loads are of the bias alone.
+    assert len(re.findall(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"])) in (5, 45)
+    assert kernel.asm["ttgir"].count("ttng.warp_group_dot ") == 1
