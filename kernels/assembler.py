@@ -34,7 +34,7 @@ def capability(device: torch.device) -> tuple[int, int]:
 def take_newer(device: torch.device) -> bool:
     """Have kernels for capability 9 assembled by Triton's newer assembler, where its own for that has the fault.
 
-    Not where TRITON_PTXAS_PATH names one, nor where the driver is of an older generation than the newer one's code.
+    Not where TRITON_PTXAS_PATH names one. A driver may be too old for its code: see `take_usual`.
 
     Returns:
         Whether it was taken now, for the rest of the process.
@@ -42,9 +42,7 @@ def take_newer(device: torch.device) -> bool:
     if capability(device)[0] != 9 or os.environ.get(PATH):
         return False
     usual, newer = _tools()
-    bindings: Any = torch._C
-    driver = int(bindings._cuda_getDriverVersion()) // 1000
-    if newer in _refused or not release(usual) < FIXED <= release(newer) or release(newer)[0] > driver:
+    if newer in _refused or not release(usual) < FIXED <= release(newer):
         return False
     _take(newer)
     return True

@@ -21,9 +21,9 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture
 def card(monkeypatch, tmp_path):
-    """card(capability, driver, usual, newer): a card, its driver's CUDA, and releases of Triton's two assemblers."""
+    """card(capability, usual, newer): a card, and releases of Triton's two assemblers."""
 
-    def make(capability, driver=13, usual="12.9.86", newer="13.3.33"):
+    def make(capability, usual="12.9.86", newer="13.3.33"):
         tools = {"ptxas": usual, "ptxas-blackwell": newer}
         for tool, version in tools.items():
             path = tmp_path / tool
@@ -31,7 +31,6 @@ def card(monkeypatch, tmp_path):
             path.chmod(0o755)
         monkeypatch.setattr(assembler, "_tools", lambda: tuple(str(tmp_path / tool) for tool in tools))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver * 1000, raising=False)
         return str(tmp_path / "ptxas-blackwell")
 
     monkeypatch.delenv(assembler.PATH, raising=False)
@@ -59,7 +58,6 @@ def test_the_newer_assembler_is_taken_where_the_usual_one_has_the_fault(card):
     [
         {"capability": (8, 0)},
         {"capability": (10, 0)},
-        {"driver": 12},
         {"usual": "13.3.10"},
         {"newer": "12.9.86"},
         {"newer": "13.2.99"},
