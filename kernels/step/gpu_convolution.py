@@ -198,8 +198,10 @@ class Launch(NamedTuple):
         if self.few:
             return self._first(FIRST_FORWARD)
         tile = _tile(FORWARD_OF_TABLE if self.sizes is None else FORWARD, self.precision, self.device)
-        # A derivative beside the activation takes registers that wide tiles do not leave.
-        columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
+        # A derivative beside the activation takes registers that wide tiles do not leave, and so do all positions'
+        # places where no pool makes them fewer.
+        narrow = self.slopes or not self.pool
+        columns = _power(self.stored, max(16, tile.columns // 2) if narrow else tile.columns)
         return tile._replace(columns=columns, depth=_power(self.channels, tile.depth))
 
     @property
