@@ -520,7 +520,7 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
 @linux
 def test_a_tile_that_is_too_large_is_over_the_budget(monkeypatch, compile_ahead, spilled):
     monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=256))
-    function, arguments, options = launches(monkeypatch, CONV4[2], "bf16", 90)[0]
+    function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
     assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED  # nearly 2000
 
 
