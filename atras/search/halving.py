@@ -89,7 +89,8 @@ def round_lines(protocol: Protocol, budget: int) -> list[str]:
 def counted(protocol: Protocol, count: int | None = None) -> str:
     """How many candidates, with axes in variants, for people; all of a protocol's where no number is given."""
     count = len(protocol.pairs) if count is None else count
-    return f"{count} candidates{' in variants' if protocol.axes else ''}"
+    what, where = ("candidate", " in a variant") if count == 1 else ("candidates", " in variants")
+    return f"{count} {what}{where if protocol.axes else ''}"
 
 
 def _halved(count: int) -> list[int]:

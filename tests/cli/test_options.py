@@ -99,7 +99,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--memory 4GiB", {"memory_bytes": 4 * 2**30}),
     ("--recalibrate", {"recalibrate": True}),
     ("--checkpoint-every 5", {"checkpoint_every": 5.0}),
-    ("--log tensorboard", {"log": ("tensorboard",)}),
+    ('--log tensorboard --log "mlflow(experiment=mine)"', {"log": ("tensorboard", "mlflow(experiment=mine)")}),
 ]
 
 

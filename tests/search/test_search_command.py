@@ -59,6 +59,23 @@ def test_the_command_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "there" / "search.json").is_file()
 
 
+def test_the_command_searches_over_variants_and_logs_each_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    there = tmp_path / "there"
+    options = "--hidden 4 --hidden 8 --epochs 4 --adversarial-epochs 0 --train-size 100 --test-size 50 --device cpu"
+    axis = "--axis learning_rate=1e-3,1e-2 --search halving --budget 15"
+    assert execute(f"{axis} {options} --dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:3] == ["round", "in", "variants"]
+    assert execute(f"{axis} {options} --log tensorboard --out {there} --quiet") == 0
+    assert "learning_rate=0.0" in capsys.readouterr().out
+    kept = [len(list((there / f"round-{number}" / "tensorboard").iterdir())) for number in (1, 2, 3)]
+    assert kept == [4, 2, 1]
+    assert program.execute(program.app, ["show", str(there)], "atras") == 0
+    assert capsys.readouterr().err == f"{there} is a search: this is round 3 of 3, 1 candidate in a variant\n"
+
+
 def test_a_search_prints_json_and_stands_for_its_last_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = tmp_path / "there"
     options = "--hidden 4 --hidden 8 --epochs 2 --adversarial-epochs 0 --train-size 100 --test-size 50 --device cpu"
