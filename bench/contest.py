@@ -46,6 +46,9 @@ ONE_A_DEPTH = ("compile_fp32",)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHECK_STEPS = 10
 WARM_UP_STEPS = 2
+STEPS, GPU_STEPS = 20, 500
+"""Timed steps: on a GPU so many that what Python does before the first one and behind the last is no part of them."""
+
 FIRST_STEPS, POPULATION = 3, 10
 
 
@@ -149,7 +152,8 @@ class Contest:
         batches = self.population.batches(CHECK_STEPS)
         ready = {name: contestant.prepare(batches) for name, contestant in contestants.items()}
         for name, contestant in contestants.items():
-            self._seconds(name, contestant, ready[name][:WARM_UP_STEPS])
+            first = range(warm_up_steps(steps, rounds, self.population.device))
+            self._seconds(name, contestant, [ready[name][step % len(batches)] for step in first])
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         peaks = dict.fromkeys(DTYPES, 0.0)
         for number in range(rounds):
@@ -188,6 +192,16 @@ class Contest:
         if name == "atras" or self.population.device.type == "cpu":
             return contextlib.nullcontext()
         return exact_arithmetic(repeatable=False)
+
+
+def timed_steps(asked: int | None, device: torch.device) -> int:
+    """Those asked for, or what the device needs."""
+    return asked or (GPU_STEPS if device.type == "cuda" else STEPS)
+
+
+def warm_up_steps(steps: int, rounds: int, device: torch.device) -> int:
+    """Steps before the timed ones: on a GPU a whole round, in which launches are compiled and recorded."""
+    return -(-steps // rounds) if device.type == "cuda" else WARM_UP_STEPS
 
 
 def gemm_gflops(dtype: torch.dtype, device: torch.device) -> float:

@@ -23,8 +23,8 @@ from atras.errors import InputError
 from atras.experiment import parse_whole_numbers
 from atras.networks import Network
 from atras.planning import training_flops
-from contest import Contest
-from peers import Parser, make_population
+from contest import GPU_STEPS, STEPS, Contest
+from peers import Parser, make_population, take_steps
 from population import Population
 
 LOOPS = ("loop_fp32", "loop_fp32_channels_last", "loop_bf16")
@@ -41,13 +41,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--stem", help="auto, none, conv2 or conv4")
     add("--members", help="numbers of members to compare with the loops, such as 1,2,3,8")
     add("--seeds", help="such as 0-9: what a member costs with all of these, against with the first alone")
-    add("--steps", type=int, default=20, help="timed steps of each contestant; default: 20")
+    add("--steps", type=int, help=f"timed steps of each contestant; default: {STEPS}, on a GPU {GPU_STEPS}")
     add("--rounds", type=int, default=5, help="turns that the steps are taken in; default: 5")
     add("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(argv)
     if not options.members and not options.seeds:
         parser.error("expected --members, --seeds or both, got neither; write for example --members 1,2,3,8")
-    if not 1 <= options.rounds <= options.steps:
+    if options.steps is not None and not 1 <= options.rounds <= options.steps:
         parser.error(f"steps (={options.steps}), rounds (={options.rounds}): expected 1 <= rounds <= steps")
     return options
 
@@ -59,7 +59,9 @@ def population(options: argparse.Namespace, seeds: str) -> Population:
         InputError: if atras refuses an option.
     """
     own = vars(options) | {"seeds": seeds, "hidden": None, "precision": None, "engine": "auto", "device": "auto"}
-    return make_population(argparse.Namespace(**own))
+    made = make_population(argparse.Namespace(**own))
+    take_steps(options, made.device)
+    return made
 
 
 def spread(whole: Population, count: int) -> Population:

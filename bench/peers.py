@@ -31,11 +31,14 @@ from contest import (
     COMPILED,
     DEFAULT_PEERS,
     FIRST_STEPS,
+    GPU_STEPS,
     ONE_A_DEPTH,
     PEERS,
     REFERENCE,
-    WARM_UP_STEPS,
+    STEPS,
     Contest,
+    timed_steps,
+    warm_up_steps,
 )
 from population import Population, every
 from textbook import STEMS
@@ -57,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--stem", help="auto, none, conv2 or conv4")
     add("--hidden", action="append", metavar="N,N", help="a candidate; repeat for several; default: the preset's")
     add("--seeds", help="such as 0-4: every candidate is trained with each")
-    add("--steps", type=int, default=20, help="timed steps of each contestant")
+    add("--steps", type=int, help=f"timed steps of each contestant; default: {STEPS}, on a GPU {GPU_STEPS}")
     add(
         "--rounds", type=int, help="turns that the steps are taken in; default: 5, or fewer where there are fewer steps"
     )
@@ -69,8 +72,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(argv)
     if options.rounds is None:
-        options.rounds = max(1, min(5, options.steps))
-    if not 1 <= options.rounds <= options.steps:
+        options.rounds = 5 if options.steps is None else max(1, min(5, options.steps))
+    if options.steps is not None and not 1 <= options.rounds <= options.steps:
         parser.error(f"steps (={options.steps}), rounds (={options.rounds}): expected 1 <= rounds <= steps")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"json (={str(options.json)!r}): expected a file in a folder that exists; make the folder first")
@@ -134,6 +137,7 @@ def make_contests(options: argparse.Namespace, say: Callable[[str], None]) -> li
         InputError: if an option is refused.
     """
     population = make_population(options)
+    take_steps(options, population.device)
     peers = choose_peers(options.peer, population.device)
     contests = []
     if usual := [peer for peer in peers if peer not in ONE_A_DEPTH]:
@@ -145,13 +149,24 @@ def make_contests(options: argparse.Namespace, say: Callable[[str], None]) -> li
     return contests
 
 
+def take_steps(options: argparse.Namespace, device: torch.device) -> None:
+    """The timed steps, as asked for or as the device needs them.
+
+    Raises:
+        InputError: if they are fewer than the rounds.
+    """
+    options.steps = timed_steps(options.steps, device)
+    if not 1 <= options.rounds <= options.steps:
+        raise InputError(f"rounds (={options.rounds}): expected 1 to {options.steps}, the timed steps; add --steps")
+
+
 def choose_candidates(contest: Contest, options: argparse.Namespace, say: Callable[[str], None]) -> Contest:
     """The contest on every k-th candidate of each depth, for the smallest k that fits the budget."""
     population = contest.population
     candidates = population.protocol.candidates
     fewest = every(candidates, len(candidates))
     probe = Contest(population.of(fewest), contest.peers)
-    steps = CHECK_STEPS + WARM_UP_STEPS + options.steps
+    steps = CHECK_STEPS + warm_up_steps(options.steps, options.rounds, population.device) + options.steps
     each = sum(probe.step_seconds().values()) * steps / len(fewest)
     k = next(
         (k for k in range(1, len(candidates)) if each * len(every(candidates, k)) <= options.budget), len(candidates)
@@ -179,6 +194,7 @@ def compete(contest: Contest, options: argparse.Namespace, say: Callable[[str], 
         )
     if not figures["losses_equal"]:
         return figures
+    options.warm_up = warm_up_steps(options.steps, options.rounds, contest.population.device)
     times = contest.times(options.steps, options.rounds, say)
     figures["gemm_peak_gflops"] = times.peaks
     plan = contest.population.plan
@@ -214,7 +230,7 @@ def table(figures: dict[str, Any], options: argparse.Namespace) -> list[str]:
         f"atras: engine {figures['atras']['engine']}, {figures['atras']['precision']}; GEMM peak "
         f"fp32 {peaks['fp32']:.0f}, bf16 {peaks['bf16']:.0f} GFLOP/s",
         f"medians of {options.rounds} rounds in turn, {options.steps} steps in all; not counted: planning, set-up and "
-        f"the first {WARM_UP_STEPS} steps",
+        f"the first {options.warm_up} steps",
         f"{'':<24} members {'s/step':>9} {'[min .. max]':>20} {'GFLOP/s':>8} {'x atras':>8} {'[min .. max]':>15}",
     ]
     for name, row in {"atras": figures["atras"], **figures["peers"]}.items():

@@ -117,6 +117,7 @@ class FusedEngine(Engine):
             raise InputError("precision (=bf16): this processor or GPU has no bf16; use --precision fp32")
         best = "bf16" if backends.bf16(self.device).faster else "fp32"
         convolutions = [own_convolutions(network) for network in self.networks]
+        self._known_places: dict[int, Tensor] = {}
         self._op = Step(
             self.spec.image_shape,
             self.spec.classes,
@@ -174,10 +175,16 @@ class FusedEngine(Engine):
         if own:  # one long list of images, of which each member's order names its own
             images = images.expand(members, *images.shape[-4:]).flatten(0, 1)
             labels = labels.expand(members, size).flatten()
-        orders = torch.arange(len(labels), device=self.device).view(-1, size)
+        orders = self._places(len(labels)).view(-1, size)
         rows = torch.arange(members) if own else torch.zeros(members, dtype=torch.int64)
         losses, correct = self._train(Epoch(images, labels, orders, rows, None, 0.0), size, cotangent)
         return StepResult(losses[:, 0], correct[:, 0])
+
+    def _places(self, count: int) -> Tensor:
+        """int64 [count], from 0 on: always the same tensor, which the op need not look at again."""
+        if count not in self._known_places:
+            self._known_places[count] = torch.arange(count, device=self.device)
+        return self._known_places[count]
 
     def _epoch(self, work: Epoch) -> StepResult:
         if work.batch_step is not None:  # what it trains on comes from the network of that very step
@@ -216,6 +223,7 @@ class FusedEngine(Engine):
         common: dict[str, Any] = {"counts": counts, "raw": not self.reads_average}
         if callable(cotangent) and not isinstance(cotangent, Objective):
             cotangent = definite(cotangent, self._op.logits(images, **common))
+        common["tally"] = False
         if cotangent is None:
             result = self._op.input_gradient(images, **common)
         elif isinstance(cotangent, Objective):

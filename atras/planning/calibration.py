@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from atras.data import Split, pixels
-from atras.engines import Engine
+from atras.engines import Engine, Epoch
 from atras.environment import machine_key
 from atras.experiment import Protocol
 from atras.networks import Candidate, Conv, Member, Network, Residual, Spec, widest
@@ -19,6 +19,9 @@ from atras.networks import Candidate, Conv, Member, Network, Residual, Spec, wid
 from .calibration_cache import known_or_measured
 from .cost import forward_flops, training_flops
 from .predicted_seconds import Speed
+
+EPOCH_STEPS = 32
+"""Steps of a call that is measured on a GPU, as in an epoch: a step by itself would tell what Python takes."""
 
 SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
@@ -140,26 +143,46 @@ def _call_seconds(
 ) -> tuple[float, float, float]:
     """Median seconds of a step, and of logits and gradients of each member's own images, after a warm-up; those of a
     gradient for a step that nobody takes."""
-    group = engine(spec, [Member(candidate, 0) for candidate in candidates], protocol, part.images.device)
+    steps = EPOCH_STEPS if part.images.device.type == "cuda" else 1
+    trained = protocol if steps == 1 else protocol.replace(batch_size=batch)
+    group = engine(spec, [Member(candidate, 0) for candidate in candidates], trained, part.images.device)
     if protocol.trains:
-        group.begin_phase("train", calls)
+        group.begin_phase("train", steps * (NOT_COUNTED + calls))
     chosen = torch.arange(batch, device=part.images.device) % len(part)
     images, labels = pixels(part.images[chosen], group.dtype), part.labels[chosen]
     own = images.expand(len(candidates), *images.shape).contiguous()
     logits = median_seconds(lambda: group.logits(own).sum(), calls)
     gradient = median_seconds(lambda: group.gradient(own, labels)[0].sum(), calls)
-    step = median_seconds(lambda: group.step(images, labels).losses, calls) if protocol.trains else gradient
+    step = step_seconds(group, part, batch, steps, calls) if protocol.trains else gradient
     return step, logits, gradient
 
 
+def step_seconds(group: Engine, part: Split, batch: int, steps: int, calls: int) -> float:
+    """Median seconds of a training step: of one by itself, or a share of an epoch of so many."""
+    device = part.images.device
+    chosen = torch.arange(batch, device=device) % len(part)
+    images, labels = part.images[chosen], part.labels[chosen]
+    if steps == 1:
+        seen = pixels(images, group.dtype)
+        return median_seconds(lambda: group.step(seen, labels).losses, calls)
+    order = torch.arange(steps * batch, device=device)[None] % batch
+    same = torch.zeros(len(group.members), dtype=torch.int64, device=device)
+    work = Epoch(images, labels, order, same, None, 0.0)
+    return median_seconds(lambda: group.epoch(work).losses, calls) / steps
+
+
+NOT_COUNTED = 2
+"""Calls before those that are measured."""
+
+
 def median_seconds(call: Callable[[], Tensor], calls: int = 5) -> float:
-    """Of so many calls, after two that are not counted."""
+    """Of so many calls, after those that are not counted."""
     taken = []
-    for _ in range(2 + calls):
+    for _ in range(NOT_COUNTED + calls):
         start = time.perf_counter()
         call().tolist()
         taken.append(time.perf_counter() - start)
-    return sorted(taken[2:])[calls // 2]
+    return sorted(taken[NOT_COUNTED:])[calls // 2]
 
 
 def _is_speed(values: Sequence[float]) -> bool:

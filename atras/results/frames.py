@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -93,20 +94,35 @@ def frame_of(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
         for column in given:
             _check_value(name, column, row[column])
     if name == "outcomes":
-        return pl.concat([empty(name), *map(_unpacked, rows)])
+        return _unpacked(rows) if rows else empty(name)
     if computed:
         rows = [{**row, **_interval(row)} for row in rows]
     return pl.DataFrame(rows, schema=dtypes(name))
 
 
-def _unpacked(row: Mapping[str, object]) -> pl.DataFrame:
-    """The rows of `outcomes` that one stands for."""
+def _unpacked(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    """The rows of `outcomes` that each of these stands for, a column at a time."""
     types = dtypes("outcomes")
-    arrays = {name: _values(value, types[name]) for name, value in row.items() if isinstance(value, bytes)}
-    if len({len(values) for values in arrays.values()}) != 1:
-        raise InputError("outcomes: expected as many numbers in one column as in another; give one an image")
-    one = {name: pl.lit(value, types[name]).alias(name) for name, value in row.items() if name not in arrays}
-    return pl.DataFrame(arrays).select(one.get(name, pl.col(name)) for name in types)
+    lengths = []
+    columns: dict[str, list[Any]] = {name: [] for name in types}
+    for row in rows:
+        found = {
+            name: _values(value, types[name]) if isinstance(value, bytes) else value for name, value in row.items()
+        }
+        counts = {len(values) for values in found.values() if isinstance(values, pl.Series)}
+        if len(counts) != 1:
+            raise InputError("outcomes: expected as many numbers in one column as in another; give one an image")
+        lengths.append(counts.pop())
+        for name, parts in columns.items():
+            parts.append(found[name])
+    places = np.repeat(np.arange(len(rows)), lengths)
+    return pl.DataFrame([
+        pl.concat([part if isinstance(part, pl.Series) else pl.repeat(part, count, dtype=dtype, eager=True)
+                   for part, count in zip(columns[name], lengths, strict=True)]).rechunk().alias(name)
+        if any(isinstance(part, pl.Series) for part in columns[name])
+        else pl.Series(name, columns[name], dtype=dtype).gather(places)
+        for name, dtype in types.items()
+    ])  # fmt: skip
 
 
 def _values(content: bytes, dtype: type[pl.DataType]) -> pl.Series:

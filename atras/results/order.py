@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -10,6 +10,8 @@ import polars as pl
 from atras.errors import InputError
 
 from .variants import variants_of
+
+Row = dict[str, object]
 
 
 def in_order(frames: Mapping[str, pl.DataFrame], protocol: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
@@ -45,12 +47,24 @@ def ordered(held: list[pl.DataFrame], protocol: Mapping[str, Any]) -> pl.DataFra
     if not keys:
         return frame.rechunk()
     places = frame.select(pl.arg_sort_by(keys, maintain_order=True).alias("place"))["place"]
+    if places.is_sorted():
+        return frame.rechunk()
     columns = frame.get_columns()[::-1]
     del frame
     made = []
     while columns:
         made.append(columns.pop().gather(places).rechunk())
     return pl.DataFrame(made)
+
+
+def packed_in_order(rows: Sequence[Row], protocol: Mapping[str, Any]) -> list[Row]:
+    """Rows in the order of their members, before each becomes as many as there are images."""
+    known = {column: protocol[name] for column, name in (("hidden_layers", "candidates"), ("seed", "seeds"))}
+    known["variant"] = variants_of(protocol)["variant"].to_list()
+    places = {column: {value: place for place, value in enumerate(values)} for column, values in known.items()}
+    columns = ("hidden_layers", "variant", "seed")
+    # What is no member's is refused later, in a line.
+    return sorted(rows, key=lambda row: [places[column].get(row[column], 0) for column in columns])
 
 
 def check_members(frame: pl.DataFrame, protocol: Mapping[str, Any]) -> None:

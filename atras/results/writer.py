@@ -18,7 +18,7 @@ from atras.storage import SEARCH, Lock, expanded, remove_partials, take_folder, 
 
 from .finished import FOLDER, remove_finished, write
 from .frames import check_rows, csv, empty, frame_of, parquet
-from .order import check_members, in_order
+from .order import check_members, in_order, packed_in_order
 from .results import Results, check_run, read, run_json
 from .schemas import OPTIONAL, SCHEMAS, VERSION
 from .variants import axis_types, variants_of, with_axes
@@ -26,6 +26,10 @@ from .variants import axis_types, variants_of, with_axes
 MOST_ROWS = 20_000
 """Rows of a run, of all frames, up to which a group's rows are written with all others, a fraction of a second. Those
 of a group that comes later are a file of their own until the run ends: writing them costs what they are."""
+
+MOST_LAST_ROWS = 4_000_000
+"""Those of a run up to which the last group is written with the others before it, where they are not apart: alone it
+would be written, read and written again."""
 
 MOST_MEMBERS = 1_000
 """Members of a run up to which run.json, which has a plan of them all, is written with each group."""
@@ -126,7 +130,9 @@ class Writer:
 
     def _frames_of(self, rows: Rows) -> dict[str, pl.DataFrame]:
         """Rows as frames, with columns for the run's axes."""
-        frames = {name: frame_of(name, getattr(rows, name)) for name in SCHEMAS}
+        given = {name: getattr(rows, name) for name in SCHEMAS}
+        given["outcomes"] = packed_in_order(given["outcomes"], self._protocol)
+        frames = {name: frame_of(name, given[name]) for name in SCHEMAS}
         return {name: with_axes(name, frame, self._variants) for name, frame in frames.items()}
 
     def append_group(
@@ -152,7 +158,7 @@ class Writer:
         if self.directory is None:
             self._add(frames)
             self.run |= record
-        elif small and not self._apart:
+        elif (small or (count <= MOST_LAST_ROWS and self._is_last(numbers))) and not self._apart:
             self.extend(frames)
             self.update(record)
         else:
@@ -161,6 +167,11 @@ class Writer:
             write(self.directory, group, {"warnings": list(warnings), "timings": dict(timings or {})}, frames)
             self._apart = True
             self.run |= record
+
+    def _is_last(self, numbers: Collection[int]) -> bool:
+        """Whether the run is whole when these groups are finished."""
+        groups = (self.run.get("plan") or {}).get("groups")
+        return isinstance(groups, list) and len(numbers) == len(groups)
 
     def extend(self, frames: Mapping[str, pl.DataFrame]) -> None:
         """Add rows of frames as other folders have them, as `append` does.

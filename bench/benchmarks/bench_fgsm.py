@@ -8,7 +8,7 @@ from atras.kernels import apply_signs, fgsm
 from atras.kernels.fgsm import reference
 from atras.testing import assert_close, make_fgsm_inputs
 
-from .side_by_side import DEVICES, bytes_to_copy, fastest, synchronize
+from .side_by_side import DEVICES, bytes_to_copy, fastest_launches, synchronize
 
 EPSILON = 8 / 255
 # members, [B, C, H, W], the images' dtype, and whether the members share them.
@@ -49,12 +49,12 @@ class Fgsm:
 
     def track_images_share_of_copy(self, device: str, case: str) -> float:
         works = (lambda: fgsm(self.images, self.gradients, EPSILON)), self.image_copy.clone
-        op, copy = fastest(*works, device=device)
+        op, copy = fastest_launches(*works, device=device)
         return copy / op
 
     def track_signs_share_of_copy(self, device: str, case: str) -> float:
         works = (lambda: fgsm(self.images, self.gradients, EPSILON, output="signs")), self.sign_copy.clone
-        op, copy = fastest(*works, device=device)
+        op, copy = fastest_launches(*works, device=device)
         return copy / op
 
     track_images_share_of_copy.unit = track_signs_share_of_copy.unit = "share of copy bandwidth"

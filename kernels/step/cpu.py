@@ -153,6 +153,7 @@ class Population:
         direction: int,
         counts: Tensor | None,
         raw: bool,
+        tally: bool,  # noqa: ARG002 (it counts on the way)
     ) -> reference.InputGradient:
         """As `Step.input_gradient`."""
         rows = self._rows(images, counts)

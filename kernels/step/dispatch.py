@@ -364,6 +364,7 @@ class Step(CallChecks):
         direction: int = 1,
         counts: Tensor | None = None,
         raw: bool = False,
+        tally: bool = True,
     ) -> InputGradient:
         """Gradient of log-odds against the labels, or of another objective, in evaluation mode by the images.
 
@@ -387,6 +388,8 @@ class Step(CallChecks):
             counts: of a list of pairs, as of `logits`: then images, labels, targets, cotangents and results have one
                 axis P in place of M and N. Not with signs.
             raw: as of `logits`.
+            tally: whether zeros and NaN are to be counted, for which a GPU reads all gradients once more; without, both
+                counts may be None.
 
         Returns:
             InputGradient(gradient, logits, zero, nan): float32 or int8 [M, N, C, H, W]; the logits on the way, float32
@@ -410,7 +413,8 @@ class Step(CallChecks):
         if direction not in (1, -1):
             raise ValueError(f"step: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
         given = cotangents if cotangents is None else cotangents.detach()
-        return self._step.input_gradient(images, labels, objective, targets, given, signs, direction, counts, raw)
+        how = signs, direction, counts, raw, tally
+        return self._step.input_gradient(images, labels, objective, targets, given, *how)
 
 
 def _population(backend: str) -> Any:

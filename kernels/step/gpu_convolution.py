@@ -19,7 +19,7 @@ from . import gpu_kernels_conv_inner as inner
 from .gpu_kernels_conv_backward import reduce_kernel
 from .gpu_kernels_conv_first import first_forward_kernel, first_input_gradient_kernel, first_weight_gradient_kernel
 from .gpu_kernels_conv_forward import forward_kernel
-from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_TAPS, Convolution, grid
+from .gpu_layout import GRADIENT_COLUMNS, GRADIENT_TAPS, Convolution, grid
 
 REDUCED = 256
 """Weights that a program of the reduction sums up."""
@@ -38,8 +38,8 @@ class Tile(NamedTuple):
         rows: 2x2 blocks of a program (of one turn of its loop, for the weight gradient).
         columns: largest block of what is summed up for: filters, or channels for the input gradient.
         depth: largest block of what is summed over; for the weight gradient, of the taps.
-        unroll: turns of the loop over a window's rows that become one; for the input gradient, and of the first
-            convolution, tiles of rows that a program takes one after the other.
+        unroll: tiles of rows that a program of the input gradient, or of the first convolution, takes one after the
+            other.
         warps: of a program.
         stages: of the loop's pipeline.
         registers: most of a thread, so that several programs fit a multiprocessor; 0 for no limit.
@@ -61,35 +61,31 @@ class Tile(NamedTuple):
 
 
 FORWARD = {
-    "bf16": Tile(64, 64, 32, 3, 4),
-    "tf32": Tile(64, 32, 32, 1, 4),
+    "bf16": Tile(64, 64, 32, 1, 8),
+    "tf32": Tile(64, 32, 32, 1, 8),
     "tf32x3": Tile(64, 32, 16, 1, 8),
     "fp32": Tile(32, 32, 16, 1, 8),
 }
 INPUT_GRADIENT = {
     "bf16": Tile(64, 32, 64, 4, 4, 2),
     "tf32": Tile(64, 32, 32, 1, 4, 2),
-    "tf32x3": Tile(64, 32, 16, 1, 8),
+    "tf32x3": Tile(64, 32, 16, 1, 4),
     "fp32": Tile(16, 32, 16, 1, 8),
 }
 WEIGHT_GRADIENT = {
-    "bf16": Tile(GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS, 1, 8, 2),
+    "bf16": Tile(32, GRADIENT_COLUMNS, GRADIENT_TAPS, 1, 8, 3),
     "tf32": Tile(32, 64, 64, 1, 8, 2),
     "tf32x3": Tile(16, 64, 64, 1, 8),
     "fp32": Tile(16, 32, 32, 1, 8),
 }
 """The largest that no registers spill for, or a few bytes with some versions; not yet tuned on a card."""
-FIRST_FORWARD = {
-    "bf16": Tile(64, 32, 0, 4, 4),
-    "tf32": Tile(16, 32, 0, 8, 4, 1, 96),
-    "tf32x3": Tile(16, 32, 0, 8, 4, 1, 96),
-    "fp32": Tile(16, 32, 0, 8, 4, 1, 96),
-}
-FIRST_INPUT_GRADIENT = {precision: Tile(16, 32, 0, 8, 4) for precision in FORWARD}
-FIRST_WEIGHT_GRADIENT = {precision: Tile(32, 32, 0, 1, 4, 1, 128) for precision in FORWARD}
+FIRST_FORWARD = {precision: Tile(32, 32, 0, 4, 4, 1, 128) for precision in FORWARD} | {"bf16": Tile(64, 32, 0, 8, 4)}
+FIRST_INPUT_GRADIENT = {precision: Tile(8, 32, 0, 8, 2) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT = {precision: Tile(16, 32, 0, 1, 4) for precision in FORWARD}
+FIRST_WEIGHT_GRADIENT |= {"bf16": Tile(32, 32, 1, 1, 4, 2)}
 """Of the convolution of images."""
-FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 64, 32, 1, 8)}
-INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2), "tf32x3": Tile(64, 16, 16, 1, 8)}
+FORWARD_OF_TABLE = FORWARD | {"bf16": Tile(64, 32, 32, 1, 8)}
+INPUT_GRADIENT_OF_TABLE = INPUT_GRADIENT | {"bf16": Tile(64, 32, 32, 1, 4, 2)}
 """Where sizes are read from the table: those take registers too, which more warps have."""
 
 
@@ -188,24 +184,16 @@ class Launch(NamedTuple):
     device: torch.device
 
     @property
-    def cut(self) -> bool:
-        """Whether a block's patch of pixels may reach out of its image."""
-        return not self.pool or self.sizes is None or self.sizes[-1] > 0
-
-    @property
     def forward_tile(self) -> Tile:
         """Of the forward kernel: depth is of the channels."""
         if self.few:
             return self._first(FIRST_FORWARD)
         tile = _tile(FORWARD_OF_TABLE if self.sizes is None else FORWARD, self.precision, self.device)
-        # A derivative beside the activation takes registers that wide tiles do not leave.
-        columns = _power(self.stored, max(16, tile.columns // 2) if self.slopes else tile.columns)
-        depth = _power(self.channels, tile.depth)
-        # Triton before 3.8 makes an unrolled loop within a loop a mere trap where accumulators have a memory of their
-        # own.
-        loops = self.sizes is None or depth < self.channels
-        unroll = 1 if loops and _capability(self.device) == 10 else tile.unroll
-        return tile._replace(columns=columns, depth=depth, unroll=unroll)
+        # A derivative beside the activation takes registers that wide tiles do not leave, and so do all positions'
+        # places where no pool makes them fewer.
+        narrow = self.slopes or not self.pool
+        columns = _power(self.stored, max(16, tile.columns // 2) if narrow else tile.columns)
+        return tile._replace(columns=columns, depth=_power(self.channels, tile.depth))
 
     @property
     def input_tile(self) -> Tile:
@@ -241,12 +229,14 @@ class Launch(NamedTuple):
         return tile._replace(rows=rows, columns=columns, depth=depth)
 
     def _first(self, tiles: dict[str, Tile]) -> Tile:
-        """Of the first convolution's kernels: columns are of the filters."""
+        """Of the first convolution's kernels: columns are of the filters, a depth (of 1) asks for products."""
         tile = tiles[self.precision]
+        # A gradient times its slope has more digits than 16 bits.
+        depth = triton.next_power_of_2(16 * self.channels) if tile.depth and not self.slopes else 0
         # Where sizes are read from a table, or slopes or four gradients a block, the limit would make registers spill.
         simple = self.sizes is not None and self.pool and self.channels == 1 and not self.slopes
         registers = tile.registers if simple else 0
-        return tile._replace(columns=_power(self.stored, tile.columns), registers=registers)
+        return tile._replace(columns=_power(self.stored, tile.columns), depth=depth, registers=registers)
 
 
 class Work(NamedTuple):
@@ -333,7 +323,9 @@ def _tiles(launch: Launch, table: Tensor, convolutions: Sequence[Convolution]) -
     input_columns = _cut(channels, inputs.columns)
     weight_tiles = _cut(stored, weights.columns)
     if launch.few:
-        input_columns, weight_tiles = channels, weight_tiles * channels
+        input_columns = channels
+        if weights.depth == 0:
+            weight_tiles = weight_tiles * channels
     else:
         weight_tiles = weight_tiles * 3 * _cut(4 * channels, weights.depth)
     sums = _cut((9 * channels + 1) * stored, REDUCED)
@@ -383,16 +375,8 @@ def forward(
                 **tile.options,
             )
         return
-    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole)
-    blocks = (
-        INPUT_PRECISION[launch.precision],
-        tile.rows,
-        tile.depth,
-        tile.columns,
-        launch.few,
-        tile.unroll,
-        launch.far,
-    )
+    kind = (launch.sizes, launch.aligned, launch.pool, launch.activation, launch.whole, launch.within)
+    blocks = (INPUT_PRECISION[launch.precision], tile.rows, tile.depth, tile.columns, launch.far)
     with torch.cuda.device_of(y):
         forward_kernel[(len(work.forward),)](
             *(x, weight, bias, y, saved, slopes, keys, step, launch.layers, work.forward, launch.images),
@@ -463,13 +447,13 @@ def weight_gradient(
         if launch.few:
             first_weight_gradient_kernel[(len(work.weight_gradient),)](
                 *(*tensors, launch.sizes, launch.channels, launch.pool, drops, launch.within),
-                *(tile.rows, tile.columns, launch.far),
+                *(tile.rows, tile.columns, tile.depth, launch.far),
                 **tile.options,
             )
         else:
             kind = (launch.sizes, launch.aligned, launch.pool, drops, INPUT_PRECISION[launch.precision])
             inner.weight_gradient_kernel[(len(work.weight_gradient),)](
-                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.cut, launch.far), **tile.options
+                *(*tensors, *kind, tile.rows, tile.depth, tile.columns, launch.within, launch.far), **tile.options
             )
         reduce_kernel[(len(work.sums),)](
             *(scratch, dweight, dbias, launch.layers, work.sums),

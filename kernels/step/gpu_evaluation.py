@@ -64,11 +64,11 @@ class Evaluation:
         return values
 
     def input_gradient(
-        self, weights: Tensor, images: Tensor, aim: Aim, *, signs: bool, direction: int
+        self, weights: Tensor, images: Tensor, aim: Aim, *, direction: int | None, tally: bool
     ) -> reference.InputGradient:
-        """As `Step.input_gradient`, by flat float32 weights."""
+        """As `Step.input_gradient`, by flat float32 weights; with a direction its signs, without the gradient."""
         members, count = self._members, images.shape[-4]
-        dtype = torch.int8 if signs else torch.float32
+        dtype = torch.float32 if direction is None else torch.int8
         out = self._new(members, count, *self._network.layout.image_shape, dtype=dtype)
         logits = self._new(members, count, self._classes)
         zero, nan = torch.zeros(2, members, dtype=torch.int64, device=self._memory.device)
@@ -77,12 +77,17 @@ class Evaluation:
             self._take(block, aim, part)
             self._run(block, weights, aim)
             logits[:, part] = block.logits[:, :found, : self._classes]
-            gradients = block.image_gradients[:, :found].contiguous()
-            directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction, None)
-            out[:, part] = directions if signs else gradients
-            nan += nans
-            zero += zeros
-        return reference.InputGradient(out, logits, zero, nan)
+            gradients = block.image_gradients[:, :found]
+            if direction is None:
+                out[:, part] = gradients
+            if direction is not None or tally:
+                gradients = gradients.contiguous()
+                directions, nans, zeros = fgsm.fgsm(gradients, gradients, 0.0, 0.0, 1.0, direction or 1, None)
+                nan += nans
+                zero += zeros
+            if direction is not None:
+                out[:, part] = directions
+        return reference.InputGradient(out, logits, zero if tally else None, nan if tally else None)
 
     def _parts(self, source: gpu_gather.Source, backward: str) -> Iterator[tuple[gpu_batch.Batch, slice]]:
         """Blocks with the images gathered, and which of the images they begin with."""

@@ -31,7 +31,6 @@ from .gpu_kernels_conv_tiles import (
     TURNS,
     WEIGHT,
     WIDTH,
-    WINDOW,
     X,
     Y,
     layer_of,
@@ -220,12 +219,14 @@ def finish(
     WIDE: tl.constexpr = 128 // p_y.dtype.element_ty.primitive_bitwidth
     b_y, b_slope = activate(b_z, ACTIVATION)
     b_closed = tl.zeros(b_z.shape, tl.int1)
+    if ACTIVATION == "relu":
+        b_y = tl.maximum(b_z, 0.0, propagate_nan=tl.PropagateNan.ALL)  # in one instruction
+        b_closed = b_z <= 0
     if not WHOLE:
         # What fills filters up to a multiple of 16 is zero and takes no gradient.
-        b_closed = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
-        b_y = tl.where(b_closed, 0.0, b_y)
-    if ACTIVATION == "relu":
-        b_closed = b_closed | (b_z <= 0)
+        b_filler = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
+        b_y = tl.where(b_filler, 0.0, b_y)
+        b_closed = b_closed | b_filler
     if p_key is not None:
         i_first = (pixels + i_pixel) * filters
         b_dropped = dropped_at(p_key, p_step, p_layer, i_first, i_o, o_tile, WHOLE)
@@ -331,20 +332,27 @@ def first_forward_kernel(
 
 
 @triton.jit
-def load_open(p_dy, p_saved, p_slopes, scale, i_pixel, ahead, i_o, inside, stored, DROPS: tl.constexpr):
-    """The gradient before the activation of the positions so far `ahead` of the i_pixel-th, float32 [ROWS, len(i_o)],
-    and the windows it belongs to (CLOSED: none)."""
+def load_open(p_dy, p_saved, p_slopes, i_pixel, ahead, i_o, inside, stored):
+    """The gradient before activation and dropout's scale of the positions so far `ahead` of the i_pixel-th.
+
+    And the byte that says which window it belongs to; both [ROWS, len(i_o)].
+    """
     i_at = ((i_pixel * stored)[:, None] + i_o[None, :]).to(tl.int64) + ahead * stored
     inside = inside[:, None] & (i_o < stored)[None, :]
     b_saved = tl.load(p_saved + i_at, mask=inside, other=CLOSED)
-    b_dy = tl.load(p_dy + i_at, mask=inside, other=0.0).to(tl.float32)
+    b_dy = tl.load(p_dy + i_at, mask=inside, other=0.0)
     if p_slopes is not None:
-        b_dy *= tl.load(p_slopes + i_at, mask=inside, other=0.0).to(tl.float32)
-    elif DROPS:
-        b_dy = tl.where((b_saved & SCALED) != 0, b_dy * scale, b_dy)
-    if DROPS:
-        b_saved = b_saved & WINDOW
+        b_dy = b_dy.to(tl.float32) * tl.load(p_slopes + i_at, mask=inside, other=0.0).to(tl.float32)
     return b_dy, b_saved
+
+
+@triton.jit
+def scale_of_sums(p_slopes, p_layer, DROPS: tl.constexpr):
+    """What dropout multiplies all of a layer's gradients by, where their slopes do not have it already."""
+    if DROPS and p_slopes is None:
+        return scale_of(tl.load(p_layer + RATE))
+    else:
+        return 1.0
 
 
 @triton.jit
@@ -364,16 +372,49 @@ def add_products(b_sums, b_g, b_x, WINDOW_Y: tl.constexpr, WINDOW_X: tl.constexp
     )
 
 
+@triton.jit
+def row_of(b_rows):
+    """The first row of many, [len(i_k), filters] -> [filters]."""
+    return tl.sum(tl.where(tl.arange(0, b_rows.shape[0])[:, None] == 0, b_rows, 0.0), 0)
+
+
+@triton.jit
+def add_product(b_0, b_1, b_2, b_3, b_x, b_g, WINDOW_AT: tl.constexpr):
+    """Add pixels [len(i_k), ROWS] times a window's gradients [ROWS, filters] to its sum."""
+    if WINDOW_AT == 0:
+        b_0 = tl.dot(b_x, b_g, b_0)
+    elif WINDOW_AT == 1:
+        b_1 = tl.dot(b_x, b_g, b_1)
+    elif WINDOW_AT == 2:
+        b_2 = tl.dot(b_x, b_g, b_2)
+    else:
+        b_3 = tl.dot(b_x, b_g, b_3)
+    return b_0, b_1, b_2, b_3
+
+
+@triton.jit
+def tap_of(b_0, b_1, b_2, b_3, i_k, TAP: tl.constexpr, CHANNEL: tl.constexpr, CHANNELS: tl.constexpr):
+    """A tap's sum out of those of the 4x4 pixels for each window, [len(i_k), filters] -> [filters]."""
+    AT: tl.constexpr = (TAP // 3 * 4 + TAP % 3) * CHANNELS + CHANNEL
+    i_k = i_k[:, None]
+    b_sum = tl.where(i_k == AT, b_0, 0.0) + tl.where(i_k == AT + CHANNELS, b_1, 0.0)
+    b_sum += tl.where(i_k == AT + 4 * CHANNELS, b_2, 0.0)
+    return tl.sum(b_sum + tl.where(i_k == AT + 5 * CHANNELS, b_3, 0.0), 0)
+
+
 @triton.jit(do_not_specialize=["images"])
 def first_weight_gradient_kernel(
     p_dy, p_saved, p_slopes, p_x, p_scratch, p_layers, p_tiles, images,
     SIZES: tl.constexpr, CHANNELS: tl.constexpr, POOL: tl.constexpr, DROPS: tl.constexpr, WITHIN: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_O: tl.constexpr, FAR: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
-    """Every so many tiles of a member's images, summed into a slab of its own; a channel a program.
+    """Every so many tiles of a member's images, summed into a slab of its own.
 
-    A slab is [9 * channels, stored filters] weights, then biases.
+    A slab is [9 * channels, stored filters] weights, then biases. With a BLOCK_K of at least 16 * channels a block's
+    pixels are multiplied by the gradients of each of its windows as matrices, which 16 bits alone allow; with one of 0
+    sums are elementwise, a channel a program.
     """
+    TILES: tl.constexpr = CHANNELS if BLOCK_K == 0 else 1
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
     height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
@@ -383,15 +424,23 @@ def first_weight_gradient_kernel(
     blocks = blocks_y * blocks_x
     pixels = blocks if POOL else out_y * out_x
     i_tile, i_split = tl.load(p_tile + 1), tl.load(p_tile + 2)
-    channel = i_tile % CHANNELS
-    i_o = i_tile // CHANNELS * BLOCK_O + tl.arange(0, BLOCK_O)
-    i_at, scale = offset(p_layer, Y), scale_of(tl.load(p_layer + RATE))
+    channel = i_tile % TILES
+    i_o = i_tile // TILES * BLOCK_O + tl.arange(0, BLOCK_O)
+    i_at, scale = offset(p_layer, Y), scale_of_sums(p_slopes, p_layer, DROPS)
+    FIRST: tl.constexpr = SCALED if DROPS else 0
     p_dy, p_saved = p_dy + i_at, p_saved + i_at
     if p_slopes is not None:
         p_slopes += i_at
     p_x += offset(p_layer, X) + channel
-    b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
-    b_sums = (b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0)
+    if BLOCK_K == 0:
+        b_0 = tl.zeros((ROWS, BLOCK_O), tl.float32)
+        b_sums = (b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0, b_0)
+    else:
+        # The bias's gradient is a product too, by ones; all its rows are the same.
+        i_k, b_ones = tl.arange(0, BLOCK_K), tl.full((16, ROWS), 1.0, p_x.dtype.element_ty)
+        b_bias = tl.zeros((16, BLOCK_O), tl.float32)
+        b_0 = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
+        b_1, b_2, b_3 = b_0, b_0, b_0
     turns, splits = tl.load(p_layer + TURNS).to(tl.int32), tl.load(p_layer + SPLITS).to(tl.int32)
     for i_turn in tl.range(i_split, turns, splits):
         i_image, i_first, left = first_image(images, blocks, ROWS, i_turn, FAR)
@@ -401,34 +450,55 @@ def first_weight_gradient_kernel(
         if p_slopes is not None:
             p_slopes_at = p_slopes + i_base
         i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
-        b_x = load_patch(
-            p_x + i_image * stride, i_more * stride, i_y, i_x, inside, height, width, CHANNELS, WITHIN
-        )  # fmt: skip
+        p_image, i_start = p_x + i_image * stride, i_more * stride
+        if BLOCK_K == 0:
+            b_x = load_patch(p_image, i_start, i_y, i_x, inside, height, width, CHANNELS, WITHIN)
+        else:
+            b_x = load_pixels(p_image, i_start, i_y, i_x, i_k, inside, height, width, CHANNELS, WITHIN)
+            b_x = tl.trans(b_x)
         if POOL:
             i_pixel = i_more * pixels + i_block_y * blocks_x + i_block_x
             b_dy, b_open = load_open(
-                p_dy + i_base, p_saved + i_base, p_slopes_at, scale, i_pixel, 0, i_o, inside, stored, DROPS
+                p_dy + i_base, p_saved + i_base, p_slopes_at, i_pixel, 0, i_o, inside, stored
             )  # fmt: skip
-            for window in tl.static_range(4):
-                b_g = tl.where(b_open == window, b_dy, 0.0)
-                b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+            if BLOCK_K == 0:
+                for window in tl.static_range(4):
+                    b_g = tl.where(b_open == FIRST + window, b_dy.to(tl.float32), 0.0)
+                    b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+            else:
+                b_dy = b_dy.to(p_x.dtype.element_ty)
+                for window in tl.static_range(4):
+                    b_g = tl.where(b_open == FIRST + window, b_dy, 0.0)
+                    b_bias = tl.dot(b_ones, b_g, b_bias)
+                    b_0, b_1, b_2, b_3 = add_product(b_0, b_1, b_2, b_3, b_x, b_g, window)
         else:
             i_pixel = i_more * pixels + i_block_y * (2 * out_x) + i_block_x * 2
             for window in tl.static_range(4):
                 there = inside & (i_block_y * 2 + window // 2 < out_y) & (i_block_x * 2 + window % 2 < out_x)
                 b_dy, b_open = load_open(
-                    p_dy + i_base, p_saved + i_base, p_slopes_at, scale, i_pixel, window // 2 * out_x + window % 2, i_o,
-                    there, stored, DROPS,
+                    p_dy + i_base, p_saved + i_base, p_slopes_at, i_pixel, window // 2 * out_x + window % 2, i_o,
+                    there, stored,
                 )  # fmt: skip
-                b_g = tl.where(b_open == 0, b_dy, 0.0)
-                b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+                if BLOCK_K == 0:
+                    b_g = tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
+                    b_sums = add_products(b_sums, b_g, b_x, window // 2, window % 2)
+                else:
+                    b_g = tl.where(b_open == FIRST, b_dy.to(p_x.dtype.element_ty), 0.0)
+                    b_bias = tl.dot(b_ones, b_g, b_bias)
+                    b_0, b_1, b_2, b_3 = add_product(b_0, b_1, b_2, b_3, b_x, b_g, window)
     there = i_o < stored
     biases = 9 * CHANNELS * stored
     p_scratch += offset(p_layer, SCRATCH) + i_split.to(tl.int64) * (biases + stored)
     for tap in tl.static_range(9):
-        tl.store(p_scratch + (tap * CHANNELS + channel) * stored + i_o, tl.sum(b_sums[tap], 0), mask=there)
+        p_tap = p_scratch + tap * CHANNELS * stored + i_o
+        if BLOCK_K == 0:
+            tl.store(p_tap + channel * stored, tl.sum(b_sums[tap], 0) * scale, mask=there)
+        else:
+            for c in tl.static_range(CHANNELS):
+                tl.store(p_tap + c * stored, tap_of(b_0, b_1, b_2, b_3, i_k, tap, c, CHANNELS) * scale, mask=there)
     if channel == 0:
-        tl.store(p_scratch + biases + i_o, tl.sum(b_sums[9], 0), mask=there)
+        b_sum = tl.sum(b_sums[9], 0) if BLOCK_K == 0 else row_of(b_bias)
+        tl.store(p_scratch + biases + i_o, b_sum * scale, mask=there)
 
 
 @triton.jit
@@ -446,11 +516,11 @@ def add_back(b_0, b_1, b_2, b_3, b_g, b_w, ROW: tl.constexpr, COLUMN: tl.constex
 
 
 @triton.jit
-def store_sums(p_dx, b_dx, i_start, i_y, i_x, inside, height, width, CHANNELS: tl.constexpr):
+def store_sums(p_dx, b_dx, scale, i_start, i_y, i_x, inside, height, width, CHANNELS: tl.constexpr):
     """Store the sums over filters, one pixel a row, where it lies within its image."""
     inside = inside & (i_y >= 0) & (i_y < height) & (i_x >= 0) & (i_x < width)
-    b_sum = tl.sum(b_dx, 1).to(p_dx.dtype.element_ty)
-    tl.store(p_dx + i_start + (i_y * width + i_x) * CHANNELS, b_sum, mask=inside)
+    b_dx = (tl.sum(b_dx, 1) * scale).to(p_dx.dtype.element_ty)
+    tl.store(p_dx + i_start + (i_y * width + i_x) * CHANNELS, b_dx, mask=inside)
 
 
 @triton.jit(do_not_specialize=["images"])
@@ -475,7 +545,8 @@ def first_input_gradient_kernel(
     blocks_y, blocks_x = (height + 1 + padding) // 2, (width + 1 + padding) // 2
     blocks = blocks_y * blocks_x
     i_tile, channel = tl.load(p_tile + 1) * REPEAT, tl.load(p_tile + 2)
-    i_at, scale = offset(p_layer, Y), scale_of(tl.load(p_layer + RATE))
+    i_at, scale = offset(p_layer, Y), scale_of_sums(p_slopes, p_layer, DROPS)
+    FIRST: tl.constexpr = SCALED if DROPS else 0
     p_dy, p_saved = p_dy + i_at, p_saved + i_at
     if p_slopes is not None:
         p_slopes += i_at
@@ -501,21 +572,21 @@ def first_input_gradient_kernel(
                 down, right = place // SIDE, place % SIDE
                 there = inside & (i_y >= -down) & (i_y < side_y - down) & (i_x >= -right) & (i_x < side_x - right)
                 b_dy, b_open = load_open(
-                    p_dy + i_base, p_saved + i_base, p_slopes_at, scale, i_pixel, down * side_x + right, i_o, there,
-                    stored, DROPS,
+                    p_dy + i_base, p_saved + i_base, p_slopes_at, i_pixel, down * side_x + right, i_o, there,
+                    stored,
                 )  # fmt: skip
                 if POOL:
                     for window in tl.static_range(4):
-                        b_g = tl.where(b_open == window, b_dy, 0.0)
+                        b_g = tl.where(b_open == FIRST + window, b_dy.to(tl.float32), 0.0)
                         b_0, b_1, b_2, b_3 = add_back(
                             b_0, b_1, b_2, b_3, b_g, b_w, place // 2 * 2 + window // 2, place % 2 * 2 + window % 2
                         )  # fmt: skip
                 else:
-                    b_g = tl.where(b_open == 0, b_dy, 0.0)
+                    b_g = tl.where(b_open == FIRST, b_dy.to(tl.float32), 0.0)
                     b_0, b_1, b_2, b_3 = add_back(b_0, b_1, b_2, b_3, b_g, b_w, place // 4, place % 4)
         p_at, i_start = p_dx + i_image * stride, i_more * stride
         i_y, i_x = i_block_y * 2 - padding, i_block_x * 2 - padding
-        store_sums(p_at, b_0, i_start, i_y, i_x, inside, height, width, CHANNELS)
-        store_sums(p_at, b_1, i_start, i_y, i_x + 1, inside, height, width, CHANNELS)
-        store_sums(p_at, b_2, i_start, i_y + 1, i_x, inside, height, width, CHANNELS)
-        store_sums(p_at, b_3, i_start, i_y + 1, i_x + 1, inside, height, width, CHANNELS)
+        store_sums(p_at, b_0, scale, i_start, i_y, i_x, inside, height, width, CHANNELS)
+        store_sums(p_at, b_1, scale, i_start, i_y, i_x + 1, inside, height, width, CHANNELS)
+        store_sums(p_at, b_2, scale, i_start, i_y + 1, i_x, inside, height, width, CHANNELS)
+        store_sums(p_at, b_3, scale, i_start, i_y + 1, i_x + 1, inside, height, width, CHANNELS)

@@ -27,7 +27,6 @@ from .gpu_kernels_conv_tiles import (
     WIDTH,
     X,
     Y,
-    add_row,
     layer_of,
     load_tap,
     offset,
@@ -165,18 +164,41 @@ def add_patch(
 
 
 @triton.jit
+def parts_of(b, PRECISION: tl.constexpr):
+    """An operand as products take it: for tf32x3 the tf32 that it begins with, and the rest."""
+    if PRECISION == "tf32x3":
+        b_most = (b.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
+        return b_most, b - b_most
+    else:
+        return b, b
+
+
+@triton.jit
+def product(b_a, b_b, b_sum, PRECISION: tl.constexpr):
+    """The product of two operands' parts, added to a sum: of tf32x3 all but that of the rests, the small ones first."""
+    if PRECISION == "tf32x3":
+        b_sum = tl.dot(b_a[1], b_b[0], b_sum, input_precision="tf32")
+        b_sum = tl.dot(b_a[0], b_b[1], b_sum, input_precision="tf32")
+        return tl.dot(b_a[0], b_b[0], b_sum, input_precision="tf32")
+    else:
+        return tl.dot(b_a[0], b_b[0], b_sum, input_precision=PRECISION)
+
+
+@triton.jit
 def load_pair(
     p_dy, p_saved, p_slopes, i_start, i_block_y, i_block_x, row, i_o, inside, out_y, out_x, stored,
-    POOL: tl.constexpr, OPEN: tl.constexpr, DTYPE: tl.constexpr,
+    POOL: tl.constexpr, OPEN: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients before the pool of the left and right position in row 0 or 1 of each block."""
+    """Gradients before the pool of the left and right position in row 0 or 1 of each block, in parts."""
     if POOL:
         i_at, there = pixel_offsets(i_start, i_block_y, i_block_x, inside, out_y // 2, out_x // 2, stored)
         b_dy, b_saved = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
+        b_most, b_rest = parts_of(b_dy, PRECISION)
         b_zero = tl.zeros(b_dy.shape, DTYPE)
         b_window = b_saved.to(tl.int32) - OPEN
-        b_left = tl.where(b_window == row * 2, b_dy, b_zero)
-        return b_left, tl.where(b_window == row * 2 + 1, b_dy, b_zero)
+        b_is, b_next = b_window == row * 2, b_window == row * 2 + 1
+        b_left = tl.where(b_is, b_most, b_zero), tl.where(b_is, b_rest, b_zero)
+        return b_left, (tl.where(b_next, b_most, b_zero), tl.where(b_next, b_rest, b_zero))
     else:
         i_y = i_block_y * 2 + row
         i_at, there = pixel_offsets(i_start, i_y, i_block_x * 2, inside, out_y, out_x, stored)
@@ -184,7 +206,19 @@ def load_pair(
         b_left = passed(b_left, b_saved, OPEN)
         i_at, there = pixel_offsets(i_start, i_y, i_block_x * 2 + 1, inside, out_y, out_x, stored)
         b_right, b_saved = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        return b_left, passed(b_right, b_saved, OPEN)
+        return parts_of(b_left, PRECISION), parts_of(passed(b_right, b_saved, OPEN), PRECISION)
+
+
+@triton.jit
+def add_row(b_left, b_right, b_0, b_1, b_2, b_3, b_w, PRECISION: tl.constexpr):
+    """A patch row of four gradients times a row of three taps, for the left and the right pixel of a block."""
+    b_left = product(b_0, b_w[0], b_left, PRECISION)
+    b_right = product(b_1, b_w[0], b_right, PRECISION)
+    b_left = product(b_1, b_w[1], b_left, PRECISION)
+    b_right = product(b_2, b_w[1], b_right, PRECISION)
+    b_left = product(b_2, b_w[2], b_left, PRECISION)
+    b_right = product(b_3, b_w[2], b_right, PRECISION)
+    return b_left, b_right
 
 
 @triton.jit
@@ -195,23 +229,25 @@ def add_taps(
     """A row of taps, from below, times the two rows of gradients that it meets."""
     DTYPE: tl.constexpr = p_weight.dtype.element_ty
     b_0, b_1, b_2, b_3 = b_sums
-    b_w0 = tl.trans(load_tap(p_weight, 8 - tap * 3, i_c, i_o, channels, stored))
-    b_w1 = tl.trans(load_tap(p_weight, 7 - tap * 3, i_c, i_o, channels, stored))
-    b_w2 = tl.trans(load_tap(p_weight, 6 - tap * 3, i_c, i_o, channels, stored))
+    b_w = (
+        parts_of(tl.trans(load_tap(p_weight, 8 - tap * 3, i_c, i_o, channels, stored)), PRECISION),
+        parts_of(tl.trans(load_tap(p_weight, 7 - tap * 3, i_c, i_o, channels, stored)), PRECISION),
+        parts_of(tl.trans(load_tap(p_weight, 6 - tap * 3, i_c, i_o, channels, stored)), PRECISION),
+    )
     for down in tl.static_range(2):
         row = tap + down
         b_g0, b_g1 = load_pair(
             p_dy, p_saved, p_slopes, i_start, i_block_y - 1 + row // 2, i_block_x - 1, row % 2, i_o, inside,
-            out_y, out_x, stored, POOL, OPEN, DTYPE,
+            out_y, out_x, stored, POOL, OPEN, DTYPE, PRECISION,
         )  # fmt: skip
         b_g2, b_g3 = load_pair(
             p_dy, p_saved, p_slopes, i_start, i_block_y - 1 + row // 2, i_block_x, row % 2, i_o, inside,
-            out_y, out_x, stored, POOL, OPEN, DTYPE,
+            out_y, out_x, stored, POOL, OPEN, DTYPE, PRECISION,
         )  # fmt: skip
         if down == 0:
-            b_0, b_1 = add_row(b_0, b_1, b_g0, b_g1, b_g2, b_g3, b_w0, b_w1, b_w2, PRECISION)
+            b_0, b_1 = add_row(b_0, b_1, b_g0, b_g1, b_g2, b_g3, b_w, PRECISION)
         else:
-            b_2, b_3 = add_row(b_2, b_3, b_g0, b_g1, b_g2, b_g3, b_w0, b_w1, b_w2, PRECISION)
+            b_2, b_3 = add_row(b_2, b_3, b_g0, b_g1, b_g2, b_g3, b_w, PRECISION)
     return b_0, b_1, b_2, b_3
 
 
@@ -287,17 +323,17 @@ def input_gradient_kernel(
 
 
 @triton.jit
-def load_patch_row(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels, CUT: tl.constexpr):
+def load_patch_row(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels, WITHIN: tl.constexpr):
     """Four pixels side by side from (i_y, i_x) on, [ROWS, len(i_k)], all their channels; zeros around the image.
 
-    CUT: whether a patch may reach out of its image.
+    WITHIN: whether no patch reaches out of its image.
     """
     i_at = i_start + (i_y * width + i_x) * channels
-    if CUT:
+    if WITHIN:
+        inside = inside[:, None]
+    else:
         i_column = i_x[:, None] + (i_k // channels)[None, :]
         inside = (inside & (i_y >= 0) & (i_y < height))[:, None] & (i_column >= 0) & (i_column < width)
-    else:
-        inside = inside[:, None]
     inside = inside & (i_k < 4 * channels)[None, :]
     return tl.load(p_x + i_at[:, None] + i_k[None, :], mask=inside, other=0.0)
 
@@ -306,7 +342,7 @@ def load_patch_row(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels,
 def weight_gradient_kernel(
     p_dy, p_saved, p_slopes, p_x, p_scratch, p_layers, p_tiles, images,
     SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, DROPPED: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, CUT: tl.constexpr, FAR: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, WITHIN: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Every so many tiles of a member's images, summed into a slab of its own.
 
@@ -359,10 +395,10 @@ def weight_gradient_kernel(
             b_bias += tl.where(b_saved[0] != CLOSED, b_dy[0], 0.0)
         elif sums_bias:
             b_bias += b_g0.to(tl.float32) + b_g1.to(tl.float32) + b_g2.to(tl.float32) + b_g3.to(tl.float32)
-        b_x = load_patch_row(p_x_t, i_start, i_y, i_x, i_k, inside, height, width, channels, CUT)
+        b_x = load_patch_row(p_x_t, i_start, i_y, i_x, i_k, inside, height, width, channels, WITHIN)
         b_left = tl.dot(tl.trans(b_x), b_g0, b_left, input_precision=PRECISION)
         b_right = tl.dot(tl.trans(b_x), b_g1, b_right, input_precision=PRECISION)
-        b_x = load_patch_row(p_x_t, i_start, i_y + 1, i_x, i_k, inside, height, width, channels, CUT)
+        b_x = load_patch_row(p_x_t, i_start, i_y + 1, i_x, i_k, inside, height, width, channels, WITHIN)
         b_left = tl.dot(tl.trans(b_x), b_g2, b_left, input_precision=PRECISION)
         b_right = tl.dot(tl.trans(b_x), b_g3, b_right, input_precision=PRECISION)
     if DROPPED and p_slopes is None:

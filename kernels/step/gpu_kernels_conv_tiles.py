@@ -65,13 +65,19 @@ def split_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, FAR: tl.c
 
     FAR: whether 32 bits cannot count a batch's blocks; those of an image they can.
     """
+    return find_rows(images, blocks_y, blocks_x, ROWS, i_tile, tl.arange(0, ROWS), FAR)
+
+
+@triton.jit
+def find_rows(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, i_number, FAR: tl.constexpr):
+    """The same of some of the tile's blocks, by their numbers in it."""
     blocks = blocks_y * blocks_x
     i_base, i_first = 0, i_tile * ROWS
     if FAR:
         i_far = tl.cast(i_tile, tl.int64) * ROWS
         i_base = i_far // blocks
         i_first = (i_far - i_base * blocks).to(tl.int32)
-    i_row = i_first + tl.arange(0, ROWS)
+    i_row = i_first + i_number
     i_more = i_row // blocks
     i_block = i_row - i_more * blocks
     i_image = i_base + i_more.to(tl.int64)
@@ -83,23 +89,6 @@ def pixel_offsets(i_start, i_y, i_x, inside, height, width, channels):
     """Where pixels [ROWS] of images that begin at `i_start` begin, and whether they lie within their image."""
     inside = inside & (i_y >= 0) & (i_y < height) & (i_x >= 0) & (i_x < width)
     return i_start + (i_y * width + i_x) * channels, inside
-
-
-@triton.jit
-def load_pixels(p_x, i_start, i_y, i_x, i_c, inside, height, width, channels):
-    """Channels i_c of one pixel a row, [ROWS, len(i_c)]; zeros around the image."""
-    i_at, inside = pixel_offsets(i_start, i_y, i_x, inside, height, width, channels)
-    return tl.load(p_x + i_at[:, None] + i_c[None, :], mask=inside[:, None] & (i_c < channels)[None, :], other=0.0)
-
-
-@triton.jit
-def load_window(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels):
-    """The nine taps of one position a row, tap-major, [ROWS, len(i_k)]: for few channels."""
-    i_tap, i_c = i_k // channels, i_k % channels
-    i_y, i_x = i_y[:, None] + (i_tap // 3)[None, :], i_x[:, None] + (i_tap % 3)[None, :]
-    inside = inside[:, None] & (i_k < 9 * channels)[None, :]
-    i_at, inside = pixel_offsets(i_start[:, None], i_y, i_x, inside, height, width, channels)
-    return tl.load(p_x + i_at + i_c[None, :], mask=inside, other=0.0)
 
 
 @triton.jit

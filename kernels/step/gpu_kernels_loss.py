@@ -9,7 +9,7 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # of float32: a difference to it 
 TINY = tl.constexpr(1e-12)  # of objectives.py
 
 
-@triton.jit(do_not_specialize=["rows", "classes"])
+@triton.jit(do_not_specialize=["rows", "classes", "label_stride"])
 def cross_entropy_kernel(
     p_logits,
     p_labels,
@@ -95,7 +95,7 @@ def take_highest(b_keys, b_z, i_y):
     return b_at, tl.sum(tl.where(chosen, b_z, 0.0), 1), tl.where(chosen, -(1 << 63), b_keys)
 
 
-@triton.jit(do_not_specialize=["rows", "classes"])
+@triton.jit(do_not_specialize=["rows", "classes", "label_stride"])
 def objective_kernel(
     p_logits,
     p_labels,

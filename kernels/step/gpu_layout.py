@@ -19,7 +19,7 @@ UNIT = 16  # numbers; widths are rounded up to it, so that every row can be load
 EVALUATION_ROWS = 256  # most images of a forward pass in evaluation
 EVALUATION_BYTES = 2**32  # what their numbers may take, where training does not take more
 FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
-PROGRAMS = 512  # about so many share a launch's weight gradients: a few for each multiprocessor of a large card
+PROGRAMS = 768  # at most so many share a first launch's weight gradients: six for each multiprocessor of a large card
 LARGE_PROGRAMS = 264  # likewise, at most, of those that take most of a multiprocessor: no wave is begun for a few
 
 GRADIENT_ROWS, GRADIENT_COLUMNS, GRADIENT_TAPS = 64, 64, 128  # the largest tile of a convolution's weight gradient
@@ -74,7 +74,7 @@ class Convolution(NamedTuple):
         tiles = -(-self.stored_filters // GRADIENT_COLUMNS)
         most = -(-images * self.blocks // GRADIENT_ROWS)
         if self.few:
-            return max(1, min(-(-PROGRAMS // (members * tiles)), most))
+            return max(1, min(PROGRAMS // (members * tiles), most))
         tiles *= 3 * -(-4 * self.stored_channels // GRADIENT_TAPS)
         return max(1, min(LARGE_PROGRAMS // (members * tiles), most))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from .gpu_kernels_loss import cross_entropy_kernel, objective_kernel
 
 BLOCK = 4096  # logits that a program holds at once
+ROWS = 128  # fewer are no other kernel: the last batch of an epoch has some, that of another data set others
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 OBJECTIVE_BLOCK = 1024  # fewer, as each has a key of 64 bits too
 OBJECTIVE_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
@@ -47,7 +48,7 @@ def launch(
         labels is None,
         odds,
         smoothing > 0,
-        max(1, min(triton.next_power_of_2(rows), BLOCK // columns)),
+        max(1, min(max(ROWS, triton.next_power_of_2(rows)), BLOCK // columns)),
     )
     cross_entropy_kernel[(members,)](
         *tensors, correct if counter is None else counter, *sizes, smoothing, *kind, columns, **OPTIONS
@@ -70,5 +71,5 @@ def launch_objective(
     sizes = (rows, classes, stride, gradients.shape[2], 0 if labels is None or labels.ndim == 1 else rows)
     divided, targeted = objective == "dlr" and classes > 2, targets is not None
     kind = (labels is None, targeted, divided, divided and targeted and classes > 3)
-    block = max(1, min(triton.next_power_of_2(rows), OBJECTIVE_BLOCK // columns))
+    block = max(1, OBJECTIVE_BLOCK // columns)
     objective_kernel[(members,)](*tensors, *sizes, *kind, block, columns, **OBJECTIVE_OPTIONS)

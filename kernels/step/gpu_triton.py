@@ -266,6 +266,7 @@ class Population:
         direction: int,
         counts: Tensor | None,
         raw: bool,
+        tally: bool,
     ) -> reference.InputGradient:
         """As `Step.input_gradient`; pairs as in `logits`."""
         if counts is not None:
@@ -273,11 +274,12 @@ class Population:
             labels, targets, cotangents = (
                 each if each is None else pad_pairs(each, counts) for each in (labels, targets, cotangents)
             )
-            padded = self.input_gradient(images, labels, objective, targets, cotangents, signs, direction, None, raw)
-            return reference.of_pairs(padded, counts)
-        aim = gpu_evaluation.Aim(objective, labels, targets, cotangents)
+            how = signs, direction, None, raw, False  # what fills up is not counted
+            padded = self.input_gradient(images, labels, objective, targets, cotangents, *how)
+            return reference.of_pairs(padded, counts, tally)
+        aim, signed = gpu_evaluation.Aim(objective, labels, targets, cotangents), direction if signs else None
         with self._here():
-            return self.evaluation.input_gradient(self._evaluated(raw), images, aim, signs=signs, direction=direction)
+            return self.evaluation.input_gradient(self._evaluated(raw), images, aim, direction=signed, tally=tally)
 
     def _step(self, source: gpu_gather.Source, rows: int, kind: Kind) -> None:
         batch = self._batch(rows, kind.own, self.precision, "weights")

@@ -20,8 +20,8 @@ class InputGradient(NamedTuple):
 
     gradient: Tensor
     logits: Tensor
-    zero: Tensor
-    nan: Tensor
+    zero: Tensor | None
+    nan: Tensor | None
 
 
 class Convolution(NamedTuple):
@@ -351,9 +351,11 @@ class Step:
         return F.linear(x, last, last_bias)
 
 
-def of_pairs(padded: InputGradient, counts: Tensor) -> InputGradient:
+def of_pairs(padded: InputGradient, counts: Tensor, tally: bool = True) -> InputGradient:
     """The result for pairs, out of that for as many images of every member as the one with most has."""
     gradient, logits = unpad_pairs(padded.gradient, counts), unpad_pairs(padded.logits, counts)
+    if not tally:
+        return InputGradient(gradient, logits, None, None)
     members = members_of_pairs(counts, gradient.device)
     zero, nan = torch.zeros(2, len(counts), dtype=torch.int64, device=gradient.device)
     zero.index_add_(0, members, (gradient == 0).flatten(1).sum(1))

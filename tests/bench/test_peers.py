@@ -161,6 +161,15 @@ def test_a_sample_spans_the_depths():
     assert population.every([Candidate((8,))], 3) == [Candidate((8,))]
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "steps", "warm_up"),
+    [("cpu", None, 20, 2), ("cuda", None, 500, 100), ("cuda", 7, 7, 2), ("cpu", 7, 7, 2)],
+)
+def test_a_gpu_is_timed_over_many_steps_behind_a_whole_round(device, asked, steps, warm_up):
+    assert contest.timed_steps(asked, torch.device(device)) == steps
+    assert contest.warm_up_steps(steps, 5, torch.device(device)) == warm_up
+
+
 def test_every_peer_is_of_the_textbook():
     assert {peer.__module__ for peer in contest.PEERS.values()} == {"textbook", "stacked"}
 

@@ -66,16 +66,17 @@ WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
 BOUNDARY = dict.fromkeys(("p_points", "p_clean", "p_normals", "p_values", "p_reached"), "*fp32") | {"pixels": "i32"}
 BOUNDARY |= dict.fromkeys(("alpha", "eta", "low", "high"), "fp64")
 SHARED = {"SHARED": True, "GROUP": 4, "BLOCK": 1024, "num_warps": 8}
+OWN_TILE = {"GROUP": 1, "BLOCK": 2048, "num_warps": 8}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
     "fgsm-own": (
         "fgsm",
         "fgsm_kernel",
         FGSM | OWN,
-        SHARED | {"SHARED": False, "SIGNS": False, "GROUP": 1, "BLOCK": 2048},
+        OWN_TILE | {"SHARED": False, "SIGNS": False},
     ),
     "fgsm-totals": ("fgsm", "totals_kernel", FGSM, {"BLOCK": 256}),
-    "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, SHARED | {"SIGNS": True}),
+    "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, OWN_TILE | {"SHARED": True, "SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
     "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
     "ascent-double": ("ascent", "ascent_kernel", ASCENT | WIDE, {"MOMENTUM": True, "BLOCK": 1024}),
@@ -145,8 +146,8 @@ def test_all_pixels_of_a_program_are_on_their_way_before_it_waits_for_any(name):
     found = compiled(op, kernel, types | own | ({"p_values": "*fp32"} if own else {}), constants, 90)
     ptx = found.asm["ptx"]
     loads = ptx[: ptx.index("st.global")].count("ld.global.v4")
-    # 1024 pixels of 4 members, or 2048 of one and of its gradients, among 256 threads; signs are bytes.
-    assert loads == (0 if name == "apply-signs" else 4)
+    # 1024 pixels of 4 members, or 2048 of one, with its images or without, among 256 threads; signs are bytes.
+    assert loads == {"apply-signs": 0, "fgsm-signs": 2}.get(name, 4)
     assert ptx.count("ld.global.v4") == loads
     assert ptx.count("st.global.v4") == {"fgsm-own": 2, "fgsm-signs": 0}.get(name, 4)
     assert "convert_layout" not in found.asm["ttgir"]

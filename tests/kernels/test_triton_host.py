@@ -12,8 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+import gpu_kernels
+from atras.engines import FusedEngine
+from atras.experiment import Protocol
 from atras.kernels import ConvLayer, backends
 from atras.kernels.step import checks, gpu_graph
+from atras.networks import Candidate, Member, Spec
 from atras.testing import Waits, make_step_inputs
 
 triton = pytest.importorskip("triton")
@@ -102,6 +106,32 @@ def test_a_members_parameters_go_in_one_piece() -> None:
     assert len(waits.places) == 1
     assert all(torch.equal(got, given) for got, given in zip(found, arrays, strict=True))
     assert not step.parameters[step.layout.span(0)].any()  # the neighbour's stay as they were
+
+
+@pytest.mark.parametrize("objective", ["odds", "margin"])
+def test_batches_of_another_size_compile_nothing(objective: str) -> None:
+    gpu_loss = importlib.import_module("atras.kernels.step.gpu_loss")
+    with gpu_kernels.recording(90) as recorder:
+        for rows in (128, 122, 16, 8, 1):
+            logits, labels = torch.zeros(MEMBERS, rows, 16), torch.zeros(MEMBERS, rows, dtype=torch.int64)
+            if objective == "odds":
+                losses, correct = torch.zeros(MEMBERS), torch.zeros(MEMBERS, dtype=torch.int64)
+                gpu_loss.launch(logits, labels, losses, correct, logits, classes=10, odds=True)
+            else:
+                gpu_loss.launch_objective(objective, logits, labels, None, logits, classes=10)
+    assert len(recorder.found) == 1
+
+
+@pytest.mark.parametrize(("signs", "tally", "expected"), [(False, False, 0), (False, True, 1), (True, False, 1)])
+def test_gradients_are_read_again_only_for_signs_or_counts(
+    launches: list[str], signs: bool, tally: bool, expected: int
+) -> None:
+    step, (images, labels) = population(), make_step_inputs(5, (1, 3, 3), dtype=torch.float32)
+    found = step.input_gradient(images, labels, "odds", None, None, signs, 1, None, False, tally)
+    assert launches.count("fgsm_kernel") == expected
+    assert found.gradient.dtype == (torch.int8 if signs else torch.float32)
+    assert (found.zero is not None) is tally
+    assert (found.nan is not None) is tally
 
 
 @pytest.fixture
@@ -204,3 +234,23 @@ def test_heads_and_convolutions_are_all_that_is_trained() -> None:
     assert sorted([*heads, *convolutions]) == layout.segments
     assert sum(end - start for start, end, _ in convolutions) == 2 * (9 * 16 + 16)
     assert not population().layout.parted[1]
+
+
+@pytest.mark.usefixtures("remembering")
+def test_batches_of_an_engine_are_looked_at_for_their_labels_alone() -> None:
+    protocol = Protocol(precision="fp32", batch_size=8)
+    members = [Member(Candidate((width,)), 0) for width in (4, 6)]
+    engine = FusedEngine(Spec((1, 3, 3), 4), members, protocol, torch.device("cpu"))
+    engine.begin_phase("train")
+    places = []
+    for seed in range(2):
+        images, labels = make_step_inputs(8, (1, 3, 3), classes=4, dtype=torch.float32, seed=seed)
+        with Waits() as waits:
+            engine.gradient(images, labels)
+            engine.gradient(images, labels.expand(2, 8))
+            engine.step(images.expand(2, *images.shape), labels)
+            engine.step(images, labels)
+        places.append([place for place in waits.places if "/checks.py" in place])
+    # The labels, those of all members one behind the other, and of both steps, on the host, whose order is whose; in
+    # the first batch also both orders, which stay the same.
+    assert (len(places[0]), len(places[1])) == (6, 4), places

@@ -176,7 +176,7 @@ def test_the_launches_of_a_gradient_allocate_and_copy_nothing(stem, objective, l
 def test_evaluation_multiplies_as_exactly_as_attacks_need(precision, expected, launches):
     step, images = population(precision=precision), torch.zeros(5, 1, 12, 12)
     step.logits(images, None, 0.0, None, False)
-    step.input_gradient(images, None, "odds", None, None, True, 1, None, False)
+    step.input_gradient(images, None, "odds", None, None, True, 1, None, False, True)
     products = [constants["PRECISION"] for _, constants in launches if "PRECISION" in constants]
     assert len(products) > 10
     assert set(products) == {expected}
@@ -191,7 +191,7 @@ def test_images_that_move_are_not_recorded_anew(recorded, launches):
         kept += [images.clone(), labels.clone()]
         own = [step.logits(kept[-2], None, 0.0, None, False)]
         own += [
-            step.input_gradient(*kept[-2:], objective, None, None, False, 1, None, False).gradient
+            step.input_gradient(*kept[-2:], objective, None, None, False, 1, None, False, False).gradient
             for objective in ("odds", "margin")
         ]
         kept += own

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from atras.data import Split
-from atras.engines import ENGINES
+from atras.engines import ENGINES, Epoch, StackEngine
 from atras.experiment import Protocol
-from atras.networks import Candidate, Conv, Spec
+from atras.networks import Candidate, Conv, Member, Spec, StepResult
 from atras.planning import calibration
 
 
@@ -37,3 +37,26 @@ def test_speed_is_that_of_networks_like_the_candidates(
     layers = [layer for candidate in measured for layer in candidate.layers if isinstance(layer, Conv)]
     assert {layer.stride for layer in layers} == strides
     assert ("3x3" in keys[0]) == (strides == {1})
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, []), (32, [32] * 7)])
+def test_a_gpus_step_is_measured_within_an_epoch(
+    steps: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by itself would tell what Python takes around it."""
+    calls: list[int] = []
+
+    class Counting(StackEngine):
+        def epoch(self, work: Epoch) -> StepResult:
+            result = super().epoch(work)
+            calls.append(result.losses.shape[1])
+            return result
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(clock))
+    protocol = Protocol(precision="fp32", batch_size=3)
+    engine = Counting(Spec((1, 2, 2), 3), [Member(Candidate((4,)), 0)], protocol, torch.device("cpu"))
+    engine.begin_phase("train")
+    part = Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    assert calibration.step_seconds(engine, part, 3, steps, 5) == pytest.approx(1 / steps)
+    assert calls == expected

@@ -164,3 +164,27 @@ def test_rows_of_a_run_in_memory_are_put_in_order_once(large: None) -> None:
     results = made.finish({})
     assert results.table.select("hidden_layers", "seed").rows() == [MEMBERS[0], MEMBERS[3]]
     assert set(SCHEMAS) <= set(vars(results))
+
+
+def test_the_last_group_of_a_run_is_written_once(large: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only one, as of a whole population on a GPU: its rows are many, and nobody waits for those of another."""
+    files: list[str] = []
+    write_file = writer.write_file
+    monkeypatch.setattr(writer, "write_file", lambda path, parts: (files.append(path.name), write_file(path, parts)))
+    monkeypatch.setattr(writer, "read", lambda folder: pytest.fail("what was just written is read again"))
+    made = Writer(tmp_path, info() | {"plan": {"groups": [{}]}})
+    files.clear()
+    made.append_group(0, rows_of(MEMBERS[0]), ["caution"], {"run_seconds": 1.0})
+    made.finish({})
+    assert not (tmp_path / finished.FOLDER).exists()
+    assert [files.count(f"{name}.parquet") for name in ("table", "metrics", "history")] == [1, 1, 1]
+    found = read(tmp_path)
+    assert (len(found.table), found.run["finished_groups"], found.run["warnings"]) == (1, [0], ["caution"])
+
+
+def test_a_last_group_behind_others_that_are_apart_is_apart(large: None, tmp_path: Path) -> None:
+    made = Writer(tmp_path, info() | {"plan": {"groups": [{}, {}]}})
+    for group in (1, 0):
+        made.append_group(group, rows_of(MEMBERS[group]))
+    assert len(list((tmp_path / finished.FOLDER).iterdir())) == 2
+    assert made.finish({}).table["seed"].to_list() == [0, 1]

@@ -1,13 +1,16 @@
-"""Wilson's interval."""
+"""Wilson's interval, and outcomes out of their packed rows."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atras.errors import InputError
-from atras.results.frames import wilson
+from atras.results.frames import frame_of, wilson
+from atras.results.order import ordered, packed_in_order
+from atras.results.schemas import SCHEMAS
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,26 @@ def test_wilson_of_no_trials_is_unknown() -> None:
 def test_wilson_refuses_impossible_counts(correct: int, n: int) -> None:
     with pytest.raises(InputError, match="expected a count from 0 to n"):
         wilson(correct, n)
+
+
+def test_outcomes_are_the_same_whether_they_are_put_in_order_packed_or_unpacked() -> None:
+    protocol = {"candidates": ["40", "24-192"], "seeds": [1, 0]}
+    draw, rows = np.random.default_rng(0), []
+    for attack, part, made_at in (("fgsm", None, None), ("auto(a, b)", b"a\n\nb", np.array([0.1, 0.2, 0.3]).tobytes())):
+        for name, seed in (("24-192", 0), ("40", 0), ("24-192", 1), ("40", 1)):
+            row: dict[str, object] = dict.fromkeys(SCHEMAS["outcomes"])
+            row |= {"dataset": "digits", "hidden_layers": name, "variant": "", "seed": seed, "attack": attack}
+            numbers = {"image": "<u4", "prediction": "<u4", "queries": "<u4", "gradients": "<u4", "change": "<f4"}
+            row |= {column: draw.integers(0, 9, 3).astype(kind).tobytes() for column, kind in numbers.items()}
+            row |= {column: draw.integers(0, 2, 3).astype("?").tobytes() for column in ("correct", "counts")}
+            rows.append(row | {"part": part, "made_at": made_at})
+    later = ordered([frame_of("outcomes", rows)], protocol)
+    before = frame_of("outcomes", packed_in_order(rows, protocol))
+    assert before.equals(later)
+    assert before["hidden_layers"].unique(maintain_order=True).to_list() == ["40", "24-192"]
+    assert before.filter(attack="auto(a, b)")["part"].unique(maintain_order=True).to_list() == ["a", None, "b"]
+    assert before.filter(attack="fgsm")["made_at"].null_count() == 12
+    assert not frame_of("outcomes", []).height
+    rows[0]["change"] = b""
+    with pytest.raises(InputError, match="as many numbers in one column as in another"):
+        frame_of("outcomes", rows)
