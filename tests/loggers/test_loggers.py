@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,19 @@ class Noting(Reporter):
         self.lines.append(message)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests here, so that the machine's speed is measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Results]:
     """A run that is interrupted in the midst of its training and goes on, with a logger."""
 
     def go(log: str) -> Results:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(stages, "CALL_SECONDS", 0)
         folder, count = tmp_path / "runs" / "one", itertools.count()
         execution = Execution(engine="stack", device="cpu", checkpoint_every=1e6, log=(log,))

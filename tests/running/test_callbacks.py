@@ -166,7 +166,7 @@ def test_a_callback_that_comes_later_hears_of_what_was_before(tmp_path: Path, mo
     assert members(listener.final) == members(results.table.to_dicts())
 
 
-@pytest.mark.parametrize("method", ["run_started", "epochs", "members_finished", "run_ended"])
+@pytest.mark.parametrize("method", ["run_started", "epochs", "run_ended"])
 def test_one_that_fails_is_told_of_once_and_the_run_goes_on(method: str, tmp_path: Path) -> None:
     class Failing(Listener):
         pass

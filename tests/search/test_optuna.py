@@ -35,6 +35,14 @@ def propose(trial: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests here, so that the machine's speed is measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Open the study, as a process does that begins."""

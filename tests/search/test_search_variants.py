@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,18 @@ BUDGET = 110
 FRESH = (7,)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[atras.Results, Path]:
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests here, so that the machine's speed is measured once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        folder = tmp_path_factory.mktemp("variants") / "out"
-        return search(SMALL, LOOP, BUDGET, folder, confirm_seeds=FRESH), folder
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[atras.Results, Path]:
+    folder = tmp_path_factory.mktemp("variants") / "out"
+    return search(SMALL, LOOP, BUDGET, folder, confirm_seeds=FRESH), folder
 
 
 def test_each_round_keeps_the_first_half_of_the_pairs(whole: tuple[atras.Results, Path]) -> None:
