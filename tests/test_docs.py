@@ -24,6 +24,7 @@ from atras.results.schemas import describe_schemas
 from atras.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
+BENCHES = ("peers", "attacks", "auto_attack", "scale", "executors", "gpu_first_run", "gpu_launches")
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 GENERATED = {
     "results.md": ("from atras.results.schemas. -->\n", describe_schemas),
@@ -75,7 +76,7 @@ def help_text() -> str:
         ["-m", "atras", *command]
         for command in ([], ["attack"], ["claims"], ["compare"], ["export"], ["list"], ["merge"], ["report"], ["show"])
     )
-    benches = ([f"bench/{name}.py"] for name in ("peers", "attacks", "auto_attack", "scale", "executors"))
+    benches = ([f"bench/{name}.py"] for name in BENCHES)
     programs = (["-m", "atras.batched"], *benches, *others)
     commands = [[sys.executable, *program, "--help"] for program in programs]
     options = {"cwd": ROOT, "env": wide, "capture_output": True, "text": True, "check": True}

@@ -55,7 +55,7 @@ class Step(CallChecks):
         precision: `fp32`, or `bf16` for the matrix products of training (sums, parameters, optimizer, evaluation and
             input gradients stay float32). Where a CPU has no bf16 it is emulated, slowly. On a GPU also `tf32`; there
             evaluation and input gradients of both multiply float32 by three tf32 products of its upper and lower parts,
-            which leave out 2^-22 of a product, and only those of `fp32` by multiply-adds.
+            summed by tensor cores to some 1e-6 of a sum, and only those of `fp32` by multiply-adds.
         instructions: empty for the best of this CPU, or `amx`, `avx512_bf16`, `avx512`, `avx2`, `portable`.
         device: a CPU, or a CUDA device, where all tensors are then expected; orders, keys and rates may also be on the
             CPU.

@@ -400,14 +400,17 @@ def test_numbers_may_lie_further_than_32_bits_count(constant):
 
 
 @pytest.mark.skipif(INTERPRETING, reason="about the multiplication of a GPU")
-def test_three_products_of_tf32_are_as_good_as_fp32(device):
-    case = Case(Layer(13, 13, 64, 64, 0, True, "relu", 0, 0), torch.float32, images=32)
+def test_three_products_of_tf32_are_nearly_as_good_as_fp32(device):
+    layer = Layer(13, 13, 64, 64, 0, True, "relu", 0, 0)
+    case = Case(layer, torch.float32, images=32)
     for exact, split, expected in zip(
         case.computed(device, EXACT), case.computed(device, "tf32x3"), case.defined(), strict=True
     ):
         error, fp32_error = (split.cpu() - expected).norm(), (exact.cpu() - expected).norm()
         # What it leaves out, the product of two remainders, is 2^-22 of a product; fp32 sums lose more than 2^-24.
-        assert error < 4 * fp32_error
+        # Tensor cores of capability 9 cut off each of their additions, three for eight channels of a tap, at up to 2^-23
+        # of the sum. One tf32 product alone would be off by 2^-12, ten times as much.
+        assert error < 4 * fp32_error + 3 * 9 * layer.channels / 8 * 2**-23 * expected.norm()
 
 
 @pytest.mark.skipif(INTERPRETING, reason="the child process itself")
