@@ -408,8 +408,8 @@ def test_three_products_of_tf32_are_nearly_as_good_as_fp32(device):
     ):
         error, fp32_error = (split.cpu() - expected).norm(), (exact.cpu() - expected).norm()
         # What it leaves out, the product of two remainders, is 2^-22 of a product; fp32 sums lose more than 2^-24.
-        # Tensor cores of capability 9 cut off each of their additions, three for eight channels of a tap, at up to 2^-23
-        # of the sum. One tf32 product alone would be off by 2^-12, ten times as much.
+        # Tensor cores of capability 9 cut off each of their additions, three for eight channels of a tap, at up to
+        # 2^-23 of the sum. One tf32 product alone would be off by 2^-12, ten times as much.
         assert error < 4 * fp32_error + 3 * 9 * layer.channels / 8 * 2**-23 * expected.norm()
 
 
