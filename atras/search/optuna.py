@@ -99,7 +99,8 @@ def optimize(
         The study.
 
     Raises:
-        InputError: if Optuna is not installed, the folder is another study's, a member is none; as `running.run`.
+        InputError: if Optuna is not installed, the folder is another study's or has other rounds, a member is none; as
+            `running.run`.
         Interrupted: if `stop` said so.
     """
     _optuna()
@@ -111,16 +112,22 @@ def optimize(
         raise InputError(
             f"axis (={protocol.axes[0].field}): expected a protocol without axes, whose values trials choose"
         )
-    if study.direction.name != "MAXIMIZE":
-        raise InputError("study: expected direction maximize, as a trial's value is an accuracy; create it so")
-    if rounds > protocol.epochs:
-        raise InputError(f"rounds (={rounds}): expected at most as many as epochs (={protocol.epochs}); lower it")
+    if [each.name for each in study.directions] != ["MAXIMIZE"]:
+        told = ", ".join(each.name.lower() for each in study.directions)
+        raise InputError(
+            f"study: expected direction maximize alone, as a trial's value is an accuracy, got {told}; create it so"
+        )
+    if rounds > (most := protocol.epochs.bit_length()):
+        raise InputError(
+            f"rounds (={rounds}): expected at most {most} of {protocol.epochs} epochs, as each is twice as long as the "
+            "one before; lower it"
+        )
     arguments: Any = {"callbacks": callbacks, "stop": stop}
     folder = expanded(out)
     lock = take_folder(folder)
     try:
         remove_partials(folder)
-        number = _begin(folder, protocol, execution or Execution())
+        number = _begin(folder, protocol, execution or Execution(), {"rounds": rounds, "rank_by": rank_by})
         own = _Study(study, protocol, folder, number, rounds, rank_by, execution or Execution(), reporter, arguments)
         own.finish_batches()
         while (left := trials - own.done()) > 0:
@@ -145,6 +152,10 @@ def protocol_of(trial: FrozenTrial | Trial, protocol: Protocol) -> Protocol:
         raise InputError(
             f"trial (={trial.number}): expected one that atras evaluated, got another; name one of its study"
         )
+    if CANDIDATE not in known:
+        raise InputError(
+            f"trial (={trial.number}): expected one with a member, got one pruned by propose; name another"
+        )
     return _protocol(protocol, [Asked(None, known[CANDIDATE], known["settings"])]).plain[0]
 
 
@@ -156,11 +167,15 @@ def _optuna() -> Any:
     return optuna
 
 
-def _begin(folder: Path, protocol: Protocol, execution: Execution) -> str:
+def _begin(folder: Path, protocol: Protocol, execution: Execution, settings: Mapping[str, Any]) -> str:
     """The number of the study in a folder, which has its images held out from now on.
 
+    Args:
+        folder, protocol, execution: of the study.
+        settings: what makes trials' values comparable besides the protocol; recorded beside it.
+
     Raises:
-        InputError: if the folder holds something else, or the study of another protocol.
+        InputError: if the folder holds something else, or the study of another protocol or other settings.
     """
     path = folder / RECORD
     if path.exists():
@@ -170,8 +185,16 @@ def _begin(folder: Path, protocol: Protocol, execution: Execution) -> str:
                 f"{path}: expected the study of this protocol ({protocol.hash}), found another's "
                 f"({shown(record.get('protocol_hash'))}); name another folder"
             )
+        for name, value in settings.items():
+            if record.get(name) != value:
+                raise InputError(
+                    f"{name} (={value}): expected {shown(record.get(name))}, with which the study in {folder} was "
+                    "begun; go on with that, or name another folder"
+                )
         return str(record.get("id"))
-    if there := sorted(each.name for each in folder.iterdir() if not each.name.startswith(".")):
+    # A process that was killed at its very start left the images alone; they are written again.
+    names = (each.name for each in folder.iterdir() if each.name != SELECTION)
+    if there := sorted(name for name in names if not name.startswith(".")):
         raise InputError(
             f"out (={str(folder)!r}): expected a new or empty folder for a study, found {there[0]}; name another"
         )
@@ -179,7 +202,7 @@ def _begin(folder: Path, protocol: Protocol, execution: Execution) -> str:
     data = running.DataPlace.of(protocol, execution).load(torch.device("cpu"))
     write_file(folder / SELECTION, [split_training(data)])
     number = os.urandom(8).hex()
-    record = {"id": number, "protocol_hash": protocol.hash, "protocol": protocol.to_dict()}
+    record = {"id": number, "protocol_hash": protocol.hash, "protocol": protocol.to_dict(), **settings}
     write_file(path, [json.dumps(record, indent=2).encode()])
     return number
 

@@ -16,6 +16,7 @@ from atras.analysis import ordered
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
 from atras.running import orchestrator
+from atras.search import optuna as search_optuna
 from atras.search.holdout import round_data
 from atras.search.optuna import optimize, protocol_of
 from searches import PROTOCOL, Killed
@@ -142,6 +143,8 @@ def test_settings_that_some_trials_have_and_trials_that_are_pruned_at_once(
     assert protocol_of(own.trials[1], SMALL) == SMALL.replace(
         candidates=SMALL.candidates[:1], optimizer="sgd", momentum=0.5
     )
+    with pytest.raises(InputError, match=r"trial \(=2\): expected one with a member, got one pruned by propose"):
+        protocol_of(own.trials[2], SMALL)
     assert own.trials[1].value == own.trials[3].value  # one member
     assert len(atras.read(tmp_path / "out" / "batch-1" / "round-1").table) == 2
 
@@ -164,6 +167,23 @@ def test_a_member_that_is_none_fails_its_trial_alone(
     assert [trial.state.name for trial in study().trials] == ["RUNNING", "FAIL"]
 
 
+def test_a_study_that_was_killed_at_its_start_begins_anew(
+    study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = search_optuna.write_file
+
+    def dying(path: Path, parts: Any) -> None:
+        if path.name == search_optuna.RECORD:
+            raise Killed
+        write(path, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search_optuna, "write_file", dying)
+        with pytest.raises(Killed):
+            optimize(study(), SMALL, lambda _: {}, 1, tmp_path / "out", execution=LOOP)
+    assert optimize(study(), SMALL, lambda _: {}, 1, tmp_path / "out", execution=LOOP).trials
+
+
 def test_what_cannot_be_is_refused_in_one_line(
     study: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,10 +197,15 @@ def test_what_cannot_be_is_refused_in_one_line(
         optimize(own, SMALL, propose, 2, tmp_path / "other")
     with pytest.raises(InputError, match="expected a protocol without axes"):
         optimize(own, SMALL.replace(axes={"learning_rate": (0.1,)}), propose, 2, tmp_path / "new")
-    with pytest.raises(InputError, match="expected direction maximize"):
-        optimize(optuna.create_study(), SMALL, propose, 2, tmp_path / "new")
-    with pytest.raises(InputError, match=r"rounds \(=9\): expected at most as many as epochs"):
-        optimize(own, SMALL, propose, 2, tmp_path / "new", rounds=9)
+    for other in (optuna.create_study(), optuna.create_study(directions=["maximize", "minimize"])):
+        with pytest.raises(InputError, match=r"expected direction maximize alone, .* got (maximize, )?minimize"):
+            optimize(other, SMALL, propose, 2, tmp_path / "new")
+    with pytest.raises(InputError, match=r"rounds \(=4\): expected at most 3 of 4 epochs"):
+        optimize(own, SMALL, propose, 2, tmp_path / "new", rounds=4)
+    with pytest.raises(InputError, match=r"rounds \(=2\): expected 1, with which the study in .* was begun"):
+        optimize(own, SMALL, propose, 2, tmp_path / "out", rounds=2)
+    with pytest.raises(InputError, match=r"rank_by \(=balanced\): expected 'accuracy', with which the study in"):
+        optimize(own, SMALL, propose, 2, tmp_path / "out", rank_by="balanced")
     with pytest.raises(InputError, match=r"trial \(=1\): expected one that atras evaluated"):
         protocol_of(own.ask(), SMALL)
     monkeypatch.setitem(sys.modules, "optuna", None)
