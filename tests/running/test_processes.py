@@ -102,6 +102,55 @@ def test_what_is_wrong_in_a_process_is_told_in_the_runs_own() -> None:
     process.join()
 
 
+class Unreadable:
+    """Can be sent, and not be made again."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_what_a_process_cannot_read_is_told_too() -> None:
+    process = Process(None)
+    process.start(SimpleNamespace(key="1"), Unreadable())  # type: ignore[arg-type]
+    ending = threading.Timer(60, process.end)  # else a test that fails would wait for ever
+    ending.start()
+    with pytest.raises(RuntimeError, match="ValueError: invalid literal for int"):
+        list(process.told())
+    ending.cancel()
+    process.join()
+    assert process._process.exitcode == 1
+
+
+def test_what_cannot_be_sent_is_one_line() -> None:
+    process = Process(None)
+    with pytest.raises(InputError, match=r"expected a task that another process can be sent, got one .*; use --exec"):
+        process.start(SimpleNamespace(key="1"), lambda: None)  # type: ignore[arg-type]
+    process.end()
+    process.join()
+
+
+LEFT_OPEN = """
+from types import SimpleNamespace
+from atras.running.executors.processes import ProcessesPool
+pool = ProcessesPool(1, False, 1)
+process = pool._free.get()
+process.start(SimpleNamespace(key="1"), "no task")
+try:
+    list(process.told())
+except RuntimeError:
+    print("ended")
+"""
+
+
+def test_an_executor_that_is_left_open_keeps_no_process_from_its_end(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(f"if __name__ == '__main__':{LEFT_OPEN.replace(chr(10), chr(10) + '    ')}")
+    with subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.communicate(timeout=60) == ("ended\n", None)
+        finally:
+            process.kill()
+
+
 def test_tasks_wait_for_memory_but_one_always_goes() -> None:
     memory, order = _Memory(10), []
     begun = threading.Event()

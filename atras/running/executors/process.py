@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atras.errors import InputError
 from atras.running.signals import NAMES
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Process:
             if self._line is None and not self._ended:
                 self._begin()
         if self._job != job.key:
-            self._job = job.key
             self._send("job", job)
+            self._job = job.key
         self._send("task", task)
 
     def _begin(self) -> None:
@@ -68,8 +69,18 @@ class Process:
     def _send(self, name: str, *what: Any) -> None:
         # A line that is broken tells `told` as well.
         with self._sending, suppress(*LOST):
-            if self._line is not None:
+            if self._line is None:
+                return
+            try:
                 self._line.send((name, *what))
+            except LOST:
+                raise
+            except Exception as error:
+                text = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"executor processes: expected a {name} that another process can be sent, got one that cannot be "
+                    f"pickled ({text}); use --executor local"
+                ) from error
 
     def told(self) -> Iterator[tuple[Sequence[Event], dict[str, bytes]]]:
         """What the process tells of its task, until that ends: then `result` is there, or the `reason` of its loss.
@@ -169,6 +180,11 @@ def _listen(line: Connection, inbox: queue.SimpleQueue[tuple[Any, ...]], stopped
                 inbox.put((name, what[0]))
     except LOST:
         os._exit(1)
+    except BaseException:  # what came cannot be unpickled here: the process waits for it, and so sends nothing itself
+        try:
+            line.send(("failed", traceback.format_exc()))
+        finally:
+            os._exit(1)
 
 
 def _end(task: GroupTask, job: Any, line: Connection, stopped: threading.Event) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ class ProcessesPool(Pool):
         self._tasks: set[Future[End]] = set()
         self._told: deque[Message] = deque()
         self._stopping = False
+        # Before Python's own end, which would wait for processes that no signal ends.
+        atexit.register(self.close)
 
     _job: Job
 
@@ -112,6 +115,7 @@ class ProcessesPool(Pool):
         raise InputError(f"{result.where}: expected the instruction set of the run's own process; start it again")
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         self._stopping = True
         for process in self._processes:
             process.end()
