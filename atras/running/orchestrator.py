@@ -227,7 +227,19 @@ class _Run:
         return set(self.writer.run["finished_groups"])
 
     def go(self, startup_seconds: float | None) -> Results:
-        """All groups that are left."""
+        """All groups that are left, and the end of the run."""
+        try:
+            results = self.compute(startup_seconds)
+            # Whatever happens to a logger now, the run is finished.
+            self.telling.end("finished")
+            return results
+        finally:
+            self.reporter.close()
+            self.telling.close()
+            self.writer.close()
+
+    def compute(self, startup_seconds: float | None) -> Results:
+        """All groups that are left; run.json says how it ended."""
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
@@ -241,9 +253,7 @@ class _Run:
             if self.protocol.tries_other_networks and self.shard is None:
                 self.transfer()
             timings = {"startup_seconds": startup_seconds, **self.timings()}
-            results = self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
-            self.telling.end("finished")
-            return results
+            return self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
         except (Interrupted, KeyboardInterrupt):
             self.leave("interrupted")
             raise
@@ -255,10 +265,6 @@ class _Run:
         except BaseException:
             self.leave("failed")
             raise
-        finally:
-            self.reporter.close()
-            self.telling.close()
-            self.writer.close()
 
     def tell_start(self) -> None:
         """Tell the callbacks of the run, and what they do not know yet of members that are finished."""

@@ -15,9 +15,10 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Protocol
 from atras.loggers import EpochRow, RunInfo
 from atras.networks import Candidate
-from atras.results import Results
+from atras.results import Results, read
 from atras.running import GroupTask, Reporter, orchestrator, resume, run
 from atras.running.epoch_rows import epoch_rows
+from atras.storage import LOCK
 from atras.testing import SMALL
 from atras.training import stages
 
@@ -184,6 +185,19 @@ def test_one_that_fails_is_told_of_once_and_the_run_goes_on(method: str, tmp_pat
     assert told_of == ["log: Failing failed (OSError: no space left) and is told nothing more; the run goes on"]
     assert told(other) == history_of(results)
     assert results.table.equals(run(ONE, STACK).table)
+
+
+def test_a_run_is_finished_though_a_callback_is_interrupted_at_its_end(tmp_path: Path) -> None:
+    class Stopped(Listener):
+        def run_ended(self, status: str) -> None:
+            super().run_ended(status)
+            raise KeyboardInterrupt
+
+    listener = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        run(ONE, STACK, out=tmp_path, callbacks=[listener])
+    assert (read(tmp_path).run["status"], listener.ends) == ("finished", ["finished"])
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_a_failed_one_is_told_the_rest_when_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
