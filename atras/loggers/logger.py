@@ -25,6 +25,11 @@ class Logger(Spelled, ABC):
     def __post_init__(self) -> None:
         accept_forms(self)
 
+    @property
+    def in_run_folder(self) -> bool:
+        """Whether what it writes lies in the run's folder, and is gone with that."""
+        return False
+
     @abstractmethod
     def callback(self, folder: Path | None) -> Callback:
         """What a run tells, so that it is written.
@@ -57,6 +62,6 @@ def epoch_figures(row: EpochRow) -> dict[str, float]:
 
 
 def final_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a finished member, by the table's columns: `final/test_accuracy`."""
-    measured = {name: value for name, value in row.items() if isinstance(value, float) and math.isfinite(value)}
-    return {f"final/{name}": value for name, value in measured.items()}
+    """The accuracies of a finished member, by the table's columns: `final/test_accuracy`."""
+    accuracies = {name: value for name, value in row.items() if "accuracy" in name and isinstance(value, float)}
+    return {f"final/{name}": value for name, value in accuracies.items() if math.isfinite(value)}

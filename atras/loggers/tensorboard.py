@@ -11,7 +11,7 @@ from typing import Any
 
 from atras.errors import InputError
 
-from .callback import Callback, EpochRow, member_name
+from .callback import Callback, EpochRow, RunInfo, member_name
 from .logger import Logger, epoch_figures, final_figures
 
 FOLDER = "tensorboard"
@@ -25,13 +25,18 @@ class TensorBoard(Logger):
     is whole after every epoch.
 
     Args:
-        folder: for the folders of members; none is `tensorboard` in the run's folder.
+        folder: for a folder of each run, with those of its members; none is `tensorboard` in the run's own folder, with
+            those of its members.
     """
 
     folder: str | None = None
 
     name = "tensorboard"
     package = "tensorboard"
+
+    @property
+    def in_run_folder(self) -> bool:
+        return self.folder is None
 
     def callback(self, folder: Path | None) -> Callback:
         if self.folder is None and folder is None:
@@ -41,6 +46,7 @@ class TensorBoard(Logger):
             )
         return _Events(
             Path(folder or "", FOLDER) if self.folder is None else Path(self.folder).expanduser(),
+            self.folder is not None,
             self.imported("tensorboard.compat.proto.event_pb2"),
             self.imported("tensorboard.compat.proto.summary_pb2"),
             self.imported("tensorboard.summary.writer.record_writer"),
@@ -48,9 +54,14 @@ class TensorBoard(Logger):
 
 
 class _Events(Callback):
-    def __init__(self, folder: Path, events: Any, summaries: Any, records: Any) -> None:
-        self.folder, self.events, self.summaries, self.records = folder, events, summaries, records
+    def __init__(self, folder: Path, shared: bool, events: Any, summaries: Any, records: Any) -> None:
+        self.folder, self.shared = folder, shared
+        self.events, self.summaries, self.records = events, summaries, records
         self.session = f"{time.time_ns():020d}"
+
+    def run_started(self, run: RunInfo) -> None:
+        if self.shared:  # runs of one name may lie in several places, and those in memory have the data set's
+            self.folder /= _file_name(f"{run.name} {run.id}")
 
     def epochs(self, rows: Sequence[EpochRow]) -> None:
         for row in rows:
@@ -62,7 +73,7 @@ class _Events(Callback):
 
     def _write(self, member: str, step: int, figures: Mapping[str, float]) -> None:
         """Append an event to the member's file of this process. It is closed each time: members may be thousands."""
-        folder = self.folder / re.sub(r"[^\w.,=+() -]", "_", member)
+        folder = self.folder / _file_name(member)
         folder.mkdir(parents=True, exist_ok=True)
         path, now = folder / f"events.out.tfevents.{self.session}.atras", time.time()
         values = [self.summaries.Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
@@ -72,3 +83,7 @@ class _Events(Callback):
         with path.open("ab") as file:
             for event in added:
                 self.records.RecordWriter(file).write(event.SerializeToString())
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.,=+() -]", "_", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ class WandB(Logger):
 
     Args:
         project: of Weights & Biases.
-        mode: `offline` writes files into the run's folder, for `wandb sync`; `online` sends them as it goes.
+        mode: `offline` writes files into the run's folder, for `wandb sync`, a run of the run's group each time that it
+            goes on; `online` sends them as it goes, to one run.
         entity: user or team that the project is of; none is the default of the account.
     """
 
@@ -39,6 +41,10 @@ class WandB(Logger):
         super().__post_init__()
         one_of("wandb: mode", self.mode, ("offline", "online"))
 
+    @property
+    def in_run_folder(self) -> bool:
+        return self.mode == "offline"
+
     def callback(self, folder: Path | None) -> Callback:  # noqa: ARG002 (others write there)
         return _Sent(self, self.imported("wandb"))
 
@@ -52,12 +58,14 @@ class _Sent(Callback):
         settings = self.wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
         )
+        # Offline files go on with no run: synchronized, a later one of the same id would take the place of the earlier.
+        own = f"{run.id}-{os.urandom(4).hex()}" if run.resumed and self.logger.mode == "offline" else run.id
         folder = run.folder or Path.cwd()
-        while any(folder.glob(f"wandb/*run-{datetime.datetime.now():%Y%m%d_%H%M%S}-{run.id}")):
+        while any(folder.glob(f"wandb/*run-{datetime.datetime.now():%Y%m%d_%H%M%S}-{own}")):
             time.sleep(0.1)  # it names folders by the second, and would write over one of this second
         self.run = self.wandb.init(
-            project=self.logger.project, entity=self.logger.entity, mode=self.logger.mode, id=run.id, name=run.name,
-            dir=str(folder), config=dict(run.protocol), resume="allow", settings=settings,
+            project=self.logger.project, entity=self.logger.entity, mode=self.logger.mode, id=own, name=run.name,
+            group=run.id, dir=str(folder), config=dict(run.protocol), resume="allow", settings=settings,
         )  # fmt: skip
         # For all at once: in a metric's own name it would take the dot of a learning rate for one of a path.
         self.run.define_metric("*", step_metric=AXIS)

@@ -22,6 +22,7 @@ from atras.analysis import RANK_BY, ordered
 from atras.checks import one_of
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
+from atras.loggers import LOGGERS
 from atras.results import Results, read
 from atras.running import Reporter
 from atras.storage import (
@@ -76,6 +77,7 @@ def search(
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
     if out is None:
+        _check_logs(execution)
         with tempfile.TemporaryDirectory(prefix="atras-", dir=scratch_folder()) as made:
             asked: Any = {"rank_by": rank_by, "confirm_seeds": confirm_seeds, "reporter": reporter, "stop": stop}
             results = search(protocol, execution, budget, Path(made) / "search", **asked)
@@ -353,6 +355,16 @@ class _Search:
         """Say in search.json how the search ended, if it can be written."""
         with contextlib.suppress(InputError):
             self.record.write(status)
+
+
+def _check_logs(execution: Execution) -> None:
+    """Refuse loggers whose files would be gone with a search's folder."""
+    for spelling in execution.log:
+        if LOGGERS.parse(spelling).in_run_folder:
+            raise InputError(
+                f"log (={spelling}): expected a folder, got a search without one, with which what it writes would be "
+                "gone; search with out"
+            )
 
 
 def _with_advice(error: InputError, folder: Path) -> InputError:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from atras.cli import program
-from atras.errors import Interrupted
+from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
 from atras.loggers import LOGGERS
 from atras.networks import Candidate
 from atras.results import Results
 from atras.running import Reporter, resume, run
+from atras.search import search
 from atras.testing import SMALL
 from atras.training import stages
 
@@ -40,7 +41,7 @@ def expected(results: Results) -> Points:
         phase = {"trained": "train", "defended": "adversarial"}[row["phase"]]
         points[member_of(row), f"{phase}/test_accuracy", row["epoch"]] = [row["correct"] / row["n"]]
     for row in results.table.drop("learning_rate").to_dicts():
-        own = {name: value for name, value in row.items() if isinstance(value, float)}
+        own = {name: value for name, value in row.items() if "accuracy" in name and isinstance(value, float)}
         points |= {(member_of(row), f"final/{name}", 0): [value] for name, value in own.items()}
     return points
 
@@ -136,10 +137,11 @@ def test_offline_files_of_weights_and_biases_hold_the_history(
     wandb.teardown()  # its process has written all then
     assert results.directory is not None
     found: Points = {}
-    runs = set()
+    runs, groups = set(), set()
     for file in sorted((results.directory / "wandb").glob("offline-run-*/*.wandb")):
         runs.add(file.stem)
         for record in records(file.read_bytes()):
+            groups |= {record.run.run_group} if record.HasField("run") else set()
             values = {item.key or "/".join(item.nested_key): float(item.value_json) for item in record.history.item}
             for name in [each for each in values if each.count("/") == 2]:
                 member, _, figure = name.partition("/")
@@ -148,7 +150,9 @@ def test_offline_files_of_weights_and_biases_hold_the_history(
                 member, _, name = (item.key or "/".join(item.nested_key)).partition("/")
                 if name.startswith("final/"):
                     found[member, name, 0] = [float(item.value_json)]
-    assert len(runs) == 1
+    # One that goes on is another run: synchronized, it would take the place of the first one.
+    assert len(runs) == 2
+    assert {min(runs, key=len)} == {f"run-{group}" for group in groups}
     assert found == expected(results)
 
 
@@ -187,6 +191,22 @@ def test_event_files_need_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorboard")
     with pytest.raises(Exception, match="expected a folder, got a run in memory"):
         run(PROTOCOL, Execution(log=("tensorboard",)))
+
+
+def test_runs_have_folders_of_their_own_in_one_for_event_files(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    one = PROTOCOL.replace(candidates=PROTOCOL.candidates[:1], axes={})
+    execution = Execution(engine="stack", device="cpu", log=(f"tensorboard(folder={tmp_path / 'all'})",))
+    run(one, execution, out=tmp_path / "runs" / "one")
+    run(one, execution)
+    assert [path.name.rpartition(" ")[0] for path in sorted((tmp_path / "all").iterdir())] == ["digits", "runs_one"]
+    assert [path.name for path in sorted((tmp_path / "all").glob("*/*"))] == ["8 seed 0"] * 2
+
+
+@pytest.mark.parametrize("log", ["tensorboard", "wandb"])
+def test_a_search_in_memory_takes_no_logger_whose_files_would_be_gone(log: str) -> None:
+    with pytest.raises(InputError, match=rf"log \(={log}\): expected a folder, got a search without one"):
+        search(PROTOCOL, Execution(device="cpu", log=(log,)), 16)
 
 
 def test_the_example_of_the_documents_tells_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
