@@ -162,14 +162,16 @@ def told(launch: Launch, time: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def timed(launches: list[Launch], known: dict[Any, Any]) -> list[dict[str, Any]]:
-    """Rows of launches that were not timed yet."""
-    rows = []
+def timed(launches: list[Launch], known: set[Any]) -> list[dict[str, Any]]:
+    """Rows of launches that are not known, each with how often it was made; they are known from then on."""
+    rows: dict[Any, dict[str, Any]] = {}
     for launch in launches:
-        if launch.key not in known:
-            known[launch.key] = told(launch, microseconds(launch.again))
-            rows.append(known[launch.key])
-    return rows
+        if launch.key in rows:
+            rows[launch.key]["times"] += 1
+        elif launch.key not in known:
+            rows[launch.key] = told(launch, microseconds(launch.again)) | {"times": 1}
+    known.update(rows)
+    return list(rows.values())
 
 
 def tries(population: Population, tables: Any, share: tuple[int, int]) -> Iterator[tuple[str, list[Launch] | str]]:
@@ -211,10 +213,12 @@ def main(argv: list[str] | None = None) -> int:
             job.wait()
         print(f"compiled in {time.perf_counter() - began:.0f} s", flush=True)
     population = Population(options)
-    known: dict[Any, Any] = {}
+    known: set[Any] = set()
     results: dict[str, Any] = {}
     for precision in options.precisions.split(","):
-        results[precision] = timed(population.launches(precision, None), known)
+        made: set[Any] = set()  # of another precision, equal launches are made again
+        results[precision] = timed(population.launches(precision, None), made)
+        known |= made
     for name, found in tries(population, tables, (0, 1)):
         results[name] = timed(found, known) if isinstance(found, list) else found
         options.out.write_text(json.dumps(results, indent=1))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-MOST = 32  # graphs that are kept
+MOST = 128  # graphs that are kept: all sizes of blocks, with and without gradients, shared and own, and training's
 _log = logging.getLogger("atras.kernels")
 
 

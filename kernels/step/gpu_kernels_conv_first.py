@@ -2,8 +2,9 @@
 
 A row of nine products is too short for tensor cores, which exact float32 cannot use anyway: sums are elementwise, a
 block of four positions a row (`gpu_kernels_conv_tiles`) and a filter a column. A block's 16 pixels are loaded once and
-stay in registers. Only the forward pass of 16-bit operands multiplies matrices: the pixels of a block, as they lie,
-by the weights of each of its windows, with zeros for the pixels that the window does not see.
+stay in registers. Of 16-bit operands the forward pass multiplies matrices, the pixels of a block, as they lie, by the
+weights of each of its windows, with zeros for the pixels that the window does not see; and so does the weight gradient
+of ReLU, the blocks' pixels by the gradients that each window passes.
 
 All offsets within a tile are counted in 32 bits from its first image on.
 """
@@ -150,7 +151,7 @@ def add_taps(b_0, b_1, b_2, b_3, b_x, b_w):
 
 @triton.jit
 def largest(b_0, b_1, b_2, b_3):
-    """What `pool` finds where the activation rises with its argument; of windows with NaN, the last one wins."""
+    """What `pool` finds where the activation rises with its argument; but the window of a NaN may be a later one."""
     b_window = tl.where(b_1 <= b_0, 0, 1)
     b_best = tl.maximum(b_0, b_1, propagate_nan=tl.PropagateNan.ALL)
     b_window = tl.where(b_2 <= b_best, b_window, 2)

@@ -1,9 +1,8 @@
-"""Shared code of the convolution block's Triton kernels: the division of images into tiles, and innermost products.
+"""Shared code of the convolution block's Triton kernels: the division of images into tiles.
 
-All but the reduction work on 2x2 blocks of positions: the four windows of a pool, or just four neighbours. The nine
-taps of four positions touch a patch of 4x4 pixels, so a block reads 16 pixels where a position at a time would read 36.
-A program takes ROWS blocks of one member: a product's row is a block, and each of a block's positions has a sum of its
-own. Windows count row by row: 0 is the upper left one, 3 the lower right one.
+All but the reduction work on 2x2 blocks of positions: the four windows of a pool, or just four neighbours, whose nine
+taps touch a patch of 4x4 pixels. A program takes ROWS blocks of one member at a time. Windows count row by row: 0 is
+the upper left one, 3 the lower right one.
 
 A row of the table of tiles is (layer, tile of rows or of weights, tile of columns or split); the layer's row of the
 table of layers (`gpu_convolution.Layer`) says where its numbers lie and how many there are. Where all members have the
@@ -17,7 +16,6 @@ import triton.language as tl
 # A byte of `saved`: which window won, whether dropout scaled it (+4), or that no gradient passes.
 SCALED = tl.constexpr(4)
 CLOSED = tl.constexpr(8)
-WINDOW = tl.constexpr(8 + 3)
 
 
 # Fields of the table of layers, as of `gpu_convolution.Layer`.
@@ -96,15 +94,3 @@ def load_tap(p_weight, tap, i_c, i_o, channels, stored):
     """A tap's weights [len(i_c), len(i_o)]."""
     inside = (i_c < channels)[:, None] & (i_o < stored)[None, :]
     return tl.load(p_weight + ((tap * channels + i_c) * stored)[:, None] + i_o[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def add_row(b_left, b_right, b_0, b_1, b_2, b_3, b_w0, b_w1, b_w2, PRECISION: tl.constexpr):
-    """A patch row of four pixels times a row of three taps, for the left and the right position of a block."""
-    b_left = tl.dot(b_0, b_w0, b_left, input_precision=PRECISION)
-    b_right = tl.dot(b_1, b_w0, b_right, input_precision=PRECISION)
-    b_left = tl.dot(b_1, b_w1, b_left, input_precision=PRECISION)
-    b_right = tl.dot(b_2, b_w1, b_right, input_precision=PRECISION)
-    b_left = tl.dot(b_2, b_w2, b_left, input_precision=PRECISION)
-    b_right = tl.dot(b_3, b_w2, b_right, input_precision=PRECISION)
-    return b_left, b_right

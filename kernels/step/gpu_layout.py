@@ -18,7 +18,7 @@ from .reference import ConvLayer
 UNIT = 16  # numbers; widths are rounded up to it, so that every row can be loaded 16 bytes at a time
 EVALUATION_ROWS = 256  # most images of a forward pass in evaluation
 EVALUATION_BYTES = 2**32  # what their numbers may take, where training does not take more
-FEW = 4  # most channels of an image whose nine taps are gathered as one row of a product
+FEW = 4  # most channels of an image whose convolution has kernels of its own
 PROGRAMS = 768  # at most so many share a first launch's weight gradients: six for each multiprocessor of a large card
 LARGE_PROGRAMS = 264  # likewise, at most, of those that take most of a multiprocessor: no wave is begun for a few
 
@@ -54,7 +54,7 @@ class Convolution(NamedTuple):
 
     @property
     def few(self) -> bool:
-        """Whether all taps of all channels make one row of a product."""
+        """Whether it has the kernels of images, of few channels."""
         return self.stored_channels <= FEW
 
     @property

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import assembler
 from . import checks, gpu_batch, gpu_evaluation, gpu_gather, gpu_layout, gpu_optimizer, reference
 from .gpu_beside import Beside
 from .gpu_graph import Graphs
@@ -74,7 +73,6 @@ class Population:
         self.label_smoothing, self.clip, self.decay = label_smoothing, clip, average
         self.precision, self.device = precision, device
         self.graphs = Graphs(device)
-        assembler.take_newer(device)
         self._batches: dict[tuple[int, bool, str, str], gpu_batch.Batch] = {}
         with self._here():
             self._allocate()
@@ -245,7 +243,7 @@ class Population:
         for place, values in zip(
             (self.order[: order.numel()], self.counters, self.row_of, self.keys), given, strict=True
         ):
-            place.copy_(values, non_blocking=True)  # what is on the host is read before the call is over
+            place.copy_(values, non_blocking=not values.is_pinned())  # pageable memory is read before the call is over
         return signs is not None or not checks.alike(order_of)
 
     def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:

@@ -512,7 +512,10 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
         assert spilled(kernel) <= SPILLED, function
         assert kernel.metadata.shared <= SHARED_BYTES[capability]
         name = function.fn.__name__
-        # Of a convolution of images only the forward pass of 16 bits is a product of matrices.
+        # Of a convolution of images only the forward pass of 16 bits is a product of large matrices; ReLU's weight
+        # gradient is one of 16 rows, by the products of older cards.
+        if name == "first_weight_gradient_kernel":
+            assert ("mma.sync" in kernel.asm["ptx"]) == (precision == "bf16" and arguments[2] is None)
         elementwise = {"reduce_kernel", "first_weight_gradient_kernel", "first_input_gradient_kernel"}
         elementwise |= {"first_forward_kernel"} if precision != "bf16" else set()
         multiplies = precision != "fp32" and name not in elementwise
@@ -524,7 +527,7 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
 def test_a_tile_that_is_too_large_is_over_the_budget(monkeypatch, compile_ahead, spilled):
     monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=256))
     function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
-    assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED  # nearly 2000
+    assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED
 
 
 @ahead

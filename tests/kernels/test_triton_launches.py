@@ -205,6 +205,8 @@ def test_counts_of_images_share_few_sizes_of_blocks():
     assert all(count <= size <= 1.25 * count for count, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 28
     assert sizes[-1] == gpu_evaluation.block_rows(250) == 256
+    # With and without gradients, of shared images and own ones, and training's: none has to be recorded again.
+    assert 4 * len(set(sizes)) + 8 <= MOST
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -51,7 +51,8 @@ WIDE = Case("none", (3, 6, 5), "sigmoid", [[9], []], 2, 3, data=4, convolutions=
 
 def everything(case, order, monkeypatch, *, poisoned=False):
     """Losses, parameters, moments, logits and gradients of a training and an evaluation, and what was launched."""
-    monkeypatch.setattr(gpu_layout, "PROGRAMS", 4, raising=False)  # which take several turns
+    for name in ("PROGRAMS", "LARGE_PROGRAMS"):  # few, which take several turns
+        monkeypatch.setattr(gpu_layout, name, 4)
     options, decays, rates = recipe_of(case, RECIPES["everything"])
     step = make(case, device=CPU, **options)
     images, labels, indices = work(case)
