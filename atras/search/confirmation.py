@@ -27,6 +27,7 @@ def confirm(
     reporter: Reporter | None = None,
     stop: running.Stop | None = None,
     place: running.DataPlace | None = None,
+    executor: running.Executor | None = None,
 ) -> Results:
     """Measure the first network of a run, and those not told apart from it, on fresh seeds.
 
@@ -38,7 +39,7 @@ def confirm(
         seeds: none of the run's; None for those that the run was begun with (`confirm_seeds`).
         execution: where and how; None for the recorded one.
         rank_by: what the first one is first by: `accuracy`, or `balanced` for its mean over classes.
-        reporter, stop, place: as `running.run`.
+        reporter, stop, place, executor: as `running.run`.
 
     Returns:
         The run, with what the fresh seeds say under `confirmed` in its record; as it was where no network trained.
@@ -63,7 +64,7 @@ def confirm(
     reporter = reporter or Reporter()
     reporter.note(f"confirming on {len(asked)} fresh seeds: {', '.join(names)}")
     there = folder / FOLDER
-    arguments: Any = {"reporter": reporter, "stop": stop, "place": place}
+    arguments: Any = {"reporter": reporter, "stop": stop, "place": place, "executor": executor}
     if (there / "run.json").exists():
         fresh = running.resume(there, None, execution or before, **arguments)
     else:

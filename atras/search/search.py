@@ -302,7 +302,7 @@ class _Search:
     def confirm(self, results: Results, seeds: Sequence[int]) -> Results:
         """The last round, with its winner measured on fresh seeds."""
         with contextlib.closing(self.reporter()) as reporter:
-            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": self.place}
+            arguments: Any = {"reporter": reporter, "stop": self.stop, "place": self.place, "executor": self.executor}
             found = confirm(results, seeds, self.execution, rank_by=self.record.content["rank_by"], **arguments)
         self.record.content["confirmed"] = found.run.get("confirmed")
         return found

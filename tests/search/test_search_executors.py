@@ -21,14 +21,15 @@ def same_rounds(folder: Path, local: Path) -> None:
         assert atras.read(folder / name).table.equals(atras.read(local / name).table)
 
 
-def test_processes_stay_from_round_to_round(
+def test_processes_stay_from_round_to_round_and_for_fresh_seeds(
     found: tuple[atras.Results, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("atras.running.executors.processes.slots_here", lambda _: 2)
     begun: list[Process] = []
     begin = Process._begin
     monkeypatch.setattr(Process, "_begin", lambda self: (begun.append(self), begin(self))[1])
-    search(PROTOCOL, dataclasses.replace(CPU, executor="processes"), 80, tmp_path / "search")
+    search(PROTOCOL, dataclasses.replace(CPU, executor="processes"), 80, tmp_path / "search", confirm_seeds=(9,))
+    assert atras.read(tmp_path / "search" / "round-4").run["confirmed"]
     assert len(begun) == 2
     same_rounds(tmp_path / "search", found[1])
 
