@@ -555,7 +555,9 @@ def indent(line):
 def test_pixels_are_read_16_bytes_at_a_time_and_multiplied_a_tap_at_once(monkeypatch, compile_ahead):
     function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
     kernel = compile_ahead(function, arguments, 90, options)
-    # A tap of 256 positions of 32 channels is 4 loads of 8 values for each of 256 threads, and 32x64 weights are one;
-    # a compiler may write out all nine taps. Other loads are of the bias alone.
-    assert len(re.findall(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"])) in (5, 45)
+    # A tap of 256 positions of 32 channels is 4 copies of 8 values for each of 256 threads, and 32x64 weights are one;
+    # they stand before the loop for each stage and once within, unless a compiler writes taps out. None is narrower.
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global [^;]*, (0x\w+),", kernel.asm["ptx"])
+    assert set(copies) == {"0x10"}
+    assert len(copies) % 5 == 0
     assert kernel.asm["ttgir"].count("ttng.warp_group_dot ") == 1
