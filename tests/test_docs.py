@@ -24,7 +24,7 @@ from atras.results.schemas import describe_schemas
 from atras.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHES = ("peers", "attacks", "auto_attack", "scale", "executors", "gpu_first_run", "gpu_launches")
+BENCHES = ("peers", "attacks", "auto_attack", "scale", "executors", "gpu_first_run", "gpu_launches", "robust_training")
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 GENERATED = {
     "results.md": ("from atras.results.schemas. -->\n", describe_schemas),
