@@ -37,7 +37,7 @@ from textbook import Member, Network, Task
 
 DEFENCES_TIMED = {"trades": "trades(attack=kl(steps={}))", "adversarial": "adversarial(pgd(steps={}))"}
 """The one with the larger tensors first: once they are freed, the process keeps memory that the loops of the other
-would else have mapped anew for every tensor, which made them half as fast again."""
+would else have mapped anew for every tensor, which nearly doubled their time."""
 AGREE = {"fp32": 5e-4, "bf16": 5e-3}
 """Largest relative difference of a network's loss in the first steps: signs of gradients that are all but zero turn by
 rounding, and pixels move by twice a step for it; bf16 rounds every factor of a product to 8 bits besides."""

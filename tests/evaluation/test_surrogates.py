@@ -23,6 +23,8 @@ from atras.results import Results
 from atras.running import make_plan, orchestrator, origins, plan_lines, resume, run
 from atras.training.weights import read_member
 
+pytestmark = pytest.mark.usefixtures("cache_of_module")
+
 CPU = torch.device("cpu")
 ATTACK = "pgd(steps=3)"
 SPELLED = (
@@ -39,13 +41,6 @@ DATA = load("digits", train_size=200, test_size=60)
 
 class Killed(BaseException):
     """Ends a process, which has no time to say anything."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from atras.networks import Candidate, Member, Spec
 from atras.results import SCHEMAS, Results, read
 from atras.running import Reporter, make_plan, run
 
+pytestmark = pytest.mark.usefixtures("cache_of_module")
+
 CPU = torch.device("cpu")
 SMALL = Protocol(
     candidates=(Candidate((16,)), Candidate((12, 8)), Candidate((8,))), epochs=12, adversarial_epochs=3, seeds=(4, 0),
@@ -36,13 +38,6 @@ ENGINES = [
 PARTLY = "pgd(epsilon=0.2, steps=3), pgd(epsilon=0.5, steps=3), deepfool, deepfool(norm=linf)"
 WORST = f"worst(fgsm, pgd(steps=3); partly {PARTLY})"
 HONEST = {"attack": "fgsm", "mode": "white-box", "label_source": "true", "epsilon": 0.05}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

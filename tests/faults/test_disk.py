@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from atras.running import orchestrator
 from atras.storage import atomic_write
 from atras.testing import SMALL, tables_of
 
+pytestmark = pytest.mark.usefixtures("cache_of_module")
+
 EXECUTION = Execution(engine="stack", device="cpu", checkpoint_every=0)
 CALLS = {"write": os.write, "fsync": os.fsync, "replace": os.replace, "open": os.open}
 
@@ -33,13 +35,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     orchestrator.run(SMALL, EXECUTION, out=folder)
     return tables_of(folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 class Disk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from atras.running import Reporter, resume, run
 from atras.search import search
 from atras.testing import SMALL
 from atras.training import stages
+
+pytestmark = pytest.mark.usefixtures("cache_of_module")
 
 PROTOCOL = SMALL.replace(
     candidates=(Candidate.parse("8"), Candidate.parse("6-8")), seeds=(0,), precision="fp32",
@@ -56,14 +58,6 @@ class Noting(Reporter):
 
     def note(self, message: str) -> None:
         self.lines.append(message)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all tests here, so that the machine's speed is measured once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from searches import PROTOCOL, Killed
 
 optuna = pytest.importorskip("optuna")
 
+pytestmark = pytest.mark.usefixtures("cache_of_module")
+
 SMALL = PROTOCOL.replace(epochs=4, adversarial_epochs=2, train_size=120, test_size=60)
 LOOP = Execution(device="cpu", engine="loop")
 ROOT = Path(__file__).parents[2]
@@ -34,14 +36,6 @@ def propose(trial: Any) -> dict[str, Any]:
         "learning_rate": trial.suggest_float("rate", 1e-3, 3e-2, log=True),
         "weight_decay": trial.suggest_float("decay", 1e-6, 1e-3, log=True),
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all tests here, so that the machine's speed is measured once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture
