@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from atras.running.executors import ray_cluster
 from atras.running.executors.ray import _job, _RayLink
 
 
@@ -87,29 +85,3 @@ def test_a_worker_hears_that_it_is_to_stop_and_survives_the_loss_of_the_relay(ra
     lost.wait()
     assert not lost.asked_to_stop()
     assert lost.fetch(Path("a")) is None
-
-
-class Balky:
-    """A Ray whose cluster starts at the second try, or at none."""
-
-    def __init__(self, starts: int) -> None:
-        self.starts, self.calls = starts, []
-
-    def init(self, **options: object) -> None:
-        self.calls.append("init")
-        if self.calls.count("init") != self.starts:
-            raise RuntimeError("Failed to start GCS.")
-
-    def shutdown(self) -> None:
-        self.calls.append("shutdown")
-
-
-@pytest.mark.parametrize(("own", "starts", "calls"), [
-    (True, 2, ["init", "shutdown", "init"]), (True, 3, ["init", "shutdown", "init"]), (False, 2, ["init"]),
-])  # fmt: skip
-def test_a_cluster_of_its_own_is_started_once_more(own: bool, starts: int, calls: list[str]) -> None:
-    cluster = ray_cluster.Cluster.__new__(ray_cluster.Cluster)
-    cluster.own, cluster.ray = own, Balky(starts)
-    with contextlib.nullcontext() if starts == len(calls) - 1 else pytest.raises(RuntimeError, match="GCS"):
-        cluster._init({})
-    assert cluster.ray.calls == calls

@@ -88,7 +88,7 @@ class Cluster:
             options["address"] = address
         self._silence()
         try:
-            self._init(options)
+            self.ray.init(**options)
         except Exception as error:
             self.close()
             reason = (str(error) or type(error).__name__).partition("\n")[0]
@@ -98,16 +98,6 @@ class Cluster:
                 f"ray_address (={address!r}): expected a Ray cluster that can be reached: {reason}; start it with ray "
                 "start --head, or name another"
             ) from error
-
-    def _init(self, options: dict[str, Any]) -> None:
-        """Once more where a cluster of its own did not start: its servers can lose a port, or their patience."""
-        try:
-            self.ray.init(**options)
-        except RuntimeError:
-            if not self.own:
-                raise
-            self.ray.shutdown()
-            self.ray.init(**options)
 
     def _silence(self) -> None:
         """Lost workers come as exceptions; Ray would print them as well, on standard output, and has no switch."""
