@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from atras.running.executors.ray_cluster import LOOPBACK
-
-TOKEN = secrets.token_hex(32)
-"""Ray reads it once a process, so all clusters of this one have the same."""
+from atras.running.executors.ray_cluster import own_environment
 
 
 @contextlib.contextmanager
 def ray_cluster(nodes: int) -> Iterator[Any]:
     """One with so many machines of one CPU each; it has `address`, `add_node` and `remove_node`."""
     with pytest.MonkeyPatch.context() as patch:
-        # Before Ray is imported. Workers compute with a thread each, as the run does.
-        for name, value in (LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}).items():
+        # Before Ray is imported, and as runs say it: Ray reads the token once a process, for all clusters of this one.
+        for name, value in own_environment().items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 

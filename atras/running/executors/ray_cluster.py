@@ -64,7 +64,7 @@ class Cluster:
         self._folder: str | None = None
         self._print: Any = None
         self.own = address is None
-        environment = _own_environment() if self.own else {}
+        environment = own_environment() if self.own else {}
         with _environment(environment):
             self.ray = ray_module()
             self._connected = not self.ray.is_initialized()
@@ -121,7 +121,7 @@ class Cluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _own_environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
     """The surroundings of a cluster that nobody else is to reach: without the token it answers none.
 
     Ray reads them once a process: the token is the same for all clusters of this one, and where Ray was imported before
