@@ -15,8 +15,9 @@ from atras.experiment import EXECUTORS, Execution
 from atras.loggers import EpochRow
 from atras.results import Results
 from atras.running import GroupTask, Reporter, Surroundings, resume, run
+from atras.running.executors.link import Link
 from atras.running.executors.pool import End, Message, Pool, PoolExecutor
-from atras.running.executors.worker import Job, Kind, Link, Result, compute_elsewhere
+from atras.running.executors.worker import Job, Kind, Result, compute_elsewhere
 from atras.testing import SMALL, tables_of
 from atras.training import stages
 
