@@ -14,9 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = """
-version errors lazy checks registry limits torch_state gpu environment storage networks attacks defences schedules
-loggers experiment data engines evaluation training planning results running analysis search report cli batched
-__main__ testing
+version errors lazy checks rounding registry limits torch_state gpu environment storage networks attacks defences
+schedules loggers experiment data engines evaluation training planning results running analysis search report cli
+batched __main__ testing
 """.split()  # noqa: SIM905 (a paragraph reads better than quoted words)
 """Packages and modules of atras: each imports only those above it. `testing` may import any, and none imports it."""
 MODULES = {

@@ -8,6 +8,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .attack_aims import attack_aim
 from .text_table import Column, heading_lines, name_width, row_lines, width_of
@@ -65,7 +66,7 @@ def distance_table_lines(results: Results, width: int = 80) -> list[str]:
     first = name_width(names, width, width - width_of(_COLUMNS))
     lines = [*textwrap.wrap(title, width, subsequent_indent="  "), *heading_lines("attack", first, _COLUMNS)]
     for name, row in zip(names, frame.iter_rows(named=True), strict=True):
-        cells = ["-" if row[figure] is None else f"{row[figure]:.3f}" for figure in FIGURES]
+        cells = ["-" if row[figure] is None else decimals(row[figure], 3) for figure in FIGURES]
         columns = dict(zip(FIGURES, cells, strict=True)) | {"images": f"{row['attacked']} of {row['n']}"}
         lines += row_lines(name, first, [columns[column.name] for column in _COLUMNS], _COLUMNS, width)
     if (frame.group_by("phase").agg(pl.col("attacked").n_unique())["attacked"] > 1).any():

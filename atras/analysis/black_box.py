@@ -12,6 +12,7 @@ import polars as pl
 from atras.errors import printable
 from atras.evaluation import NOISE
 from atras.results import Results
+from atras.rounding import decimals
 
 from .attack_aims import attack_aim
 
@@ -117,6 +118,6 @@ def black_box_lines(results: Results, width: int = 80) -> list[str]:
         lines += [name[start : start + width] for start in range(0, len(name), width)]
         for source, mean, members in source_means(rows):
             some = f" ({members})" if members else ""
-            figure = "-" if mean is None else f"{mean:.4f}"
+            figure = "-" if mean is None else decimals(mean, 4)
             lines.append(f"  {printable(source)[: room - len(some)] + some:<{room}} {figure:>6}")
     return lines

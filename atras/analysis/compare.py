@@ -9,6 +9,7 @@ import polars as pl
 
 from atras.errors import InputError, printable
 from atras.results import ACCURACIES, Results
+from atras.rounding import decimals
 
 from .images import compare_images, shared_phase
 from .meanings import other_meaning
@@ -140,9 +141,10 @@ def compare_lines(a: Results, b: Results, *, partial: bool = False) -> list[str]
         if row["note"]:
             lines.append(_short(f"{name} {row['note']}"))
             continue
-        ends = ["-" if row[end] is None else f"{row[end]:+.4f}" for end in ("low", "high")]
+        ends = ["-" if row[end] is None else decimals(row[end], 4, signed=True) for end in ("low", "high")]
         lines.append(
-            f"{name} {row['mean_a']:>6.3f} {row['mean_b']:>6.3f} {row['difference']:>+7.4f} "
+            f"{name} {decimals(row['mean_a'], 3):>6} {decimals(row['mean_b'], 3):>6} "
+            f"{decimals(row['difference'], 4, signed=True):>7} "
             f"{ends[0]:>7} {ends[1]:>7} {p_text(row['p_holm']):>7}"
         )
     return lines + _image_lines(a, b)

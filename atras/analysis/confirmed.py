@@ -9,6 +9,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .statistics import ordered, ranking, robust_column, seeds_note
 from .text_table import Column, heading_lines, name_width, row_lines, width_of
@@ -85,13 +86,13 @@ def confirmed_sentence(results: Results) -> str:
         return ""
     first = frame.row(0, named=True)
     seeds = results.run["confirmed"]["seeds"]
-    ends = "" if first["low"] is None else f" ({first['low']:.3f} to {first['high']:.3f})"
+    ends = "" if first["low"] is None else f" ({decimals(first['low'], 3)} to {decimals(first['high'], 3)})"
     change = first["mean"] - first["chosen"]
-    than = "as much as" if abs(change) < 5e-5 else f"{abs(change):.4f} {'less' if change < 0 else 'more'} than"
+    than = "as much as" if abs(change) < 5e-5 else f"{decimals(abs(change), 4)} {'less' if change < 0 else 'more'} than"
     note = seeds_note(len(seeds))
     return (
         f"Confirmed on fresh seeds, which did not choose it: {printable(first['hidden_layers'])} has "
-        f"{first['mean']:.4f}{ends}, {than} where it was chosen.{' ' + note if note else ''}"
+        f"{decimals(first['mean'], 4)}{ends}, {than} where it was chosen.{' ' + note if note else ''}"
     )
 
 
@@ -118,6 +119,6 @@ def confirmed_lines(results: Results, width: int = 80) -> list[str]:
     first = name_width(names, width, width - width_of(_COLUMNS))
     lines = [*textwrap.wrap(title, width, subsequent_indent="  "), *heading_lines("network", first, _COLUMNS)]
     for name, row in zip(names, frame.iter_rows(named=True), strict=True):
-        ends = "-" if row["low"] is None else f"{row['low']:.3f}-{row['high']:.3f}"
-        lines += row_lines(name, first, [f"{row['chosen']:.4f}", f"{row['mean']:.4f}", ends], _COLUMNS, width)
+        ends = "-" if row["low"] is None else f"{decimals(row['low'], 3)}-{decimals(row['high'], 3)}"
+        lines += row_lines(name, first, [decimals(row["chosen"], 4), decimals(row["mean"], 4), ends], _COLUMNS, width)
     return lines

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +60,7 @@ def export(
     Raises:
         InputError: if the run lacks the network, the format is unknown or its package is not installed.
     """
+    _require_member(results, candidate, seed)  # whatever the variant: a wrong name shows at the first try
     results.require_single("export")
     path = expanded(path)
     chosen = file_format or path.suffix.removeprefix(".")
@@ -101,11 +103,20 @@ def first_seed(results: Results, candidate: Candidate) -> int:
     Raises:
         InputError: if the run has no such candidate.
     """
+    rows = _require_member(results, candidate)
+    trained = rows.filter(status="trained")
+    return int((trained if len(trained) else rows)["seed"][0])
+
+
+def _require_member(results: Results, candidate: Candidate, seed: int | None = None) -> pl.DataFrame:
+    """The candidate's rows of the table; refuses a candidate or a seed that the run does not have in any variant."""
     rows = results.table.filter(hidden_layers=candidate.name)
     if not len(rows):
         raise InputError(f"hidden (={candidate.name!r}): the run has no such candidate; see its table for what it has")
-    trained = rows.filter(status="trained")
-    return int((trained if len(trained) else rows)["seed"][0])
+    if seed is not None and seed not in rows["seed"]:
+        seeds = ", ".join(map(str, rows["seed"].unique(maintain_order=True)))
+        raise InputError(f"seed (={seed}): expected one of {seeds}, the seeds of the run's {candidate.name}")
+    return rows
 
 
 def best_robust(results: Results, *, rank_by: str = "accuracy", partial: bool = False) -> Candidate:

@@ -6,6 +6,7 @@ import textwrap
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .ranked_table import short_count
 from .statistics import pareto
@@ -37,7 +38,7 @@ def pareto_lines(results: Results, rank_by: str = "accuracy", width: int = 80) -
     lines = [*textwrap.wrap(told, width, subsequent_indent="  "), *heading_lines("network", first, _FRONT)]
     for name, row in zip(names, front.iter_rows(named=True), strict=True):
         tied = "-" if row["tied"] is None else str(len(row["tied"]))
-        ends = "-" if row["low"] is None else f"{row['low']:.3f}-{row['high']:.3f}"
-        cells = [short_count(row["parameters"]), f"{row['mean']:.4f}", ends, tied]
+        ends = "-" if row["low"] is None else f"{decimals(row['low'], 3)}-{decimals(row['high'], 3)}"
+        cells = [short_count(row["parameters"]), decimals(row["mean"], 4), ends, tied]
         lines += row_lines(name, first, cells, _FRONT, width)
     return lines

@@ -10,6 +10,7 @@ from atras.attacks import ATTACKS
 from atras.errors import InputError, printable
 from atras.registry import name_of
 from atras.results import Results
+from atras.rounding import decimals
 
 from .attack_aims import attack_aim
 from .statistics import accuracy_interval, ordered
@@ -83,7 +84,7 @@ def _parts(results: Results, row: dict[str, object]) -> str:
     left = float(str(own["correct"].mean()))
     took = [float(str((~own["correct"] & (own["part"] == name).fill_null(False)).mean())) for name in names]
     after = [left + sum(took[place + 1 :]) for place in range(len(names))]
-    return ", ".join(f"{name} {share:.4f}" for name, share in zip(names, after, strict=True))
+    return ", ".join(f"{name} {decimals(share, 4)}" for name, share in zip(names, after, strict=True))
 
 
 def network_lines(results: Results, width: int = 80) -> list[str]:
@@ -114,8 +115,8 @@ def _figure_lines(row: dict[str, object], room: int) -> list[str]:
     """A figure beside its name, and what the parts of its attack left."""
     label = printable(str(row["label"]))
     pieces = [label[start : start + room - 2] for start in range(0, len(label), room - 2)]
-    figure = "-" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
-    ends = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+    figure = "-" if row["accuracy"] is None else decimals(row["accuracy"], 4)
+    ends = "" if row["low"] is None else f"{decimals(row['low'], 4)} to {decimals(row['high'], 4)}"
     lines = [*(f"  {piece}" for piece in pieces[:-1]), f"  {pieces[-1]:<{room - 2}} {figure:>8}  {ends}".rstrip()]
     left = textwrap.wrap(f"left after {row['parts']}", room + 30, initial_indent="    ", subsequent_indent="      ")
     return [*lines, *left] if row["parts"] else lines

@@ -10,6 +10,7 @@ import polars as pl
 
 from atras.errors import InputError
 from atras.results import PAPER_COLUMNS, Results
+from atras.rounding import decimals
 
 PaperName = Literal["mnist", "cifar10"]
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)
@@ -176,7 +177,7 @@ def _lines(results: Results, dataset: PaperName, reading: Reading, width: int) -
     ]
     for row in frame.iter_rows(named=True):
         figures = (row["mean_absolute_difference"], row["rank_correlation"])
-        cells = ["-" if figure is None else f"{figure:.4f}" for figure in figures]
+        cells = ["-" if figure is None else decimals(figure, 4) for figure in figures]
         lines.append(f"{row['column']:<28} {cells[0]:>17} {cells[1]:>11}")
     return lines
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .statistics import ordered, robust_column
 from .text_table import Column, columns_within, heading_lines, name_width, row_lines, width_of
@@ -86,7 +87,7 @@ def _frame(results: Results, lead: str) -> pl.DataFrame:
     means = results.candidate_means().with_columns(pl.col("status").fill_null("trained"))
     joined = ranked.join(means, on="hidden_layers", how="left", maintain_order="left")
     known = pl.when(pl.col("members") > 0).then(pl.col("mean"))
-    ends = (pl.col(end).round(3).cast(pl.String).str.pad_end(5, "0") for end in ("low", "high"))
+    ends = (pl.col(end).map_elements(lambda value: decimals(value, 3), pl.String) for end in ("low", "high"))
     interval = pl.when(pl.col("members") > 0).then(pl.format("{}-{}", *ends))
     return joined.with_columns(known.alias(lead), interval=interval)
 
@@ -128,7 +129,7 @@ def _cell(row: dict[str, Any], column: Column) -> str:
         return "-"
     if column is _PARAMETERS:
         return short_count(value)
-    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
+    return decimals(value, 4) if isinstance(value, float) else printable(str(value))
 
 
 def short_count(count: int) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .attack_distances import distance_table_lines
 from .black_box import black_box_lines
@@ -82,7 +83,7 @@ def _notes(results: Results, width: int) -> list[str]:
     """What is to be known of all figures."""
     lines = []
     if results.majority_share is not None:
-        lines.append(f"baseline: the most frequent class is {results.majority_share:.4f} of the test images")
+        lines.append(f"baseline: the most frequent class is {decimals(results.majority_share, 4)} of the test images")
     seeds = results.table["seed"].n_unique()
     if seeds > 1:
         lines.append(f"means over {seeds} seeds; the status is that of the worst seed")

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from atras.results import Results
+from atras.rounding import decimals
 
 from .statistics import Interval, Mean, Part, Verdict, beyond, binomial_part
 
@@ -50,7 +51,7 @@ def transfer_claim(results: Results) -> TransferClaim:
     if up is None:
         return TransferClaim(None, "unresolved", "needs candidates of several sizes that attacks can turn")
     told = f"from larger to smaller {_number(down)}; same architecture, other seed {_number(copies)}"
-    noise = "not recorded, counted as 0" if shares["noise"] is None else f"{shares['noise']:.3f}"
+    noise = "not recorded, counted as 0" if shares["noise"] is None else decimals(shares["noise"], 3)
     what = "share of a larger network's own white-box loss that attacks from smaller ones cause"
     text = f"{what}; {told}; random signs {noise}"
     if copies is None:
@@ -60,11 +61,11 @@ def transfer_claim(results: Results) -> TransferClaim:
     if share.low is None:
         return TransferClaim(share, "unresolved", f"{text}; for an interval, run with three seeds or more")
     middle = (copies + (shares["noise"] or 0.0)) / 2
-    return TransferClaim(share, beyond(above, 1), f"{text}; holds above their middle, {middle:.3f}")
+    return TransferClaim(share, beyond(above, 1), f"{text}; holds above their middle, {decimals(middle, 3)}")
 
 
 def _number(share: float | None) -> str:
-    return "-" if share is None else f"{share:.3f}"
+    return "-" if share is None else decimals(share, 3)
 
 
 def _shares(pairs: pl.DataFrame) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
+from atras.rounding import decimals
 
 from .attack_aims import attack_aim
 from .text_table import Column, heading_lines, name_width, row_lines, width_of
@@ -72,7 +73,7 @@ def transfer_lines(results: Results, width: int = 80) -> list[str]:
         above, below = heading_lines("network", first, _COLUMNS)
         lines += [f"{above} made on", below]
         for row in rows.head(SHOWN).iter_rows(named=True):
-            cells = ["-" if row[column.name] is None else f"{row[column.name]:.4f}" for column in _COLUMNS]
+            cells = ["-" if row[column.name] is None else decimals(row[column.name], 4) for column in _COLUMNS]
             *alone, figures = row_lines(printable(row["hidden_layers"]), first, cells, _COLUMNS, width)
             source = f" {printable(row['made_on'])}"
             fits = len(figures) + len(source) <= width

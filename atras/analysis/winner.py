@@ -10,6 +10,7 @@ import polars as pl
 from atras.errors import printable
 from atras.registry import name_of
 from atras.results import Results
+from atras.rounding import decimals
 
 from .confirmed import confirmed_sentence
 from .statistics import (
@@ -151,8 +152,8 @@ def _at_chance(results: Results, rank_by: str) -> list[str]:
         return ["At chance level: no network is clearly better than always answering one class; train for longer."]
     if share is not None and first["mean"] <= share and not rank_by.startswith("balanced"):
         return [
-            f"At chance level under attack: always answering the most frequent class has {share:.3f}, which no attack "
-            "changes."
+            f"At chance level under attack: always answering the most frequent class has {decimals(share, 3)}, which "
+            "no attack changes."
         ]
     return []
 
@@ -171,8 +172,8 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     if first is None:
         return []
     mean, low, high = first.robust
-    ends = "" if low is None else f" ({low:.3f} to {high:.3f})"
-    sentences = [f"First by {first.figure}: {printable(first.name)} with {mean:.4f}{ends}."]
+    ends = "" if low is None or high is None else f" ({decimals(low, 3)} to {decimals(high, 3)})"
+    sentences = [f"First by {first.figure}: {printable(first.name)} with {decimals(mean, 4)}{ends}."]
     if first.candidates > 1:
         sentences += [_ties(first), _worth(first)]
     return [*sentences, *filter(None, [seeds_note(first.seeds), confirmed_sentence(results)])]
@@ -213,5 +214,5 @@ def _worth(first: Winner) -> str:
         return f"Its figure is the best of {first.candidates}, and so also luck; several seeds would tell how much."
     return (
         f"As the best of {first.candidates} it is also luck: chosen on other seeds and images, what is first has "
-        f"{first.worth:.4f}."
+        f"{decimals(first.worth, 4)}."
     )

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from atras.rounding import decimals
+
 if TYPE_CHECKING:
     from atras.analysis import Claim, Interval, PaperName, Stated
     from atras.results import Results
@@ -84,7 +86,7 @@ def _stated_lines(figures: Sequence[Stated]) -> list[str]:
             lines.append(f"    {'':<8} {'text':>7}  {'as the paper has it':<31} ours")
         cells = [f"{_points(figure)} {verdict if one.stated is not None else ''}".rstrip()
                  for figure, verdict in ((one.theirs, one.theirs_verdict), (one.ours, one.ours_verdict))]  # fmt: skip
-        stated = "-" if one.stated is None else f"{100 * one.stated:+.2f}"
+        stated = "-" if one.stated is None else decimals(100 * one.stated, 2, signed=True)
         lines.append(f"    {one.where:<8} {stated:>7}  {cells[0]:<31} {cells[1]}")
     return lines
 
@@ -103,22 +105,24 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4f}"
+    return "-" if value is None else decimals(value, 4, signed=True)
 
 
 def _ends(interval: tuple[float, float | None, float | None] | None) -> str:
     if interval is None:
         return "-"
     mean, low, high = interval
-    return _figure(mean) + ("" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]")
+    return _figure(mean) + ("" if low is None or high is None else f" [{_figure(low)}, {_figure(high)}]")
 
 
 def _points(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    mean, low, high = (None if value is None else 100 * value for value in interval)
-    ends = "" if low is None or low == high else f" [{low:+.1f}, {high:+.1f}]"
-    return f"{mean:+.2f}{ends}"
+    mean, low, high = interval
+    if low is None or high is None or low == high:
+        return _number(mean)
+    low_text, high_text = (decimals(100 * end, 1, signed=True) for end in (low, high))
+    return f"{_number(mean)} [{low_text}, {high_text}]"
 
 
 def _row_lines(results: Results) -> list[str]:
@@ -143,7 +147,7 @@ def _row_lines(results: Results) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.2f}"
+    return "-" if value is None else decimals(100 * value, 2, signed=True)
 
 
 def _marks(flags: str | None) -> str:

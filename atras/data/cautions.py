@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from atras.rounding import decimals
+
 FAR = 0.05
 """Total variation between class shares from which on it is told: a classifier of equal recall on both parts may be so
 much more accurate on one of them. The parts of the named data sets, and their first 5,000, stay below 0.03."""
@@ -135,8 +137,8 @@ def _majority(test: Part, names: Sequence[str]) -> Iterator[str]:
     if classes > 1 and count * (classes - 1) >= ODDS * (test.size - count):
         yield (
             f"data: {count} of {test.size} test images are of class {_class(most, names)}, so that always "
-            f"answering it has accuracy {count / test.size:.4f}; read balanced_accuracy; a search and atras export "
-            "rank by it with --rank-by balanced"
+            f"answering it has accuracy {decimals(count / test.size, 4)}; read balanced_accuracy; a search and atras "
+            "export rank by it with --rank-by balanced"
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from atras.analysis import Interval, Winner, confirmed_sentence, lacks, winner
 from atras.report.charts import rounded
 from atras.results import Results
+from atras.rounding import decimals
 
 NAMED = 8
 """Most networks that are named of those that are not told apart from the first."""
@@ -69,7 +70,7 @@ def _facts(first: Winner) -> list[Fact]:
         Fact("clean accuracy", rounded(first.clean.mean), _ends(first.clean)),
     ]
     if first.gain is not None:
-        gain = f"{first.gain.mean:+.3f}"
+        gain = decimals(first.gain.mean, 3, signed=True)
         facts.append(Fact("gain over undefended", gain, _ends(first.gain) or "the same figure before the defence"))
     if first.worth is not None:
         facts.append(Fact("chosen on other seeds and images", rounded(first.worth), "without the luck of the first"))

@@ -243,7 +243,7 @@ def test_the_front_goes_into_a_folder(finished: Results, tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"candidate": Candidate((7,))}, r"hidden \(='7'\): the run has no such candidate"),
-        ({"seed": 9}, "expected the defended network 24/9, found none; name a member of the run"),
+        ({"seed": 9}, r"seed \(=9\): expected one of 3, 0"),
         ({"phase": "after"}, r"phase \(='after'\): expected one of trained, defended"),
         ({"file_format": "pickle"}, r"format \(='pickle'\): expected one of safetensors, pt2, onnx"),
         ({"path": "w.bin"}, r"format \(='bin'\): expected one of safetensors, pt2, onnx; add --format"),

@@ -133,3 +133,11 @@ def test_networks_without_a_defence_are_not_ranked_as_0_by_a_figure_that_they_do
     with pytest.raises(InputError, match=r"rank_by \(=balanced\): expected a defence in every variant of the run"):
         ranking(results, rank_by="balanced")
     assert len(ranking(results.of_variant("learning_rate=0.03 defence=copies"), rank_by="balanced")) == 2
+
+
+def test_a_wrong_name_or_seed_is_told_before_the_missing_variant(results: Results, tmp_path: Path) -> None:
+    for words, told in ((("99",), "no such candidate"), (("8", "--seed", "7"), r"expected one of 0, 1")):
+        code, output = command("export", folder_of(results), "-o", str(tmp_path / "w.safetensors"), "--hidden", *words)
+        assert code != 0
+        assert told in output
+        assert "--variant" not in output

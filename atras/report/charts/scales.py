@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from atras.rounding import decimals
+
 MAX_TICKS = 7
 
 
@@ -122,7 +124,7 @@ def number(value: float | None) -> str:
     """
     if value is None or not math.isfinite(value):
         return "-"
-    return str(int(value)) if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
+    return str(int(value)) if value == int(value) and abs(value) >= 2 else decimals(value, 4)
 
 
 def rounded(value: float | None) -> str:
@@ -134,8 +136,7 @@ def rounded(value: float | None) -> str:
     Returns:
         Three decimals; a dash where there is no finite figure.
     """
-    # Plus 0: nothing is shown as minus nothing.
-    return "-" if value is None or not math.isfinite(value) else f"{round(value, 3) + 0.0:.3f}"
+    return "-" if value is None or not math.isfinite(value) else decimals(value, 3)
 
 
 def interval(low: float | None, high: float | None) -> str:

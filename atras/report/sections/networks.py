@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from atras.analysis import network_table
-from atras.report.charts import Table, number
+from atras.report.charts import Table, interval, number
 from atras.report.section import Section
 from atras.results import Results
 
@@ -32,7 +32,14 @@ def networks(results: Results) -> Section:
         *_baseline(results),
     ]
     rows = tuple(
-        (row["hidden_layers"], row["label"], number(row["accuracy"]), _ends(row), str(row["n"]), row["status"])
+        (
+            row["hidden_layers"],
+            row["label"],
+            number(row["accuracy"]),
+            interval(row["low"], row["high"]),
+            str(row["n"]),
+            row["status"],
+        )
         for row in frame.iter_rows(named=True)
     )
     columns = ("network", "images", "accuracy", "95 % interval", "of images", "status")
@@ -60,10 +67,6 @@ def _headline(known: pl.DataFrame) -> str:
     near = best[1:].filter(pl.col("high") >= low)["hidden_layers"].to_list()
     tied = f" Not told apart from it by these images: {', '.join(near)}." if near else ""
     return f"Most is left of {name}: {number(accuracy)} of the test images under the strongest attack.{tied}"
-
-
-def _ends(row: dict[str, object]) -> str:
-    return "-" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
 
 
 def _weights(given: list[dict[str, object]]) -> Table:

@@ -1,0 +1,30 @@
+"""One figure is one text, however its mean was summed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atras.report.charts import number, rounded
+from atras.rounding import decimals
+
+
+@pytest.mark.parametrize(("figure", "places", "text"), [
+    (0.0775, 3, "0.078"), (-0.0775, 3, "-0.078"), (0.0125, 3, "0.013"), (2.5, 0, "3"), (1e-9, 3, "0.000"),
+    (-1e-9, 3, "0.000"), (12345678901.5, 1, "12345678901.5"),
+])  # fmt: skip
+def test_halves_go_away_from_zero_and_noise_does_not_count(figure: float, places: int, text: str) -> None:
+    for noise in (figure, np.nextafter(figure, -np.inf), np.nextafter(figure, np.inf)):
+        assert decimals(float(noise), places) == text
+
+
+def test_a_share_of_counts_has_one_text_however_it_was_summed() -> None:
+    shares = [0.12, 0.095, 0.07, 0.025]
+    ways = {rounded(sum(shares) / 4), rounded(float(np.mean(shares))), rounded(sum(s / 4 for s in shares[::-1])),
+            rounded(31 / 400), rounded(np.nextafter(31 / 400, 0)), rounded(np.nextafter(31 / 400, 1))}  # fmt: skip
+    assert ways == {"0.078"}
+    assert number(np.nextafter(0.00005, 0)) == number(np.nextafter(0.00005, 1)) == "0.0001"
+
+
+def test_a_sign_is_written_where_it_is_asked_for() -> None:
+    assert [decimals(v, 2, signed=True) for v in (0.125, -0.125, 0.0)] == ["+0.13", "-0.13", "+0.00"]
