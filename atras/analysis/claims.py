@@ -12,9 +12,21 @@ import polars as pl
 from atras.results import NORMAL_95, Results
 
 from .paper_tables import LARGE, PaperName, own_table, paper_members, rank_correlation
-from .paper_text import AFTER, ALL, GAINS, STATEMENTS, TRAINED, Definition
+from .paper_text import AFTER, ALL, GAINS, STATEMENTS, TRAINED, Definition, Group
 from .provenance import require_whole
-from .statistics import ENOUGH_SEEDS, Interval, Verdict, beyond, group_difference, lead, leads, robust_column
+from .statistics import (
+    ENOUGH_SEEDS,
+    Interval,
+    Verdict,
+    beyond,
+    column_terms,
+    group_difference,
+    independent_images,
+    lead,
+    leads,
+    negative,
+    robust_column,
+)
 from .step_timing import measured_steps
 from .transfer_claim import transfer_claim
 
@@ -63,8 +75,8 @@ class _Figure:
     how: str
 
 
-Figure = Callable[[pl.DataFrame], _Figure]
-"""From a table to its figure."""
+Figure = Callable[[pl.DataFrame, Results | None], _Figure]
+"""From a table, and the run that it is of, None for one of the paper's, to its figure."""
 
 
 def claims(results: Results, dataset: PaperName | None = None, *, partial: bool = False) -> list[Claim]:
@@ -85,7 +97,7 @@ def claims(results: Results, dataset: PaperName | None = None, *, partial: bool 
     require_whole(results, partial)
     dataset = dataset or own_table(results)
     paper = None if dataset is None else paper_members(dataset)
-    return [*_of_figures(results.table, paper, robust_column(results)), _faster(results), _transfers(results)]
+    return [*_of_figures(results.table, results, paper, robust_column(results)), _faster(results), _transfers(results)]
 
 
 def why_no_claims(results: Results) -> str:
@@ -103,10 +115,11 @@ def table_claims(dataset: PaperName) -> list[Claim]:
         InputError: if the paper has no table of the data set.
     """
     paper = paper_members(dataset)
-    return [claim for claim in _of_figures(paper.clear(), paper, WHITE_BOX) if claim.paper_figure is not None]
+    return [claim for claim in _of_figures(paper.clear(), None, paper, WHITE_BOX) if claim.paper_figure is not None]
 
 
-def _of_figures(run: pl.DataFrame, paper: pl.DataFrame | None, robust: str) -> list[Claim]:
+def _of_figures(table: pl.DataFrame, results: Results | None, paper: pl.DataFrame | None, robust: str) -> list[Claim]:
+    run = table, results
     two, loss = STATEMENTS[1], "two-hidden-layer networks lose accuracy"
     small = "largest at one hidden layer"
     more, rest = "one layer is more robust than the rest (53 to 43.34)", "one hidden layer above all others"
@@ -124,7 +137,7 @@ def _of_figures(run: pl.DataFrame, paper: pl.DataFrame | None, robust: str) -> l
 def _judged(
     name: str,
     stated: str,
-    run: pl.DataFrame,
+    run: tuple[pl.DataFrame, Results | None],
     paper: pl.DataFrame | None,
     ours: Figure,
     theirs: Figure | None = None,
@@ -132,9 +145,9 @@ def _judged(
     sign: int = 1,
 ) -> Claim:
     """A claim that its figure lies above (sign 1) or below (-1) 0, on a run and on the paper's table."""
-    of_run, of_table = ours(run), None if paper is None else ours(paper).interval
-    run_theirs = None if theirs is None else theirs(run).interval
-    table_theirs = None if theirs is None or paper is None else theirs(paper).interval
+    of_run, of_table = ours(*run), None if paper is None else ours(paper, None).interval
+    run_theirs = None if theirs is None else theirs(*run).interval
+    table_theirs = None if theirs is None or paper is None else theirs(paper, None).interval
     mean, low, high = of_run.interval or (None, None, None)
     return Claim(
         name,
@@ -144,9 +157,9 @@ def _judged(
         low,
         high,
         beyond(of_run.interval, sign),
-        f"{of_run.text}; {of_run.how}" if len(run) else of_run.text,
+        f"{of_run.text}; {of_run.how}" if len(run[0]) else of_run.text,
         beyond(_exact(of_table), sign),
-        "" if theirs is None else theirs(run).text,
+        "" if theirs is None else theirs(*run).text,
         None if table_theirs is None else table_theirs.mean,
         beyond(_exact(table_theirs), sign),
         run_theirs,
@@ -170,8 +183,8 @@ def _certainty(table: pl.DataFrame) -> str:
 def _of(definition: Definition) -> Figure:
     """The figure of a definition of the text's."""
 
-    def figure(table: pl.DataFrame) -> _Figure:
-        mean = definition.mean(table)
+    def figure(table: pl.DataFrame, results: Results | None) -> _Figure:
+        mean = definition.mean(table, results)
         if mean is None:
             return _Figure(None, definition.text, "of which the run has none")
         return _Figure(mean.interval(), definition.text, _certainty(table))
@@ -183,8 +196,8 @@ def _lead(column: str) -> Figure:
     """The lead of one hidden layer over the best other depth, over candidates that trained with every seed."""
     text = f"{column}: one hidden layer less the best other depth"
 
-    def figure(table: pl.DataFrame) -> _Figure:
-        found = leads(table, column) if column in table.columns else {}
+    def figure(table: pl.DataFrame, results: Results | None) -> _Figure:
+        found = leads(table, column, results=results) if column in table.columns else {}
         if not found:
             return _Figure(None, text, _MISSING)
         best = min(found, key=lambda depth: (found[depth].value, depth))
@@ -196,20 +209,23 @@ def _lead(column: str) -> Figure:
 _MISSING = "needs trained candidates of one hidden layer and of more; run without --depth"
 
 
-def _lead_of_gains(table: pl.DataFrame) -> _Figure:
+def _lead_of_gains(table: pl.DataFrame, results: Results | None) -> _Figure:
     """The lead of one hidden layer's gain over that of the text's three other groups, each as the text has it."""
     text = "gain of one hidden layer less the best of the others, each as stated below"
-    return _group_lead([statement.theirs.members(table) for statement in GAINS], text, table)
+    groups = [statement.theirs.group(table, results) for statement in GAINS]
+    return _group_lead(groups, text, table, results)
 
 
 def _lead_theirs(column: str) -> Figure:
     """The lead of one hidden layer over two, three, and four and more, whether they trained or not."""
     text = f"{column}: one hidden layer less the best of two, three, {LARGE} and more, {ALL}"
 
-    def figure(table: pl.DataFrame) -> _Figure:
+    def figure(table: pl.DataFrame, results: Results | None) -> _Figure:
         rows = table.select("depth", "hidden_layers", "seed", value=column).drop_nulls()
         groups = [pl.col("depth") == 1, pl.col("depth") == 2, pl.col("depth") == 3, pl.col("depth") >= LARGE]
-        return _group_lead([rows.filter(group) for group in groups], text, table)
+        members = [rows.filter(group) for group in groups]
+        terms = [[] if results is None else column_terms(results, column, own) for own in members]
+        return _group_lead(list(zip(members, terms, strict=True)), text, table, results)
 
     return figure
 
@@ -219,19 +235,20 @@ def _rest(words: str, *, ours: bool) -> Figure:
     definitions = [(statement.ours if ours else statement.theirs) for statement in STATEMENTS[-2:]]
     text = f"{AFTER}: one hidden layer less all others together, {words}"
 
-    def figure(table: pl.DataFrame) -> _Figure:
-        one, more = (definition.members(table) for definition in definitions)
-        return _group_lead([one, more], text, table)
+    def figure(table: pl.DataFrame, results: Results | None) -> _Figure:
+        return _group_lead([each.group(table, results) for each in definitions], text, table, results)
 
     return figure
 
 
-def _group_lead(groups: Sequence[pl.DataFrame], text: str, table: pl.DataFrame) -> _Figure:
-    first, *others = groups
-    known = [group for group in others if len(group)]
+def _group_lead(groups: Sequence[Group], text: str, table: pl.DataFrame, results: Results | None) -> _Figure:
+    (first, own), *others = groups
+    known = [group for group in others if len(group[0])]
     if not len(first) or not known:
         return _Figure(None, text, _MISSING)
-    return _Figure(lead([group_difference(first, group) for group in known]), text, _certainty(table))
+    images = None if results is None else independent_images(results, AFTER)
+    differences = [group_difference(first, other, [*own, *negative(terms)], images) for other, terms in known]
+    return _Figure(lead(differences), text, _certainty(table))
 
 
 def _faster(results: Results) -> Claim:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 
-import numpy as np
 import polars as pl
 
 from atras.errors import InputError, printable
@@ -14,7 +13,7 @@ from atras.rounding import decimals
 from .images import compare_images, shared_phase
 from .meanings import other_meaning
 from .provenance import computing_differences, data_differences, notices, other_test_images, require_whole
-from .statistics import Mean, Part, group_mean, holm, image_covariance, kept_images, p_text, seeds_note
+from .statistics import Mean, column_terms, holm, independent_images, members_mean, p_text, seeds_note
 
 SHOWN = 10
 """Most members whose lost images are listed."""
@@ -28,8 +27,8 @@ def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     """Paired differences of every accuracy and recovery, over the candidates and seeds that both runs have.
 
     A pair is a member of both runs with a figure in both; all statuses count. Pairs are no independent draws: those of
-    a seed share its batch order and all share the test images. So what varies are seeds (`group_mean`), and where both
-    runs kept outcomes the images, by which interval and p value are otherwise not widened. One seed has neither,
+    a seed share its batch order and all share the test images. So what varies are seeds (`group_mean`) and images:
+    paired where both runs kept outcomes, otherwise bounded by counts (`images_part`). One seed tells nothing of seeds,
     however many candidates: by their spread, seeds of one protocol differ in a quarter of all comparisons.
 
     Args:
@@ -91,15 +90,10 @@ _SCHEMA = {
 
 
 def _difference(a: Results, b: Results, column: str, both: pl.DataFrame) -> Mean:
-    """Mean difference of the pairs, over seeds and, where both runs tell image by image, over images."""
-    names, seeds = (both[key].unique(maintain_order=True).to_list() for key in KEYS)
-    mean = group_mean((both["b"] - both["a"]).to_list(), both["hidden_layers"].to_list(), both["seed"].to_list())
-    right = [kept_images(run, column, names, seeds) for run in (a, b)]
-    if right[0] is None or right[1] is None or right[0].shape != right[1].shape:
-        return mean
-    changed = (right[1].astype(np.float64) - right[0]).mean(0)
-    of_images = Part(float(image_covariance(changed[None])[0, 0]), max(changed.shape[-1] - 1, 1))
-    return Mean(mean.value, (*mean.parts, of_images))
+    """Mean difference of the pairs, over seeds and test images."""
+    rows = both.with_columns(difference=pl.col("b") - pl.col("a"))
+    terms = [*column_terms(b, column, both), *column_terms(a, column, both, sign=-1)]
+    return members_mean(rows, "difference", terms, independent_images(a, column))
 
 
 def protocol_differences(a: Results, b: Results) -> dict[str, tuple[object, object]]:

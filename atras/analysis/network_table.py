@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from atras.results import Results
 from atras.rounding import decimals
 
 from .attack_aims import attack_aim
-from .statistics import accuracy_interval, ordered
+from .statistics import members_interval, metric_terms, ordered
 
 KEYS = ("attack", "norm", "epsilon", "label_source", "target")
 
@@ -47,10 +48,10 @@ def network_table(results: Results) -> pl.DataFrame:
         in_order = own.with_row_index("place").sort(place, "epsilon", maintain_order=True)
         for _, found in in_order.group_by(*KEYS, maintain_order=True):
             first = found.row(0, named=True)
-            values, n = found["accuracy"].to_list(), first["n"]
-            mean, *ends = accuracy_interval(values, n)
+            n = first["n"]
+            mean, *ends = members_interval(found, "accuracy", metric_terms(results, found), n)
             parts = _parts(results, first)
-            rows.append((*candidate, first["attack"], first["label"], mean, *ends, n, len(values), parts))
+            rows.append((*candidate, first["attack"], first["label"], mean, *ends, n, len(found), parts))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
@@ -111,7 +112,7 @@ def network_lines(results: Results, width: int = 80) -> list[str]:
     return lines
 
 
-def _figure_lines(row: dict[str, object], room: int) -> list[str]:
+def _figure_lines(row: dict[str, Any], room: int) -> list[str]:
     """A figure beside its name, and what the parts of its attack left."""
     label = printable(str(row["label"]))
     pieces = [label[start : start + room - 2] for start in range(0, len(label), room - 2)]

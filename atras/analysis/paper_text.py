@@ -16,13 +16,27 @@ from atras.results import Results
 
 from .paper_tables import LARGE, PAPER_NAMES, PaperName, own_table, paper_members, paper_table
 from .provenance import require_whole
-from .statistics import Interval, Mean, Verdict, equivalent, group_mean
+from .statistics import (
+    Interval,
+    Mean,
+    Term,
+    Verdict,
+    column_terms,
+    equivalent,
+    independent_images,
+    members_mean,
+    with_images,
+)
 
 MARGIN = 0.01
 """How far from a stated figure another may lie, one point of accuracy, to be called the same. Our choice."""
 
 AFTER, BEFORE = "attacked_accuracy_after_static", "attacked_accuracy_before"
 DOUBLED = "adversarial_train_accuracy"
+
+
+Group = tuple[pl.DataFrame, list[Term]]
+"""Members, with columns hidden_layers, seed and value, and the mean accuracies that the value's mean is a sum of."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,23 @@ class Definition:
         )  # fmt: skip
         return rows.select("hidden_layers", "seed", value=value).drop_nulls()
 
-    def mean(self, table: pl.DataFrame) -> Mean | None:
-        """The figure with what is known of its certainty; None without such members."""
+    def group(self, table: pl.DataFrame, results: Results | None) -> Group:
+        """`members` with the accuracies behind them, of which a table without a run tells nothing."""
         rows = self.members(table)
+        if results is None or rows.is_empty():
+            return rows, []
+        terms = column_terms(results, self.plus, rows)
+        return rows, [*terms, *(column_terms(results, self.minus, rows, sign=-1) if self.minus else [])]
+
+    def mean(self, table: pl.DataFrame, results: Results | None = None) -> Mean | None:
+        """The figure with what seeds, and of a run the test images, leave open; None without such members."""
+        rows, terms = self.group(table, results)
         if not len(rows):
             return None
-        return group_mean(rows["value"].to_list(), rows["hidden_layers"].to_list(), rows["seed"].to_list())
+        mean = members_mean(rows, "value", [], None)
+        # One seed judges nothing: it has no interval here.
+        images = None if results is None else independent_images(results, AFTER)
+        return with_images(mean, terms, images) if mean.parts else mean
 
 
 _WORDS = {
@@ -204,7 +229,7 @@ def stated_figures(results: Results, dataset: PaperName | None = None, *, partia
     require_whole(results, partial)
     dataset = dataset or own_table(results)
     tables = tables_figures()
-    of_run = [_stated(one, "here", results.table, None if dataset is None else one.stated.get(dataset))
+    of_run = [_stated(one, "here", results.table, results, None if dataset is None else one.stated.get(dataset))
               for one in STATEMENTS]  # fmt: skip
     return [entry for one, run in zip(STATEMENTS, of_run, strict=True) for entry in
             [*(table for table in tables if table.statement is one), run]]  # fmt: skip
@@ -213,13 +238,15 @@ def stated_figures(results: Results, dataset: PaperName | None = None, *, partia
 def tables_figures() -> list[Stated]:
     """Each figure of the paper's text on its own two tables, under its definition and under ours."""
     members = {name: paper_members(name) for name in PAPER_NAMES}
-    return [_stated(one, name, members[name], one.stated.get(name)) for one in STATEMENTS for name in PAPER_NAMES]
+    return [_stated(one, name, members[name], None, one.stated.get(name)) for one in STATEMENTS for name in PAPER_NAMES]
 
 
-def _stated(statement: Statement, where: str, table: pl.DataFrame, stated: float | None) -> Stated:
+def _stated(
+    statement: Statement, where: str, table: pl.DataFrame, results: Results | None, stated: float | None
+) -> Stated:
     found: list[tuple[Interval | None, Verdict]] = []
     for definition in (statement.theirs, statement.ours):
-        mean = definition.mean(table)
+        mean = definition.mean(table, results)
         interval = None if mean is None else mean.interval()
         if where != "here" and interval is not None:
             exact = Interval(interval.mean, interval.mean, interval.mean)  # a table is what it is

@@ -16,10 +16,12 @@ from .confirmed import confirmed_sentence
 from .statistics import (
     Interval,
     chosen_elsewhere,
+    column_terms,
+    independent_images,
+    members_interval,
     ordered,
     ranking,
     robust_column,
-    sample_mean,
     seeds_note,
 )
 
@@ -95,7 +97,7 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         FIGURES[column],
         Interval(first["mean"], first["low"], first["high"]),
         Interval(*clean.select("mean", "low", "high").row(0)),
-        _gain(own, column),
+        _gain(results, own, column),
         first["seeds"],
         len(frame),
         None if first["tied"] is None else tuple(first["tied"]),
@@ -103,12 +105,16 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
     )
 
 
-def _gain(own: pl.DataFrame, column: str) -> Interval | None:
-    """Seed by seed, after the defence less before it."""
+def _gain(results: Results, own: pl.DataFrame, column: str) -> Interval | None:
+    """Seed by seed, after the defence less before it, on the same test images."""
     if column not in _UNDEFENDED:
         return None
-    gains = own.select(gain=pl.col(column) - pl.col(_UNDEFENDED[column]))["gain"].drop_nulls().to_list()
-    return sample_mean(gains).interval(low=-1.0, high=1.0) if gains else None
+    before = _UNDEFENDED[column]
+    gains = own.select("hidden_layers", "seed", gain=pl.col(column) - pl.col(before)).drop_nulls("gain")
+    if gains.is_empty():
+        return None
+    terms = [*column_terms(results, column, gains), *column_terms(results, before, gains, sign=-1)]
+    return members_interval(gains, "gain", terms, independent_images(results, column))
 
 
 def lacks(results: Results, *, rank_by: str = "accuracy") -> list[str]:

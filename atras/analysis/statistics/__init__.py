@@ -16,6 +16,7 @@ from .means import (
     sample_mean,
     seeds_note,
 )
+from .members import Term, column_terms, members_interval, members_mean, metric_terms, negative, with_images
 from .outcomes import kept_images, worst_case
 from .pairs import told_apart
 from .ranking import RANK_BY, chosen_elsewhere, independent_images, ordered, pareto, ranking, robust_column
@@ -26,12 +27,14 @@ __all__ = [
     "Interval",
     "Mean",
     "Part",
+    "Term",
     "Verdict",
     "accuracy_interval",
     "accuracy_mean",
     "beyond",
     "binomial_part",
     "chosen_elsewhere",
+    "column_terms",
     "compare_depths",
     "depth_means",
     "differences_of_depths",
@@ -45,6 +48,10 @@ __all__ = [
     "lead",
     "leads",
     "max_t",
+    "members_interval",
+    "members_mean",
+    "metric_terms",
+    "negative",
     "ordered",
     "p_text",
     "pareto",
@@ -53,5 +60,6 @@ __all__ = [
     "sample_mean",
     "seeds_note",
     "told_apart",
+    "with_images",
     "worst_case",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,8 @@ from atras.results import Results
 
 from .many import max_t
 from .means import Mean, sample_mean
-from .ranking import robust_column
+from .members import Term, column_terms, negative, with_images
+from .ranking import independent_images, robust_column
 
 MEMBER = ("hidden_layers", "seed")
 
@@ -66,8 +68,8 @@ def differences_of_depths(table: pl.DataFrame, column: str) -> tuple[list[tuple[
 def compare_depths(results: Results, column: str | None = None) -> pl.DataFrame:
     """Every pair of depths, paired by seed, on these test images.
 
-    The question is which depth is better *for these candidates* on these images: what varies is the seed. Intervals are
-    Student's; p values are of flipped signs, a sign a seed for all pairs at once (`max_t`), and never below
+    The question is which depth is better *for these candidates*. Intervals are of seeds and images; p values are of
+    the seeds alone, on these images: of flipped signs, a sign a seed for all pairs at once (`max_t`), and never below
     2 ** (1 - seeds), corrected or not: six seeds can tell any number of depths apart at 5 %, five none.
 
     Args:
@@ -77,11 +79,23 @@ def compare_depths(results: Results, column: str | None = None) -> pl.DataFrame:
     Returns:
         Columns depth_a, depth_b, seeds, difference (b - a), low, high, p and p_corrected; empty for one seed.
     """
-    pairs, values = differences_of_depths(results.table, column or robust_column(results))
+    column = column or robust_column(results)
+    pairs, values = differences_of_depths(results.table, column)
     if len(values) < 2:
         return pl.DataFrame(schema=_DEPTHS)
+    kept = whole_members(results.table, column)
+    images = independent_images(results, column)
+    terms = {depth: column_terms(results, column, kept.filter(depth=depth)) for depth in kept["depth"].unique()}
     rows = [
-        (*pair, len(values), *sample_mean(values[:, index].tolist()).interval(), p, corrected)
+        (
+            *pair,
+            len(values),
+            *with_images(
+                sample_mean(values[:, index].tolist()), [*terms[pair[1]], *negative(terms[pair[0]])], images
+            ).interval(),
+            p,
+            corrected,
+        )
         for index, (pair, p, corrected) in enumerate(zip(pairs, *max_t(values), strict=True))
     ]
     return pl.DataFrame(rows, schema=_DEPTHS, orient="row")
@@ -99,12 +113,13 @@ _DEPTHS = {
 }
 
 
-def leads(table: pl.DataFrame, column: str, depth: int = 1) -> dict[int, Mean]:
+def leads(table: pl.DataFrame, column: str, depth: int = 1, *, results: Results | None = None) -> dict[int, Mean]:
     """A depth's lead over each of the others, as `group_difference`.
 
     Args:
         table, column: as in `whole_members`.
         depth: whose lead.
+        results: the run of the table, for what its test images leave open; None for a table of the paper.
 
     Returns:
         By depth the difference; empty where one of the two sides has no candidate that trained with every seed.
@@ -112,18 +127,30 @@ def leads(table: pl.DataFrame, column: str, depth: int = 1) -> dict[int, Mean]:
     kept = whole_members(table, column)
     own = kept.filter(depth=depth)
     others = sorted(set(kept["depth"]) - {depth}) if len(own) else []
-    return {other: group_difference(own, kept.filter(depth=other)) for other in others}
+    return {other: column_difference(results, column, own, kept.filter(depth=other)) for other in others}
 
 
-def group_difference(first: pl.DataFrame, second: pl.DataFrame) -> Mean:
-    """The mean of a group of members less that of another, for these candidates: paired by seed, with Student's t; with
-    one seed without certainty.
+def column_difference(results: Results | None, column: str, first: pl.DataFrame, second: pl.DataFrame) -> Mean:
+    """`group_difference` of members by a column of the table, with what the run's test images leave open."""
+    if results is None:
+        return group_difference(first, second)
+    terms = [*column_terms(results, column, first), *column_terms(results, column, second, sign=-1)]
+    return group_difference(first, second, terms, independent_images(results, column))
+
+
+def group_difference(
+    first: pl.DataFrame, second: pl.DataFrame, terms: Sequence[Term] = (), images: int | None = None
+) -> Mean:
+    """The mean of a group of members less that of another, for these candidates: paired by seed, with Student's t, and
+    of the test images; with one seed without certainty.
 
     Args:
         first, second: columns seed and value.
+        terms, images: what the difference is a sum of, as in `images_part`.
     """
     means = [dict(group.group_by("seed").agg(pl.col("value").mean()).iter_rows()) for group in (first, second)]
     seeds = sorted(set(means[0]) & set(means[1]))
     if seeds:
-        return sample_mean([means[0][seed] - means[1][seed] for seed in seeds])
+        mean = sample_mean([means[0][seed] - means[1][seed] for seed in seeds])
+        return with_images(mean, terms, images) if mean.parts else mean
     return Mean(float(first["value"].to_numpy().mean() - second["value"].to_numpy().mean()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -10,11 +12,13 @@ import polars as pl
 from atras.checks import one_of
 from atras.errors import InputError
 from atras.evaluation import PHASES
+from atras.registry import name_of
 from atras.results import Results
 
 _KINDS = {
     "test_accuracy": ("trained", "clean", None),
     "adversarial_test_accuracy": ("defended", "clean", None),
+    "attacked_accuracy_before": ("trained", "white-box", "predicted"),
     "attacked_accuracy_before_true": ("trained", "white-box", "true"),
     "attacked_accuracy_after_white_box": ("defended", "white-box", "true"),
     "attacked_accuracy_after_static": ("defended", "static", None),
@@ -59,7 +63,7 @@ def kept_images(results: Results, column: str, names: Sequence[str], seeds: Sequ
         bool [K, S, N], in the order of names and seeds, whose means are the table's figures; None where a member or an
         image is missing, or outcomes are not those of the column.
     """
-    rows = _rows(results, column)
+    rows = kept_rows(results, column)
     if rows is None:
         return None
     rows = rows.filter(pl.col("hidden_layers").is_in(list(names)), pl.col("seed").is_in(list(seeds)))
@@ -80,11 +84,16 @@ def kept_images(results: Results, column: str, names: Sequence[str], seeds: Sequ
     return right if same else None
 
 
-def _rows(results: Results, column: str) -> pl.DataFrame | None:
+def kept_rows(results: Results, column: str) -> pl.DataFrame | None:
+    """What members keep, image by image, behind a column of the table.
+
+    Returns:
+        Columns hidden_layers, seed, image, correct; None where the run does not tell.
+    """
     if results.outcomes.is_empty() or column not in {**_KINDS, **_WORST}:
         return None
     if column in _WORST:
-        return worst_case(results, _WORST[column])
+        return _worst_of_run(results, _WORST[column])
     phase, mode, label = _KINDS[column]
     rows = results.outcomes.filter(phase=phase, mode=mode)
     attacked = mode != "clean"
@@ -92,3 +101,36 @@ def _rows(results: Results, column: str) -> pl.DataFrame | None:
         own = results.run["protocol"].get("epsilon")
         rows = rows.filter(pl.col("attack") == "fgsm", pl.col("epsilon") == own)
     return rows.filter(label_source=label) if label else rows
+
+
+_WORST_OF_RUNS: WeakKeyDictionary[Results, dict[str, pl.DataFrame]] = WeakKeyDictionary()
+"""Worst cases by phase, for as long as somebody keeps the run: every figure by depth and network asks for them."""
+
+
+def _worst_of_run(results: Results, phase: str) -> pl.DataFrame:
+    known = _WORST_OF_RUNS.setdefault(results, {})
+    if phase not in known:
+        known[phase] = worst_case(results, phase)
+    return known[phase]
+
+
+_KEYS = ("phase", "mode", "attack", "norm", "epsilon", "label_source", "target")
+"""What tells the figures of a member apart, in frames `metrics` and `outcomes`."""
+
+
+def rows_of_metrics(results: Results, row: Mapping[str, Any]) -> pl.DataFrame | None:
+    """What all members keep, image by image, under what a row of `metrics` is about.
+
+    Args:
+        results: a run.
+        row: of a final figure on test images.
+
+    Returns:
+        Columns hidden_layers, seed, image, correct; None where the run does not tell.
+    """
+    if results.outcomes.is_empty():
+        return None
+    if name_of(str(row["attack"])) == "worst":
+        own = row["norm"] == "linf" and row["epsilon"] == results.run["protocol"].get("epsilon")
+        return _worst_of_run(results, str(row["phase"])) if own else None
+    return results.outcomes.filter(pl.col(key).eq_missing(pl.lit(row[key])) for key in _KEYS if key in row)

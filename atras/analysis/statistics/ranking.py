@@ -13,8 +13,8 @@ from atras.errors import InputError
 from atras.evaluation import BALANCED
 from atras.results import Results, wilson
 
-from .means import accuracy_interval
-from .outcomes import kept_images
+from .members import Term, members_interval
+from .outcomes import kept_images, kept_rows
 from .pairs import told_apart
 
 RANK_BY = ("accuracy", "balanced")
@@ -112,20 +112,26 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
     column = column or robust_column(results, rank_by)
     images, clean_images = independent_images(results, column), independent_images(results, results.final.clean)
     table = results.table.with_columns(figure=_figure(column))
-    seeds = table["seed"].unique(maintain_order=True).to_list()
-    every = table["hidden_layers"].unique(maintain_order=True).to_list()
-    right = kept_images(results, column, every, seeds) if len(seeds) > 1 else None
+    kept = kept_rows(results, column)
     rows = []
-    for index, ((name, depth, parameters), part) in enumerate(
-        table.group_by("hidden_layers", "depth", "parameters", maintain_order=True)
-    ):
-        interval = accuracy_interval(part["figure"].to_list(), images, None if right is None else right[index])
+    for (name, depth, parameters), part in table.group_by("hidden_layers", "depth", "parameters", maintain_order=True):
+        share = float(str(part["figure"].mean()))
+        interval = members_interval(part, "figure", [Term(1, share, _counted(kept, part))], images)
         trained = int((part["status"] == "trained").sum())
         clear = sum(_is_clear(row, results.final.clean, clean_images) for row in part.iter_rows(named=True))
         rows.append((name, depth, parameters, len(part), trained, clear, *interval))
     frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
     order = [pl.col("trained") > 0, pl.col("clear") > 0, pl.col("mean"), pl.col("parameters")]
     return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
+
+
+def _counted(kept: pl.DataFrame | None, members: pl.DataFrame) -> pl.DataFrame | None:
+    """What a candidate's members keep, image by image; one that did not train counts 0."""
+    if kept is None:
+        return None
+    trained = members.select("hidden_layers", "seed", trained=pl.col("status") == "trained")
+    own = kept.join(trained, on=["hidden_layers", "seed"])
+    return own.with_columns(correct=pl.col("correct") & pl.col("trained"))
 
 
 def _figure(column: str) -> pl.Expr:

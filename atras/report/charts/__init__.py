@@ -4,7 +4,7 @@ Nothing here knows of a run, of a section, or of the page that shows it."""
 
 from .bars import Bar, Bars
 from .heatmap import HeatMap
-from .intervals import Estimate, estimate, group_estimate
+from .intervals import Estimate, group_estimate
 from .pictures import Gallery, Picture, data_uri
 from .plots import Chart, Point, Series, Table
 from .scales import Axis, categories, interval, linear, logarithmic, number, rounded
@@ -25,7 +25,6 @@ __all__ = [
     "Table",
     "categories",
     "data_uri",
-    "estimate",
     "group_estimate",
     "interval",
     "linear",

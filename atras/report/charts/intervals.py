@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from atras.analysis import accuracy_interval, group_mean
+from atras.analysis import Term, members_interval
 
 
 class Estimate(NamedTuple):
@@ -23,32 +23,17 @@ class Estimate(NamedTuple):
     high: float | None = None
 
 
-def estimate(accuracies: Sequence[float | None], n: int | None) -> Estimate:
-    """Accuracy of a candidate over seeds and test images; of a single member with Wilson's interval, of the images.
+def group_estimate(rows: pl.DataFrame, value: str, terms: Sequence[Term] = (), n: int | None = None) -> Estimate:
+    """Mean over members, for these candidates: over seeds and test images; with one seed of these alone.
 
     Args:
-        accuracies: that of each seed; those that are None are left out.
-        n: images on which each was measured; None where that is not known.
-
-    Returns:
-        The estimate; without an interval where nothing varies, or a single figure is no share of images.
-    """
-    known = [value for value in accuracies if value is not None]
-    return Estimate(*accuracy_interval(known, n)) if known else Estimate(None)
-
-
-def group_estimate(rows: pl.DataFrame, value: str, n: int | None = None) -> Estimate:
-    """Mean over members, for these candidates: over seeds and, of an accuracy, images; with one seed of these alone.
-
-    Args:
-        rows: columns hidden_layers, seed and `value`, without nulls in it.
+        rows: columns hidden_layers, seed and `value`; rows with null in it are left out.
         value: name of the column.
-        n: test images where it is an accuracy; None for gains and other differences.
+        terms: the accuracies that it is a sum of, as `analysis.column_terms` has them; none for other figures.
+        n: test images behind each; None where that is not known.
 
     Returns:
         The estimate; None without rows.
     """
-    if not len(rows):
-        return Estimate(None)
-    mean = group_mean(rows[value].to_list(), rows["hidden_layers"].to_list(), rows["seed"].to_list(), n)
-    return Estimate(*(mean.interval(low=0.0, high=1.0) if n else mean.interval()))
+    known = rows.drop_nulls(value)
+    return Estimate(*members_interval(known, value, terms, n)) if len(known) else Estimate(None)

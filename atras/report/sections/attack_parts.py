@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from atras.registry import name_of
-from atras.report.charts import Bar, Bars, Estimate, estimate, rounded
+from atras.report.charts import Bar, Bars, rounded
 from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import file_part
 from .attack_rows import PHASES, Ball, balls, known_attack, mean_accuracies
 from .depth_charts import depth_label
-from .population import trained_members
+from .population import metric_estimate, trained_members
 
 LEFT = "left"
 
@@ -50,7 +50,7 @@ def attack_parts(results: Results) -> Section:
             "not in sequence: each begins with all images, and what one took another may have taken too. Up to 12 "
             "networks, the bar is the 95 % interval of the last."
         )
-        figures += [chart for ball in several for chart in _side_by_side(ball)]
+        figures += [chart for ball in several for chart in _side_by_side(results, ball)]
     missing = "One attack was evaluated: run with --attack autoattack to see what four attacks in turn take."
     return Section("attack_parts", title, tuple(text or [missing]), tuple(figures))
 
@@ -117,7 +117,7 @@ def _mean(means: pl.DataFrame, column: str) -> float:
     return float(str(means[column].mean()))
 
 
-def _side_by_side(ball: Ball) -> Iterator[Bars]:
+def _side_by_side(results: Results, ball: Ball) -> Iterator[Bars]:
     order = list(mean_accuracies(ball.rows))
     order.sort(key=lambda attack: name_of(attack) == "worst")  # the worst case, of all of them, comes last
     for phase, label in PHASES.items():
@@ -125,7 +125,7 @@ def _side_by_side(ball: Ball) -> Iterator[Bars]:
         if rows.is_empty():
             continue
         bars = sorted(
-            (_marks(own, order) for _, own in rows.group_by("hidden_layers", maintain_order=True)),
+            (_marks(results, own, order) for _, own in rows.group_by("hidden_layers", maintain_order=True)),
             key=lambda bar: (int(bar.group.split()[0]), -(bar.marks[-1].mean or 0.0)),
         )
         means, names = mean_accuracies(rows), [_short(attack) for attack in order]
@@ -160,11 +160,7 @@ def _short(attack: str) -> str:
     return "worst case" if name_of(attack) == "worst" else attack
 
 
-def _marks(own: pl.DataFrame, attacks: Sequence[str]) -> Bar:
+def _marks(results: Results, own: pl.DataFrame, attacks: Sequence[str]) -> Bar:
     """A candidate's accuracy under each attack, over its seeds."""
-    marks = [_estimate(own.filter(attack=attack)) for attack in attacks]
+    marks = [metric_estimate(results, own.filter(attack=attack)) for attack in attacks]
     return Bar(own["hidden_layers"][0], depth_label(own["depth"][0]), marks=tuple(marks))
-
-
-def _estimate(rows: pl.DataFrame) -> Estimate:
-    return estimate(rows["accuracy"].to_list(), int(rows["n"][0])) if len(rows) else Estimate(None)

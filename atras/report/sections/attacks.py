@@ -16,7 +16,7 @@ from atras.results import Results
 from .attack_names import attack_name, file_part
 from .bounds import epsilon_text, norm_text
 from .depth_charts import depth_label
-from .population import last_test_metrics, phase_texts
+from .population import last_test_metrics, metric_estimate, phase_texts
 
 _MEDIANS = {"l2": "median_l2", "linf": "median_linf"}
 """Where the size of a change stands, by norm."""
@@ -52,7 +52,7 @@ def attacks(results: Results) -> Section:
             "size of the change that it needs, the median over images that were classified right before; larger is "
             "more robust."
         )
-    figures = [*([_chart(bounded, spellings, phases)] if len(spellings) > 1 else []), *sizes]
+    figures = [*([_chart(results, bounded, spellings, phases)] if len(spellings) > 1 else []), *sizes]
     return Section("attacks", title, tuple(text), tuple(figures), _distance_tables(results))
 
 
@@ -88,11 +88,11 @@ def _labelled(metrics: pl.DataFrame, protocol: Mapping[str, Any]) -> pl.DataFram
     return attacks.with_columns(label=pl.concat_str(parts))
 
 
-def _chart(metrics: pl.DataFrame, spellings: list[str], phases: Mapping[str, str]) -> Bars:
+def _chart(results: Results, metrics: pl.DataFrame, spellings: list[str], phases: Mapping[str, str]) -> Bars:
     rows = []
     for attack in spellings:
         own = metrics.filter(pl.col("label") == attack)
-        marks = [_mean(own.filter(pl.col("phase") == phase).drop_nulls("accuracy")) for phase in phases]
+        marks = [metric_estimate(results, own.filter(pl.col("phase") == phase)) for phase in phases]
         rows.append(Bar(attack, "", marks=tuple(marks)))
     return Bars(
         "attacks",
@@ -103,10 +103,6 @@ def _chart(metrics: pl.DataFrame, spellings: list[str], phases: Mapping[str, str
         marks=tuple(phases.values()),
         of=("attack", ""),
     )
-
-
-def _mean(rows: pl.DataFrame) -> Estimate:
-    return group_estimate(rows, "accuracy", int(rows["n"][0])) if len(rows) else Estimate(None)
 
 
 def _conclusion(rows: list[Bar], phases: list[str]) -> str:

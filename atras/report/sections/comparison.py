@@ -29,7 +29,7 @@ def comparison(runs: Sequence[Results], names: Sequence[str]) -> Section:
     rows = tuple(_row(run, name) for run, name in zip(runs, names, strict=True))
     trained = [run.table.filter(pl.col("status") == "trained") for run in runs]
     estimates = {
-        name: depth_means(frame, _robust(run), images(run))
+        name: depth_means(frame, _robust(run), images(run), run)
         for name, frame, run in zip(names, trained, runs, strict=True)
     }
     estimates = {name: means for name, means in estimates.items() if means}

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, rounded
+from atras.results import Results
 
-from .population import Entry, counted
+from .population import Entry, column_estimate, counted
 
 
 def depth_label(depth: int) -> str:
@@ -24,19 +25,25 @@ def depth_label(depth: int) -> str:
     return counted(depth, "layer")
 
 
-def depth_means(frame: pl.DataFrame, value: str, n: int | None = None) -> dict[int, Estimate]:
+def depth_means(
+    frame: pl.DataFrame, value: str, n: int | None = None, results: Results | None = None
+) -> dict[int, Estimate]:
     """Mean of a column with its interval, for each depth that has figures.
 
     Args:
         frame: has columns depth, hidden_layers and seed.
         value: name of the column.
-        n: test images where that is an accuracy; None for gains and other differences.
+        n: test images behind it.
+        results: the run of whose table the frame has rows; None for one of the paper's.
 
     Returns:
         The estimates by depth.
     """
     groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
-    return {int(str(depth)): group_estimate(rows, value, n) for (depth,), rows in groups}
+    return {
+        int(str(depth)): group_estimate(rows, value) if results is None else column_estimate(results, value, rows, n)
+        for (depth,), rows in groups
+    }
 
 
 def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:

@@ -6,14 +6,14 @@ import polars as pl
 
 from atras.analysis import attack_aim
 from atras.registry import name_of
-from atras.report.charts import Chart, Point, Series, group_estimate, linear, rounded
+from atras.report.charts import Chart, Point, Series, linear, rounded
 from atras.report.section import Section
 from atras.results import Results
 
 from .attack_names import attack_name, file_part
 from .bounds import epsilon_axis, epsilon_text, norm_text
 from .depth_charts import lines_by_depth
-from .population import last_test_metrics, phase_texts
+from .population import last_test_metrics, metric_estimate, phase_texts
 
 
 def epsilons(results: Results) -> Section:
@@ -37,10 +37,14 @@ def epsilons(results: Results) -> Section:
     charts: list[Chart] = []
     phases = phase_texts(results)
     for (norm,), rows in attacked.group_by("norm", maintain_order=True):
-        charts += [_panel(clean, rows, str(norm), phase) for phase in phases.items() if phase[0] in set(rows["phase"])]
+        charts += [
+            _panel(results, clean, rows, str(norm), phase) for phase in phases.items() if phase[0] in set(rows["phase"])
+        ]
     for (label,), rows in attacked.group_by("label", maintain_order=True):
         both = pl.concat([clean, rows])
-        charts += [_chart(both, str(label), phase) for phase in phases.items() if phase[0] in set(rows["phase"])]
+        charts += [
+            _chart(results, both, str(label), phase) for phase in phases.items() if phase[0] in set(rows["phase"])
+        ]
     text = (
         "Accuracy on attacked test images, averaged over the members that trained: by attack with 95 % intervals, then "
         "by depth. An image that an attack turns at one epsilon counts as turned at all larger ones. FGSM takes one "
@@ -50,7 +54,7 @@ def epsilons(results: Results) -> Section:
     return Section("epsilons", title, (text,), tuple(charts))
 
 
-def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: tuple[str, str]) -> Chart:
+def _panel(results: Results, clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: tuple[str, str]) -> Chart:
     """All attacks of a norm, a line each, under their names where those tell them apart; a phase and its words."""
     series, ends = [], []
     own_rows = list(attacked.group_by("attack", "aim", "label", maintain_order=True))
@@ -59,7 +63,7 @@ def _panel(clean: pl.DataFrame, attacked: pl.DataFrame, norm: str, phase: tuple[
         own = pl.concat([clean, rows]).filter(pl.col("phase") == phase[0]).sort("epsilon", maintain_order=True)
         points = []
         for (epsilon,), part in own.group_by("epsilon", maintain_order=True):
-            mean, low, high = group_estimate(part.drop_nulls("accuracy"), "accuracy", int(part["n"][0]))
+            mean, low, high = metric_estimate(results, part)
             points.append(Point(float(str(epsilon)), mean or 0.0, low, high))
         name = names[index] if names.count(names[index]) == 1 else str(label)
         series.append(Series(name, index, tuple(points), line=True))
@@ -82,12 +86,12 @@ def _panel_conclusion(ends: list[tuple[float, str, float]]) -> str:
     return f"{least}: {left}." if len(ends) > 1 else f"{least} leaves {left}."
 
 
-def _chart(metrics: pl.DataFrame, attack: str, phase: tuple[str, str]) -> Chart:
+def _chart(results: Results, metrics: pl.DataFrame, attack: str, phase: tuple[str, str]) -> Chart:
     """One attack, a line for each depth; a phase and its words."""
     of_phase = metrics.filter(pl.col("phase") == phase[0])
     known = of_phase.drop_nulls("accuracy").sort("depth", "epsilon", maintain_order=True)
     rows = [
-        (depth, epsilon, *group_estimate(part, "accuracy", int(part["n"][0])))
+        (depth, epsilon, *metric_estimate(results, part))
         for (depth, epsilon), part in known.group_by("depth", "epsilon", maintain_order=True)
     ]
     means = pl.DataFrame(rows, schema=["depth", "epsilon", "accuracy", "low", "high"], orient="row")

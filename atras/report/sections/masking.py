@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import polars as pl
 
-from atras.analysis import worst_case
+from atras.analysis import Interval, members_interval, metric_terms
 from atras.registry import name_of
 from atras.report.charts import Chart, Estimate, number
 from atras.report.section import Section
-from atras.results import NORMAL_95, Results
+from atras.results import Results
 
 from .attack_rows import Ball, balls, known_attack, mean_accuracies
-from .depth_charts import depth_chart, depth_label, depth_means
+from .depth_charts import depth_chart, depth_label
 from .population import networks_text
 
 MASKED = 0.05
@@ -103,14 +102,12 @@ def _follows_gradients(spelling: str) -> bool:
 def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Estimate], pl.DataFrame]:
     """The chart, its estimates by depth, and the gap of each member."""
     ball, keys = compared.ball, ["hidden_layers", "seed", "depth", "n"]
-    weak, strong = (
-        ball.rows.filter(attack=attack).select(*keys, "accuracy") for attack in (compared.weak, compared.strong)
-    )
-    gaps = weak.join(strong, on=keys, maintain_order="left")
+    weak, strong = (ball.rows.filter(attack=attack) for attack in (compared.weak, compared.strong))
+    gaps = weak.select(*keys, "accuracy").join(strong.select(*keys, "accuracy"), on=keys, maintain_order="left")
     gaps = gaps.with_columns(gap=pl.col("accuracy") - pl.col("accuracy_right"))
     estimates = {
-        depth: mean if mean.low is not None else Estimate(mean.mean, *_of_images(results, compared, gaps, depth))
-        for depth, mean in sorted(depth_means(gaps, "gap").items())
+        int(str(depth)): Estimate(*_gap(results, own, [one.filter(depth=depth) for one in (weak, strong)]))
+        for (depth,), own in gaps.sort("depth", maintain_order=True).group_by("depth", maintain_order=True)
     }
     names = " minus ".join(compared.names)
     title = f"{names} at {ball.text}, {networks_text(results)}"
@@ -118,36 +115,11 @@ def _chart(results: Results, compared: Comparison) -> tuple[Chart, dict[int, Est
     return chart, estimates, gaps
 
 
-def _of_images(
-    results: Results, compared: Comparison, gaps: pl.DataFrame, depth: int
-) -> tuple[float, float] | tuple[None, None]:
-    """The interval of a depth that is one network, or whose members all have one gap: by the images on which the two
-    attacks differ, as many as on average over its members; none without outcomes.
-
-    Source: Agresti, Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
-    with half an image added to each of the four cells.
-    """
-    if results.outcomes.is_empty():
-        return None, None
-    members = gaps.filter(depth=depth).select(MEMBER)
-    rows = results.outcomes.filter(
-        (pl.col("mode") == "white-box") & (pl.col("label_source") == "true"),
-        phase=results.final.phase,
-    ).join(members, on=MEMBER, how="semi")
-    ball = {"norm": compared.ball.norm, "epsilon": compared.ball.epsilon}
-    weak = rows.filter(attack=compared.weak, **ball).select(*MEMBER, "image", weak="correct")
-    if name_of(compared.strong) == "worst":
-        strong = worst_case(results).select(*MEMBER, "image", strong="correct")
-    else:
-        strong = rows.filter(attack=compared.strong, **ball).select(*MEMBER, "image", strong="correct")
-    both = weak.join(strong, on=[*MEMBER, "image"])
-    if both.is_empty():
-        return None, None
-    only_weak = 0.5 + both.filter(pl.col("weak"), ~pl.col("strong")).height / len(members)
-    only_strong = 0.5 + both.filter(pl.col("strong"), ~pl.col("weak")).height / len(members)
-    n, difference = len(both) / len(members) + 2, only_weak - only_strong
-    error = NORMAL_95 * math.sqrt(only_weak + only_strong - difference**2 / n) / n
-    return difference / n - error, difference / n + error
+def _gap(results: Results, gaps: pl.DataFrame, attacked: list[pl.DataFrame]) -> Interval:
+    """The mean gap of a depth's members, with what seeds and the images on which the two attacks differ leave open."""
+    weak, strong = (rows.join(gaps, on=MEMBER, how="semi") for rows in attacked)
+    terms = [*metric_terms(results, weak), *metric_terms(results, strong, sign=-1)]
+    return members_interval(gaps, "gap", terms, int(gaps["n"][0]))
 
 
 def _conclusion(compared: Comparison, estimates: dict[int, Estimate], gaps: pl.DataFrame) -> str:

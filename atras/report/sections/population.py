@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import polars as pl
 
-from atras.analysis import independent_images
-from atras.report.charts import Estimate, estimate
-from atras.results import Final, Results
+from atras.analysis import column_terms, independent_images, metric_terms
+from atras.report.charts import Estimate, group_estimate
+from atras.results import Results
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ def entries(results: Results) -> tuple[Entry, ...]:
     """
     n, even = images(results), independent_images(results, BALANCED)
     parts = results.table.group_by("hidden_layers", maintain_order=True)
-    return tuple(_entry(rows, n, even or n, results.final) for _, rows in parts)
+    return tuple(_entry(results, rows, n, even or n) for _, rows in parts)
 
 
 def images(results: Results) -> int | None:
@@ -134,13 +134,13 @@ def images(results: Results) -> int | None:
     return results.run.get("data", {}).get("test_size") or (int(str(counts.max())) if len(counts) else None)
 
 
-def _entry(rows: pl.DataFrame, n: int | None, even: int | None, final: Final) -> Entry:
+def _entry(results: Results, rows: pl.DataFrame, n: int | None, even: int | None) -> Entry:
     """A candidate, whose accuracies are over n images, and balanced ones as uncertain as over `even`."""
-    first = rows.row(0, named=True)
+    first, final = rows.row(0, named=True), results.final
     statuses = rows["status"].to_list()
     good = rows.filter(pl.col("status") == "trained")
     columns = (WHITE_BOX, STATIC, BEFORE, CLEAN_BEFORE, CLEAN_AFTER, WORST, BALANCED)
-    sizes = dict.fromkeys(columns, n) | {BALANCED: even, "recovery_white_box": None, "recovery_static": None}
+    sizes = dict.fromkeys((*columns, "recovery_white_box", "recovery_static"), n) | {BALANCED: even}
     chosen = good if len(good) else rows
     # Without a defence there is one network to attack, and FGSM alone would flatter it.
     robust = WHITE_BOX if final.phase == "defended" else final.worst
@@ -152,8 +152,40 @@ def _entry(rows: pl.DataFrame, n: int | None, even: int | None, final: Final) ->
         max(statuses, key=RANK.index),
         len(good),
         len(rows),
-        {name: estimate(chosen[of_final.get(name, name)].to_list(), size) for name, size in sizes.items()},
+        {name: column_estimate(results, of_final.get(name, name), chosen, size) for name, size in sizes.items()},
     )
+
+
+def column_estimate(results: Results, column: str, rows: pl.DataFrame, n: int | None) -> Estimate:
+    """Mean of an accuracy or recovery over members, with the interval that it has everywhere.
+
+    Args:
+        results: the run.
+        column: of its table.
+        rows: those of the table that are meant; those without a figure are left out.
+        n: test images behind each.
+
+    Returns:
+        The estimate; None without a figure.
+    """
+    known = rows.drop_nulls(column)
+    return group_estimate(known, column, column_terms(results, column, known) if len(known) else (), n)
+
+
+def metric_estimate(results: Results, rows: pl.DataFrame) -> Estimate:
+    """Mean accuracy over rows of metrics that differ in their members alone, with the interval it has everywhere.
+
+    Args:
+        results: the run.
+        rows: final figures on test images under one attack; those without a figure are left out.
+
+    Returns:
+        The estimate; None without a figure.
+    """
+    known = rows.drop_nulls("accuracy")
+    if known.is_empty():
+        return Estimate(None)
+    return group_estimate(known, "accuracy", metric_terms(results, known), int(known["n"][0]))
 
 
 def trained_members(results: Results) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from atras.report.section import Section
 from atras.results import Results
 
 from .depth_charts import depth_chart, depth_means
+from .population import images
 
 
 def recovery(results: Results) -> Section:
@@ -23,8 +24,8 @@ def recovery(results: Results) -> Section:
     title = "Recovery by depth"
     trained = results.table.filter(pl.col("status") == "trained")
     estimates = {
-        "white-box": depth_means(trained, "recovery_white_box"),
-        "static": depth_means(trained, "recovery_static"),
+        "white-box": depth_means(trained, "recovery_white_box", images(results), results),
+        "static": depth_means(trained, "recovery_static", images(results), results),
     }
     text = [
         "Recovery is robust accuracy after the defence minus robust accuracy before it, averaged over the members that "

@@ -36,7 +36,9 @@ def variants(run: Results, parts: Mapping[str, Results]) -> Section:
     charts = []
     for key, title in (("worst", "Worst-case robust accuracy"), ("clean", "Clean accuracy")):
         estimates = {
-            labels[name]: depth_means(one.table.filter(pl.col("status") == "trained"), _column(one, key), images(one))
+            labels[name]: depth_means(
+                one.table.filter(pl.col("status") == "trained"), _column(one, key), images(one), one
+            )
             for name, one in parts.items()
         }
         estimates = {label: means for label, means in estimates.items() if means}
@@ -93,7 +95,7 @@ def _table(parts: Mapping[str, Results], labels: Mapping[str, str]) -> Table:
         for (depth,), members in one.table.group_by("depth", maintain_order=True):
             good = members.filter(pl.col("status") == "trained")
             cells = [
-                _cell(*depth_means(good, _column(one, key), images(one)).get(int(str(depth)), Estimate(None)))
+                _cell(*depth_means(good, _column(one, key), images(one), one).get(int(str(depth)), Estimate(None)))
                 for key in ("clean", "worst")
             ]
             best = ranked.filter(pl.col("depth") == depth, pl.col("trained") > 0).head(1).to_dicts()
