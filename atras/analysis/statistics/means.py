@@ -20,6 +20,10 @@ PSEUDO = 4
 is right, or wrong, on all images is not certain."""
 
 
+NOISE = 1e-24
+"""Variance of a mean up to which figures are the same: that of equal shares as float64 sums them is below 1e-32."""
+
+
 class Interval(NamedTuple):
     """A mean with the ends of its interval; the ends are None where nothing says how certain it is."""
 
@@ -62,7 +66,7 @@ class Mean(NamedTuple):
         Source: Cochran, "Approximate significance levels of the Behrens-Fisher test" (1964).
         """
         total = self.variance
-        if not total > 0:
+        if not total > NOISE:
             return None
         quantiles = (-float(special.stdtrit(part.freedom, (1 - confidence) / 2)) for part in self.parts)
         return sum(q * part.variance for q, part in zip(quantiles, self.parts, strict=True)) / math.sqrt(total)
@@ -79,7 +83,7 @@ class Mean(NamedTuple):
 
         Where nothing varies it is 1 for a mean of 0, such as that of two runs which are the same, and None for others.
         """
-        if not self.variance > 0:
+        if not self.variance > NOISE:
             return 1.0 if self.parts and self.value == 0 else None
         low, high = 0.0, 1.0
         for _ in range(60):

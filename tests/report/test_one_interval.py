@@ -1,0 +1,109 @@
+"""One figure has one interval everywhere, and seeds that agree by chance make no difference certain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from atras.analysis import claims, compare, compare_depths, network_table, ordered, winner
+from atras.report.charts import Bars, Chart
+from atras.report.sections.attack_parts import attack_parts
+from atras.report.sections.clean_and_robust import clean_and_robust
+from atras.report.sections.masking import masking
+from atras.report.sections.recovery import recovery
+from atras.results import Results
+from atras.testing.fake_run import make_run
+
+IMAGES = 899
+
+
+@pytest.fixture(scope="module")
+def run() -> Results:
+    return make_run(names=("40", "64", "24-192", "64-512"), seeds=range(2), outcomes=True)
+
+
+@pytest.fixture(scope="module", params=["outcomes", "counts"])
+def agreeing(run: Results, request: pytest.FixtureRequest) -> Results:
+    """Two seeds with the same figures, but for what float64 makes of them."""
+    frames = {}
+    for name in ("table", "metrics", "outcomes"):
+        first = getattr(run, name).filter(seed=0)
+        frames[name] = pl.concat([first, first.with_columns(seed=pl.lit(1, pl.Int64))])
+    noise = 1 + 2e-16 * pl.col("seed")
+    frames["table"] = frames["table"].with_columns(pl.col(pl.Float64) * noise)
+    if request.param == "counts":
+        frames["outcomes"] = frames["outcomes"].clear()
+    return replace(run, **frames)
+
+
+def ends_of(agreeing: Results) -> dict[str, tuple[float | None, float | None]]:
+    """The intervals of all differences that are told of a run."""
+    found = {}
+    for section in (masking(agreeing), recovery(agreeing)):
+        for chart in section.figures:
+            assert isinstance(chart, Chart)
+            found |= {
+                f"{chart.name} {series.label} {point.x}": (point.y_low, point.y_high)
+                for series in chart.series
+                for point in series.points
+                if not series.label.startswith("paper")
+            }
+    found |= {claim.name: (claim.low, claim.high) for claim in claims(agreeing) if claim.ours is not None}
+    depths = compare_depths(agreeing)
+    found |= {f"depths {a} {b}": (low, high) for a, b, low, high in depths.select(
+        "depth_a", "depth_b", "low", "high").rows()}  # fmt: skip
+    shifted = agreeing.table.with_columns(pl.col("worst_case_accuracy_after", "adversarial_test_accuracy") - 0.01)
+    other = compare(agreeing, replace(agreeing, table=shifted)).filter(~pl.col("column").str.contains("train_"))
+    found |= {f"compare {name}": (low, high) for name, low, high in other.select("column", "low", "high").rows()}
+    first = winner(agreeing)
+    assert first is not None
+    assert first.gain is not None
+    return found | {"gain": (first.gain.low, first.gain.high)}
+
+
+def test_seeds_that_agree_by_chance_leave_the_doubt_of_the_images(agreeing: Results) -> None:
+    found = ends_of(agreeing)
+    assert len(found) > 20
+    for name, (low, high) in found.items():
+        if name.startswith(("smaller networks are faster", "attacks made on")):
+            continue  # a correlation over networks, and a share of another figure
+        # Four images are added, so that even where all agree one of 903 may differ: Agresti and Coull.
+        assert low is not None, name
+        assert high is not None, name
+        assert high - low > 1.9 * 2 / (IMAGES + 4), name
+
+
+def test_one_figure_has_one_interval_in_terminal_table_and_charts(run: Results) -> None:
+    table = {
+        name: ends
+        for name, *ends in ordered(run)
+        .filter(pl.col("trained") > 0)
+        .select("hidden_layers", "mean", "low", "high")
+        .rows()
+    }
+    shown = network_table(run).filter(pl.col("attack").str.starts_with("worst"), pl.col("accuracy").is_not_null())
+    assert {name: ends for name, *ends in shown.select("hidden_layers", "accuracy", "low", "high").rows()} == {
+        name: pytest.approx(ends, abs=1e-12) for name, ends in table.items()
+    }
+    points = [
+        point
+        for chart in clean_and_robust(run).figures
+        if isinstance(chart, Chart)
+        for series in chart.series
+        for point in series.points
+        if point.y_low is not None
+    ]
+    bars = [
+        bar
+        for chart in attack_parts(run).figures
+        if isinstance(chart, Bars) and chart.name == "singles-linf-defended"
+        for bar in chart.rows
+    ]
+    assert len(points) == 2 * len(table)
+    assert len(bars) == len(table)
+    for point in points:
+        assert (point.y, point.y_low, point.y_high) == pytest.approx(table[point.name], abs=1e-12)
+    for bar in bars:
+        assert tuple(bar.marks[-1]) == pytest.approx(tuple(table[bar.name]), abs=1e-12)
