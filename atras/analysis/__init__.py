@@ -43,7 +43,7 @@ from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
 from .unequal_training import begins, unequal_training
-from .winner import Winner, lacks, winner, winner_lines, winner_sentences
+from .winner import Winner, interval_note, lacks, winner, winner_lines, winner_sentences
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -91,6 +91,7 @@ __all__ = [
     "holm",
     "image_pairs",
     "independent_images",
+    "interval_note",
     "json_text",
     "lacks",
     "load",

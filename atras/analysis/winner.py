@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -60,6 +60,7 @@ class Winner(NamedTuple):
             or of a balanced figure.
         seeds, candidates: of the winner, and how many there are.
         tied: the others that are not told apart from it; None where nothing tells (one seed).
+        within: networks that are told apart from it though their figure lies within its interval.
         worth: accuracy of what is first on other seeds and images than those that measure it; None from one seed.
     """
 
@@ -71,6 +72,7 @@ class Winner(NamedTuple):
     seeds: int
     candidates: int
     tied: tuple[str, ...] | None
+    within: int
     worth: float | None
 
 
@@ -101,7 +103,27 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         first["seeds"],
         len(frame),
         None if first["tied"] is None else tuple(first["tied"]),
+        _within(frame, first),
         chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None,
+    )
+
+
+def _within(frame: pl.DataFrame, first: dict[str, Any]) -> int:
+    """How many networks are told apart from the first though their mean lies within its interval."""
+    if first["tied"] is None or first["low"] is None:
+        return 0
+    compared = frame[1:].filter(pl.col("trained") > 0, (pl.col("clear") > 0) | (first["clear"] == 0))
+    return compared.filter(~pl.col("hidden_layers").is_in(first["tied"]), pl.col("mean") >= first["low"]).height
+
+
+def interval_note(first: Winner) -> str:
+    """Why the interval of the first seems to say another thing than its ranks; empty where it does not."""
+    if not first.within:
+        return ""
+    told = "a network is" if first.within == 1 else f"{first.within} networks are"
+    return (
+        f"Its interval is by its own {first.seeds} seeds alone, and {told} told apart from it within that: comparisons "
+        "take the spread of seeds from all networks together, and meet the same images."
     )
 
 
@@ -181,7 +203,7 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     ends = "" if low is None or high is None else f" ({decimals(low, 3)} to {decimals(high, 3)})"
     sentences = [f"First by {first.figure}: {printable(first.name)} with {decimals(mean, 4)}{ends}."]
     if first.candidates > 1:
-        sentences += [_ties(first), _worth(first)]
+        sentences += [_ties(first), *filter(None, [interval_note(first)]), _worth(first)]
     return [*sentences, *filter(None, [seeds_note(first.seeds), confirmed_sentence(results)])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atras.analysis import Interval, Winner, confirmed_sentence, lacks, winner
+from atras.analysis import Interval, Winner, confirmed_sentence, interval_note, lacks, winner
 from atras.report.charts import rounded
 from atras.results import Results
 from atras.rounding import decimals
@@ -58,9 +58,9 @@ def headline(results: Results, rank_by: str = "accuracy") -> Headline:
     first, missing = winner(results, rank_by=rank_by), tuple(lacks(results, rank_by=rank_by))
     if first is None:
         return Headline("No candidate trained", missing=missing)
-    title = f"Most robust: {first.name}" if first.candidates > 1 else first.name
+    title = first.name if first.candidates == 1 else f"Most robust: {first.name}{_of_equals(first)}"
     confirmed = confirmed_sentence(results)
-    text = (*_others(first), *([confirmed] if confirmed else []))
+    text = (*_others(first), *filter(None, [interval_note(first), confirmed]))
     return Headline(title, tuple(_facts(first)), text, missing)
 
 
@@ -79,6 +79,12 @@ def _facts(first: Winner) -> list[Fact]:
 
 def _ends(interval: Interval) -> str:
     return "" if interval.low is None else f"{rounded(interval.low)} to {rounded(interval.high)}"
+
+
+def _of_equals(first: Winner) -> str:
+    """That the first is one of several, beside its name: large type is believed."""
+    equals = first.candidates if first.tied is None else len(first.tied) + 1
+    return f", one of {equals} that cannot be told apart" if equals > 1 else ""
 
 
 def _others(first: Winner) -> list[str]:

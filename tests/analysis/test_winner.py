@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from atras.analysis import lacks, ranking, winner
+from atras.analysis import lacks, ranking, winner, winner_sentences
 from atras.results.results import Results
 from atras.testing.fake_run import make_run
 
@@ -62,3 +62,21 @@ def test_an_unfinished_run_lacks_the_rest_and_one_without_members_has_no_winner(
     none = Results(run.table[:0], run.metrics[:0], run.history, run.timings, {**run.run, "status": "interrupted"})
     assert winner(none) is None
     assert lacks(none) == ["Not finished: 25 of 25 members are missing."]
+
+
+def test_an_interval_wider_than_the_ranks_is_explained_beside_it() -> None:
+    run = make_run(seeds=range(2))
+    first = ranking(run)["hidden_layers"][0]
+    own, seed = pl.col("hidden_layers") == first, pl.col("seed")
+    one = pl.col("hidden_layers") == ranking(run)["hidden_layers"][1]
+    even = pl.when(one).then(0.41 + 0.002 * seed).otherwise(0.12 + 0.002 * seed)
+    wide = changed(run, worst_case_accuracy_after=pl.when(own).then(0.42 + 0.09 * seed).otherwise(even))
+    found = winner(wide)
+    assert found is not None
+    assert found.robust.low == 0.0
+    assert found.tied is not None
+    assert found.within == 2  # both that trained besides and are told apart
+    told = " ".join(winner_sentences(wide))
+    assert "Its interval is by its own 2 seeds alone, and 2 networks are told apart from it within that" in told
+    narrow = changed(run, worst_case_accuracy_after=pl.when(own).then(0.42 + 0.002 * seed).otherwise(even))
+    assert "Its interval" not in " ".join(winner_sentences(narrow))

@@ -25,6 +25,8 @@ def test_the_block_stands_before_all_sections_on_the_page_and_in_markdown(full: 
 
 def test_equals_are_counted_and_named(full: Results) -> None:
     tied = ranking(full)["tied"][0]
+    assert headline(full).title.endswith(f", one of {len(tied) + 1} that cannot be told apart")
+    assert headline(make_run(seeds=(0,))).title.endswith(", one of 5 that cannot be told apart")
     assert headline(full).text == (f"Not distinguishable from it (95 %): {len(tied)} of the 4 others: "
                                    f"{', '.join(tied)}.",)  # fmt: skip
     assert headline(make_run(seeds=(0,))).text[0].startswith("One seed gives no ranks: ")
