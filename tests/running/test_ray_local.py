@@ -16,6 +16,7 @@ from atras.errors import InputError
 from atras.experiment import Execution
 from atras.running import run
 from atras.running.executors import executor_for
+from atras.running.executors.ray_cluster import Cluster, read_token_anew
 from atras.testing import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,30 @@ def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_exec
     assert not any(Path(f"/proc/{each}").exists() for each in started)
     assert set(Path(environment["TMPDIR"]).iterdir()) == before
     assert list(folder.glob("checkpoint/*.safetensors"))
+
+
+@pytest.mark.ray
+def test_it_stands_between_other_clusters_of_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a token of its own, of which Ray keeps the first one that a process reads."""
+    ray = pytest.importorskip("ray")
+
+    def users() -> None:
+        ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
+                 configure_logging=False)  # fmt: skip
+        assert ray.is_initialized()
+        ray.shutdown()
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts the token of a cluster that names none
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    read_token_anew()
+    users()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    cluster = Cluster(None, 0, 80 * 2**20)
+    assert len(cluster.nodes()) == 1
+    cluster.close()
+    users()
 
 
 def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
