@@ -141,7 +141,7 @@ def own_environment() -> dict[str, str]:
 
 def read_token_anew() -> None:
     """Have Ray, which reads them once a process, read how clusters are entered, and the token, from the environment."""
-    if "ray" in sys.modules:
+    if sys.modules.get("ray"):
         raylet = importlib.import_module("ray._raylet")
         # In this order: what of a connection still ends may ask for the token in between.
         raylet.Config.initialize("")
