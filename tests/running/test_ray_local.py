@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +117,18 @@ def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"expected the package ray; run pip install 'atras\[ray\]'$"):
         run(SMALL, Execution(executor="ray", device="cpu"))
+
+
+def test_a_cluster_that_is_not_reached_is_one_line_that_knows_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("Failed to connect\nat length")
+
+    private = SimpleNamespace(worker=SimpleNamespace())
+    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None, _private=private)
+    monkeypatch.setitem(sys.modules, "ray", fake)  # type: ignore[arg-type]
+    text = r"reached: Failed to connect; start it with .*, or set RAY_AUTH_MODE=token if it wants a token$"
+    with pytest.raises(InputError, match=text):
+        Cluster("127.0.0.1:6379", 0, 0)
 
 
 def test_an_address_is_checked_before_ray_is_asked() -> None:

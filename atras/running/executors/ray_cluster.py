@@ -103,7 +103,7 @@ class Cluster:
                 raise InputError(f"executor (=ray): expected Ray to start on this machine: {reason}") from error
             raise InputError(
                 f"ray_address (={address!r}): expected a Ray cluster that can be reached: {reason}; start it with ray "
-                "start --head, or name another"
+                "start --head, name another, or set RAY_AUTH_MODE=token if it wants a token"
             ) from error
 
     def _silence(self) -> None:
