@@ -8,7 +8,7 @@ from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figur
 from .evaluators import AtEpsilon, Evaluators, epsilons_apart
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
-from .parts import OriginPart, Part, whole_parts
+from .parts import Held, OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .stored_signs import AllSigns, StoredSigns, joined
@@ -32,6 +32,7 @@ __all__ = [
     "Evaluator",
     "Evaluators",
     "Figures",
+    "Held",
     "Measurement",
     "OnExamples",
     "Origin",

@@ -18,7 +18,8 @@ from atras.torch_state import fixed_state
 from atras.training import Snapshot, Watcher, attack_source, checkpoint
 
 from .divided import ShortageError, shortage
-from .task import GroupTask, Surroundings, next_checkpoint, snapshot_in
+from .task import GroupTask, snapshot_in
+from .unit import Surroundings, next_checkpoint
 
 PREFIX = "source-"
 """Begins the names of the source's checkpoints."""

@@ -20,23 +20,25 @@ from atras.networks import Candidate, Spec, Variant, Weights
 from atras.planning import Group, halves, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
-from atras.training import Networks
+from atras.training import Networks, files_of
 from atras.version import __version__
 
-from .all_pairs import forget_transfer, transfer_rows
+from .all_pairs import Within, transfer_rows
 from .data_place import DataPlace
 from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome, executor_of
+from .executors import Executor, Outcome, executor_of, sharing_memory
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, for_machines, take_shard, tells
-from .task import GroupTask, Surroundings
+from .task import GroupTask
 from .telling import Telling, callbacks_of
 from .time_left import Work
+from .transfer_task import forget_transfer
+from .unit import Surroundings
 
 Stop = Callable[[], bool]
 
@@ -334,9 +336,7 @@ class _Run:
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
         try:
-            rows = Rows()
-            for variant in self.protocol.variants:
-                rows.extend(self.transfer_within(variant))
+            rows = transfer_rows(self.withins(), self.executor, self.place, self.note_split)
         except ShortageError as error:
             if self.writer.directory is not None:
                 raise
@@ -347,14 +347,19 @@ class _Run:
         if self.writer.directory is not None:
             forget_transfer(self.writer.directory)
 
-    def transfer_within(self, variant: Variant) -> Rows:
-        """Rows of the transfer between members of a variant, as their solo run has them."""
-        plan = dataclasses.replace(self.plan, groups=of_variant(self.plan.groups, variant))
-        some = next(i for i, group in enumerate(self.plan.groups) if {*group.members} >= {*plan.groups[0].members})
-        own = group_protocol(self.protocol, variant, len(self.data.test))
-        protocol = own.replace(precision=self.plan.groups[some].precision)
-        task = dataclasses.replace(self.task(some), protocol=protocol)
-        return transfer_rows(task, self.place, plan, self.writer.rows("table"), self.note_split)
+    def withins(self) -> list[Within]:
+        """The transfer between members of each variant, as their solo run has it."""
+        table, folder, groups = self.writer.rows("table"), self.writer.directory, self.plan.groups
+        files = {} if folder is None else files_of(folder, (group.members for group in groups))
+        at_once = sharing_memory(self.executor, self.device)
+        found = []
+        for variant in self.protocol.variants:
+            own = of_variant(groups, variant)
+            some = next(i for i, group in enumerate(groups) if {*group.members} >= {*own[0].members})
+            protocol = group_protocol(self.protocol, variant, len(self.data.test))
+            task = dataclasses.replace(self.task(some), protocol=protocol.replace(precision=groups[some].precision))
+            found.append(Within(task, self.place, variant, own, table, files, at_once))
+        return found
 
     def note_cautions(self, told: Sequence[str]) -> None:
         """Say and record what has to be known beside the figures."""

@@ -9,7 +9,8 @@ from atras.training import Networks
 
 from .defence_source import defence_source
 from .progress import Reporter
-from .task import GroupTask, Surroundings
+from .task import GroupTask
+from .unit import Surroundings
 
 
 def surroundings_of(

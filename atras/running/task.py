@@ -1,30 +1,26 @@
-"""One unit of work: a group of members, and all that is needed to compute its rows, anywhere."""
+"""A group of members as a task: all that is needed to compute its rows, anywhere."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atras.data import Dataset
 from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.errors import InputError
-from atras.evaluation import PHASES, Row, Rows, Source, Sources, phases_of
+from atras.evaluation import PHASES, Row, Rows, phases_of
 from atras.experiment import Protocol
-from atras.loggers import EpochRow
-from atras.networks import Candidate, Member, Parameters, Spec, Variant
-from atras.planning import Group, Machine, parts_of
-from atras.storage import remove_file
-from atras.torch_state import fixed_state, threads
+from atras.networks import Candidate, Member, Parameters, Variant
+from atras.planning import Group, parts_of
+from atras.torch_state import fixed_state
 from atras.training import (
     DONE,
     TRAINED,
-    Networks,
     Snapshot,
     Watcher,
     checkpoint,
@@ -34,77 +30,52 @@ from atras.training import (
     steps_of,
 )
 
-from .data_place import DataPlace
 from .epoch_rows import epoch_rows
-from .progress import Reporter
-
-OVERHEAD = 0.02
-"""Most of a run's time that writing checkpoints may take; they are written less often where it would be more."""
-
-SECONDS_BETWEEN_TELLS = 0.1
-"""Least time between two things that a reporter is told of an attack under way."""
+from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
 """The networks that are attacked in a stage."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """The process that tasks are computed in.
+@dataclass(frozen=True, kw_only=True)
+class GroupTask(Task):
+    """A group of the plan, to be computed.
 
     Args:
-        data: on the tasks' device.
-        networks: where trained networks go.
-        source: whose adversarial images all members are trained on; None for each one's own.
-        reporter: told of everything.
-        stop: asked between calls whether to stop.
-        lost: told of each worker that a task was lost with, as the run records it.
-        epochs: told of each epoch of members, where somebody wants to know.
-    """
-
-    data: Dataset
-    networks: Networks
-    source: Source | Sources | None
-    reporter: Reporter
-    stop: Callable[[], bool]
-    lost: Callable[[Row], None] = lambda _: None
-    epochs: Callable[[Sequence[EpochRow]], None] | None = None
-
-
-@dataclass(frozen=True)
-class GroupTask:
-    """A group of the plan, to be computed. It can be pickled; what belongs to a process is in `Surroundings`.
-
-    Args:
-        protocol: with a definite precision.
-        spec: what the networks share.
         group: the members, their engine and evaluation batch.
-        index, total: number of the group in the plan, from 0, and of all.
-        device: where to compute.
-        data: where the images are.
-        folder: the run's; None for a run in memory, which has no checkpoints.
-        checkpoint_every: seconds.
-        run_hash: of the protocol as it was asked for.
-        shared: values of the columns that all rows of the run share.
+        total: of all groups; `index` is the number of the group in the plan, from 0.
         population: candidates of the whole run in each of their variants, among which room for pictures is divided.
-        memory_bytes: most that what is computed at once may be predicted to take.
         given: parameters of the candidates that are finished before the run begins.
     """
 
-    protocol: Protocol
-    spec: Spec
     group: Group
-    index: int
     total: int
-    device: torch.device
-    data: DataPlace
-    folder: Path | None
-    checkpoint_every: float
-    run_hash: str
-    shared: Row
     population: int
-    memory_bytes: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.group.label
+
+    @property
+    def record(self) -> Row:
+        return {"group": self.index, "members": len(self.group.members)}
+
+    @property
+    def predicted_bytes(self) -> int:
+        return self.group.predicted_bytes
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        return self.group.predicted_seconds
+
+    @property
+    def flops(self) -> int:
+        return self.group.flops
+
+    @property
+    def divisible(self) -> bool:
+        return len(self.group.members) > 1 and not ENGINES.get(self.group.engine).one_by_one
 
     @property
     def parts(self) -> list[list[Member]]:
@@ -112,33 +83,16 @@ class GroupTask:
         return parts_of(self.group)
 
     @property
-    def machine(self) -> Machine:
-        """Where it is computed, as far as the size of groups depends on it."""
-        return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
-
-    @property
     def path(self) -> Path | None:
         """Of the group's checkpoint."""
         return None if self.folder is None else checkpoint.path_of(self.folder, self.group.members)
 
     def run(self, place: Surroundings) -> Rows:
-        """The group's rows, complete, from its checkpoint where there is one.
-
-        Raises:
-            Interrupted: if the run was asked to stop.
-            InputError: if the checkpoint is damaged, or something cannot be written.
-        """
         with fixed_state(self.device):
             rows = _Work(self, place).run()
         variants = dict.fromkeys(member.variant for member in self.group.members)
         defences = {variant.name: str(self.protocol.setting("defence", variant)) for variant in variants}
         return rows.completed(self.shared, self.index, defences)
-
-    def forget(self) -> None:
-        """Delete the checkpoint: the group's rows are where they belong."""
-        if self.path is not None:
-            remove_file(self.path)
-            checkpoint.remove_folder_if_empty(self.path.parent)
 
 
 class _Work(Watcher):
@@ -282,12 +236,6 @@ def snapshot_in(path: Path, document: Mapping[str, Any], tensors: dict[str, torc
         return Snapshot(**values, tensors=tensors)
     except (KeyError, TypeError) as error:
         raise _no_checkpoint(path, error) from None
-
-
-def next_checkpoint(every: float, begin: float) -> float:
-    """When the next checkpoint is due, behind one that was begun then and is written now."""
-    end = time.perf_counter()
-    return end + (max(every, (end - begin) / OVERHEAD) if every else 0)
 
 
 def _no_checkpoint(path: Path, error: Exception) -> InputError:

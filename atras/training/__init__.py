@@ -6,7 +6,7 @@ from . import checkpoint
 from .checkpoint import Checkpoint
 from .selection import kept_epochs
 from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, attack_source, run_group, steps_done, steps_of
-from .weights import FOLDER, Networks, read_member
+from .weights import FOLDER, Networks, files_of, read_member
 
 __all__ = [
     "DONE",
@@ -19,6 +19,7 @@ __all__ = [
     "Watcher",
     "attack_source",
     "checkpoint",
+    "files_of",
     "kept_epochs",
     "read_member",
     "run_group",

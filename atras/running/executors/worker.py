@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import tempfile
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,23 +21,14 @@ from atras.evaluation import Rows, Source, Sources
 from atras.kernels import backends
 from atras.networks import Member, Parameters
 from atras.running.progress import Reporter
-from atras.running.task import GroupTask, Surroundings
-from atras.storage import LOCK
-from atras.training import FOLDER, Networks, checkpoint
+from atras.running.unit import Surroundings, Task
+from atras.training import Networks
 
+from .link import Event, Link, folder_of, lock_in
 from .local import compute
-
-Event = tuple[str, tuple[Any, ...]]
-"""The name of a method of a reporter, and its arguments."""
-
-SECONDS_BETWEEN_EXCHANGES = 0.2
-"""Least time between two things that a worker sends to its run."""
 
 EPOCHS = "epochs"
 """The event of an epoch, which the callbacks of a run are told."""
-
-REPLACED = ("progress", "attacking")
-"""Events of which the newest alone is sent."""
 
 
 class Kind(NamedTuple):
@@ -82,6 +69,7 @@ class Job:
         source: whose adversarial images all train on, on the CPU.
         lock: content of the lock of the run's folder, by which a worker sees whether it has the same folder.
         epochs: whether the run wants to know of each epoch.
+        networks: by phase and member, those that tasks read, of a run that has no folder.
     """
 
     key: str
@@ -92,9 +80,10 @@ class Job:
     source: Source | Sources | None
     lock: str
     epochs: bool = False
+    networks: Mapping[tuple[str, Member], Parameters] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: GroupTask, place: Surroundings, threads: int) -> Job:
+    def of(cls, task: Task, place: Surroundings, threads: int) -> Job:
         """The job of a run whose process this is."""
         data, none = place.data, torch.empty(0)
         parts = [part for split in (data.train, data.test) for part in (split.images, split.labels)]
@@ -106,8 +95,9 @@ class Job:
             data=dataclasses.replace(data, train=Split(none, none), test=Split(none, none)),
             arrays=tuple(whole) if len(whole) == len(parts) else None,
             source=_moved(place.source, torch.device("cpu")),
-            lock=_lock_in(task.folder),
+            lock=lock_in(task.folder),
             epochs=place.epochs is not None,
+            networks=dict(place.networks.held) if task.reads_networks else {},
         )
 
 
@@ -141,61 +131,11 @@ class Result:
     node: str = ""
 
 
-class Link(ABC):
-    """The line from a worker to the process of its run. Nothing is waited for: what cannot be sent is lost."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.files: dict[str, bytes] = {}
-        self.folder: _OwnFolder | None = None
-        self._next = time.monotonic() + SECONDS_BETWEEN_EXCHANGES
-        self._stopped = False
-
-    def tell(self, name: str, *arguments: Any) -> None:
-        """Something that the run's reporter is to be told."""
-        if name in REPLACED and self.events and self.events[-1][0] == name:
-            self.events.pop()
-        self.events.append((name, arguments))
-        self._exchange()
-
-    def stop(self) -> bool:
-        """Whether the run asked to stop."""
-        self._exchange()
-        return self._stopped
-
-    def _exchange(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        self.look()
-        if self.send(self.events, self.files):
-            self.events, self.files = [], {}
-        self._stopped = self._stopped or self.asked_to_stop()
-        self._next = time.monotonic() + SECONDS_BETWEEN_EXCHANGES
-
-    def look(self, *, send: bool = True) -> None:
-        """Take up what was written to a folder of the worker's own; what came from the run is not sent back."""
-        if self.folder is not None:
-            changed = self.folder.changed()
-            self.files |= changed if send else {}
-
-    @abstractmethod
-    def send(self, events: list[Event], files: dict[str, bytes]) -> bool:
-        """Send these, unless what was sent before is still on its way; whether they are sent."""
-
-    @abstractmethod
-    def asked_to_stop(self) -> bool:
-        """Whether the run is known to have asked to stop."""
-
-    @abstractmethod
-    def fetch(self, path: Path) -> bytes | None:
-        """A file on the machine of the run's process; None where it is not there."""
-
-
 class _Relayed(Reporter):
     """Hands on what a task tells."""
 
     def __init__(self, link: Link) -> None:
-        for name in ("note", "group_started", "group_resumed", "progress", "attacking", "group_finished"):
+        for name in ("note", "part", "group_started", "group_resumed", "progress", "attacking", "group_finished"):
             setattr(self, name, _teller(link, name))
 
 
@@ -203,7 +143,7 @@ def _teller(link: Link, name: str) -> Any:
     return lambda *arguments: link.tell(name, *arguments)
 
 
-def compute_elsewhere(task: GroupTask, job: Job, link: Link) -> Result:
+def compute_elsewhere(task: Task, job: Job, link: Link) -> Result:
     """A task's end, computed in this process.
 
     Args:
@@ -220,10 +160,11 @@ def compute_elsewhere(task: GroupTask, job: Job, link: Link) -> Result:
         return result
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     torch.set_num_threads(job.threads)
-    with _folder(task, job, link) as own:
-        networks = Networks(own.folder, own.spec, own.run_hash, in_memory=own.protocol.tries_other_networks)
+    with folder_of(task, job.lock, link) as own:
+        networks, kept = _networks(own, job)
         try:
-            place = Surroundings(_data(own, job), networks, _moved(job.source, own.device), _Relayed(link), link.stop)
+            source = _moved(job.source, own.device)
+            place = Surroundings(_data(own, job), networks, source, _Relayed(link), link.stop, kept=kept)
             if job.epochs:
                 place = dataclasses.replace(place, epochs=_teller(link, EPOCHS))
             _, result.rows, result.shortage = compute(own, place)
@@ -231,7 +172,7 @@ def compute_elsewhere(task: GroupTask, job: Job, link: Link) -> Result:
             result.interrupted = True
         except InputError as error:
             result.error = str(error)
-        result.networks = dict(networks.held)
+        result.networks = {} if own.reads_networks else dict(networks.held)
     result.events, result.files = link.events, link.files
     return result
 
@@ -245,7 +186,26 @@ _LOADED: dict[tuple[str, str], Dataset] = {}
 """The data of the newest job, by its key and the device."""
 
 
-def _data(task: GroupTask, job: Job) -> Dataset:
+_READ: dict[tuple[str, Path | None], tuple[Networks, dict[str, Any]]] = {}
+"""The networks that tasks of the newest job read, by its key and the folder, and what such tasks left here."""
+
+
+def _networks(task: Task, job: Job) -> tuple[Networks, dict[str, Any]]:
+    """The networks that a task makes or reads, and what earlier ones left for it."""
+    where = (job.key, task.folder)
+    if where not in _READ or not task.reads_networks:
+        _READ.clear()
+    if not task.reads_networks:
+        return Networks(task.folder, task.spec, task.run_hash, in_memory=task.protocol.tries_other_networks), {}
+    if where not in _READ:
+        networks = Networks(task.folder, task.spec, task.run_hash, in_memory=True)
+        for (phase, member), parameters in job.networks.items():
+            networks.put(phase, [member], None, {member: parameters})
+        _READ[where] = networks, {}
+    return _READ[where]
+
+
+def _data(task: Task, job: Job) -> Dataset:
     where = (job.key, str(task.device))
     if where not in _LOADED:
         _LOADED.clear()
@@ -253,7 +213,7 @@ def _data(task: GroupTask, job: Job) -> Dataset:
     return _LOADED[where]
 
 
-def _loaded(task: GroupTask, job: Job) -> Dataset:
+def _loaded(task: Task, job: Job) -> Dataset:
     if job.arrays is not None:
         # Copies: what came through shared memory is not to be written to, which torch knows of no tensor.
         train, labels, test, test_labels = (torch.from_numpy(part.copy()).to(task.device) for part in job.arrays)
@@ -278,53 +238,3 @@ def _on(source: Source, device: torch.device) -> Source:
     signs = source.signs
     moved = signs.to(device) if isinstance(signs, torch.Tensor) else type(signs)(signs.members, device)
     return source._replace(signs=moved)
-
-
-def _lock_in(folder: Path | None) -> str:
-    if folder is None:
-        return ""
-    with suppress(OSError):
-        return (folder / LOCK).read_text(encoding="utf-8", errors="replace")
-    return ""
-
-
-@contextmanager
-def _folder(task: GroupTask, job: Job, link: Link) -> Iterator[GroupTask]:
-    """The task with the run's folder, where it is here; else with one of the worker's own, whose files are sent."""
-    if task.path is None or (job.lock and _lock_in(task.folder) == job.lock):
-        yield task
-        return
-    kept = link.fetch(task.path)
-    with tempfile.TemporaryDirectory(prefix="atras-") as name:
-        own = dataclasses.replace(task, folder=Path(name))
-        link.folder = _OwnFolder(Path(name))
-        if kept is not None and own.path is not None:
-            own.path.write_bytes(kept)
-        link.look(send=False)
-        yield own
-        link.look()
-
-
-class _OwnFolder:
-    """A worker's own folder in the place of the run's.
-
-    Args:
-        path: there, and empty.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        for name in (checkpoint.FOLDER, FOLDER):
-            (path / name).mkdir()
-        self._known: dict[str, tuple[int, int]] = {}
-
-    def _stamps(self) -> dict[str, tuple[int, int]]:
-        paths = self._path.glob("*/*.safetensors")
-        stats = {str(path.relative_to(self._path)): path.stat() for path in paths if not path.name.startswith(".")}
-        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
-
-    def changed(self) -> dict[str, bytes]:
-        """What was written since this was last asked, by its path."""
-        before, self._known = self._known, self._stamps()
-        new = [name for name, stamp in self._known.items() if before.get(name) != stamp]
-        return {name: (self._path / name).read_bytes() for name in new}
