@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from atras.engines import AVERAGE, ENGINES, KINDS
-from atras.errors import InputError
 from atras.evaluation import PHASES, Row, Rows, phases_of
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Parameters, Variant
-from atras.planning import Group, parts_of
+from atras.planning import Group, Training, parts_of
 from atras.torch_state import fixed_state
 from atras.training import (
     DONE,
@@ -30,7 +27,9 @@ from atras.training import (
     steps_of,
 )
 
+from .defence_source import defence_source
 from .epoch_rows import epoch_rows
+from .snapshots import no_checkpoint, snapshot_in
 from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
@@ -46,12 +45,14 @@ class GroupTask(Task):
         total: of all groups; `index` is the number of the group in the plan, from 0.
         population: candidates of the whole run in each of their variants, among which room for pictures is divided.
         given: parameters of the candidates that are finished before the run begins.
+        trainings: first trainings that its members need.
     """
 
     group: Group
     total: int
     population: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
+    trainings: tuple[Training, ...] = ()
 
     @property
     def label(self) -> str:
@@ -83,6 +84,10 @@ class GroupTask(Task):
         return parts_of(self.group)
 
     @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(training.key for training in self.trainings)
+
+    @property
     def path(self) -> Path | None:
         """Of the group's checkpoint."""
         return None if self.folder is None else checkpoint.path_of(self.folder, self.group.members)
@@ -103,6 +108,7 @@ class _Work(Watcher):
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
+        self.source = defence_source(task, task.trainings, place)
         self.protocols = {task.group.variant: task.protocol}
         self.part = self.done = 0
         self.tell_next = 0.0
@@ -146,7 +152,7 @@ class _Work(Watcher):
             evaluation_batch=task.group.evaluation_batch,
             watcher=self,
             snapshot=snapshot,
-            source=place.source,
+            source=self.source,
             chunk=task.group.chunk,
             population=task.population,
         )
@@ -222,24 +228,7 @@ class _Work(Watcher):
                 self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
             return snapshot_in(self.path, document, tensors)
         except (KeyError, TypeError) as error:
-            raise _no_checkpoint(self.path, error) from None
-
-
-def snapshot_in(path: Path, document: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Snapshot:
-    """The snapshot that a checkpoint holds.
-
-    Raises:
-        InputError: if it holds none.
-    """
-    try:
-        values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
-        return Snapshot(**values, tensors=tensors)
-    except (KeyError, TypeError) as error:
-        raise _no_checkpoint(path, error) from None
-
-
-def _no_checkpoint(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: expected a checkpoint, found something else ({error}); delete it")
+            raise no_checkpoint(self.path, error) from None
 
 
 def _networks(members: Sequence[Member], snapshot: Snapshot, prefix: str) -> dict[Member, Parameters]:

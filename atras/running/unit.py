@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,16 +12,17 @@ from typing import Any, ClassVar
 import torch
 
 from atras.data import Dataset
-from atras.evaluation import Row, Rows, Source, Sources
+from atras.evaluation import AllSigns, Row, Rows
 from atras.experiment import Protocol
 from atras.loggers import EpochRow
 from atras.networks import Spec
 from atras.planning import Machine
 from atras.storage import remove_file
 from atras.torch_state import threads
-from atras.training import Networks, checkpoint
+from atras.training import Networks, Snapshot, checkpoint
 
 from .data_place import DataPlace
+from .first_trainings import FirstTrainings
 from .progress import Reporter
 
 OVERHEAD = 0.02
@@ -38,22 +39,24 @@ class Surroundings:
     Args:
         data: on the tasks' device.
         networks: where trained networks go.
-        source: whose adversarial images all members are trained on; None for each one's own.
+        first: first trainings that are done.
         reporter: told of everything.
         stop: asked between calls whether to stop.
         lost: told of each worker that a task was lost with, as the run records it.
         epochs: told of each epoch of members, where somebody wants to know.
         kept: what a task leaves here for later ones of its kind, by a name of its own.
+        signs: of adversarial training images that were made here, by what they depend on.
     """
 
     data: Dataset
     networks: Networks
-    source: Source | Sources | None
+    first: FirstTrainings
     reporter: Reporter
     stop: Callable[[], bool]
     lost: Callable[[Row], None] = lambda _: None
     epochs: Callable[[Sequence[EpochRow]], None] | None = None
     kept: dict[str, Any] = field(default_factory=dict)
+    signs: dict[tuple[str, str, str], AllSigns] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Task(ABC):
         shared: values of the columns that all rows of the run share.
         memory_bytes: most that what is computed at once may be predicted to take.
         files: by their names below the run's folder, those that it reads beside its checkpoint.
+        held: the first trainings that it needs, by their keys, of a run in memory, where another process computes it.
     """
 
     protocol: Protocol
@@ -85,6 +89,7 @@ class Task(ABC):
     shared: Row
     memory_bytes: int
     files: tuple[str, ...] = ()
+    held: Mapping[str, Snapshot] = field(default_factory=dict)
 
     reads_networks: ClassVar[bool] = False
     """Whether it reads the run's networks, of which it makes none."""
@@ -118,6 +123,16 @@ class Task(ABC):
     @abstractmethod
     def divisible(self) -> bool:
         """Whether it can be computed in smaller parts."""
+
+    @property
+    def makes(self) -> str:
+        """The key of the first training that it is; empty where it is none."""
+        return ""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The keys of the first trainings that are to be done before it begins."""
+        return frozenset()
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -129,7 +129,7 @@ class _Of:
 
     def __init__(self, task: Task, place: Surroundings) -> None:
         read = place.networks if task.reads_networks and task.folder is None else None
-        self._same, self._folder = (place.data, place.source, read), task.folder
+        self._same, self._folder = (place.data, read), task.folder
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Of) or self._folder != other._folder:
@@ -156,6 +156,7 @@ class _Map:
     def __init__(self, pool: Pool, tasks: Sequence[Task], place: Surroundings) -> None:
         self.pool, self.place = pool, place
         self.waiting = sorted(tasks, key=_longest_first(tasks))
+        self.missing = {task.makes for task in tasks if task.makes}
         self.running: dict[int, _Attempts] = {}
         self.known = {task.index: _Attempts(task) for task in tasks}
         self.ending: Exception | None = None
@@ -166,8 +167,9 @@ class _Map:
         while self.running or (self.waiting and self.ending is None):
             if self.ending is None and self.place.stop():
                 self.end(Interrupted())
-            while self.ending is None and self.waiting and self.pool.room():
-                self.start(self.waiting.pop(0))
+            while self.ending is None and (task := self.next()) is not None and self.pool.room():
+                self.waiting.remove(task)
+                self.start(task)
             ended = self.pool.wait(SECONDS_BETWEEN_LOOKS)
             self.hear(SECONDS_TO_ARRIVE if ended else 0.0)
             for each in ended:
@@ -177,6 +179,10 @@ class _Map:
                 break
         if self.ending is not None:
             raise self.ending
+
+    def next(self) -> Task | None:
+        """The first task that waits for nothing but a worker."""
+        return next((task for task in self.waiting if not self.missing & task.needs), None)
 
     def end(self, error: Exception) -> None:
         """Have all workers stop; the error is raised when they have."""
@@ -188,7 +194,9 @@ class _Map:
     def start(self, task: Task) -> None:
         attempts = self.running[task.index] = self.known[task.index]
         attempts.started += 1
-        self.pool.start(task, attempts.started)
+        first = self.place.first.held
+        held = {key: first[key] for key in task.needs if key in first}
+        self.pool.start(replace(task, held=held) if held else task, attempts.started)
 
     def hear(self, seconds: float) -> None:
         """Hand on what workers tell."""
@@ -218,6 +226,9 @@ class _Map:
         self.take(attempts, result.events, result.files)
         for (phase, member), parameters in result.networks.items():
             self.place.networks.put(phase, [member], None, {member: parameters})
+        self.place.first.held.update(result.first)
+        if result.rows is not None:
+            self.missing.discard(attempts.task.makes)
         if result.rows is not None or result.shortage:
             return Outcome(attempts.task, result.rows, result.shortage)
         if result.differs:
@@ -259,10 +270,11 @@ class _Map:
         return None
 
 
-def _longest_first(tasks: Sequence[Task]) -> Callable[[Task], tuple[float, int]]:
+def _longest_first(tasks: Sequence[Task]) -> Callable[[Task], tuple[bool, float, int]]:
+    """What others wait for comes before all else."""
     if any(task.predicted_seconds is None for task in tasks):
-        return lambda task: (-float(task.flops), task.index)
-    return lambda task: (-float(task.predicted_seconds or 0.0), task.index)
+        return lambda task: (not task.makes, -float(task.flops), task.index)
+    return lambda task: (not task.makes, -float(task.predicted_seconds or 0.0), task.index)
 
 
 def _place_of(name: str, arguments: tuple[object, ...], before: tuple[float, float]) -> tuple[float, float]:

@@ -17,12 +17,13 @@ import torch
 from atras.data import Dataset, Split
 from atras.environment import versions
 from atras.errors import InputError, Interrupted
-from atras.evaluation import Rows, Source, Sources
+from atras.evaluation import AllSigns, Rows
 from atras.kernels import backends
 from atras.networks import Member, Parameters
+from atras.running.first_trainings import FirstTrainings
 from atras.running.progress import Reporter
 from atras.running.unit import Surroundings, Task
-from atras.training import Networks
+from atras.training import Networks, Snapshot
 
 from .link import Event, Link, folder_of, lock_in
 from .local import compute
@@ -66,7 +67,6 @@ class Job:
         threads: that compute.
         data: without its images.
         arrays: images and labels of both parts; None where a worker reads them from their place.
-        source: whose adversarial images all train on, on the CPU.
         lock: content of the lock of the run's folder, by which a worker sees whether it has the same folder.
         epochs: whether the run wants to know of each epoch.
         networks: by phase and member, those that tasks read, of a run that has no folder.
@@ -77,7 +77,6 @@ class Job:
     threads: int
     data: Dataset
     arrays: tuple[np.ndarray, ...] | None
-    source: Source | Sources | None
     lock: str
     epochs: bool = False
     networks: Mapping[tuple[str, Member], Parameters] = field(default_factory=dict)
@@ -94,7 +93,6 @@ class Job:
             threads=threads,
             data=dataclasses.replace(data, train=Split(none, none), test=Split(none, none)),
             arrays=tuple(whole) if len(whole) == len(parts) else None,
-            source=_moved(place.source, torch.device("cpu")),
             lock=lock_in(task.folder),
             epochs=place.epochs is not None,
             networks=dict(place.networks.held) if task.reads_networks else {},
@@ -115,6 +113,7 @@ class Result:
         events: what was not told yet.
         files: by their path below the run's folder, those that are not there yet.
         networks: by phase and member, where the run has no folder.
+        first: first trainings that were made, by their keys, where it has none.
         node: the machine, as the pool names it.
     """
 
@@ -128,6 +127,7 @@ class Result:
     events: list[Event] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     networks: dict[tuple[str, Member], Parameters] = field(default_factory=dict)
+    first: dict[str, Snapshot] = field(default_factory=dict)
     node: str = ""
 
 
@@ -162,9 +162,10 @@ def compute_elsewhere(task: Task, job: Job, link: Link) -> Result:
     torch.set_num_threads(job.threads)
     with folder_of(task, job.lock, link) as own:
         networks, kept = _networks(own, job)
+        first = FirstTrainings(own.folder, own.run_hash, own.held)
         try:
-            source = _moved(job.source, own.device)
-            place = Surroundings(_data(own, job), networks, source, _Relayed(link), link.stop, kept=kept)
+            data = _data(own, job)
+            place = Surroundings(data, networks, first, _Relayed(link), link.stop, kept=kept, signs=_SIGNS)
             if job.epochs:
                 place = dataclasses.replace(place, epochs=_teller(link, EPOCHS))
             _, result.rows, result.shortage = compute(own, place)
@@ -173,6 +174,7 @@ def compute_elsewhere(task: Task, job: Job, link: Link) -> Result:
         except InputError as error:
             result.error = str(error)
         result.networks = {} if own.reads_networks else dict(networks.held)
+        result.first = {key: made for key, made in first.held.items() if key not in own.held}
     result.events, result.files = link.events, link.files
     return result
 
@@ -185,6 +187,9 @@ def _kind() -> Kind:
 _LOADED: dict[tuple[str, str], Dataset] = {}
 """The data of the newest job, by its key and the device."""
 
+_SIGNS: dict[tuple[str, str, str], AllSigns] = {}
+"""Of adversarial images of its first trainings."""
+
 
 _READ: dict[tuple[str, Path | None], tuple[Networks, dict[str, Any]]] = {}
 """The networks that tasks of the newest job read, by its key and the folder, and what such tasks left here."""
@@ -195,6 +200,8 @@ def _networks(task: Task, job: Job) -> tuple[Networks, dict[str, Any]]:
     where = (job.key, task.folder)
     if where not in _READ or not task.reads_networks:
         _READ.clear()
+    if task.reads_networks:
+        _SIGNS.clear()  # no group comes any more that learns from them
     if not task.reads_networks:
         return Networks(task.folder, task.spec, task.run_hash, in_memory=task.protocol.tries_other_networks), {}
     if where not in _READ:
@@ -209,6 +216,7 @@ def _data(task: Task, job: Job) -> Dataset:
     where = (job.key, str(task.device))
     if where not in _LOADED:
         _LOADED.clear()
+        _SIGNS.clear()
         _LOADED[where] = _loaded(task, job)
     return _LOADED[where]
 
@@ -225,16 +233,3 @@ def _loaded(task: Task, job: Job) -> Dataset:
         f"{task.data.dataset}: expected on {platform.node()} the data of the run, found others in {data.source} (their "
         "SHA-256 differ); put the same files there"
     )
-
-
-def _moved(source: Source | Sources | None, device: torch.device) -> Source | Sources | None:
-    """The same on a device."""
-    if isinstance(source, Sources):
-        return source._replace(each=tuple(_on(each, device) for each in source.each))
-    return None if source is None else _on(source, device)
-
-
-def _on(source: Source, device: torch.device) -> Source:
-    signs = source.signs
-    moved = signs.to(device) if isinstance(signs, torch.Tensor) else type(signs)(signs.members, device)
-    return source._replace(signs=moved)
