@@ -110,6 +110,8 @@ class Start:
         fooled: bool [M, B], images that need no attack: those that `drops_fooled` leave them as they are. None for
             none.
         in_range: whether the images are known to be in [0, 1]: to look at them, a GPU has to be waited for.
+        epsilons: float64 [M], each member's own in place of the attack's, of attacks that take them
+            (`Attack.takes_epsilons`). None for that of the attack.
     """
 
     clean_logits: Tensor | None = None
@@ -119,6 +121,7 @@ class Start:
     progress: Progress | None = None
     fooled: Tensor | None = None
     in_range: bool = False
+    epsilons: Tensor | None = None
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""
@@ -201,6 +204,11 @@ def nowhere(gradients: Tensor) -> Tensor:
     nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
     nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
     return nothing
+
+
+def spread(numbers: float | Tensor, images: Tensor) -> float | Tensor:
+    """Numbers [M] as [M, 1, 1, 1, 1], of the images' type and on their device; one number as it is."""
+    return numbers if isinstance(numbers, int | float) else numbers.to(images)[:, None, None, None, None]
 
 
 def _within(images: Tensor, low: float, high: float) -> bool:
@@ -327,6 +335,15 @@ class Attack(ABC):
         return self
 
     @property
+    def takes_epsilons(self) -> bool:
+        """Whether each member may have an epsilon of its own, as `Start.epsilons` has it."""
+        return False
+
+    def strengths(self, start: Start) -> float | Tensor:
+        """The epsilon, or float64 [M] where members have their own."""
+        return self.strength if start.epsilons is None else start.epsilons
+
+    @property
     def carries(self) -> bool:
         """Whether an image that fools at a smaller epsilon is one of this attack: balls of one centre are nested."""
         return self.bounded and self.searches and self.target == "none" and self.label_source == "true"
@@ -424,11 +441,16 @@ class Attack(ABC):
             )
 
     def check(self, images: Tensor, start: Start) -> None:
-        """Refuse images out of bounds, a random target without targets, and a surrogate, which only a run finds."""
+        """Refuse images out of bounds, a random target without targets, epsilons that are not taken, and a surrogate,
+        which only a run finds."""
         if self.surrogate is not None:
             raise InputError(
                 f"{self}: expected no surrogate, which is a network of a run; make the attack on it: "
                 f"{type(self).__name__}()(surrogate, images, labels)"
+            )
+        if start.epsilons is not None and not self.takes_epsilons:
+            raise InputError(
+                f"{self}: expected one epsilon for all networks; attack those of each epsilon by themselves"
             )
         low, high = self.bounds
         known = start.in_range and low <= 0 and high >= 1

@@ -84,10 +84,25 @@ class Score(NamedTuple):
         """Share of the images that are of the most frequent class."""
         return int(self.class_n.max()) / self.n
 
+    def of(self, places: Sequence[int]) -> Score:
+        """The score of the members in these places, as far as it counts correct predictions."""
+        own = list(places)
+        return Score(self.class_correct[own], self.class_n, [self.one_class[one] for one in own], self.finite[own])
+
     def joined(self, other: Score) -> Score:
         """The score of both sets of images together, as far as it counts correct predictions."""
         correct, n = self.class_correct + other.class_correct, self.class_n + other.class_n
         return Score(correct, n, self.one_class, self.finite & other.finite)
+
+
+def by_places(parts: Sequence[tuple[Sequence[int], Score]]) -> Score:
+    """The score of all members, as far as it counts correct predictions, from those of some in their places each."""
+    places = torch.tensor([place for own, _ in parts for place in own])
+    order = places.argsort()
+    finite, correct = (torch.cat([getattr(score, name) for _, score in parts]) for name in ("finite", "class_correct"))
+    one_class = [one for _, score in parts for one in score.one_class]
+    own = correct[order], parts[0][1].class_n, [one_class[place] for place in order.tolist()]
+    return Score(*own, finite[order])
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
