@@ -114,13 +114,12 @@ def test_shards_train_the_sources_that_they_need(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
 def test_sources_of_variants_are_those_of_their_solo_runs(engine: str) -> None:
     axes = {
-        "learning_rate": (0.001, 0.03), "epsilon": (0.05, 0.1),
-        "defence": ("copies(source=smallest)", "ensemble(k=1, start=trained)"),
+        "learning_rate": (0.001, 0.03), "defence": ("copies(source=smallest)", "ensemble(k=1, start=trained)"),
     }  # fmt: skip
     protocol = SOURCES.replace(candidates=CANDIDATES[:2], axes=axes)
     results = run(protocol, execution(engine))
-    # Of each rate, whatever the epsilon and the defence: the smallest one, and the ensemble's other one.
-    assert len(results.run["trainings"]) == 4
+    # Of each rate, whatever the defence: the smallest one, and the ensemble's other one.
+    assert [each["source"] for each in results.run["trainings"]].count(True) == 4
     assert_solo(results, protocol, engine)
 
 
