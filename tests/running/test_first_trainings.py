@@ -186,7 +186,7 @@ def test_shared_trainings_go_on_and_are_spread_to_the_same_files(
     calls, lives, folder = itertools.count(1), 0, tmp_path / "run"
 
     def stop() -> bool:
-        return next(calls) % 60 == 0
+        return next(calls) % 25 == 0
 
     while True:
         try:
