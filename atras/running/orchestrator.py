@@ -301,7 +301,7 @@ class _Run:
 
     def needed(self, groups: Sequence[int]) -> list[int]:
         """Numbers of the first trainings that groups need and that are not done."""
-        wanted = {each for index in groups for each in needed_by(self.plan.groups[index], self.plan.trainings)}
+        wanted = {each for task in map(self.task, groups) for each in task.trainings if not task.is_past(each)}
         numbered = enumerate(self.plan.trainings)
         return [-1 - place for place, each in numbered if each in wanted and self.place.first.get(each) is None]
 

@@ -34,16 +34,16 @@ from atras.planning import (
     Group,
     Machine,
     Plan,
-    Speed,
+    Planned,
     Training,
     choose_engine,
     images_line,
     make_groups,
     memory_line,
     precision_reason,
-    predict,
     reason_for,
     shape_of,
+    shared_trainings,
     spec_of,
     threads_line,
     transfer_bytes,
@@ -55,10 +55,10 @@ from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
 from .data_place import DataPlace
-from .defence_source import source_candidates
+from .defence_source import source_candidates, sources_of
 from .given import fitted_weights
+from .predicted import predicted_group, predicted_training
 from .progress import Reporter
-from .sources_first import sources_of
 from .speeds import Speeds
 
 Load = Callable[[torch.device], Dataset]
@@ -332,7 +332,7 @@ def plan_for(
     """The plan for a machine, this one where none is given, with seconds by its speeds."""
     machine = machine or machine_for(execution, device, data)
     speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
-    groups: list[Group] = []
+    planned: list[Planned] = []
     shares: list[Share] = []
     trainings: list[Training] = []
     sizes = len(data.train), len(data.test)
@@ -345,12 +345,16 @@ def plan_for(
             done = [*done, *absent]
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
-        begin = len(groups)
-        for share in new:
-            groups += _groups(share, own, shape, data, machine, done, variants, speeds)
-        for first in groups[begin : begin + 1]:
-            trainings += sources_of(first, own, shape, variants, sizes, machine, speeds)
+        made = [each for share in new for each in _groups(share, own, shape, sizes, machine, done, variants)]
+        for first in made[:1]:
+            trainings += sources_of(first, variants, sizes, machine)
+        planned += made
         shares += [share for share in new if share not in shares]
+    if execution.shard is None:  # shards have nobody to share with
+        planned, shared = shared_trainings(planned, sizes, machine)
+        trainings += shared
+    groups = [predicted_group(each, sizes, speeds) for each in planned]
+    priced = [predicted_training(training, planned, sizes, speeds) for training in united(trainings)]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
@@ -360,7 +364,7 @@ def plan_for(
     transfer = predicted_transfer_bytes(groups, resolved, spec, machine)
     reason = "; ".join(filter(None, [no_gpu, *not_fused]))
     reasons = (reason, arithmetic, limit_lines(execution, device, data), transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=united(trainings))
+    return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=tuple(priced))
 
 
 def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Protocol:
@@ -404,26 +408,17 @@ def _groups(
     share: Share,
     protocol: Protocol,
     spec: Spec,
-    data: Dataset,
+    sizes: tuple[int, int],
     machine: Machine,
     done: Collection[Member],
     variants: Sequence[Variant],
-    speeds: Speeds,
-) -> list[Group]:
-    """The groups of one engine, with their predicted seconds."""
-    engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
-    sizes = len(data.train.labels), len(data.test.labels)
+) -> list[Planned]:
+    """The groups of one engine."""
+    resolved = protocol.replace(precision=share.precision)
     own = set(share.candidates)
     others = [each for each in members_of(protocol.candidates, protocol.seeds, variants) if each.candidate not in own]
     groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others], variants)
-    made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
-    attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {attack: speeds.beside(engine, spec, resolved, attack) for attack in attacks}
-
-    def measured(candidate: Candidate) -> Speed:
-        return speeds.of(engine, spec, resolved, candidate)
-
-    return [predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups]
+    return [Planned(group, resolved, spec) for group in groups]
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:

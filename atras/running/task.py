@@ -20,7 +20,9 @@ from atras.training import (
     TRAINED,
     Snapshot,
     Watcher,
+    begun_with,
     checkpoint,
+    first_steps,
     kept_epochs,
     run_group,
     steps_done,
@@ -30,6 +32,7 @@ from atras.training import (
 from .defence_source import defence_source
 from .epoch_rows import epoch_rows
 from .snapshots import no_checkpoint, snapshot_in
+from .training_task import first_of
 from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
@@ -87,6 +90,10 @@ class GroupTask(Task):
     def needs(self) -> frozenset[str]:
         return frozenset(training.key for training in self.trainings)
 
+    def is_past(self, training: Training) -> bool:
+        """Whether the group has a checkpoint, and so needs no training any more that it would begin with."""
+        return not training.source and self.path is not None and self.path.exists()
+
     @property
     def path(self) -> Path | None:
         """Of the group's checkpoint."""
@@ -108,7 +115,8 @@ class _Work(Watcher):
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
-        self.source = defence_source(task, task.trainings, place)
+        self.source = defence_source(task, [each for each in task.trainings if each.source], place)
+        self.begins = tuple(each for each in task.trainings if not each.source)
         self.protocols = {task.group.variant: task.protocol}
         self.part = self.done = 0
         self.tell_next = 0.0
@@ -117,14 +125,16 @@ class _Work(Watcher):
 
     def run(self) -> Rows:
         """The rows of all parts."""
-        start, each = time.perf_counter(), steps_of(self.task.protocol, self.train_size)
+        start, protocol = time.perf_counter(), self.task.protocol
+        before = first_steps(protocol, self.train_size) if self.begins else 0
+        each = steps_of(protocol, self.train_size) - before
         reporter, task = self.place.reporter, self.task
         snapshot = self._restored()
         steps = len(self.parts) * each
         reporter.group_started(task.index, task.total, task.group.label, len(task.group.members), steps)
         if snapshot is not None:
             self._put_networks(snapshot)
-            self.done = self.part * each + steps_done(snapshot, task.protocol, self.train_size)
+            self.done = self.part * each + max(0, steps_done(snapshot, protocol, self.train_size) - before)
             reporter.group_resumed(task.index, self.done)
             self.epoch(self.rows)
             self.epoch(Rows(**snapshot.record["rows"]))
@@ -145,6 +155,9 @@ class _Work(Watcher):
         for index, member in enumerate(engine.members):
             if member.candidate in task.given:
                 engine.set_parameters(index, task.given[member.candidate])
+        if snapshot is None and self.begins:
+            snapshot = begun_with(engine.members, [first_of(each, task, place) for each in self.begins])
+            self.epoch(Rows(**snapshot.record["rows"]))
         return run_group(
             engine,
             place.data,

@@ -119,6 +119,11 @@ def steps_of(protocol: Protocol, train_size: int) -> int:
     return protocol.epochs * clean + protocol.adversarial_epochs * second
 
 
+def first_steps(protocol: Protocol, train_size: int) -> int:
+    """Those of `steps_of` that the first training has."""
+    return protocol.epochs * _epoch_steps(protocol, train_size)[0]
+
+
 def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
     """Number of the `steps_of` steps that a snapshot has behind it."""
     clean, second = _epoch_steps(protocol, train_size)
