@@ -9,13 +9,14 @@ from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import OriginPart, Part, whole_parts
 from .progress import PREFIX
-from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
+from .recorder import BALANCED, COMPARED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .stored_signs import AllSigns, StoredSigns, joined
 from .transfer import Transfer
 from .trials import PHASES, Origin, Trained, Trial, phases_of, trials_of
 
 __all__ = [
     "BALANCED",
+    "COMPARED",
     "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",

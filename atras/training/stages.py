@@ -411,7 +411,7 @@ class _Stages:
         robust = self.evaluator.validate() if self.selection is not None else None
         self.evaluator.forget()
         steps, before = len(sizes) * self.steps_a_batch, self.recorder.counts
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust, gap)
         if self.selection is not None and robust is not None:
             self.selection.take(epoch, robust)
         if score is not None:
