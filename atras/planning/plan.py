@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from atras.checks import number, one_of, whole
 from atras.engines import ENGINES
-from atras.errors import InputError
+from atras.errors import InputError, wrapped
 from atras.experiment import Protocol
 from atras.networks import Member, Variant
 
@@ -172,38 +171,50 @@ class Plan:
             works[index] = max(training, 0.0), attacks
         return works, sum(transfer)
 
-    def lines(self) -> list[str]:
-        """The plan as text, at most 80 columns wide."""
-        head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, {self._computed_by}"]
+    @property
+    def place(self) -> str:
+        """Device and engines, in words."""
+        return f"device {self.device}, {self._computed_by}"
+
+    def lines(self, width: int = 80) -> list[str]:
+        """The plan as text.
+
+        Args:
+            width: columns of the terminal, at least 60.
+        """
+        room = min(38, width - 41)
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
-        for text in (anew, self.reason, self.precision_reason, *self.limits):
-            lines += textwrap.wrap(text, 80)
-        lines.append(head)
+        told = (self.place, anew, self.reason, self.precision_reason, *self.limits)
+        lines = wrapped(told, width)
+        lines.append(f"{'group':<{room}} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}")
         for common, groups in itertools.groupby(self.groups, lambda group: group.common):
-            lines += [*textwrap.wrap(common, 80), *(_line(group.span, [group]) for group in groups)]
-        lines.append(_line("all", self.groups))
+            lines += wrapped([common], width)
+            lines += [row for group in groups for row in _rows(group.span, [group], room)]
+        lines += _rows("all", self.groups, room)
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
         if None not in attacks:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
-            lines.append(f"seconds of these: {parts}")
+            lines += wrapped([f"seconds of these: {parts}"], width)
         if self.predicted_transfer_bytes is not None:
             lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 
-def _line(label: str, groups: Sequence[Group]) -> str:
+def _rows(label: str, groups: Sequence[Group], room: int) -> list[str]:
+    """A row of the table; a label that finds no room stands above its figures."""
+    *above, last = wrapped([label], room)
     flops = sum(group.flops for group in groups)
     computed = sum(group.flops / (1 - group.padding_share) for group in groups)
     padding = 1 - flops / computed if computed else max(group.padding_share for group in groups)  # nothing is trained
     seconds = [group.predicted_seconds for group in groups]
     shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
-    return (
-        f"{label:<38} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
-        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
-    )
+    return [
+        *above,
+        f"{last:<{room}} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
+        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}",
+    ]
 
 
 def _group(values: dict[str, Any]) -> Group:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from atras.errors import wrapped
 from atras.evaluation import figures_kept, keeps_outcomes, outcome_rows, phases_of
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import Bf16
@@ -81,6 +81,7 @@ def lines_elsewhere(
     machines: Machines,
     told: float | None = None,
     reporter: Reporter | None = None,
+    width: int = 80,
 ) -> list[str]:
     """What a run would take on machines that are not here; nothing is trained.
 
@@ -89,6 +90,7 @@ def lines_elsewhere(
         machines: which.
         told: FLOPs a second that one of them reaches; None for what is known.
         reporter: told of images that are decoded.
+        width: columns of the terminal.
 
     Raises:
         InputError: as `run`.
@@ -105,8 +107,9 @@ def lines_elsewhere(
     spread = spread_over(prepared, protocol, machine, machines.count).plan
     labels = 8 * (len(data.train) + len(data.test))
     found = price(spread.groups, machines.count, protocol, data.image_bytes + labels, len(data.test))
-    head = [*cautions_before(protocol, data), *spread.lines()[:1]]
-    return [*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)]
+    head = [*cautions_before(protocol, data), spread.place]
+    lines = [*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)]
+    return wrapped(lines, width)
 
 
 def machine_there(execution: Execution, machines: Machines, here: Machine) -> Machine:
@@ -142,7 +145,7 @@ def _speeds(machines: Machines, told: float | None, here: Speeds) -> tuple[Speed
 def _told(
     found: Price, machines: Machines, machine: Machine, groups: int, alone: float, source: str, execution: Execution
 ) -> list[str]:
-    """A price as lines of at most 80 columns."""
+    """A price, a line for each part of it."""
     count = machines.count
     whose = "as asked for by --memory" if execution.memory_bytes else (
         "of this machine's: give --memory" if machines.gpu is None else "of its memory"
@@ -159,7 +162,7 @@ def _told(
     ]
     if found.transfer:
         lines.append(f"transfer, after all groups and on one machine: {_time(found.transfer)}")
-    return [part for line in lines for part in textwrap.wrap(line, 80)]
+    return lines
 
 
 def _size(amount: int) -> str:
