@@ -72,6 +72,8 @@ class Defence(Spelled, ABC):
     the network together."""
     own_objective: ClassVar[bool] = False
     """Whether `step` trains for another objective than the cross-entropy at the labels, which takes no smoothing."""
+    within_steps: ClassVar[bool] = False
+    """Whether the gradients of `cost` come with the steps, of an engine that has both of one backward pass."""
 
     def __post_init__(self) -> None:
         accept_forms(self)

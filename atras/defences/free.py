@@ -41,6 +41,7 @@ class Free(Defence):
 
     name = "free"
     copies = False
+    within_steps = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,8 +92,7 @@ class Free(Defence):
         """A step on the images and their perturbation, which then moves, in place, by the gradient before the step."""
         moved = batch.images + delta
         seen = moved.clamp(0, 1)
-        gradients, _ = networks.gradient(seen, batch.labels)
-        result = networks.step(seen, batch.labels)
+        result, gradients = networks.step_and_gradient(seen, batch.labels)
         # Where the image is clipped its perturbation changes nothing: there is no gradient.
         signs = gradients.sign().nan_to_num(nan=0.0) * (moved == seen)
         delta.add_(strength * signs).clamp_(-strength, strength)  # type: ignore[arg-type]  # as of torch, which takes both

@@ -87,6 +87,12 @@ class Evaluators:
         return found[0][1] if len(found) == 1 else by_places(found)
 
 
+def gap_by_name(gaps: Sequence[tuple[AtEpsilon, Mapping[Attack, Score]]]) -> dict[str, Score]:
+    """By attack's name the score of all members, from what `Evaluators.gaps` gave; nothing where that is empty."""
+    named = [(one.places, {attack.name: score for attack, score in gap.items()}) for one, gap in gaps]
+    return {name: by_places([(places, own[name]) for places, own in named]) for name in (named[0][1] if named else ())}
+
+
 def epsilons_apart(epsilons: Sequence[float], device: torch.device) -> float | Tensor:
     """The epsilon that all members have, or float64 [M], each one's."""
     if len(set(epsilons)) == 1:

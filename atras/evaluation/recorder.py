@@ -44,6 +44,9 @@ MEASURED = (
 )  # fmt: skip
 """Accuracies of the table; null where the run does not measure them, as it has no training or no defence."""
 
+COMPARED = ("fgsm", "pgd")
+"""Attacks that frame `history` has a column each for: they are compared after the epochs of some defences."""
+
 CLEAN = AttackSpec("none", 0.0, None, None)
 
 
@@ -245,10 +248,26 @@ class Recorder:
             self.dead[place] = dead
 
     def note_epoch(
-        self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int, robust: Score | None = None
+        self,
+        phase: str,
+        epoch: int,
+        losses: Tensor,
+        accuracies: Tensor,
+        steps: int,
+        robust: Score | None = None,
+        compared: Mapping[str, Score] | None = None,
     ) -> None:
-        """History rows of an epoch: mean loss and accuracy [M] of its own batches, and the score on images held out."""
+        """History rows of an epoch.
+
+        Args:
+            phase, epoch: which one.
+            losses, accuracies: [M], means over its own batches.
+            steps: of the optimizer.
+            robust: the score on images held out.
+            compared: scores on a few training images by the attack's name, of which those of `COMPARED` have columns.
+        """
         self.finite &= losses.isfinite()
+        under = compared or {}
         fine = self.finite.tolist()
         for i, who in enumerate(self._named):
             self.rows.history.append({
@@ -257,6 +276,7 @@ class Recorder:
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
                 "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
                 "selected": None,
+                **{f"train_accuracy_under_{name}": _accuracy_of(under.get(name), i, fine[i]) for name in COMPARED},
             })  # fmt: skip
 
     def note_selected(self, phase: str, epochs: Sequence[int]) -> None:
@@ -336,6 +356,11 @@ class Recorder:
 def _who(member: Member) -> Row:
     """The columns that name a member."""
     return {"hidden_layers": member.candidate.name, "variant": member.variant.name, "seed": member.seed}
+
+
+def _accuracy_of(score: Score | None, index: int, fine: bool) -> float | None:
+    """A member's accuracy in a score; None where there is none, or the member has diverged."""
+    return None if score is None or not (fine and bool(score.finite[index])) else score.correct[index] / score.n
 
 
 def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:

@@ -488,7 +488,8 @@ def _recorded(record: Mapping[str, Any]) -> tuple[Axis, ...]:
 
 
 def recorded_axes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The variants of a recorded protocol, by their names, each with its values: numbers, or texts as they are spelled.
+    """The variants of a recorded protocol, by their names, each with its values: numbers (None where a setting is off),
+    or texts as they are spelled.
 
     Args:
         record: what `Protocol.to_dict` gave.
@@ -501,7 +502,8 @@ def recorded_axes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     values = {(axis.field, text): typed(text, settings[axis.field]) for axis in read for text in axis.values}
     return {
         variant.name: {
-            pair[0]: values[pair] if isinstance(values[pair], int | float) else pair[1] for pair in variant.settings
+            pair[0]: values[pair] if isinstance(values[pair], int | float | None) else pair[1]
+            for pair in variant.settings
         }
         for variant in variants
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from atras.checks import number, one_of, whole
 from atras.engines import ENGINES
-from atras.errors import InputError
+from atras.errors import InputError, wrapped
 from atras.experiment import Protocol, trained_as
 from atras.networks import Member, Variant
 
@@ -259,48 +258,61 @@ class Plan:
         told = "" if None in seconds else f" and {sum(filter(None, seconds)):.1f} seconds"
         flops = sum(training.saved_flops for training in shared) / 1e12
         text = f"first trainings that several groups begin with are done once, which saves {flops:.3g} TFLOP{told}"
-        return textwrap.wrap(text, 80)
+        return [text]
 
     def at(self, number: int) -> Group:
         """A group by its number; those of trainings are -1, -2, ..., so that a group that is divided moves none."""
         return self.groups[number] if number >= 0 else self.trainings[-1 - number].group
 
-    def lines(self) -> list[str]:
-        """The plan as text, at most 80 columns wide."""
-        head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, {self._computed_by}"]
+    @property
+    def place(self) -> str:
+        """Device and engines, in words."""
+        return f"device {self.device}, {self._computed_by}"
+
+    def lines(self, width: int = 80) -> list[str]:
+        """The plan as text.
+
+        Args:
+            width: columns of the terminal, at least 60.
+        """
+        room = min(38, width - 41)
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
-        for text in (anew, self.reason, self.precision_reason, *self.limits):
-            lines += textwrap.wrap(text, 80)
-        lines.append(head)
+        told = (self.place, anew, self.reason, self.precision_reason, *self.limits)
+        lines = wrapped(told, width)
+        lines.append(f"{'group':<{room}} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}")
         for common, groups in itertools.groupby(self.groups, lambda group: group.common):
-            lines += [*textwrap.wrap(common, 80), *(_line(group.span, [group]) for group in groups)]
+            lines += wrapped([common], width)
+            lines += [row for group in groups for row in _rows(group.span, [group], room)]
         for name, source in (("before: the defence's sources", True), ("before: shared first trainings", False)):
             if trained := [training.group for training in self.trainings if training.source == source]:
-                lines.append(_line(name, trained))
-        lines.append(_line("all", [*self.groups, *(training.group for training in self.trainings)], self.members))
-        lines += self._saved()
+                lines += _rows(name, trained, room)
+        everything = [*self.groups, *(training.group for training in self.trainings)]
+        lines += _rows("all", everything, room, self.members)
+        lines += wrapped(self._saved(), width)
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
         if None not in attacks:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
-            lines.append(f"seconds of these: {parts}")
+            lines += wrapped([f"seconds of these: {parts}"], width)
         if self.predicted_transfer_bytes is not None:
             lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 
-def _line(label: str, groups: Sequence[Group], members: int | None = None) -> str:
+def _rows(label: str, groups: Sequence[Group], room: int, members: int | None = None) -> list[str]:
+    """A row of the table; a label that finds no room stands above its figures."""
+    *above, last = wrapped([label], room)
     flops = sum(group.flops for group in groups)
     computed = sum(group.flops / (1 - group.padding_share) for group in groups)
     padding = 1 - flops / computed if computed else max(group.padding_share for group in groups)  # nothing is trained
     seconds = [group.predicted_seconds for group in groups]
     shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
-    return (
-        f"{label:<38} {members or sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
-        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
-    )
+    return [
+        *above,
+        f"{last:<{room}} {members or sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
+        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}",
+    ]
 
 
 def _values(group: Group) -> dict[str, Any]:

@@ -68,9 +68,10 @@ def predict(
         speed: of the group's engine.
         attack_speeds: of the parts of the protocol's stronger and transferred attacks.
     """
-    one_by_one = ENGINES.get(group.engine).one_by_one
-    rounds = len(group.members) if one_by_one else 1
-    forward = [forward_flops(Network(spec, member.candidate)) for member in group.members]
+    engine = ENGINES.get(group.engine)
+    one_by_one, rounds = engine.one_by_one, len(group.members) if engine.one_by_one else 1
+    networks = [Network(spec, member.candidate) for member in group.members]
+    forward = list(map(forward_flops, networks))
 
     def seconds(passes: Sequence[Passes]) -> float:
         """Of so many for each member."""
@@ -93,7 +94,8 @@ def predict(
     steps = steps_of(protocol, train_size) - (first_steps(protocol, train_size) if group.begun else 0)
     training = rounds * steps * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    own = evaluation_passes(protocol, spec.classes, train_size, test_size)
+    one_pass = engine.one_pass and not any(network.drops for network in networks)
+    own = evaluation_passes(protocol, spec.classes, train_size, test_size, one_pass=one_pass)
     attacks = seconds([own] * len(group.members))
     everyone = dict.fromkeys(group.members, len(phases_of(protocol)))
     for part in dict.fromkeys(part for attack in protocol.stronger_attacks for part in attack.parts):

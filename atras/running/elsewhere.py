@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from atras.errors import wrapped
 from atras.evaluation import figures_kept, keeps_outcomes, outcome_rows, phases_of
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import Bf16
@@ -92,6 +92,7 @@ def lines_elsewhere(
     machines: Machines,
     told: float | None = None,
     reporter: Reporter | None = None,
+    width: int = 80,
 ) -> list[str]:
     """What a run would take on machines that are not here; nothing is trained.
 
@@ -100,6 +101,7 @@ def lines_elsewhere(
         machines: which.
         told: FLOPs a second that one of them reaches; None for what is known.
         reporter: told of images that are decoded.
+        width: columns of the terminal.
 
     Raises:
         InputError: as `run`.
@@ -117,8 +119,8 @@ def lines_elsewhere(
     labels = 8 * (len(data.train) + len(data.test))
     there = data.image_bytes + labels, len(data.test)
     found = price(spread.groups, machines.count, protocol, *there, spread.trainings)
-    head = [*cautions_before(protocol, data), *spread.lines()[:1]]
-    return [*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)]
+    head = [*cautions_before(protocol, data), spread.place]
+    return wrapped([*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)], width)
 
 
 def machine_there(execution: Execution, machines: Machines, here: Machine) -> Machine:
@@ -154,7 +156,7 @@ def _speeds(machines: Machines, told: float | None, here: Speeds) -> tuple[Speed
 def _told(
     found: Price, machines: Machines, machine: Machine, groups: int, alone: float, source: str, execution: Execution
 ) -> list[str]:
-    """A price as lines of at most 80 columns."""
+    """A price, a line for each part of it."""
     count = machines.count
     whose = "as asked for by --memory" if execution.memory_bytes else (
         "of this machine's: give --memory" if machines.gpu is None else "of its memory"
@@ -171,7 +173,7 @@ def _told(
     ]
     if found.transfer:
         lines.append(f"transfer, after all groups: {_time(found.transfer)}")
-    return [part for line in lines for part in textwrap.wrap(line, 80)]
+    return lines
 
 
 def _size(amount: int) -> str:

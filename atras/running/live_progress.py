@@ -73,6 +73,10 @@ class LiveReporter(Reporter):
         if self._all is not None:
             self._progress.update(self._all, completed=self._overall.share)
 
+    @property
+    def width(self) -> int:
+        return max(self._console.width, 60)
+
     def plan(self, lines: list[str]) -> None:
         for line in lines:
             self.note(line)

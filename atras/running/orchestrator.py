@@ -247,7 +247,8 @@ class _Run:
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
-            self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
+            shard = [tells(self.plan, self.shard)] if self.shard else []
+            self.reporter.plan([*self.plan.lines(self.reporter.width), *shard])
             left = self.left()
             works, after = self.plan.work([*self.needed(left), *left])
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)

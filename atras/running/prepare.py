@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +15,7 @@ from atras.data import CHARACTERS, Dataset
 from atras.defences import Defence
 from atras.engines import DTYPES, ENGINES, VARIED, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
-from atras.errors import InputError
+from atras.errors import InputError, wrapped
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
@@ -88,6 +87,7 @@ def plan_lines(
     config_plan: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
     weights: Sequence[Weights] = (),
+    width: int = 80,
 ) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
@@ -99,17 +99,18 @@ def plan_lines(
     load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
     prepared = prepare(protocol, execution, config_plan, load)
     fitted_weights(protocol, prepared.spec, weights)
-    lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
+    cautions = cautions_before(protocol, prepared.data)
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
-    lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
+    more = [outcomes] if outcomes not in cautions else []
     attacks: list[Attack | None] = []
     for one in protocol.plain:
         attacks += [*one.stronger_attacks, *one.transferred_attacks, getattr(one.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
-        text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
-        lines += textwrap.wrap(text, 80)
-    return lines
+        more.append(
+            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
+        )
+    return [*wrapped(cautions, width), *prepared.plan.lines(width), *wrapped(more, width)]
 
 
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:

@@ -18,6 +18,11 @@ SECONDS_BETWEEN_LINES = 5.0
 class Reporter:
     """Base class of reporters: told of a run's progress, it shows nothing."""
 
+    @property
+    def width(self) -> int:
+        """Columns that tables are laid out for."""
+        return 80
+
     def plan(self, lines: list[str]) -> None:
         """The plan is made; `lines` describe it."""
 

@@ -24,6 +24,7 @@ from atras.evaluation import (
     Sources,
     epsilons_apart,
     examples_kept,
+    gap_by_name,
     shown_attacks,
 )
 from atras.experiment import Protocol
@@ -387,7 +388,7 @@ class _Stages:
         robust = self.evaluators.validate() if self.selection is not None else None
         self.evaluators.forget()
         steps, before = len(sizes) * self.steps_a_batch, self.recorder.counts
-        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
+        self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust, gap_by_name(gaps))
         if self.selection is not None and robust is not None:
             self.selection.take(epoch, robust)
         if score is not None:

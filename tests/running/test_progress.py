@@ -325,6 +325,11 @@ def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: py
     expected = []
 
     class Listener(Reporter):
+        width = 60
+
+        def plan(self, lines: list[str]) -> None:
+            assert max(map(len, lines)) <= 60
+
         def expect(self, works: Mapping[int, Work], after: float) -> None:
             expected.append((dict(works), after))
 
@@ -349,6 +354,7 @@ def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: py
 def test_a_narrow_terminal_shows_the_time_left_whole() -> None:
     stream = Terminal()
     reporter = LiveReporter(Console(file=stream, width=60, height=24, force_terminal=True, color_system=None))
+    assert reporter.width == 60
     reporter.group_started(15, 16, "depth 5: 8-..-128 .. 64-..-1024", 18, 1000)
     reporter.progress(15, "train", 370, 0.1234, 0.9)
     reporter._progress.refresh()

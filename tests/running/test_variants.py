@@ -90,10 +90,12 @@ def test_an_attack_with_one_epsilon_makes_groups() -> None:
 
 
 def test_what_makes_another_network_or_attack_is_as_in_its_solo_run_too() -> None:
-    axes = {"activation": ("relu", "tanh"), "epsilon": (0.05, 0.1), "batch_size": (16, 20)}
+    axes = {"activation": ("relu", "tanh"), "epsilon": (0.05, 0.1), "clip_gradient": ("none", 0.01)}
     protocol = PROTOCOL.replace(axes=axes, candidates=(Candidate((8,)),), seeds=(0, 1), transfer=True)
     results = run(protocol, execution("loop"))
     assert_solo(results, protocol, "loop", ("table", "metrics", "transfer"))
+    assert results.table.filter(pl.col("variant").str.contains("clip_gradient=none"))["clip_gradient"].is_null().all()
+    assert results.table["clip_gradient"].drop_nulls().to_list() == [0.01] * 8
 
 
 def test_the_frames_have_a_column_for_each_axis(tmp_path: Path) -> None:
@@ -126,6 +128,7 @@ def test_rates_share_a_group_and_other_settings_make_groups() -> None:
         "defence=copies", "defence=batch(pgd(steps=2))", "defence=none"
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
+    assert max(map(len, plan_lines(PROTOCOL, execution(), width=60))) <= 60
     assert json.loads(json.dumps(plan.to_dict())) == plan.to_dict()
     assert type(plan).from_dict(plan.to_dict(), PROTOCOL).groups == plan.groups
     with pytest.raises(InputError, match="its members are not the protocol's"):

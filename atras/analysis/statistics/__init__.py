@@ -1,7 +1,15 @@
 """With what certainty a figure is known: one definition of intervals, comparisons, ranks and verdicts for all that
 shows or judges figures."""
 
-from .depths import compare_depths, depth_means, differences_of_depths, group_difference, leads
+from .depths import (
+    compare_depths,
+    depth_intervals,
+    depth_means,
+    differences_of_depths,
+    group_difference,
+    group_interval,
+    leads,
+)
 from .many import Verdict, beyond, equivalent, holm, lead, max_t, p_text
 from .means import (
     ENOUGH_SEEDS,
@@ -33,10 +41,12 @@ __all__ = [
     "binomial_part",
     "chosen_elsewhere",
     "compare_depths",
+    "depth_intervals",
     "depth_means",
     "differences_of_depths",
     "equivalent",
     "group_difference",
+    "group_interval",
     "group_mean",
     "holm",
     "image_covariance",

@@ -10,7 +10,7 @@ import polars as pl
 from atras.results import Results
 
 from .many import max_t
-from .means import Mean, sample_mean
+from .means import Interval, Mean, group_mean, sample_mean
 from .ranking import robust_column
 
 MEMBER = ("hidden_layers", "seed")
@@ -43,6 +43,30 @@ def depth_means(table: pl.DataFrame, column: str) -> pl.DataFrame:
     """
     kept = whole_members(table, column)
     return kept.group_by("depth", "seed").agg(pl.col("value").mean().alias("mean")).sort("depth", "seed")
+
+
+def group_interval(rows: pl.DataFrame, column: str, images: int | None = None) -> Interval:
+    """Mean of a column over members, for these candidates: over seeds and, of an accuracy, images; with one seed of
+    these alone.
+
+    Args:
+        rows: columns hidden_layers, seed and `column`, without nulls in it; at least one.
+        column: its name.
+        images: test images where it is an accuracy; None for gains and other differences.
+    """
+    mean = group_mean(rows[column].to_list(), rows["hidden_layers"].to_list(), rows["seed"].to_list(), images)
+    return mean.interval(low=0.0, high=1.0) if images else mean.interval()
+
+
+def depth_intervals(frame: pl.DataFrame, column: str, images: int | None = None) -> dict[int, Interval]:
+    """`group_interval` of each depth that has figures.
+
+    Args:
+        frame: columns depth, hidden_layers, seed and `column`.
+        column, images: as there.
+    """
+    groups = frame.drop_nulls(column).group_by("depth", maintain_order=True)
+    return {int(str(depth)): group_interval(rows, column, images) for (depth,), rows in groups}
 
 
 def differences_of_depths(table: pl.DataFrame, column: str) -> tuple[list[tuple[int, int]], np.ndarray]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from atras.analysis import accuracy_interval, group_mean
+from atras.analysis import accuracy_interval, group_interval
 
 
 class Estimate(NamedTuple):
@@ -50,5 +50,4 @@ def group_estimate(rows: pl.DataFrame, value: str, n: int | None = None) -> Esti
     """
     if not len(rows):
         return Estimate(None)
-    mean = group_mean(rows[value].to_list(), rows["hidden_layers"].to_list(), rows["seed"].to_list(), n)
-    return Estimate(*(mean.interval(low=0.0, high=1.0) if n else mean.interval()))
+    return Estimate(*group_interval(rows, value, n))

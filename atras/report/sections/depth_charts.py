@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, rounded
+from atras.analysis import depth_intervals
+from atras.report.charts import Chart, Estimate, Point, Series, categories, linear, rounded
 
 from .population import Entry, counted
 
@@ -35,8 +36,7 @@ def depth_means(frame: pl.DataFrame, value: str, n: int | None = None) -> dict[i
     Returns:
         The estimates by depth.
     """
-    groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
-    return {int(str(depth)): group_estimate(rows, value, n) for (depth,), rows in groups}
+    return {depth: Estimate(*interval) for depth, interval in depth_intervals(frame, value, n).items()}
 
 
 def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:
