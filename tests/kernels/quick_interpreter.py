@@ -11,8 +11,8 @@ from typing import Any
 def hasten() -> None:
     """What it computes stays as it is, bit for bit; for the whole process, which then does nothing else with Triton.
 
-    It replaces the language's functions at every call of a function, although they are replaced; and it computes sums and
-    products of integers a second time, in 64 bits, and then looks for overflows in debug mode alone, in which it is not.
+    It replaces the language's functions at every call of a function, although they are replaced; and it computes sums
+    and products of integers again, in 64 bits, to find overflows, but looks at that in debug mode alone.
     """
     from triton.runtime import interpreter
 
