@@ -16,6 +16,7 @@ from atras.errors import InputError
 from atras.experiment import Execution
 from atras.running import run
 from atras.running.executors import executor_for
+from atras.running.executors.ray_cluster import Cluster, own_environment
 from atras.testing import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,24 @@ def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_exec
     assert not any(Path(f"/proc/{each}").exists() for each in started)
     assert set(Path(environment["TMPDIR"]).iterdir()) == before
     assert list(folder.glob("checkpoint/*.safetensors"))
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells of processes in /proc")
+def test_a_start_that_fails_leaves_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # Ray is imported as runs import it
+        for name, value in own_environment().items():
+            patch.setenv(name, value)
+        from ray._private.node import Node
+
+    def fail(node: Node) -> None:
+        raise RuntimeError("it said no")
+
+    monkeypatch.setattr(Node, "_init_gcs_client", fail)
+    before = set(processes_below(os.getpid()))
+    with pytest.raises(InputError, match=r"executor \(=ray\): expected Ray to start on this machine: it said no$"):
+        Cluster(None, 0, 100 * 2**20)
+    assert set(processes_below(os.getpid())) <= before
 
 
 def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
