@@ -90,6 +90,19 @@ def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_exec
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells of processes in /proc")
+def test_a_start_that_fails_leaves_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(node: object) -> None:
+        raise RuntimeError("it said no")
+
+    monkeypatch.setattr(pytest.importorskip("ray._private.node").Node, "_init_gcs_client", fail)
+    before = set(processes_below(os.getpid()))
+    with pytest.raises(InputError, match=r"executor \(=ray\): expected Ray to start on this machine: it said no$"):
+        Cluster(None, 0, 100 * 2**20)
+    assert set(processes_below(os.getpid())) <= before
+
+
+@pytest.mark.ray
 def test_it_stands_between_other_clusters_of_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a token of its own, of which Ray keeps the first one that a process reads."""
     ray = pytest.importorskip("ray")

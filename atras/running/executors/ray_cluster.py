@@ -28,6 +28,9 @@ LOOPBACK = {
 PRINTER = "print_to_stdstream"
 """The function by which Ray prints what goes wrong in a cluster."""
 
+STARTER = "start_ray_process"
+"""The function by which Ray starts a server."""
+
 MOST_SOCKET_FOLDER = 30
 """Characters of a folder that leave a path of a socket in it the length that systems allow."""
 
@@ -95,7 +98,8 @@ class Cluster:
             options["address"] = address
         self._silence()
         try:
-            self.ray.init(**options)
+            with _ended_if_it_fails(getattr(self.ray._private, "services", None)):
+                self.ray.init(**options)
         except Exception as error:
             self.close()
             reason = (str(error) or type(error).__name__).partition("\n")[0]
@@ -165,6 +169,31 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _short_folder() -> str:
     usual = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="atras-ray-", dir=usual if len(usual) <= MOST_SOCKET_FOLDER else "/tmp")  # noqa: S108
+
+
+@contextmanager
+def _ended_if_it_fails(services: Any) -> Iterator[None]:
+    """Ray leaves the servers that it has started where the rest of its start fails."""
+    start: Any = getattr(services, STARTER, None)
+    started: list[Any] = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        started.append(start(*args, **options))
+        return started[-1]
+
+    if start is not None:
+        setattr(services, STARTER, noted)
+    try:
+        yield
+    except BaseException:
+        for each in started:
+            each.process.kill()
+        for each in started:
+            each.process.wait()
+        raise
+    finally:
+        if start is not None:
+            setattr(services, STARTER, start)
 
 
 @contextmanager
