@@ -40,6 +40,9 @@ FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
 
 BRIEF_EPSILON = 1e-6
 
+ROUNDING = 1e-4
+"""Share by which a norm in float32 may be off: of 150,000 pixels, summed in any order, it is by less."""
+
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
 
@@ -421,6 +424,21 @@ class Attack(ABC):
         Raises:
             InputError: if the images are out of bounds, or `random` comes without targets.
         """
+
+    def check_inside(self, farthest: float) -> None:
+        """Refuse what the attack has made, if it left its ball: figures of it would be of another epsilon.
+
+        Args:
+            farthest: norm of the largest change of an image, in the attack's norm.
+
+        Raises:
+            InputError: if it is larger than epsilon.
+        """
+        if self.bounded and farthest > self.strength * (1 + ROUNDING) + BRIEF_EPSILON:
+            raise InputError(
+                f"{self}: expected images within {self.strength:g} of the clean ones in {self.norm}, got "
+                f"{farthest:.4g}; an attack moves no image further than its epsilon, or says bounded = False"
+            )
 
     def check(self, images: Tensor, start: Start) -> None:
         """Refuse images out of bounds, a random target without targets, epsilons that are not taken, and a surrogate,

@@ -220,6 +220,9 @@ class Evaluator:
 
         Returns:
             The figures, and the signs [M, N, C, H, W] of the first attack, N being 0 without one.
+
+        Raises:
+            InputError: if an attack left its ball.
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
@@ -244,7 +247,7 @@ class Evaluator:
             within, alive = course.within, course.within.alive
             for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
                 attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
-                correct, change = counter.add_attacked(attacked, logits, labels)
+                correct, change = counter.add_attacked(attacked, logits, labels, attack.norm)
                 within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
                 counts = self._within(attack, change) & (attack in counted)
                 alive.append(correct | ~counts)
@@ -263,6 +266,7 @@ class Evaluator:
                     on_examples(attack.spec, attacked, logits, chunk)
             survivors.add(alive, labels)
         self.attacking = lambda: None
+        _check_inside(counters)
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score()._replace(parts=attack.part_names) for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
@@ -383,6 +387,14 @@ class Evaluator:
         if isinstance(images, StoredImages):
             return StoredSigns.empty(shape, images.device)
         return torch.empty(shape, dtype=torch.int8, device=images.device)
+
+
+def _check_inside(counters: Mapping[Attack, Counter]) -> None:
+    """Refuse the figures of attacks that left their balls; a GPU is waited for once."""
+    made = {attack: own for attack, counter in counters.items() if (own := counter.distances.farthest) is not None}
+    farthest = torch.stack(list(made.values())).tolist() if made else []
+    for attack, far in zip(made, farthest, strict=True):
+        attack.check_inside(far)
 
 
 def _label_of(name: str) -> str:
