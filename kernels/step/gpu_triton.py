@@ -204,7 +204,7 @@ class Population:
                 self.decays.copy_(weight_decays, non_blocking=True)
             if cotangents is not None:
                 self._given(n).copy_(cotangents)
-            source = gpu_gather.Source(images, signs, self._take_epsilons(epsilon), labels)
+            source = gpu_gather.Source(images, signs, self._take_epsilons(signs, epsilon), labels)
             kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
@@ -229,12 +229,14 @@ class Population:
         with self._here():
             own = self._begin(order, order_of, signs, keys, first_step, 1)
             batch = self._batch(rows, own, self.precision, "weights")
-            self._gather(batch, gpu_gather.Source(images, signs, self._take_epsilons(epsilon)), self.batch)
+            self._gather(batch, gpu_gather.Source(images, signs, self._take_epsilons(signs, epsilon)), self.batch)
             self._forward(batch)
             return batch.logits[..., : self.layout.classes].clone(memory_format=torch.contiguous_format)
 
-    def _take_epsilons(self, epsilon: float | Tensor) -> Tensor:
-        """Where the launches find the strengths of the copies: the same place in every call."""
+    def _take_epsilons(self, signs: Tensor | None, epsilon: float | Tensor) -> Tensor | None:
+        """Where the launches find the strengths of the copies, the same place in every call; None without copies."""
+        if signs is None:
+            return None
         if isinstance(epsilon, Tensor):
             self.epsilons.copy_(epsilon, non_blocking=True)
         else:
@@ -262,7 +264,7 @@ class Population:
         if counts is not None:
             return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None, raw), counts)
         with self._here():
-            source = gpu_gather.Source(images, signs, self._take_epsilons(epsilon))
+            source = gpu_gather.Source(images, signs, self._take_epsilons(signs, epsilon))
             return self.evaluation.logits(self._evaluated(raw), source)
 
     def input_gradient(

@@ -89,6 +89,13 @@ def test_an_attack_with_one_epsilon_makes_groups() -> None:
     ]  # fmt: skip
 
 
+def test_a_plan_counts_the_copies_that_members_of_each_epsilon_are_attacked_in() -> None:
+    axes = {"epsilon": (0.05, 0.2)}, {"learning_rate": (0.001, 0.002)}
+    apart, alike = (make_plan(PROTOCOL.replace(axes=own), execution()).groups[0] for own in axes)
+    assert len(apart.members) == len(alike.members)
+    assert alike.predicted_bytes < apart.predicted_bytes <= 2 * alike.predicted_bytes
+
+
 def test_what_makes_another_network_or_attack_is_as_in_its_solo_run_too() -> None:
     axes = {"activation": ("relu", "tanh"), "epsilon": (0.05, 0.1), "clip_gradient": ("none", 0.01)}
     protocol = PROTOCOL.replace(axes=axes, candidates=(Candidate((8,)),), seeds=(0, 1), transfer=True)
