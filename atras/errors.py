@@ -1,5 +1,10 @@
 """The one error of a user's input, the end of a run that was asked to stop, and how foreign text is shown."""
 
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
 MAX_SHOWN = 200
 """Most characters of a value that an error shows."""
 
@@ -51,3 +56,12 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
         self, message: str = "the run was asked to stop; if it has a folder, atras.resume(folder) goes on with it"
     ) -> None:
         super().__init__(message)
+
+
+def wrapped(lines: Iterable[str], width: int) -> list[str]:
+    """Sentences broken at spaces, for a terminal of so many columns; further lines of each are indented by two more."""
+    found = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        found += textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    return found

@@ -7,7 +7,8 @@ from .attack_distances import attack_distances
 from .attack_modules import Robustness, attack, evaluate
 from .black_box import black_box, masked, source_means
 from .claims import Claim, claims, table_claims, why_no_claims
-from .compare import compare, compare_lines, difference_lines
+from .compare import compare
+from .compare_text import compare_lines, difference_lines
 from .confirmed import confirmed, confirmed_record, confirmed_sentence, to_confirm
 from .export import EXPORT_FORMATS, Format, best_robust, export, export_pareto, load, source_note
 from .front_table import pareto_lines
@@ -26,6 +27,7 @@ from .statistics import (
     chosen_elsewhere,
     column_terms,
     compare_depths,
+    depth_intervals,
     group_mean,
     holm,
     independent_images,
@@ -81,6 +83,7 @@ __all__ = [
     "confirmed",
     "confirmed_record",
     "confirmed_sentence",
+    "depth_intervals",
     "difference_lines",
     "distance",
     "evaluate",

@@ -11,7 +11,7 @@ from atras.errors import printable
 from atras.results import Results
 from atras.rounding import decimals
 
-from .statistics import ordered, robust_column
+from .statistics import depth_intervals, independent_images, ordered, robust_column
 from .text_table import Column, columns_within, heading_lines, name_width, row_lines, width_of
 
 _PARAMETERS, _STATUS = Column("parameters", "params"), Column("status", "status", least=8)
@@ -67,16 +67,25 @@ def ranked_lines(results: Results, width: int, *, rank_by: str = "accuracy") -> 
 
 
 def depth_lines(results: Results, width: int) -> list[str]:
-    """Means by depth over the members that trained, as plain text; nothing of a single depth."""
+    """Means by depth over the members that trained, as plain text; nothing of a single depth.
+
+    The interval is of the figure that ranks networks, for these candidates: of seeds and test images, with one seed of
+    the images alone.
+    """
     means = results.by_depth()
     if len(means) < 2:
         return []
     lead = robust_column(results)
-    columns = [Column("trained", "trained", least=7), *(c for c in _columns(results, lead) if c.name in means.columns)]
-    shown = columns_within(columns, width - 7, 3)
+    known = (*means.columns, _INTERVAL.name)
+    columns = [Column("trained", "trained", least=7), *(c for c in _columns(results, lead) if c.name in known)]
+    shown = columns_within(columns, width - 7, 4)
     lines = ["means by depth, over the members that trained", *heading_lines("depth", 7, shown)]
+    trained = results.table.filter(pl.col("status") == "trained")
+    intervals = depth_intervals(trained, lead, independent_images(results, lead), results)
     for row in means.iter_rows(named=True):
         row["trained"] = f"{row['trained']}/{row['members']}"
+        ends = intervals.get(row["depth"])
+        row[_INTERVAL.name] = "-".join(decimals(end, 3) for end in (ends or ())[1:] if end is not None) or None
         lines += row_lines(str(row["depth"]), 7, [_cell(row, column) for column in shown], shown, width)
     return lines
 

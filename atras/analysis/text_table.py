@@ -50,6 +50,19 @@ def name_width(names: Sequence[str], width: int, room: int) -> int:
     return max([len("network"), *(len(name) for name in names if len(name) <= most)])
 
 
+def fitted_width(first: str, names: Sequence[str], columns: Sequence[Column], width: int) -> int:
+    """Characters of the column of names beside columns that are all shown: the longest name's, where there is room.
+
+    Args:
+        first: its heading.
+        names: all of them; a longer one has a line of its own.
+        columns: beside it.
+        width: of a line.
+    """
+    room = width - width_of(columns)
+    return max([len(first), *(len(name) for name in names if len(name) <= room)])
+
+
 def heading_lines(first: str, first_width: int, columns: Sequence[Column]) -> list[str]:
     """The two lines above a table."""
     above, below = ("".join(f" {column[line]:>{column.width}}" for column in columns) for line in (1, 2))

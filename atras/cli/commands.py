@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atras.errors import InputError
+from atras.errors import InputError, wrapped
 from atras.experiment import parse_whole
 from atras.running import choose_reporter
 
 from .claims_text import claims_lines
-from .output import print_lines, print_text, read_results
+from .output import print_lines, print_text, read_results, terminal_width
 
 if TYPE_CHECKING:
     from atras.analysis import Format
@@ -60,9 +60,9 @@ def claims(
     if as_json:
         print_text(json_text(claims_data(results)))
     elif none:
-        print_lines([none])
+        print_lines(wrapped([none], terminal_width()))
     else:
-        print_lines(claims_lines(results))
+        print_lines(claims_lines(results, terminal_width()))
 
 
 def compare(
@@ -87,7 +87,7 @@ def compare(
     if as_json:
         print_text(json_text(comparison_data(a, b, partial=partial)))
     else:
-        print_lines(compare_lines(a, b, partial=partial))
+        print_lines(compare_lines(a, b, partial=partial, width=terminal_width()))
 
 
 def export(
@@ -144,8 +144,10 @@ def export(
         candidate = best_robust(results, **ranked) if hidden is None else results.candidate(hidden)
         written = [write(results, candidate, out, file_format=chosen, rank_by=ranked["rank_by"], **member)]
     changed = [] if pareto else list(filter(None, [source_note(candidate)]))
-    winner = [] if hidden is not None else winner_lines(results, rank_by=ranked["rank_by"])
-    print_lines([*notices(results), *winner, *changed, *(f"wrote {path}" for path in written)])
+    width = terminal_width()
+    winner = [] if hidden is not None else winner_lines(results, rank_by=ranked["rank_by"], width=width)
+    first, more = (wrapped(told, width) for told in (notices(results), changed))
+    print_lines([*first, *winner, *more, *(f"wrote {path}" for path in written)])
 
 
 def report(

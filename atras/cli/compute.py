@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atras.errors import InputError, Interrupted
+from atras.errors import InputError, Interrupted, wrapped
 from atras.experiment import Execution, Protocol
 from atras.running import Signals, choose_reporter
 from atras.storage import new_folder
 
 from .command_options import Asked
-from .output import Ended, print_lines, print_text, silence
+from .output import Ended, print_lines, print_text, silence, terminal_width
 
 if TYPE_CHECKING:
     from atras.networks import Weights
@@ -57,7 +56,9 @@ def compute(
     reporter = choose_reporter(command.quiet)
     if command.dry_run:
         with contextlib.closing(reporter):
-            print_lines([*filter(None, [note]), *plan_lines(protocol, execution, plan, reporter, **finished)])
+            width = terminal_width()
+            planned = plan_lines(protocol, execution, plan, reporter, width=width, **finished)
+            print_lines([*wrapped([note], width), *planned])
         return None
     if note:
         reporter.note(note)
@@ -78,7 +79,7 @@ def compute(
     if command.json:
         print_json(json_text(run_data(results)))
         return results
-    width = shutil.get_terminal_size().columns
+    width = terminal_width()
     # All others were told of them on the way.
     show([*summary_lines(results, width), *(caution_lines(results, width) if command.quiet else ())], folder)
     return results

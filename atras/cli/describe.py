@@ -84,7 +84,7 @@ def _value(setting: Setting, in_files: bool) -> str:
         return ", ".join(f"`{word}`" for word in setting.words)
     if setting.option.choices is not None:
         return f"{', '.join(f'`{word}`' for word in setting.option.besides)}, a name from below".removeprefix(", ")
-    return setting.kind.expected if in_files or setting.type is bool else f"`{setting.option.metavar}`"
+    return setting.expected if in_files or setting.type is bool else f"`{setting.option.metavar}`"
 
 
 def _register(title: str, flag: str, register: Registry[Any]) -> str:

@@ -100,7 +100,7 @@ def command_class(settings: Iterable[Setting]) -> type[typer.core.TyperCommand]:
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
             # Now and not before: a class may be registered, or a package be installed, at any time.
-            formatter.write("\n".join(line for setting in named for line in name_lines(setting)))
+            formatter.write("\n".join(line for setting in named for line in name_lines(setting, formatter.width)))
 
     return CommandWithNames
 

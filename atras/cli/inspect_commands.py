@@ -3,15 +3,14 @@ imports torch and polars late."""
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated, Any
 
 import typer
 
-from atras.errors import InputError, printable
+from atras.errors import InputError, printable, wrapped
 
 from .commands import Folder, Json, OneVariant
-from .output import print_lines, print_text, read_results
+from .output import print_lines, print_text, read_results, terminal_width
 
 
 def list_runs(
@@ -25,7 +24,7 @@ def list_runs(
     if as_json:
         print_text(json_text(found))
     else:
-        print_lines(list_lines(found) or [f"no runs in {folder}"])
+        print_lines(list_lines(found, terminal_width()) or [f"no runs in {folder}"])
 
 
 def show(
@@ -49,7 +48,7 @@ def show(
     elif as_json:
         print_text(json_text(run_data(results)))
     else:
-        width = shutil.get_terminal_size().columns
+        width = terminal_width()
         rank_by = rank_by_of(run) if is_search(run) else "accuracy"
         print_lines([*summary_lines(results, width, rank_by=rank_by), *caution_lines(results, width)])
 
@@ -69,19 +68,37 @@ def merge(
     results = join(parts, out, partial=partial)
     left = results.missing()
     more = [f"{left}; go on with --resume {out}"] if left else []
-    print_lines([f"{len(results.table)} members of {len(parts)} parts are in {out}", *more])
+    told = [f"{len(results.table)} members of {len(parts)} parts are in {out}", *more]
+    print_lines(told)
 
 
-def list_lines(found: list[dict[str, Any]]) -> list[str]:
-    """Runs as plain text: a line each, and one more for what is wrong with it."""
-    lines = []
+def list_lines(found: list[dict[str, Any]], width: int = 80) -> list[str]:
+    """Runs as plain text: a line each, two where their folders find no room, and one more for what is wrong with one.
+
+    Args:
+        found: as `recorded_runs` has them.
+        width: columns of the terminal, at least 60.
+    """
+    if not found:
+        return []
+    rows = [("began (UTC)", "status", "networks", "data"), *(_cells(each) for each in found if not each["trouble"])]
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    heads = [f"{row[0]:<{sizes[0]}} {row[1]:<{sizes[1]}} {row[2]:>{sizes[2]}} {row[3]:<{sizes[3]}}" for row in rows]
+    names = {printable(each["folder"]) for each in found if not each["trouble"]}
+    beside = len(heads[0]) + 1 + max(map(len, names), default=0) <= width
+    lines, rest = [f"{heads[0]} folder" if beside else f"{heads[0].rstrip()}, folder"], iter(heads[1:])
     for each in found:
         name = printable(each["folder"])
         if each["trouble"]:
-            lines += [f"{name}", f"  {printable(each['trouble'])}"]
-            continue
-        counts = [each["candidates"], each["seeds"], *([each["variants"]] if each["variants"] > 1 else [])]
-        size = " x ".join(map(str, counts))
-        began = (each["began"] or "")[:16].replace("T", " ")
-        lines.append(f"{began:<16} {each['status']:<11} {size:>8} {printable(each['dataset'])[-20:]:<20} {name}")
-    return [f"{'began (UTC)':<16} {'status':<11} {'networks':>8} {'data':<20} folder", *lines] if lines else []
+            lines += [name, *wrapped([f"  {printable(each['trouble'])}"], width)]
+        else:
+            lines += [f"{next(rest)} {name}"] if beside else [next(rest).rstrip(), f"  {name}"]
+    return lines
+
+
+def _cells(each: dict[str, Any]) -> tuple[str, ...]:
+    """When a run began, its status, how many networks it has, and on which data."""
+    counts = [each["candidates"], each["seeds"], *([each["variants"]] if each["variants"] > 1 else [])]
+    data = printable(each["dataset"])
+    shown = data if len(data) <= 20 else f"...{data[-17:]}"
+    return (each["began"] or "")[:16].replace("T", " "), each["status"], " x ".join(map(str, counts)), shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -22,6 +23,15 @@ class Ended(Exception):  # noqa: N818 (nothing went wrong)
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+NARROWEST = 60
+"""Columns below which nothing is laid out."""
+
+
+def terminal_width() -> int:
+    """Columns that text is laid out for: the terminal's, of which there are 80 where there is no terminal."""
+    return max(shutil.get_terminal_size().columns, NARROWEST)
 
 
 def print_lines(lines: Iterable[str]) -> None:

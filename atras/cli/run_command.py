@@ -6,11 +6,10 @@ torch and polars are imported inside the functions that need them, so that `--he
 from __future__ import annotations
 
 import contextlib
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from atras.checks import number, one_of
-from atras.errors import InputError, shown
+from atras.errors import InputError, shown, wrapped
 from atras.experiment import SETTINGS, Execution, Loaded, Protocol, combine, parse_seeds, parse_whole, settings_of
 from atras.networks import told_member
 from atras.running import choose_reporter
@@ -18,7 +17,7 @@ from atras.running import choose_reporter
 from .command_options import CommandOptions
 from .compute import compute, folder_of, print_json, show, stoppable
 from .generated_options import command_class, with_options
-from .output import Ended, print_lines
+from .output import Ended, print_lines, terminal_width
 
 if TYPE_CHECKING:
     from atras.results import Results
@@ -85,7 +84,7 @@ def _price_elsewhere(protocol: Protocol, execution: Execution, command: CommandO
         )
     machines, told = Machines.parse(command.machines), _machine_speed(command.machine_speed)
     with contextlib.closing(choose_reporter(command.quiet)) as reporter:
-        print_lines(lines_elsewhere(protocol, execution, machines, told, reporter))
+        print_lines(lines_elsewhere(protocol, execution, machines, told, reporter, terminal_width()))
 
 
 def _machine_speed(text: str | None) -> float | None:
@@ -111,7 +110,9 @@ def _search(
     one_of("rank_by", rank_by, RANK_BY)
     if command.dry_run:
         with contextlib.closing(choose_reporter(command.quiet)) as reporter:
-            print_lines([*round_lines(protocol, most), *data_cautions(protocol, execution, reporter.decoding)])
+            width = terminal_width()
+            cautions = data_cautions(protocol, execution, reporter.decoding)
+            print_lines([*round_lines(protocol, most, width), *wrapped(cautions, width)])
         return None
     with folder_of(command, protocol) as folder, stoppable(folder / SUMMARY) as signals:
         arguments: Any = {"reporter": lambda: choose_reporter(command.quiet), "stop": signals.stop}
@@ -124,7 +125,7 @@ def _search(
     if command.json:
         print_json(json_text(search_data(results, ranked_by)))
         return results
-    width = shutil.get_terminal_size().columns
+    width = terminal_width()
     told = caution_lines(results, width) if command.quiet else ()
     finalists = summary_lines(results, width, rank_by=ranked_by)
     show([*pareto_lines(results, ranked_by, width), "", "finalists, of the last round", *finalists, *told], folder)

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from atras.experiment import Protocol
 from atras.kernels import pad_pairs, unpad_pairs
-from atras.networks import Candidate, Cotangent, Member, Network, Parameters, Spec, StepResult, log_odds_gradient
+from atras.networks import (
+    Candidate,
+    Cotangent,
+    Member,
+    Network,
+    Parameters,
+    Spec,
+    StepResult,
+    cross_entropy_gradient,
+    log_odds_gradient,
+)
 from atras.torch_state import fixed_state
 
 from .epoch import Epoch
@@ -24,9 +34,9 @@ DTYPES = {
 KINDS = ("parameters", "first", "second", "average")
 """Tensors that a member has for each parameter: its values, the optimizer's moments, and the average of its values."""
 
-VARIED = ("learning_rate", "weight_decay")
-"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these alone share a
-group."""
+VARIED = ("learning_rate", "weight_decay", "epsilon")
+"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these, and in
+numbers of a defence that says so (`Defence.own`), share a group."""
 
 AVERAGE = KINDS.index("average")
 """The average among the kinds, whatever the optimizer has."""
@@ -41,7 +51,8 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs that `refusal` has nothing against.
-        protocol: precision, optimizer, learning rate, weight decay; of the latter two a variant may have its own.
+        protocol: precision, optimizer, learning rate, weight decay, epsilon; of the latter three a variant may have its
+            own.
         device: where the parameters live.
         learning_rates, weight_decays: one a member, in place of both.
 
@@ -60,6 +71,8 @@ class Engine(ABC):
     """Whether members of different depths share a group, each at its natural widths."""
     takes_modules: ClassVar[bool] = False
     """Whether it computes modules of the user, and these alone."""
+    one_pass: ClassVar[bool] = False
+    """Whether a step on images that require a gradient leaves theirs in `grad`, out of its own backward pass."""
 
     def __init__(
         self,
@@ -78,6 +91,8 @@ class Engine(ABC):
         self.dtype = DTYPES[protocol.precision]
         self.learning_rates = tuple(learning_rates or self._own("learning_rate"))
         self.weight_decays = tuple(weight_decays or self._own("weight_decay"))
+        self.epsilons = self._own("epsilon")
+        """Attack strength of each member's copies."""
         self.phase_steps = self.epoch_steps = 1
         self.reads_average = True
         with fixed_state(device):
@@ -166,6 +181,35 @@ class Engine(ABC):
         """
         with fixed_state(self.device):
             return self._step(_usable(images), _usable(labels), cotangent)
+
+    def step_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[StepResult, Tensor]:
+        """`step`, and the gradient of the same objective with respect to its images, both before the update.
+
+        Engines that go by autograd take both out of one backward pass. With dropout none does, so that all agree: the
+        gradient is then of a pass of its own in evaluation mode.
+
+        Args:
+            images, labels: as of `step`.
+
+        Returns:
+            The result of the step, and [M, B, C, H, W], for each image its own: the direction of the objective's
+            gradient, at a length that says nothing.
+        """
+        smoothing = self.protocol.label_smoothing
+
+        def objective(logits: Tensor) -> Tensor:
+            return cross_entropy_gradient(logits, labels.expand(logits.shape[:-1]), smoothing) / logits.shape[-2]
+
+        if self.one_pass and not any(network.drops for network in self.networks):
+            own = images.expand(len(self.members), *images.shape[-4:]).detach().requires_grad_()
+            result = self.step(own, labels, objective)
+            return result, torch.zeros_like(own) if own.grad is None else own.grad
+        reads_average, self.reads_average = self.reads_average, False
+        try:
+            gradient, _ = self.gradient(images, objective if smoothing else labels)
+        finally:
+            self.reads_average = reads_average
+        return self.step(images, labels), gradient
 
     def epoch(self, work: Epoch) -> StepResult:
         """Train every member on a whole pass, or on a part of it that is a number of whole batches.

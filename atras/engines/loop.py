@@ -22,6 +22,7 @@ class LoopEngine(Engine):
 
     name = "loop"
     one_by_one = True
+    one_pass = True
 
     def _build(self) -> None:
         if refused := self.refusal(self.spec, [member.candidate for member in self.members]):

@@ -12,7 +12,7 @@ from atras.errors import InputError
 from atras.networks import Candidate, Cotangent, Own, Parameters, Spec, StepResult, keyed, stable_key, state_of
 
 from .engine import definite
-from .stack import StackEngine
+from .stack import StackEngine, gradients_of
 
 State = dict[str, Tensor]
 
@@ -87,8 +87,7 @@ class ModuleStackEngine(StackEngine):
         given = None if cotangent is None else definite(cotangent, out.detach())
         smoothing = self.protocol.label_smoothing
         objectives = losses if not smoothing else _cross_entropies(out, y, smoothing)
-        trained_for = objectives.sum() if given is None else out
-        self._update(torch.autograd.grad(trained_for, list(parameters.values()), given, allow_unused=True))
+        self._update(gradients_of(objectives.sum() if given is None else out, given, parameters, images))
         self.kept = {name: values.detach() for name, values in kept.items()}
         return StepResult(losses.detach(), (out.argmax(-1) == y).sum(1))
 

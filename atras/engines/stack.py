@@ -42,6 +42,7 @@ class StackEngine(Engine):
 
     name = "stack"
     pads = True
+    one_pass = True
 
     @classmethod
     def alike(cls, spec: Spec, candidate: Candidate, kind: str = "cpu") -> Hashable:  # noqa: ARG003 (of Engine)
@@ -138,11 +139,8 @@ class StackEngine(Engine):
         losses, objectives, correct, out = torch.vmap(one, in_dims=in_dims)(
             parameters, self.widths, self.keys, images, labels
         )
-        if cotangent is None:
-            gradients = torch.autograd.grad(objectives.sum(), list(parameters.values()))
-        else:
-            gradients = torch.autograd.grad(out, list(parameters.values()), definite(cotangent, out.detach()))
-        self._update(gradients)
+        given = None if cotangent is None else definite(cotangent, out.detach())
+        self._update(gradients_of(objectives.sum() if given is None else out, given, parameters, images))
         return StepResult(losses.detach(), correct)
 
     def _update(self, gradients: Sequence[Tensor | None]) -> None:
@@ -172,6 +170,25 @@ class StackEngine(Engine):
             return self.network.logits(p, x, widths=widths)
 
         return torch.vmap(one, in_dims=(0, 0, _member_axis(images, 4)))(self.evaluated, self.widths, images)
+
+
+def gradients_of(
+    objective: Tensor, given: Tensor | None, parameters: Parameters, images: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of an objective by the parameters; those by images that require one stand in their `grad` then, as
+    after `backward`.
+
+    Args:
+        objective: [], or logits [M, B, Y].
+        given: d(objective) / d(logits) of the latter.
+        parameters: that require a gradient.
+        images: [M, B, C, H, W] or [B, C, H, W].
+    """
+    leaves = [images] if images.requires_grad else []
+    found = torch.autograd.grad(objective, [*parameters.values(), *leaves], given, allow_unused=True)
+    if leaves:
+        images.grad = found[-1]
+    return found[: len(parameters)]
 
 
 def _unpadded(place: Place) -> tuple[Shape, ...]:

@@ -5,17 +5,19 @@ training."""
 from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
+from .evaluators import AtEpsilon, Evaluators, epsilons_apart, gap_by_name
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import Held, OriginPart, Part, whole_parts
 from .progress import PREFIX
-from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
+from .recorder import BALANCED, COMPARED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .stored_signs import AllSigns, StoredSigns, joined
 from .transfer import Transfer
 from .trials import PHASES, Origin, Trained, Trial, phases_of, trials_of
 
 __all__ = [
     "BALANCED",
+    "COMPARED",
     "DISTANCES",
     "EXAMPLES",
     "GAP_IMAGES",
@@ -26,8 +28,10 @@ __all__ = [
     "PREFIX",
     "VALIDATION_STEPS",
     "AllSigns",
+    "AtEpsilon",
     "Counter",
     "Evaluator",
+    "Evaluators",
     "Figures",
     "Held",
     "Measurement",
@@ -47,8 +51,10 @@ __all__ = [
     "Transfer",
     "Trial",
     "cautions",
+    "epsilons_apart",
     "examples_kept",
     "figures_kept",
+    "gap_by_name",
     "joined",
     "keeps_outcomes",
     "outcome_bytes",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,6 +43,9 @@ MEASURED = (
     "attacked_accuracy_after_white_box", "worst_case_accuracy_before", "worst_case_accuracy_after", *BALANCED.values(),
 )  # fmt: skip
 """Accuracies of the table; null where the run does not measure them, as it has no training or no defence."""
+
+COMPARED = ("fgsm", "pgd")
+"""Attacks that frame `history` has a column each for: they are compared after the epochs of some defences."""
 
 CLEAN = AttackSpec("none", 0.0, None, None)
 
@@ -90,12 +94,13 @@ class Rows:
         for name, rows in vars(self).items():
             rows += getattr(other, name)
 
-    def completed(self, shared: Row, group: int | None) -> Rows:
+    def completed(self, shared: Row, group: int | None, defences: Mapping[str, str] = MappingProxyType({})) -> Rows:
         """The rows with what all of a run have in common.
 
         Args:
             shared: dataset, defence, version and protocol_hash; each frame takes those it has.
             group: number of the group in the plan; None for what concerns all.
+            defences: by the names of variants, where theirs are others.
         """
         columns = {
             "table": ("dataset", "defence"),
@@ -107,7 +112,10 @@ class Rows:
         }
         own = {name: {column: shared[column] for column in wanted} for name, wanted in columns.items()}
         own["timings"] = {"group": group}
-        return Rows(**{name: [{**own[name], **row} for row in rows] for name, rows in vars(self).items()})
+        completed = Rows(**{name: [{**own[name], **row} for row in rows] for name, rows in vars(self).items()})
+        for row in (row for name in ("table", "metrics", "outcomes") for row in getattr(completed, name)):
+            row["defence"] = defences.get(str(row["variant"]), row["defence"])
+        return completed
 
 
 class Recorder:
@@ -142,6 +150,7 @@ class Recorder:
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [dict.fromkeys(MEASURED) for _ in members]
         self.rows = Rows()
+        self._places: Sequence[int] = range(len(members))
         self.phase = "trained"
         self.seconds_before = 0.0
         """Seconds that an earlier process spent in what is timed next."""
@@ -177,6 +186,15 @@ class Recorder:
         if precision not in self.precision.split("+"):
             self.precision = "+".join(filter(None, [self.precision, precision]))
 
+    @contextmanager
+    def only(self, places: Sequence[int]) -> Iterator[None]:
+        """Within it, what is recorded is of the members in these places alone, in this order."""
+        before, self._places = self._places, places
+        try:
+            yield
+        finally:
+            self._places = before
+
     def record(
         self,
         column: str | None,
@@ -187,14 +205,16 @@ class Recorder:
         epoch: int | None = None,
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
-        self.finite &= score.finite
+        places = list(self._places)
+        self.finite[places] &= score.finite
         correct, n, balanced = score.correct, score.n, score.balanced
         outcomes = None if score.outcomes is None else score.outcomes.columns(score.parts)
-        for i, (who, fine) in enumerate(zip(self._named, self.finite.tolist(), strict=True)):
+        for i, (place, fine) in enumerate(zip(places, self.finite[places].tolist(), strict=True)):
+            who, accuracies = self._named[place], self.accuracies[place]
             if column is not None:
-                self.accuracies[i][column] = correct[i] / n if fine else None
+                accuracies[column] = correct[i] / n if fine else None
             if column in BALANCED:
-                self.accuracies[i][BALANCED[column]] = balanced[i] if fine else None
+                accuracies[BALANCED[column]] = balanced[i] if fine else None
             if not fine:
                 continue
             self.rows.metrics.append({
@@ -217,20 +237,37 @@ class Recorder:
 
     def copy_column(self, column: str, other: str) -> None:
         """Give a column of the table the figures of another one."""
-        for accuracies in self.accuracies:
+        for accuracies in (self.accuracies[place] for place in self._places):
             accuracies[other] = accuracies[column]
             if other in BALANCED:
                 accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
         """Remember which members predict one class for every test image, as they are now."""
-        self.dead = list(clean.one_class)
+        for place, dead in zip(self._places, clean.one_class, strict=True):
+            self.dead[place] = dead
 
     def note_epoch(
-        self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int, robust: Score | None = None
+        self,
+        phase: str,
+        epoch: int,
+        losses: Tensor,
+        accuracies: Tensor,
+        steps: int,
+        robust: Score | None = None,
+        compared: Mapping[str, Score] | None = None,
     ) -> None:
-        """History rows of an epoch: mean loss and accuracy [M] of its own batches, and the score on images held out."""
+        """History rows of an epoch.
+
+        Args:
+            phase, epoch: which one.
+            losses, accuracies: [M], means over its own batches.
+            steps: of the optimizer.
+            robust: the score on images held out.
+            compared: scores on a few training images by the attack's name, of which those of `COMPARED` have columns.
+        """
         self.finite &= losses.isfinite()
+        under = compared or {}
         fine = self.finite.tolist()
         for i, who in enumerate(self._named):
             self.rows.history.append({
@@ -239,6 +276,7 @@ class Recorder:
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
                 "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
                 "selected": None,
+                **{f"train_accuracy_under_{name}": _accuracy_of(under.get(name), i, fine[i]) for name in COMPARED},
             })  # fmt: skip
 
     def note_selected(self, phase: str, epochs: Sequence[int]) -> None:
@@ -253,7 +291,7 @@ class Recorder:
     def show(self, attack: AttackSpec, attacked: Attacked, logits: Tensor, chunk: slice) -> None:
         """Keep a few test images under an attack, for the members of the first seed."""
         shown = [image for image in self.shown if chunk.start <= image < chunk.stop]
-        members = [i for i, member in enumerate(self.members) if member.seed == self.first_seed]
+        members = [i for i, place in enumerate(self._places) if self.members[place].seed == self.first_seed]
         if not (shown and members) or attacked.clean_logits is None:
             return
         rows = torch.tensor(members, device=logits.device)[:, None]
@@ -269,7 +307,7 @@ class Recorder:
         for i in finite.nonzero()[:, 0].tolist():
             for j, image in enumerate(shown):
                 self.rows.examples.append({
-                    **self._named[members[i]], "phase": self.phase,
+                    **self._named[self._places[members[i]]], "phase": self.phase,
                     **attack._asdict(), "image": image, "label": int(labels[j]),
                     "clean_prediction": int(before[i, j]), "attacked_prediction": int(after[i, j]),
                     "pixels": own[j], "change": _bytes(change[i, j], torch.float16),
@@ -307,7 +345,7 @@ class Recorder:
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""
         self.rows.timings.append(
-            {"phase": f"{phase}-{self.phase}", "members": len(self.members), "seconds": seconds, "steps": steps}
+            {"phase": f"{phase}-{self.phase}", "members": len(self._places), "seconds": seconds, "steps": steps}
         )
 
     def _difference(self, index: int, after: str, before: str) -> float | None:
@@ -318,6 +356,11 @@ class Recorder:
 def _who(member: Member) -> Row:
     """The columns that name a member."""
     return {"hidden_layers": member.candidate.name, "variant": member.variant.name, "seed": member.seed}
+
+
+def _accuracy_of(score: Score | None, index: int, fine: bool) -> float | None:
+    """A member's accuracy in a score; None where there is none, or the member has diverged."""
+    return None if score is None or not (fine and bool(score.finite[index])) else score.correct[index] / score.n
 
 
 def _at(values: Sequence[float | None] | None, index: int) -> float | int | None:

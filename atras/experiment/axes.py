@@ -135,7 +135,7 @@ def typed(value: Any, setting: Setting) -> Any:
         InputError: if it is none.
     """
     try:
-        read = setting.kind.read(value, setting.key) if isinstance(value, str) else value
+        read = setting.read(value) if isinstance(value, str) else value
         read = setting.accept(read)
         setting.check(read)
     except InputError as error:

@@ -176,8 +176,8 @@ def _validated(document: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"{name}: {key} came twice; give it once")
         settings[key] = value
     for key, value in settings.items():
-        if value is not None and not SETTINGS[key].kind.fits(value):
-            raise InputError(f"{key} (={shown(value)}): expected {SETTINGS[key].kind.expected}")
+        if value is not None and not SETTINGS[key].fits(value):
+            raise InputError(f"{key} (={shown(value)}): expected {SETTINGS[key].expected}")
     return {key: value for key, value in settings.items() if value is not None}
 
 

@@ -131,6 +131,28 @@ class Setting(NamedTuple):
             return self.option.default
         return str(self.default)
 
+    @property
+    def takes_none(self) -> bool:
+        """Whether its default is written `none`: it is None, or the number that turns the setting off."""
+        return self.type is float and self.option.default == "none"
+
+    @property
+    def expected(self) -> str:
+        """What a file should hold, for messages."""
+        return f'{self.kind.expected}, or "none"' if self.takes_none else self.kind.expected
+
+    def fits(self, value: object) -> bool:
+        """Whether a value out of a file has one of the types."""
+        return (self.takes_none and value == "none") or self.kind.fits(value)
+
+    def read(self, value: Any) -> Any:
+        """The field's value from what is written on the command line, in a file or in an axis.
+
+        Raises:
+            InputError: if it cannot be read; its range is left to `check`.
+        """
+        return self.default if self.takes_none and value == "none" else self.kind.read(value, self.key)
+
     def accept(self, value: Any) -> Any:
         """A value as Python or a file may give it, in the field's own form, so that equal experiments are equal.
 
@@ -145,13 +167,13 @@ class Setting(NamedTuple):
             value = os.fspath(value) if isinstance(value, os.PathLike) else value
             value = os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 (it stays as written)
         if self._is_text(value):
-            value = self.kind.read(value, self.key)
+            value = self.read(value)
         return value if self.option.accept is None else self.option.accept(value)
 
     def _is_text(self, value: object) -> bool:
         """Whether a value is text that stands for a value of another type, or has such text in it."""
         if isinstance(value, str):
-            return self.type is not str and str in self.kind.types
+            return (self.takes_none and value == "none") or (self.type is not str and str in self.kind.types)
         texts = isinstance(value, tuple) and any(isinstance(item, str) for item in value)
         return texts and self.option.accept is None and str in self.kind.items
 

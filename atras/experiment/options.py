@@ -103,7 +103,7 @@ def protocol_fields(settings: Mapping[str, Any], candidates: Sequence[Candidate]
     chosen = {name: settings[name] for name in ("hidden", *SELECTION) if name in settings}
     selected = {"candidates": select_candidates(**chosen, start=candidates)} if chosen else {}
     fields = selected | {
-        setting.name: setting.kind.read(settings[setting.key], setting.key)
+        setting.name: setting.read(settings[setting.key])
         for setting in settings_of(Protocol).values()
         if setting.key in settings and setting.kind is not CANDIDATES
     }
@@ -115,7 +115,7 @@ def protocol_fields(settings: Mapping[str, Any], candidates: Sequence[Candidate]
 def execution_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `Execution` that settings name, parsed; other keys are passed over."""
     return {
-        setting.name: setting.kind.read(settings[setting.key], setting.key)
+        setting.name: setting.read(settings[setting.key])
         for setting in settings_of(Execution).values()
         if setting.key in settings
     }

@@ -166,6 +166,15 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         values = {name: typed(value, settings[name]) for name, value in variant.settings}
         return self.replace(candidates=candidates, axes=(), only=(), **values)
 
+    def setting(self, field: str, variant: Variant) -> Any:
+        """A setting of the members of a variant: its own, or the experiment's.
+
+        Raises:
+            InputError: if the variant's value is none of the setting's.
+        """
+        own = variant.get(field)
+        return getattr(self, field) if own is None else typed(own, varied_settings()[field])
+
     def _check_variants(self) -> None:
         """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
         if not self.trains:
@@ -479,7 +488,8 @@ def _recorded(record: Mapping[str, Any]) -> tuple[Axis, ...]:
 
 
 def recorded_axes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The variants of a recorded protocol, by their names, each with its values: numbers, or texts as they are spelled.
+    """The variants of a recorded protocol, by their names, each with its values: numbers (None where a setting is off),
+    or texts as they are spelled.
 
     Args:
         record: what `Protocol.to_dict` gave.
@@ -492,7 +502,8 @@ def recorded_axes(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     values = {(axis.field, text): typed(text, settings[axis.field]) for axis in read for text in axis.values}
     return {
         variant.name: {
-            pair[0]: values[pair] if isinstance(values[pair], int | float) else pair[1] for pair in variant.settings
+            pair[0]: values[pair] if isinstance(values[pair], int | float | None) else pair[1]
+            for pair in variant.settings
         }
         for variant in variants
     }

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         state_of,
     )
     from .objective import Objective
-    from .odds import log_odds, log_odds_gradient
+    from .odds import cross_entropy_gradient, log_odds, log_odds_gradient
     from .randomness import (
         batch_starts,
         draw_order,
@@ -82,7 +82,7 @@ else:
         inspection="Inspection device_of dtype_of inspect_factory untouched",
         network="ACTIVATIONS Dropout Network Parameters Place Spec fill state_of",
         objective="Objective",
-        odds="log_odds log_odds_gradient",
+        odds="cross_entropy_gradient log_odds log_odds_gradient",
         randomness=(
             "batch_starts draw_order dropout_key image_bits permutation random_starts random_targets stable_key"
         ),
@@ -137,6 +137,7 @@ __all__ = [
     "begins_with_layer",
     "called",
     "choose_stem",
+    "cross_entropy_gradient",
     "device_of",
     "distinct_names",
     "draw_order",

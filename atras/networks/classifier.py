@@ -90,3 +90,16 @@ class Trainable(Classifier, Protocol):
         Returns:
             Mean cross-entropy and correct predictions before the update.
         """
+
+    def step_and_gradient(self, images: Tensor, labels: Tensor) -> tuple[StepResult, Tensor]:
+        """`step`, and the gradient of the same objective with respect to its images, both before the update.
+
+        Where the backward pass of the step can go on to the images it gives both.
+
+        Args:
+            images, labels: as of `step`.
+
+        Returns:
+            The result of the step, and [M, B, C, H, W], for each image its own: the direction of the objective's
+            gradient, at a length that says nothing.
+        """

@@ -173,6 +173,11 @@ class Network:
         """The layers of the stem and of the candidate."""
         return self.places[:-1]
 
+    @property
+    def drops(self) -> bool:
+        """Whether dropout makes it another network in training; not known of a module of the user."""
+        return any(place.rate256 for place in self.hidden)
+
     @functools.cached_property
     def parameter_shapes(self) -> dict[str, Shape]:
         """Name and shape of every parameter, in the order of the layers.

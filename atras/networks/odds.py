@@ -48,3 +48,21 @@ def log_odds_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     at_label = logits.gather(-1, own)
     divisor = total.masked_fill(total == 0, 1.0).masked_fill(~(at_label < torch.inf), torch.nan)
     return shares.scatter(-1, own, -total) / divisor
+
+
+def cross_entropy_gradient(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Gradient of each cross-entropy by its logits: the softmax, and at the label minus the sum of the others' shares,
+    where the softmax less 1 would round to 0.
+
+    Args:
+        logits: floating point [..., Y].
+        labels: int64 [...].
+        smoothing: share of each label that is spread evenly over all classes.
+
+    Returns:
+        Of the logits' shape and type.
+    """
+    own, shares = labels[..., None], logits.softmax(-1)
+    others = shares.scatter(-1, own, 0.0)
+    gradient = others.scatter(-1, own, -others.sum(-1, keepdim=True))
+    return gradient if not smoothing else (1 - smoothing) * gradient + smoothing * (shares - 1 / logits.shape[-1])

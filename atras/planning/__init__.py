@@ -25,7 +25,7 @@ from .schedule import Schedule, deal, schedule
 from .shape import shape_of, spec_of
 from .spread import TAIL, spread, work_of
 from .streaming import chunk_images, images_line, room_for_images
-from .trainings import needed_by, source_trainings, united
+from .trainings import Planned, cut_trainings, needed_by, shared_trainings, source_trainings, united
 
 __all__ = [
     "GPUS",
@@ -36,6 +36,7 @@ __all__ = [
     "Machine",
     "Machines",
     "Plan",
+    "Planned",
     "Schedule",
     "Speed",
     "Training",
@@ -44,6 +45,7 @@ __all__ = [
     "batch_bytes",
     "choose_engine",
     "chunk_images",
+    "cut_trainings",
     "deal",
     "forward_flops",
     "halves",
@@ -62,6 +64,7 @@ __all__ = [
     "room_for_images",
     "schedule",
     "shape_of",
+    "shared_trainings",
     "source_parts",
     "source_trainings",
     "spec_of",

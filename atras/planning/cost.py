@@ -56,13 +56,22 @@ def distance_bytes(protocol: Protocol, test_size: int) -> int:
     return distances + outcome_memory(protocol, test_size)
 
 
-def evaluation_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
-    """Passes of evaluation and attacks of a member in all its phases, those in its training included."""
-    measured = _measuring_passes(protocol, classes, train_size, test_size)
+def evaluation_passes(
+    protocol: Protocol, classes: int, train_size: int, test_size: int, *, one_pass: bool = False
+) -> Passes:
+    """Passes of evaluation and attacks of a member in all its phases, those in its training included.
+
+    Args:
+        protocol: of the run.
+        classes: logits.
+        train_size, test_size: images.
+        one_pass: whether a training step gives the images' gradient too.
+    """
+    measured = _measuring_passes(protocol, classes, train_size, test_size, one_pass)
     return measured.plus(validation_passes(protocol, classes, train_size))
 
 
-def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_size: int) -> Passes:
+def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_size: int, one_pass: bool) -> Passes:
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
@@ -76,7 +85,8 @@ def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_si
     train = Passes(forward=3, gradient=1)
     total = Passes().plus(train, train_size).plus(test, test_size)
     if not protocol.defence.from_signs:
-        made = protocol.defence.at(protocol.epsilon).cost(classes)
+        within = one_pass and protocol.defence.within_steps
+        made = Passes() if within else protocol.defence.at(protocol.epsilon).cost(classes)
         total = total.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
         seen = min(GAP_IMAGES, train_size) if protocol.defence.compared else 0

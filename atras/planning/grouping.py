@@ -97,11 +97,13 @@ def halves(
 ) -> tuple[Group, Group]:
     """A group of at least two members as two groups, for a machine of a kind that turned out to have less memory."""
     sizer = _Sizer(protocol, spec, train_size, test_size, group.engine, Machine(kind, 0, streams=streams))
+    sizer.begin(begun=group.begun)
     middle = len(group.members) // 2
     first, second = (
         dataclasses.replace(
             sizer.group(part, len(part)),
             evaluation_batch=max(16, group.evaluation_batch // 2),
+            begun=group.begun,
             **_scaled_seconds(group, len(part) / len(group.members)),
         )
         for part in (group.members[:middle], group.members[middle:])
@@ -129,12 +131,13 @@ def cut(
     """
     resolved = protocol.replace(precision=group.precision)
     sizer = _Sizer(resolved, spec, train_size, test_size, group.engine, machine)
+    sizer.begin(begun=group.begun)
     made = []
     for part in parts:
         members = group.members[part.start : part.stop]
         own = sizer.group(members, 1 if sizer.engine.one_by_one else len(members))
         seconds = _scaled_seconds(group, own.flops / group.flops if group.flops else len(members) / len(group.members))
-        made.append(dataclasses.replace(own, evaluation_batch=group.evaluation_batch, **seconds))
+        made.append(dataclasses.replace(own, evaluation_batch=group.evaluation_batch, begun=group.begun, **seconds))
     return made
 
 
@@ -165,9 +168,14 @@ def training_group(
     """
     resolved = protocol.replace(precision=like.precision)
     sizer = _Sizer(resolved, spec, train_size, test_size, like.engine, machine, like.evaluation_batch)
-    sizer.samples = protocol.epochs * train_size
+    sizer.samples = first_samples(protocol, train_size)
     at_once = 1 if sizer.engine.one_by_one else len(members)
     return dataclasses.replace(sizer.group(members, at_once), evaluation_batch=like.evaluation_batch, chunk=like.chunk)
+
+
+def first_samples(protocol: Protocol, train_size: int) -> int:
+    """Images that a member sees in its first training, each as often as it is seen."""
+    return protocol.epochs * train_size
 
 
 def group_of(
@@ -265,6 +273,11 @@ class _Sizer:
         self.distances = distance_bytes(protocol, test_size)
         self.itemsize = DTYPES[protocol.precision].itemsize
 
+    def begin(self, *, begun: bool) -> None:
+        """Leave the first training out, where others do it."""
+        if begun:
+            self.samples -= first_samples(self.protocol, self.train_size)
+
     def step_flops(self, candidate: Candidate) -> int:
         """Of a candidate's training step, all its members included."""
         flops = training_flops(Network(self.spec, candidate))
@@ -324,6 +337,8 @@ class _Sizer:
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
         }
+        if len({member.variant.get("epsilon") for member in members}) > 1:
+            networks = [*networks, *networks]  # those of each epsilon are attacked on an engine of their own
         if self.engine.any_depths and self.machine.kind == "cuda":
             averages = self.protocol.average > 0
             return fused_device_bytes(networks, precision=self.protocol.precision, averages=averages, **batches)

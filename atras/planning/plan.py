@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any
 
 from atras.checks import number, one_of, whole
 from atras.engines import ENGINES
-from atras.errors import InputError
-from atras.experiment import Protocol
+from atras.errors import InputError, wrapped
+from atras.experiment import Protocol, trained_as
 from atras.networks import Member, Variant
 
 SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_seconds")
@@ -40,6 +39,7 @@ class Group:
         predicted_seconds: of all; None where speed was not measured.
         predicted_attack_seconds, predicted_transfer_seconds: the parts of it for evaluation and attacks, and transfer.
         chunk: images of each order that are gathered at once in training; 0 where they are taken as they lie.
+        begun: whether its first training is one that several groups share; cost and seconds are without it then.
     """
 
     engine: str
@@ -54,6 +54,7 @@ class Group:
     predicted_attack_seconds: float | None = None
     predicted_transfer_seconds: float | None = None
     chunk: int = 0
+    begun: bool = False
 
     @property
     def variant(self) -> Variant:
@@ -89,12 +90,14 @@ class Training:
     Args:
         group: its members, as their first training knows them; what it costs is that of this training alone.
         variants: of the members that need it.
-        source: whether they are trained on adversarial images of its networks.
+        source: whether they are trained on adversarial images of its networks; if not, they begin with its networks.
+        saved_flops: useful FLOPs that groups would have besides, if each did this training for itself.
     """
 
     group: Group
     variants: tuple[Variant, ...]
     source: bool
+    saved_flops: int = 0
 
     @property
     def key(self) -> str:
@@ -107,11 +110,23 @@ class Training:
     @property
     def label(self) -> str:
         """What it is, for people."""
-        return f"the defence's source {self.group.members[0].candidate.name}"
+        if self.source:
+            return f"the defence's source {self.group.members[0].candidate.name}"
+        return f"first training of {self.group.label}"
+
+    @property
+    def saved_seconds(self) -> float | None:
+        """Predicted seconds of what is saved; None where speed was not measured."""
+        seconds, flops = self.group.predicted_seconds, self.group.flops
+        return seconds and seconds * self.saved_flops / flops if flops else seconds
 
     def serves(self, group: Group) -> bool:
         """Whether a group of the plan needs it."""
-        return any(member.variant in self.variants for member in group.members)
+        theirs = [member for member in group.members if member.variant in self.variants]
+        if self.source:
+            return bool(theirs)
+        own = set(self.group.members)
+        return group.begun and any(trained_as(member) in own for member in theirs)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -123,13 +138,16 @@ class Training:
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
         variants = [variant.to_list() for variant in self.variants]
-        return {"source": self.source, "variants": variants, "group": _values(self.group)}
+        saved = {"saved_flops": self.saved_flops} if self.saved_flops else {}
+        return {"source": self.source, "variants": variants, "group": _values(self.group), **saved}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Training:
         """What `to_dict` gave; ValueError, TypeError or KeyError where it is something else."""
         variants = tuple(map(Variant.from_list, values["variants"]))
-        return cls(_group(values["group"]), variants, bool(values["source"]))
+        saved = values.get("saved_flops", 0)
+        whole("saved_flops", saved, 0, 10**30)
+        return cls(_group(values["group"]), variants, bool(values["source"]), saved)
 
 
 @dataclass(frozen=True)
@@ -226,45 +244,75 @@ class Plan:
             works[index] = max((group.predicted_seconds or 0.0) - attacks - transfer, 0.0), attacks
         return works, sum(group.predicted_transfer_seconds or 0.0 for group in self.groups)
 
+    @property
+    def members(self) -> int:
+        """How many all groups have."""
+        return sum(len(group.members) for group in self.groups)
+
+    def _saved(self) -> list[str]:
+        """What shared first trainings save, in a line; none where nothing is shared."""
+        shared = [training for training in self.trainings if training.saved_flops]
+        if not shared:
+            return []
+        seconds = [training.saved_seconds for training in shared]
+        told = "" if None in seconds else f" and {sum(filter(None, seconds)):.1f} seconds"
+        flops = sum(training.saved_flops for training in shared) / 1e12
+        text = f"first trainings that several groups begin with are done once, which saves {flops:.3g} TFLOP{told}"
+        return [text]
+
     def at(self, number: int) -> Group:
         """A group by its number; those of trainings are -1, -2, ..., so that a group that is divided moves none."""
         return self.groups[number] if number >= 0 else self.trainings[-1 - number].group
 
-    def lines(self) -> list[str]:
-        """The plan as text, at most 80 columns wide."""
-        head = f"{'group':<38} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}"
-        lines = [f"device {self.device}, {self._computed_by}"]
+    @property
+    def place(self) -> str:
+        """Device and engines, in words."""
+        return f"device {self.device}, {self._computed_by}"
+
+    def lines(self, width: int = 80) -> list[str]:
+        """The plan as text.
+
+        Args:
+            width: columns of the terminal, at least 60.
+        """
+        room = min(38, width - 41)
         anew = f"planned anew, the recorded plan does not fit: {self.replanned}" if self.replanned else ""
-        for text in (anew, self.reason, self.precision_reason, *self.limits):
-            lines += textwrap.wrap(text, 80)
-        lines.append(head)
+        told = (self.place, anew, self.reason, self.precision_reason, *self.limits)
+        lines = wrapped(told, width)
+        lines.append(f"{'group':<{room}} {'members':>7} {'padding':>7} {'TFLOP':>7} {'MiB':>7} {'seconds':>8}")
         for common, groups in itertools.groupby(self.groups, lambda group: group.common):
-            lines += [*textwrap.wrap(common, 80), *(_line(group.span, [group]) for group in groups)]
-        trained = [training.group for training in self.trainings]
-        if trained:
-            lines.append(_line("before: the defence's sources", trained))
-        lines.append(_line("all", [*self.groups, *trained]))
+            lines += wrapped([common], width)
+            lines += [row for group in groups for row in _rows(group.span, [group], room)]
+        for name, source in (("before: the defence's sources", True), ("before: shared first trainings", False)):
+            if trained := [training.group for training in self.trainings if training.source == source]:
+                lines += _rows(name, trained, room)
+        everything = [*self.groups, *(training.group for training in self.trainings)]
+        lines += _rows("all", everything, room, self.members)
+        lines += wrapped(self._saved(), width)
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
         if None not in attacks:
             parts = f"evaluation and attacks {sum(filter(None, attacks)):.1f}"
             parts += f", transfer {sum(filter(None, transfers)):.1f}" if any(transfers) else ""
-            lines.append(f"seconds of these: {parts}")
+            lines += wrapped([f"seconds of these: {parts}"], width)
         if self.predicted_transfer_bytes is not None:
             lines.append(f"transfer, after all groups: {self.predicted_transfer_bytes / 2**20:.0f} MiB")
         return lines
 
 
-def _line(label: str, groups: Sequence[Group]) -> str:
+def _rows(label: str, groups: Sequence[Group], room: int, members: int | None = None) -> list[str]:
+    """A row of the table; a label that finds no room stands above its figures."""
+    *above, last = wrapped([label], room)
     flops = sum(group.flops for group in groups)
     computed = sum(group.flops / (1 - group.padding_share) for group in groups)
     padding = 1 - flops / computed if computed else max(group.padding_share for group in groups)  # nothing is trained
     seconds = [group.predicted_seconds for group in groups]
     shown = "?" if None in seconds else f"{sum(filter(None, seconds)):.1f}"
-    return (
-        f"{label:<38} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
-        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
-    )
+    return [
+        *above,
+        f"{last:<{room}} {members or sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
+        f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}",
+    ]
 
 
 def _values(group: Group) -> dict[str, Any]:
@@ -284,6 +332,8 @@ def _group(values: dict[str, Any]) -> Group:
     whole("evaluation_batch", group.evaluation_batch, 1, 10**6)
     for name in ("parameters", "flops", "predicted_bytes", "chunk"):
         whole(name, getattr(group, name), 0, 10**30)
+    if not isinstance(group.begun, bool):
+        raise ValueError("begun: expected true or false")
     number("padding_share", group.padding_share, 0.0, 0.999999)
     for name in SECONDS:
         if getattr(group, name) is not None:

@@ -13,7 +13,7 @@ from atras.engines import ENGINES
 from atras.evaluation import phases_of
 from atras.experiment import Protocol
 from atras.networks import Member, Network, Spec
-from atras.training import steps_of
+from atras.training import first_steps, steps_of
 
 from .cost import evaluation_passes, forward_flops, transfer_passes, transfer_sources
 from .plan import Group, Training
@@ -68,9 +68,10 @@ def predict(
         speed: of the group's engine.
         attack_speeds: of the parts of the protocol's stronger and transferred attacks.
     """
-    one_by_one = ENGINES.get(group.engine).one_by_one
-    rounds = len(group.members) if one_by_one else 1
-    forward = [forward_flops(Network(spec, member.candidate)) for member in group.members]
+    engine = ENGINES.get(group.engine)
+    one_by_one, rounds = engine.one_by_one, len(group.members) if engine.one_by_one else 1
+    networks = [Network(spec, member.candidate) for member in group.members]
+    forward = list(map(forward_flops, networks))
 
     def seconds(passes: Sequence[Passes]) -> float:
         """Of so many for each member."""
@@ -90,9 +91,11 @@ def predict(
         chunks = -(-test_size // group.evaluation_batch) * (sum(counts) if one_by_one else max(counts))
         return sum(attack.cost(spec.classes)) * (chunks * own.step_seconds + sum(counts) * test_size * own.pair_seconds)
 
-    training = rounds * steps_of(protocol, train_size) * speed.step_seconds
+    steps = steps_of(protocol, train_size) - (first_steps(protocol, train_size) if group.begun else 0)
+    training = rounds * steps * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    own = evaluation_passes(protocol, spec.classes, train_size, test_size)
+    one_pass = engine.one_pass and not any(network.drops for network in networks)
+    own = evaluation_passes(protocol, spec.classes, train_size, test_size, one_pass=one_pass)
     attacks = seconds([own] * len(group.members))
     everyone = dict.fromkeys(group.members, len(phases_of(protocol)))
     for part in dict.fromkeys(part for attack in protocol.stronger_attacks for part in attack.parts):
@@ -113,7 +116,7 @@ def predict_training(training: Training, spec: Spec, protocol: Protocol, train_s
     """A first training with its predicted seconds; to attack the training images of a source is part of it."""
     group = training.group
     rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
-    steps = rounds * protocol.epochs * -(-train_size // protocol.batch_size)
+    steps = rounds * first_steps(protocol, train_size)
     seconds = steps * speed.step_seconds + group.flops / (1 - group.padding_share) / speed.flops_per_second
     if training.source:
         forward = sum(forward_flops(Network(spec, member.candidate)) for member in group.members)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from atras.engines import ENGINES
 from atras.experiment import Protocol
 from atras.networks import Candidate, Network, Spec, Variant
-from atras.training import steps_of
+from atras.training import first_steps, steps_of
 
 from .cost import evaluation_passes, forward_flops, training_flops
 from .grouping import STEP_COST, cut
@@ -104,10 +104,11 @@ class _Counted(NamedTuple):
         resolved = _resolved(protocol, group.variant, group.precision)
         spec = spec_of(resolved, spec)
         passes = evaluation_passes(resolved, spec.classes, train_size, test_size)
-        samples = resolved.epochs * train_size
+        samples = 0 if group.begun else resolved.epochs * train_size
         samples += resolved.adversarial_epochs * resolved.defence.epoch_images(train_size)
         shared = engine.any_depths and machine.kind == "cpu"
-        launches = (FUSED_STEP_COST if shared else STEP_COST[machine.kind]) * steps_of(resolved, train_size)
+        steps = steps_of(resolved, train_size) - (first_steps(resolved, train_size) if group.begun else 0)
+        launches = (FUSED_STEP_COST if shared else STEP_COST[machine.kind]) * steps
         each: dict[object, float] = {}
         sums = [0.0]
         for member in group.members:

@@ -145,10 +145,10 @@
     }
   }
 
-  // On paper nothing is collapsed.
+  // Where all is to be printed nothing is collapsed on paper.
   let shut = [];
   addEventListener("beforeprint", () => {
-    shut = all("details:not([open])");
+    shut = document.getElementById("print-all").checked ? all("details:not([open])") : [];
     shut.forEach((box) => { box.open = true; });
   });
   addEventListener("afterprint", () => shut.forEach((box) => { box.open = false; }));

@@ -20,6 +20,7 @@ class Section:
         figures, tables, galleries: what it shows, in this order. A figure's name is that of its image file, and no
             other section uses it.
         code: verbatim text with its heading, shown on demand.
+        detail: whether it is on paper only where all is to be printed, such as what is about single candidates.
     """
 
     key: str
@@ -29,3 +30,4 @@ class Section:
     tables: tuple[Table, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     code: tuple[tuple[str, str], ...] = ()
+    detail: bool = False

@@ -184,6 +184,16 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "accuracy under PGD of ten steps on training images held out; null without `--select robust`",
         ),
         "selected": Column(pl.Boolean, "whether the network of this epoch was kept; null where none was selected"),
+        "train_accuracy_under_fgsm": Column(
+            pl.Float64,
+            "accuracy after the epoch on 100 training images under FGSM at the run's epsilon; null but for defences "
+            "that make their images batch by batch",
+        ),
+        "train_accuracy_under_pgd": Column(
+            pl.Float64,
+            "on the same images under PGD of ten steps; where it is far below that under FGSM, the network overfits "
+            "catastrophically",
+        ),
     },
     "timings": {
         "group": Column(pl.Int64, "number of the group in the plan, from 0; null for what concerns all"),

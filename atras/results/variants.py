@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -23,14 +23,20 @@ def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
         protocol: as run.json has it.
 
     Returns:
-        A row a variant, in their order: column `variant`, which is empty in a run without axes, and one for each axis.
+        A row a variant, in their order: column `variant`, which is empty in a run without axes, and one for each axis,
+        null where its setting is off.
 
     Raises:
         InputError: if its axes are none.
     """
     rows = [{"variant": name, **values} for name, values in recorded_axes(protocol).items()]
-    types = {name: _TYPES[type(value)] for name, value in rows[0].items()}
+    types = {name: _type_of([row[name] for row in rows]) for name in rows[0]}
     return pl.DataFrame(rows, schema=types)
+
+
+def _type_of(values: Sequence[object]) -> type[pl.DataType]:
+    """The type of a column of axes; what is off everywhere is a number that is null."""
+    return next((_TYPES[type(value)] for value in values if value is not None), pl.Float64)
 
 
 def axis_types(variants: pl.DataFrame) -> dict[str, type[pl.DataType]]:

@@ -8,8 +8,8 @@ from atras.defences import EnsembleTraining
 from atras.engines import ENGINES
 from atras.evaluation import AllSigns, Source, Sources, joined
 from atras.experiment import Protocol
-from atras.networks import Candidate, Network, Spec
-from atras.planning import Group, Training
+from atras.networks import Candidate, Network, Spec, Variant
+from atras.planning import Group, Machine, Planned, Training, source_trainings
 from atras.training import Watcher, begun_with, training_signs
 
 from .training_task import engine_protocol, first_of, in_parts
@@ -31,6 +31,23 @@ def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
         return (by_size[0],)
     named = {candidate.name: candidate for candidate in protocol.candidates}
     return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
+
+
+def sources_of(first: Planned, variants: Sequence[Variant], sizes: tuple[int, int], machine: Machine) -> list[Training]:
+    """The first trainings that members need whose defence learns from others.
+
+    Args:
+        first: their first group, whose engine computes these too where it can.
+        variants: of the members, which share groups.
+        sizes: training and test images.
+        machine: that computes them.
+    """
+    group, protocol, spec = first
+    return [
+        training
+        for candidate in source_candidates(protocol, spec)
+        for training in source_trainings(candidate, group, variants, protocol, spec, sizes, machine)
+    ]
 
 
 def defence_source(task: Task, trainings: Sequence[Training], place: Surroundings) -> Source | Sources | None:

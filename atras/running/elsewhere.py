@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from atras.errors import wrapped
 from atras.evaluation import figures_kept, keeps_outcomes, outcome_rows, phases_of
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import Bf16
-from atras.planning import GPUS, Group, Machine, Machines, memory_cap, schedule
+from atras.planning import GPUS, Group, Machine, Machines, Training, memory_cap, schedule
 from atras.torch_state import threads
 
 from .data_place import DataPlace
@@ -50,8 +51,15 @@ class Price(NamedTuple):
     weight_bytes: int
 
 
-def price(groups: tuple[Group, ...], machines: int, protocol: Protocol, data_bytes: int, test_size: int) -> Price:
-    """The price of groups with predicted seconds.
+def price(
+    groups: tuple[Group, ...],
+    machines: int,
+    protocol: Protocol,
+    data_bytes: int,
+    test_size: int,
+    trainings: Sequence[Training] = (),
+) -> Price:
+    """The price of groups with predicted seconds, as if all of them waited for all first trainings.
 
     Args:
         groups: of a plan.
@@ -59,7 +67,9 @@ def price(groups: tuple[Group, ...], machines: int, protocol: Protocol, data_byt
         protocol: of the run.
         data_bytes: of images and labels.
         test_size: images.
+        trainings: first ones that groups need.
     """
+    first = schedule([training.group.predicted_seconds or 0.0 for training in trainings], machines)
     transfers = [group.predicted_transfer_seconds or 0.0 for group in groups]
     own = [(group.predicted_seconds or 0.0) - more for group, more in zip(groups, transfers, strict=True)]
     times = schedule(own, machines)
@@ -69,7 +79,8 @@ def price(groups: tuple[Group, ...], machines: int, protocol: Protocol, data_byt
     rows = ROW_BYTES["table"] + metrics * ROW_BYTES["metrics"] + history * ROW_BYTES["history"]
     outcomes = outcome_rows(protocol, test_size) if keeps_outcomes(protocol, test_size) else 0
     return Price(
-        times.makespan, times.ideal, times.tail, schedule(transfers, machines).makespan,
+        first.makespan + times.makespan, first.ideal + times.ideal, max(first.tail, times.tail),
+        schedule(transfers, machines).makespan,
         max(group.predicted_bytes for group in groups), data_bytes, members * rows + outcomes * OUTCOME_BYTES,
         4 * phases * sum(group.parameters for group in groups),
     )  # fmt: skip
@@ -81,6 +92,7 @@ def lines_elsewhere(
     machines: Machines,
     told: float | None = None,
     reporter: Reporter | None = None,
+    width: int = 80,
 ) -> list[str]:
     """What a run would take on machines that are not here; nothing is trained.
 
@@ -89,6 +101,7 @@ def lines_elsewhere(
         machines: which.
         told: FLOPs a second that one of them reaches; None for what is known.
         reporter: told of images that are decoded.
+        width: columns of the terminal.
 
     Raises:
         InputError: as `run`.
@@ -101,12 +114,13 @@ def lines_elsewhere(
     plan = plan_for(protocol, execution, device, data, spec, machine=machine, speeds=speeds)
     plan = dataclasses.replace(plan, device=machines.kind, limits=(), threads=machine.threads)
     prepared = Prepared(torch.device(device), data, spec, plan)
-    alone = price(plan.groups, 1, protocol, 0, len(data.test)).makespan
+    alone = price(plan.groups, 1, protocol, 0, len(data.test), plan.trainings).makespan
     spread = spread_over(prepared, protocol, machine, machines.count).plan
     labels = 8 * (len(data.train) + len(data.test))
-    found = price(spread.groups, machines.count, protocol, data.image_bytes + labels, len(data.test))
-    head = [*cautions_before(protocol, data), *spread.lines()[:1]]
-    return [*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)]
+    there = data.image_bytes + labels, len(data.test)
+    found = price(spread.groups, machines.count, protocol, *there, spread.trainings)
+    head = [*cautions_before(protocol, data), spread.place]
+    return wrapped([*head, *_told(found, machines, machine, len(spread.groups), alone, source, execution)], width)
 
 
 def machine_there(execution: Execution, machines: Machines, here: Machine) -> Machine:
@@ -142,7 +156,7 @@ def _speeds(machines: Machines, told: float | None, here: Speeds) -> tuple[Speed
 def _told(
     found: Price, machines: Machines, machine: Machine, groups: int, alone: float, source: str, execution: Execution
 ) -> list[str]:
-    """A price as lines of at most 80 columns."""
+    """A price, a line for each part of it."""
     count = machines.count
     whose = "as asked for by --memory" if execution.memory_bytes else (
         "of this machine's: give --memory" if machines.gpu is None else "of its memory"
@@ -159,7 +173,7 @@ def _told(
     ]
     if found.transfer:
         lines.append(f"transfer, after all groups: {_time(found.transfer)}")
-    return [part for line in lines for part in textwrap.wrap(line, 80)]
+    return lines
 
 
 def _size(amount: int) -> str:

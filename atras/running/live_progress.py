@@ -73,6 +73,10 @@ class LiveReporter(Reporter):
         if self._all is not None:
             self._progress.update(self._all, completed=self._overall.share)
 
+    @property
+    def width(self) -> int:
+        return max(self._console.width, 60)
+
     def plan(self, lines: list[str]) -> None:
         for line in lines:
             self.note(line)
@@ -104,7 +108,7 @@ class LiveReporter(Reporter):
         task, title = self._tasks[index]
         # As a new bar: an update would count as speed.
         self._progress.reset(task, completed=steps_done)
-        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} %")
+        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} % of its training")
 
     def _total(self, task: TaskID) -> int:
         return int(next(one.total for one in self._progress.tasks if one.id == task) or 0)

@@ -247,7 +247,8 @@ class _Run:
         try:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
-            self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
+            shard = [tells(self.plan, self.shard)] if self.shard else []
+            self.reporter.plan([*self.plan.lines(self.reporter.width), *shard])
             left = self.left()
             works, after = self.plan.work([*self.needed(left), *left])
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
@@ -301,7 +302,7 @@ class _Run:
 
     def needed(self, groups: Sequence[int]) -> list[int]:
         """Numbers of the first trainings that groups need and that are not done."""
-        wanted = {each for index in groups for each in needed_by(self.plan.groups[index], self.plan.trainings)}
+        wanted = {each for task in map(self.task, groups) for each in task.trainings if not task.is_past(each)}
         numbered = enumerate(self.plan.trainings)
         return [-1 - place for place, each in numbered if each in wanted and self.place.first.get(each) is None]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,9 +12,10 @@ import torch
 
 from atras.attacks import Attack
 from atras.data import CHARACTERS, Dataset
+from atras.defences import Defence
 from atras.engines import DTYPES, ENGINES, VARIED, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
-from atras.errors import InputError
+from atras.errors import InputError, wrapped
 from atras.evaluation import keeps_outcomes, outcomes_line
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import bf16
@@ -33,16 +33,16 @@ from atras.planning import (
     Group,
     Machine,
     Plan,
-    Speed,
+    Planned,
     Training,
     choose_engine,
     images_line,
     make_groups,
     memory_line,
     precision_reason,
-    predict,
     reason_for,
     shape_of,
+    shared_trainings,
     spec_of,
     threads_line,
     transfer_bytes,
@@ -54,10 +54,10 @@ from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
 from .data_place import DataPlace
-from .defence_source import source_candidates
+from .defence_source import source_candidates, sources_of
 from .given import fitted_weights
+from .predicted import predicted_group, predicted_training
 from .progress import Reporter
-from .sources_first import sources_of
 from .speeds import Speeds
 
 Load = Callable[[torch.device], Dataset]
@@ -87,6 +87,7 @@ def plan_lines(
     config_plan: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
     weights: Sequence[Weights] = (),
+    width: int = 80,
 ) -> list[str]:
     """What a `run` with the same arguments says before it begins: cautions, and the plan.
 
@@ -98,17 +99,18 @@ def plan_lines(
     load = partial(DataPlace.of(protocol, execution).load, progress=(reporter or Reporter()).decoding)
     prepared = prepare(protocol, execution, config_plan, load)
     fitted_weights(protocol, prepared.spec, weights)
-    lines = [*cautions_before(protocol, prepared.data), *prepared.plan.lines()]
+    cautions = cautions_before(protocol, prepared.data)
     outcomes = outcomes_line(protocol, prepared.data.classes, len(prepared.data.test))
-    lines += textwrap.wrap(outcomes, 80) if outcomes not in lines else []
+    more = [outcomes] if outcomes not in cautions else []
     attacks: list[Attack | None] = []
     for one in protocol.plain:
         attacks += [*one.stronger_attacks, *one.transferred_attacks, getattr(one.defence, "attack", None)]
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
-        text = f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
-        lines += textwrap.wrap(text, 80)
-    return lines
+        more.append(
+            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
+        )
+    return [*wrapped(cautions, width), *prepared.plan.lines(width), *wrapped(more, width)]
 
 
 def cautions_before(protocol: Protocol, data: Dataset) -> list[str]:
@@ -331,11 +333,11 @@ def plan_for(
     """The plan for a machine, this one where none is given, with seconds by its speeds."""
     machine = machine or machine_for(execution, device, data)
     speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
-    groups: list[Group] = []
+    planned: list[Planned] = []
     shares: list[Share] = []
     trainings: list[Training] = []
     sizes = len(data.train), len(data.test)
-    for variants in bundles(protocol.variants):
+    for variants in bundles(protocol):
         own = group_protocol(protocol, variants[0], len(data.test))
         if protocol.only:
             those = dict.fromkeys(candidate for candidate, variant in protocol.pairs if variant in variants)
@@ -344,12 +346,16 @@ def plan_for(
             done = [*done, *absent]
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
-        begin = len(groups)
-        for share in new:
-            groups += _groups(share, own, shape, data, machine, done, variants, speeds)
-        for first in groups[begin : begin + 1]:
-            trainings += sources_of(first, own, shape, variants, sizes, machine, speeds)
+        made = [each for share in new for each in _groups(share, own, shape, sizes, machine, done, variants)]
+        for first in made[:1]:
+            trainings += sources_of(first, variants, sizes, machine)
+        planned += made
         shares += [share for share in new if share not in shares]
+    if execution.shard is None:  # shards have nobody to share with
+        planned, shared = shared_trainings(planned, sizes, machine)
+        trainings += shared
+    groups = [predicted_group(each, sizes, speeds) for each in planned]
+    priced = [predicted_training(training, planned, sizes, speeds) for training in united(trainings)]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
     no_gpu = why_no_gpu() if execution.device == "auto" else ""
@@ -359,7 +365,7 @@ def plan_for(
     transfer = predicted_transfer_bytes(groups, resolved, spec, machine)
     reason = "; ".join(filter(None, [no_gpu, *not_fused]))
     reasons = (reason, arithmetic, limit_lines(execution, device, data), transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=united(trainings))
+    return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=tuple(priced))
 
 
 def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Protocol:
@@ -373,11 +379,13 @@ def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Prot
     return own.replace(outcomes="all" if keeps_outcomes(protocol, test_size) else "none")
 
 
-def bundles(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
-    """Variants that can share a group, together: they differ only in what engines take for each member."""
-    together: dict[Variant, list[Variant]] = {}
-    for variant in variants:
-        together.setdefault(variant.without(*VARIED), []).append(variant)
+def bundles(protocol: Protocol) -> list[tuple[Variant, ...]]:
+    """Variants that can share a group, together: they differ only in what engines take for each member, and in what
+    their defence does (`Defence.own`)."""
+    together: dict[tuple[Variant, Defence], list[Variant]] = {}
+    for variant in protocol.variants:
+        defence = protocol.setting("defence", variant).at(protocol.setting("epsilon", variant))
+        together.setdefault((variant.without(*VARIED, "defence"), defence.alike), []).append(variant)
     return list(map(tuple, together.values()))
 
 
@@ -401,26 +409,17 @@ def _groups(
     share: Share,
     protocol: Protocol,
     spec: Spec,
-    data: Dataset,
+    sizes: tuple[int, int],
     machine: Machine,
     done: Collection[Member],
     variants: Sequence[Variant],
-    speeds: Speeds,
-) -> list[Group]:
-    """The groups of one engine, with their predicted seconds."""
-    engine, resolved = ENGINES.get(share.engine), protocol.replace(precision=share.precision)
-    sizes = len(data.train.labels), len(data.test.labels)
+) -> list[Planned]:
+    """The groups of one engine."""
+    resolved = protocol.replace(precision=share.precision)
     own = set(share.candidates)
     others = [each for each in members_of(protocol.candidates, protocol.seeds, variants) if each.candidate not in own]
     groups = make_groups(resolved, spec, *sizes, share.engine, machine, [*done, *others], variants)
-    made = [*resolved.stronger_attacks, *resolved.transferred_attacks]
-    attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {attack: speeds.beside(engine, spec, resolved, attack) for attack in attacks}
-
-    def measured(candidate: Candidate) -> Speed:
-        return speeds.of(engine, spec, resolved, candidate)
-
-    return [predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups]
+    return [Planned(group, resolved, spec) for group in groups]
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from atras.errors import InputError, shown
 from atras.experiment import Execution, Protocol, parse_shard
 from atras.networks import Member
-from atras.planning import Group, Machine, Plan, deal, spread, work_of
+from atras.planning import Group, Machine, Plan, cut_trainings, deal, spread, work_of
 
 from .prepare import Prepared, machine_for
 
@@ -90,8 +90,10 @@ def spread_over(prepared: Prepared, protocol: Protocol, machine: Machine, machin
     if prepared.plan.machines == machines:  # as recorded by another shard: dividing anew might not give the same
         return prepared
     sizes = (len(prepared.data.train), len(prepared.data.test))
-    groups = spread(prepared.plan.groups, machines, protocol, prepared.spec, *sizes, machine)
-    return prepared._replace(plan=dataclasses.replace(prepared.plan, groups=groups, machines=machines))
+    plan, spec = prepared.plan, prepared.spec
+    groups = spread(plan.groups, machines, protocol, spec, *sizes, machine)
+    trainings = cut_trainings(plan.trainings, machines, protocol, spec, sizes, machine)
+    return prepared._replace(plan=dataclasses.replace(plan, groups=groups, trainings=trainings, machines=machines))
 
 
 def shares(prepared: Prepared, protocol: Protocol, execution: Execution, count: int) -> list[list[Group]]:

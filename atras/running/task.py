@@ -11,7 +11,8 @@ from typing import Any
 
 from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.evaluation import PHASES, Row, Rows, phases_of
-from atras.networks import Candidate, Member, Parameters
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Parameters, Variant
 from atras.planning import Group, Training, parts_of
 from atras.torch_state import fixed_state
 from atras.training import (
@@ -19,7 +20,9 @@ from atras.training import (
     TRAINED,
     Snapshot,
     Watcher,
+    begun_with,
     checkpoint,
+    first_steps,
     kept_epochs,
     run_group,
     steps_done,
@@ -29,6 +32,7 @@ from atras.training import (
 from .defence_source import defence_source
 from .epoch_rows import epoch_rows
 from .snapshots import no_checkpoint, snapshot_in
+from .training_task import first_of
 from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
@@ -86,6 +90,10 @@ class GroupTask(Task):
     def needs(self) -> frozenset[str]:
         return frozenset(training.key for training in self.trainings)
 
+    def is_past(self, training: Training) -> bool:
+        """Whether the group has a checkpoint, and so needs no training any more that it would begin with."""
+        return not training.source and self.path is not None and self.path.exists()
+
     @property
     def path(self) -> Path | None:
         """Of the group's checkpoint."""
@@ -94,7 +102,9 @@ class GroupTask(Task):
     def run(self, place: Surroundings) -> Rows:
         with fixed_state(self.device):
             rows = _Work(self, place).run()
-        return rows.completed(self.shared, self.index)
+        variants = dict.fromkeys(member.variant for member in self.group.members)
+        defences = {variant.name: str(self.protocol.setting("defence", variant)) for variant in variants}
+        return rows.completed(self.shared, self.index, defences)
 
 
 class _Work(Watcher):
@@ -105,7 +115,9 @@ class _Work(Watcher):
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
-        self.source = defence_source(task, task.trainings, place)
+        self.source = defence_source(task, [each for each in task.trainings if each.source], place)
+        self.begins = tuple(each for each in task.trainings if not each.source)
+        self.protocols = {task.group.variant: task.protocol}
         self.part = self.done = 0
         self.tell_next = 0.0
         self.next_keep = time.perf_counter() + task.checkpoint_every
@@ -113,14 +125,16 @@ class _Work(Watcher):
 
     def run(self) -> Rows:
         """The rows of all parts."""
-        start, each = time.perf_counter(), steps_of(self.task.protocol, self.train_size)
+        start, protocol = time.perf_counter(), self.task.protocol
+        before = first_steps(protocol, self.train_size) if self.begins else 0
+        each = steps_of(protocol, self.train_size) - before
         reporter, task = self.place.reporter, self.task
         snapshot = self._restored()
         steps = len(self.parts) * each
         reporter.group_started(task.index, task.total, task.group.label, len(task.group.members), steps)
         if snapshot is not None:
             self._put_networks(snapshot)
-            self.done = self.part * each + steps_done(snapshot, task.protocol, self.train_size)
+            self.done = self.part * each + max(0, steps_done(snapshot, protocol, self.train_size) - before)
             reporter.group_resumed(task.index, self.done)
             self.epoch(self.rows)
             self.epoch(Rows(**snapshot.record["rows"]))
@@ -136,14 +150,18 @@ class _Work(Watcher):
 
     def _run_part(self, snapshot: Snapshot | None) -> Rows:
         task, place = self.task, self.place
-        engine = ENGINES.get(task.group.engine)(task.spec, self.parts[self.part], task.protocol, task.device)
+        protocol = self._protocol_of(self.parts[self.part][0].variant)
+        engine = ENGINES.get(task.group.engine)(task.spec, self.parts[self.part], protocol, task.device)
         for index, member in enumerate(engine.members):
             if member.candidate in task.given:
                 engine.set_parameters(index, task.given[member.candidate])
+        if snapshot is None and self.begins:
+            snapshot = begun_with(engine.members, [first_of(each, task, place) for each in self.begins])
+            self.epoch(Rows(**snapshot.record["rows"]))
         return run_group(
             engine,
             place.data,
-            task.protocol,
+            protocol,
             evaluation_batch=task.group.evaluation_batch,
             watcher=self,
             snapshot=snapshot,
@@ -151,6 +169,12 @@ class _Work(Watcher):
             chunk=task.group.chunk,
             population=task.population,
         )
+
+    def _protocol_of(self, variant: Variant) -> Protocol:
+        """The experiment of members of a variant; made once, as ten thousand candidates take a while to check."""
+        if variant not in self.protocols:
+            self.protocols[variant] = self.task.protocol.of(variant)
+        return self.protocols[variant]
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
         self.done += steps

@@ -128,7 +128,9 @@ def in_parts(task: Task, training: Training, place: Surroundings, work: Callable
     """
     machine = dataclasses.replace(task.machine, streams=place.data.streamed)
     group, n = training.group, len(place.data.train)
-    left = list(source_parts(group.members, group, task.protocol, task.spec, machine, n))
+    left = [group]
+    if training.source or ENGINES.get(group.engine).one_by_one:
+        left = list(source_parts(group.members, group, task.protocol, task.spec, machine, n))
     made: list[Made] = []
     with fixed_state(task.device):
         while left:

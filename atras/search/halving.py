@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
-from atras.errors import InputError, shown
+from atras.errors import InputError, shown, wrapped
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file, told_pair
 from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
 from atras.version import SCHEMA, __version__
@@ -72,18 +72,28 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
     )
 
 
-def round_lines(protocol: Protocol, budget: int) -> list[str]:
-    """The rounds as plain text within 80 columns."""
+def round_lines(protocol: Protocol, budget: int, width: int = 80) -> list[str]:
+    """The rounds as plain text.
+
+    Args:
+        protocol: of the search.
+        budget: in candidate-epochs.
+        width: columns of the terminal, at least 60.
+    """
     rounds = plan_rounds(protocol, budget)
     what = "in variants" if protocol.axes else "candidates"
-    lines = [f"{'round':<6} {what:>11} {'epochs':>7} {'adversarial':>11} {'cost':>9}  ranked on"]
+    images = "test images, in full", "held-out training images"
+    beside = width >= 50 + max(map(len, images))
+    lines = [f"{'round':<6} {what:>11} {'epochs':>7} {'adversarial':>11} {'cost':>9}{'  ranked on' * beside}"]
     for number, part in enumerate(rounds, start=1):
-        data = "test images, in full" if number == len(rounds) else "held-out training images"
+        data = f"  {images[number < len(rounds)]}" * beside
         lines.append(
-            f"{number:<6} {part.candidates:>11} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}  {data}"
+            f"{number:<6} {part.candidates:>11} {part.epochs:>7} {part.adversarial_epochs:>11} {part.cost:>9}{data}"
         )
     spent = sum(part.cost for part in rounds)
-    return [*lines, f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"]
+    below = "" if beside else f"The last round is ranked on {images[0]}, those before on {images[1]}."
+    seeds = f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"
+    return [*lines, *wrapped([below, seeds], width)]
 
 
 def counted(protocol: Protocol, count: int | None = None) -> str:

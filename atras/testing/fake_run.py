@@ -16,6 +16,11 @@ from atras.experiment import Protocol
 from atras.networks import Candidate
 from atras.results import ACCURACIES, COMPUTED, SCHEMAS, Results, Writer
 
+UNMEASURED: Row = dict.fromkeys(
+    ("validation_robust_accuracy", "selected", "train_accuracy_under_fgsm", "train_accuracy_under_pgd")
+)
+"""Columns of `history` that few runs fill."""
+
 
 def make_run(
     directory: str | Path | None = None,
@@ -122,8 +127,7 @@ class _FakeRun:
         for phase, start in (("train", 2.0), ("adversarial", 1.0)):
             for epoch in (1, 2, 3):
                 row = {"phase": phase, "epoch": epoch, "steps": 8, "mean_loss": start * (1 + len(widths) / 9) / epoch}
-                unselected = {"validation_robust_accuracy": None, "selected": None}
-                self.rows.history.append(where | row | {"running_accuracy": 1 - 0.4 / epoch} | unselected)
+                self.rows.history.append(where | row | {"running_accuracy": 1 - 0.4 / epoch} | UNMEASURED)
         if complete and seed == 0:
             self._examples(where)
 

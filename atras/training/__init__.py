@@ -6,7 +6,7 @@ from . import checkpoint
 from .checkpoint import Checkpoint
 from .first import First, begun_with, is_first, train_first, training_signs
 from .selection import kept_epochs, selects_in
-from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, run_group, steps_done, steps_of
+from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, first_steps, run_group, steps_done, steps_of
 from .weights import FOLDER, Networks, files_of, read_member
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "begun_with",
     "checkpoint",
     "files_of",
+    "first_steps",
     "is_first",
     "kept_epochs",
     "read_member",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -109,7 +110,8 @@ def begun_with(members: Sequence[Member], trained: Sequence[First]) -> Snapshot:
     place = {member: (first, index) for first in trained for index, member in enumerate(first.members)}
     chosen = [place[trained_as(member)] for member in members]
     record = dict(trained[0].snapshot.record)
-    record |= {name: [first.snapshot.record[name][index] for first, index in chosen] for name in TOLD_OF_MEMBERS}
+    # Copies: a recorder writes into what it goes on from, which others go on from too.
+    record |= {name: [copy(first.snapshot.record[name][index]) for first, index in chosen] for name in TOLD_OF_MEMBERS}
     rows = Rows()
     tables = {id(first): _by_member(first) for first in trained}
     for (first, index), member in zip(chosen, members, strict=True):

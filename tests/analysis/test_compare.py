@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from atras.analysis.compare import COLUMNS, compare, compare_lines, protocol_differences
+from atras.analysis.compare import COLUMNS, compare, protocol_differences
+from atras.analysis.compare_text import compare_lines
 from atras.cli import program
 from atras.errors import InputError
 from atras.evaluation import Rows
@@ -88,7 +89,8 @@ def test_columns_that_mean_other_things_are_blank_and_say_why() -> None:
     assert worst["note"] == "not compared: other attacks"
     assert [worst[name] for name in ("mean_a", "mean_b", "difference", "low", "high", "p", "p_holm")] == [None] * 7
     assert found["attacked_accuracy_before"]["difference"] == 0.0
-    assert "worst_case_accuracy_after          not compared: other attacks" in compare_lines(a, b)
+    (line,) = [line for line in compare_lines(a, b) if line.startswith("worst_case_accuracy_after ")]
+    assert line.endswith(" not compared: other attacks")
     stronger = compare(run_of(both), run_of(both, epsilon=0.1))
     assert stronger.filter(column="attacked_accuracy_before")["note"].item() == "not compared: other epsilon"
     assert stronger.filter(column="test_accuracy")["difference"].item() == 0.0
@@ -125,11 +127,19 @@ def test_protocols_that_differ_are_told_field_by_field() -> None:
     assert compare_lines(a, a)[0] == "12 members in common; differences are B - A, intervals 95 %"
 
 
-def test_lines_fit_80_columns() -> None:
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_fit_the_terminal_and_nothing_is_cut(width: int) -> None:
     full = [row | dict.fromkeys(COLUMNS, 0.123456) for row in rows()]
-    lines = compare_lines(run_of(full), run_of(full, dataset="a/" + "long/" * 30 + "name.npz"))
-    assert len(lines) == len(COLUMNS) + 6
-    assert max(map(len, lines)) <= 80
+    path = "a/" + "long/" * 30 + "name.npz"
+    a, b = run_of(full), run_of(full, dataset=path, attacks=("fgsm", "pgd(steps=40)"))
+    lines = compare_lines(a, b, width=width)
+    assert max(map(len, lines)) <= width
+    assert path in "".join(line.strip() for line in lines)
+    at = {name: place for name in COLUMNS for place, line in enumerate(lines) if line.split()[:1] == [name]}
+    figures = ["0.123", "0.123", "+0.0000", "-", "-", "1.0000"]
+    found = [" ".join(lines[place : place + 2]).split()[1:7] for name, place in at.items() if "worst" not in name]
+    assert found == [figures] * (len(COLUMNS) - 3)
+    assert lines[at["worst_case_accuracy_after"]].endswith(" not compared: other attacks")
 
 
 def test_the_command_compares_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +152,7 @@ def test_the_command_compares_two_folders(tmp_path: Path, capsys: pytest.Capture
     assert program.execute(program.app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")], "atras") == 0
     out = capsys.readouterr().out
     assert out.startswith("4 members in common")
-    assert "test_accuracy                       0.650  0.670 +0.0202 +0.0197 +0.0207 <0.0001" in out
+    assert "test_accuracy    0.650  0.670 +0.0202 +0.0197 +0.0207 <0.0001" in out
     assert program.execute(program.app, ["compare", str(tmp_path / "a")], "atras") == 2
     assert capsys.readouterr().err == (
         "atras: compare: expected two runs, or two variants of runs by --variant twice; name both\n"

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from atras.analysis import compare_images, image_pairs, mcnemar, worst_case
-from atras.analysis.compare import compare_lines
+from atras.analysis.compare_text import compare_lines
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.results import Results, dtypes, empty

@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from atras.analysis.ranked_table import short_count
 from atras.analysis.summary_table import caution_lines, summary_lines
 from atras.networks import PAPER_CANDIDATES
+from atras.report.sections import depth_means
 from atras.results import Results
 from atras.results.schemas import ACCURACIES
 from atras.results.writer import Writer
+from atras.testing.fake_run import make_run
 from made_rows import NAMES, Rows, metrics_row, results_of, run_info, seeded, table_row
 
 
@@ -158,3 +161,17 @@ def test_the_attacks_of_the_worst_case_are_named() -> None:
     assert lines[2].split()[3] == "0.1234"
     assert "worst case over fgsm, pgd(steps=9)" in lines
     assert "worst case over FGSM alone, a weak attack: add --attack" in with_attacks(("fgsm", "true"))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_means_by_depth_have_the_reports_intervals(width: int) -> None:
+    run = make_run(names=("8-16-32", "24-192", "64-512", "40", "64"), seeds=range(3))
+    lines = summary_lines(run, width)
+    assert max(map(len, lines)) <= width
+    start = lines.index("means by depth, over the members that trained")
+    trained = run.table.filter(pl.col("status") == "trained")
+    wanted = depth_means(trained, "worst_case_accuracy_after", 899)
+    assert len(wanted) == 2
+    rows = {int(line.split()[0]): line.split() for line in lines[start + 3 :] if re.match(r"[123] ", line)}
+    for depth, (mean, low, high) in wanted.items():
+        assert rows[depth][3:5] == [f"{mean:.4f}", f"{low:.3f}-{high:.3f}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     toys = Table("Toys", ("toy", "price"), (("doll", "12"), ("ball", "3"), ("kite", "-")), sortable=True)
     with fresh_sections():
         register_section("toys", lambda results: Section("toys", "Toys", tables=(toys,)))
+        stamps = Table("Stamps", ("stamp", "price"), tuple((f"s{n}", str(n)) for n in range(12)), sortable=True)
+        register_section("stamps", lambda results: Section("stamps", "Stamps", tables=(stamps,)))
         runs = [make_run(outcomes=True), make_run(dataset="mnist", seeds=(0,))]
         return report.write(runs, folder / "report.html").as_uri()
 
@@ -280,7 +283,8 @@ def test_charts_fit_a_phone_and_can_be_read_on_it(page: Any, grid_address: str) 
 
 
 @pytest.mark.parametrize("page", [{"viewport": {"width": 900, "height": 1200}}], indirect=True)
-def test_nothing_is_collapsed_on_paper(page: Any) -> None:
+def test_where_all_is_printed_nothing_is_collapsed_on_paper(page: Any) -> None:
+    page.get_by_label("Print all").check()
     page.emulate_media(media="print")
     height = "box.lastElementChild.getBoundingClientRect().height"
     hidden = f"found => found.filter((box) => !box.open && {height} < 20).length"
@@ -292,6 +296,25 @@ def test_nothing_is_collapsed_on_paper(page: Any) -> None:
     kept = "found => found.filter((lead) => getComputedStyle(lead).breakInside !== 'avoid').length"
     assert page.locator(".lead:has(figure) > h2, .lead:has(figure) > h3").count() > 10
     assert page.locator(".lead").evaluate_all(kept) == 0
+
+
+def test_unless_all_is_asked_for_paper_has_the_findings_alone(page: Any) -> None:
+    page.locator("#run1-training details > summary").first.click()
+    rows = page.locator("#run1-stamps tbody tr:visible")
+    pages = []
+    for everything in (False, True):
+        page.get_by_label("Print all").set_checked(everything)
+        page.emulate_media(media="print")
+        assert page.locator("#run1-headline:visible, #run1-candidates:visible, #comparison:visible").count() == 3
+        assert page.locator("#run1-clean_and_robust svg:visible").count() == 2
+        hidden = page.locator("#run1-pictures:visible, #run1-transfer:visible, #run1-provenance:visible").count()
+        assert (rows.count(), hidden) == ((12, 3) if everything else (10, 0))
+        assert page.locator("#run1-stamps .on-paper:visible").count() == (0 if everything else 1)
+        opened = page.locator("#run1-training details[open]:visible, #run1-recovery details:visible").count()
+        assert opened == (2 if everything else 1)  # what the reader has opened is printed
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))))
+        page.emulate_media(media="screen")
+    assert 2 * pages[0] < pages[1]
 
 
 CONTRAST = """(selector) => {
@@ -320,7 +343,7 @@ def test_light_and_dark_can_be_read(page: Any, request: pytest.FixtureRequest) -
 
 
 @pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
-def test_print_is_light_and_shows_everything(page: Any) -> None:
+def test_print_is_light_and_shows_every_run(page: Any) -> None:
     page.locator("nav.runs button").first.click()
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -29,10 +29,10 @@ class Schedule:
         return "the results"
 
     def plan_lines(
-        self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, reporter: object
+        self, protocol: Protocol, execution: Execution, plan: dict[str, Any] | None, reporter: object, width: int
     ) -> list[str]:
         self.planned.append((protocol, execution))
-        return ["group 1", "group 2"]
+        return ["group 1", f"group 2, {width} wide"]
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     schedule: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert execute("--dry-run --epochs 3 --device cpu --out there") == 0
-    assert capsys.readouterr().out == "group 1\ngroup 2\n"
+    assert capsys.readouterr().out == "group 1\ngroup 2, 91 wide\n"
     assert schedule.calls == []
     assert schedule.planned == [(Protocol(epochs=3, adversarial_epochs=3), Execution(device="cpu"))]
     assert list(tmp_path.iterdir()) == []
@@ -77,7 +77,7 @@ def test_startup_seconds_reach_the_run(schedule: Any) -> None:
 
 STUBBED = """
 from atras import cli, running
-def lines(*_):
+def lines(*_, **__):
     {action}
     return ["x"] * 100_000
 running.plan_lines = lines

@@ -155,12 +155,24 @@ def test_the_whole_experiment_runs_and_tells_the_gap_after_every_epoch(variant: 
     assert {(row["split"], row["n"], row["phase"], row["mode"]) for row in sample} == {
         ("train", 30, "defended", "white-box")
     }
+    assert [
+        (row["epoch"], row[f"train_accuracy_under_{attack}"])
+        for attack in ("fgsm", "pgd")
+        for row in rows.history
+        if row["phase"] == "adversarial"
+    ] == [
+        (row["epoch"], row["correct"] / 30)
+        for name in ("fgsm", "pgd(steps=10)")
+        for row in sample
+        if row["attack"] == name
+    ]
     assert {row["steps"] for row in rows.history if row["phase"] == "adversarial"} == {8}
 
 
 def test_the_papers_scheme_has_no_such_check() -> None:
     rows = run_group(StackEngine(SPEC, MEMBERS, PROTOCOL, CPU), data(), PROTOCOL)
     assert [row for row in rows.metrics if row["epoch"] is not None] == []
+    assert {row["train_accuracy_under_pgd"] for row in rows.history} == {None}
 
 
 def test_a_protocol_names_its_attacks() -> None:

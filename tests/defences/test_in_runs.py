@@ -17,6 +17,7 @@ from atras.defences import DEFENCES, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, ModulesEngine, StackEngine, why_not
 from atras.errors import InputError, Interrupted
 from atras.evaluation import cautions
+from atras.evaluation.cautions import OVERFITTED
 from atras.experiment import Protocol
 from atras.networks import Candidate, Factory, Member, Network, Own, Spec
 from atras.planning import cost
@@ -306,6 +307,9 @@ def test_catastrophic_overfitting_of_single_steps_is_told_with_its_epochs() -> N
             defence=defence,
         )  # fmt: skip
         engine = FusedEngine(Spec((1, 8, 8), 10), [Member(Candidate((200, 200)), 0)], asked, CPU)
-        found = [line for line in cautions(run_group(engine, digits, asked)) if "catastrophic overfitting" in line]
+        rows = run_group(engine, digits, asked)
+        found = [line for line in cautions(rows) if "catastrophic overfitting" in line]
         assert bool(found) == told
         assert not told or re.search(r"200-200 \(seed 0, epochs? [123]", found[0])
+        gaps = [row["train_accuracy_under_fgsm"] - row["train_accuracy_under_pgd"] for row in rows.history[3:]]  # type: ignore[operator]
+        assert (max(gaps) > OVERFITTED) == told  # what the history has is what is judged

@@ -66,6 +66,23 @@ def test_texts_files_and_python_say_the_same(tmp_path: Path) -> None:
     )  # type: ignore[arg-type]
 
 
+def test_what_is_off_by_default_may_be_off_in_a_variant(tmp_path: Path) -> None:
+    protocol = Protocol(axes=["clip_gradient=none,1.0", "average=none,0.9"])  # type: ignore[arg-type]
+    assert Protocol(axes={"clip_gradient": (None, 1), "average": (0, 0.9)}) == protocol  # type: ignore[arg-type]
+    assert [(one.clip_gradient, one.average) for one in protocol.plain] == [(None, 0), (None, 0.9), (1, 0), (1, 0.9)]
+    assert protocol.variants[0].name == "clip_gradient=none average=0.0"
+    assert list(recorded_axes(protocol.to_dict()).values())[:3:2] == [
+        {"clip_gradient": None, "average": 0.0}, {"clip_gradient": 1.0, "average": 0.0},
+    ]  # fmt: skip
+    path = tmp_path / "off.toml"
+    path.write_text('clip_gradient = "none"\naverage = "none"')
+    assert combine(load_config(path), {})[0] == Protocol()
+    path.write_text("clip_gradient = 1.0")
+    assert combine(load_config(path), {"clip_gradient": "none", "average": "none"})[0] == Protocol()
+    with pytest.raises(InputError, match=r"learning_rate \(='none'\): expected a number"):
+        Protocol(axes=["learning_rate=none"])  # type: ignore[arg-type]
+
+
 def test_values_are_recorded_as_numbers_where_they_are_numbers() -> None:
     record = Protocol(axes=["epsilon=8/255", "epochs=3,5", "activation=tanh"]).to_dict()  # type: ignore[arg-type]
     assert list(recorded_axes(record).values()) == [

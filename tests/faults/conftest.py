@@ -1,12 +1,8 @@
-"""What all fault tests share: the count of what was survived, shown at the end and written where one asks for it."""
+"""What all fault tests share."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,36 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atras.errors import InputError
-
-COUNTS = "ATRAS_FAULT_COUNTS"
-"""Environment variable that names a JSON file for the counts."""
-
-_survived: Counter[str] = Counter()
-
-
-@pytest.fixture(scope="session")
-def count() -> Callable[..., None]:
-    """Add to what was survived: `count("inputs fuzzed")`, `count("kills survived", 10)`."""
-
-    def add(name: str, n: int = 1) -> None:
-        _survived[name] += n
-
-    return add
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for each count."""
-    if _survived:
-        terminalreporter.section("faults survived")
-        width = max(map(len, _survived))
-        for name, n in sorted(_survived.items()):
-            terminalreporter.write_line(f"{name:<{width}} {n:>9,}")
-
-
-def pytest_sessionfinish() -> None:
-    """The counts of the tests that ran, as JSON."""
-    if path := os.environ.get(COUNTS):
-        Path(path).write_text(json.dumps(dict(sorted(_survived.items())), indent=2) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import pytest
 import torch
@@ -157,6 +158,25 @@ def test_square_is_the_same(backend, state):
 CASES = {"none": ((1, 5, 3), [[9], [7, 17]]), "conv2": ((1, 11, 10), [[5]])}
 
 
+def of_a_step(stem, device):
+    """What a Step of a case is trained and asked with."""
+    image_shape, hidden = CASES[stem]
+    images, labels = (tensor.to(device) for tensor in make_step_inputs(5, image_shape))
+    cotangents = torch.randn(len(hidden), 5, 10, generator=torch.Generator().manual_seed(2)).to(device)
+    shapes = [reference.parameter_shapes(image_shape, 10, stem, widths) for widths in hidden]
+    return {
+        "inputs": (images, labels, torch.arange(5), cotangents, torch.full((len(hidden),), 1e-2).double()),
+        "parameters": [make_step_parameters(each, seed=m) for m, each in enumerate(shapes)],
+    }
+
+
+@functools.cache
+def usual_life(backend, stem):
+    """In the usual state, once for all others."""
+    device = torch.device(backend.device)
+    return whole_life(stem, device, of_a_step(stem, device))
+
+
 def whole_life(stem, device, steps):
     """Everything that a Step is asked for, from an object that another state may have made."""
     image_shape, hidden = CASES[stem]
@@ -193,16 +213,8 @@ def test_a_step_is_the_same(backend, state, stem):
         pytest.skip("op step has no backend in plain torch")
     if backends.interpreting() and stem != "none":
         pytest.skip("a stem takes the interpreter minutes, and makes no tensors of its own kind")
-    image_shape, hidden = CASES[stem]
-    device, generator = torch.device(backend.device), torch.Generator().manual_seed(2)
-    images, labels = (tensor.to(device) for tensor in make_step_inputs(5, image_shape))
-    cotangents = torch.randn(len(hidden), 5, 10, generator=generator).to(device)
-    shapes = [reference.parameter_shapes(image_shape, 10, stem, widths) for widths in hidden]
-    steps = {
-        "inputs": (images, labels, torch.arange(5), cotangents, torch.full((len(hidden),), 1e-2).double()),
-        "parameters": [make_step_parameters(each, seed=m) for m, each in enumerate(shapes)],
-    }
-    expected = whole_life(stem, device, dict(steps))
+    device = torch.device(backend.device)
+    expected, steps = usual_life(backend, stem), of_a_step(stem, device)
     with STATES[state]():
         found = whole_life(stem, device, steps)
     assert_all_same(found, expected)

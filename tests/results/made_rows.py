@@ -11,6 +11,7 @@ import polars as pl
 from atras.results.results import Results
 from atras.results.schemas import ACCURACIES, SCHEMAS, dtypes
 from atras.results.writer import Writer
+from atras.testing.fake_run import UNMEASURED
 
 NAMES = ("8-16-32-64-128-256-512-1024", "24-192", "40")
 
@@ -97,8 +98,7 @@ def history_row(name: str, seed: int = 0) -> dict[str, object]:
         "seed": seed,
         "phase": "train",
     }
-    unselected = {"validation_robust_accuracy": None, "selected": None}
-    return where | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8} | unselected
+    return where | UNMEASURED | {"epoch": 1, "steps": 7, "mean_loss": 0.5, "running_accuracy": 0.8}
 
 
 def rows_of(*members: tuple[str, int]) -> Rows:

@@ -17,7 +17,7 @@ from atras.loggers import EpochRow, RunInfo
 from atras.networks import Candidate
 from atras.results import Results, read
 from atras.running import GroupTask, Reporter, orchestrator, resume, run
-from atras.running.epoch_rows import epoch_rows
+from atras.running.epoch_rows import OWN, epoch_rows
 from atras.storage import LOCK
 from atras.testing import SMALL
 from atras.training import stages
@@ -231,9 +231,17 @@ def test_a_record_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 
 def test_members_that_diverge_have_no_figures() -> None:
     who: dict[str, Any] = {"hidden_layers": "8", "variant": "", "seed": 0, "phase": "train", "epoch": 1, "steps": 4}
-    known = {"mean_loss": float("nan"), "running_accuracy": None, "validation_robust_accuracy": None}
-    (row,) = epoch_rows([{**who, **known}], [])
+    (row,) = epoch_rows([{**who, **dict.fromkeys(OWN), "mean_loss": float("nan")}], [])
     assert (row.member, row.figures) == ("8 seed 0", {})
+
+
+def test_accuracies_under_attack_are_those_of_the_history() -> None:
+    who: dict[str, Any] = {"hidden_layers": "8", "variant": "", "seed": 0, "epoch": 1}
+    history = {**who, "phase": "adversarial", "steps": 4, **dict.fromkeys(OWN)}
+    history |= {"train_accuracy_under_fgsm": 0.75, "train_accuracy_under_pgd": 0.25}
+    counted = {**who, "phase": "defended", "attack": "pgd(steps=10)", "split": "train", "correct": 1, "n": 4}
+    (row,) = epoch_rows([history], [counted])
+    assert row.figures == {"train_accuracy_under_fgsm": 0.75, "train_accuracy_under_pgd": 0.25}
 
 
 def test_what_is_no_callback_is_refused() -> None:

@@ -29,7 +29,9 @@ def _speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def told(machines: str, **options: object) -> str:
     execution = Execution(engine=options.pop("engine", "fused"), memory_bytes=options.pop("memory_bytes", None))
-    return " ".join(lines_elsewhere(PROTOCOL, execution, Machines.parse(machines), **options))
+    lines = lines_elsewhere(PROTOCOL, execution, Machines.parse(machines), width=60, **options)
+    assert max(map(len, lines)) <= 60
+    return " ".join(map(str.strip, lines))
 
 
 @pytest.mark.parametrize(("text", "count", "kind", "threads", "gpu"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from atras.errors import InputError, Interrupted
-from atras.experiment import EXECUTORS, Execution
+from atras.experiment import EXECUTORS, Execution, trained_as
 from atras.networks import Candidate
 from atras.results import SCHEMAS, Results
 from atras.running import LocalExecutor, Outcome, Surroundings, Task, make_plan, merge, resume, run
+from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
 from atras.training import stages
 
@@ -112,13 +114,12 @@ def test_shards_train_the_sources_that_they_need(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
 def test_sources_of_variants_are_those_of_their_solo_runs(engine: str) -> None:
     axes = {
-        "learning_rate": (0.001, 0.03), "epsilon": (0.05, 0.1),
-        "defence": ("copies(source=smallest)", "ensemble(k=1, start=trained)"),
+        "learning_rate": (0.001, 0.03), "defence": ("copies(source=smallest)", "ensemble(k=1, start=trained)"),
     }  # fmt: skip
     protocol = SOURCES.replace(candidates=CANDIDATES[:2], axes=axes)
     results = run(protocol, execution(engine))
-    # Of each rate, whatever the epsilon and the defence: the smallest one, and the ensemble's other one.
-    assert len(results.run["trainings"]) == 4
+    # Of each rate, whatever the defence: the smallest one, and the ensemble's other one.
+    assert [each["source"] for each in results.run["trainings"]].count(True) == 4
     assert_solo(results, protocol, engine)
 
 
@@ -126,3 +127,77 @@ def test_variants_have_sources_enough_or_are_refused() -> None:
     protocol = SOURCES.replace(defence="copies", axes={"defence": ("copies", "ensemble(k=3)")})
     with pytest.raises(InputError, match=r"expected more candidates than k \(=3\), got 3; write ensemble\(k=2\)"):
         make_plan(protocol, execution())
+
+
+TRADES = "trades(beta=3, attack=kl(steps=1), start=trained)"
+SHARED = SOURCES.replace(
+    candidates=(Candidate.parse("8"), Candidate.parse("6-8")), seeds=(0, 3), defence="copies", evaluate_every=1,
+    axes={
+        "epsilon": (0.05, 0.1), "learning_rate": (0.001, 0.03),
+        "defence": ("copies(source=smallest)", TRADES, "none"),
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["loop", "stack", "fused"])
+def test_variants_begin_with_one_first_training(engine: str, noted: list[Task]) -> None:
+    axes = {"learning_rate": (0.001, 0.03), "defence": (TRADES, "none")}
+    protocol = SHARED.replace(average=0.9, axes=axes)
+    results = run(protocol, execution(engine, executor="noting"))
+    shared = [task for task in noted if isinstance(task, TrainingTask) and not task.training.source]
+    trained = [member for task in shared for member in task.group.members]
+    assert len(trained) == 8  # 2 candidates, 2 seeds and 2 rates: each once
+    assert set(trained) == set(map(trained_as, protocol.members))
+    assert_solo(results, protocol, engine)
+
+
+def test_a_plan_counts_what_shared_trainings_save() -> None:
+    plan = make_plan(SHARED, execution())
+    solos = [make_plan(protocol, execution()) for protocol in SHARED.plain]
+    alone = sum(group.flops for solo in solos for group in solo.groups)
+    shared = [training for training in plan.trainings if not training.source]
+    assert all(group.begun for group in plan.groups)
+    saved = sum(training.saved_flops for training in shared)
+    once = sum(training.group.flops for training in shared)
+    assert saved == 5 * once  # six of the twelve variants begin with each of the two rates
+    assert sum(group.flops for group in plan.groups) + once + saved == alone
+    assert sum(training.saved_seconds or 0.0 for training in shared) > 0
+    lines = plan.lines()
+    assert any(line.startswith("before: shared first trainings") for line in lines)
+    assert any("which saves" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert type(plan).from_dict(plan.to_dict(), SHARED).trainings == plan.trainings
+
+
+def test_what_differs_before_its_defence_or_selects_an_epoch_shares_nothing() -> None:
+    rates = SHARED.replace(axes={"batch_size": (16, 20), "defence": ("copies",)})
+    assert not make_plan(rates, execution()).trainings
+    chosen = SHARED.replace(select="robust", axes={"defence": ("copies", "none", "batch(fgsm)")})
+    plan = make_plan(chosen, execution())
+    assert [group.begun for group in plan.groups] == [True, True, False, False, True, True]
+
+
+def test_shared_trainings_go_on_and_are_spread_to_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = SHARED.replace(axes={"epsilon": (0.05, 0.1), "defence": ("copies(source=smallest)", "none")})
+    found = run(protocol, execution("fused", executor="processes"), out=tmp_path / "processes")
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    calls, lives, folder = itertools.count(1), 0, tmp_path / "run"
+
+    def stop() -> bool:
+        return next(calls) % 25 == 0
+
+    while True:
+        try:
+            if lives:
+                resume(folder, stop=stop)
+            else:
+                run(protocol, execution("fused"), out=folder, config_plan=found.run["plan"], stop=stop)
+            break
+        except Interrupted:
+            lives += 1
+    assert lives > 1
+    assert files_of(folder) == files_of(tmp_path / "processes")
+    count = len(found.run["plan"]["trainings"])
+    assert len(found.run["trainings"]) == len(json.loads((folder / "run.json").read_text())["trainings"]) == count

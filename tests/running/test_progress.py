@@ -170,7 +170,7 @@ def test_a_resumed_group_tells_what_it_had_done(monkeypatch: pytest.MonkeyPatch)
     reporter.group_resumed(0, 150)
     reporter.progress(0, "train", 160, None, None)
     assert stream.getvalue().splitlines()[1:] == [
-        "group 1/1, depth 1, goes on from 75 %",
+        "group 1/1, depth 1, goes on from 75 % of its training",
         "group 1/1, depth 1, 80 % train",
     ]
     console = Console(file=Terminal(), force_terminal=True, width=80)
@@ -216,8 +216,8 @@ def test_attacks_are_told_by_the_share_that_is_done(monkeypatch: pytest.MonkeyPa
     for share in (0.25, 0.2501, 0.5):
         reporter.attacking(0, "trained", "autoattack", share)
     assert stream.getvalue().splitlines()[1:] == [
-        "group 1/1, depth 1, trained networks under attack, 25 %, autoattack",
-        "group 1/1, depth 1, trained networks under attack, 50 %, autoattack",
+        "group 1/1, depth 1, trained networks under attack, 25 % of the attacks, autoattack",
+        "group 1/1, depth 1, trained networks under attack, 50 % of the attacks, autoattack",
     ]
 
 
@@ -325,6 +325,11 @@ def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: py
     expected = []
 
     class Listener(Reporter):
+        width = 60
+
+        def plan(self, lines: list[str]) -> None:
+            assert max(map(len, lines)) <= 60
+
         def expect(self, works: Mapping[int, Work], after: float) -> None:
             expected.append((dict(works), after))
 
@@ -349,6 +354,7 @@ def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: py
 def test_a_narrow_terminal_shows_the_time_left_whole() -> None:
     stream = Terminal()
     reporter = LiveReporter(Console(file=stream, width=60, height=24, force_terminal=True, color_system=None))
+    assert reporter.width == 60
     reporter.group_started(15, 16, "depth 5: 8-..-128 .. 64-..-1024", 18, 1000)
     reporter.progress(15, "train", 370, 0.1234, 0.9)
     reporter._progress.refresh()

@@ -58,12 +58,16 @@ def test_a_budget_that_does_not_reach_names_the_least() -> None:
         plan_rounds(Protocol(), 0)
 
 
-def test_the_schedule_fits_80_columns() -> None:
+def test_the_schedule_fits_the_terminal() -> None:
     space = k_complete(range(1, 500), range(2, 30))
     lines = round_lines(Protocol(candidates=space), 10**5)
     assert max(map(len, lines)) <= 80
     assert lines[-2].endswith("test images, in full")
     assert lines[1].endswith("held-out training images")
+    narrow = round_lines(Protocol(candidates=space), 10**5, 60)
+    assert max(map(len, narrow)) <= 60
+    text = "The last round is ranked on test images, in full, those before on held-out training images."
+    assert text in " ".join(map(str.strip, narrow))
 
 
 @pytest.mark.parametrize(

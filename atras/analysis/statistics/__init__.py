@@ -1,7 +1,14 @@
 """With what certainty a figure is known: one definition of intervals, comparisons, ranks and verdicts for all that
 shows or judges figures."""
 
-from .depths import compare_depths, depth_means, differences_of_depths, group_difference, leads
+from .depths import (
+    compare_depths,
+    depth_intervals,
+    depth_means,
+    differences_of_depths,
+    group_difference,
+    leads,
+)
 from .many import Verdict, beyond, equivalent, holm, lead, max_t, p_text
 from .means import (
     ENOUGH_SEEDS,
@@ -36,6 +43,7 @@ __all__ = [
     "chosen_elsewhere",
     "column_terms",
     "compare_depths",
+    "depth_intervals",
     "depth_means",
     "differences_of_depths",
     "equivalent",

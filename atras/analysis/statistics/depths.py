@@ -11,8 +11,8 @@ import polars as pl
 from atras.results import Results
 
 from .many import max_t
-from .means import Mean, sample_mean
-from .members import Term, column_terms, negative, with_images
+from .means import Interval, Mean, sample_mean
+from .members import Term, column_terms, members_interval, negative, with_images
 from .ranking import independent_images, robust_column
 
 MEMBER = ("hidden_layers", "seed")
@@ -45,6 +45,26 @@ def depth_means(table: pl.DataFrame, column: str) -> pl.DataFrame:
     """
     kept = whole_members(table, column)
     return kept.group_by("depth", "seed").agg(pl.col("value").mean().alias("mean")).sort("depth", "seed")
+
+
+def depth_intervals(
+    frame: pl.DataFrame, column: str, images: int | None = None, results: Results | None = None
+) -> dict[int, Interval]:
+    """The mean of each depth's members with its interval, for these candidates, as `members_interval`.
+
+    Args:
+        frame: columns depth, hidden_layers, seed and `column`; rows with null in it are left out.
+        column: an accuracy or recovery.
+        images: test images behind it.
+        results: the run of whose table these are rows; None for one of the paper's, which tells nothing of images.
+    """
+    groups = frame.drop_nulls(column).group_by("depth", maintain_order=True)
+    return {
+        int(str(depth)): members_interval(
+            rows, column, [] if results is None else column_terms(results, column, rows), images
+        )
+        for (depth,), rows in groups
+    }
 
 
 def differences_of_depths(table: pl.DataFrame, column: str) -> tuple[list[tuple[int, int]], np.ndarray]:

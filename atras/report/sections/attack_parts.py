@@ -52,7 +52,7 @@ def attack_parts(results: Results) -> Section:
         )
         figures += [chart for ball in several for chart in _side_by_side(results, ball)]
     missing = "One attack was evaluated: run with --attack autoattack to see what four attacks in turn take."
-    return Section("attack_parts", title, tuple(text or [missing]), tuple(figures))
+    return Section("attack_parts", title, tuple(text or [missing]), tuple(figures), detail=bool(figures))
 
 
 def _with_parts(found: Sequence[Ball]) -> dict[str, Ball]:

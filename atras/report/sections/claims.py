@@ -37,7 +37,7 @@ def claims_section(checked: Iterable[Claim]) -> Section:
         (c.name, c.verdict, _cell(c.stated), _cell(c.paper_figure), _cell(c.ours), interval(c.low, c.high), c.text)
         for c in checked
     )
-    return Section("claims", "The paper's claims", tables=(Table("Claims", columns, rows),))
+    return Section("claims", "The paper's claims", tables=(Table("Claims", columns, rows),), detail=True)
 
 
 def _cell(value: object) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from atras.report.charts import Chart, Estimate, Point, Series, categories, group_estimate, linear, rounded
+from atras.analysis import depth_intervals
+from atras.report.charts import Chart, Estimate, Point, Series, categories, linear, rounded
 from atras.results import Results
 
-from .population import Entry, column_estimate, counted
+from .population import Entry, counted
 
 
 def depth_label(depth: int) -> str:
@@ -39,11 +40,7 @@ def depth_means(
     Returns:
         The estimates by depth.
     """
-    groups = frame.drop_nulls(value).group_by("depth", maintain_order=True)
-    return {
-        int(str(depth)): group_estimate(rows, value) if results is None else column_estimate(results, value, rows, n)
-        for (depth,), rows in groups
-    }
+    return {depth: Estimate(*ends) for depth, ends in depth_intervals(frame, value, n, results).items()}
 
 
 def by_depth(rows: tuple[Entry, ...], make: Callable[[Entry], Point | None], **options: Any) -> tuple[Series, ...]:

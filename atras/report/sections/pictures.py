@@ -45,7 +45,7 @@ def pictures(results: Results) -> Section:
         "that the network takes for the right class come first. The image, what the attack changes (grey: nothing, "
         "black: darker, white: brighter; magnified as written below, beside the size of the change), and their sum."
     )
-    return Section("pictures", "Pictures", (text,), galleries=shown)
+    return Section("pictures", "Pictures", (text,), galleries=shown, detail=True)
 
 
 def galleries(results: Results) -> tuple[Gallery, ...]:

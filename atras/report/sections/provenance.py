@@ -35,7 +35,7 @@ def provenance(results: Results) -> Section:
     if timings:
         tables.append(Table("Seconds by phase, over all groups", ("phase", "seconds"), timings))
     code = (("run.json", _json(results.run)),)
-    return Section("provenance", "Provenance", (again,), tables=tuple(tables), code=code)
+    return Section("provenance", "Provenance", (again,), tables=tuple(tables), code=code, detail=True)
 
 
 def _json(value: Any, margin: str = "") -> str:

@@ -51,7 +51,7 @@ def transfer(results: Results) -> Section:
         maps += made
         if ", from other seeds" not in str(attack):  # whose diagonal is of copies
             maps += _less_than_own([each for each in made if each.name.endswith(f"-{last}")])
-    return Section("transfer", title, tuple(text), tuple(maps))
+    return Section("transfer", title, tuple(text), tuple(maps), detail=True)
 
 
 def _labelled(pairs: pl.DataFrame, epsilon: float | None) -> pl.DataFrame:
