@@ -97,8 +97,8 @@ class Scale(Layer):
     def parameter_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"factor": shape}
 
-    def initialise(self, name: str, values: torch.Tensor, draw: torch.Generator, initialisation: str) -> None:
-        values.fill_(1.0)
+    def initialise(self, parameters: Mapping[str, torch.Tensor], draw: torch.Generator, initialisation: str) -> None:
+        parameters["factor"].fill_(1.0)
 
     def forward(self, parameters: Mapping[str, torch.Tensor], x: torch.Tensor, activate: Any) -> torch.Tensor:
         return x * parameters["factor"]

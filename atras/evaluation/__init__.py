@@ -7,7 +7,7 @@ from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
-from .parts import OriginPart, Part, whole_parts
+from .parts import Held, OriginPart, Part, whole_parts
 from .progress import PREFIX
 from .recorder import BALANCED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .stored_signs import AllSigns, StoredSigns, joined
@@ -29,6 +29,7 @@ __all__ = [
     "Counter",
     "Evaluator",
     "Figures",
+    "Held",
     "Measurement",
     "OnExamples",
     "Origin",

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from atras.attacks import Attack, AttackSpec
-from atras.networks import Member
+from atras.experiment import trained_as
+from atras.networks import Member, Variant
 
 from .counters import Score
 from .evaluator import Evaluator, Figures
@@ -24,15 +25,24 @@ class Source(NamedTuple):
         name: of the candidate that was attacked.
         signs: [S, N, C, H, W], those of its training images for each seed.
         seeds: the members of S.
+        variants: theirs, where several of their first training share a seed; empty where seeds tell them apart.
     """
 
     name: str
     signs: AllSigns
     seeds: tuple[int, ...]
+    variants: tuple[Variant, ...] = ()
+
+    def place_of(self, member: Member) -> int:
+        """Whose signs a member takes: of its seed, and trained as it is before the defence."""
+        if not self.variants:
+            return self.seeds.index(member.seed)
+        own = member.seed, trained_as(member).variant
+        return list(zip(self.seeds, self.variants, strict=True)).index(own)
 
     def signs_for(self, evaluator: Evaluator) -> AllSigns:
-        """[M, N, C, H, W], each member's by its seed."""
-        rows = [self.seeds.index(member.seed) for member in evaluator.networks.members]
+        """[M, N, C, H, W], each member's own."""
+        rows = [self.place_of(member) for member in evaluator.networks.members]
         return signs_of_members(self.signs, rows)
 
 
@@ -52,16 +62,16 @@ class Sources(NamedTuple):
         own = [[source for source in self.each if source.name != member.candidate.name] for member in members]
         return [
             StoredSigns(
-                [of_seed(kept[turn], member.seed) for kept, member in zip(own, members, strict=True)],
+                [of_member(kept[turn], member) for kept, member in zip(own, members, strict=True)],
                 self.each[0].signs.device,
             )
             for turn in range(self.wanted)
         ]
 
 
-def of_seed(source: Source, seed: int) -> np.ndarray:
-    """int8 [N, C, H, W], on the host, the signs that a source has for a seed."""
-    place = source.seeds.index(seed)
+def of_member(source: Source, member: Member) -> np.ndarray:
+    """int8 [N, C, H, W], on the host, the signs that a source has for a member."""
+    place = source.place_of(member)
     signs = source.signs
     return signs.members[place] if isinstance(signs, StoredSigns) else signs[place].cpu().numpy()
 

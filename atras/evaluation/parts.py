@@ -106,6 +106,11 @@ class Held:
         self._there[part] = networks, phase
         return networks
 
+    def only(self, parts: Collection[Part[Any]]) -> None:
+        """Let all others go."""
+        for part in [part for part in self._there if part not in parts]:
+            self._let_go(part)
+
     def _let_go(self, part: Part[Any]) -> None:
         """Free a part's classifier now: its memory is wanted for the next one."""
         still = weakref.ref(self._there.pop(part)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ class Transfer:
     data: Dataset
     protocol: Protocol
     trials: Sequence[Trial]
-    fine: Mapping[str, set[Member]]
+    fine: Mapping[str, Set[Member]]
     pause: Callable[[], None] = lambda: None
     correct: list[int | None] = field(default_factory=list)
     """Correct predictions of each trial; None of those that are still to come."""
@@ -88,16 +88,18 @@ class Transfer:
         parts: Sequence[Part[Any]],
         cap: float = math.inf,
         divided: Callable[[Collection[Origin], Sequence[Part[Any]]], Iterator[OriginPart]] = whole_parts,
+        held: Held | None = None,
     ) -> None:
         """Attack all origins that are left, and try their images on their targets.
 
         Args:
-            parts: every member of the protocol once.
+            parts: every member that takes part, once.
             cap: most bytes that classifiers and attacked images may take together, one part and its batch excepted.
             divided: from origins and parts to the origins that are attacked together.
+            held: classifiers of these parts that are in memory already; others come to them.
         """
-        held = Held()
-        for attack, left in self._left().items():
+        held = Held() if held is None else held
+        for attack, left in self.left().items():
             for source in divided(left, parts):
                 numbers = [number for origin in source.origins for number in left.get(origin, ())]
                 if not numbers:
@@ -106,8 +108,8 @@ class Transfer:
                 self._from(attack, source, sorted(numbers), parts, held, cap)
                 self.under_way = None
 
-    def _left(self) -> dict[Attack, dict[Origin, list[int]]]:
-        """The numbers of the trials that are to come, by attack and origin."""
+    def left(self) -> dict[Attack, dict[Origin, list[int]]]:
+        """The numbers of the trials that are to come and can be made, by attack and origin."""
         left: dict[Attack, dict[Origin, list[int]]] = {}
         for number, trial in enumerate(self.trials):
             if self.correct[number] is None and self._can(trial):

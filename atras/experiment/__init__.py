@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
+from .axes import trained_as
 from .choices import ENGINES, EXECUTORS
 from .option import Option, Options, Setting, settings_of
 from .options import REMOVED, SETTINGS, Loaded, combine
@@ -75,6 +76,7 @@ __all__ = [
     "settings_of",
     "spelled_setting",
     "told_pair",
+    "trained_as",
     "varied_settings",
     "with_networks",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atras.errors import InputError, shown
-from atras.networks import Variant
+from atras.networks import Member, Variant
 from atras.registry import spell_value, split_outside
 
 from .option import Setting
@@ -20,6 +20,14 @@ EXAMPLE = "learning_rate=0.001,0.003"
 
 MAX_VARIANTS = 1000
 """Most variants accepted: past it a typing error is likelier than a wish."""
+
+AFTER_TRAINING = ("defence", "adversarial_epochs", "epsilon", "label_source", "target")
+"""Settings that come into play behind the first training: whoever differs in these alone is trained alike."""
+
+
+def trained_as(member: Member) -> Member:
+    """A member as its first training knows it: without the settings that come into play behind it."""
+    return member._replace(variant=member.variant.without(*AFTER_TRAINING))
 
 
 @dataclass(frozen=True)

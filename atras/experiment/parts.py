@@ -27,7 +27,7 @@ from .ranges import number_from, whole_from
 from .readers import Channels, Size, Subset
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "leaky-relu", "softplus"]
-Initialisation = Literal["glorot", "he", "lecun", "ntk"]
+Initialisation = Literal["glorot", "he", "lecun", "ntk", "pytorch"]
 LabelSource = Literal["predicted", "true"]
 TransferSeeds = Literal["same", "other", "all"]
 
@@ -289,7 +289,8 @@ class Model(Options):
         Option(
             "of weights",
             meaning="`glorot`, `he` and `lecun` are uniform, of variance 2 / (fan in + fan out), 2 / fan in and "
-            "1 / fan in; `ntk` is normal, of variance 1 / fan in. Biases start at zero.",
+            "1 / fan in; `ntk` is normal, of variance 1 / fan in; `pytorch` is what its layers begin with, uniform, of "
+            "variance 1 / (3 fan in), biases too. All others' biases start at zero.",
         ),
     ] = "glorot"
     head_dropout: Annotated[

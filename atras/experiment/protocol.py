@@ -172,14 +172,9 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
             raise InputError("axis: expected networks that the run trains, got finished ones; leave it out")
         for variant in self.variants:
             try:
-                own = self.of(variant)
+                self.of(variant)
             except InputError as error:
                 raise InputError(f"axis, {variant.name}: {error}") from None
-            if own.defence.source != "own" or own.defence.others:
-                raise InputError(
-                    f"axis, {variant.name}: expected a defence whose members train on images of their own, got "
-                    f"{own.defence}, which takes those of others; run it without axes"
-                )
 
     @property
     def trains(self) -> bool:

@@ -208,10 +208,12 @@ class Network:
         draw = initial_weights(seed, self.candidate.name)
         parameters: Parameters = {}
         for place in self.places:
-            for name, shape in place.layer.parameter_shapes(place.inputs).items():
-                values = torch.zeros(shape, dtype=torch.float64, device="cpu")
-                place.layer.initialise(name, values, draw, self.spec.initialisation)
-                parameters[f"{place.name}.{name}"] = values.to(dtype)
+            own = {
+                name: torch.zeros(shape, dtype=torch.float64, device="cpu")
+                for name, shape in place.layer.parameter_shapes(place.inputs).items()
+            }
+            place.layer.initialise(own, draw, self.spec.initialisation)
+            parameters |= {f"{place.name}.{name}": values.to(dtype) for name, values in own.items()}
         return parameters
 
     def initial_state(self, seed: int, dtype: torch.dtype) -> Parameters:

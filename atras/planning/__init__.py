@@ -19,12 +19,13 @@ from .machine import (
 )
 from .machines import GPUS, Machines
 from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
-from .plan import Group, Plan
-from .predicted_seconds import AttackSpeed, Speed, add_source, predict
+from .plan import Group, Plan, Training
+from .predicted_seconds import AttackSpeed, Speed, predict, predict_training
 from .schedule import Schedule, deal, schedule
 from .shape import shape_of, spec_of
 from .spread import TAIL, spread, work_of
 from .streaming import chunk_images, images_line, room_for_images
+from .trainings import needed_by, source_trainings, united
 
 __all__ = [
     "GPUS",
@@ -37,8 +38,8 @@ __all__ = [
     "Plan",
     "Schedule",
     "Speed",
+    "Training",
     "activation_values",
-    "add_source",
     "attack_speed",
     "batch_bytes",
     "choose_engine",
@@ -51,15 +52,18 @@ __all__ = [
     "member_bytes",
     "memory_cap",
     "memory_line",
+    "needed_by",
     "part_of",
     "parts_of",
     "precision_reason",
     "predict",
+    "predict_training",
     "reason_for",
     "room_for_images",
     "schedule",
     "shape_of",
     "source_parts",
+    "source_trainings",
     "spec_of",
     "speed",
     "spread",
@@ -68,6 +72,7 @@ __all__ = [
     "training_flops",
     "transfer_bytes",
     "transfer_parts",
+    "united",
     "why_impossible",
     "why_unfit",
     "work_of",

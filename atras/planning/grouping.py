@@ -145,6 +145,31 @@ def group_bytes(group: Group, protocol: Protocol, spec: Spec, train_size: int, t
     return sizer.bytes(group.members, 1 if sizer.engine.one_by_one else len(group.members))
 
 
+def training_group(
+    members: Sequence[Member],
+    like: Group,
+    protocol: Protocol,
+    spec: Spec,
+    train_size: int,
+    test_size: int,
+    machine: Machine,
+) -> Group:
+    """The first training of some members as a group of its own, which costs no more than that.
+
+    Args:
+        members: as their first training knows them.
+        like: a group whose engine, precision and batches are theirs.
+        protocol, spec: of that group.
+        train_size, test_size: images.
+        machine: that computes it.
+    """
+    resolved = protocol.replace(precision=like.precision)
+    sizer = _Sizer(resolved, spec, train_size, test_size, like.engine, machine, like.evaluation_batch)
+    sizer.samples = protocol.epochs * train_size
+    at_once = 1 if sizer.engine.one_by_one else len(members)
+    return dataclasses.replace(sizer.group(members, at_once), evaluation_batch=like.evaluation_batch, chunk=like.chunk)
+
+
 def group_of(
     members: Sequence[Member], protocol: Protocol, spec: Spec, engine: str, machine: Machine, images: int, batch: int
 ) -> Group:

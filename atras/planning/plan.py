@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import textwrap
 from collections import Counter
@@ -82,6 +83,56 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A first training that groups need before they can go on: work of its own.
+
+    Args:
+        group: its members, as their first training knows them; what it costs is that of this training alone.
+        variants: of the members that need it.
+        source: whether they are trained on adversarial images of its networks.
+    """
+
+    group: Group
+    variants: tuple[Variant, ...]
+    source: bool
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name it by all that its networks, and what is made on them, depend on."""
+        group = self.group
+        names = " ".join(member.name for member in group.members)
+        text = f"{self.source} {group.engine} {group.precision} {group.evaluation_batch} {names}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """What it is, for people."""
+        return f"the defence's source {self.group.members[0].candidate.name}"
+
+    def serves(self, group: Group) -> bool:
+        """Whether a group of the plan needs it."""
+        return any(member.variant in self.variants for member in group.members)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How `run.json` names it once it is done."""
+        group = self.group
+        names = [member.name for member in group.members]
+        return {"source": self.source, "engine": group.engine, "precision": group.precision, "members": names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `run.json`."""
+        variants = [variant.to_list() for variant in self.variants]
+        return {"source": self.source, "variants": variants, "group": _values(self.group)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Training:
+        """What `to_dict` gave; ValueError, TypeError or KeyError where it is something else."""
+        variants = tuple(map(Variant.from_list, values["variants"]))
+        return cls(_group(values["group"]), variants, bool(values["source"]))
+
+
+@dataclass(frozen=True)
 class Plan:
     """All groups in the order they are computed.
 
@@ -95,6 +146,7 @@ class Plan:
         threads: that it is for; 0 where nobody knows.
         replanned: why a recorded plan was not taken; empty where there was none, or it was.
         machines: that its groups are enough and even enough for.
+        trainings: which groups need before they can go on, in the order in which they are needed first.
     """
 
     device: str
@@ -108,15 +160,15 @@ class Plan:
     threads: int = 0
     replanned: str = ""
     machines: int = 1
+    trainings: tuple[Training, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
-        groups = []
-        for group in self.groups:
-            values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
-            groups.append(values | {"members": [member.to_list() for member in group.members]})
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return head | {"limits": list(self.limits), "groups": groups}
+        trainings = [training.to_dict() for training in self.trainings]
+        return head | {
+            "limits": list(self.limits), "groups": list(map(_values, self.groups)), "trainings": trainings,
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], protocol: Protocol) -> Plan:
@@ -134,9 +186,11 @@ class Plan:
             if transfer is not None:
                 whole("predicted_transfer_bytes", transfer, 0, 10**30)
             made_for, machines = int(values.get("threads", 0)), int(values.get("machines", 1))
+            trainings = tuple(map(Training.from_dict, values.get("trainings", ())))
             plan = cls(
-                device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for, machines=machines
-            )
+                device, engine, precision, groups, reason, arithmetic, limits, transfer, made_for, machines=machines,
+                trainings=trainings,
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"plan: expected one recorded by atras, got something else ({error}); plan anew") from None
         one_of("engine", plan.engine, ENGINES)
@@ -161,16 +215,20 @@ class Plan:
     def work(self, groups: Iterable[int]) -> tuple[dict[int, tuple[float, float]], float]:
         """Predicted seconds of groups, by number, for training and for attacks, and those of the transfer after all.
 
-        Where no speed was measured, the FLOPs of training stand for them.
+        Where no speed was measured, the FLOPs of training stand for them. Trainings have numbers below 0: see `at`.
         """
+        chosen = {index: self.at(index) for index in groups}
         if any(group.predicted_seconds is None for group in self.groups):
-            return {index: (float(self.groups[index].flops), 0.0) for index in groups}, 0.0
-        works, transfer = {}, [group.predicted_transfer_seconds or 0.0 for group in self.groups]
-        for index in groups:
-            attacks = self.groups[index].predicted_attack_seconds or 0.0
-            training = (self.groups[index].predicted_seconds or 0.0) - attacks - transfer[index]
-            works[index] = max(training, 0.0), attacks
-        return works, sum(transfer)
+            return {index: (float(group.flops), 0.0) for index, group in chosen.items()}, 0.0
+        works = {}
+        for index, group in chosen.items():
+            attacks, transfer = group.predicted_attack_seconds or 0.0, group.predicted_transfer_seconds or 0.0
+            works[index] = max((group.predicted_seconds or 0.0) - attacks - transfer, 0.0), attacks
+        return works, sum(group.predicted_transfer_seconds or 0.0 for group in self.groups)
+
+    def at(self, number: int) -> Group:
+        """A group by its number; those of trainings are -1, -2, ..., so that a group that is divided moves none."""
+        return self.groups[number] if number >= 0 else self.trainings[-1 - number].group
 
     def lines(self) -> list[str]:
         """The plan as text, at most 80 columns wide."""
@@ -182,7 +240,10 @@ class Plan:
         lines.append(head)
         for common, groups in itertools.groupby(self.groups, lambda group: group.common):
             lines += [*textwrap.wrap(common, 80), *(_line(group.span, [group]) for group in groups)]
-        lines.append(_line("all", self.groups))
+        trained = [training.group for training in self.trainings]
+        if trained:
+            lines.append(_line("before: the defence's sources", trained))
+        lines.append(_line("all", [*self.groups, *trained]))
         attacks = [group.predicted_attack_seconds for group in self.groups]
         transfers = [group.predicted_transfer_seconds for group in self.groups]
         if None not in attacks:
@@ -204,6 +265,12 @@ def _line(label: str, groups: Sequence[Group]) -> str:
         f"{label:<38} {sum(len(group.members) for group in groups):>7} {padding:>7.0%} "
         f"{flops / 1e12:>7.2f} {max(group.predicted_bytes for group in groups) / 2**20:>7.0f} {shown:>8}"
     )
+
+
+def _values(group: Group) -> dict[str, Any]:
+    """A group as JSON values."""
+    values = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
+    return values | {"members": [member.to_list() for member in group.members]}
 
 
 def _group(values: dict[str, Any]) -> Group:

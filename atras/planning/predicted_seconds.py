@@ -15,8 +15,8 @@ from atras.experiment import Protocol
 from atras.networks import Member, Network, Spec
 from atras.training import steps_of
 
-from .cost import evaluation_passes, forward_flops, training_flops, transfer_passes, transfer_sources
-from .plan import Group
+from .cost import evaluation_passes, forward_flops, transfer_passes, transfer_sources
+from .plan import Group, Training
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,16 @@ def predict(
     )
 
 
-def add_source(group: Group, source: Network, protocol: Protocol, train_size: int, speed: Speed) -> Group:
-    """The group that comes first, with the seconds of training and attacking the defence's source added."""
-    images, seeds = train_size * protocol.epochs, len(protocol.seeds)
-    steps = (
-        protocol.epochs * -(-train_size // protocol.batch_size) * (seeds if ENGINES.get(group.engine).one_by_one else 1)
+def predict_training(training: Training, spec: Spec, protocol: Protocol, train_size: int, speed: Speed) -> Training:
+    """A first training with its predicted seconds; to attack the training images of a source is part of it."""
+    group = training.group
+    rounds = len(group.members) if ENGINES.get(group.engine).one_by_one else 1
+    steps = rounds * protocol.epochs * -(-train_size // protocol.batch_size)
+    seconds = steps * speed.step_seconds + group.flops / (1 - group.padding_share) / speed.flops_per_second
+    if training.source:
+        forward = sum(forward_flops(Network(spec, member.candidate)) for member in group.members)
+        seconds += 3 * train_size * forward / speed.gradient_flops_per_second
+    priced = dataclasses.replace(
+        group, predicted_seconds=seconds, predicted_attack_seconds=0.0, predicted_transfer_seconds=0.0
     )
-    training = steps * speed.step_seconds + seeds * images * training_flops(source) / speed.flops_per_second
-    attack = 3 * seeds * train_size * forward_flops(source) / speed.gradient_flops_per_second
-    return dataclasses.replace(group, predicted_seconds=(group.predicted_seconds or 0.0) + training + attack)
+    return dataclasses.replace(training, group=priced)

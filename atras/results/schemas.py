@@ -189,7 +189,9 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "group": Column(pl.Int64, "number of the group in the plan, from 0; null for what concerns all"),
         "phase": Column(pl.String, "part of the work"),
         "members": Column(pl.Int64, "(candidate, seed) pairs in the group"),
-        "seconds": Column(pl.Float64, "wall time"),
+        "seconds": Column(
+            pl.Float64, "wall time; of the transfer, added up over its tasks, of which workers compute several at once"
+        ),
         "steps": Column(pl.Int64, "optimizer steps"),
     },
     "transfer": {

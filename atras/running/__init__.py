@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .orchestrator import Stop, resume, run
     from .prepare import load_data, make_plan, make_spec, plan_lines
     from .reopen import check_same, recorded
-    from .task import GroupTask, Surroundings
+    from .task import GroupTask
+    from .unit import Surroundings, Task
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -34,7 +35,8 @@ else:
         orchestrator="Stop resume run",
         prepare="load_data make_plan make_spec plan_lines",
         reopen="check_same recorded",
-        task="GroupTask Surroundings",
+        task="GroupTask",
+        unit="Surroundings Task",
     )
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Signals",
     "Stop",
     "Surroundings",
+    "Task",
     "check_fresh",
     "check_same",
     "choose_reporter",

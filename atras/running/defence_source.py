@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from atras.defences import EnsembleTraining
 from atras.engines import ENGINES
 from atras.evaluation import AllSigns, Source, Sources, joined
 from atras.experiment import Protocol
-from atras.networks import Candidate, Member, Network, Spec
-from atras.planning import Group, source_parts, tighter
-from atras.storage import remove_file
-from atras.torch_state import fixed_state
-from atras.training import Snapshot, Watcher, attack_source, checkpoint
+from atras.networks import Candidate, Network, Spec
+from atras.planning import Group, Training
+from atras.training import Watcher, begun_with, training_signs
 
-from .divided import ShortageError, shortage
-from .task import GroupTask, Surroundings, next_checkpoint, snapshot_in
-
-PREFIX = "source-"
-"""Begins the names of the source's checkpoints."""
+from .training_task import engine_protocol, first_of, in_parts
+from .unit import Surroundings, Task
 
 
 def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
@@ -41,103 +33,62 @@ def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
     return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
 
 
-def defence_source(task: GroupTask, place: Surroundings) -> Source | Sources | None:
-    """Train and attack the candidates that the defence of others learns from, from checkpoints if there are any.
+def defence_source(task: Task, trainings: Sequence[Training], place: Surroundings) -> Source | Sources | None:
+    """The adversarial images that the defence of a task's members learns from, besides their own.
 
     Args:
-        task: any of the run: its engine, evaluation batch and folder are taken.
-        place: where to compute.
+        task: of members that learn.
+        trainings: of the networks that are attacked; those that are not done are computed here.
+        place: this process, which keeps the images for the next task.
 
     Raises:
         Interrupted: if the run was asked to stop.
         ShortageError: if there is no memory for one seed.
-        InputError: if the checkpoint is damaged, or cannot be written.
+        InputError: if a checkpoint is damaged, or cannot be written.
     """
-    found = [_source(candidate, task, place) for candidate in source_candidates(task.protocol, task.spec)]
+    by_candidate: dict[Candidate, list[Training]] = {}
+    for training in trainings:
+        by_candidate.setdefault(training.group.members[0].candidate, []).append(training)
+    names = [each for each in source_candidates(task.protocol, task.spec) if each in by_candidate]
+    found = [_source(candidate, by_candidate[candidate], task, place) for candidate in names]
     if task.protocol.defence.others:
         return Sources(tuple(found), task.protocol.defence.others)
     return found[0] if found else None
 
 
-def _source(candidate: Candidate, task: GroupTask, place: Surroundings) -> Source:
+def _source(candidate: Candidate, trainings: Sequence[Training], task: Task, place: Surroundings) -> Source:
     """One of them, with its signs."""
-    protocol = task.protocol
-    place.reporter.note(f"defence source {candidate.name}: training, then attacking its training images")
-    members = [Member(candidate, seed) for seed in protocol.seeds]
-    machine = dataclasses.replace(task.machine, streams=place.data.streamed)
-    group = _group_for(candidate, task)
-    left = list(source_parts(members, group, protocol, task.spec, machine, len(place.data.train)))
-    signs: list[AllSigns] = []
-    with fixed_state(task.device):
-        while left:
-            reason = shortage(lambda: signs.append(_signs(left[0], task, place)))
-            if not reason:
-                left.pop(0)
-                continue
-            smaller = tighter(left[:1], protocol, task.spec, machine)
-            if smaller is None:
-                raise ShortageError(
-                    f"memory: expected room for the defence's source {candidate.name} one seed at a time, found none "
-                    f"({reason}); free some, or start anew with a lower --batch-size or --train-size"
-                )
-            place.reporter.note(f"defence source {candidate.name}: out of memory ({reason}); goes on in smaller parts")
-            left[:1] = smaller
-        return Source(candidate.name, joined(signs), protocol.seeds)
+    members = [member for training in trainings for member in training.group.members]
+    seeds, variants = tuple(member.seed for member in members), tuple(member.variant for member in members)
+    signs = joined([_signs(training, task, place) for training in trainings])
+    return Source(candidate.name, signs, seeds, variants)
 
 
-def _group_for(candidate: Candidate, task: GroupTask) -> Group:
-    """A group whose engine can compute the source: that of the others may take other layers alone, or modules alone."""
-    if not ENGINES.get(task.group.engine).refusal(task.spec, [candidate], task.device.type):
-        return task.group
-    return dataclasses.replace(task.group, engine="modules" if candidate.complete else "loop")
+def _signs(training: Training, task: Task, place: Surroundings) -> AllSigns:
+    """Those of the training images of a training's networks; they depend on the attack's label, not on its epsilon."""
+    attack = task.protocol.attack
+    key = training.key, attack.label_source, attack.target
+    if key not in place.signs:
+        first = first_of(training, task, place)
+        place.reporter.note(f"{training.label}: attacking its training images")
+
+        def work(part: Group) -> AllSigns:
+            protocol = engine_protocol(part, task.protocol)
+            engine = ENGINES.get(part.engine)(task.spec, part.members, protocol, task.device)
+            snapshot = begun_with(part.members, [first])
+            return training_signs(
+                engine, place.data, protocol, part.evaluation_batch, _Asking(place), snapshot, part.chunk
+            )
+
+        place.signs[key] = joined(in_parts(task, training, place, work))
+    return place.signs[key]
 
 
-def _signs(part: Group, task: GroupTask, place: Surroundings) -> AllSigns:
-    watcher = _Kept(task, place, part.members)
-    precise = task.protocol.precision if task.protocol.precision in ENGINES.get(part.engine).precisions else "fp32"
-    protocol = task.protocol.replace(precision=precise)
-    engine = ENGINES.get(part.engine)(task.spec, part.members, protocol, task.device)
-    return attack_source(engine, place.data, protocol, part.evaluation_batch, watcher, watcher.restored(), part.chunk)
+class _Asking(Watcher):
+    """Asks whether to stop."""
 
-
-def forget_source(folder: Path) -> None:
-    """Delete the checkpoints of a defence's source: no group needs it any more."""
-    for path in (folder / checkpoint.FOLDER).glob(f"{PREFIX}*.safetensors"):
-        remove_file(path)
-    checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
-
-
-class _Kept(Watcher):
-    """Keeps where the source stands in a checkpoint of its own, until the run is finished."""
-
-    def __init__(self, task: GroupTask, place: Surroundings, members: Sequence[Member]) -> None:
-        name = f"{PREFIX}{checkpoint.key_of(members)}.safetensors"
-        self._path = None if task.folder is None else task.folder / checkpoint.FOLDER / name
-        self._place, self._every = place, task.checkpoint_every
-        self._identity = {
-            "precision": task.protocol.precision, "protocol_hash": task.protocol.hash,
-            "members": [member.name for member in members],
-        }  # fmt: skip
-        self.keeps = self._path is not None
-        self._next = time.perf_counter() + self._every
-
-    def restored(self) -> Snapshot | None:
-        """Where an earlier process kept the source."""
-        if self._path is None or not self._path.exists():
-            return None
-        document, tensors = checkpoint.read(self._path)
-        if any(document.get(name) != value for name, value in self._identity.items()):
-            return None
-        return snapshot_in(self._path, document, tensors)
-
-    def due(self) -> bool:
-        return self.keeps and time.perf_counter() >= self._next
+    def __init__(self, place: Surroundings) -> None:
+        self._place = place
 
     def stop(self) -> bool:
         return self._place.stop()
-
-    def keep(self, snapshot: Snapshot) -> None:
-        if self._path is not None:
-            begin = time.perf_counter()
-            checkpoint.write(self._path, self._identity | snapshot.document, snapshot.tensors)
-            self._next = next_checkpoint(self._every, begin)

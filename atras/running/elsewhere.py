@@ -34,7 +34,7 @@ class Price(NamedTuple):
     Args:
         makespan, ideal: seconds until the last machine is done, and if all had the same to do.
         tail: share of the makespan during which some machine waits.
-        transfer: seconds afterwards, on one machine, in which networks are tried on each other's images.
+        transfer: seconds afterwards, in which networks are tried on each other's images.
         memory_bytes: most that a group is predicted to take.
         data_bytes: of images and labels, to each machine.
         row_bytes, weight_bytes: of all rows and networks, to the one that writes them.
@@ -69,7 +69,7 @@ def price(groups: tuple[Group, ...], machines: int, protocol: Protocol, data_byt
     rows = ROW_BYTES["table"] + metrics * ROW_BYTES["metrics"] + history * ROW_BYTES["history"]
     outcomes = outcome_rows(protocol, test_size) if keeps_outcomes(protocol, test_size) else 0
     return Price(
-        times.makespan, times.ideal, times.tail, sum(transfers),
+        times.makespan, times.ideal, times.tail, schedule(transfers, machines).makespan,
         max(group.predicted_bytes for group in groups), data_bytes, members * rows + outcomes * OUTCOME_BYTES,
         4 * phases * sum(group.parameters for group in groups),
     )  # fmt: skip
@@ -158,7 +158,7 @@ def _told(
         f"about {_size(found.row_bytes)}, networks {_size(found.weight_bytes)}",
     ]
     if found.transfer:
-        lines.append(f"transfer, after all groups and on one machine: {_time(found.transfer)}")
+        lines.append(f"transfer, after all groups: {_time(found.transfer)}")
     return [part for line in lines for part in textwrap.wrap(line, 80)]
 
 

@@ -46,11 +46,12 @@ def check_fresh(protocol: Protocol, seeds: Sequence[int], out: str | Path | None
         raise InputError(
             f"{name}: a part of a run has no winner; leave it out, and say it with --resume once the parts are merged"
         )
-    if protocol.defence.others:
-        raise InputError(
-            f"{name}: {protocol.defence} trains on images made on other candidates of the run, and that on fresh seeds "
-            "has the first ones alone; leave --confirm-seeds out"
-        )
+    for defence in dict.fromkeys(one.defence for one in protocol.plain):
+        if defence.others:
+            raise InputError(
+                f"{name}: {defence} trains on images made on other candidates of the run, and that on fresh seeds "
+                "has the first ones alone; leave --confirm-seeds out"
+            )
     for attack in protocol.attacks:
         if attack.made_on is not None and any(stand.candidate is not None for stand in attack.made_on.stands):
             raise InputError(

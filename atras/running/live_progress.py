@@ -91,7 +91,8 @@ class LiveReporter(Reporter):
             self.note(f"decoded {total} images")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
-        title = f"{index + 1}/{total} {label} x{members}"
+        number = f"{index + 1}/{total}" if index >= 0 else f"training {-index}/{total},"
+        title = f"{number} {label} x{members}"
         self._progress.start()
         if index in self._tasks:  # its worker was lost
             self._progress.remove_task(self._tasks.pop(index)[0])

@@ -15,7 +15,7 @@ import polars as pl
 
 from atras.errors import InputError
 from atras.experiment import Protocol, from_run
-from atras.planning import Group, Plan
+from atras.planning import Group, Plan, united
 from atras.results import Results, Writer, read, rows_of_members
 from atras.storage import expanded
 from atras.training import FOLDER, checkpoint
@@ -159,10 +159,12 @@ def _record(parts: Sequence[_Part], groups: tuple[Group, ...], out: Path) -> dic
     """The run.json of the whole: the first part's, with what the others have to add."""
     runs = [part.results.run for part in parts]
     kept = {key: value for key, value in runs[0].items() if key not in ("shard", "schema", "status")}
+    trainings = united(training for part in parts for training in part.plan.trainings)
     places = [[place[0], os.path.relpath(place[0], out)] for run in runs for place in run.get("data_places", ())]
     return kept | {
         "execution": kept["execution"] | {"shard": None},
-        "plan": dataclasses.replace(parts[0].plan, groups=groups).to_dict(),
+        "plan": dataclasses.replace(parts[0].plan, groups=groups, trainings=trainings).to_dict(),
+        "trainings": [training for run in runs for training in run.get("trainings", ())],
         "data_places": list(map(list, dict.fromkeys(map(tuple, places)))),
         "finished_groups": [],
         "splits": [split for run in runs for split in run.get("splits", ())],

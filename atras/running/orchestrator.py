@@ -17,17 +17,17 @@ from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, 
 from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
 from atras.loggers import Callback
 from atras.networks import Candidate, Spec, Variant, Weights
-from atras.planning import Group, halves, spec_of
+from atras.planning import Group, halves, needed_by, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
-from atras.training import Networks
+from atras.training import Networks, files_of
 from atras.version import __version__
 
-from .all_pairs import forget_transfer, transfer_rows
+from .all_pairs import Within, transfer_rows
 from .data_place import DataPlace
-from .defence_source import defence_source, forget_source
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
-from .executors import Executor, Outcome, executor_of
+from .executors import Executor, Outcome, executor_of, sharing_memory
+from .first_trainings import FirstTrainings, first_name, forget_first
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
 from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_variant, prepare
@@ -35,9 +35,12 @@ from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, for_machines, take_shard, tells
 from .stopwatch import Stopwatch
-from .task import GroupTask, Surroundings
+from .task import GroupTask
 from .telling import Telling, callbacks_of
 from .time_left import Work
+from .training_task import TrainingTask
+from .transfer_task import forget_transfer
+from .unit import Surroundings, Task
 
 Stop = Callable[[], bool]
 
@@ -218,7 +221,8 @@ class _Run:
         self.timed_before: Mapping[str, object] = writer.run.get("timings") or {}
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.telling, epochs = telling, telling.epochs if telling else None
-        self.place = Surroundings(self.data, networks, None, reporter, stop or _never, self.note_loss, epochs)
+        first = FirstTrainings(writer.directory, protocol.hash)
+        self.place = Surroundings(self.data, networks, first, reporter, stop or _never, self.note_loss, epochs)
         self.executor = executor
         self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
         self.hash = protocol.hash
@@ -248,14 +252,15 @@ class _Run:
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             self.reporter.plan([*self.plan.lines(), *([tells(self.plan, self.shard)] if self.shard else [])])
-            works, after = self.plan.work(self.left())
+            left = self.left()
+            works, after = self.plan.work([*self.needed(left), *left])
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
             self.watch.begin("writing")
             self.tell_start()
             self.watch.begin("groups")
             self.compute_all()
             if self.writer.directory is not None:
-                forget_source(self.writer.directory)
+                forget_first(self.writer.directory)
             if self.protocol.tries_other_networks and self.shard is None:
                 self.watch.begin("transfer")
                 self.transfer()
@@ -286,15 +291,29 @@ class _Run:
     def compute_all(self) -> None:
         """Have every group computed that is not finished; those that were divided come in a further round."""
         while left := self.left():
-            tasks = [self.task(index) for index in left]
-            if self.place.source is None:
-                self.place = dataclasses.replace(self.place, source=defence_source(tasks[0], self.place))
-            for outcome in self.executor.map(tasks, self.place):
+            for outcome in self.executor.map(self.tasks(left), self.place):
                 with self.watch.within("writing"):
-                    if outcome.rows is None:
+                    if isinstance(outcome.task, TrainingTask):
+                        self.note_training(outcome.task, outcome)
+                    elif outcome.rows is None:
                         self.divide(outcome)
                     else:
                         self.take(outcome)
+
+    def tasks(self, groups: Sequence[int]) -> list[Task]:
+        """The tasks of groups, each behind the first trainings that it needs and that are not done."""
+        made: list[Task] = []
+        waiting = {self.plan.trainings[-1 - number].key: number for number in self.needed(groups)}
+        for task in map(self.task, groups):
+            made += [self.training(waiting.pop(each.key)) for each in task.trainings if each.key in waiting]
+            made.append(task)
+        return made
+
+    def needed(self, groups: Sequence[int]) -> list[int]:
+        """Numbers of the first trainings that groups need and that are not done."""
+        wanted = {each for index in groups for each in needed_by(self.plan.groups[index], self.plan.trainings)}
+        numbered = enumerate(self.plan.trainings)
+        return [-1 - place for place, each in numbered if each in wanted and self.place.first.get(each) is None]
 
     def left(self) -> list[int]:
         """Numbers of the groups that are still to be computed here."""
@@ -310,6 +329,7 @@ class _Run:
         asked, execution, group = self.protocol, self.execution, self.plan.groups[index]
         own, spec = self.own_protocol(group.variant, group.precision)
         candidates = {member.candidate for member in group.members}
+        trainings = needed_by(group, self.plan.trainings)
         return GroupTask(
             protocol=own,
             spec=spec,
@@ -328,7 +348,40 @@ class _Run:
             population=len(asked.pairs),
             memory_bytes=memory_cap(execution, self.device),
             given={each: tensors for each, tensors in self.given.items() if each in candidates},
+            trainings=trainings,
+            files=() if self.writer.directory is None else tuple(first_name(each.key) for each in trainings),
         )  # fmt: skip
+
+    def training(self, number: int) -> TrainingTask:
+        """The task of a first training."""
+        training = self.plan.trainings[-1 - number]
+        own, spec = self.own_protocol(training.variants[0], training.group.precision)
+        return TrainingTask(
+            protocol=own,
+            spec=spec,
+            training=training,
+            index=number,
+            total=len(self.plan.trainings),
+            device=self.device,
+            data=self.data_place,
+            folder=self.writer.directory,
+            checkpoint_every=self.execution.checkpoint_every,
+            run_hash=self.hash,
+            shared={},
+            memory_bytes=memory_cap(self.execution, self.device),
+        )
+
+    def note_training(self, task: TrainingTask, outcome: Outcome[Any]) -> None:
+        """Record that a first training is done, which nothing that is computed from it tells.
+
+        Raises:
+            InputError: if it is not, for want of memory.
+        """
+        if outcome.rows is None:
+            raise InputError(f"memory: expected room for {task.label}, found none ({outcome.reason}); free some")
+        seconds = sum(float(str(row["seconds"])) for row in outcome.rows.timings)
+        record = {**task.training.record, "seconds": seconds}
+        self.writer.update({"trainings": [*self.writer.run.get("trainings", ()), record]})
 
     def own_protocol(self, variant: Variant, precision: str) -> tuple[Protocol, Spec]:
         """The experiment of groups of a variant, and what their networks share.
@@ -343,10 +396,9 @@ class _Run:
 
     def transfer(self) -> None:
         """Try every member's adversarial images on every other one. What was trained is not lost for want of memory."""
+        self.place.signs.clear()  # no group comes any more that learns from them
         try:
-            rows = Rows()
-            for variant in self.protocol.variants:
-                rows.extend(self.transfer_within(variant))
+            rows = transfer_rows(self.withins(), self.executor, self.place, self.note_split)
         except ShortageError as error:
             if self.writer.directory is not None:
                 raise
@@ -357,14 +409,19 @@ class _Run:
         if self.writer.directory is not None:
             forget_transfer(self.writer.directory)
 
-    def transfer_within(self, variant: Variant) -> Rows:
-        """Rows of the transfer between members of a variant, as their solo run has them."""
-        plan = dataclasses.replace(self.plan, groups=of_variant(self.plan.groups, variant))
-        some = next(i for i, group in enumerate(self.plan.groups) if {*group.members} >= {*plan.groups[0].members})
-        own = group_protocol(self.protocol, variant, len(self.data.test))
-        protocol = own.replace(precision=self.plan.groups[some].precision)
-        task = dataclasses.replace(self.task(some), protocol=protocol)
-        return transfer_rows(task, self.place, plan, self.writer.rows("table"), self.note_split)
+    def withins(self) -> list[Within]:
+        """The transfer between members of each variant, as their solo run has it."""
+        table, folder, groups = self.writer.rows("table"), self.writer.directory, self.plan.groups
+        files = {} if folder is None else files_of(folder, (group.members for group in groups))
+        at_once = sharing_memory(self.executor, self.device)
+        found = []
+        for variant in self.protocol.variants:
+            own = of_variant(groups, variant)
+            some = next(i for i, group in enumerate(groups) if {*group.members} >= {*own[0].members})
+            protocol = group_protocol(self.protocol, variant, len(self.data.test))
+            task = dataclasses.replace(self.task(some), protocol=protocol.replace(precision=groups[some].precision))
+            found.append(Within(task, self.place, variant, own, table, files, at_once))
+        return found
 
     def note_cautions(self, told: Sequence[str]) -> None:
         """Say and record what has to be known beside the figures."""

@@ -4,6 +4,7 @@ ensembles of members of any parts."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from atras.attacks import Ensemble
@@ -12,7 +13,7 @@ from atras.evaluation import Origin, OriginPart, Part, Trained
 from atras.networks import Member
 from atras.planning import Group, batch_bytes, part_of
 
-from .task import GroupTask, Surroundings
+from .unit import Surroundings, Task
 
 SHARE = 0.5
 """Least share of a part's members for which all of them are attacked: few are attacked without the others."""
@@ -25,21 +26,27 @@ class Origins:
     """Divides origins into those that are attacked together.
 
     Args:
-        groups: every member once.
+        groups: every member that takes part, once.
         fine: by phase, the members that have parameters.
-        task: any of the run.
+        task: of the run and the members' variant.
         place: this process; its networks hold every member.
+        known: parts that were made before, of the same networks.
     """
 
     def __init__(
-        self, groups: Sequence[Group], fine: Mapping[str, set[Member]], task: GroupTask, place: Surroundings
+        self,
+        groups: Sequence[Group],
+        fine: Mapping[str, Collection[Member]],
+        task: Task,
+        place: Surroundings,
+        known: Mapping[Group, Part[Any]] = MappingProxyType({}),
     ) -> None:
         self._groups, self._fine, self._task, self._place = groups, fine, task, place
         # Nothing is trained: evaluation and attacks are alike in all precisions but fp64.
         precision = "fp64" if task.protocol.precision == "fp64" else "fp32"
         self._protocol = task.protocol.replace(precision=precision)
         self._home = {member: number for number, group in enumerate(groups) for member in group.members}
-        self.parts: list[Part[Any]] = [self._part(group) for group in groups]
+        self.parts: list[Part[Any]] = [known.get(group) or self._part(group) for group in groups]
         """The groups as parts of a transfer."""
 
     def __call__(self, origins: Collection[Origin], parts: Sequence[Part[Any]]) -> Iterator[OriginPart]:
@@ -59,6 +66,16 @@ class Origins:
                 alike.setdefault((origin.how, tuple(map(self._place_of, origin.networks))), []).append(origin)
         for same in alike.values():
             yield from self._ensembles(tuple(same))
+
+    def together(self, origins: tuple[Origin, ...]) -> Iterator[OriginPart]:
+        """Origins that a call gave together, once more."""
+        if len(origins[0].networks) > 1:
+            yield OriginPart(self._joint(origins), "", origins)
+            return
+        phase, number = self._place_of(origins[0].networks[0])
+        members = tuple(origin.networks[0].member for origin in origins)
+        group, part = self._groups[number], self.parts[number]
+        yield OriginPart(part if members == group.members else self._part(self._some(group, members)), phase, origins)
 
     def _place_of(self, network: Trained) -> Place:
         return network.phase, self._home[network.member]

@@ -34,7 +34,7 @@ from atras.planning import (
     Machine,
     Plan,
     Speed,
-    add_source,
+    Training,
     choose_engine,
     images_line,
     make_groups,
@@ -47,6 +47,7 @@ from atras.planning import (
     threads_line,
     transfer_bytes,
     transfer_parts,
+    united,
     why_unfit,
 )
 from atras.planning import memory_cap as cap_of
@@ -56,6 +57,7 @@ from .data_place import DataPlace
 from .defence_source import source_candidates
 from .given import fitted_weights
 from .progress import Reporter
+from .sources_first import sources_of
 from .speeds import Speeds
 
 Load = Callable[[torch.device], Dataset]
@@ -331,6 +333,8 @@ def plan_for(
     speeds = speeds or Speeds(data.train, anew=execution.recalibrate)
     groups: list[Group] = []
     shares: list[Share] = []
+    trainings: list[Training] = []
+    sizes = len(data.train), len(data.test)
     for variants in bundles(protocol.variants):
         own = group_protocol(protocol, variants[0], len(data.test))
         if protocol.only:
@@ -340,8 +344,11 @@ def plan_for(
             done = [*done, *absent]
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
+        begin = len(groups)
         for share in new:
             groups += _groups(share, own, shape, data, machine, done, variants, speeds)
+        for first in groups[begin : begin + 1]:
+            trainings += sources_of(first, own, shape, variants, sizes, machine, speeds)
         shares += [share for share in new if share not in shares]
     engine, precision, *_ = shares[0]
     resolved = protocol.replace(precision=precision)
@@ -352,7 +359,7 @@ def plan_for(
     transfer = predicted_transfer_bytes(groups, resolved, spec, machine)
     reason = "; ".join(filter(None, [no_gpu, *not_fused]))
     reasons = (reason, arithmetic, limit_lines(execution, device, data), transfer, machine.threads)
-    return Plan(str(device), engine, precision, tuple(groups), *reasons)
+    return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=united(trainings))
 
 
 def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Protocol:
@@ -413,13 +420,7 @@ def _groups(
     def measured(candidate: Candidate) -> Speed:
         return speeds.of(engine, spec, resolved, candidate)
 
-    predicted = [
-        predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups
-    ]
-    for source in source_candidates(resolved, spec) if predicted else ():
-        if source in share.candidates:
-            predicted[0] = add_source(predicted[0], Network(spec, source), resolved, sizes[0], measured(source))
-    return predicted
+    return [predict(group, spec, resolved, *sizes, measured(group.members[0].candidate), beside) for group in groups]
 
 
 def predicted_transfer_bytes(groups: Sequence[Group], protocol: Protocol, spec: Spec, machine: Machine) -> int | None:

@@ -34,7 +34,10 @@ class Reporter:
         """A part of the work that is of no group, such as the transfer, is done to this share, from 0 to 1."""
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
-        """Group `index` (from 0) of `total` begins; it has `steps` optimizer steps to do over all phases."""
+        """Group `index` (from 0) of `total` begins; it has `steps` optimizer steps to do over all phases.
+
+        A first training that groups need is told of like a group. Its number is below 0, -1 for the first of `total`.
+        """
 
     def group_resumed(self, index: int, steps_done: int) -> None:
         """Group `index`, which has just begun here, had done `steps_done` of its steps before."""
@@ -122,7 +125,7 @@ class PlainReporter(Reporter):
             self._say(f"decoding {total} images, {100 * done // total} %")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
-        self._titles[index] = f"group {index + 1}/{total}, {label}"
+        self._titles[index] = f"{numbered(index, total)}, {label}"
         self._steps[index] = max(steps, 1)
         self._told[index] = (time.monotonic(), -1)
         self._say(f"{self._titles[index]}, {_count(members)}, {steps} steps")
@@ -165,6 +168,11 @@ class PlainReporter(Reporter):
     def _say(self, line: str) -> None:
         self._stream.write(f"{printable(line)}\n")
         self._stream.flush()
+
+
+def numbered(index: int, total: int) -> str:
+    """A group by its number among all for people, or a first training by its own, which is below 0."""
+    return f"group {index + 1}/{total}" if index >= 0 else f"training {-index}/{total}"
 
 
 def _count(members: int) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 from atras.training import Networks
 
-from .defence_source import defence_source
+from .first_trainings import FirstTrainings
 from .progress import Reporter
-from .task import GroupTask, Surroundings
+from .task import GroupTask
+from .unit import Surroundings
 
 
 def surroundings_of(
     task: GroupTask, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False
 ) -> Surroundings:
-    """Load the data, and train the defence's source, where the protocol names one.
+    """Load the data; first trainings that a task needs are computed when it is.
 
     Args:
         task: what is to be computed.
@@ -24,8 +24,7 @@ def surroundings_of(
 
     Raises:
         InputError: if the data cannot be loaded.
-        Interrupted: if `stop` said so.
     """
     networks = Networks(task.folder, task.spec, task.run_hash, in_memory=task.protocol.tries_other_networks)
-    place = Surroundings(task.data.load(task.device), networks, None, reporter or Reporter(), stop)
-    return dataclasses.replace(place, source=defence_source(task, place))
+    first = FirstTrainings(task.folder, task.run_hash, task.held)
+    return Surroundings(task.data.load(task.device), networks, first, reporter or Reporter(), stop)

@@ -1,30 +1,22 @@
-"""One unit of work: a group of members, and all that is needed to compute its rows, anywhere."""
+"""A group of members as a task: all that is needed to compute its rows, anywhere."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from atras.data import Dataset
 from atras.engines import AVERAGE, ENGINES, KINDS
-from atras.errors import InputError
-from atras.evaluation import PHASES, Row, Rows, Source, Sources, phases_of
-from atras.experiment import Protocol
-from atras.loggers import EpochRow
-from atras.networks import Candidate, Member, Parameters, Spec
-from atras.planning import Group, Machine, parts_of
-from atras.storage import remove_file
-from atras.torch_state import fixed_state, threads
+from atras.evaluation import PHASES, Row, Rows, phases_of
+from atras.networks import Candidate, Member, Parameters
+from atras.planning import Group, Training, parts_of
+from atras.torch_state import fixed_state
 from atras.training import (
     DONE,
     TRAINED,
-    Networks,
     Snapshot,
     Watcher,
     checkpoint,
@@ -34,77 +26,56 @@ from atras.training import (
     steps_of,
 )
 
-from .data_place import DataPlace
+from .defence_source import defence_source
 from .epoch_rows import epoch_rows
-from .progress import Reporter
-
-OVERHEAD = 0.02
-"""Most of a run's time that writing checkpoints may take; they are written less often where it would be more."""
-
-SECONDS_BETWEEN_TELLS = 0.1
-"""Least time between two things that a reporter is told of an attack under way."""
+from .snapshots import no_checkpoint, snapshot_in
+from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
 """The networks that are attacked in a stage."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """The process that tasks are computed in.
+@dataclass(frozen=True, kw_only=True)
+class GroupTask(Task):
+    """A group of the plan, to be computed.
 
     Args:
-        data: on the tasks' device.
-        networks: where trained networks go.
-        source: whose adversarial images all members are trained on; None for each one's own.
-        reporter: told of everything.
-        stop: asked between calls whether to stop.
-        lost: told of each worker that a task was lost with, as the run records it.
-        epochs: told of each epoch of members, where somebody wants to know.
-    """
-
-    data: Dataset
-    networks: Networks
-    source: Source | Sources | None
-    reporter: Reporter
-    stop: Callable[[], bool]
-    lost: Callable[[Row], None] = lambda _: None
-    epochs: Callable[[Sequence[EpochRow]], None] | None = None
-
-
-@dataclass(frozen=True)
-class GroupTask:
-    """A group of the plan, to be computed. It can be pickled; what belongs to a process is in `Surroundings`.
-
-    Args:
-        protocol: with a definite precision.
-        spec: what the networks share.
         group: the members, their engine and evaluation batch.
-        index, total: number of the group in the plan, from 0, and of all.
-        device: where to compute.
-        data: where the images are.
-        folder: the run's; None for a run in memory, which has no checkpoints.
-        checkpoint_every: seconds.
-        run_hash: of the protocol as it was asked for.
-        shared: values of the columns that all rows of the run share.
+        total: of all groups; `index` is the number of the group in the plan, from 0.
         population: candidates of the whole run in each of their variants, among which room for pictures is divided.
-        memory_bytes: most that what is computed at once may be predicted to take.
         given: parameters of the candidates that are finished before the run begins.
+        trainings: first trainings that its members need.
     """
 
-    protocol: Protocol
-    spec: Spec
     group: Group
-    index: int
     total: int
-    device: torch.device
-    data: DataPlace
-    folder: Path | None
-    checkpoint_every: float
-    run_hash: str
-    shared: Row
     population: int
-    memory_bytes: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
+    trainings: tuple[Training, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.group.label
+
+    @property
+    def record(self) -> Row:
+        return {"group": self.index, "members": len(self.group.members)}
+
+    @property
+    def predicted_bytes(self) -> int:
+        return self.group.predicted_bytes
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        return self.group.predicted_seconds
+
+    @property
+    def flops(self) -> int:
+        return self.group.flops
+
+    @property
+    def divisible(self) -> bool:
+        return len(self.group.members) > 1 and not ENGINES.get(self.group.engine).one_by_one
 
     @property
     def parts(self) -> list[list[Member]]:
@@ -112,9 +83,8 @@ class GroupTask:
         return parts_of(self.group)
 
     @property
-    def machine(self) -> Machine:
-        """Where it is computed, as far as the size of groups depends on it."""
-        return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
+    def needs(self) -> frozenset[str]:
+        return frozenset(training.key for training in self.trainings)
 
     @property
     def path(self) -> Path | None:
@@ -122,21 +92,9 @@ class GroupTask:
         return None if self.folder is None else checkpoint.path_of(self.folder, self.group.members)
 
     def run(self, place: Surroundings) -> Rows:
-        """The group's rows, complete, from its checkpoint where there is one.
-
-        Raises:
-            Interrupted: if the run was asked to stop.
-            InputError: if the checkpoint is damaged, or something cannot be written.
-        """
         with fixed_state(self.device):
             rows = _Work(self, place).run()
         return rows.completed(self.shared, self.index)
-
-    def forget(self) -> None:
-        """Delete the checkpoint: the group's rows are where they belong."""
-        if self.path is not None:
-            remove_file(self.path)
-            checkpoint.remove_folder_if_empty(self.path.parent)
 
 
 class _Work(Watcher):
@@ -147,6 +105,7 @@ class _Work(Watcher):
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
+        self.source = defence_source(task, task.trainings, place)
         self.part = self.done = 0
         self.tell_next = 0.0
         self.next_keep = time.perf_counter() + task.checkpoint_every
@@ -188,7 +147,7 @@ class _Work(Watcher):
             evaluation_batch=task.group.evaluation_batch,
             watcher=self,
             snapshot=snapshot,
-            source=place.source,
+            source=self.source,
             chunk=task.group.chunk,
             population=task.population,
         )
@@ -258,30 +217,7 @@ class _Work(Watcher):
                 self.place.reporter.note(f"{self.task.group.label}: goes on in {now}, was trained in {before} so far")
             return snapshot_in(self.path, document, tensors)
         except (KeyError, TypeError) as error:
-            raise _no_checkpoint(self.path, error) from None
-
-
-def snapshot_in(path: Path, document: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Snapshot:
-    """The snapshot that a checkpoint holds.
-
-    Raises:
-        InputError: if it holds none.
-    """
-    try:
-        values = {name: document[name] for name in ("stage", "epoch", "seconds", "record")}
-        return Snapshot(**values, tensors=tensors)
-    except (KeyError, TypeError) as error:
-        raise _no_checkpoint(path, error) from None
-
-
-def next_checkpoint(every: float, begin: float) -> float:
-    """When the next checkpoint is due, behind one that was begun then and is written now."""
-    end = time.perf_counter()
-    return end + (max(every, (end - begin) / OVERHEAD) if every else 0)
-
-
-def _no_checkpoint(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: expected a checkpoint, found something else ({error}); delete it")
+            raise no_checkpoint(self.path, error) from None
 
 
 def _networks(members: Sequence[Member], snapshot: Snapshot, prefix: str) -> dict[Member, Parameters]:

@@ -127,6 +127,12 @@ def check_space(protocol: Protocol) -> None:
             raise InputError(
                 f"attack (={attack}): a search drops candidates, and this one as well; name independent or undefended"
             )
+    for defence in dict.fromkeys(one.defence for one in protocol.plain):
+        if defence.others:
+            raise InputError(
+                f"defence (={defence}): a search drops candidates, and those on whose images others train as well; "
+                "leave it out"
+            )
     for name in ("transfer_sources", "transfer_targets"):
         if getattr(protocol, name):
             raise InputError(f"{name}: a search drops candidates, and named ones as well; leave it out")

@@ -4,9 +4,10 @@ but its place."""
 
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .selection import kept_epochs
-from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, attack_source, run_group, steps_done, steps_of
-from .weights import FOLDER, Networks, read_member
+from .first import First, begun_with, is_first, train_first, training_signs
+from .selection import kept_epochs, selects_in
+from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, run_group, steps_done, steps_of
+from .weights import FOLDER, Networks, files_of, read_member
 
 __all__ = [
     "DONE",
@@ -14,14 +15,20 @@ __all__ = [
     "STAGES",
     "TRAINED",
     "Checkpoint",
+    "First",
     "Networks",
     "Snapshot",
     "Watcher",
-    "attack_source",
+    "begun_with",
     "checkpoint",
+    "files_of",
+    "is_first",
     "kept_epochs",
     "read_member",
     "run_group",
+    "selects_in",
     "steps_done",
     "steps_of",
+    "train_first",
+    "training_signs",
 ]

@@ -173,42 +173,6 @@ def run_group(
         stages.let_go()
 
 
-def attack_source(
-    engine: Engine,
-    data: Dataset,
-    protocol: Protocol,
-    evaluation_batch: int = 250,
-    watcher: Watcher | None = None,
-    snapshot: Snapshot | None = None,
-    chunk: int = 0,
-) -> AllSigns:
-    """Train the members as in the first training, and attack their training images.
-
-    Args:
-        engine: freshly made: one candidate with every seed, or with one.
-        data, protocol, evaluation_batch: as in `run_group`.
-        watcher, snapshot, chunk: as in `run_group`; the last snapshot has all that is returned, or is made from.
-
-    Returns:
-        Signs [M, N, C, H, W] of the adversarial training images.
-
-    Raises:
-        Interrupted: if the watcher asked to stop.
-    """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher or Watcher(), chunk=chunk)
-    try:
-        if snapshot is not None:
-            stages.restore(snapshot)
-        if stages.stage == STAGES[0]:
-            stages.train(protocol.epochs, len(data.train))
-            stages.enter(STAGES[1])
-        signs, _ = stages.evaluator.signs_of("train")
-        stages.keep()
-        return signs
-    finally:
-        stages.let_go()
-
-
 class _Stages:
     def __init__(
         self,

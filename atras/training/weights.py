@@ -156,6 +156,22 @@ def read_member(
     raise InputError(f"{folder}: expected the {phase} network {member.name}, found none; name a member of the run")
 
 
+def files_of(folder: Path, groups: Iterable[Sequence[Member]]) -> dict[Member, tuple[str, ...]]:
+    """By member, the files of its group's networks, by their names below the run's folder.
+
+    Args:
+        folder: the run's.
+        groups: the members of each.
+    """
+    names: dict[str, list[str]] = {}
+    for path in sorted((folder / FOLDER).glob("*.safetensors")):
+        names.setdefault(path.stem.split("-")[1], []).append(f"{FOLDER}/{path.name}")
+    found: dict[Member, tuple[str, ...]] = {}
+    for members in groups:
+        found |= dict.fromkeys(members, tuple(names.get(key_of(members), ())))
+    return found
+
+
 def _files(folder: Path, phase: str) -> list[Path]:
     """A run's files of a phase."""
     return sorted((folder / FOLDER).glob(f"{phase}-*.safetensors"))

@@ -12,7 +12,7 @@ from atras.engines import LoopEngine
 from atras.experiment import Execution, Protocol
 from atras.networks import PAPER_CANDIDATES, Member, with_depth
 from atras.running import make_spec
-from atras.running.task import OVERHEAD
+from atras.running.unit import OVERHEAD
 from atras.training import checkpoint
 
 

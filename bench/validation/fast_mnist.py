@@ -52,6 +52,7 @@ def protocol_of(asked: argparse.Namespace, defence: str) -> Protocol:
         defence=defence,
         epsilon=EPSILON,
         precision=asked.precision,
+        initialisation=asked.initialisation,
     )
 
 
@@ -91,6 +92,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(train_size=60_000, test_size=10_000)
     parser.add_argument("--epochs", type=int, default=10, help="of the defence")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--initialisation", default="pytorch", help="of weights; theirs are pytorch's")
     parser.add_argument("--light", action="store_true", help="one short attack in place of the three")
     parser.add_argument("--pgd-40", action="store_true", help="also train on PGD of 40 steps")
     return parser.parse_args(argv)

@@ -104,8 +104,3 @@ def test_a_run_trains_its_sources_first(tmp_path: Path) -> None:
     assert set(results.table["status"]) <= {"trained", "dead"}
     assert set(results.table["defence"]) == {"ensemble(k=1)"}
     assert not list((tmp_path / "run").glob("checkpoint/*"))  # those of the sources are gone with the run
-
-
-def test_an_axis_has_no_sources() -> None:
-    with pytest.raises(InputError, match=r"got ensemble.k=1., which takes those of others"):
-        PROTOCOL.replace(defence="copies", axes=("defence=copies,ensemble(k=1)",))

@@ -212,7 +212,7 @@ def test_members_that_diverged_stand_for_nobody() -> None:
     gone = Member(Candidate((8,)), 4)
     everyone = {Member(c, s) for c in PROTOCOL.candidates for s in PROTOCOL.seeds}
     work = Transfer(DATA, PROTOCOL, trials, {"trained": everyone - {gone}, "defended": everyone - {gone}})
-    left = [trials[i] for by in work._left().values() for numbers in by.values() for i in numbers]
+    left = [trials[i] for by in work.left().values() for numbers in by.values() for i in numbers]
     met = {network.member for trial in left for network in (*trial.origin.networks, trial.target)}
     assert met == everyone - {gone}
     assert len(left) == sum(gone not in _members(trial) for trial in trials)

@@ -271,7 +271,8 @@ def test_the_plan_prices_attacks_transfer_and_the_source(tmp_path: Path) -> None
 
     def seconds(**changes: object) -> float:
         plan = make_plan(plain_protocol.replace(**changes), Execution())
-        return sum(group.predicted_seconds or 0.0 for group in plan.groups)
+        groups = [*plan.groups, *(training.group for training in plan.trainings)]
+        return sum(group.predicted_seconds or 0.0 for group in groups)
 
     plain = seconds()
     assert seconds(transfer=True) > plain

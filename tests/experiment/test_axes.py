@@ -94,8 +94,6 @@ def test_values_are_recorded_as_numbers_where_they_are_numbers() -> None:
         (["defence=copie"], "axis: defence (='copie'): did you mean copies?"),
         (["defence=batch(pgd"], "'batch(pgd': expected as many closing brackets"),
         (["momentum=0,0.9"], "axis, momentum=0.9: momentum (=0.9): only optimizer sgd has one"),
-        (["defence=copies(source=smallest)"], "got copies(source=smallest), which takes those of others"),
-        (["defence=copies,ensemble"], "got ensemble, which takes those of others"),
         ({"epsilon": ()}, "axis epsilon: expected values, got none"),
         ({"defence": (3,)}, "defence (=3): expected one of copies"),
         (3, "axes (=3): expected fields and their values"),

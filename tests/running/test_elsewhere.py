@@ -76,9 +76,11 @@ def test_a_price_is_that_of_its_groups() -> None:
     plan = make_plan(PROTOCOL, Execution(engine="stack", device="cpu"))
     groups = [dataclasses.replace(group, predicted_transfer_seconds=0.0) for group in plan.groups]
     groups[0] = dataclasses.replace(groups[0], predicted_seconds=10.0, predicted_transfer_seconds=4.0)
+    groups[1] = dataclasses.replace(groups[1], predicted_seconds=6.0, predicted_transfer_seconds=3.0)
     found = price(tuple(groups), 2, PROTOCOL, 1000, 90)
-    times = schedule([6.0, *(group.predicted_seconds or 0.0 for group in groups[1:])], 2)
+    times = schedule([6.0, 3.0, *(group.predicted_seconds or 0.0 for group in groups[2:])], 2)
     assert (found.makespan, found.ideal, found.tail, found.transfer) == (*times[:2], times.tail, 4.0)
+    assert price(tuple(groups), 1, PROTOCOL, 1000, 90).transfer == 7.0
     assert found.weight_bytes == 2 * 4 * sum(group.parameters for group in groups)
     assert found.data_bytes == 1000
     more = PROTOCOL.replace(epochs=PROTOCOL.epochs + 10)

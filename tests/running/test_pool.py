@@ -11,17 +11,19 @@ import pytest
 
 from atras import Callback
 from atras.errors import InputError, Interrupted
-from atras.experiment import EXECUTORS, Execution
+from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.loggers import EpochRow
 from atras.results import Results
-from atras.running import GroupTask, Reporter, Surroundings, resume, run
+from atras.running import GroupTask, Reporter, Surroundings, Task, resume, run
+from atras.running.executors.link import Link
 from atras.running.executors.pool import End, Message, Pool, PoolExecutor
-from atras.running.executors.worker import Job, Kind, Link, Result, compute_elsewhere
+from atras.running.executors.worker import Job, Kind, Result, compute_elsewhere
+from atras.running.transfer_task import TransferTask
 from atras.testing import SMALL, tables_of
 from atras.training import stages
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
-Turn = Callable[[GroupTask, int], End | None]
+Turn = Callable[[Any, int], End | None]
 
 
 class Near(Link):
@@ -57,7 +59,7 @@ class NearPool(Pool):
     def __init__(self, turn: Turn, lock: str | None, calls: int | None) -> None:
         self.turn, self.lock = turn, lock
         self.calls = iter([False] * calls if calls is not None else [])
-        self.started: list[tuple[GroupTask, int]] = []
+        self.started: list[tuple[Task, int]] = []
         self.order: list[int] = []
         self.counted = calls is not None
 
@@ -67,7 +69,7 @@ class NearPool(Pool):
     def room(self) -> bool:
         return not self.started
 
-    def start(self, task: GroupTask, attempt: int) -> None:
+    def start(self, task: Task, attempt: int) -> None:
         self.started.append((task, attempt))
         self.order.append(task.index)
 
@@ -93,7 +95,7 @@ class NearPool(Pool):
 
 @pytest.fixture
 def on_workers(tmp_path: Path) -> Iterator[Callable[..., Results]]:
-    """Run SMALL on such a pool."""
+    """Run a protocol on such a pool."""
     pools: list[NearPool] = []
     wishes: dict[str, Any] = {}
 
@@ -102,16 +104,22 @@ def on_workers(tmp_path: Path) -> Iterator[Callable[..., Results]]:
 
         name = "near"
 
-        def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
+        def make_pool(self, task: Task, place: Surroundings) -> Pool:
             pools.append(NearPool(wishes["turn"], wishes["lock"], wishes.pop("calls", None)))
             return pools[-1]
 
     EXECUTORS.register(NearExecutor)
 
-    def go(turn: Turn = lambda *_: None, lock: str | None = None, calls: int | None = None, **options: Any) -> Results:
+    def go(
+        turn: Turn = lambda *_: None,
+        lock: str | None = None,
+        calls: int | None = None,
+        protocol: Protocol = SMALL,
+        **options: Any,
+    ) -> Results:
         wishes.update(turn=turn, lock=lock, calls=calls)
         execution = Execution(executor="near", device="cpu", engine="fused", checkpoint_every=0)
-        results = run(SMALL, execution, out=tmp_path / "run", **options)
+        results = run(protocol, execution, out=tmp_path / "run", **options)
         assert pools[-1].order
         return results
 
@@ -130,6 +138,11 @@ class Noting(Reporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.resumed: list[int] = []
+        self.shares: list[float] = []
+
+    def part(self, name: str, share: float) -> None:
+        assert name == "transfer"
+        self.shares.append(share)
 
     def group_resumed(self, index: int, steps_done: int) -> None:
         self.resumed.append(steps_done)
@@ -224,6 +237,80 @@ def test_a_worker_without_the_runs_folder_sends_what_it_writes(
     assert tables_of(tmp_path / "run") == whole
     assert len(list((tmp_path / "run" / "weights").iterdir())) == 2 * len(results.run["plan"]["groups"])
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+PAIRS = SMALL.replace(transfer=True, attacks=("pgd(steps=2, surrogate=losses(8+undefended))",))
+
+
+@pytest.fixture(scope="module")
+def pairs(shared_cache: None) -> Results:
+    return run(PAIRS, Execution(device="cpu", engine="fused"))
+
+
+def in_transfer(task: Task) -> bool:
+    return not isinstance(task, GroupTask)
+
+
+@pytest.mark.parametrize("lock", [None, "another folder's"])
+def test_workers_try_networks_on_each_others_images(
+    lock: str | None, on_workers: Callable[..., Results], pairs: Results, tmp_path: Path
+) -> None:
+    losses, reporter = [2], Noting()
+
+    def losing(task: Task, _: int) -> End | None:
+        if in_transfer(task) and losses[0]:
+            losses[0] -= 1
+            return End(task.index, None, "gone")
+        return None
+
+    results = on_workers(losing, lock, protocol=PAIRS, reporter=reporter)
+    assert results.transfer.equals(pairs.transfer)
+    assert results.run["warnings"] == pairs.run["warnings"]
+    assert [(loss["group"], loss["phase"], loss["attempt"]) for loss in results.run["losses"]] == [
+        (None, "transfer", 1), (None, "transfer", 2)
+    ]  # fmt: skip
+    assert any(note.startswith("transfer, pgd on ") and "goes on with it" in note for note in reporter.notes)
+    assert reporter.shares == sorted(reporter.shares)
+    assert (reporter.shares[0], reporter.shares[-1]) == (0.0, 1.0)
+    assert len(set(reporter.shares)) > 3
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_transfer_that_was_stopped_on_workers_goes_on_elsewhere(
+    on_workers: Callable[..., Results], pairs: Results, tmp_path: Path
+) -> None:
+    stopped: list[int] = []
+
+    def third(task: Task, _: int) -> End | None:
+        stopped.extend([task.index] if in_transfer(task) else [])
+        return End(task.index, Result("", interrupted=True)) if len(stopped) > 2 else None
+
+    with pytest.raises(Interrupted):
+        on_workers(third, protocol=PAIRS)
+    assert len(list((tmp_path / "run" / "checkpoint").glob("transfer-*"))) == 2
+    made: list[Any] = []
+    run_task = TransferTask.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransferTask, "run", lambda task, place: (made.append(task.numbers), run_task(task, place))[1])
+        results = resume(tmp_path / "run", execution=Execution(device="cpu", engine="fused"))
+    assert results.transfer.equals(pairs.transfer)
+    assert 0 < sum(map(len, made)) < len(pairs.transfer)  # what workers had done is not done again
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_transfer_that_costs_its_workers_goes_on_in_smaller_parts(
+    on_workers: Callable[..., Results], pairs: Results
+) -> None:
+    def short(task: Task, _: int) -> End | None:
+        large = isinstance(task, TransferTask) and (task.cap or max(len(part.members) for part in task.parts) > 1)
+        return End(task.index, None, "too large", memory=True) if large else None
+
+    results = on_workers(short, protocol=PAIRS)
+    assert results.transfer.equals(pairs.transfer)
+    assert {(split["group"], split["phase"], split["reason"]) for split in results.run["splits"]} == {
+        (None, "transfer", "too large")
+    }
+    assert len(results.run["splits"]) > 1
 
 
 def test_a_run_in_memory_has_the_networks_of_its_workers(on_workers: Callable[..., Results]) -> None:

@@ -49,6 +49,15 @@ class Killing(Reporter):
         self.finished += 1
 
 
+class Hearing(Reporter):
+    """Whether a transfer has got somewhere."""
+
+    begun = False
+
+    def part(self, name: str, share: float) -> None:
+        self.begun = self.begun or share > 0
+
+
 def test_the_local_files_though_a_worker_is_killed_and_the_run_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +66,10 @@ def test_the_local_files_though_a_worker_is_killed_and_the_run_stopped(
     with pytest.raises(Interrupted):
         run(LONGER, PROCESSES, out=tmp_path / "run", reporter=killing, stop=lambda: killing.finished > 0)
     assert not multiprocessing.active_children()
+    hearing = Hearing()
+    with pytest.raises(Interrupted):
+        resume(tmp_path / "run", reporter=hearing, stop=lambda: hearing.begun)
+    assert list(tmp_path.glob("run/checkpoint/transfer-*"))
     results = resume(tmp_path / "run", execution=Execution(device="cpu", engine="fused"))
     assert {loss["reason"] for loss in results.run["losses"]} == {"its process ended (SIGKILL)"}
     assert not results.run["splits"]
@@ -84,6 +97,46 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     assert not any(Path(f"/proc/{each}").exists() for each in below)
+
+
+IDLE = """
+import sys, time
+from types import SimpleNamespace
+from atras.running.executors.process import Process
+
+if __name__ == "__main__":
+    processes = [Process(None), Process(None)]
+    for process in processes:
+        process.start(SimpleNamespace(key="1"), "no task")
+    for process in processes:
+        try:
+            list(process.told())
+        except RuntimeError:
+            pass
+    print(*(process._process.pid for process in processes), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_idle_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(IDLE)
+    with subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        idle = list(map(int, process.stdout.readline().split()))
+        assert len(idle) == 2
+        assert all(alive(each) for each in idle)
+        process.kill()
+    begin = time.monotonic()
+    while any(map(alive, idle)):
+        assert time.monotonic() - begin < 10
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def parent_of(stat: Path) -> int:

@@ -15,7 +15,7 @@ from rich.console import Console
 import atras
 from atras.attacks import PGD
 from atras.networks import Candidate
-from atras.running import all_pairs, progress, task, time_left
+from atras.running import progress, task, time_left, transfer_task
 from atras.running.live_progress import LiveReporter, choose_reporter
 from atras.running.progress import PlainReporter, Reporter
 from atras.running.time_left import Overall, Work
@@ -332,7 +332,7 @@ def test_a_run_tells_what_it_expects_and_how_far_its_transfer_is(monkeypatch: py
             assert name == "transfer"
             shares.append(share)
 
-    monkeypatch.setattr(all_pairs, "SECONDS_BETWEEN_TELLS", 0.0)
+    monkeypatch.setattr(transfer_task, "SECONDS_BETWEEN_TELLS", 0.0)
     protocol = atras.Protocol(
         candidates=(Candidate((8,)), Candidate((4, 4))), epochs=1, adversarial_epochs=1, test_size=40, transfer=True
     )

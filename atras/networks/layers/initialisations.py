@@ -1,18 +1,30 @@
-"""Initial weights: how they are drawn from their fans, by name."""
+"""Initial weights and biases: how they are drawn from their fans, by name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Fill = Callable[["Tensor", int, int, "torch.Generator"], None]
-"""Fills values of a weight from its fan in, its fan out and a generator."""
+"""Fills the values of a weight, or of a bias, from the weight's fan in, its fan out and a generator."""
+
+
+class Initialisation(NamedTuple):
+    """How a layer's parameters are drawn.
+
+    Args:
+        weight: fills the weight.
+        bias: fills the bias beside it; None leaves that at zero.
+    """
+
+    weight: Fill
+    bias: Fill | None = None
 
 
 def glorot(values: Tensor, fan_in: int, fan_out: int, draw: torch.Generator) -> None:
@@ -53,10 +65,27 @@ def ntk(values: Tensor, fan_in: int, fan_out: int, draw: torch.Generator) -> Non
     values.normal_(0.0, 1 / math.sqrt(fan_in), generator=draw)
 
 
+def pytorch(values: Tensor, fan_in: int, fan_out: int, draw: torch.Generator) -> None:  # noqa: ARG001 (one signature)
+    """Uniform in +-1 / sqrt(fan in), variance 1 / (3 fan in), and the biases likewise: what `torch.nn.Linear` and
+    `torch.nn.Conv2d` begin with, and with them most published networks of the field.
+
+    Source: `reset_parameters` of both, which draw weights by `kaiming_uniform_(a=sqrt(5))`.
+    """
+    _uniform(values, 1 / fan_in, draw)
+
+
 def _uniform(values: Tensor, square: float, draw: torch.Generator) -> None:
     limit = math.sqrt(square)
     values.uniform_(-limit, limit, generator=draw)
 
 
-INITIALISATIONS: Mapping[str, Fill] = MappingProxyType({"glorot": glorot, "he": he, "lecun": lecun, "ntk": ntk})
+INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
+    {
+        "glorot": Initialisation(glorot),
+        "he": Initialisation(he),
+        "lecun": Initialisation(lecun),
+        "ntk": Initialisation(ntk),
+        "pytorch": Initialisation(pytorch, bias=pytorch),
+    }
+)
 """The initialisations by name."""

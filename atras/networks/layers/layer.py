@@ -105,20 +105,26 @@ class Layer(ABC):
     def kept_values(self, shape: Shape) -> int:
         """Numbers that one image's forward pass keeps for its backward pass."""
 
-    def initialise(self, name: str, values: Tensor, draw: torch.Generator, initialisation: str) -> None:
-        """Fill a parameter with its initial values: drawn for what is named weight, zero for the rest.
+    def initialise(self, parameters: Mapping[str, Tensor], draw: torch.Generator, initialisation: str) -> None:
+        """Fill the parameters with their initial values: drawn for what is named weight, and for the bias beside it
+        where the initialisation draws biases; zero for the rest.
 
         Args:
-            name: of the parameter.
-            values: float64 on the CPU, zero.
+            parameters: as named by `parameter_shapes`; float64 on the CPU, zero.
             draw: keyed by the member.
             initialisation: a key of `INITIALISATIONS`.
         """
-        if name.rpartition(".")[2] != "weight":
-            return
-        window = math.prod(values.shape[2:])
-        fan_out, fan_in = values.shape[0] * window, values.shape[1] * window
-        INITIALISATIONS[initialisation](values, fan_in, fan_out, draw)
+        chosen = INITIALISATIONS[initialisation]
+        for name, values in parameters.items():
+            place, _, kind = name.rpartition(".")
+            if kind not in {"weight", "bias"}:
+                continue
+            weight = parameters[f"{place}.weight" if place else "weight"]
+            window = math.prod(weight.shape[2:])
+            fan_out, fan_in = weight.shape[0] * window, weight.shape[1] * window
+            fill = chosen.weight if kind == "weight" else chosen.bias
+            if fill is not None:
+                fill(values, fan_in, fan_out, draw)
 
     @property
     def depth(self) -> int:

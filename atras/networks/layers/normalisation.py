@@ -34,9 +34,8 @@ class _Scaled(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
-    def initialise(self, name: str, values: Tensor, draw: torch.Generator, initialisation: str) -> None:  # noqa: ARG002
-        if name == "weight":
-            values.fill_(1.0)
+    def initialise(self, parameters: Mapping[str, Tensor], draw: torch.Generator, initialisation: str) -> None:  # noqa: ARG002
+        parameters["weight"].fill_(1.0)
 
     def multiplications(self, shape: Shape) -> int:  # noqa: ARG002 (what is not a product of matrices is not counted)
         return 0

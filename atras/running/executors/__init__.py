@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from atras.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .executor import Executor, Outcome, executor_for, executor_of
+    from .executor import Executor, Outcome, executor_for, executor_of, sharing_memory
     from .local import LocalExecutor
 else:
-    __getattr__ = lazy_exports(__name__, executor="Executor Outcome executor_for executor_of", local="LocalExecutor")
+    __getattr__ = lazy_exports(
+        __name__, executor="Executor Outcome executor_for executor_of sharing_memory", local="LocalExecutor"
+    )
 
-__all__ = ["Executor", "LocalExecutor", "Outcome", "executor_for", "executor_of"]
+__all__ = ["Executor", "LocalExecutor", "Outcome", "executor_for", "executor_of", "sharing_memory"]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 
 from atras.evaluation import Rows
 from atras.experiment import EXECUTORS, Execution
 from atras.limits import processors
-from atras.running.task import GroupTask, Surroundings
+from atras.running.unit import Surroundings, Task
 from atras.torch_state import threads
 
+AnyTask = TypeVar("AnyTask", bound=Task)
 
-class Outcome(NamedTuple):
+
+class Outcome(NamedTuple, Generic[AnyTask]):
     """The end of a task.
 
     Args:
@@ -25,7 +27,7 @@ class Outcome(NamedTuple):
         reason: the words of that shortage.
     """
 
-    task: GroupTask
+    task: AnyTask
     rows: Rows | None
     reason: str = ""
 
@@ -51,7 +53,7 @@ class Executor(ABC):
         return 1
 
     @abstractmethod
-    def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
+    def map(self, tasks: Sequence[AnyTask], place: Surroundings) -> Iterator[Outcome[AnyTask]]:
         """The outcome of every task, in the order in which they come.
 
         Args:
@@ -70,6 +72,11 @@ class Executor(ABC):
 def slots_here(device: torch.device) -> int:
     """How many tasks this machine has room for at once: a GPU each, or as many CPUs as this process has threads."""
     return torch.cuda.device_count() if device.type == "cuda" else max(1, processors().amount // threads().amount)
+
+
+def sharing_memory(executor: Executor, device: torch.device) -> int:
+    """How many tasks of an executor share the memory of a machine, or of a GPU."""
+    return 1 if device.type == "cuda" else min(executor.slots(device), slots_here(device))
 
 
 def executor_for(execution: Execution) -> Executor:

@@ -7,24 +7,24 @@ from collections.abc import Iterator, Sequence
 from atras.errors import Interrupted
 from atras.evaluation import Rows
 from atras.running.divided import shortage
-from atras.running.task import GroupTask, Surroundings
+from atras.running.unit import Surroundings
 
-from .executor import Executor, Outcome
+from .executor import AnyTask, Executor, Outcome
 
 
 class LocalExecutor(Executor):
-    """Group after group in this process, in the order of the plan."""
+    """Task after task in this process, in the order of the plan."""
 
     name = "local"
 
-    def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
+    def map(self, tasks: Sequence[AnyTask], place: Surroundings) -> Iterator[Outcome[AnyTask]]:
         for task in tasks:
             if place.stop():
                 raise Interrupted
             yield compute(task, place)
 
 
-def compute(task: GroupTask, place: Surroundings) -> Outcome:
+def compute(task: AnyTask, place: Surroundings) -> Outcome[AnyTask]:
     """A task's outcome, computed here and now.
 
     Raises:

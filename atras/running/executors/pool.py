@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from atras.engines import ENGINES
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row
-from atras.running.task import GroupTask, Surroundings
+from atras.running.unit import Surroundings, Task
 from atras.storage import write_file
 from atras.torch_state import threads
 from atras.training import FOLDER, checkpoint
 
-from .executor import Executor, Outcome
-from .worker import EPOCHS, Event, Job, Result
+from .executor import AnyTask, Executor, Outcome
+from .link import Event
+from .worker import EPOCHS, Job, Result
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often it is asked whether to stop."""
@@ -74,7 +74,7 @@ class Pool(ABC):
         """
 
     @abstractmethod
-    def start(self, task: GroupTask, attempt: int) -> None:
+    def start(self, task: Task, attempt: int) -> None:
         """Have a task computed; `attempt` tells its messages from those of a lost worker."""
 
     @abstractmethod
@@ -102,20 +102,18 @@ class PoolExecutor(Executor):
     """The base class of executors whose tasks are computed by workers."""
 
     _pool: Pool | None = None
-    _job: tuple[Any, Any, Path | None] | None = None
+    _job: _Of | None = None
 
     @abstractmethod
-    def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
+    def make_pool(self, task: Task, place: Surroundings) -> Pool:
         """Workers for tasks like this one."""
 
-    def map(self, tasks: Sequence[GroupTask], place: Surroundings) -> Iterator[Outcome]:
+    def map(self, tasks: Sequence[AnyTask], place: Surroundings) -> Iterator[Outcome[AnyTask]]:
         if place.stop():
             raise Interrupted
         if self._pool is None:
             self._pool = self.make_pool(tasks[0], place)
-        # Groups that were divided come in a map of their own, with the same data; those of another run do not.
-        of = place.data, place.source, tasks[0].folder
-        if self._job is None or self._job[0] is not of[0] or self._job[1] is not of[1] or self._job[2] != of[2]:
+        if (of := _Of(tasks[0], place)) != self._job:
             self._job = of
             self._pool.begin(Job.of(tasks[0], place, threads().amount))
         yield from _Map(self._pool, tasks, place).outcomes()
@@ -126,11 +124,26 @@ class PoolExecutor(Executor):
             pool.close()
 
 
+class _Of:
+    """What a job is of: divided groups come in a map of their own, of the same; those of another run do not."""
+
+    def __init__(self, task: Task, place: Surroundings) -> None:
+        read = place.networks if task.reads_networks and task.folder is None else None
+        self._same, self._folder = (place.data, read), task.folder
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Of) or self._folder != other._folder:
+            return False
+        return all(a is b for a, b in zip(self._same, other._same, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass
 class _Attempts:
     """How often a task was started, and how far it came."""
 
-    task: GroupTask
+    task: Any
     started: int = 0
     losses: int = 0
     reached: tuple[float, float] = (0.0, 0.0)
@@ -140,21 +153,23 @@ class _Attempts:
 class _Map:
     """Tasks on their way through a pool."""
 
-    def __init__(self, pool: Pool, tasks: Sequence[GroupTask], place: Surroundings) -> None:
+    def __init__(self, pool: Pool, tasks: Sequence[Task], place: Surroundings) -> None:
         self.pool, self.place = pool, place
         self.waiting = sorted(tasks, key=_longest_first(tasks))
+        self.missing = {task.makes for task in tasks if task.makes}
         self.running: dict[int, _Attempts] = {}
         self.known = {task.index: _Attempts(task) for task in tasks}
         self.ending: Exception | None = None
         self.give_up = float("inf")
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[Outcome[Any]]:
         """Of all tasks, or of those that end before the run stops."""
         while self.running or (self.waiting and self.ending is None):
             if self.ending is None and self.place.stop():
                 self.end(Interrupted())
-            while self.ending is None and self.waiting and self.pool.room():
-                self.start(self.waiting.pop(0))
+            while self.ending is None and (task := self.next()) is not None and self.pool.room():
+                self.waiting.remove(task)
+                self.start(task)
             ended = self.pool.wait(SECONDS_BETWEEN_LOOKS)
             self.hear(SECONDS_TO_ARRIVE if ended else 0.0)
             for each in ended:
@@ -165,6 +180,10 @@ class _Map:
         if self.ending is not None:
             raise self.ending
 
+    def next(self) -> Task | None:
+        """The first task that waits for nothing but a worker."""
+        return next((task for task in self.waiting if not self.missing & task.needs), None)
+
     def end(self, error: Exception) -> None:
         """Have all workers stop; the error is raised when they have."""
         if self.ending is None:
@@ -172,10 +191,12 @@ class _Map:
             self.give_up = time.monotonic() + SECONDS_TO_STOP
             self.pool.stop()
 
-    def start(self, task: GroupTask) -> None:
+    def start(self, task: Task) -> None:
         attempts = self.running[task.index] = self.known[task.index]
         attempts.started += 1
-        self.pool.start(task, attempts.started)
+        first = self.place.first.held
+        held = {key: first[key] for key in task.needs if key in first}
+        self.pool.start(replace(task, held=held) if held else task, attempts.started)
 
     def hear(self, seconds: float) -> None:
         """Hand on what workers tell."""
@@ -196,7 +217,7 @@ class _Map:
             for name, content in files.items():
                 write_file(_below(folder, name), [content])
 
-    def ended(self, end: End) -> Outcome | None:
+    def ended(self, end: End) -> Outcome[Any] | None:
         """What became of a task; None where it is started again, or the run ends."""
         attempts = self.running.pop(end.group)
         result = end.result
@@ -205,6 +226,9 @@ class _Map:
         self.take(attempts, result.events, result.files)
         for (phase, member), parameters in result.networks.items():
             self.place.networks.put(phase, [member], None, {member: parameters})
+        self.place.first.held.update(result.first)
+        if result.rows is not None:
+            self.missing.discard(attempts.task.makes)
         if result.rows is not None or result.shortage:
             return Outcome(attempts.task, result.rows, result.shortage)
         if result.differs:
@@ -223,40 +247,40 @@ class _Map:
             self.end(Interrupted())
         return None
 
-    def lost(self, attempts: _Attempts, end: End) -> Outcome | None:
+    def lost(self, attempts: _Attempts, end: End) -> Outcome[Any] | None:
         """Start a task again whose worker is gone, or have it divided."""
-        task = attempts.task
+        task: Task = attempts.task
         further = attempts.reached > attempts.reached_before
         attempts.losses = 1 if further else attempts.losses + 1
         attempts.reached_before = attempts.reached
-        loss: Row = {
-            "group": task.index, "members": len(task.group.members), "attempt": attempts.started, "reason": end.reason,
-        }  # fmt: skip
+        loss: Row = {**task.record, "attempt": attempts.started, "reason": end.reason}
         self.place.lost(loss)
         if self.ending is not None:
             return None
         if end.memory:
             return Outcome(task, None, end.reason)
         if attempts.losses < MOST_LOSSES:
-            self.place.reporter.note(f"{task.group.label}: worker lost ({end.reason}); another one goes on with it")
+            self.place.reporter.note(f"{task.label}: worker lost ({end.reason}); another one goes on with it")
             self.waiting.insert(0, task)
             return None
         reason = f"{attempts.losses} workers lost at the same place, the last one: {end.reason}"
-        if len(task.group.members) > 1 and not ENGINES.get(task.group.engine).one_by_one:
+        if task.divisible:
             return Outcome(task, None, reason)
-        self.end(InputError(f"{task.group.label}: expected a worker to finish it, but {reason}; see what ends them"))
+        self.end(InputError(f"{task.label}: expected a worker to finish it, but {reason}; see what ends them"))
         return None
 
 
-def _longest_first(tasks: Sequence[GroupTask]) -> Callable[[GroupTask], tuple[float, int]]:
-    seconds = [task.group.predicted_seconds for task in tasks]
-    if any(each is None for each in seconds):
-        return lambda task: (-float(task.group.flops), task.index)
-    return lambda task: (-float(task.group.predicted_seconds or 0.0), task.index)
+def _longest_first(tasks: Sequence[Task]) -> Callable[[Task], tuple[bool, float, int]]:
+    """What others wait for comes before all else."""
+    if any(task.predicted_seconds is None for task in tasks):
+        return lambda task: (not task.makes, -float(task.flops), task.index)
+    return lambda task: (not task.makes, -float(task.predicted_seconds or 0.0), task.index)
 
 
 def _place_of(name: str, arguments: tuple[object, ...], before: tuple[float, float]) -> tuple[float, float]:
     """How far a task has come, by an event: its steps, then its share of an attack."""
+    if name == "part":
+        return (before[0], float(str(arguments[1])))
     if name == "group_resumed":
         _, steps = arguments
         return (float(str(steps)), 0.0)

@@ -19,9 +19,10 @@ from atras.errors import InputError
 from atras.running.signals import NAMES
 
 if TYPE_CHECKING:
-    from atras.running.task import GroupTask
+    from atras.running.unit import Task
 
-    from .worker import Event, Job, Result
+    from .link import Event
+    from .worker import Job, Result
 
 LOST = (EOFError, OSError)
 """What a connection raises whose other end is gone."""
@@ -46,7 +47,7 @@ class Process:
         self.result: Result | None = None
         self.reason = ""
 
-    def start(self, job: Job, task: GroupTask) -> None:
+    def start(self, job: Job, task: Task) -> None:
         """Have a task computed; `told` then has what becomes of it."""
         self.result, self.reason = None, ""
         with self._sending:
@@ -187,10 +188,11 @@ def _listen(line: Connection, inbox: queue.SimpleQueue[tuple[Any, ...]], stopped
             os._exit(1)
 
 
-def _end(task: GroupTask, job: Any, line: Connection, stopped: threading.Event) -> tuple[str, Any]:
+def _end(task: Task, job: Any, line: Connection, stopped: threading.Event) -> tuple[str, Any]:
     import torch
 
-    from .worker import Link, compute_elsewhere
+    from .link import Link
+    from .worker import compute_elsewhere
 
     class OwnLink(Link):
         """The line of a process of this machine."""

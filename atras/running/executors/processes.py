@@ -14,7 +14,7 @@ import torch
 
 from atras.errors import InputError
 from atras.experiment import Execution
-from atras.running.task import GroupTask, Surroundings
+from atras.running.unit import Surroundings, Task
 
 from .executor import slots_here
 from .pool import End, Message, Pool, PoolExecutor
@@ -23,7 +23,7 @@ from .worker import Job, Result
 
 
 class ProcessesExecutor(PoolExecutor):
-    """Groups in processes of this machine, the longest first."""
+    """Tasks in processes of this machine, the longest first."""
 
     name = "processes"
 
@@ -38,7 +38,7 @@ class ProcessesExecutor(PoolExecutor):
     def slots(self, device: torch.device) -> int:
         return slots_here(device)
 
-    def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:  # noqa: ARG002 (others need room for data)
+    def make_pool(self, task: Task, place: Surroundings) -> Pool:  # noqa: ARG002 (others need room for data)
         return ProcessesPool(self.slots(task.device), task.device.type == "cuda", task.memory_bytes)
 
 
@@ -75,17 +75,17 @@ class ProcessesPool(Pool):
     def room(self) -> bool:
         return len(self._tasks) < 2 * self._count
 
-    def start(self, task: GroupTask, attempt: int) -> None:
+    def start(self, task: Task, attempt: int) -> None:
         self._tasks.add(self._threads.submit(self._attend, self._job, task, attempt))
 
-    def _attend(self, job: Job, task: GroupTask, attempt: int) -> End:
+    def _attend(self, job: Job, task: Task, attempt: int) -> End:
         """Have a task computed, in a thread."""
         if self._memory is None:
             return self._computed(job, task, attempt)
-        with self._memory.of(task.group.predicted_bytes):
+        with self._memory.of(task.predicted_bytes):
             return self._computed(job, task, attempt)
 
-    def _computed(self, job: Job, task: GroupTask, attempt: int) -> End:
+    def _computed(self, job: Job, task: Task, attempt: int) -> End:
         process = self._free.get()
         try:
             if self._stopping:

@@ -15,14 +15,15 @@ import torch
 from atras.environment import total_memory
 from atras.errors import InputError
 from atras.experiment import Execution
-from atras.running.task import GroupTask, Surroundings
+from atras.running.unit import Surroundings, Task
 from atras.torch_state import threads
 
 from .executor import slots_here
+from .link import Event, Link
 from .pool import SECONDS_TO_ARRIVE, End, Message, Pool, PoolExecutor
 from .ray_cluster import Cluster
 from .relay import Relay
-from .worker import Event, Job, Link, Result, compute_elsewhere
+from .worker import Job, Result, compute_elsewhere
 
 SECONDS_BETWEEN_COUNTS = 2.0
 """How often the machines of a cluster are counted: some may come or go."""
@@ -41,7 +42,7 @@ MOST_OF_A_NODE = 0.9
 
 
 class RayExecutor(PoolExecutor):
-    """Groups as tasks of a Ray cluster, the longest first."""
+    """Tasks as those of a Ray cluster, the longest first."""
 
     name = "ray"
 
@@ -66,7 +67,7 @@ class RayExecutor(PoolExecutor):
             self._cluster = Cluster(self.execution.ray_address, gpus, store_bytes)
         return self._cluster
 
-    def make_pool(self, task: GroupTask, place: Surroundings) -> Pool:
+    def make_pool(self, task: Task, place: Surroundings) -> Pool:
         gpus = torch.cuda.device_count() if task.device.type == "cuda" else 0
         store = LEAST_STORE + (0 if place.data.streamed else 4 * place.data.image_bytes)
         store = min(store, max(LEAST_STORE, total_memory(torch.device("cpu")).amount // 3))
@@ -139,7 +140,7 @@ class RayPool(Pool):
             "start Ray there with --num-cpus"
         )
 
-    def start(self, task: GroupTask, attempt: int) -> None:
+    def start(self, task: Task, attempt: int) -> None:
         options: dict[str, Any] = {}
         if self._device.type == "cpu" and (memory := self._memory(task)):
             options["memory"] = memory
@@ -149,9 +150,9 @@ class RayPool(Pool):
         ref = self._work.options(**options).remote(task, [self._job], self._relay, attempt)
         self._tasks[ref] = task.index
 
-    def _memory(self, task: GroupTask) -> int:
+    def _memory(self, task: Task) -> int:
         largest = max((node["Resources"].get("memory", 0.0) for node in self._cluster.nodes()), default=0.0)
-        asked = -(-task.group.predicted_bytes // MEMORY_STEP) * MEMORY_STEP
+        asked = -(-task.predicted_bytes // MEMORY_STEP) * MEMORY_STEP
         return int(min(asked, MOST_OF_A_NODE * largest))
 
     def wait(self, seconds: float) -> list[End]:
@@ -275,7 +276,7 @@ def _answer_to(method: Any, *arguments: Any) -> Any:
     return None
 
 
-def _work(task: GroupTask, job: list[Any], relay: Any, attempt: int) -> Result:
+def _work(task: Task, job: list[Any], relay: Any, attempt: int) -> Result:
     """A task, in a worker."""
     import ray
 
