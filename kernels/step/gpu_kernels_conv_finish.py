@@ -72,9 +72,9 @@ def finish(
     b_y, b_slope = activate(b_z, ACTIVATION)
     b_closed = tl.zeros(b_z.shape, tl.int1)
     if ACTIVATION == "relu":
-        b_closed = b_z <= 0
         if LIGHT:
             b_y = tl.maximum(b_z, 0.0, propagate_nan=tl.PropagateNan.ALL)  # in one instruction
+        b_closed = b_z <= 0
     if not WHOLE:
         # What fills filters up to a multiple of 16 is zero and takes no gradient.
         b_filler = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)

@@ -11,6 +11,7 @@ from .gpu_kernels_conv_tiles import (
     FILTERS,
     MEMBER,
     STORED,
+    STRIDE,
     WEIGHT,
     X,
     Y,
@@ -93,7 +94,8 @@ def first_forward_kernel(
     RISES: tl.constexpr = POOL and ACTIVATION != "gelu"
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     filters, stored = size(p_layer, FILTERS, SIZES, WHOLE), size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
     pixels = blocks_y * blocks_x if POOL else out_y * out_x

@@ -14,6 +14,7 @@ from .gpu_kernels_conv_tiles import (
     SCRATCH,
     SPLITS,
     STORED,
+    STRIDE,
     TURNS,
     WEIGHT,
     X,
@@ -112,7 +113,8 @@ def first_weight_gradient_kernel(
     TILES: tl.constexpr = CHANNELS if BLOCK_K == 0 else 1
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     stored = size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
     blocks = blocks_y * blocks_x
@@ -229,7 +231,8 @@ def first_input_gradient_kernel(
     """
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     stored = size(p_layer, STORED, SIZES, True)
     out_y, out_x, pooled_y, pooled_x = out_sides(height, width, padding, POOL)
     SIDE: tl.constexpr = 2 if POOL else 4

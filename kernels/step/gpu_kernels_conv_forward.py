@@ -11,6 +11,7 @@ from .gpu_kernels_conv_tiles import (
     FILTERS,
     MEMBER,
     STORED,
+    STRIDE,
     WEIGHT,
     X,
     Y,
@@ -36,8 +37,8 @@ def forward_kernel(
     """A tap of all four windows of all blocks is one product: they are summed in the order of channels, then taps."""
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
-    channels = size(p_layer, CHANNELS, SIZES, ALIGNED)
+    height, width, padding = input_of(p_layer, SIZES)
+    channels, stride = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STRIDE, SIZES, True)
     filters, stored = size(p_layer, FILTERS, SIZES, WHOLE), size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
     o_tile = tl.load(p_tile + 2)

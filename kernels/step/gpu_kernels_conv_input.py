@@ -12,6 +12,7 @@ from .gpu_kernels_conv_tiles import (
     RATE,
     SCALED,
     STORED,
+    STRIDE,
     WEIGHT,
     Y,
     input_of,
@@ -190,7 +191,8 @@ def input_gradient_kernel(
     OPEN: tl.constexpr = SCALED if DROPPED else 0
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     channels, stored = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STORED, SIZES, True)
     out_y, out_x, pooled_y, pooled_x = out_sides(height, width, padding, POOL)
     y_stride = (pooled_y * pooled_x if POOL else out_y * out_x) * stored

@@ -49,9 +49,9 @@ def size(p_layer, FIELD: tl.constexpr, SIZES: tl.constexpr, ALIGNED: tl.constexp
 
 @triton.jit
 def input_of(p_layer, SIZES: tl.constexpr):
-    """Height, width and padding of a layer's input, and how far apart its images lie."""
+    """Height and width of a layer's input, and its padding."""
     height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
-    return height, width, size(p_layer, PADDING, SIZES, False), size(p_layer, STRIDE, SIZES, True)
+    return height, width, size(p_layer, PADDING, SIZES, False)
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from .gpu_kernels_conv_tiles import (
     SCRATCH,
     SPLITS,
     STORED,
+    STRIDE,
     TURNS,
     X,
     Y,
@@ -57,7 +58,8 @@ def weight_gradient_kernel(
     OPEN: tl.constexpr = SCALED if DROPPED else 0
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width, padding, stride = input_of(p_layer, SIZES)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     channels, stored = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
     y_stride = (blocks_y * blocks_x if POOL else out_y * out_x) * stored
