@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 # A wheel run from a source tree finds ./atras before the installed package, whose kernels would then be out of reach.
-__path__ = pkgutil.extend_path(__path__, __name__)
+# A folder of this name that is no package, such as a clone beside this one, has kernels as well, which are not built.
+__path__ = [
+    folder
+    for folder in pkgutil.extend_path(__path__, __name__)
+    if folder in __path__ or os.path.isfile(os.path.join(folder, "__init__.py"))  # noqa: PTH113, PTH118 (quick to import)
+]
 
 from atras.experiment import Execution, Protocol
 from atras.loggers import Callback

@@ -97,7 +97,9 @@ def test_every_option_of_every_attack_and_defence_is_explained() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_named_in_a_document_exist(document: str) -> None:
     # Lines that call other programs have options of theirs (those of bench/validation: tests/bench).
-    other = re.compile(r"\b(pip|asv|ruff|pytest|SBATCH|ray start|tensorboard --logdir|validation/\w+\.py)\b")
+    other = re.compile(
+        r"\b(pip|asv|ruff|pytest|SBATCH|ray start|ray get-auth-token|tensorboard --logdir|validation/\w+\.py)\b"
+    )
     lines = [line for line in text_of(document).splitlines() if not other.search(line)]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(lines)))
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", help_text()))

@@ -31,9 +31,9 @@ from atras.testing import tables_of
 
 @dataclass(frozen=True, repr=False)
 class Darken(Attack):
-    """every pixel darker by epsilon, times a strength"""
+    """every pixel darker by a share of epsilon"""
 
-    times: float = 1.0
+    share: float = 1.0
 
     name = "darken"
     uses_gradients = False
@@ -43,7 +43,7 @@ class Darken(Attack):
 
     def __call__(self, networks: Any, images: Any, labels: Any, *, start: Start = Start()) -> Attacked:
         members = len(networks.members)
-        darker = (images - self.times * self.strength).clamp(*self.bounds)
+        darker = (images - self.share * self.strength).clamp(*self.bounds)
         none = torch.zeros(members, dtype=torch.int64, device=images.device)
         return Attacked(
             images=images,
@@ -177,15 +177,15 @@ OPTIONS: dict[str, Any] = {"train_size": 60, "test_size": 30, "epochs": 2, "adve
 
 def toy_protocol(**changes: Any) -> Protocol:
     candidates = tuple(map(atras.Candidate.parse, ("12", "8,scale", "scale,6", "8,4")))
-    named = {"attacks": ("fgsm", "darken(times=2)"), "defence": "smoothed(share=0.2)", "candidates": candidates}
+    named = {"attacks": ("fgsm", "darken(share=0.5)"), "defence": "smoothed(share=0.2)", "candidates": candidates}
     return Protocol(**(OPTIONS | named | changes))
 
 
 def test_each_is_found_by_its_name_everywhere(tmp_path: Path) -> None:
     protocol = toy_protocol()
-    assert (repr(protocol.attacks[1]), str(protocol.attacks[1])) == ("Darken(times=2.0)", "darken(times=2.0)")
+    assert (repr(protocol.attacks[1]), str(protocol.attacks[1])) == ("Darken(share=0.5)", "darken(share=0.5)")
     assert str(protocol.defence) == "smoothed(share=0.2)"
-    assert ATTACKS.texts()["darken"] == "every pixel darker by epsilon, times a strength"
+    assert ATTACKS.texts()["darken"] == "every pixel darker by a share of epsilon"
     assert DEFENCES.texts()["smoothed"].startswith("training with labels that are smoothed")
     plain, priced = (make_plan(each, atras.Execution()) for each in (toy_protocol(attacks=("fgsm",)), protocol))
     cost = [sum(group.predicted_attack_seconds or 0 for group in plan.groups) for plan in (plain, priced)]
@@ -195,15 +195,22 @@ def test_each_is_found_by_its_name_everywhere(tmp_path: Path) -> None:
     results = atras.run(protocol, execution, out=tmp_path / "run")
     assert results.table["hidden_layers"].to_list() == ["12", "8-scale", "scale-6", "8-4"]
     assert set(results.table["defence"]) == {"smoothed(share=0.2)"}
-    darkened = results.metrics.filter(attack="darken(times=2.0)", phase="defended")
+    darkened = results.metrics.filter(attack="darken(share=0.5)", phase="defended")
     assert darkened["n"].to_list() == [30] * 4
-    assert set(results.metrics["attack"]) >= {"worst(fgsm, darken(times=2.0))"}
-    assert np.allclose(darkened["mean_linf"].to_numpy(), 2 * protocol.epsilon, atol=0.02)  # dark pixels are clipped
+    assert set(results.metrics["attack"]) >= {"worst(fgsm, darken(share=0.5))"}
+    assert np.allclose(darkened["mean_linf"].to_numpy(), 0.5 * protocol.epsilon, atol=0.02)  # dark pixels are clipped
 
     page = write(results, tmp_path / "page.html").read_text()
     assert "A toy section" in page
     assert "4 rows, seen." in page
-    assert "darken(times=2.0)" in page
+    assert "darken(share=0.5)" in page
+
+
+def test_an_attack_that_leaves_its_ball_gives_no_figures(tmp_path: Path) -> None:
+    with pytest.raises(atras.InputError, match=(
+        r"darken\(epsilon=0\.05, share=2\.0\): expected images within 0\.05 of the clean ones in linf, got 0\.1;"
+    )):  # fmt: skip
+        atras.run(toy_protocol(attacks=("darken(share=2)",)), out=tmp_path / "run")
 
 
 def test_the_order_of_an_executor_changes_no_figure(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_triton_compiles_into_the_folder_that_the_probe_names(tmp_path: Path) ->
     types = dict.fromkeys(apply_signs_kernel.arg_names, "i32")
     types |= dict.fromkeys(("epsilon", "low", "high"), "fp32")
     types |= dict(zip(apply_signs_kernel.arg_names[:3], ("*fp32", "*i8", "*fp32"), strict=True))
-    constants = dict(zip(apply_signs_kernel.arg_names[-3:], (False, 1, 64), strict=True))
+    constants = dict(zip(apply_signs_kernel.arg_names[-4:], (False, False, 1, 64), strict=True))
     types |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(apply_signs_kernel, signature=types, constexprs=constants)
     with triton.knobs.cache.scope():

@@ -305,3 +305,11 @@ def test_a_tree_without_its_kernels_says_so_in_one_line(tmp_path):
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].split(": ", 1)[1].startswith("atras.kernels is not installed; run")
+
+
+def test_a_folder_that_has_the_package_s_name_is_no_part_of_it(tmp_path):
+    (tmp_path / "atras" / "kernels").mkdir(parents=True)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import atras; print(*atras.__path__, sep='\\n')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert str(tmp_path / "atras") not in found.stdout.splitlines()
+    assert str(ROOT / "atras") in found.stdout.splitlines()

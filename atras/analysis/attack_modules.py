@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from atras.attacks import Attack, Attacked, Start, starts
+from atras.attacks import ATTACKS, Attack, Attacked, Start, starts
 from atras.checks import whole
 from atras.data import pixels
 from atras.engines import Engine, finished_engines
@@ -42,7 +42,7 @@ class Robustness:
         frame: a row a member and attack, with the columns of `COLUMNS`.
         cautions: what makes figures say less than they seem to, a line each.
         images: by member, attack and epsilon, as the frame has them, the adversarial images, float [N, C, H, W], where
-            they were asked for.
+            they were asked for. An attack is also found by another spelling of it.
     """
 
     frame: pl.DataFrame
@@ -54,6 +54,35 @@ class Robustness:
             tbl_rows=-1, tbl_cols=-1, tbl_width_chars=120, float_precision=4, tbl_hide_column_data_types=True
         ):
             return "\n".join([str(self.frame), *self.cautions])
+
+    def accuracy(self, attack: str | Attack = "none", *, member: str | None = None) -> float:
+        """The share of the images that a module classifies correctly under an attack.
+
+        Args:
+            attack: in any spelling of it (the frame has the briefest); `none` for the images as they are.
+            member: the module's name; may be left out where there is one.
+
+        Raises:
+            InputError: if the attack is not among those that were made, or is not the only one so named.
+        """
+        named = self.frame.filter(attack=_spelled(attack))
+        rows = named if member is None else named.filter(member=member)
+        if len(rows) != 1:
+            there = ", ".join(f"{row['attack']} on {row['member']}" for row in self.frame.iter_rows(named=True))
+            wanted = f"{attack} on {member}" if member else str(attack)
+            raise InputError(f"accuracy: expected one figure for {wanted}, found {len(rows)}; there are {there}")
+        return float(rows["accuracy"][0])
+
+
+class _Images(dict[tuple[str, str, float | None], np.ndarray]):
+    """Adversarial images by member, attack and epsilon, where an attack is found by any spelling of it."""
+
+    def __missing__(self, key: tuple[str, str, float | None]) -> np.ndarray:
+        member, attack, epsilon = key
+        spelled = _spelled(attack)
+        if spelled == attack:
+            raise KeyError(key)
+        return self[member, spelled, epsilon]
 
 
 def evaluate(modules: Modules, images: Array, labels: Array | Sequence[int], *, batch_size: int = 250) -> Robustness:
@@ -93,7 +122,8 @@ def attack(
         Accuracies without an attack, under each, and under all bounded ones together.
 
     Raises:
-        InputError: if a module is none, fails, or returns no logits; if images, labels or attacks cannot be used.
+        InputError: if a module is none, fails, or returns no logits; if images, labels or attacks cannot be used; if an
+            attack of the caller's own left its ball.
     """
     named = named_modules(modules)
     whole("batch_size", batch_size, 1, 10**6)
@@ -102,7 +132,7 @@ def attack(
     if len(x) != len(y):
         raise InputError(f"labels: expected one for each of the {len(x)} images, got {len(y)}")
     rows: dict[str, list[dict[str, Any]]] = {}
-    made: dict[tuple[str, str, float | None], np.ndarray] = {}
+    made = _Images()
     cautions: dict[str, None] = {}
     with untouched(*named.values()):
         members = [Member(Candidate([Own(Factory.holding(name, module))]), seed) for name, module in named.items()]
@@ -114,7 +144,7 @@ def attack(
                 work.run()
             for member, own in zip(engine.members, work.rows(), strict=True):
                 rows[member.candidate.name] = own
-            made |= work.images()
+            made.update(work.images())
             cautions |= dict.fromkeys(work.cautions())
     ordered = [row for name in named for row in rows[name]]
     return Robustness(pl.DataFrame(ordered, schema=COLUMNS), tuple(cautions), made)
@@ -175,10 +205,12 @@ class _Work:
                 self._add(count, attack, attack(self.engine, images, labels, start=start), labels, chunk)
 
     def _add(self, count: _Count, attack: Attack, attacked: Attacked, labels: Tensor, chunk: slice) -> None:
+        far = attacked.distances(attack.norm)
+        attack.check_inside(float(far.max()))
         survived = ~attacked.success(self.engine, labels).cpu()
         count.correct[:, chunk] = survived
         turned = self.clean.correct[:, chunk] & ~survived
-        count.distances[:, chunk] = attacked.distances(attack.norm).double().cpu().where(turned, torch.nan)
+        count.distances[:, chunk] = far.double().cpu().where(turned, torch.nan)
         if attacked.no_gradient is not None:
             count.blind += attacked.no_gradient.sum(1).cpu()
         if attacked.unfinished is not None:
@@ -234,6 +266,15 @@ class _Work:
 def _name(attack: Attack) -> str:
     """An attack's spelling without its epsilon, which has a column; with its target, which has none."""
     return attack.spec.attack if attack.target == "none" else str(dataclasses.replace(attack, epsilon=None))
+
+
+def _spelled(attack: str | Attack) -> str:
+    """The name of an attack in the frame, of any spelling; of what is none, the text itself."""
+    if isinstance(attack, str):
+        if attack == "none" or attack.startswith("worst("):
+            return attack
+        attack = ATTACKS.parse(attack)
+    return _name(attack if attack.epsilon is not None or not attack.bounded else attack.at(1.0))
 
 
 def _row(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atras.lazy import lazy_exports
 
-from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target
+from .attack import Attack, Attacked, AttackSpec, Draw, Passes, Progress, Spent, Start, check_target, spread
 from .fgsm import FGSM, Signed
 from .registry import ATTACKS
 from .surrogate import Stand, Surrogate, parse_surrogate
@@ -84,5 +84,6 @@ __all__ = [
     "check_target",
     "norm_of",
     "parse_surrogate",
+    "spread",
     "starts",
 ]

@@ -40,6 +40,9 @@ FARTHEST = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
 
 BRIEF_EPSILON = 1e-6
 
+ROUNDING = 1e-4
+"""Share by which a norm in float32 may be off: of 150,000 pixels, summed in any order, it is by less."""
+
 OWN_COLUMNS = ("epsilon", "label_source", "target")
 """Options that have columns of their own in the frames."""
 
@@ -107,6 +110,8 @@ class Start:
         fooled: bool [M, B], images that need no attack: those that `drops_fooled` leave them as they are. None for
             none.
         in_range: whether the images are known to be in [0, 1]: to look at them, a GPU has to be waited for.
+        epsilons: float64 [M], each member's own in place of the attack's, of attacks that take them
+            (`Attack.takes_epsilons`). None for that of the attack.
     """
 
     clean_logits: Tensor | None = None
@@ -116,6 +121,7 @@ class Start:
     progress: Progress | None = None
     fooled: Tensor | None = None
     in_range: bool = False
+    epsilons: Tensor | None = None
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """[..., K], of logits [..., Y] those of the classes that occur."""
@@ -198,6 +204,11 @@ def nowhere(gradients: Tensor) -> Tensor:
     nothing = ~gradients[..., gradients.shape[-2] // 2, :].flatten(2).any(2)  # the middle row tells of nearly all
     nothing[nothing.clone()] = ~gradients[nothing].flatten(1).any(1)
     return nothing
+
+
+def spread(numbers: float | Tensor, images: Tensor) -> float | Tensor:
+    """Numbers [M] as [M, 1, 1, 1, 1], of the images' type and on their device; one number as it is."""
+    return numbers if isinstance(numbers, int | float) else numbers.to(images)[:, None, None, None, None]
 
 
 def _within(images: Tensor, low: float, high: float) -> bool:
@@ -324,6 +335,15 @@ class Attack(ABC):
         return self
 
     @property
+    def takes_epsilons(self) -> bool:
+        """Whether each member may have an epsilon of its own, as `Start.epsilons` has it."""
+        return False
+
+    def strengths(self, start: Start) -> float | Tensor:
+        """The epsilon, or float64 [M] where members have their own."""
+        return self.strength if start.epsilons is None else start.epsilons
+
+    @property
     def carries(self) -> bool:
         """Whether an image that fools at a smaller epsilon is one of this attack: balls of one centre are nested."""
         return self.bounded and self.searches and self.target == "none" and self.label_source == "true"
@@ -405,12 +425,32 @@ class Attack(ABC):
             InputError: if the images are out of bounds, or `random` comes without targets.
         """
 
+    def check_inside(self, farthest: float) -> None:
+        """Refuse what the attack has made, if it left its ball: figures of it would be of another epsilon.
+
+        Args:
+            farthest: norm of the largest change of an image, in the attack's norm.
+
+        Raises:
+            InputError: if it is larger than epsilon.
+        """
+        if self.bounded and farthest > self.strength * (1 + ROUNDING) + BRIEF_EPSILON:
+            raise InputError(
+                f"{self}: expected images within {self.strength:g} of the clean ones in {self.norm}, got "
+                f"{farthest:.4g}; an attack moves no image further than its epsilon, or says bounded = False"
+            )
+
     def check(self, images: Tensor, start: Start) -> None:
-        """Refuse images out of bounds, a random target without targets, and a surrogate, which only a run finds."""
+        """Refuse images out of bounds, a random target without targets, epsilons that are not taken, and a surrogate,
+        which only a run finds."""
         if self.surrogate is not None:
             raise InputError(
                 f"{self}: expected no surrogate, which is a network of a run; make the attack on it: "
                 f"{type(self).__name__}()(surrogate, images, labels)"
+            )
+        if start.epsilons is not None and not self.takes_epsilons:
+            raise InputError(
+                f"{self}: expected one epsilon for all networks; attack those of each epsilon by themselves"
             )
         low, high = self.bounds
         known = start.in_range and low <= 0 and high >= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .attack import Attack, Attacked, Bounds, Passes, Start, nowhere
+from .attack import Attack, Attacked, Bounds, Passes, Start, nowhere, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,18 +19,19 @@ class Signed(Attacked):
 
     Args:
         signs: int8 [M, B, C, H, W], the direction each pixel moves.
-        epsilon, bounds: of the attack.
+        epsilon: of the attack; float64 [M] where members have their own.
+        bounds: of the attack.
     """
 
     clean_logits: Tensor
     signs: Tensor
-    epsilon: float
+    epsilon: float | Tensor
     bounds: Bounds
 
     @property
     def raw(self) -> Tensor:
         """[M, B, C, H, W], moved by epsilon wherever that leads."""
-        return self.images + self.epsilon * self.signs
+        return self.images + spread(self.epsilon, self.images) * self.signs
 
     def moved_by(self, epsilon: float) -> Tensor:
         """[M, B, C, H, W], the adversarial images of another epsilon."""
@@ -53,6 +54,10 @@ class FGSM(Attack):
     searches = False
     kept_copies = 8
 
+    @property
+    def takes_epsilons(self) -> bool:
+        return True
+
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(1, 1)
 
@@ -60,7 +65,7 @@ class FGSM(Attack):
         from atras.kernels import apply_signs, fgsm
 
         self.check(images, start)
-        clean_logits = start.clean_logits
+        clean_logits, epsilon = start.clean_logits, self.strengths(start)
         if clean_logits is None:
             gradients, clean_logits = networks.gradient(images, self._objective(labels, start))
             chosen = self.loss_labels(clean_logits, labels, start)
@@ -68,18 +73,18 @@ class FGSM(Attack):
             chosen = self.loss_labels(clean_logits, labels, start)
             gradients, _ = networks.gradient(images, chosen)
         signs, nan_count, zero_count = fgsm(
-            images, gradients, self.strength, bounds=self.bounds, direction=self.direction, output="signs"
+            images, gradients, epsilon, bounds=self.bounds, direction=self.direction, output="signs"
         )
         return Signed(
             images=images,
-            clipped=apply_signs(images, signs, self.strength, bounds=self.bounds, dtype=images.dtype),
+            clipped=apply_signs(images, signs, epsilon, bounds=self.bounds, dtype=images.dtype),
             labels=chosen,
             clean_logits=clean_logits,
             nan_gradients=nan_count,
             zero_gradients=zero_count,
             no_gradient=nowhere(gradients),
             signs=signs,
-            epsilon=self.strength,
+            epsilon=epsilon,
             bounds=self.bounds,
         )
 

@@ -60,9 +60,12 @@ class KL(Attack):
         return self.cost(classes)  # the clean logits, in place of those of the examples
 
     @property
-    def length(self) -> float:
-        """Of a step."""
-        return 2.5 * self.strength / self.steps if self.step_size is None else self.step_size
+    def takes_epsilons(self) -> bool:
+        return True
+
+    def length(self, epsilon: float | Tensor) -> float | Tensor:
+        """Of a step in the ball of epsilon; float64 [M] where members have their own."""
+        return 2.5 * epsilon / self.steps if self.step_size is None else self.step_size
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
         import torch
@@ -74,7 +77,8 @@ class KL(Attack):
         members = len(networks.members)
         clean_logits = networks.logits(images) if start.clean_logits is None else start.clean_logits
         draw: Draw = starts(networks, images, self.name) if start.draw is None else start.draw
-        ball, away = LinfBall(images, self.strength, self.bounds), divergence_from(clean_logits)
+        epsilon, away = self.strengths(start), divergence_from(clean_logits)
+        ball, length = LinfBall(images, epsilon, self.bounds), self.length(epsilon)
         progress = start.progress
         if progress is not None and progress.state:
             x, counts, no_gradient, done = _loaded(progress.state)
@@ -84,7 +88,7 @@ class KL(Attack):
             no_gradient = torch.ones(members, images.shape[-4], dtype=torch.bool, device=images.device)
         for step in range(done + 1, self.steps + 1):
             gradients, _ = networks.gradient(x, away)
-            x, left_alone = ball.step(x, gradients, self.length, 1)
+            x, left_alone = ball.step(x, gradients, length, 1)
             counts, no_gradient = counts + left_alone, no_gradient & nowhere(gradients)
             if progress is not None:
                 now = {"x": x, "counts": counts, "no_gradient": no_gradient, "steps": torch.tensor(step)}

@@ -28,6 +28,13 @@ class _Kept(NamedTuple):
     logits: Tensor | None
 
 
+class _Within(NamedTuple):
+    """Where the steps stay, and how long each is, in its norm."""
+
+    ball: LinfBall | L2Ball
+    length: float | Tensor
+
+
 @dataclass
 class _Way:
     """Where the attack stands.
@@ -144,11 +151,15 @@ class PGD(Attack):
         return self.cost(classes) if compared else super().cost_of_making(classes)
 
     @property
-    def length(self) -> float:
-        """Of a step, in the norm."""
-        return 2.5 * self.strength / self.steps if self.step_size is None else self.step_size
+    def takes_epsilons(self) -> bool:
+        return self.norm == "linf"
+
+    def length(self, epsilon: float | Tensor) -> float | Tensor:
+        """Of a step in the ball of epsilon, in the norm; float64 [M] where members have their own."""
+        return 2.5 * epsilon / self.steps if self.step_size is None else self.step_size
 
     def __call__(self, networks: Classifier, images: Tensor, labels: Tensor, *, start: Start = Start()) -> Attacked:
+        from .balls import BALLS
 
         self.check(images, start)
         clean_logits = start.clean_logits
@@ -160,8 +171,10 @@ class PGD(Attack):
         progress = start.progress
         if progress is not None and progress.state:
             way.load(progress.state)
+        epsilon = self.strengths(start)
+        within = _Within(BALLS[self.norm](images, epsilon, self.bounds), self.length(epsilon))
         while way.restart < self.restarts:
-            self._ascend(networks, images, chosen, way, draw, progress)
+            self._ascend(networks, within, chosen, way, draw, progress)
         best = cast(_Kept, way.best)  # there is at least one restart
         return Attacked(
             images=images,
@@ -178,23 +191,21 @@ class PGD(Attack):
     def _ascend(
         self,
         networks: Classifier,
-        images: Tensor,
+        within: _Within,
         labels: Tensor,
         way: _Way,
         draw: Draw,
         progress: Progress | None,
     ) -> None:
         """All steps that are left from the start that is under way, of which the best point is kept."""
-        from .balls import BALLS
-
-        ball = BALLS[self.norm](images, self.strength, self.bounds)
+        ball, length = within
         if way.x is None:
-            way.x = self._first_point(ball, draw(way.restart)) if self.random_start else images
+            way.x = self._first_point(ball, draw(way.restart)) if self.random_start else ball.images
         while way.step < self.steps:
             gradients, logits = networks.gradient(way.x, self._objective(labels))
             if self.keeps_best:
                 self._keep(networks, way, _Kept(way.x.expand(gradients.shape), logits), labels)
-            way.x, left_alone = ball.step(way.x, gradients, self.length, self.direction)
+            way.x, left_alone = ball.step(way.x, gradients, length, self.direction)
             way.counts += left_alone
             way.no_gradient &= nowhere(gradients)
             way.step += 1
@@ -281,8 +292,7 @@ class RandomFGSM(PGD):
         truth("clip_start", self.clip_start)
 
     def _first_point(self, ball: LinfBall | L2Ball, draw: Tensor) -> Tensor:
-        return ball.begin(draw) if self.clip_start else ball.images + ball.epsilon * draw
+        return ball.begin(draw) if self.clip_start else ball.unclipped(draw)
 
-    @property
-    def length(self) -> float:
-        return 1.25 * self.strength if self.step_size is None else self.step_size
+    def length(self, epsilon: float | Tensor) -> float | Tensor:
+        return 1.25 * epsilon if self.step_size is None else self.step_size

@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from atras.attacks import Attack, Draw, Passes, Start
 from atras.checks import one_of
@@ -64,6 +64,16 @@ def draws(networks: Trainable, batch: Batch, name: str, chosen: Tensor | None = 
     return draw
 
 
+def own_epsilon(attack: Attack) -> dict[str, float]:
+    """The epsilon of an attack of a defence, where members may each have their own, for `Defence.own`."""
+    return {"epsilon": attack.strength} if attack.takes_epsilons else {}
+
+
+def without_epsilon(attack: Attack) -> Attack:
+    """The attack but for that, for `Defence.alike`."""
+    return attack.at_any_epsilon if attack.takes_epsilons else attack
+
+
 @dataclass(frozen=True, repr=False)
 class Anew(Defence):
     """Base class of defences that make an adversarial image of every training image, anew in every batch.
@@ -99,13 +109,21 @@ class Anew(Defence):
     def at(self, epsilon: float) -> Self:
         return dataclasses.replace(self, attack=self.made_by.at(epsilon))  # type: ignore[call-arg]  # likewise
 
+    @property
+    def own(self) -> dict[str, float]:
+        return own_epsilon(self.made_by)
+
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, attack=without_epsilon(self.made_by))  # type: ignore[call-arg]  # likewise
+
     def cost(self, classes: int) -> Passes:
         return self.made_by.cost_of_making(classes)
 
     def made(self, networks: Trainable, batch: Batch) -> Tensor:
         """[M, B, C, H, W], the adversarial image of every image of a batch, in the order of the batch."""
         draw = draws(networks, batch, self.made_by.name)
-        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range)
+        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range, epsilons=batch.own.get("epsilon"))
         return self.made_by(networks, batch.images, batch.labels, start=start).clipped
 
 
@@ -118,23 +136,37 @@ class Paired(Anew):
 
     views = 2
     own_objective = True
+    weighed_by: ClassVar[str]
+    """The field, a number, by which a part of the objective is weighed: each member may have its own."""
+
+    @property
+    def own(self) -> dict[str, float]:
+        return super().own | {self.weighed_by: getattr(self, self.weighed_by)}
+
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(super().alike, **{self.weighed_by: 0.0})  # type: ignore[arg-type]  # the field's name
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         import torch
 
         made = self.made(networks, batch)
         both = torch.cat([batch.images.expand(made.shape), made], 1)
-        labels = batch.labels.expand(made.shape[:2])
-        return networks.step(both, torch.cat([labels, labels], 1), gradient_of(self._halves(labels)))
+        labels, weights = batch.labels.expand(made.shape[:2]), batch.own.get(self.weighed_by)
+        if weights is None:
+            weights = torch.full((len(made),), getattr(self, self.weighed_by), dtype=torch.float64, device=made.device)
+        objective = gradient_of(self._halves(labels, weights.to(made)))
+        return networks.step(both, torch.cat([labels, labels], 1), objective)
 
     @abstractmethod
-    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
-        """[M], the objective of a batch, from logits [M, B, Y] of its images and of the adversarial ones."""
+    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """[M], the objective of a batch, from logits [M, B, Y] of its images and of the adversarial ones, labels
+        [M, B], and weights [M], the members' numbers of the field `weighed_by`."""
 
-    def _halves(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    def _halves(self, labels: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
         def losses(logits: Tensor) -> Tensor:
             clean, adversarial = logits.chunk(2, dim=1)
-            return self.losses(clean, adversarial, labels)
+            return self.losses(clean, adversarial, labels, weights)
 
         return losses
 

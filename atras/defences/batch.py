@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from atras.attacks import FGSM, Attack, Passes, Start
 from atras.checks import number
 
-from .anew import check_attack, draws
+from .anew import check_attack, draws, own_epsilon, without_epsilon
 from .defence import Batch, Defence, place_all
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ class BatchCopies(Defence):
     def at(self, epsilon: float) -> Self:
         return dataclasses.replace(self, attack=self.attack.at(epsilon))
 
+    @property
+    def own(self) -> dict[str, float]:
+        return own_epsilon(self.attack)
+
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, attack=without_epsilon(self.attack))
+
     def cost(self, classes: int) -> Passes:
         return Passes().plus(self.attack.in_training.cost_of_making(classes), 2 * self.mix)
 
@@ -79,6 +87,6 @@ class BatchCopies(Defence):
             images, labels = images.expand(len(members), *images.shape[-4:]), labels.expand(len(members), -1)
         attack = self.attack.in_training
         draw = draws(networks, batch, attack.name, chosen)
-        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range)
+        start = Start(draw=draw, classes=batch.classes, in_range=batch.in_range, epsilons=batch.own.get("epsilon"))
         made = attack(networks, images[*own, chosen], labels[*own, chosen], start=start).clipped
         return place_all(images, chosen, made, copied[*own, chosen])

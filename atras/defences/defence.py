@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from atras.attacks import Passes
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
             interrupted goes on with them.
         made: whether the copies are what they are to be: those of another network.
         in_range: as in `Start`, of the images.
+        own: float64 [M] of each number of `Defence.own` that the members differ in, by name.
     """
 
     images: Tensor
@@ -42,6 +45,7 @@ class Batch(NamedTuple):
     kept: dict[str, Tensor] | None = None
     made: bool = False
     in_range: bool = False
+    own: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,6 +103,17 @@ class Defence(Spelled, ABC):
 
     def at(self, epsilon: float) -> Self:  # noqa: ARG002 (a defence without an attack stays as it is)
         """The defence with this epsilon where its attack has none of its own."""
+        return self
+
+    @property
+    def own(self) -> dict[str, float]:
+        """Its numbers, by name, of which members that train together may each have their own, once its epsilon is
+        definite: `step` finds those that differ in `Batch.own`."""
+        return {}
+
+    @property
+    def alike(self) -> Self:
+        """The defence but for those numbers: what members must have in common to train together."""
         return self
 
     def epoch_images(self, train_size: int) -> int:

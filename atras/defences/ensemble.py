@@ -12,6 +12,7 @@ from atras.checks import one_of, whole
 from atras.errors import InputError, shown
 from atras.networks import Candidate
 
+from .anew import own_epsilon
 from .batch import BatchCopies
 from .defence import Batch, Defence
 
@@ -90,6 +91,14 @@ class EnsembleTraining(Defence):
 
     def at(self, epsilon: float) -> Self:
         return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
+
+    @property
+    def own(self) -> dict[str, float]:
+        return own_epsilon(self.attack)
+
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, epsilon=None)
 
     def cost(self, classes: int) -> Passes:
         return Passes().plus(self.attack.cost_of_making(classes), 1 / (self.k + 1))

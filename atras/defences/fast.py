@@ -45,5 +45,9 @@ class Fast(Anew):
     def at(self, epsilon: float) -> Self:
         return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
 
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, epsilon=None)
+
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self.made(networks, batch), batch.labels)

@@ -59,6 +59,10 @@ class FOSC(Anew):
     def at(self, epsilon: float) -> Self:
         return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
 
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, epsilon=None)
+
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(gradient=self.steps)
 
@@ -73,22 +77,24 @@ class FOSC(Anew):
         import torch
 
         attack, bound = self.attack, self.bound(batch.epoch, batch.epochs)
-        ball = LinfBall(batch.images, attack.strength, attack.bounds)
+        epsilon = batch.own.get("epsilon", attack.strength)
+        size = epsilon / 4 if self.step_size is None else self.step_size
+        ball = LinfBall(batch.images, epsilon, attack.bounds)
         x = ball.begin(draws(networks, batch, self.name)(0))
         for number_of_step in range(self.steps):
             gradients, logits = networks.gradient(x, batch.labels)
-            moved, _ = ball.step(x, gradients, attack.length, 1)
+            moved, _ = ball.step(x, gradients, size, 1)
             if number_of_step == 0:
                 x, going = moved, torch.ones(moved.shape[:2], dtype=torch.bool, device=moved.device)
                 continue
-            going &= stationarity(x - batch.images, gradients, logits, batch.labels, attack.strength) > bound
+            going &= stationarity(x - batch.images, gradients, logits, batch.labels, epsilon) > bound
             if not going.any():
                 break
             x = torch.where(going[..., None, None, None], moved, x)
         return x
 
 
-def stationarity(change: Tensor, gradients: Tensor, logits: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+def stationarity(change: Tensor, gradients: Tensor, logits: Tensor, labels: Tensor, epsilon: float | Tensor) -> Tensor:
     """[M, B], the first-order stationary condition of points of a ball; NaN where a gradient is.
 
     Args:
@@ -96,10 +102,11 @@ def stationarity(change: Tensor, gradients: Tensor, logits: Tensor, labels: Tens
         gradients: likewise, of the log-odds against the labels, which are those of the cross-entropy over 1 - p.
         logits: [M, B, Y], of the points.
         labels: int64 [B] or [M, B].
-        epsilon: of the ball.
+        epsilon: of the ball; float64 [M] where members have their own.
     """
     from atras.networks import log_odds
 
     missed = log_odds(logits, labels.expand(logits.shape[:2])).sigmoid()  # 1 - p, without the subtraction
     flat = gradients.flatten(2)
-    return missed * (epsilon * flat.abs().sum(-1) - (change.flatten(2) * flat).sum(-1))
+    reach = epsilon if isinstance(epsilon, float) else epsilon.to(flat)[:, None]
+    return missed * (reach * flat.abs().sum(-1) - (change.flatten(2) * flat).sum(-1))

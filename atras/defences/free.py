@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from atras.attacks import Passes
+from atras.attacks import Passes, spread
 from atras.checks import number, one_of, whole
 
 from .defence import Batch, Defence
@@ -60,6 +60,14 @@ class Free(Defence):
     def at(self, epsilon: float) -> Self:
         return self if self.epsilon is not None else dataclasses.replace(self, epsilon=epsilon)
 
+    @property
+    def own(self) -> dict[str, float]:
+        return {} if self.epsilon is None else {"epsilon": self.epsilon}
+
+    @property
+    def alike(self) -> Self:
+        return dataclasses.replace(self, epsilon=None)
+
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(gradient=self.replays)
 
@@ -68,7 +76,7 @@ class Free(Defence):
 
         from atras.networks import StepResult
 
-        strength = 0.0 if self.epsilon is None else self.epsilon
+        strength = spread(batch.own.get("epsilon", self.epsilon or 0.0), batch.images)
         size, *shape = batch.images.shape[-4:]
         kept = {} if batch.kept is None else batch.kept
         delta = kept.get(DELTA, batch.images.new_zeros(len(networks.members), 0, *shape))
@@ -79,7 +87,7 @@ class Free(Defence):
         losses = torch.stack([result.losses for result in results]).mean(0)
         return StepResult(losses, torch.stack([result.correct for result in results]).sum(0))
 
-    def _once(self, networks: Trainable, batch: Batch, delta: Tensor, strength: float) -> StepResult:
+    def _once(self, networks: Trainable, batch: Batch, delta: Tensor, strength: float | Tensor) -> StepResult:
         """A step on the images and their perturbation, which then moves, in place, by the gradient before the step."""
         moved = batch.images + delta
         seen = moved.clamp(0, 1)
@@ -87,5 +95,5 @@ class Free(Defence):
         result = networks.step(seen, batch.labels)
         # Where the image is clipped its perturbation changes nothing: there is no gradient.
         signs = gradients.sign().nan_to_num(nan=0.0) * (moved == seen)
-        delta.add_(strength * signs).clamp_(-strength, strength)
+        delta.add_(strength * signs).clamp_(-strength, strength)  # type: ignore[arg-type]  # as of torch, which takes both
         return result

@@ -32,11 +32,12 @@ class LogitPairing(Paired):
     attack: Attack = PGD(steps=10)
 
     name = "logit-pairing"
+    weighed_by = "weight"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         number("weight", self.weight, 0.0, 1e6)
 
-    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
+    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         both = (cross_entropy(clean, labels) + cross_entropy(adversarial, labels)) / 2
-        return both + self.weight * (clean - adversarial).square().mean((-2, -1))
+        return both + weights * (clean - adversarial).square().mean((-2, -1))

@@ -36,12 +36,13 @@ class MART(Paired):
     attack: Attack = PGD(steps=10)
 
     name = "mart"
+    weighed_by = "beta"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         number("beta", self.beta, 0.0, 1e6)
 
-    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
+    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         import torch
 
         own = labels[..., None]
@@ -50,4 +51,4 @@ class MART(Paired):
         boosted = -seen.gather(-1, own)[..., 0] - torch.log(1 + OFF_ONE - rival)
         divergence = (expected.exp() * (expected - seen)).sum(-1)
         missed = 1 - expected.gather(-1, own)[..., 0].exp()
-        return (boosted + self.beta * divergence * missed).mean(-1)
+        return (boosted + weights[:, None] * divergence * missed).mean(-1)

@@ -31,12 +31,13 @@ class TRADES(Paired):
     attack: Attack = KL()
 
     name = "trades"
+    weighed_by = "beta"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         number("beta", self.beta, 0.0, 1e6)
 
-    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
+    def losses(self, clean: Tensor, adversarial: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         expected, seen = clean.log_softmax(-1), adversarial.log_softmax(-1)
         divergence = (expected.exp() * (expected - seen)).sum(-1).mean(-1)
-        return cross_entropy(clean, labels) + self.beta * divergence
+        return cross_entropy(clean, labels) + weights * divergence

@@ -24,9 +24,9 @@ DTYPES = {
 KINDS = ("parameters", "first", "second", "average")
 """Tensors that a member has for each parameter: its values, the optimizer's moments, and the average of its values."""
 
-VARIED = ("learning_rate", "weight_decay")
-"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these alone share a
-group."""
+VARIED = ("learning_rate", "weight_decay", "epsilon")
+"""Fields of `Protocol` of which every engine takes a value for each member: variants that differ in these, and in
+numbers of a defence that says so (`Defence.own`), share a group."""
 
 AVERAGE = KINDS.index("average")
 """The average among the kinds, whatever the optimizer has."""
@@ -41,7 +41,8 @@ class Engine(ABC):
     Args:
         spec: what the networks share.
         members: (candidate, seed) pairs that `refusal` has nothing against.
-        protocol: precision, optimizer, learning rate, weight decay; of the latter two a variant may have its own.
+        protocol: precision, optimizer, learning rate, weight decay, epsilon; of the latter three a variant may have its
+            own.
         device: where the parameters live.
         learning_rates, weight_decays: one a member, in place of both.
 
@@ -78,6 +79,8 @@ class Engine(ABC):
         self.dtype = DTYPES[protocol.precision]
         self.learning_rates = tuple(learning_rates or self._own("learning_rate"))
         self.weight_decays = tuple(weight_decays or self._own("weight_decay"))
+        self.epsilons = self._own("epsilon")
+        """Attack strength of each member's copies."""
         self.phase_steps = self.epoch_steps = 1
         self.reads_average = True
         with fixed_state(device):

@@ -26,7 +26,7 @@ class Epoch(NamedTuple):
         orders: int64 [S, n], an order of the images for each seed; an index from N on stands for an adversarial copy.
         order_of: int64 [M], the row of `orders` that each member follows.
         signs: int8 [M, N, C, H, W], which make each member's own copies; None where there are none.
-        epsilon: attack strength of the copies.
+        epsilon: attack strength of the copies; float64 [M] where members have their own.
         batch_step: trains on each batch; None for the engine's own step on the images and their copies by signs.
     """
 
@@ -35,7 +35,7 @@ class Epoch(NamedTuple):
     orders: Tensor
     order_of: Tensor
     signs: Tensor | None
-    epsilon: float
+    epsilon: float | Tensor
     batch_step: BatchStep | None = None
 
     def batches(self, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -5,6 +5,7 @@ training."""
 from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
+from .evaluators import AtEpsilon, Evaluators, epsilons_apart
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import Held, OriginPart, Part, whole_parts
@@ -26,8 +27,10 @@ __all__ = [
     "PREFIX",
     "VALIDATION_STEPS",
     "AllSigns",
+    "AtEpsilon",
     "Counter",
     "Evaluator",
+    "Evaluators",
     "Figures",
     "Held",
     "Measurement",
@@ -47,6 +50,7 @@ __all__ = [
     "Transfer",
     "Trial",
     "cautions",
+    "epsilons_apart",
     "examples_kept",
     "figures_kept",
     "joined",

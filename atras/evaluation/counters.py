@@ -84,10 +84,25 @@ class Score(NamedTuple):
         """Share of the images that are of the most frequent class."""
         return int(self.class_n.max()) / self.n
 
+    def of(self, places: Sequence[int]) -> Score:
+        """The score of the members in these places, as far as it counts correct predictions."""
+        own = list(places)
+        return Score(self.class_correct[own], self.class_n, [self.one_class[one] for one in own], self.finite[own])
+
     def joined(self, other: Score) -> Score:
         """The score of both sets of images together, as far as it counts correct predictions."""
         correct, n = self.class_correct + other.class_correct, self.class_n + other.class_n
         return Score(correct, n, self.one_class, self.finite & other.finite)
+
+
+def by_places(parts: Sequence[tuple[Sequence[int], Score]]) -> Score:
+    """The score of all members, as far as it counts correct predictions, from those of some in their places each."""
+    places = torch.tensor([place for own, _ in parts for place in own])
+    order = places.argsort()
+    finite, correct = (torch.cat([getattr(score, name) for _, score in parts]) for name in ("finite", "class_correct"))
+    one_class = [one for _, score in parts for one in score.one_class]
+    own = correct[order], parts[0][1].class_n, [one_class[place] for place in order.tolist()]
+    return Score(*own, finite[order])
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
@@ -146,8 +161,10 @@ class Counter:
         self.predicted.scatter_add_(1, predictions, torch.ones_like(predictions))
         return hits
 
-    def add_attacked(self, attacked: Attacked, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Count one chunk of a fresh attack, whose examples have these logits.
+    def add_attacked(
+        self, attacked: Attacked, logits: Tensor, labels: Tensor, norm: str = "linf"
+    ) -> tuple[Tensor, Tensor]:
+        """Count one chunk of a fresh attack in a norm, whose examples have these logits.
 
         Returns:
             [M, B]: which predictions are correct, and the largest change of a pixel.
@@ -169,7 +186,7 @@ class Counter:
         if attacked.clean_logits is not None:
             odds = log_odds(attacked.clean_logits, attacked.labels.expand(attacked.clean_logits.shape[:2]))
             self.saturated += (odds < SATURATED).sum(1)
-        return self.add(logits, labels), self.distances.add(attacked, labels)
+        return self.add(logits, labels), self.distances.add(attacked, labels, norm)
 
     def score(self) -> Score:
         taken = self.gradients * self.pixels
@@ -195,15 +212,21 @@ class Counter:
 
 
 class Distances:
-    """The distances of adversarial images from the clean ones, by member: kept until the end, as a median needs all."""
+    """The distances of adversarial images from the clean ones, by member: kept until the end, as a median needs all.
+
+    `farthest` is the largest of all in the attack's own norm, on the device; None before the first.
+    """
 
     def __init__(self) -> None:
         self.chunks: list[Tensor] = []
+        self.farthest: Tensor | None = None
 
-    def add(self, attacked: Attacked, labels: Tensor) -> Tensor:
+    def add(self, attacked: Attacked, labels: Tensor, norm: str) -> Tensor:
         """Keep those of the images that were attacked; [M, B], the largest change of a pixel of all images."""
         change = (attacked.clipped - attacked.images).flatten(2)
         linf, l2 = change.abs().amax(2), torch.linalg.vector_norm(change, dim=2)
+        own = {"linf": linf, "l2": l2}[norm] if norm != "l1" else change.abs().sum(2)
+        self.farthest = own.amax() if self.farthest is None else torch.maximum(self.farthest, own.amax())
         if attacked.clean_logits is not None:
             counts = (attacked.clean_logits.argmax(-1) == labels) & (linf > 0)
             self.chunks.append(torch.where(counts, torch.stack([linf, l2]), torch.nan))

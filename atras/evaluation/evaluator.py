@@ -73,10 +73,22 @@ class Evaluator:
         data: on their device.
         protocol: which attacks.
         evaluation_batch: images a forward pass in evaluation and attack.
+        label: tells the names of its tensors from those of other evaluators: empty, or `@` and more without a point.
+        epsilons: float64 [M], where members have their own: then it evaluates and makes signs, and attacks nothing.
     """
 
-    def __init__(self, networks: Classifier, data: Dataset, protocol: Protocol, evaluation_batch: int = 250) -> None:
+    def __init__(
+        self,
+        networks: Classifier,
+        data: Dataset,
+        protocol: Protocol,
+        evaluation_batch: int = 250,
+        label: str = "",
+        epsilons: Tensor | None = None,
+    ) -> None:
         self.networks, self.data, self.protocol = networks, data, protocol
+        self.label = label
+        self.epsilon = protocol.epsilon if epsilons is None else epsilons
         self.evaluation_batch = evaluation_batch
         self.occurring = data.occurring
         self.classes = None if len(self.occurring) == data.classes else self.occurring
@@ -102,7 +114,8 @@ class Evaluator:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Let evaluations of these names go on from `tensors`; those that were done give their scores at once."""
-        self._left |= {name: values for name, values in tensors.items() if name.startswith(PREFIX)}
+        own = {name: values for name, values in tensors.items() if name.startswith(PREFIX)}
+        self._left |= {name: values for name, values in own.items() if _label_of(name) == self.label}
 
     def forget(self) -> None:
         """Let the next evaluations begin anew."""
@@ -110,6 +123,7 @@ class Evaluator:
 
     def _course(self, name: str, **counted: Any) -> Course:
         """An evaluation, from where it stands."""
+        name += self.label
         course = self._courses[name] = Course(counted, self._paused)
         prefix = f"{PREFIX}{name}."
         if kept := below_of(self._left, prefix):
@@ -131,11 +145,12 @@ class Evaluator:
             name: of the evaluation; None for the split's.
             outcomes: whether to keep those of every image, where the run does.
         """
-        counter, epsilon = Counter(self.networks, outcomes and self.keeps), self.protocol.epsilon
+        counter = Counter(self.networks, outcomes and self.keeps)
+        made_at = 0.0 if signs is None else self.protocol.epsilon
         for chunk, images, labels in self.chunks(split, self._course(name or split, counter=counter)):
-            seen, made_at = images, 0.0
+            seen = images
             if signs is not None:
-                seen, made_at = apply_signs(images, signs[:, chunk], epsilon, dtype=self.networks.dtype), epsilon
+                seen = apply_signs(images, signs[:, chunk], self.epsilon, dtype=self.networks.dtype)
             logits = self.networks.logits(seen)
             hits = counter.add(logits, labels)
             if counter.outcomes is not None:
@@ -205,6 +220,9 @@ class Evaluator:
 
         Returns:
             The figures, and the signs [M, N, C, H, W] of the first attack, N being 0 without one.
+
+        Raises:
+            InputError: if an attack left its ball.
         """
         white_box = self.protocol.true_label_attack
         counted = [white_box, *self.protocol.stronger_attacks]
@@ -229,7 +247,7 @@ class Evaluator:
             within, alive = course.within, course.within.alive
             for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
                 attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
-                correct, change = counter.add_attacked(attacked, logits, labels)
+                correct, change = counter.add_attacked(attacked, logits, labels, attack.norm)
                 within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
                 counts = self._within(attack, change) & (attack in counted)
                 alive.append(correct | ~counts)
@@ -248,6 +266,7 @@ class Evaluator:
                     on_examples(attack.spec, attacked, logits, chunk)
             survivors.add(alive, labels)
         self.attacking = lambda: None
+        _check_inside(counters)
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score()._replace(parts=attack.part_names) for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
@@ -368,6 +387,20 @@ class Evaluator:
         if isinstance(images, StoredImages):
             return StoredSigns.empty(shape, images.device)
         return torch.empty(shape, dtype=torch.int8, device=images.device)
+
+
+def _check_inside(counters: Mapping[Attack, Counter]) -> None:
+    """Refuse the figures of attacks that left their balls; a GPU is waited for once."""
+    made = {attack: own for attack, counter in counters.items() if (own := counter.distances.farthest) is not None}
+    farthest = torch.stack(list(made.values())).tolist() if made else []
+    for attack, far in zip(made, farthest, strict=True):
+        attack.check_inside(far)
+
+
+def _label_of(name: str) -> str:
+    """The label of the evaluator that a tensor's name is of."""
+    course = name.removeprefix(PREFIX).partition(".")[0]
+    return course[course.index("@") :] if "@" in course else ""
 
 
 def _numbered(counters: Mapping[Any, Counter]) -> dict[str, Counter]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from atras.attacks import Attack, AttackSpec
-from atras.experiment import trained_as
+from atras.experiment import Protocol, trained_as
 from atras.networks import Member, Variant
 
 from .counters import Score
 from .evaluator import Evaluator, Figures
+from .evaluators import AtEpsilon, Evaluators
 from .recorder import Recorder
 from .stored_signs import AllSigns, StoredSigns, signs_of_members
+
+BEFORE = ("attacked_accuracy_before_true", "worst_case_accuracy_before")
+AFTER = ("attacked_accuracy_after_white_box", "worst_case_accuracy_after")
+"""Columns of the table for FGSM at the true label and for the worst case over attacks, by phase."""
 
 
 class Source(NamedTuple):
@@ -80,41 +85,55 @@ class Measurement:
     """A population under measurement.
 
     Args:
-        evaluator: what evaluates and attacks it.
+        evaluators: what evaluates and attacks it.
         recorder: what keeps the figures.
         source: whose adversarial images the members are trained on; None for their own.
     """
 
-    def __init__(self, evaluator: Evaluator, recorder: Recorder, source: Source | None = None) -> None:
-        self.evaluator, self.recorder, self.source = evaluator, recorder, source
-        self.protocol = evaluator.protocol
+    def __init__(self, evaluators: Evaluators, recorder: Recorder, source: Source | None = None) -> None:
+        self.evaluators, self.recorder, self.source = evaluators, recorder, source
+        self.evaluator = evaluators.whole
+        self.protocol = self.evaluator.protocol
         self.train_signs: AllSigns
-        self.test_signs: AllSigns
+        self.test_signs: dict[AtEpsilon, AllSigns] = {}
 
     def trained(self) -> None:
         """Evaluate and attack the first model, and keep the signs of its adversarial images.
 
         The clean figures come from the forward passes of the attacks.
         """
-        recorder, attack = self.recorder, self.protocol.attack
-        with recorder.timed("attack"):
-            recorder.record("train_accuracy", "train", self._training_images())
-            figures, self.test_signs = self.evaluator.attack_test(attack, recorder.show)
-            recorder.record("test_accuracy", "test", figures.clean)
-            recorder.note_dead(figures.clean)
-            recorder.record("attacked_accuracy_before", "test", figures.attacks[attack], attack.spec, "white-box")
-            if attack == self.protocol.true_label_attack:
-                recorder.copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
-            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before", (attack,))
+        with self.recorder.timed("attack"):
+            self.recorder.record("train_accuracy", "train", self._training_images())
+            for one in self._each():
+                self._attack_trained(one)
+
+    def _each(self) -> Iterator[AtEpsilon]:
+        """The members of one epsilon after the other, of whom alone is then recorded."""
+        for one in self.evaluators.each:
+            one.refresh()
+            with self.recorder.only(one.places):
+                yield one
+
+    def _attack_trained(self, one: AtEpsilon) -> None:
+        recorder, protocol = self.recorder, one.evaluator.protocol
+        attack = protocol.attack
+        figures, self.test_signs[one] = one.evaluator.attack_test(attack, recorder.show)
+        recorder.record("test_accuracy", "test", figures.clean)
+        recorder.note_dead(figures.clean)
+        recorder.record("attacked_accuracy_before", "test", figures.attacks[attack], attack.spec, "white-box")
+        if attack == protocol.true_label_attack:
+            recorder.copy_column("attacked_accuracy_before", "attacked_accuracy_before_true")
+        self._record_attacks(protocol, figures, *BEFORE, recorded=(attack,))
 
     def given(self) -> None:
         """Evaluate and attack networks that came finished: nothing is known of how they were trained."""
         recorder = self.recorder
         with recorder.timed("attack"):
-            figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
-            recorder.record("test_accuracy", "test", figures.clean)
-            recorder.note_dead(figures.clean)
-            self._record_attacks(figures, "attacked_accuracy_before_true", "worst_case_accuracy_before")
+            for one in self._each():
+                figures, _ = one.evaluator.attack_test(on_examples=recorder.show)
+                recorder.record("test_accuracy", "test", figures.clean)
+                recorder.note_dead(figures.clean)
+                self._record_attacks(one.evaluator.protocol, figures, *BEFORE)
 
     def _training_images(self) -> Score:
         """The score of the training images; where there is a defence, the signs of the attack on them are kept."""
@@ -132,45 +151,62 @@ class Measurement:
             self.train_signs, _ = self.evaluator.signs_of("train")
         else:
             self.train_signs = self.source.signs_for(self.evaluator)
-        self.test_signs, _ = self.evaluator.signs_of("test")
+        for one in self.evaluators.each:
+            one.refresh()
+            self.test_signs[one], _ = one.evaluator.signs_of("test")
 
     def defended(self) -> None:
         """Evaluate the second model on clean images, on the kept ones, and on new attacks."""
-        recorder, old = self.recorder, self.protocol.attack.spec
-        copies_of = old if self.source is None else old._replace(source=self.source.name)
+        recorder = self.recorder
         with recorder.timed("evaluate"):
             clean, copies = (
                 self.evaluator.score("train"),
                 self.evaluator.score("train", self.train_signs, "train-copies"),
             )
             recorder.record(None, "train", clean)
-            recorder.record(None, "train", copies, copies_of, "static")
-            both = clean.joined(copies)
-            recorder.record("adversarial_train_accuracy", "train+adversarial", both, copies_of, "static")
-            static = self.evaluator.score("test", self.test_signs, "test-static", outcomes=True)
+            for one in self.evaluators.each:
+                with recorder.only(one.places):
+                    self._record_copies(one, clean.of(one.places), copies.of(one.places))
+            static = {one: self._static(one) for one in self._each()}
         with recorder.timed("attack"):
-            figures, _ = self.evaluator.attack_test(on_examples=recorder.show)
-            recorder.record("adversarial_test_accuracy", "test", figures.clean)
-            recorder.note_dead(figures.clean)
-            recorder.record("attacked_accuracy_after_static", "test", static, old, "static")
-            self._record_attacks(figures, "attacked_accuracy_after_white_box", "worst_case_accuracy_after")
+            for one in self._each():
+                figures, _ = one.evaluator.attack_test(on_examples=recorder.show)
+                recorder.record("adversarial_test_accuracy", "test", figures.clean)
+                recorder.note_dead(figures.clean)
+                old = one.evaluator.protocol.attack.spec
+                recorder.record("attacked_accuracy_after_static", "test", static[one], old, "static")
+                self._record_attacks(one.evaluator.protocol, figures, *AFTER)
 
-    def record_gap(self, epoch: int, gap: Mapping[Attack, Score]) -> None:
+    def _record_copies(self, one: AtEpsilon, clean: Score, copies: Score) -> None:
+        """Record what members of one epsilon make of the copies of the training images, and of both together."""
+        own = one.evaluator.protocol.attack.spec
+        made = own if self.source is None else own._replace(source=self.source.name)
+        self.recorder.record(None, "train", copies, made, "static")
+        both = clean.joined(copies)
+        self.recorder.record("adversarial_train_accuracy", "train+adversarial", both, made, "static")
+
+    def _static(self, one: AtEpsilon) -> Score:
+        """The score on the test images as they were attacked before the defence."""
+        return one.evaluator.score("test", self.test_signs[one], "test-static", outcomes=True)
+
+    def record_gap(self, epoch: int, one: AtEpsilon, gap: Mapping[Attack, Score]) -> None:
         """Record how FGSM and PGD compare after an epoch: where they part, the model has learned FGSM alone."""
-        for attack, score in gap.items():
-            self.recorder.record(None, "train", score, attack.spec, "white-box", epoch)
+        with self.recorder.only(one.places):
+            for attack, score in gap.items():
+                self.recorder.record(None, "train", score, attack.spec, "white-box", epoch)
 
     def _record_attacks(
-        self, figures: Figures, column: str, worst_column: str, recorded: Sequence[Attack] = ()
+        self, protocol: Protocol, figures: Figures, column: str, worst_column: str, recorded: Sequence[Attack] = ()
     ) -> None:
         """Record FGSM at the true label, its epsilon curve, the stronger attacks and the worst case over them.
 
         Args:
+            protocol: of the members.
             figures: of the model as it is.
             column, worst_column: of FGSM and of the worst case, in the table.
             recorded: the attacks that have their rows already, such as the one that the defence learns from.
         """
-        recorder, stronger, white_box = self.recorder, self.protocol.stronger_attacks, self.protocol.true_label_attack
+        recorder, stronger, white_box = self.recorder, protocol.stronger_attacks, protocol.true_label_attack
         if white_box not in recorded:
             recorder.record(column, "test", figures.attacks[white_box], white_box.spec, "white-box")
         for epsilon, score in figures.curve.items():
@@ -180,7 +216,7 @@ class Measurement:
             if attack not in recorded:
                 recorder.record(None, "test", figures.attacks[attack], attack.spec, "white-box")
         if stronger:
-            worst = AttackSpec(self.protocol.worst_case, self.protocol.epsilon, "true", "none", norm="linf")
+            worst = AttackSpec(protocol.worst_case, protocol.epsilon, "true", "none", norm="linf")
             recorder.record(worst_column, "test", figures.worst, worst, "white-box")
         else:
             recorder.copy_column(column, worst_column)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -90,12 +91,13 @@ class Rows:
         for name, rows in vars(self).items():
             rows += getattr(other, name)
 
-    def completed(self, shared: Row, group: int | None) -> Rows:
+    def completed(self, shared: Row, group: int | None, defences: Mapping[str, str] = MappingProxyType({})) -> Rows:
         """The rows with what all of a run have in common.
 
         Args:
             shared: dataset, defence, version and protocol_hash; each frame takes those it has.
             group: number of the group in the plan; None for what concerns all.
+            defences: by the names of variants, where theirs are others.
         """
         columns = {
             "table": ("dataset", "defence"),
@@ -107,7 +109,10 @@ class Rows:
         }
         own = {name: {column: shared[column] for column in wanted} for name, wanted in columns.items()}
         own["timings"] = {"group": group}
-        return Rows(**{name: [{**own[name], **row} for row in rows] for name, rows in vars(self).items()})
+        completed = Rows(**{name: [{**own[name], **row} for row in rows] for name, rows in vars(self).items()})
+        for row in (row for name in ("table", "metrics", "outcomes") for row in getattr(completed, name)):
+            row["defence"] = defences.get(str(row["variant"]), row["defence"])
+        return completed
 
 
 class Recorder:
@@ -142,6 +147,7 @@ class Recorder:
         self.dead = [False] * len(members)
         self.accuracies: list[dict[str, float | None]] = [dict.fromkeys(MEASURED) for _ in members]
         self.rows = Rows()
+        self._places: Sequence[int] = range(len(members))
         self.phase = "trained"
         self.seconds_before = 0.0
         """Seconds that an earlier process spent in what is timed next."""
@@ -177,6 +183,15 @@ class Recorder:
         if precision not in self.precision.split("+"):
             self.precision = "+".join(filter(None, [self.precision, precision]))
 
+    @contextmanager
+    def only(self, places: Sequence[int]) -> Iterator[None]:
+        """Within it, what is recorded is of the members in these places alone, in this order."""
+        before, self._places = self._places, places
+        try:
+            yield
+        finally:
+            self._places = before
+
     def record(
         self,
         column: str | None,
@@ -187,14 +202,16 @@ class Recorder:
         epoch: int | None = None,
     ) -> None:
         """Turn a score into metrics rows, and into a column of the table where it is one."""
-        self.finite &= score.finite
+        places = list(self._places)
+        self.finite[places] &= score.finite
         correct, n, balanced = score.correct, score.n, score.balanced
         outcomes = None if score.outcomes is None else score.outcomes.columns(score.parts)
-        for i, (who, fine) in enumerate(zip(self._named, self.finite.tolist(), strict=True)):
+        for i, (place, fine) in enumerate(zip(places, self.finite[places].tolist(), strict=True)):
+            who, accuracies = self._named[place], self.accuracies[place]
             if column is not None:
-                self.accuracies[i][column] = correct[i] / n if fine else None
+                accuracies[column] = correct[i] / n if fine else None
             if column in BALANCED:
-                self.accuracies[i][BALANCED[column]] = balanced[i] if fine else None
+                accuracies[BALANCED[column]] = balanced[i] if fine else None
             if not fine:
                 continue
             self.rows.metrics.append({
@@ -217,14 +234,15 @@ class Recorder:
 
     def copy_column(self, column: str, other: str) -> None:
         """Give a column of the table the figures of another one."""
-        for accuracies in self.accuracies:
+        for accuracies in (self.accuracies[place] for place in self._places):
             accuracies[other] = accuracies[column]
             if other in BALANCED:
                 accuracies[BALANCED[other]] = accuracies[BALANCED[column]]
 
     def note_dead(self, clean: Score) -> None:
         """Remember which members predict one class for every test image, as they are now."""
-        self.dead = list(clean.one_class)
+        for place, dead in zip(self._places, clean.one_class, strict=True):
+            self.dead[place] = dead
 
     def note_epoch(
         self, phase: str, epoch: int, losses: Tensor, accuracies: Tensor, steps: int, robust: Score | None = None
@@ -253,7 +271,7 @@ class Recorder:
     def show(self, attack: AttackSpec, attacked: Attacked, logits: Tensor, chunk: slice) -> None:
         """Keep a few test images under an attack, for the members of the first seed."""
         shown = [image for image in self.shown if chunk.start <= image < chunk.stop]
-        members = [i for i, member in enumerate(self.members) if member.seed == self.first_seed]
+        members = [i for i, place in enumerate(self._places) if self.members[place].seed == self.first_seed]
         if not (shown and members) or attacked.clean_logits is None:
             return
         rows = torch.tensor(members, device=logits.device)[:, None]
@@ -269,7 +287,7 @@ class Recorder:
         for i in finite.nonzero()[:, 0].tolist():
             for j, image in enumerate(shown):
                 self.rows.examples.append({
-                    **self._named[members[i]], "phase": self.phase,
+                    **self._named[self._places[members[i]]], "phase": self.phase,
                     **attack._asdict(), "image": image, "label": int(labels[j]),
                     "clean_prediction": int(before[i, j]), "attacked_prediction": int(after[i, j]),
                     "pixels": own[j], "change": _bytes(change[i, j], torch.float16),
@@ -307,7 +325,7 @@ class Recorder:
     def note_time(self, phase: str, seconds: float, steps: int = 0) -> None:
         """Append the seconds of a part of the work to the timings."""
         self.rows.timings.append(
-            {"phase": f"{phase}-{self.phase}", "members": len(self.members), "seconds": seconds, "steps": steps}
+            {"phase": f"{phase}-{self.phase}", "members": len(self._places), "seconds": seconds, "steps": steps}
         )
 
     def _difference(self, index: int, after: str, before: str) -> float | None:

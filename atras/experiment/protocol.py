@@ -166,6 +166,15 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         values = {name: typed(value, settings[name]) for name, value in variant.settings}
         return self.replace(candidates=candidates, axes=(), only=(), **values)
 
+    def setting(self, field: str, variant: Variant) -> Any:
+        """A setting of the members of a variant: its own, or the experiment's.
+
+        Raises:
+            InputError: if the variant's value is none of the setting's.
+        """
+        own = variant.get(field)
+        return getattr(self, field) if own is None else typed(own, varied_settings()[field])
+
     def _check_variants(self) -> None:
         """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
         if not self.trains:

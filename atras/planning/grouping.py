@@ -337,6 +337,8 @@ class _Sizer:
             "evaluation_batch": self._evaluation_batch(networks),
             "images": self.images,
         }
+        if len({member.variant.get("epsilon") for member in members}) > 1:
+            networks = [*networks, *networks]  # those of each epsilon are attacked on an engine of their own
         if self.engine.any_depths and self.machine.kind == "cuda":
             averages = self.protocol.average > 0
             return fused_device_bytes(networks, precision=self.protocol.precision, averages=averages, **batches)

@@ -104,7 +104,7 @@ class LiveReporter(Reporter):
         task, title = self._tasks[index]
         # As a new bar: an update would count as speed.
         self._progress.reset(task, completed=steps_done)
-        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} %")
+        self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} % of its training")
 
     def _total(self, task: TaskID) -> int:
         return int(next(one.total for one in self._progress.tasks if one.id == task) or 0)

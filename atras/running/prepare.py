@@ -13,6 +13,7 @@ import torch
 
 from atras.attacks import Attack
 from atras.data import CHARACTERS, Dataset
+from atras.defences import Defence
 from atras.engines import DTYPES, ENGINES, VARIED, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError
@@ -335,7 +336,7 @@ def plan_for(
     shares: list[Share] = []
     trainings: list[Training] = []
     sizes = len(data.train), len(data.test)
-    for variants in bundles(protocol.variants):
+    for variants in bundles(protocol):
         own = group_protocol(protocol, variants[0], len(data.test))
         if protocol.only:
             those = dict.fromkeys(candidate for candidate, variant in protocol.pairs if variant in variants)
@@ -377,11 +378,13 @@ def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Prot
     return own.replace(outcomes="all" if keeps_outcomes(protocol, test_size) else "none")
 
 
-def bundles(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
-    """Variants that can share a group, together: they differ only in what engines take for each member."""
-    together: dict[Variant, list[Variant]] = {}
-    for variant in variants:
-        together.setdefault(variant.without(*VARIED), []).append(variant)
+def bundles(protocol: Protocol) -> list[tuple[Variant, ...]]:
+    """Variants that can share a group, together: they differ only in what engines take for each member, and in what
+    their defence does (`Defence.own`)."""
+    together: dict[tuple[Variant, Defence], list[Variant]] = {}
+    for variant in protocol.variants:
+        defence = protocol.setting("defence", variant).at(protocol.setting("epsilon", variant))
+        together.setdefault((variant.without(*VARIED, "defence"), defence.alike), []).append(variant)
     return list(map(tuple, together.values()))
 
 

@@ -141,7 +141,7 @@ class PlainReporter(Reporter):
         if index in self._titles:
             percent = int(100 * share)
             self._overall.attacked(index, phase, share)
-            self._say_rarely(index, percent, f"{phase} networks under attack, {percent} %, {attack}")
+            self._say_rarely(index, percent, f"{phase} networks under attack, {percent} % of the attacks, {attack}")
 
     def _say_rarely(self, index: int, percent: int, text: str) -> None:
         """By the percent, so that a run of weeks leaves no longer a log than one of minutes."""
@@ -156,7 +156,7 @@ class PlainReporter(Reporter):
         self._say(f"{title}, finished in {duration(seconds)}{self._left()}")
 
     def group_resumed(self, index: int, steps_done: int) -> None:
-        self._say(f"{self._titles[index]}, goes on from {self._percent(index, steps_done)} %")
+        self._say(f"{self._titles[index]}, goes on from {self._percent(index, steps_done)} % of its training")
 
     def _left(self) -> str:
         left = self._overall.seconds_left()

@@ -11,7 +11,8 @@ from typing import Any
 
 from atras.engines import AVERAGE, ENGINES, KINDS
 from atras.evaluation import PHASES, Row, Rows, phases_of
-from atras.networks import Candidate, Member, Parameters
+from atras.experiment import Protocol
+from atras.networks import Candidate, Member, Parameters, Variant
 from atras.planning import Group, Training, parts_of
 from atras.torch_state import fixed_state
 from atras.training import (
@@ -101,7 +102,9 @@ class GroupTask(Task):
     def run(self, place: Surroundings) -> Rows:
         with fixed_state(self.device):
             rows = _Work(self, place).run()
-        return rows.completed(self.shared, self.index)
+        variants = dict.fromkeys(member.variant for member in self.group.members)
+        defences = {variant.name: str(self.protocol.setting("defence", variant)) for variant in variants}
+        return rows.completed(self.shared, self.index, defences)
 
 
 class _Work(Watcher):
@@ -114,6 +117,7 @@ class _Work(Watcher):
         self.rows = Rows()
         self.source = defence_source(task, [each for each in task.trainings if each.source], place)
         self.begins = tuple(each for each in task.trainings if not each.source)
+        self.protocols = {task.group.variant: task.protocol}
         self.part = self.done = 0
         self.tell_next = 0.0
         self.next_keep = time.perf_counter() + task.checkpoint_every
@@ -146,7 +150,8 @@ class _Work(Watcher):
 
     def _run_part(self, snapshot: Snapshot | None) -> Rows:
         task, place = self.task, self.place
-        engine = ENGINES.get(task.group.engine)(task.spec, self.parts[self.part], task.protocol, task.device)
+        protocol = self._protocol_of(self.parts[self.part][0].variant)
+        engine = ENGINES.get(task.group.engine)(task.spec, self.parts[self.part], protocol, task.device)
         for index, member in enumerate(engine.members):
             if member.candidate in task.given:
                 engine.set_parameters(index, task.given[member.candidate])
@@ -156,7 +161,7 @@ class _Work(Watcher):
         return run_group(
             engine,
             place.data,
-            task.protocol,
+            protocol,
             evaluation_batch=task.group.evaluation_batch,
             watcher=self,
             snapshot=snapshot,
@@ -164,6 +169,12 @@ class _Work(Watcher):
             chunk=task.group.chunk,
             population=task.population,
         )
+
+    def _protocol_of(self, variant: Variant) -> Protocol:
+        """The experiment of members of a variant; made once, as ten thousand candidates take a while to check."""
+        if variant not in self.protocols:
+            self.protocols[variant] = self.task.protocol.of(variant)
+        return self.protocols[variant]
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
         self.done += steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from atras.defences import Batch, Defence
@@ -22,7 +23,7 @@ class Defending:
 
     Args:
         engine: of the group.
-        defence: with a definite epsilon.
+        defences: of each member, with a definite epsilon; they differ in nothing but `Defence.own`.
         epochs: of the second training.
         classes: as in `Batch`.
         others: signs [M, N, C, H, W] of the copies made on other networks, which come in turn with the members' own.
@@ -32,13 +33,14 @@ class Defending:
     def __init__(
         self,
         engine: Engine,
-        defence: Defence,
+        defences: Sequence[Defence],
         epochs: int,
         classes: Tensor | None,
         others: Sequence[AllSigns] = (),
         in_range: bool = False,
     ) -> None:
-        self.engine, self.defence, self.epochs, self.classes = engine, defence, epochs, classes
+        self.engine, self.defence, self.epochs, self.classes = engine, defences[0], epochs, classes
+        self.own = numbers_apart(defences, engine.device)
         self.others, self.in_range = others, in_range
         self.kept: dict[str, Tensor] = {}
 
@@ -54,7 +56,7 @@ class Defending:
         def step(engine: Trainable, images: Tensor, labels: Tensor, copied: Tensor, number: int) -> StepResult:
             place, count = first + number, len(self.others)
             made = count > 0 and turn_of(epoch, place, count) < count
-            known = self.classes, self.epochs, self.kept, made, self.in_range
+            known = self.classes, self.epochs, self.kept, made, self.in_range, self.own
             batch = Batch(images, labels, copied, epoch, place, *known)
             return self.defence.step(engine, batch)
 
@@ -68,3 +70,13 @@ class Defending:
         """Go on from a snapshot's tensors."""
         own = {name: values for name, values in tensors.items() if name.startswith(f"{KEPT}/")}
         self.kept = {name.partition("/")[2]: values.to(self.engine.device) for name, values in own.items()}
+
+
+def numbers_apart(defences: Sequence[Defence], device: torch.device) -> dict[str, Tensor]:
+    """float64 [M] of each number that members may have of their own, by name, where they do."""
+    each = {name: [defence.own[name] for defence in defences] for name in defences[0].own}
+    return {
+        name: torch.tensor(numbers, dtype=torch.float64, device=device)
+        for name, numbers in each.items()
+        if len(set(numbers)) > 1
+    }

@@ -26,7 +26,7 @@ class Pass(NamedTuple):
         orders: int64 [S, n] on the CPU, one for each seed; an index from N on stands for an adversarial copy.
         order_of: int64 [M], the row of `orders` that each member follows.
         signs: which make each member's own copies; None where there are none, or others make them.
-        epsilon: strength of the copies.
+        epsilon: strength of the copies; float64 [M] where members have their own.
         augment: such as `crop,flip`, or `none`.
         seeds: of the orders.
         phase, epoch: by which the augmentation is drawn.
@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     orders: Tensor
     order_of: Tensor
     signs: AllSigns | None
-    epsilon: float
+    epsilon: float | Tensor
     augment: str
     seeds: tuple[int, ...]
     phase: str

@@ -17,18 +17,19 @@ from atras.errors import Interrupted
 from atras.evaluation import (
     PREFIX,
     AllSigns,
-    Evaluator,
     Measurement,
     Recorder,
     Rows,
     Source,
     Sources,
+    epsilons_apart,
     examples_kept,
     shown_attacks,
 )
 from atras.experiment import Protocol
 from atras.networks import StepResult, permutation
 
+from .at_epsilons import evaluators_of
 from .defending import Defending
 from .feed import Feed, Pass
 from .selection import Selection, selects_in
@@ -192,22 +193,27 @@ class _Stages:
     ) -> None:
         self.engine, self.protocol, self.watcher = engine, protocol, watcher
         self.gathered = chunk
-        self.defence = protocol.defence.at(protocol.epsilon)
-        self.evaluator = Evaluator(engine, data, protocol, evaluation_batch)
+        defences = [
+            protocol.setting("defence", member.variant).at(epsilon)
+            for member, epsilon in zip(engine.members, engine.epsilons, strict=True)
+        ]
+        self.defence = defences[0]
+        self.evaluators = evaluators_of(engine, data, protocol, evaluation_batch)
+        self.evaluator = self.evaluators.whole
         backend = f"{engine.name}/{attack_backend(engine.device, engine.dtype)}"
         shown = len(shown_attacks(protocol))
         examples = examples_kept(population or len(protocol.candidates), data.image_shape, shown)
         self.recorder = Recorder(engine.members, engine.spec, data, engine.device, backend, protocol.seeds[0], examples)
         others = source.signs_for(engine.members) if isinstance(source, Sources) else ()
         own = None if isinstance(source, Sources) else source
-        self.measurement = Measurement(self.evaluator, self.recorder, own)
+        self.measurement = Measurement(self.evaluators, self.recorder, own)
         known = self.evaluator.classes, others, self.evaluator.in_range("train")
-        self.defending = Defending(engine, self.defence, protocol.adversarial_epochs, *known)
+        self.defending = Defending(engine, defences, protocol.adversarial_epochs, *known)
         self.trained: dict[str, Tensor] = {}
         self.signs: dict[str, Tensor] = {}
         self.chunk = 1
         self.restored: Snapshot | None = None
-        self.evaluator.pause = self.pause
+        self.evaluators.watch(self.pause)
         self.stages = stages_of(protocol)
         self.enter(self.stages[0])
 
@@ -229,8 +235,8 @@ class _Stages:
 
     def let_go(self) -> None:
         """End the circle in which the evaluator and the stages hold each other: an engine's memory is free at once."""
-        self.evaluator.pause = _never
-        self.evaluator.forget()
+        self.evaluators.watch(_never)
+        self.evaluators.forget()
 
     @property
     def train_size(self) -> int:
@@ -240,7 +246,7 @@ class _Stages:
     def enter(self, stage: str) -> None:
         self.stage, self.epoch, self.start = stage, 0, time.perf_counter()
         self.begun = False
-        self.evaluator.forget()
+        self.evaluators.forget()
         self.record = self.recorder.to_dict()
         if stage == DONE:
             self.signs = {}
@@ -303,12 +309,13 @@ class _Stages:
             batch_steps: from an epoch, and its batches done before, to what trains on each batch.
         """
         part, evaluator = self.evaluator.data.train, self.evaluator
+        epsilon = epsilons_apart(self.engine.epsilons, self.engine.device)
         if not self.begun:
             self.begin_phase(self.stage)
         for epoch in range(self.epoch + 1, epochs + 1):
             orders = torch.stack([permutation(seed, self.stage, epoch, n) for seed in evaluator.seeds])
             augment = self.protocol.augment, tuple(evaluator.seeds), self.stage, epoch
-            work = Pass(part, orders, evaluator.seed_of, signs, self.protocol.epsilon, *augment)
+            work = Pass(part, orders, evaluator.seed_of, signs, epsilon, *augment)
             others = () if batch_steps is None else self.defending.others
             size, gathered = self.protocol.batch_size, self.gathered
             with Turns(work, size, gathered, others) if others else Feed(work, size, gathered) as feed:
@@ -376,21 +383,22 @@ class _Stages:
         losses, accuracies = (self.losses * sizes).sum(1) / n, self.correct.sum(1) / (n * self.seen)
         # All evaluations come before the first row: one that is stopped leaves none behind.
         score = self.evaluator.score("test") if every and epoch % every == 0 else None
-        gap = self.evaluator.gap() if compare else {}
-        robust = self.evaluator.validate() if self.selection is not None else None
-        self.evaluator.forget()
+        gaps = self.evaluators.gaps() if compare else []
+        robust = self.evaluators.validate() if self.selection is not None else None
+        self.evaluators.forget()
         steps, before = len(sizes) * self.steps_a_batch, self.recorder.counts
         self.recorder.note_epoch(self.stage, epoch, losses, accuracies, steps, robust)
         if self.selection is not None and robust is not None:
             self.selection.take(epoch, robust)
         if score is not None:
             self.recorder.record(None, "test", score, epoch=epoch)
-        self.measurement.record_gap(epoch, gap)
+        for one, gap in gaps:
+            self.measurement.record_gap(epoch, one, gap)
         self.watcher.epoch(self.recorder.since(before))
 
     def pause(self) -> None:
         """Between two calls of training, or two steps of an evaluation: keep a snapshot when due, stop when asked."""
-        if (now := self.evaluator.attacking()) is not None:
+        if (now := self.evaluators.attacking()) is not None:
             self.watcher.attacking(self.stage, now.attack.name, now.share)
         if self.watcher.due():
             self.keep()
@@ -408,13 +416,13 @@ class _Stages:
             return
         if self.restored is not None:
             # Its signs are being made again: all else is as it was.
-            self.watcher.keep(replace(self.restored, tensors=self.restored.tensors | self.evaluator.tensors()))
+            self.watcher.keep(replace(self.restored, tensors=self.restored.tensors | self.evaluators.tensors()))
             self.kept = True
             return
         training = self.stage in ("train", "adversarial")
         tensors = self.engine.state(optimizer=training and not self.begins())
         tensors |= {"losses": self.losses, "correct": self.correct} | self.trained
-        tensors |= self.signs | self.evaluator.tensors() | (self.defending.tensors() if training else {})
+        tensors |= self.signs | self.evaluators.tensors() | (self.defending.tensors() if training else {})
         tensors |= {} if self.selection is None else self.selection.tensors()
         record = self.recorder.to_dict()
         if self.stage in ("measure_trained", "measure_defended"):
@@ -435,7 +443,7 @@ class _Stages:
         prefix = f"{TRAINED}/"
         self.trained = {name: values for name, values in snapshot.tensors.items() if name.startswith(prefix)}
         self.begin_phase("train" if snapshot.stage in STAGES[:2] else "adversarial")
-        self.evaluator.load(snapshot.tensors)
+        self.evaluators.load(snapshot.tensors)
         if self.selection is not None:
             self.selection.load(snapshot.tensors)
         self.defending.load(snapshot.tensors)
@@ -457,11 +465,11 @@ class _Stages:
         self.restored, self.kept = snapshot, any(name.startswith(SIGNS) for name in snapshot.tensors)
         self.measurement.make_signs()
         self.restored = None
-        own = {name: values for name, values in self.evaluator.tensors().items() if name.startswith(SIGNS)}
-        left = {name: values for name, values in self.evaluator.tensors().items() if name not in own}
+        own = {name: values for name, values in self.evaluators.tensors().items() if name.startswith(SIGNS)}
+        left = {name: values for name, values in self.evaluators.tensors().items() if name not in own}
         self.signs = own if self.kept else {}
-        self.evaluator.forget()
-        self.evaluator.load(left)
+        self.evaluators.forget()
+        self.evaluators.load(left)
 
 
 def _never() -> None:

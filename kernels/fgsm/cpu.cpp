@@ -145,14 +145,14 @@ Step<T> make_step(double epsilon, double direction, double low, double high) {
 }  // namespace
 
 void fgsm(Address images, Address gradients, Address values, Address nan_counts, Address zero_counts, bool shared,
-          bool bytes, bool wide, std::int64_t members, std::int64_t pixels, double epsilon, int direction, double low,
+          bool bytes, bool wide, std::int64_t members, std::int64_t pixels, Address epsilons, int direction, double low,
           double high, int threads) {
   with_types(wide, bytes, [&](auto* value_type, auto* image_type) {
     using T = std::remove_pointer_t<decltype(value_type)>;
     using I = std::remove_const_t<std::remove_pointer_t<decltype(image_type)>>;
-    const Step<T> step = make_step<T>(epsilon, direction, low, high);
     const bool streamed = members * pixels * std::int64_t(sizeof(T)) >= kStreamBytes;
     over_tiles(members, pixels, shared, threads, [&](std::int64_t member, std::int64_t from, std::int64_t n) {
+      const Step<T> step = make_step<T>(at<const double>(epsilons)[member], direction, low, high);
       const I* image = at<const I>(images) + (shared ? 0 : member * pixels) + from;
       const T* gradient = at<const T>(gradients) + member * pixels + from;
       Counts counts;
@@ -183,13 +183,13 @@ void fgsm_signs(Address gradients, Address values, Address nan_counts, Address z
 }
 
 void apply_signs(Address images, Address signs, Address values, bool shared, bool bytes, bool wide,
-                 std::int64_t members, std::int64_t pixels, double epsilon, double low, double high, int threads) {
+                 std::int64_t members, std::int64_t pixels, Address epsilons, double low, double high, int threads) {
   with_types(wide, bytes, [&](auto* value_type, auto* image_type) {
     using T = std::remove_pointer_t<decltype(value_type)>;
     using I = std::remove_const_t<std::remove_pointer_t<decltype(image_type)>>;
-    const Step<T> step = make_step<T>(epsilon, 1, low, high);
     const bool streamed = members * pixels * std::int64_t(sizeof(T)) >= kStreamBytes;
     over_tiles(members, pixels, shared, threads, [&](std::int64_t member, std::int64_t from, std::int64_t n) {
+      const Step<T> step = make_step<T>(at<const double>(epsilons)[member], 1, low, high);
       const I* image = at<const I>(images) + (shared ? 0 : member * pixels) + from;
       const std::int8_t* sign = at<const std::int8_t>(signs) + member * pixels + from;
       in_pieces(at<T>(values) + member * pixels + from, n, streamed, [&](std::int64_t i, T* to, std::int64_t size) {

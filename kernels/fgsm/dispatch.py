@@ -27,7 +27,7 @@ class Perturbed(NamedTuple):
 def fgsm(
     images: Tensor,
     gradients: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
     direction: Literal[1, -1] = 1,
@@ -44,7 +44,7 @@ def fgsm(
             correctly rounded), or float32 or float64 in [0, 1].
         gradients: [B, C, H, W] for one member or [M, B, C, H, W]; the images' dtype when that is floating point.
             float16 and bfloat16 go with float32 or uint8 images, and the values are float32.
-        epsilon: largest change of a pixel, in pixels of [0, 1]; at least 0.
+        epsilon: largest change of a pixel, in pixels of [0, 1]; at least 0. Or float64 [M], each member's own.
         bounds: lowest and highest pixel allowed.
         direction: 1 ascends (untargeted), -1 descends (targeted).
         output: `images` for the perturbed images; `signs` for direction * sign as int8, a quarter of the bytes, from
@@ -60,13 +60,14 @@ def fgsm(
     """
     _check_tensors("fgsm", images, "gradients", gradients, GRADIENT_DTYPES)
     dtype = _value_dtype(images, gradients)
-    _check_numbers("fgsm", epsilon, bounds)
+    epsilon = _checked_epsilon("fgsm", epsilon, gradients)
+    _check_bounds("fgsm", bounds)
     if direction not in (1, -1):
         raise ValueError(f"fgsm: direction (={direction!r}): expected 1 (ascend) or -1 (descend)")
     if output not in ("images", "signs"):
         raise ValueError(f"fgsm: output (={output!r}): expected one of images, signs")
     images, members = _with_member_axis(images, gradients)
-    step = (float(epsilon), float(bounds[0]), float(bounds[1]))
+    step = (epsilon, float(bounds[0]), float(bounds[1]))
     results = _Fgsm.apply(images, members, *step, direction, None if output == "signs" else dtype)
     return Perturbed(*(value[0] for value in results)) if gradients.ndim == 4 else Perturbed(*results)
 
@@ -74,7 +75,7 @@ def fgsm(
 def apply_signs(
     images: Tensor,
     signs: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
     dtype: torch.dtype = torch.float32,
@@ -84,7 +85,7 @@ def apply_signs(
     Args:
         images: [B, C, H, W], shared by all members, or of the signs' shape; uint8, float32 or float64.
         signs: [B, C, H, W] or [M, B, C, H, W], int8, each -1, 0 or 1.
-        epsilon: largest change of a pixel, in pixels of [0, 1]; at least 0.
+        epsilon: largest change of a pixel, in pixels of [0, 1]; at least 0. Or float64 [M], each member's own.
         bounds: lowest and highest pixel allowed.
         dtype: of the values when the images are uint8, float32 or float64; floating-point images keep their own.
 
@@ -95,12 +96,13 @@ def apply_signs(
         ValueError: if a shape, dtype, device or number is out of range.
     """
     _check_tensors("apply_signs", images, "signs", signs, (torch.int8,))
-    _check_numbers("apply_signs", epsilon, bounds)
+    epsilon = _checked_epsilon("apply_signs", epsilon, signs)
+    _check_bounds("apply_signs", bounds)
     if dtype not in VALUE_DTYPES:
         raise ValueError(f"apply_signs: dtype (={dtype}): expected torch.float32 or torch.float64")
     dtype = images.dtype if images.dtype.is_floating_point else dtype
     images, members = _with_member_axis(images, signs)
-    values = _ApplySigns.apply(images, members, float(epsilon), float(bounds[0]), float(bounds[1]), dtype)
+    values = _ApplySigns.apply(images, members, epsilon, float(bounds[0]), float(bounds[1]), dtype)
     return values[0] if signs.ndim == 4 else values
 
 
@@ -111,7 +113,7 @@ class _Fgsm(torch.autograd.Function):
     def forward(
         images: Tensor,
         gradients: Tensor,
-        epsilon: float,
+        epsilon: float | Tensor,
         low: float,
         high: float,
         direction: int,
@@ -133,9 +135,11 @@ class _Fgsm(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], images: Tensor, gradients: Tensor, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], images: Tensor, gradients: Tensor, epsilon: Any, *rest: Any
+    ) -> Any:
         images, gradients = _flatten(info.batch_size, in_dims, images, gradients)
-        results = _Fgsm.apply(images, gradients, *rest)
+        results = _Fgsm.apply(images, gradients, _flat_numbers(info.batch_size, in_dims[2], epsilon), *rest)
         return tuple(value.unflatten(0, (info.batch_size, -1)) for value in results), (0, 0, 0)
 
 
@@ -143,7 +147,9 @@ class _ApplySigns(torch.autograd.Function):
     """images [1, ...] (shared) or [M, ...], signs [M, ...] -> values [M, ...]."""
 
     @staticmethod
-    def forward(images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        images: Tensor, signs: Tensor, epsilon: float | Tensor, low: float, high: float, dtype: torch.dtype
+    ) -> Tensor:
         backend = backends.choose("apply_signs", BACKENDS, signs.device, dtype)
         if backend == "cpu":
             return cpu.apply_signs(images, signs, epsilon, low, high, dtype)
@@ -158,9 +164,12 @@ class _ApplySigns(torch.autograd.Function):
         ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], images: Tensor, signs: Tensor, *rest: Any) -> Any:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], images: Tensor, signs: Tensor, epsilon: Any, *rest: Any
+    ) -> Any:
         images, signs = _flatten(info.batch_size, in_dims, images, signs)
-        return _ApplySigns.apply(images, signs, *rest).unflatten(0, (info.batch_size, -1)), 0
+        epsilon = _flat_numbers(info.batch_size, in_dims[2], epsilon)
+        return _ApplySigns.apply(images, signs, epsilon, *rest).unflatten(0, (info.batch_size, -1)), 0
 
 
 def _with_member_axis(images: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,6 +188,13 @@ def _flatten(size: int, in_dims: tuple[int | None, ...], images: Tensor, directi
     elif images.shape[0] > 1:
         images = images.expand(size, *images.shape).flatten(0, 1)
     return images, directions.flatten(0, 1)
+
+
+def _flat_numbers(size: int, dim: int | None, numbers: float | Tensor) -> float | Tensor:
+    """Numbers of the members likewise; one that all have in common stays one."""
+    if not isinstance(numbers, Tensor):
+        return numbers
+    return (numbers.expand(size, -1) if dim is None else numbers.movedim(dim, 0)).flatten()
 
 
 def _value_dtype(images: Tensor, gradients: Tensor) -> torch.dtype:
@@ -214,9 +230,22 @@ def _check_tensors(op: str, images: Tensor, name: str, other: Tensor, dtypes: tu
         raise ValueError(f"{op}: expected images and {name} on one device, got {images.device} and {other.device}")
 
 
-def _check_numbers(op: str, epsilon: float, bounds: tuple[float, float]) -> None:
+def _checked_epsilon(op: str, epsilon: float | Tensor, directions: Tensor) -> float | Tensor:
+    """One number, or each member's own, whose values are not looked at: a GPU would have to be waited for."""
+    if isinstance(epsilon, Tensor):
+        members = len(directions) if directions.ndim == 5 else 1
+        if epsilon.dtype != torch.float64 or epsilon.shape != (members,):
+            raise ValueError(
+                f"{op}: expected epsilon as a number, or float64 [{members}], each member's own, got "
+                f"{_name(epsilon.dtype)} {list(epsilon.shape)}"
+            )
+        return epsilon
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < math.inf:
         raise ValueError(f"{op}: epsilon (={epsilon!r}): expected a finite number of at least 0")
+    return float(epsilon)
+
+
+def _check_bounds(op: str, bounds: tuple[float, float]) -> None:
     if len(bounds) != 2 or not bounds[0] <= bounds[1]:
         raise ValueError(f"{op}: bounds (={bounds!r}): expected two numbers, the lower one first")
 

@@ -63,8 +63,10 @@ def fgsm_kernel(
     low: tl.float64,
     high: tl.float64,
     direction,
+    p_epsilons,
     SHARED: tl.constexpr,
     SIGNS: tl.constexpr,
+    EACH: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -86,7 +88,11 @@ def fgsm_kernel(
         else:
             if not SHARED:
                 b_images = to_pixels(b_own[i], DTYPE)
-            b_values = step_and_clamp(b_images, b_signs, epsilon, low, high, DTYPE)
+            if EACH:
+                own = tl.load(p_epsilons + i_member, mask=i_member < members, other=0.0)
+                b_values = step_and_clamp(b_images, b_signs, own, low, high, DTYPE)
+            else:  # given a name, the interpreter makes a float32 of it
+                b_values = step_and_clamp(b_images, b_signs, epsilon, low, high, DTYPE)
         tl.store(p_values + i_member * pixels + i_pixel, b_values, mask=inside & (i_member < members))
     for i in tl.static_range(GROUP):  # sums are waited for, so they come last
         b_counts = (b_all[i] != b_all[i]).to(tl.int32) * NAN + (b_all[i] == 0).to(tl.int32)
@@ -117,7 +123,9 @@ def apply_signs_kernel(
     epsilon: tl.float64,
     low: tl.float64,
     high: tl.float64,
+    p_epsilons,
     SHARED: tl.constexpr,
+    EACH: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -131,5 +139,9 @@ def apply_signs_kernel(
     for i in tl.static_range(GROUP):
         if not SHARED:
             b_images = to_pixels(b_own[i], DTYPE)
-        b_values = step_and_clamp(b_images, b_signs[i], epsilon, low, high, DTYPE)
+        if EACH:
+            own = tl.load(p_epsilons + i_first + i, mask=i_first + i < members, other=0.0)
+            b_values = step_and_clamp(b_images, b_signs[i], own, low, high, DTYPE)
+        else:  # as above
+            b_values = step_and_clamp(b_images, b_signs[i], epsilon, low, high, DTYPE)
         tl.store(p_values + (i_first + i) * pixels + i_pixel, b_values, mask=inside & (i_first + i < members))

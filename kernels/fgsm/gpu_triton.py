@@ -29,7 +29,7 @@ OPTIONS = {"enable_fp_fusion": False}
 def fgsm(
     images: Tensor,
     gradients: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
     low: float,
     high: float,
     direction: int,
@@ -46,27 +46,39 @@ def fgsm(
     # Each program writes its own counts: integers, summed in any order, and nothing to clear beforehand.
     counts = torch.empty(members, tiles, dtype=torch.int32, device=gradients.device)
     totals = torch.empty(2, members, dtype=torch.int64, device=gradients.device)
-    tensors, numbers = (images, gradients, values, counts), (epsilon, low, high, direction)
-    kind = (shared, dtype is None, tile.members, tile.pixels)
+    tensors, (common, epsilons) = (images, gradients, values, counts), _each(epsilon, gradients)
+    numbers = (common, low, high, direction, epsilons)
+    kind = (shared, dtype is None, isinstance(epsilon, Tensor), tile.members, tile.pixels)
     with torch.cuda.device_of(gradients):
         fgsm_kernel[(programs,)](*tensors, members, pixels, tiles, *numbers, *kind, num_warps=tile.warps, **OPTIONS)
         totals_kernel[(members,)](counts, totals, tiles, TOTALS_BLOCK, num_warps=4, **OPTIONS)
     return values, totals[0], totals[1]
 
 
-def apply_signs(images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype) -> Tensor:
+def apply_signs(
+    images: Tensor, signs: Tensor, epsilon: float | Tensor, low: float, high: float, dtype: torch.dtype
+) -> Tensor:
     """See `dispatch._ApplySigns`: images [1 or M, ...], signs [M, ...]."""
     images, signs = images.contiguous(), signs.contiguous()
     values = torch.empty_like(signs, dtype=dtype)
     shared = len(images) == 1
     tile, _, programs = _work(signs, "shared" if shared else "own")
     if programs:
-        sizes, kind = (len(signs), signs.shape[1:].numel()), (shared, tile.members, tile.pixels)
+        common, epsilons = _each(epsilon, signs)
+        sizes, numbers = (len(signs), signs.shape[1:].numel()), (common, low, high, epsilons)
+        kind = (shared, isinstance(epsilon, Tensor), tile.members, tile.pixels)
         with torch.cuda.device_of(signs):
             apply_signs_kernel[(programs,)](
-                images, signs, values, *sizes, epsilon, low, high, *kind, num_warps=tile.warps, **OPTIONS
+                images, signs, values, *sizes, *numbers, *kind, num_warps=tile.warps, **OPTIONS
             )
     return values
+
+
+def _each(epsilon: float | Tensor, beside: Tensor) -> tuple[float, Tensor]:
+    """The number that all members have, and where each one's own lies; the other of the two is not read."""
+    if not isinstance(epsilon, Tensor):
+        return epsilon, beside
+    return 0.0, epsilon.to(beside.device, torch.float64).contiguous()
 
 
 def _work(directions: Tensor, kind: str) -> tuple[Tile, int, int]:

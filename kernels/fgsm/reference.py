@@ -16,8 +16,12 @@ def signs(gradients: Tensor, direction: int) -> Tensor:
     return direction * ((gradients > 0).to(torch.int8) - (gradients < 0).to(torch.int8))
 
 
-def apply_signs(images: Tensor, signs: Tensor, epsilon: float, low: float, high: float, dtype: torch.dtype) -> Tensor:
-    """clamp(pixel + epsilon * sign, low, high) in `dtype`; a NaN pixel stays NaN."""
+def apply_signs(
+    images: Tensor, signs: Tensor, epsilon: float | Tensor, low: float, high: float, dtype: torch.dtype
+) -> Tensor:
+    """clamp(pixel + epsilon * sign, low, high) in `dtype`, epsilon one number or [M]; a NaN pixel stays NaN."""
+    if isinstance(epsilon, Tensor):
+        epsilon = epsilon.to(signs.device, dtype).view(-1, *[1] * (signs.ndim - 1))
     return (to_pixels(images, dtype) + epsilon * signs.to(dtype)).clamp(low, high)
 
 

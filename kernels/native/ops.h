@@ -7,19 +7,20 @@ namespace atras {
 
 using Address = std::uintptr_t;
 
-// values[m, i] = clamp(pixel + epsilon * direction * sign(gradients[m, i]), low, high); counts of NaN and zero gradients.
-// images: [members or 1, pixels], uint8 or the gradients' type; gradients, values: float or (wide) double.
+// values[m, i] = clamp(pixel + epsilons[m] * direction * sign(gradients[m, i]), low, high); counts of NaN and zero
+// gradients. images: [members or 1, pixels], uint8 or the gradients' type; gradients, values: float or (wide) double;
+// epsilons: double.
 void fgsm(Address images, Address gradients, Address values, Address nan_counts, Address zero_counts, bool shared,
-          bool bytes, bool wide, std::int64_t members, std::int64_t pixels, double epsilon, int direction, double low,
+          bool bytes, bool wide, std::int64_t members, std::int64_t pixels, Address epsilons, int direction, double low,
           double high, int threads);
 
 // values[m, i] = direction * sign(gradients[m, i]) as int8, and the same counts.
 void fgsm_signs(Address gradients, Address values, Address nan_counts, Address zero_counts, bool wide,
                 std::int64_t members, std::int64_t pixels, int direction, int threads);
 
-// values[m, i] = clamp(pixel + epsilon * signs[m, i], low, high).
+// values[m, i] = clamp(pixel + epsilons[m] * signs[m, i], low, high).
 void apply_signs(Address images, Address signs, Address values, bool shared, bool bytes, bool wide,
-                 std::int64_t members, std::int64_t pixels, double epsilon, double low, double high, int threads);
+                 std::int64_t members, std::int64_t pixels, Address epsilons, double low, double high, int threads);
 
 // Dropout of x [members, rows, spots, channels], or [members, rows, channels, spots] if planar; widths (int64, or 0 for
 // none) gives each member's real channels where rows of one spot are padded.

@@ -28,9 +28,9 @@ Spec make_spec(int channels, int height, int width, int classes, int stem, int a
           smoothing, clip,        average,      bf16};
 }
 
-Images make_images(Address images, bool bytes, std::int64_t count, Address signs, double epsilon, bool own,
-                   Address counts) {
-  return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), float(epsilon), own,
+Images make_images(Address images, bool bytes, std::int64_t count, Address signs, Address epsilons,
+                   bool own, Address counts) {
+  return {at<const void>(images), bytes, count, at<const std::int8_t>(signs), at<const double>(epsilons), own,
           at<const std::int64_t>(counts)};
 }
 

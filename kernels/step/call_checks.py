@@ -27,7 +27,12 @@ class CallChecks:
     slots: int
 
     def _check_images(
-        self, images: Tensor, signs: Tensor | None, epsilon: float, own: bool = True, counts: Tensor | None = None
+        self,
+        images: Tensor,
+        signs: Tensor | None,
+        epsilon: float | Tensor,
+        own: bool = True,
+        counts: Tensor | None = None,
     ) -> None:
         members = len(self.hidden)
         own = own and counts is None
@@ -40,7 +45,10 @@ class CallChecks:
                 raise ValueError(f"step: expected counts of {len(images)} images, got {int(counts.sum())} in all")
             if signs is not None:
                 raise ValueError("step: expected signs or counts, got both; move the images before the call")
-        checks.number("epsilon", epsilon)
+        if isinstance(epsilon, Tensor):
+            self._check_anywhere("epsilon", epsilon, (torch.float64,), (members,))
+        else:
+            checks.number("epsilon", epsilon)
         if signs is not None:
             shape = (members, *images.shape[-4:])
             checks.tensor("signs", signs, (torch.int8,), shape, devices=(self.device.type,))

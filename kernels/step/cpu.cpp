@@ -12,6 +12,11 @@
 namespace atras::step {
 namespace {
 
+// The strength of a member's copies.
+float epsilon_of(const Images& images, int member) {
+  return images.signs ? float(images.epsilons[member]) : 0.0f;
+}
+
 constexpr std::int64_t kLeastRows = 32;  // of a chunk, which packs its member's weights anew
 constexpr double kSerialWork = 4e6;  // multiply-adds of a step below which waking threads costs more than it saves
 
@@ -319,8 +324,8 @@ Run Step::start_training(Slot& slot, int member, const TrainCall& call) const {
   run.bf16 = spec_.bf16;
   run.key = call.keys[member];
   run.cotangents = call.cotangents ? call.cotangents + member * call.rows * spec_.classes : nullptr;
-  run.batch = {in.images, in.bytes, in.count, in.signs ? in.signs + member * in.count * image : nullptr, in.epsilon,
-               nullptr,   0,        call.labels, 0};
+  run.batch = {in.images, in.bytes, in.count, in.signs ? in.signs + member * in.count * image : nullptr,
+               epsilon_of(in, member), nullptr, 0, call.labels, 0};
   return run;
 }
 
@@ -425,7 +430,8 @@ void Step::over_chunks(const Images& images, bool raw, const Work& work) {
     run.training = run.bf16 = false;
     if (run.average && !raw) run.parameters = run.average;
     const std::int64_t all = images.own ? members() * images.count : images.count;
-    run.batch = {images.images, images.bytes, all, nullptr, images.epsilon, nullptr, chunk.first, nullptr, chunk.rows};
+    const float epsilon = epsilon_of(images, chunk.member);
+    run.batch = {images.images, images.bytes, all, nullptr, epsilon, nullptr, chunk.first, nullptr, chunk.rows};
     if (images.signs) {  // an index past the end means the adversarial copy
       run.batch.signs = images.signs + chunk.member * images.count * image;
       run.batch.first += images.count;

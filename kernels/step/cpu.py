@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..fgsm import cpu as fgsm
 from . import objectives, reference
 
 STEM_CODES = {"none": 0, "conv2": 2, "conv4": 4}
@@ -101,7 +102,7 @@ class Population:
         order: Tensor,
         order_of: Tensor,
         signs: Tensor | None,
-        epsilon: float,
+        epsilon: float | Tensor,
         learning_rates: Tensor,
         weight_decays: Tensor | None,
         keys: Tensor,
@@ -114,7 +115,8 @@ class Population:
         decays = None if weight_decays is None else weight_decays.to(torch.float64)
         losses = _empty(self.members, -(-order.shape[1] // batch), dtype=torch.float64)
         correct = _empty(*losses.shape, dtype=torch.int64)
-        source, orders = _source(images, signs, epsilon), _orders(order, rows, keys, first_step, batch)
+        epsilons, orders = fgsm.each(epsilon, self.members), _orders(order, rows, keys, first_step, batch)
+        source = _source(images, signs, epsilons)
         numbers = (rates.data_ptr(), _address(decays), losses.data_ptr(), correct.data_ptr())
         self._step.train(source, labels.data_ptr(), orders, *numbers, _address(cotangents))
         return losses, correct
@@ -125,7 +127,7 @@ class Population:
         order: Tensor,
         order_of: Tensor,
         signs: Tensor | None,
-        epsilon: float,
+        epsilon: float | Tensor,
         keys: Tensor,
         first_step: int,
     ) -> Tensor:
@@ -133,13 +135,16 @@ class Population:
         rows = order_of.to(torch.int32)
         values = _empty(self.members, order.shape[1], self.classes)
         orders = _orders(order, rows, keys, first_step, self.batch)
-        self._step.training_logits(_source(images, signs, epsilon), orders, values.data_ptr())
+        epsilons = fgsm.each(epsilon, self.members)
+        self._step.training_logits(_source(images, signs, epsilons), orders, values.data_ptr())
         return values
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:
+    def logits(
+        self, images: Tensor, signs: Tensor | None, epsilon: float | Tensor, counts: Tensor | None, raw: bool
+    ) -> Tensor:
         """As `Step.logits`."""
-        values = _empty(*self._rows(images, counts), self.classes)
-        self._step.logits(_source(images, signs, epsilon, counts), raw, values.data_ptr())
+        values, epsilons = _empty(*self._rows(images, counts), self.classes), fgsm.each(epsilon, self.members)
+        self._step.logits(_source(images, signs, epsilons, counts), raw, values.data_ptr())
         return values
 
     def input_gradient(
@@ -164,7 +169,7 @@ class Population:
         aim = (_address(labels), own, objectives.OBJECTIVES.index(objective), _address(targets), _address(cotangents))
         outputs = (logits.data_ptr(), *((0, out.data_ptr()) if signs else (out.data_ptr(), 0)))
         left_alone = (zero.data_ptr(), nan.data_ptr())
-        source = _source(images, None, 0.0, counts)
+        source = _source(images, None, None, counts)
         self._step.attack(source, *aim, *outputs, direction, raw, *left_alone)
         return reference.InputGradient(out, logits, zero, nan)
 
@@ -188,8 +193,8 @@ def _orders(order: Tensor, order_of: Tensor, keys: Tensor, first_step: int, batc
     return make(order.data_ptr(), order_of.data_ptr(), order.shape[1], keys.data_ptr(), first_step, batch)
 
 
-def _source(images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None = None) -> object:
+def _source(images: Tensor, signs: Tensor | None, epsilons: Tensor | None, counts: Tensor | None = None) -> object:
     """The extension's view of images: pointers, which the caller keeps alive."""
-    kind = images.dtype == torch.uint8
+    copies, own = (_address(signs), _address(epsilons)), images.ndim == 5
     make = backends.cpu_extension().make_images
-    return make(images.data_ptr(), kind, images.shape[-4], _address(signs), epsilon, images.ndim == 5, _address(counts))
+    return make(images.data_ptr(), images.dtype == torch.uint8, images.shape[-4], *copies, own, _address(counts))

@@ -247,7 +247,7 @@ class Step(CallChecks):
         weight_decays: Tensor | None = None,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
         cotangents: Tensor | None = None,
@@ -265,7 +265,7 @@ class Step(CallChecks):
                 to its gradient, with `adamw` it is first made smaller by rate * decay of itself. None for none.
             order_of: int64 or int32 [M], the row of `order` that each member follows; None for the first.
             signs: int8 [M, N, C, H, W], contiguous; the copies are clamp(pixel + epsilon * sign, 0, 1).
-            epsilon: attack strength, at least 0.
+            epsilon: attack strength, at least 0; or float64 [M], each member's own.
             keys: int64 [M], each member's dropout key; None for 0.
             first_step: step of the dropout counter at the call's first batch, at least 0, modulo 2**32.
             cotangents: float32 [M, n, Y], contiguous, for a call of one batch: d(objective)/d(logits) of an objective
@@ -302,7 +302,7 @@ class Step(CallChecks):
         *,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
     ) -> Tensor:
@@ -329,7 +329,7 @@ class Step(CallChecks):
         self,
         images: Tensor,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         counts: Tensor | None = None,
         raw: bool = False,
     ) -> Tensor:
@@ -339,7 +339,7 @@ class Step(CallChecks):
             images: [N, C, H, W] for all members, or [M, N, C, H, W], each its own; as for `train`. With counts
                 [P, C, H, W], those of the first member, then those of the second, and so on.
             signs: int8 [M, N, C, H, W] of the adversarial copies; None for the images as they are.
-            epsilon: attack strength, at least 0.
+            epsilon: attack strength, at least 0; or float64 [M], each member's own.
             counts: int64 [M] on the CPU, how many of the images are each member's; P is their sum. Not with signs.
             raw: whether to evaluate the weights that are trained where there is an average of them.
 

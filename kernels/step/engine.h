@@ -14,7 +14,7 @@ struct Images {
   bool bytes;
   std::int64_t count;
   const std::int8_t* signs;  // [members][count][C][H][W] or null
-  float epsilon;
+  const double* epsilons;    // [members], or null without signs
   bool own;  // evaluation only: [members][count][C][H][W], a set for each member, instead of one for all
   const std::int64_t* counts;  // evaluation only: how many of the `count` images, in order, are each member's; or null
 };

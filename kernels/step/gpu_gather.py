@@ -19,13 +19,13 @@ class Source(NamedTuple):
     Args:
         images: uint8 or float32 [N, C, H, W], or [M, N, C, H, W], each member its own.
         signs: int8 [M, N, C, H, W] of the adversarial copies, or None.
-        epsilon: strength of the copies.
+        epsilons: float64 [M], strengths of the copies; None where there are none.
         labels: int64 [N]; None where they are not wanted.
     """
 
     images: Tensor
     signs: Tensor | None = None
-    epsilon: float = 0.0
+    epsilons: Tensor | None = None
     labels: Tensor | None = None
 
 
@@ -67,15 +67,16 @@ def launch_gather(
         batch: images of a whole batch: where the next one begins.
         start: the first image where there is no order.
     """
-    images, signs, epsilon, all_labels = source
+    images, signs, epsilons, all_labels = source
     sets, rows = labels.shape
     pixels = image_shape[0] * image_shape[1] * image_shape[2]
     sizes = (images.shape[-4], pixels, 1 if planar else image_shape[0], stored, rows, batch, start)
     chosen = (labels, labels, labels) if order is None else order
-    given = (images, images if signs is None else signs, labels if all_labels is None else all_labels)
+    copies = (images if signs is None else signs, images if epsilons is None else epsilons)
+    given = (images, *copies, labels if all_labels is None else all_labels)
     kind = (order is not None, images.ndim == 5, signs is not None, all_labels is not None, BLOCK)
     grid = (rows * sets, triton.cdiv(stored, BLOCK))  # only the first may be above 65,535
-    gather_kernel[grid](*given, *chosen, values, labels, *sizes, epsilon, *kind, **OPTIONS)
+    gather_kernel[grid](*given, *chosen, values, labels, *sizes, *kind, **OPTIONS)
 
 
 def launch_bump(counters: Tensor, steps: Tensor) -> None:

@@ -1,6 +1,5 @@
 """The Triton kernels of a training step's first and last launch: a batch's images and labels, and the counters."""
 
-# No `from __future__ import annotations`: Triton reads the annotations, and a float64 one keeps epsilon exact.
 import triton
 import triton.language as tl
 
@@ -11,6 +10,7 @@ from ..fgsm.gpu_kernels import step_and_clamp, to_pixels
 def gather_kernel(
     p_images,
     p_signs,
+    p_epsilons,
     p_all_labels,
     p_order,
     p_row_of,
@@ -24,7 +24,6 @@ def gather_kernel(
     rows,
     batch,
     start,
-    epsilon: tl.float64,
     ORDERED: tl.constexpr,
     OWN: tl.constexpr,
     SIGNS: tl.constexpr,
@@ -52,7 +51,7 @@ def gather_kernel(
     b_pixels = to_pixels(tl.load(p_images + i_image * pixels + i_pixel, mask=inside, other=0), tl.float32)
     if SIGNS:
         b_signs = tl.load(p_signs + (i_set * count + base) * pixels + i_pixel, mask=inside, other=0)
-        b_moved = step_and_clamp(b_pixels, b_signs, epsilon, 0.0, 1.0, tl.float32)
+        b_moved = step_and_clamp(b_pixels, b_signs, tl.load(p_epsilons + i_set), 0.0, 1.0, tl.float32)
         b_pixels = tl.where(index >= count, b_moved, b_pixels) if ORDERED else b_moved
     b_values = tl.where(inside, b_pixels, 0.0).to(p_values.dtype.element_ty)
     tl.store(p_values + (i_set * rows + i_row) * stored + i_value, b_values, mask=i_value < stored)

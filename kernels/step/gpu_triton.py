@@ -88,6 +88,7 @@ class Population:
         self.steps, self.keys, self.row_of = torch.zeros(3, members, dtype=torch.int64, device=self.device)
         self.average = None if self.decay is None else torch.zeros(size, dtype=torch.float32, device=self.device)
         self.decays = torch.zeros(members, dtype=torch.float64, device=self.device)
+        self.epsilons = torch.zeros(members, dtype=torch.float64, device=self.device)
         self.counters = torch.zeros(3, dtype=torch.int64, device=self.device)  # see gpu_gather.Order
         table = gpu_optimizer.tiles(self.layout.segments)
         self.tiles, self.ends = table.to(self.device), gpu_optimizer.ends_of(table, members).to(self.device)
@@ -145,7 +146,7 @@ class Population:
     def poison(self) -> None:
         """Fill scratch memory with NaN (and -1)."""
         self.memory.fill_(255)
-        for buffer in (self.gradients, self.losses, self.rates, self.squares, self.scales):
+        for buffer in (self.gradients, self.losses, self.rates, self.squares, self.scales, self.epsilons):
             buffer.fill_(torch.nan)
         for start, end in self.layout.idle:
             self.gradients[start:end] = 0
@@ -186,7 +187,7 @@ class Population:
         order: Tensor,
         order_of: Tensor,
         signs: Tensor | None,
-        epsilon: float,
+        epsilon: float | Tensor,
         learning_rates: Tensor,
         weight_decays: Tensor | None,
         keys: Tensor,
@@ -203,7 +204,7 @@ class Population:
                 self.decays.copy_(weight_decays, non_blocking=True)
             if cotangents is not None:
                 self._given(n).copy_(cotangents)
-            source = gpu_gather.Source(images, signs, epsilon, labels)
+            source = gpu_gather.Source(images, signs, self._take_epsilons(epsilon), labels)
             kind = Kind(size, own, cotangents is not None, weight_decays is not None, moves=n <= size)
             for at in range(0, n, size):
                 self._step(source, min(size, n - at), kind)
@@ -217,7 +218,7 @@ class Population:
         order: Tensor,
         order_of: Tensor,
         signs: Tensor | None,
-        epsilon: float,
+        epsilon: float | Tensor,
         keys: Tensor,
         first_step: int,
     ) -> Tensor:
@@ -228,9 +229,17 @@ class Population:
         with self._here():
             own = self._begin(order, order_of, signs, keys, first_step, 1)
             batch = self._batch(rows, own, self.precision, "weights")
-            self._gather(batch, gpu_gather.Source(images, signs, epsilon), self.batch)
+            self._gather(batch, gpu_gather.Source(images, signs, self._take_epsilons(epsilon)), self.batch)
             self._forward(batch)
             return batch.logits[..., : self.layout.classes].clone(memory_format=torch.contiguous_format)
+
+    def _take_epsilons(self, epsilon: float | Tensor) -> Tensor:
+        """Where the launches find the strengths of the copies: the same place in every call."""
+        if isinstance(epsilon, Tensor):
+            self.epsilons.copy_(epsilon, non_blocking=True)
+        else:
+            self.epsilons.fill_(epsilon)
+        return self.epsilons
 
     def _begin(
         self, order: Tensor, order_of: Tensor, signs: Tensor | None, keys: Tensor, first_step: int, steps: int
@@ -246,12 +255,15 @@ class Population:
             place.copy_(values, non_blocking=not values.is_pinned())  # pageable memory is read before the call is over
         return signs is not None or not checks.alike(order_of)
 
-    def logits(self, images: Tensor, signs: Tensor | None, epsilon: float, counts: Tensor | None, raw: bool) -> Tensor:
+    def logits(
+        self, images: Tensor, signs: Tensor | None, epsilon: float | Tensor, counts: Tensor | None, raw: bool
+    ) -> Tensor:
         """As `Step.logits`; pairs are padded to the member with most, since launches are rectangular."""
         if counts is not None:
             return unpad_pairs(self.logits(pad_pairs(images, counts), None, 0.0, None, raw), counts)
         with self._here():
-            return self.evaluation.logits(self._evaluated(raw), gpu_gather.Source(images, signs, epsilon))
+            source = gpu_gather.Source(images, signs, self._take_epsilons(epsilon))
+            return self.evaluation.logits(self._evaluated(raw), source)
 
     def input_gradient(
         self,
@@ -286,7 +298,7 @@ class Population:
             self.graphs.run((rows, kind), lambda: self._launch(batch, None, kind))
             return
         addresses = [tensor.data_ptr() if tensor is not None else 0 for tensor in (source[0], source[1], source[3])]
-        key = (rows, kind, *addresses, source.images.shape, source.images.dtype, source.epsilon)
+        key = (rows, kind, *addresses, source.images.shape, source.images.dtype)
         self.graphs.run(key, lambda: self._launch(batch, source, kind))
 
     def _gather(self, batch: gpu_batch.Batch, source: gpu_gather.Source, size: int) -> None:

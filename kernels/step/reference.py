@@ -186,7 +186,7 @@ class Step:
         weight_decays: Tensor | None = None,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
         cotangents: Tensor | None = None,
@@ -215,7 +215,7 @@ class Step:
         *,
         order_of: Tensor | None = None,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         keys: Tensor | None = None,
         first_step: int = 0,
     ) -> Tensor:
@@ -230,7 +230,7 @@ class Step:
         self,
         images: Tensor,
         signs: Tensor | None = None,
-        epsilon: float = 0.0,
+        epsilon: float | Tensor = 0.0,
         counts: Tensor | None = None,
         raw: bool = False,
     ) -> Tensor:
@@ -241,7 +241,9 @@ class Step:
         logits = []
         for m in range(len(self.parameters)):
             own = images[m] if images.ndim == 5 else images
-            logits.append(self._evaluate(m, self._pixels(own, None if signs is None else signs[m], epsilon), raw))
+            logits.append(
+                self._evaluate(m, self._pixels(own, None if signs is None else signs[m], _of(epsilon, m)), raw)
+            )
         return torch.stack(logits).detach()
 
     def input_gradient(
@@ -305,12 +307,12 @@ class Step:
         self.steps[member] += 1
         return loss.item(), int((z.argmax(1) == labels).sum())
 
-    def _source(self, member: int, images: Tensor, signs: Tensor | None, epsilon: float) -> Tensor:
+    def _source(self, member: int, images: Tensor, signs: Tensor | None, epsilon: float | Tensor) -> Tensor:
         """The images as pixels and, where there are signs, the member's adversarial copies behind them."""
         source = self._pixels(images, None, 0.0)
         if signs is None:
             return source
-        return torch.cat([source, self._pixels(images, signs[member], epsilon)])
+        return torch.cat([source, self._pixels(images, signs[member], _of(epsilon, member))])
 
     def _order(self, member: int, order: Tensor, order_of: Tensor | None) -> Tensor:
         return order.reshape(-1, order.shape[-1])[0 if order_of is None else int(order_of[member])]
@@ -381,3 +383,8 @@ def _odds_gradient(z: Tensor, labels: Tensor) -> Tensor:
     gradient = torch.where(own, -total, shares) / total.masked_fill(total == 0, 1.0)
     usable = (z < torch.inf) | ~own  # a NaN at the label spoils its row, as one elsewhere does
     return gradient.masked_fill(~usable.all(-1, keepdim=True), torch.nan)
+
+
+def _of(number: float | Tensor, member: int) -> float:
+    """The number of a member, where each may have its own."""
+    return float(number[member]) if isinstance(number, Tensor) else number

@@ -89,6 +89,34 @@ def test_figures_are_those_of_a_textbook(digits, trained):
     assert rows[1]["median_distance"] == pytest.approx(0.1, abs=1e-6)
 
 
+def test_a_figure_is_found_by_any_spelling_of_its_attack(digits, trained):
+    images, labels = digits[1].images, digits[1].labels
+    spelled = ["pgd(steps=20)", "pgd(step_size=0.01, steps=3)"]
+    found = atras.attack(trained, images[:30], labels[:30], spelled, epsilon=0.1, keep_images=True)
+    of = dict(found.frame.select("attack", "accuracy").iter_rows())
+    assert found.accuracy() == of["none"]
+    assert found.accuracy("pgd(steps=20)") == found.accuracy(PGD(steps=20)) == found.accuracy("pgd") == of["pgd"]
+    assert found.accuracy(spelled[1]) == of["pgd(steps=3, step_size=0.01)"]
+    assert found.images["Net", "pgd(steps=20)", 0.1] is found.images["Net", "pgd", 0.1]
+    with pytest.raises(KeyError):
+        found.images["Net", "pgd(steps=21)", 0.1]
+    with pytest.raises(InputError, match=r"expected one figure for fgsm, found 0; there are none on Net, pgd on Net,"):
+        found.accuracy("fgsm")
+
+
+def test_an_attack_that_leaves_its_ball_gives_no_figures(digits, trained):
+    class Further(PGD):
+        def __call__(self, *given, **options):
+            return PGD(1.5 * self.strength, steps=3, norm=self.norm)(*given, **options)
+
+    images, labels = digits[1].images, digits[1].labels
+    for norm, epsilon in (("linf", 0.1), ("l2", 1.0)):
+        with pytest.raises(
+            InputError, match=rf"expected images within {epsilon:g} of the clean ones in {norm}, got [01]\."
+        ):
+            atras.attack(trained, images[:30], labels[:30], Further(steps=3, norm=norm, epsilon=epsilon))
+
+
 def test_modules_go_by_name_and_forms_of_images_agree(digits, trained):
     images, labels = (pixels(digits[1].images[:100], torch.float32) * 255).round().byte(), digits[1].labels[:100]
     other = Net()

@@ -54,8 +54,8 @@ def test_an_l2_step_is_along_the_gradient_and_of_the_given_length() -> None:
     expected = 0.1 * along / along.flatten(2).norm(dim=2)[..., None, None, None]
     assert right.all()
     torch.testing.assert_close(change, expected)
-    assert attack.length == 0.1
-    assert PGD(0.3, norm="l2", steps=10).length == pytest.approx(0.075)
+    assert attack.length(attack.strength) == 0.1
+    assert PGD(norm="l2", steps=10).length(0.3) == pytest.approx(0.075)
 
 
 def test_an_l2_start_is_at_epsilon_and_differs_from_one_restart_to_the_next() -> None:

@@ -23,6 +23,7 @@ HEAVY = {
     "torch",
     "polars",
     "numpy",
+    "ray",
     "atras.experiment.config_file",
     "atras.running.prepare",
     "atras.running.orchestrator",

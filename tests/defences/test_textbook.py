@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atras.defences import DEFENCES, Batch
+from atras.defences import DEFENCES, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.experiment import Protocol
 from atras.networks import Candidate, Member, Network, Spec, batch_starts
+from atras.training.defending import numbers_apart
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 5, 5), 4, activation="tanh")
@@ -162,17 +163,18 @@ def batches(dtype: torch.dtype) -> list[tuple[int, int, Tensor, Tensor]]:
     return found
 
 
-def trained(kind: type[Engine], members: list[Member], defence: str, precision: str) -> Engine:
+def trained(kind: type[Engine], members: list[Member], defences: list[Defence], precision: str) -> Engine:
+    own = defences[0]
     protocol = Protocol(
         precision=precision, batch_size=SIZE, epsilon=EPSILON, learning_rate=0.1, optimizer="sgd", momentum=0.9,
-        defence=defence,
+        defence=own,
     )  # fmt: skip
     engine, kept = kind(SPEC, members, protocol, CPU), {}
     engine.begin_phase("adversarial")
-    own = DEFENCES.parse(defence).at(EPSILON)
+    numbers = numbers_apart(defences, CPU)
     for epoch, number, images, labels in batches(engine.dtype):
         copied = torch.arange(len(labels)) % 2 == 1
-        result = own.step(engine, Batch(images, labels, copied, epoch, number, None, EPOCHS, kept))
+        result = own.step(engine, Batch(images, labels, copied, epoch, number, None, EPOCHS, kept, own=numbers))
         assert result.losses.isfinite().all()
         assert (result.correct <= len(labels) * own.views * own.steps_a_batch).all()
     assert engine.steps == EPOCHS * BATCHES * own.steps_a_batch
@@ -192,12 +194,17 @@ def by_the_book(member: Member, name: str, dtype: torch.dtype) -> tuple[Textbook
     return book, [values.detach() for values in model.parameters()]
 
 
+def asked(name: str) -> list[Defence]:
+    """What each of the members is trained by."""
+    return [DEFENCES.parse(SPELLED[name]).at(EPSILON) for _ in MEMBERS]
+
+
 @pytest.mark.parametrize("name", SPELLED)
 def test_ten_steps_are_the_textbooks(name: str) -> None:
     books = [by_the_book(member, name, torch.float64) for member in MEMBERS]
-    stack = trained(StackEngine, MEMBERS, SPELLED[name], "fp64")
+    stack = trained(StackEngine, MEMBERS, asked(name), "fp64")
     for index, (member, (book, expected)) in enumerate(zip(MEMBERS, books, strict=True)):
-        loop = trained(LoopEngine, [member], SPELLED[name], "fp64")
+        loop = trained(LoopEngine, [member], asked(name)[:1], "fp64")
         for found in (loop.get_parameters(0), stack.get_parameters(index)):
             for values, wanted in zip(found.values(), expected, strict=True):
                 torch.testing.assert_close(values, wanted, rtol=1e-9, atol=1e-9)
@@ -210,9 +217,30 @@ def test_ten_steps_are_the_textbooks(name: str) -> None:
 @pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
 @pytest.mark.parametrize("name", SPELLED)
 def test_ten_steps_of_engine_fused_are_those_of_the_textbook(name: str) -> None:
-    fused = trained(FusedEngine, MEMBERS, SPELLED[name], "fp32")
+    fused = trained(FusedEngine, MEMBERS, asked(name), "fp32")
     for index, member in enumerate(MEMBERS):
         _, expected = by_the_book(member, name, torch.float64)
         for values, wanted in zip(fused.get_parameters(index).values(), expected, strict=True):
             # Rounding may turn the sign of a pixel's gradient that is all but 0; one of 25 moves weights by so much.
             torch.testing.assert_close(values.double(), wanted, rtol=0, atol=5e-3)
+
+
+WEIGHED = {
+    "trades": f"trades(beta=0.5, attack=kl(steps={STEPS}))",
+    "mart": f"mart(beta=0.5, attack=pgd(steps={STEPS}))",
+    "logit_pairing": f"logit-pairing(weight=3, attack=pgd(steps={STEPS}))",
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_members_with_numbers_of_their_own_train_as_alone(name: str) -> None:
+    each = [asked(name)[0], DEFENCES.parse(WEIGHED.get(name, SPELLED[name])).at(0.07)]
+    assert each[0].alike == each[1].alike
+    assert all(len(set(numbers)) == 2 for numbers in zip(*(own.own.values() for own in each), strict=True))
+    members = [MEMBERS[0], MEMBERS[0]]
+    together = trained(StackEngine, members, each, "fp64")
+    for index, defence in enumerate(each):
+        alone = trained(LoopEngine, members[:1], [defence], "fp64").get_parameters(0)
+        for values, wanted in zip(together.get_parameters(index).values(), alone.values(), strict=True):
+            torch.testing.assert_close(values, wanted, rtol=1e-9, atol=1e-9)
+    assert not torch.equal(*(together.get_parameters(index)["dense1.weight"] for index in (0, 1)))

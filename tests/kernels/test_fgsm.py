@@ -58,6 +58,21 @@ def test_agrees_with_the_definition_bit_for_bit(backend, members, shape, dtype, 
     assert_close(apply_signs(images, signs.values, EPSILON, dtype=dtype), expected.values)
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize(("members", "shape"), SHAPES, ids=str)
+def test_members_with_epsilons_of_their_own_move_as_alone(backend, members, shape, shared):
+    images, gradients = make_fgsm_inputs(members, shape, shared=shared, device=backend.device)
+    epsilons = torch.rand(members, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(backend.device)
+    found, signs = fgsm(images, gradients, epsilons), fgsm(images, gradients, epsilons, output="signs").values
+    rebuilt = apply_signs(images, signs, epsilons)
+    each = torch.vmap(lambda x, g, e: fgsm(x, g, e[None]), in_dims=(None if shared else 0, 0, 0))
+    assert_same(each(images, gradients, epsilons), found)
+    for m, epsilon in enumerate(epsilons.tolist()):
+        own = fgsm(images if shared else images[m], gradients[m], epsilon)
+        assert_same([values[m] for values in found], own)
+        assert_close(rebuilt[m], own.values)
+
+
 @pytest.mark.parametrize("layout", ["channels-last", "transposed", "every-other"])
 def test_strides_do_not_matter(backend, layout):
     images, gradients = make_fgsm_inputs(3, (4, 3, 6, 6), shared=False, device=backend.device)
@@ -245,6 +260,10 @@ IMAGES, GRADIENTS = torch.zeros(2, 1, 3, 3), torch.zeros(4, 2, 1, 3, 3)
             "fgsm: expected gradients of dtype float32 or float64 or float16 or bfloat16, got int32; convert them",
         ),
         (lambda: fgsm(IMAGES, GRADIENTS, -0.1), "fgsm: epsilon (=-0.1): expected a finite number of at least 0"),
+        (
+            lambda: fgsm(IMAGES, GRADIENTS, torch.ones(2)),
+            "fgsm: expected epsilon as a number, or float64 [4], each member's own, got float32 [2]",
+        ),
         (lambda: fgsm(IMAGES, GRADIENTS, torch.nan), "fgsm: epsilon (=nan): expected a finite number of at least 0"),
         (
             lambda: fgsm(IMAGES, GRADIENTS, 0.1, bounds=(1, 0)),

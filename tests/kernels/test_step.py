@@ -203,15 +203,16 @@ def test_adversarial_copies_and_orders_of_its_own(case):
         "learning_rates": torch.tensor([1e-3, 1e-2, 1e-4]).double()[:members],
         "keys": torch.arange(members),
         "signs": signs,
-        "epsilon": 0.05,
+        "epsilon": torch.tensor([0.05, 0.2, 0.0]).double()[:members],
     }
     step, definition = make(case, 2), define(case)
     found, expected = (each.train(images, labels, orders, **arguments) for each in (step, definition))
     assert_close(found[0], expected[0], rtol=2e-5, atol=2e-6)  # as above
     assert_same(found[1], expected[1])
     step, definition = make(case), define(case)
-    logits = step.logits(images, signs, 0.05).double()
-    assert_close(logits, definition.logits(images, signs, 0.05), rtol=1e-4, atol=1e-5)  # as above
+    logits = step.logits(images, signs, arguments["epsilon"]).double()
+    assert_close(logits, definition.logits(images, signs, arguments["epsilon"]), rtol=1e-4, atol=1e-5)  # as above
+    assert_same(step.logits(images, signs, 0.2)[1:2], step.logits(images, signs, arguments["epsilon"])[1:2])
     assert_same(step.logits(images, signs, 0.0), step.logits(images))
 
 

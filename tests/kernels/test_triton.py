@@ -48,6 +48,7 @@ FGSM = {
     "low": "fp64",
     "high": "fp64",
     "direction": "i32",
+    "p_epsilons": "*fp64",
 }
 OWN = {"p_images": "*fp64", "p_gradients": "*fp64", "p_values": "*fp64"}
 DROPOUT = {"p_x": "*fp32", "p_y": "*fp32", "p_keys": "*i64", "p_steps": "*i64", "p_widths": "*i64"}
@@ -65,8 +66,8 @@ ASCENT |= dict.fromkeys(("epsilon", "weight", "rest", "low", "high"), "fp64")
 WIDE = {name: "*fp64" for name, kind in ASCENT.items() if kind == "*fp32"}
 BOUNDARY = dict.fromkeys(("p_points", "p_clean", "p_normals", "p_values", "p_reached"), "*fp32") | {"pixels": "i32"}
 BOUNDARY |= dict.fromkeys(("alpha", "eta", "low", "high"), "fp64")
-SHARED = {"SHARED": True, "GROUP": 4, "BLOCK": 1024, "num_warps": 8}
-OWN_TILE = {"GROUP": 1, "BLOCK": 2048, "num_warps": 8}
+SHARED = {"SHARED": True, "EACH": False, "GROUP": 4, "BLOCK": 1024, "num_warps": 8}
+OWN_TILE = {"EACH": False, "GROUP": 1, "BLOCK": 2048, "num_warps": 8}
 KERNELS = {
     "fgsm": ("fgsm", "fgsm_kernel", FGSM, SHARED | {"SIGNS": False}),
     "fgsm-own": (
@@ -78,6 +79,7 @@ KERNELS = {
     "fgsm-totals": ("fgsm", "totals_kernel", FGSM, {"BLOCK": 256}),
     "fgsm-signs": ("fgsm", "fgsm_kernel", FGSM | {"p_values": "*i8"}, OWN_TILE | {"SHARED": True, "SIGNS": True}),
     "apply-signs": ("fgsm", "apply_signs_kernel", FGSM, SHARED),
+    "apply-signs-each": ("fgsm", "apply_signs_kernel", FGSM, SHARED | {"EACH": True}),
     "ascent": ("ascent", "ascent_kernel", ASCENT, {"MOMENTUM": True, "BLOCK": 1024}),
     "ascent-double": ("ascent", "ascent_kernel", ASCENT | WIDE, {"MOMENTUM": True, "BLOCK": 1024}),
     "keep": ("ascent", "keep_kernel", ASCENT, {"BLOCK": 1024}),

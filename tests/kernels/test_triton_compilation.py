@@ -44,7 +44,7 @@ UPDATE = {
 WHOLE = {"CLIP": True, "AVERAGE": True}
 LOSS = {"p_labels": "*i64", "p_losses": "*fp64", "p_correct": "*i64", "p_gradients": "*bf16", "p_counter": "*i64"}
 LOSS |= {"smoothing": "fp64"}
-GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "epsilon": "fp64"}
+GATHER = {"p_images": "*u8", "p_signs": "*i8", "p_values": "*bf16", "p_epsilons": "*fp64"}
 KERNELS = {
     "forward": ("dense", "forward_kernel", DENSE_TYPES, FORWARD, "OPTIONS"),
     "forward-dropping": ("dense", "forward_kernel", DENSE_TYPES, DROPPING, "OPTIONS"),

@@ -154,7 +154,7 @@ def test_a_steps_launches_allocate_and_copy_nothing(stem, launches, operations):
     step, (images, labels) = population(stem), make_step_inputs(12, (1, 12, 12))
     batch = step._batch(16, False, "bf16", "weights")
     with operations:
-        step._launch(batch, gpu_gather.Source(images, None, 0.0, labels), gpu_triton.Kind(16, own=False, decays=True))
+        step._launch(batch, gpu_gather.Source(images, None, None, labels), gpu_triton.Kind(16, own=False, decays=True))
     names = [name for name, _ in launches]
     assert names[-4:] == ["squares_kernel", "scales_kernel", "adam_kernel", "bump_kernel"]
     assert operations.seen <= VIEWS
@@ -218,7 +218,7 @@ def test_a_batch_may_have_more_images_or_members_than_the_second_axis_of_a_grid_
     sets, rows = (70_000, 2) if own else (1, 70_000)
     images = torch.zeros(*([sets] if own else []), rows, 1, 2, 2)
     labels, values = torch.zeros(sets, rows, dtype=torch.int64), torch.zeros(sets, rows, 16)
-    source = gpu_gather.Source(images, None, 0.0, labels[0])
+    source = gpu_gather.Source(images, None, None, labels[0])
     gpu_gather.launch_gather(source, values, labels, image_shape=(1, 2, 2), planar=True, stored=16)
     ((first, *others),) = grids
     assert first == rows * sets

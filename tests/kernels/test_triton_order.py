@@ -198,7 +198,9 @@ def test_images_past_what_32_bits_count_are_gathered(signed):
     order = gpu_gather.Order(torch.tensor([(1 + signed) * count - 1]), torch.zeros(1, dtype=torch.int64),
                              torch.tensor([0, 0, 1]))  # fmt: skip
     values, labels = torch.empty(64), torch.empty(1, 1, dtype=torch.int64)
-    source = gpu_gather.Source(images, signs, 0.5, torch.empty(count, dtype=torch.int64))
+    source = gpu_gather.Source(
+        images, signs, torch.tensor([0.5], dtype=torch.float64), torch.empty(count, dtype=torch.int64)
+    )
 
     def launch():
         shape = {"image_shape": (1, 8, 8), "planar": True, "stored": 64}

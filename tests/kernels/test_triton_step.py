@@ -249,7 +249,8 @@ def test_adversarial_copies_and_orders_of_its_own(case, device):
     images, labels, _ = work(case)
     signs = torch.randint(-1, 2, (members, *images.shape), generator=generator, dtype=torch.int8)
     orders = torch.stack([torch.randperm(2 * IMAGES, generator=generator)[: case.images] for _ in range(3)])
-    arguments = {"order_of": torch.tensor([2, 0, 1])[:members], **plan(case, 1e-2), "epsilon": 0.05}
+    arguments = {"order_of": torch.tensor([2, 0, 1])[:members], **plan(case, 1e-2)}
+    arguments["epsilon"] = torch.tensor([0.05, 0.2, 0.0]).double()[:members]
     step, definition = make(case, device=device), define(case)
     there = [tensor.to(device) for tensor in (images, labels)]
     found = step.train(*there, orders.to(device), signs=signs.to(device), **arguments)
@@ -257,8 +258,9 @@ def test_adversarial_copies_and_orders_of_its_own(case, device):
     assert_close(found[0], expected[0], rtol=1e-4, atol=2e-6)  # as above, at ten times the rate
     assert_same(found[1], expected[1])
     step, definition = make(case, device=device), define(case)
-    logits = step.logits(images[:3].to(device), signs[:, :3].to(device).contiguous(), 0.05).double()
-    assert_close(logits, definition.logits(images[:3], signs[:, :3], 0.05), rtol=1e-4, atol=1e-5)  # as above
+    for epsilon in (0.05, arguments["epsilon"]):
+        logits = step.logits(images[:3].to(device), signs[:, :3].to(device).contiguous(), epsilon).double()
+        assert_close(logits, definition.logits(images[:3], signs[:, :3], epsilon), rtol=1e-4, atol=1e-5)  # as above
 
 
 @pytest.mark.parametrize("case", [DENSE[0], pytest.param(STEMS[0], marks=pytest.mark.slow), SLOW_CHAIN], ids=str)

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from atras.running.executors.ray_cluster import own_environment
+from atras.running.executors.ray_cluster import own_environment, read_token_anew
 
 
 @contextlib.contextmanager
 def ray_cluster(nodes: int) -> Iterator[Any]:
     """One with so many machines of one CPU each; it has `address`, `add_node` and `remove_node`."""
     with pytest.MonkeyPatch.context() as patch:
-        # Before Ray is imported, and as runs say it: Ray reads the token once a process, for all clusters of this one.
+        # Before Ray is imported, and as runs say it.
         for name, value in own_environment().items():
             patch.setenv(name, value)
+        read_token_anew()
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()
@@ -27,6 +28,7 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
             yield cluster
         finally:
             cluster.shutdown()
+    read_token_anew()
 
 
 @contextlib.contextmanager

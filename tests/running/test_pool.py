@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from atras import Callback
 from atras.errors import InputError, Interrupted
 from atras.experiment import EXECUTORS, Execution, Protocol
 from atras.loggers import EpochRow
 from atras.results import Results
-from atras.running import GroupTask, Reporter, Surroundings, Task, resume, run
+from atras.running import DataPlace, GroupTask, Reporter, Surroundings, Task, resume, run
 from atras.running.executors.link import Link
-from atras.running.executors.pool import End, Message, Pool, PoolExecutor
-from atras.running.executors.worker import Job, Kind, Result, compute_elsewhere
+from atras.running.executors.pool import End, Message, Pool, PoolExecutor, _longest_first
+from atras.running.executors.worker import Job, Kind, Result, _loaded, compute_elsewhere
 from atras.running.transfer_task import TransferTask
 from atras.testing import SMALL, tables_of
 from atras.training import stages
@@ -182,6 +184,26 @@ def test_callbacks_hear_of_each_epoch_of_workers_as_it_ends(
     results = on_workers(callbacks=[Listener()])
     assert told.count("epochs") > len(results.run["plan"]["groups"])
     assert len(heard) == len({(row.member, row.phase, row.epoch) for row in heard}) == len(results.history)
+
+
+def test_the_longest_come_first_and_the_first_of_equals() -> None:
+    tasks: list[Any] = [SimpleNamespace(index=i, predicted_seconds=s, flops=f, makes=()) for i, s, f in
+                        ((0, 1.0, 3), (1, 5.0, 1), (2, 5.0, 2), (3, 2.0, 9))]  # fmt: skip
+    assert [task.index for task in sorted(tasks, key=_longest_first(tasks))] == [1, 2, 3, 0]
+    tasks[0].predicted_seconds = None  # no speed was measured
+    assert [task.index for task in sorted(tasks, key=_longest_first(tasks))] == [3, 0, 2, 1]
+    tasks[1].makes = ("what others need",)
+    assert [task.index for task in sorted(tasks, key=_longest_first(tasks))] == [1, 3, 0, 2]
+
+
+def test_a_worker_that_finds_other_images_than_the_run_says_so() -> None:
+    task: Any = SimpleNamespace(data=DataPlace.of(SMALL, Execution(device="cpu")), device=torch.device("cpu"))
+    there = task.data.load(task.device)
+    job: Any = SimpleNamespace(arrays=None, data=there)
+    assert _loaded(task, job).sha256 == there.sha256
+    job.data = dataclasses.replace(there, sha256=dict.fromkeys(there.sha256, "0" * 64))
+    with pytest.raises(InputError, match=r"^digits: expected on .* the data of the run, found others in .*same files"):
+        _loaded(task, job)
 
 
 @pytest.mark.parametrize(("memory", "reason"), [(True, "too large"), (False, "3 workers lost at the same place")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -127,9 +129,11 @@ def test_idle_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
         assert all(alive(each) for each in idle)
         process.kill()
     begin = time.monotonic()
-    while any(map(alive, idle)):
-        assert time.monotonic() - begin < 10
+    while (left := list(filter(alive, idle))) and time.monotonic() - begin < 10:
         time.sleep(0.05)
+    for each in left:
+        os.kill(each, signal.SIGKILL)
+    assert not left
 
 
 def alive(process: int) -> bool:

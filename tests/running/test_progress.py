@@ -170,7 +170,7 @@ def test_a_resumed_group_tells_what_it_had_done(monkeypatch: pytest.MonkeyPatch)
     reporter.group_resumed(0, 150)
     reporter.progress(0, "train", 160, None, None)
     assert stream.getvalue().splitlines()[1:] == [
-        "group 1/1, depth 1, goes on from 75 %",
+        "group 1/1, depth 1, goes on from 75 % of its training",
         "group 1/1, depth 1, 80 % train",
     ]
     console = Console(file=Terminal(), force_terminal=True, width=80)
@@ -216,8 +216,8 @@ def test_attacks_are_told_by_the_share_that_is_done(monkeypatch: pytest.MonkeyPa
     for share in (0.25, 0.2501, 0.5):
         reporter.attacking(0, "trained", "autoattack", share)
     assert stream.getvalue().splitlines()[1:] == [
-        "group 1/1, depth 1, trained networks under attack, 25 %, autoattack",
-        "group 1/1, depth 1, trained networks under attack, 50 %, autoattack",
+        "group 1/1, depth 1, trained networks under attack, 25 % of the attacks, autoattack",
+        "group 1/1, depth 1, trained networks under attack, 50 % of the attacks, autoattack",
     ]
 
 

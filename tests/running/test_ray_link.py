@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atras.running.executors.ray import _job, _RayLink
+from atras.running.executors.ray import RayPool, _job, _RayLink
 
 
 class LostError(Exception):
@@ -53,6 +53,17 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)  # type: ignore[arg-type]
     return fake
+
+
+def test_a_task_asks_for_the_memory_that_is_predicted_but_never_for_more_than_a_machine_has() -> None:
+    pool = object.__new__(RayPool)
+    nodes = [{"Resources": {"memory": float(2**30)}}, {"Resources": {"CPU": 1.0}}]
+    pool._cluster = SimpleNamespace(nodes=lambda: nodes)  # type: ignore[assignment]
+
+    def asked(predicted: int) -> int:
+        return pool._memory(SimpleNamespace(predicted_bytes=predicted))  # type: ignore[arg-type]
+
+    assert [asked(1), asked(64 * 2**20 + 1), asked(2**40)] == [64 * 2**20, 128 * 2**20, int(0.9 * 2**30)]
 
 
 def test_a_worker_never_waits_for_ray_in_its_main_thread(ray: FakeRay) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from atras.errors import InputError
 from atras.experiment import Execution
 from atras.running import run
 from atras.running.executors import executor_for
+from atras.running.executors.ray_cluster import Cluster, read_token_anew
 from atras.testing import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -86,10 +89,46 @@ def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_exec
     assert list(folder.glob("checkpoint/*.safetensors"))
 
 
+@pytest.mark.ray
+def test_it_stands_between_other_clusters_of_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a token of its own, of which Ray keeps the first one that a process reads."""
+    ray = pytest.importorskip("ray")
+
+    def users() -> None:
+        ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False,
+                 configure_logging=False)  # fmt: skip
+        assert ray.is_initialized()
+        ray.shutdown()
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts the token of a cluster that names none
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    read_token_anew()
+    users()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    cluster = Cluster(None, 0, 80 * 2**20)
+    assert len(cluster.nodes()) == 1
+    cluster.close()
+    users()
+
+
 def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"expected the package ray; run pip install 'atras\[ray\]'$"):
         run(SMALL, Execution(executor="ray", device="cpu"))
+
+
+def test_a_cluster_that_is_not_reached_is_one_line_that_knows_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("Failed to connect\nat length")
+
+    private = SimpleNamespace(worker=SimpleNamespace())
+    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None, _private=private)
+    monkeypatch.setitem(sys.modules, "ray", fake)  # type: ignore[arg-type]
+    text = r"reached: Failed to connect; start it with .*, or set RAY_AUTH_MODE=token if it wants a token$"
+    with pytest.raises(InputError, match=text):
+        Cluster("127.0.0.1:6379", 0, 0)
 
 
 def test_an_address_is_checked_before_ray_is_asked() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from atras.defences import DEFENCES
 from atras.engines import why_not
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
@@ -52,6 +53,40 @@ def test_every_member_has_the_figures_of_its_solo_run(engine: str) -> None:
     assert_solo(results, PROTOCOL, engine, ("table", "history", "metrics", "examples", "outcomes"))
     accuracies = results.table.group_by("variant").agg(pl.col("test_accuracy").sum())["test_accuracy"]
     assert accuracies.n_unique() > 1  # the rates differ in effect
+
+
+@pytest.mark.parametrize("engine", ["loop", "stack", pytest.param("fused", marks=NEEDS_FUSED)])
+def test_members_with_epsilons_and_betas_of_their_own_share_a_group(engine: str) -> None:
+    betas = [f"trades(beta={beta}, attack=kl(steps=2))" for beta in (0.5, 6.0)]
+    protocol = PROTOCOL.replace(
+        axes={"epsilon": (0.05, 0.2), "defence": ("copies", *betas)}, attacks=("pgd(steps=2)",), epsilons=(0.05, 0.1),
+        average=0.5, evaluate_every=1,
+    )  # fmt: skip
+    if engine == "loop":
+        protocol = protocol.replace(candidates=PROTOCOL.candidates[:1], seeds=(0,))
+    found = {
+        len({member.variant for member in group.members}) for group in make_plan(protocol, execution(engine)).groups
+    }
+    assert found == {2, 4}
+    results = run(protocol, execution(engine))
+    assert_solo(results, protocol, engine, ("table", "history", "metrics", "examples", "outcomes"))
+    assert {row["defence"] for row in results.table.to_dicts()} == {"copies", *(str(DEFENCES.parse(b)) for b in betas)}
+
+
+def test_what_is_selected_and_compared_by_epsilons_is_as_in_the_solo_run() -> None:
+    axes = {"epsilon": (0.05, 0.2), "defence": ("fast", "none")}
+    protocol = PROTOCOL.replace(axes=axes, select="robust", candidates=(Candidate((8,)),), adversarial_epochs=2)
+    results = run(protocol, execution())
+    assert len(results.run["plan"]["groups"]) == 2
+    assert_solo(results, protocol, "stack", ("table", "history", "metrics"))
+
+
+def test_an_attack_with_one_epsilon_makes_groups() -> None:
+    axes = {"epsilon": (0.05, 0.2), "defence": ("batch(apgd(steps=2))", "batch(pgd)", "batch(pgd(epsilon=0.3))")}
+    groups = make_plan(PROTOCOL.replace(axes=axes, candidates=PROTOCOL.candidates[:1], seeds=(0,)), execution()).groups
+    assert [["apgd" in member.variant.name for member in group.members] for group in groups] == [
+        [True], [False] * 4, [True]
+    ]  # fmt: skip
 
 
 def test_what_makes_another_network_or_attack_is_as_in_its_solo_run_too() -> None:
@@ -108,14 +143,15 @@ def test_networks_are_kept_by_variant(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_files(tmp_path: Path) -> None:
-    whole = run(PROTOCOL, execution(), out=tmp_path / "whole")
-    for stop_at in (9, 25, 44):
+    protocol = PROTOCOL.replace(axes={**AXES, "epsilon": (0.05, 0.2)})
+    whole = run(protocol, execution(), out=tmp_path / "whole")
+    for stop_at in (9, 25, 44, 70):
         calls, folder = itertools.count(), tmp_path / str(stop_at)
         with pytest.raises(Interrupted):
-            run(PROTOCOL, execution(), out=folder, stop=lambda calls=calls, at=stop_at: next(calls) >= at)
+            run(protocol, execution(), out=folder, stop=lambda calls=calls, at=stop_at: next(calls) >= at)
         resume(folder)
         assert tables_of(folder) == tables_of(tmp_path / "whole")
-    assert len(whole.table) == 24
+    assert len(whole.table) == 48
 
 
 def test_shards_make_the_run_of_one_process(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any
 
 from atras.errors import InputError
@@ -64,13 +63,21 @@ class Cluster:
         self._folder: str | None = None
         self._print: Any = None
         self.own = address is None
-        environment = own_environment() if self.own else {}
-        with _environment(environment):
-            self.ray = ray_module()
-            self._connected = not self.ray.is_initialized()
-            if self._connected:
-                with _same_signals(), _quiet():
-                    self._connect(address, gpus, store_bytes)
+        self._connected = False
+        try:
+            with _environment(own_environment() if self.own else {}):
+                self._begin(address, gpus, store_bytes)
+        except BaseException:
+            self._forget_token()
+            raise
+
+    def _begin(self, address: str | None, gpus: int, store_bytes: int) -> None:
+        self.ray = ray_module()
+        self._connected = not self.ray.is_initialized()
+        if self._connected:
+            self._forget_token()
+            with _same_signals(), _quiet():
+                self._connect(address, gpus, store_bytes)
 
     def _connect(self, address: str | None, gpus: int, store_bytes: int) -> None:
         options: dict[str, Any] = {
@@ -96,7 +103,7 @@ class Cluster:
                 raise InputError(f"executor (=ray): expected Ray to start on this machine: {reason}") from error
             raise InputError(
                 f"ray_address (={address!r}): expected a Ray cluster that can be reached: {reason}; start it with ray "
-                "start --head, or name another"
+                "start --head, name another, or set RAY_AUTH_MODE=token if it wants a token"
             ) from error
 
     def _silence(self) -> None:
@@ -104,6 +111,11 @@ class Cluster:
         module = self.ray._private.worker
         self._print = getattr(module, PRINTER, None)
         setattr(module, PRINTER, lambda *_, **__: None)
+
+    def _forget_token(self) -> None:
+        """A cluster of this one's own has a token of its own, which none before or behind it in this process has."""
+        if self.own:
+            read_token_anew()
 
     def nodes(self) -> list[dict[str, Any]]:
         """The machines that are there."""
@@ -116,25 +128,24 @@ class Cluster:
                 self.ray.shutdown()
             if self._print is not None:
                 setattr(self.ray._private.worker, PRINTER, self._print)
+            self._forget_token()
         self._connected = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def own_environment() -> dict[str, str]:
-    """The surroundings of a cluster that nobody else is to reach: without the token it answers none.
-
-    Ray reads them once a process: the token is the same for all clusters of this one, and where Ray was imported before
-    (or its user has said what is wanted), Ray's own rules for tokens hold.
-    """
-    if os.environ.get("RAY_AUTH_MODE") or ("ray" in sys.modules and not _token.cache_info().currsize):
-        return LOOPBACK
-    return LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+    """The surroundings of a cluster that nobody else is to reach: without the token, drawn for it, it answers none."""
+    return LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-@cache
-def _token() -> str:
-    return secrets.token_hex(32)
+def read_token_anew() -> None:
+    """Have Ray, which reads them once a process, read how clusters are entered, and the token, from the environment."""
+    if sys.modules.get("ray"):
+        raylet = importlib.import_module("ray._raylet")
+        # In this order: what of a connection still ends may ask for the token in between.
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
