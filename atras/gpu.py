@@ -92,11 +92,13 @@ def try_triton(device: torch.device) -> None:
 
 def _launch(device: torch.device) -> None:
     from triton import knobs
+    from triton.runtime import driver
 
     from atras.kernels.fgsm import gpu_triton
 
     folder = Path(knobs.cache.dir)
     folder.mkdir(parents=True, exist_ok=True)
+    driver.active  # noqa: B018 (its own C, which is compiled where it is first asked for, is to stay in the cache)
     # In a new folder inside the cache: it must be writable, and a kernel from an earlier day must not pass for one that
     # can be compiled today.
     with tempfile.TemporaryDirectory(prefix="atras-probe-", dir=folder) as fresh, knobs.cache.scope():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,14 +13,18 @@ import torch
 from .limits import Limit, processors
 
 _UNCHANGED = contextlib.nullcontext()
+_backends: Any = torch.backends
+_ON_A_CPU = tuple(getattr(_backends.mkldnn, kind) for kind in ("matmul", "conv", "rnn"))
+_PRODUCTS = (_backends.cudnn.conv, _backends.cudnn.rnn, _backends.cuda.matmul, *_ON_A_CPU)
+"""Torch's newer switches for how float32 numbers are multiplied."""
 
 
 def fixed_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """A context in which torch computes as in a fresh process; afterwards all is as the caller had set it.
 
     No more threads than `threads` says, default dtype float32, default device the CPU, gradients on, no inference mode,
-    no autocast, no demand for deterministic algorithms; on a GPU also full float32 and repeatable convolutions, where
-    the defaults give neither.
+    no autocast, no demand for deterministic algorithms, float32 numbers multiplied as they are; on a GPU also
+    repeatable convolutions. There the defaults give neither of the last two.
 
     Args:
         device: where is computed.
@@ -58,6 +62,7 @@ def _is_fresh() -> bool:
         and torch.get_default_dtype() == torch.float32
         and not torch.are_deterministic_algorithms_enabled()
         and torch.get_default_device().type == "cpu"
+        and all(each.fp32_precision in ("none", "ieee") for each in _ON_A_CPU)
     )
 
 
@@ -80,8 +85,8 @@ def _fixed(device: torch.device) -> Iterator[None]:
         for kind in ("cpu", device.type):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(exact_arithmetic() if device.type == "cuda" else whole_float32())
         if device.type == "cuda":
-            stack.enter_context(exact_arithmetic())
             # Else gradients are computed by threads of autograd's own, which have no CUDA context at first: cuBLAS
             # warns of that and makes one.
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
@@ -96,18 +101,49 @@ def exact_arithmetic(*, repeatable: bool = True) -> Iterator[None]:
         repeatable: whether convolutions are, too; else whichever is the fastest is taken.
     """
     cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    settings: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", repeatable), (cudnn, "benchmark", not repeatable)]
-    # Since torch 2.9 the older switch warns, and the two must not be mixed: not even read where both were set.
-    if hasattr(matmul, "fp32_precision"):
-        settings += [(each, "fp32_precision", "ieee") for each in (cudnn.conv, cudnn.rnn, matmul)]
-    else:
-        settings += [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+    before = cudnn.deterministic, cudnn.benchmark
     try:
-        for owner, name, value in settings:
-            setattr(owner, name, value)
+        cudnn.deterministic, cudnn.benchmark = repeatable, not repeatable
+        with whole_float32():
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """A context in which float32 numbers are multiplied as they are, on a GPU and on a CPU.
+
+    Torch has switches of two generations for that. Where they disagree, reading an older one raises, which
+    `torch.backends.cudnn.flags` does among others: so the older ones are set as well.
+    """
+    before = [each.fp32_precision for each in _PRODUCTS]
+    older = _older_switches()
+    try:
+        _set((False, "highest"), ["ieee"] * len(_PRODUCTS))
         yield
     finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
+        _set(older, before)
+
+
+def _older_switches() -> tuple[bool, str]:
+    """Those for cuDNN and for matrices as the caller set them; the newer ones are changed until they agree."""
+    cudnn: Any = torch.backends.cudnn
+    for each in _PRODUCTS:
+        each.fp32_precision = "ieee"
+    matrices = torch.get_float32_matmul_precision()
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
+    try:
+        allowed = bool(cudnn.allow_tf32)
+    except RuntimeError:  # they disagree still
+        allowed = False
+    return allowed, matrices
+
+
+def _set(older: tuple[bool, str], newer: Sequence[str]) -> None:
+    """Set all switches. The older ones set newer ones too, so they come first."""
+    cudnn: Any = torch.backends.cudnn
+    cudnn.allow_tf32, matrices = older
+    torch.set_float32_matmul_precision(matrices)
+    for each, precision in zip(_PRODUCTS, newer, strict=True):
+        each.fp32_precision = precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,11 +122,12 @@ class Contest:
         for name in names:
             yield name, Atras(self.population, dropout=dropout) if name == "atras" else PEERS[name](task)
 
-    def differences(self) -> dict[str, Difference]:
-        """The distance of each contestant's first losses from the reference's."""
+    def differences(self, say: Callable[[str], None]) -> dict[str, Difference]:
+        """The distance of each contestant's first losses from the reference's; told is how long each one takes."""
         batches = self.population.batches(CHECK_STEPS)
         losses, differences = {}, {}
         for name, contestant in self.contestants(dict.fromkeys((REFERENCE, "atras", *self.peers)), dropout=False):
+            began = time.perf_counter()
             ready = contestant.prepare(batches)
             with self._settings(name):
                 start = time.perf_counter()
@@ -134,6 +136,7 @@ class Contest:
                     self.compile_seconds[name] = time.perf_counter() - start
                 losses[name] = torch.cat([first, contestant.train(ready[1:])])
             differences[name] = Difference.of(losses[name], losses[REFERENCE], contestant.precision)
+            say(f"{name}: {CHECK_STEPS} steps, the first ones, in {time.perf_counter() - began:.1f} s")
         return differences
 
     def step_seconds(self) -> dict[str, float]:
@@ -148,23 +151,37 @@ class Contest:
 
     def times(self, steps: int, rounds: int, say: Callable[[str], None]) -> Times:
         """Seconds a step of each contestant in each round, all taking their turn."""
+        *_, last = self.turns(steps, rounds, math.inf, say)
+        return last
+
+    def turns(self, steps: int, rounds: int, until: float, say: Callable[[str], None]) -> Iterator[Times]:
+        """As `times`, what there is of it after each turn; in every round atras has the first.
+
+        Args:
+            steps, rounds: timed steps, and the turns that each contestant takes them in.
+            until: by `time.perf_counter`; no turn begins behind it.
+            say: told of each round.
+        """
         contestants = dict(self.contestants(("atras", *self.peers), dropout=True))
         batches = self.population.batches(CHECK_STEPS)
         ready = {name: contestant.prepare(batches) for name, contestant in contestants.items()}
-        for name, contestant in contestants.items():
-            first = range(warm_up_steps(steps, rounds, self.population.device))
-            self._seconds(name, contestant, [ready[name][step % len(batches)] for step in first])
+        warm_up = range(warm_up_steps(steps, rounds, self.population.device))
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         peaks = dict.fromkeys(DTYPES, 0.0)
         for number in range(rounds):
             taken = range(steps * number // rounds, steps * (number + 1) // rounds)
             for name, contestant in contestants.items():
+                if time.perf_counter() > until:
+                    return
+                if number == 0:
+                    self._seconds(name, contestant, [ready[name][step % len(batches)] for step in warm_up])
                 work = [ready[name][step % len(batches)] for step in taken]
                 seconds[name].append(self._seconds(name, contestant, work) / len(work))
-            for precision, dtype in DTYPES.items():
-                peaks[precision] = max(peaks[precision], gemm_gflops(dtype, self.population.device))
+                if name == "atras":
+                    for precision, dtype in DTYPES.items():
+                        peaks[precision] = max(peaks[precision], gemm_gflops(dtype, self.population.device))
+                yield Times(seconds, peaks)
             say(f"round {number + 1} of {rounds} done")
-        return Times(seconds, peaks)
 
     def figures(self, name: str, times: Times) -> dict[str, Any]:
         """The measurements of one contestant, as JSON values."""
@@ -173,6 +190,7 @@ class Contest:
         seconds = times.seconds[name]
         compiled = {"compile_seconds": self.compile_seconds[name]} if name in COMPILED else {}
         return compiled | {
+            "rounds": len(seconds),
             "seconds_per_step": statistics.median(seconds),
             "gflops": flops / statistics.median(seconds) / 1e9,
             "seconds_spread": [min(seconds), max(seconds)],

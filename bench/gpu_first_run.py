@@ -1,7 +1,7 @@
 """The first run on a GPU: is it right, does it repeat, what does it cost; steps by name, results as JSON.
 
     python bench/gpu_first_run.py versions truth memcheck tests --data mnist.npz --out first.json
-    python bench/gpu_first_run.py profile repeat signs table memory peers --data mnist.npz --out second.json
+    python bench/gpu_first_run.py profile repeat signs table command memory peers --data mnist.npz --out second.json
 
 Each step prints a line or a table and adds its result to the JSON file at once, so that a run that is cut off leaves
 what it had. Stop rule: where `truth` or `memcheck` fails, here or in the file of a former call (`--after first.json`),
@@ -22,6 +22,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from atras.training import run_group
 from peers import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMED = ("profile", "repeat", "signs", "table", "memory", "peers")
+TIMED = ("profile", "repeat", "signs", "table", "command", "memory", "peers")
 """Steps that come after truth and memcheck alone."""
 
 Result = dict[str, Any]
@@ -232,6 +233,37 @@ def table(card: Card, say: Say) -> Result:
     return {"seconds": turns, "phases": phases, "mean_test_accuracy": statistics.fmean(accuracy)}
 
 
+def command(card: Card, say: Say) -> Result:
+    """The command itself, in processes of its own: its seconds by what it was at, and its groups' by phase."""
+    options = [word for each in card.protocol.candidates for word in ("--hidden", ",".join(each.name.split("-")))]
+    turns = []
+    with TemporaryDirectory() as folder:
+        for turn in range(card.options.turns):
+            out = Path(folder) / str(turn)
+            words = [
+                sys.executable,
+                "-m",
+                "atras.batched",
+                "--dataset",
+                card.options.data,
+                "--quiet",
+                "--out",
+                str(out),
+            ]
+            done = _program([*words, *options, "--device", str(card.device)], lambda _: None, {}, 240)
+            if not done["ok"]:
+                say(str(done.get("tail", done.get("error"))))
+                return done
+            turns.append(json.loads((out / "run.json").read_text())["timings"])
+            with suppress(ImportError):
+                from polars import read_parquet
+
+                phases = read_parquet(out / "timings.parquet").group_by("phase", maintain_order=True).sum()
+                turns[-1]["phases"] = dict(phases.select("phase", "seconds").iter_rows())
+            say(f"turn {turn}: {json.dumps(turns[-1])}")
+    return {"ok": True, "turns": turns}
+
+
 def memory(card: Card, say: Say) -> Result:
     """Ten seeds of everything: time of a step, and bytes beside those that were predicted."""
     seeds = tuple(range(10))
@@ -259,15 +291,15 @@ def peers(card: Card, say: Say) -> Result:
     if card.device.type != "cuda":
         return {"skipped": "needs a GPU"}
     command = [sys.executable, str(ROOT / "bench" / "peers.py"), "--device", str(card.device)]
-    command += ["--dataset", card.options.data, "--steps", "500", "--rounds", "5"]
-    names = ("loop_fp32_channels_last", "loop_bf16", "loop_cuda_graph", "vmap_bf16")
+    command += ["--dataset", card.options.data, "--steps", "500", "--rounds", "5", "--seconds", "200"]
+    names = ("loop_fp32", "loop_bf16", "loop_cuda_graph", "vmap_bf16")
     command += [word for name in names for word in ("--peer", name)]
     return _program([*command, "--json", str(card.options.out.with_suffix(".peers.json"))], say, {}, 240)
 
 
 STEPS: dict[str, Callable[[Card, Say], Result]] = {
     step.__name__: step
-    for step in (versions, truth, tiny, memcheck, tests, profile, repeat, signs, table, memory, peers)
+    for step in (versions, truth, tiny, memcheck, tests, profile, repeat, signs, table, command, memory, peers)
 }
 
 
@@ -318,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--fewer", type=int, default=1, metavar="K", help="every K-th candidate alone")
     parser.add_argument("--runs", type=int, default=60, metavar="N", help="of step repeat")
-    parser.add_argument("--turns", type=int, default=3, metavar="N", help="of step table")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="of steps table and command")
     parser.add_argument("--evaluation-batch", type=int, default=250, metavar="N", help="of step table")
     parser.add_argument("--out", type=Path, default=Path("gpu_first_run.json"), metavar="FILE", help="where results go")
     parser.add_argument("--after", type=Path, metavar="FILE", help="results of a former call, whose failures count")

@@ -4,7 +4,8 @@
 
 Whole runs are gone through on the CPU, with kernels that do nothing: what a launcher is called with decides, by
 Triton's own rules, what is compiled. The same version of Triton finds it all in its cache on the machine with the GPU.
-Nothing that a run computes here means anything.
+Nothing that a run computes here means anything. The exit status is 1 where a kernel does not compile, spills more than
+a few registers, or asks for more than a card has. A call that ran out of `--seconds` is gone on with by the next.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -124,14 +127,14 @@ def recording(capability: int) -> Iterator[Recorder]:
     """A context in which engine fused launches Triton's kernels on the CPU, which does nothing but record them."""
     from triton.runtime.jit import JITFunction
 
-    gpu_convolution = importlib.import_module("atras.kernels.step.gpu_convolution")
+    tiles = importlib.import_module("atras.kernels.step.gpu_convolution_tiles")
     recorder = Recorder(capability)
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
             (JITFunction, "run", lambda function, *args, **options: recorder.launch(function, *args, **options)),
             (backends, "interpreting", lambda: True),  # else Triton is refused on a CPU
             (backends, "bf16", lambda _: backends.Bf16(True, True, "")),
-            (gpu_convolution, "_capability", lambda _: capability // 10),
+            (tiles, "_capability", lambda _: capability // 10),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         stack.enter_context(mock.patch.dict("os.environ", {"ATRAS_BACKEND": "triton"}))
@@ -211,6 +214,19 @@ def figures(specialization: Specialization, capability: int) -> dict[str, Any]:
 TENSOR = r"\b(?:HGMMA|HMMA|UTCHMMA|UTCQMMA)\b"
 SHARED = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}
 """Bytes of shared memory of a multiprocessor; a program takes a thousand besides its own."""
+SPILLED = 64
+"""Bytes of registers that a thread may spill: a few scalars, which stay in the first cache.
+
+The same as `budgets.SPILLED` of the kernels' tests, which says why.
+"""
+
+
+def over(told: Mapping[str, Any], capability: int) -> list[str]:
+    """What a kernel takes too much of, by its figures."""
+    if "error" in told:
+        return [f"does not compile: {told['error']}"]
+    limits = {"spilled": SPILLED, "shared": SHARED[capability // 10] - 1024}
+    return [f"{name} {told[name]}, at most {most}" for name, most in limits.items() if told[name] > most]
 
 
 def programs(threads: int, registers: int, shared: int, capability: int) -> int:
@@ -229,6 +245,8 @@ def _told(tool: str, *arguments: object) -> str:
 
 def line(told: Mapping[str, Any]) -> str:
     """Figures as a line."""
+    if "error" in told:
+        return f"{told['module'] + '.' + told['name']:<56} does not compile: {told['error']}  ({told['label']})"
     return (
         f"{told['module'] + '.' + told['name']:<56} {told['registers']:>4} registers {told['spilled']:>5} bytes "
         f"spilled {told['shared']:>7} shared {told['programs']:>3} programs {told['products']:>4} products "
@@ -236,45 +254,70 @@ def line(told: Mapping[str, Any]) -> str:
     )
 
 
+def tried(specialization: Specialization, capability: int) -> dict[str, Any]:
+    """The figures of a kernel, or why it does not compile."""
+    try:
+        return figures(specialization, capability)
+    except Exception as error:  # compilers fail in many ways, and one that does is one of the answers
+        return {
+            "label": specialization.label, "name": specialization.name,
+            "module": specialization.module.rpartition(".")[2], "error": " ".join(str(error).split())[:200],
+        }  # fmt: skip
+
+
 def compile_all(
     found: Sequence[Specialization], capability: int, jobs: int, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """The figures of all kernels, compiled by so many processes at once.
-
-    Raises:
-        RuntimeError: if one does not compile.
-    """
-    told = []
+) -> Iterator[dict[str, Any]]:
+    """The figures of all kernels, compiled by so many processes at once, as they come."""
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for each in pool.map(figures, found, [capability] * len(found)):
-            told.append(each)
-            say(f"{len(told):>4} of {len(found)} {line(each)}")
-    return told
+        try:
+            for number, each in enumerate(pool.map(tried, found, [capability] * len(found)), 1):
+                say(f"{number:>4} of {len(found)} {line(each)}")
+                yield each
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile what the named runs launch.
 
     Returns:
-        0; 2 for bad input.
+        0; 1 where a kernel does not compile or takes too much, or time ran out; 2 for bad input.
     """
+    until = time.perf_counter()
     parser = Parser("gpu_kernels.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{', '.join(RUNS)}; default: all")
     parser.add_argument(
         "--capability", type=int, choices=(80, 90, 100, 103), default=90, help="of the card; default: 90"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile; default: 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write figures here; kernels that it has are left out"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="end behind so many")
     options = parser.parse_args(argv)
+    until += options.seconds
     if unknown := [name for name in options.runs if name not in RUNS]:
         parser.error(f"RUN (={unknown[0]!r}): expected some of {', '.join(RUNS)}")
     with recording(options.capability) as recorder:
         record(recorder, options.runs or RUNS)
     print(f"{len(recorder.found)} kernels in {len(recorder.launches)} launches", flush=True)
-    told = compile_all(list(recorder.found.values()), options.capability, options.jobs, print)
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=1))
-    return 0
+    there = options.json is not None and options.json.exists()
+    told: dict[str, dict[str, Any]] = json.loads(options.json.read_text()) if there else {}
+    left = [key for key in recorder.found if key not in told]
+    made = compile_all([recorder.found[key] for key in left], options.capability, options.jobs, print)
+    for key, each in zip(left, made, strict=False):
+        told[key] = each
+        if options.json:
+            options.json.write_text(json.dumps(told, indent=1))
+        if time.perf_counter() > until:
+            break
+    made.close()
+    done = [told[key] for key in recorder.found if key in told]
+    wrong = [f"{line(each)}: {text}" for each in done for text in over(each, options.capability)]
+    late = len(recorder.found) - len(done)
+    print("\n".join([*wrong, *([f"{late} kernels are left"] if late else [])]))
+    return int(bool(wrong or late))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python bench/gpu_launches.py --data mnist --tiles tiles.json --jobs 12 --out launches.json
 
 Launches are recorded as a population makes them and then timed one by one, each repeated within a CUDA graph. A file of
-tiles names dicts of `kernels/step/gpu_convolution.py`, precisions in them, and tiles to try, each as the fields of
-`Tile` in their order: {"FORWARD": {"bf16": [[64, 64, 32, 3, 8, 2]]}}. Kernels are compiled by several processes first.
+tiles names dicts of `kernels/step/gpu_convolution_tiles.py`, precisions in them, and tiles to try, each as the fields
+of `Tile` in their order: {"FORWARD": {"bf16": [[64, 64, 32, 3, 8, 2]]}}. Several processes compile kernels first.
 Times are medians over replays, of warm caches: a step's launches find less of their data in the cache.
 """
 
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from atras.data import pixels
-from atras.kernels.step import gpu_batch, gpu_convolution
+from atras.kernels.step import gpu_batch, gpu_convolution_tiles
 from gpu_first_run import Card
 from peers import Parser
 
@@ -128,18 +128,18 @@ class Population:
         return seen
 
 
-def variants(tables: dict[str, dict[str, list[list[int]]]]) -> Iterator[tuple[str, str, gpu_convolution.Tile]]:
+def variants(tables: dict[str, dict[str, list[list[int]]]]) -> Iterator[tuple[str, str, gpu_convolution_tiles.Tile]]:
     """Every tile that is to be tried."""
     for table, precisions in tables.items():
         for precision, tiles in precisions.items():
             for tile in tiles:
-                yield table, precision, gpu_convolution.Tile(*tile)
+                yield table, precision, gpu_convolution_tiles.Tile(*tile)
 
 
 @contextmanager
-def tile_of(table: str, precision: str, tile: gpu_convolution.Tile) -> Iterator[None]:
+def tile_of(table: str, precision: str, tile: gpu_convolution_tiles.Tile) -> Iterator[None]:
     """One tile in the place of a table's own."""
-    tiles = getattr(gpu_convolution, table)
+    tiles = getattr(gpu_convolution_tiles, table)
     usual = tiles[precision]
     tiles[precision] = tile
     try:

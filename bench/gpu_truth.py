@@ -59,11 +59,9 @@ def _rounding(precision: str, device: torch.device) -> Iterator[None]:
         if precision == "bf16":
             stack.enter_context(torch.autocast(device.type, torch.bfloat16))
         elif precision == "tf32":
-            new = hasattr(matmul, "fp32_precision")  # since then the older switch warns
-            for owner in (cudnn.conv if new else cudnn, matmul):
-                name = "fp32_precision" if new else "allow_tf32"
-                stack.callback(setattr, owner, name, getattr(owner, name))
-                setattr(owner, name, "tf32" if new else True)
+            for owner in (cudnn.conv, matmul):
+                stack.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
+                owner.fp32_precision = "tf32"
         yield
 
 

@@ -7,6 +7,9 @@ in its fastest form; they know nothing of atras. population.py gives them the ne
 compares, and this file is the command. All start from the same weights and see the same batches. With dropout off, the
 losses of the first steps must agree, or nothing is timed and the exit status is 1. Then, dropout on, all train in turn,
 round after round, so that a busy machine slows them alike. A step is one training step of the whole population.
+
+The file of figures is written anew after each contestant's turn, and no turn begins behind `--seconds`: a run that is
+cut off leaves the ratios of the rounds that it had.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import importlib.util
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +30,7 @@ from atras.environment import describe
 from atras.errors import InputError
 from atras.experiment import PRESETS, Execution, Protocol, parse_seeds, select_candidates
 from atras.networks import Dense
+from atras.storage import write_file
 from contest import (
     CHECK_STEPS,
     COMPILED,
@@ -37,6 +42,7 @@ from contest import (
     REFERENCE,
     STEPS,
     Contest,
+    Times,
     timed_steps,
     warm_up_steps,
 )
@@ -68,13 +74,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--engine", default="auto", help="atras' engine; default: what its plan chooses")
     add("--precision", help="atras' precision")
     add("--peer", action="append", choices=["default", *PEERS], metavar="NAME", help=f"{', '.join(PEERS)}, or default")
-    add("--budget", type=float, default=480.0, help="seconds to fit in, by training fewer candidates; default: 480")
-    add("--json", type=Path, metavar="FILE", help="write the figures here")
+    add(
+        "--seconds", type=float, default=480.0, metavar="S",
+        help="to fit in, by training fewer candidates; no turn begins behind them; default: 480",
+    )  # fmt: skip
+    add("--json", type=Path, metavar="FILE", help="write the figures here, anew after each turn")
     options = parser.parse_args(argv)
     if options.rounds is None:
         options.rounds = 5 if options.steps is None else max(1, min(5, options.steps))
     if options.steps is not None and not 1 <= options.rounds <= options.steps:
         parser.error(f"steps (={options.steps}), rounds (={options.rounds}): expected 1 <= rounds <= steps")
+    if not options.seconds > 0:
+        parser.error(f"seconds (={options.seconds:g}): expected a number above 0")
+    options.until = time.perf_counter() + options.seconds
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"json (={str(options.json)!r}): expected a file in a folder that exists; make the folder first")
     return options
@@ -161,26 +173,35 @@ def take_steps(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def choose_candidates(contest: Contest, options: argparse.Namespace, say: Callable[[str], None]) -> Contest:
-    """The contest on every k-th candidate of each depth, for the smallest k that fits the budget."""
+    """The contest on every k-th candidate of each depth, for the smallest k that fits the seconds that are left."""
     population = contest.population
     candidates = population.protocol.candidates
     fewest = every(candidates, len(candidates))
     probe = Contest(population.of(fewest), contest.peers)
     steps = CHECK_STEPS + warm_up_steps(options.steps, options.rounds, population.device) + options.steps
     each = sum(probe.step_seconds().values()) * steps / len(fewest)
-    k = next(
-        (k for k in range(1, len(candidates)) if each * len(every(candidates, k)) <= options.budget), len(candidates)
-    )
+    left = options.until - time.perf_counter()
+    k = next((k for k in range(1, len(candidates)) if each * len(every(candidates, k)) <= left), len(candidates))
     chosen = every(candidates, k)
     cut = f"one candidate in {k} of each depth, {len(chosen)} of {len(candidates)}" if k > 1 else "all candidates"
-    say(f"{cut}: about {each * len(chosen):.0f} s (budget {options.budget:g} s)")
+    say(f"{cut}: about {each * len(chosen):.0f} s ({left:.0f} s are left of {options.seconds:g})")
     return contest if len(chosen) == len(candidates) else Contest(population.of(chosen), contest.peers)
 
 
-def compete(contest: Contest, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    """The contest's figures as JSON values: losses first, and times only if those are equal."""
-    differences = contest.differences()
+def compete(
+    contest: Contest, options: argparse.Namespace, say: Callable[[str], None], keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """The contest's figures as JSON values: losses first, and times only if those are equal.
+
+    Args:
+        contest: whose.
+        options: of the command line.
+        say: told lines for people.
+        keep: given the figures so far after each contestant's turn.
+    """
+    differences = contest.differences(say)
     figures: dict[str, Any] = {
+        "asked": list(contest.peers),
         "losses_equal": all(difference.acceptable for difference in differences.values()),
         "loss_differences": {
             name: difference._asdict() | {"equal": difference.acceptable} for name, difference in differences.items()
@@ -192,28 +213,39 @@ def compete(contest: Contest, options: argparse.Namespace, say: Callable[[str], 
             f"  {name:<24} {difference.first:.0e} {difference.middle:.0e} {difference.largest:.0e}"
             + " WRONG" * (not difference.acceptable)
         )
+    keep(figures)
     if not figures["losses_equal"]:
         return figures
     options.warm_up = warm_up_steps(options.steps, options.rounds, contest.population.device)
-    times = contest.times(options.steps, options.rounds, say)
-    figures["gemm_peak_gflops"] = times.peaks
-    plan = contest.population.plan
-    figures["atras"] = contest.figures("atras", times) | {"engine": plan.engine, "precision": plan.precision}
-    figures["peers"] = {name: contest.figures(name, times) for name in contest.peers}
-    ratios = {
-        name: [theirs / ours for theirs, ours in zip(times.seconds[name], times.seconds["atras"], strict=True)]
-        for name in contest.peers
-    }
-    figures["ratios"] = {name: statistics.median(values) for name, values in ratios.items()}
-    figures["ratios_spread"] = {name: [min(values), max(values)] for name, values in ratios.items()}
+    for times in contest.turns(options.steps, options.rounds, options.until, say):
+        figures |= timed(contest, times)
+        keep(figures)
     return figures
+
+
+def timed(contest: Contest, times: Times) -> dict[str, Any]:
+    """The figures of the turns that were taken, of rounds that atras and a peer both have."""
+    plan, ours = contest.population.plan, times.seconds["atras"]
+    ratios = {
+        name: [theirs / own for theirs, own in zip(seconds, ours, strict=False)]
+        for name, seconds in times.seconds.items()
+        if name != "atras" and seconds
+    }
+    return {
+        "gemm_peak_gflops": times.peaks,
+        "atras": contest.figures("atras", times) | {"engine": plan.engine, "precision": plan.precision},
+        "peers": {name: contest.figures(name, times) for name in ratios},
+        "ratios": {name: statistics.median(values) for name, values in ratios.items()},
+        "ratios_spread": {name: [min(values), max(values)] for name, values in ratios.items()},
+    }
 
 
 def merged(contests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all contests in one: atras' own are those of the first."""
-    figures = contests[0]
+    figures = dict(contests[0])
     for other in contests[1:]:
         figures["losses_equal"] &= other["losses_equal"]
+        figures["asked"] = [*figures["asked"], *other["asked"]]
         for key in ("loss_differences", "peers", "ratios", "ratios_spread"):
             figures[key] = other.get(key, {}) | figures.get(key, {})
     return figures
@@ -229,8 +261,8 @@ def table(figures: dict[str, Any], options: argparse.Namespace) -> list[str]:
         f"{environment['cpu']['threads']} threads, torch {environment['versions']['torch']}",
         f"atras: engine {figures['atras']['engine']}, {figures['atras']['precision']}; GEMM peak "
         f"fp32 {peaks['fp32']:.0f}, bf16 {peaks['bf16']:.0f} GFLOP/s",
-        f"medians of {options.rounds} rounds in turn, {options.steps} steps in all; not counted: planning, set-up and "
-        f"the first {options.warm_up} steps",
+        f"medians of {figures['atras']['rounds']} rounds in turn, of {options.steps / options.rounds:g} steps; not "
+        f"counted: planning, set-up and the first {options.warm_up} steps",
         f"{'':<24} members {'s/step':>9} {'[min .. max]':>20} {'GFLOP/s':>8} {'x atras':>8} {'[min .. max]':>15}",
     ]
     for name, row in {"atras": figures["atras"], **figures["peers"]}.items():
@@ -248,22 +280,42 @@ def table(figures: dict[str, Any], options: argparse.Namespace) -> list[str]:
     ]
 
 
+def competed(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """The figures of all contests as JSON values, in their file at every moment.
+
+    Raises:
+        InputError: if an option is refused, or the file cannot be written.
+    """
+    contests = make_contests(options, say)
+    population = contests[0].population
+    shown = population.protocol.to_dict()
+    shown |= {"hash": population.protocol.hash, "stem": population.spec.stem_name}
+    common = {"protocol": shown, "environment": describe(population.device)}
+    done: list[dict[str, Any]] = []
+
+    def keep(own: dict[str, Any]) -> None:
+        if options.json:
+            figures = common | merged([*done, own])
+            write_file(options.json, [json.dumps(figures, indent=1).encode(), b"\n"])
+
+    for contest in contests:
+        done += [compete(contest, options, say, keep)]
+    return common | merged(done)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """The command.
+
+    Returns:
+        0; 1 where losses differ, or time did not suffice for a ratio of each peer; 2 for bad input.
+    """
     options = parse(argv)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        contests = make_contests(options, say)
-        population = contests[0].population
-        figures = merged([compete(contest, options, say) for contest in contests])
-        protocol = population.protocol
-        shown = protocol.to_dict() | {"hash": protocol.hash, "stem": population.spec.stem_name}
-        figures = {"protocol": shown, **figures, "environment": describe(population.device)}
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        figures = competed(options, say)
     except (InputError, OSError) as error:
         say(f"peers.py: {error}")
         return 2
@@ -271,8 +323,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         say(f"peers.py: losses differ from those of {REFERENCE}: {', '.join(wrong)}; no times are compared")
         return 1
-    print("\n".join(table(figures, options)))
-    return 0
+    if "atras" in figures:
+        print("\n".join(table(figures, options)))
+    peers = figures.get("peers", {})
+    rounds = {name: peers[name]["rounds"] if name in peers else 0 for name in figures["asked"]}
+    late = [f"{name} ({count})" for name, count in rounds.items() if count < options.rounds]
+    if late:
+        say(f"peers.py: {options.seconds:g} s were too few for {options.rounds} rounds of each: {', '.join(late)}")
+    return int(not all(rounds.values()))
 
 
 if __name__ == "__main__":

@@ -157,19 +157,25 @@ def test_the_launch_is_compiled_anew_inside_the_cache(monkeypatch: pytest.Monkey
         folders.append(Path(triton.knobs.cache.dir))
         assert folders[-1].is_dir()
 
+    class Driver:
+        @property
+        def active(self) -> None:
+            launch()
+
+    monkeypatch.setattr(triton.runtime, "driver", Driver())
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setattr(gpu_triton, "fgsm", launch)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     assert gpu.kernel_trouble(CPU) == ""
-    (folder,) = folders
-    assert folder.parent == tmp_path / "triton"
+    driver, folder = folders
+    assert driver == folder.parent == tmp_path / "triton"
     assert list((tmp_path / "triton").iterdir()) == []
     assert triton.knobs.cache.dir == str(tmp_path / "triton")
     gpu.kernel_trouble.cache_clear()
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert "set TRITON_CACHE_DIR to a folder that can" in gpu.kernel_trouble(CPU)
-    assert len(folders) == 1
+    assert len(folders) == 2
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton ships its assembler for Linux")

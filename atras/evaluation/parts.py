@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -106,9 +106,10 @@ class Held:
         self._there[part] = networks, phase
         return networks
 
-    def only(self, parts: Collection[Part[Any]]) -> None:
+    def only(self, parts: Iterable[Part[Any]]) -> None:
         """Let all others go."""
-        for part in [part for part in self._there if part not in parts]:
+        kept = set(parts)
+        for part in [part for part in self._there if part not in kept]:
             self._let_go(part)
 
     def _let_go(self, part: Part[Any]) -> None:

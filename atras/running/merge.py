@@ -21,6 +21,7 @@ from atras.storage import expanded
 from atras.training import FOLDER, checkpoint
 
 from .shards import DONE, Shard
+from .stopwatch import added_up
 
 SAME = ("version", "protocol_hash", "model")
 """What all parts record alike."""
@@ -72,8 +73,8 @@ def merge(parts: Sequence[str | Path], out: str | Path, *, partial: bool = False
         for part in read_parts:
             _copy_networks(part, expanded(out))
         writer.update({"finished_groups": list(range(len(done)))})
-        seconds = sum((part.results.run.get("timings") or {}).get("run_seconds") or 0.0 for part in read_parts)
-        timings = {"timings": {"startup_seconds": None, "run_seconds": seconds}}
+        seconds = added_up([part.results.run.get("timings") or {} for part in read_parts])
+        timings = {"timings": {"startup_seconds": None, **seconds}}
         if left or missing or protocol.tries_other_networks:
             return writer.finish(timings, "interrupted")
         return writer.finish(timings)

@@ -34,6 +34,7 @@ from .prepare import Prepared, cautions_before, group_protocol, memory_cap, of_v
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
 from .shards import DONE, Shard, for_machines, take_shard, tells
+from .stopwatch import Stopwatch
 from .task import GroupTask
 from .telling import Telling, callbacks_of
 from .time_left import Work
@@ -88,7 +89,7 @@ def run(
             `check_fresh`.
         Interrupted: if `stop` said so; `resume` goes on with what is in `out`.
     """
-    start = time.perf_counter()
+    watch = Stopwatch(time.perf_counter())
     protocol, execution = with_networks(protocol or Protocol(), networks), execution or Execution()
     reporter = reporter or Reporter()
     place = place or DataPlace.of(protocol, execution)
@@ -96,7 +97,8 @@ def run(
         check_fresh(protocol, confirm_seeds, out, execution.shard)
     told = callbacks_of(execution, callbacks, None if out is None else expanded(out))
     with executor_of(execution, executor) as executor:
-        prepared = prepare(protocol, execution, config_plan, partial(place.load, progress=reporter.decoding))
+        load = watch.loading(partial(place.load, progress=reporter.decoding))
+        prepared = prepare(protocol, execution, config_plan, load)
         shard = None
         if execution.shard is not None:
             prepared, shard = take_shard(prepared, protocol, execution)
@@ -110,6 +112,7 @@ def run(
         given = fitted_weights(protocol, spec, weights)
         if keeps_outcomes(protocol, len(data.test)):
             check_rows(outcome_rows(protocol, len(data.test)), "outcomes")
+        watch.begin("writing")
         writer = Writer(out, {
             "protocol": protocol.to_dict(), "protocol_hash": protocol.hash, "version": __version__,
             "execution": execution.to_dict(), "environment": describe(device), "data": data.provenance(),
@@ -122,7 +125,7 @@ def run(
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip
         telling = Telling(told, writer.directory, reporter)
-        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, watch, given, executor, telling)
         return own.go(startup_seconds)
 
 
@@ -165,7 +168,7 @@ def resume(
             the data differ; and as `run`.
         Interrupted: as `run`.
     """
-    start, folder, reporter = time.perf_counter(), expanded(directory), reporter or Reporter()
+    watch, folder, reporter = Stopwatch(time.perf_counter()), expanded(directory), reporter or Reporter()
     weights, networks = weights_again(folder, networks) if is_file(folder / "run.json") else ([], networks)
     loaded = recorded(folder, networks)
     kept = Protocol(**loaded.protocol_fields)
@@ -184,13 +187,13 @@ def resume(
     with executor_of(execution, executor) as executor:
         lock = Lock(folder, take_over=take_over)
         try:
-            writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter)
+            writer, prepared, place = reopen(folder, lock, protocol, execution, before, wish, place, reporter, watch)
             given = fitted_weights(protocol, prepared.spec, weights)
         except BaseException:
             lock.release()
             raise
         telling = Telling(told, folder, reporter)
-        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, start, given, executor, telling)
+        own = _Run(prepared, place, protocol, execution, writer, reporter, stop, watch, given, executor, telling)
         return own.go(startup_seconds)
 
 
@@ -206,16 +209,16 @@ class _Run:
         writer: Writer,
         reporter: Reporter,
         stop: Stop | None,
-        start: float,
+        watch: Stopwatch,
         given: Mapping[Candidate, Weights],
         executor: Executor,
         telling: Telling,
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.protocol, self.execution, self.data_place = protocol, execution, data_place.absolute
-        self.writer, self.reporter, self.start = writer, reporter, start
+        self.writer, self.reporter, self.watch = writer, reporter, watch
         self.given = {candidate: each.tensors for candidate, each in given.items()}
-        self.seconds_before = (writer.run.get("timings") or {}).get("run_seconds") or 0.0
+        self.timed_before: Mapping[str, object] = writer.run.get("timings") or {}
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.telling, epochs = telling, telling.epochs if telling else None
         first = FirstTrainings(writer.directory, protocol.hash)
@@ -245,6 +248,7 @@ class _Run:
     def compute(self, startup_seconds: float | None) -> Results:
         """All groups that are left; run.json says how it ended."""
         try:
+            self.watch.begin("plan")
             for line in cautions_before(self.protocol, self.data):
                 self.reporter.note(line)
             shard = [tells(self.plan, self.shard)] if self.shard else []
@@ -252,12 +256,17 @@ class _Run:
             left = self.left()
             works, after = self.plan.work([*self.needed(left), *left])
             self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
+            self.watch.begin("writing")
             self.tell_start()
+            self.watch.begin("groups")
             self.compute_all()
             if self.writer.directory is not None:
                 forget_first(self.writer.directory)
             if self.protocol.tries_other_networks and self.shard is None:
+                self.watch.begin("transfer")
                 self.transfer()
+            self.watch.begin("writing")
+            self.writer.settle()
             timings = {"startup_seconds": startup_seconds, **self.timings()}
             return self.writer.finish({"timings": timings}, "finished" if self.shard is None else DONE)
         except (Interrupted, KeyboardInterrupt):
@@ -284,12 +293,13 @@ class _Run:
         """Have every group computed that is not finished; those that were divided come in a further round."""
         while left := self.left():
             for outcome in self.executor.map(self.tasks(left), self.place):
-                if isinstance(outcome.task, TrainingTask):
-                    self.note_training(outcome.task, outcome)
-                elif outcome.rows is None:
-                    self.divide(outcome)
-                else:
-                    self.take(outcome)
+                with self.watch.within("writing"):
+                    if isinstance(outcome.task, TrainingTask):
+                        self.note_training(outcome.task, outcome)
+                    elif outcome.rows is None:
+                        self.divide(outcome)
+                    else:
+                        self.take(outcome)
 
     def tasks(self, groups: Sequence[int]) -> list[Task]:
         """The tasks of groups, each behind the first trainings that it needs and that are not done."""
@@ -477,9 +487,9 @@ class _Run:
             self.writer.settle()
         self.telling.end(status)
 
-    def timings(self) -> dict[str, float]:
+    def timings(self) -> dict[str, object]:
         """Seconds of the run so far, over all sessions."""
-        return {"run_seconds": self.seconds_before + time.perf_counter() - self.start}
+        return self.watch.timings(self.timed_before)
 
 
 def _never() -> bool:

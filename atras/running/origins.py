@@ -67,15 +67,14 @@ class Origins:
         for same in alike.values():
             yield from self._ensembles(tuple(same))
 
-    def together(self, origins: tuple[Origin, ...]) -> Iterator[OriginPart]:
+    def together(self, origins: tuple[Origin, ...]) -> OriginPart:
         """Origins that a call gave together, once more."""
         if len(origins[0].networks) > 1:
-            yield OriginPart(self._joint(origins), "", origins)
-            return
+            return OriginPart(self._joint(origins), "", origins)
         phase, number = self._place_of(origins[0].networks[0])
         members = tuple(origin.networks[0].member for origin in origins)
         group, part = self._groups[number], self.parts[number]
-        yield OriginPart(part if members == group.members else self._part(self._some(group, members)), phase, origins)
+        return OriginPart(part if members == group.members else self._part(self._some(group, members)), phase, origins)
 
     def _place_of(self, network: Trained) -> Place:
         return network.phase, self._home[network.member]

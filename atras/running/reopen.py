@@ -26,6 +26,7 @@ from .divided import hand_on_checkpoints, remove_other_checkpoints
 from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, unfit
 from .progress import Reporter
 from .shards import Shard
+from .stopwatch import Stopwatch
 
 
 def recorded(directory: str | Path, networks: OwnNetworks | None = None) -> Loaded:
@@ -89,6 +90,7 @@ def reopen(
     wish: str | None,
     place: DataPlace,
     reporter: Reporter,
+    watch: Stopwatch,
 ) -> tuple[Writer, Prepared, DataPlace]:
     """The run's folder as it was left, with a plan for this machine, and where its data are now.
 
@@ -98,11 +100,13 @@ def reopen(
         wish: another precision than the protocol's, for what is left.
         place: where the data are said to be.
         reporter: told of images that are decoded.
+        watch: told of what begins.
     """
     run = read_run(folder)
     places = run.get("data_places")
     found = RecordedData(place, DataPlace.of(protocol, before), folder, places, run.get("data") or {})
-    here = device, data, spec = load_data(protocol, execution, partial(found.load, progress=reporter.decoding))
+    load = watch.loading(partial(found.load, progress=reporter.decoding))
+    here = device, data, spec = load_data(protocol, execution, load)
     old = Plan.from_dict(dict(run.get("plan") or {}), protocol)
     finished = _finished(run, old, folder)
     done = [old.groups[index] for index in finished]
@@ -132,6 +136,7 @@ def reopen(
     else:
         plan = dataclasses.replace(old, device=str(device), limits=limit_lines(execution, device, data))
         numbers = {index: index for index in finished}
+    watch.begin("writing")
     writer = Writer.reopen(folder, lock, [member for group in done for member in group.members], numbers)
     # Where members train one by one, those of an unfinished group that are done already are not made anew.
     same = {(group.engine, group.members) for group in left}

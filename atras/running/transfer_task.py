@@ -121,7 +121,7 @@ class TransferTask(Task):
 
 
 class _There:
-    """Classifiers that stay in a process from one task to the next one that has the same parts."""
+    """Classifiers that stay in a process from one task to the next, as far as the cap allows."""
 
     def __init__(self, task: TransferTask, place: Surroundings) -> None:
         self._of = task.run_hash, task.variant
@@ -146,10 +146,15 @@ class _There:
     def run(self, work: Transfer, task: TransferTask, place: Surroundings) -> None:
         """All trials of a task that are left."""
         origins = Origins(task.parts, task.fine, task, place, self._parts)
-        self._parts = dict(zip(task.parts, origins.parts, strict=True))
-        self._held.only(origins.parts)
-        work.run(origins.parts, task.cap, lambda *_: origins.together(task.origins), self._held)
-        self._held.only(origins.parts)
+        own = dict(zip(task.parts, origins.parts, strict=True))
+        source = origins.together(task.origins)
+        everyone = self._parts | own
+        images = source.part.evaluation_batch * source.part.image_bytes
+        need = sum(part.predicted_bytes for part in {*everyone.values(), source.part}) + images
+        self._parts = everyone if need <= task.cap else own
+        self._held.only(self._parts.values())
+        work.run(origins.parts, task.cap, lambda *_: iter([source]), self._held)
+        self._held.only(self._parts.values())  # not what was made for this task alone
 
 
 class _Keeper:

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with recording(asked.capability) as recorder:
         record(recorder, asked.every)
     print(f"{len(recorder.found)} kernels in {len(recorder.launches)} launches", flush=True)
-    told = compile_all(list(recorder.found.values()), asked.capability, asked.jobs, print)
+    told = list(compile_all(list(recorder.found.values()), asked.capability, asked.jobs, print))
     print(f"{sum(each['spilled'] > 0 for each in told)} of them spill registers", flush=True)
     return 0
 

@@ -4,25 +4,19 @@
 import triton
 import triton.language as tl
 
-from ..dropout.gpu_kernels import random_bytes, random_bytes_at, scale_of
+from .gpu_kernels_conv_finish import finish, pool
 from .gpu_kernels_conv_tiles import (
     BIAS,
     CHANNELS,
-    CLOSED,
-    DROPOUT,
     FILTERS,
-    HEIGHT,
     MEMBER,
-    PADDING,
-    RATE,
-    SCALED,
     STORED,
     STRIDE,
     WEIGHT,
-    WIDTH,
     X,
     Y,
     find_rows,
+    input_of,
     layer_of,
     load_tap,
     offset,
@@ -31,86 +25,6 @@ from .gpu_kernels_conv_tiles import (
     size,
     split_rows,
 )
-
-
-@triton.jit
-def activate(b_z, ACTIVATION: tl.constexpr):
-    """Activation and its derivative; NaN stays NaN."""
-    if ACTIVATION == "relu":
-        return tl.where(b_z <= 0, 0.0, b_z), b_z
-    elif ACTIVATION == "sigmoid":
-        b_y = tl.sigmoid(b_z)
-        return b_y, b_y * (1 - b_y)
-    elif ACTIVATION == "tanh":
-        b_y = 2 * tl.sigmoid(2 * b_z) - 1
-        return b_y, 1 - b_y * b_y
-    else:
-        tl.static_assert(ACTIVATION == "gelu")
-        b_share = 0.5 * (1 + tl.erf(b_z * 0.7071067811865476))
-        return b_z * b_share, b_share + b_z * tl.exp(-0.5 * b_z * b_z) * 0.3989422804014327
-
-
-@triton.jit
-def pool(b_0, b_1, b_2, b_3, ACTIVATION: tl.constexpr):
-    """The first of the largest activations, as its pre-activation, and its window; NaN is larger than all."""
-    b_best, b_window = b_0, tl.zeros(b_0.shape, tl.int32)
-    b_top = b_best
-    if ACTIVATION == "gelu":
-        b_top, _ = activate(b_best, ACTIVATION)
-    for window in tl.static_range(1, 4):
-        b_z = b_1 if window == 1 else (b_2 if window == 2 else b_3)
-        b_y = b_z
-        # The others rise with their argument; GELU falls first.
-        if ACTIVATION == "gelu":
-            b_y, _ = activate(b_z, ACTIVATION)
-        b_larger = (b_y > b_top) | (b_y != b_y)
-        b_best = tl.where(b_larger, b_z, b_best)
-        b_top = tl.where(b_larger, b_y, b_top)
-        b_window = tl.where(b_larger, window, b_window)
-    return b_best, b_window
-
-
-@triton.jit
-def dropped_at(p_key, p_step, p_layer, i_at, i_o, o_tile, WHOLE: tl.constexpr):
-    """Whether op dropout drops positions [ROWS, len(i_o)]; i_at [ROWS] is where each row's filter 0 counts."""
-    key, step, index = tl.load(p_key), tl.load(p_step), tl.load(p_layer + DROPOUT)
-    rate = tl.load(p_layer + RATE).to(tl.int32)
-    if WHOLE:
-        COLUMNS: tl.constexpr = i_o.shape[0] // 16
-        i_block = (i_at // 16)[:, None] + (o_tile * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-        b_bytes = random_bytes(key, step, index, tl.ravel(i_block.to(tl.int32)))
-        return tl.reshape(b_bytes, (i_at.shape[0], i_o.shape[0])) < rate
-    else:
-        return random_bytes_at(key, step, index, i_at[:, None] + i_o[None, :]) < rate
-
-
-@triton.jit
-def finish(
-    b_z, b_window, p_y, p_saved, p_slopes, p_key, p_step, p_layer, i_pixel, i_o, o_tile, inside, filters, stored,
-    WHOLE: tl.constexpr, ACTIVATION: tl.constexpr,
-):  # fmt: skip
-    """Activate, drop and store one position a row (the member's i_pixel-th), and what the backward pass needs of it."""
-    b_y, b_slope = activate(b_z, ACTIVATION)
-    b_closed = tl.zeros(b_z.shape, tl.int1)
-    if not WHOLE:
-        # What fills filters up to a multiple of 16 is zero and takes no gradient.
-        b_closed = tl.broadcast_to((i_o >= filters)[None, :], b_z.shape)
-        b_y = tl.where(b_closed, 0.0, b_y)
-    if ACTIVATION == "relu":
-        b_closed = b_closed | (b_z <= 0)
-    if p_key is not None:
-        b_dropped = dropped_at(p_key, p_step, p_layer, i_pixel * filters, i_o, o_tile, WHOLE)
-        scale = scale_of(tl.load(p_layer + RATE))
-        b_y = tl.where(b_dropped, 0.0, b_y * scale)
-        b_slope = tl.where(b_dropped, 0.0, b_slope * scale)
-        b_closed = b_closed | b_dropped
-        b_window = b_window + SCALED
-    i_at = (i_pixel * stored)[:, None] + i_o[None, :]
-    inside = inside[:, None] & (i_o < stored)[None, :]
-    tl.store(p_y + i_at, b_y.to(p_y.dtype.element_ty), mask=inside)
-    tl.store(p_saved + i_at, tl.where(b_closed, CLOSED, b_window).to(tl.uint8), mask=inside)
-    if p_slopes is not None:
-        tl.store(p_slopes + i_at, b_slope.to(p_slopes.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["images"])
@@ -123,8 +37,7 @@ def forward_kernel(
     """A tap of all four windows of all blocks is one product: they are summed in the order of channels, then taps."""
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
-    padding = size(p_layer, PADDING, SIZES, False)
+    height, width, padding = input_of(p_layer, SIZES)
     channels, stride = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STRIDE, SIZES, True)
     filters, stored = size(p_layer, FILTERS, SIZES, WHOLE), size(p_layer, STORED, SIZES, True)
     out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
@@ -169,6 +82,6 @@ def forward_kernel(
         i_pixel, inside = pixel_offsets(i_image * (out_y * out_x), i_out_y, i_out_x, inside, out_y, out_x, 1)
         b_window = tl.zeros((4 * ROWS, BLOCK_O), tl.int32)
     finish(
-        b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, p_layer, i_pixel, i_o, o_tile, inside, filters, stored,
-        WHOLE, ACTIVATION,
+        b_z, b_window, p_y, p_saved, p_slopes, p_keys, p_step, p_layer, i_pixel, 0, i_o, o_tile, inside, filters,
+        stored, WHOLE, ACTIVATION, False,
     )  # fmt: skip

@@ -48,6 +48,13 @@ def size(p_layer, FIELD: tl.constexpr, SIZES: tl.constexpr, ALIGNED: tl.constexp
 
 
 @triton.jit
+def input_of(p_layer, SIZES: tl.constexpr):
+    """Height and width of a layer's input, and its padding."""
+    height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
+    return height, width, size(p_layer, PADDING, SIZES, False)
+
+
+@triton.jit
 def out_sides(height, width, padding, POOL: tl.constexpr):
     """Rows and columns of the sums, and of blocks of four of them."""
     out_y, out_x = height + 2 * padding - 2, width + 2 * padding - 2

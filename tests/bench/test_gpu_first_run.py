@@ -24,11 +24,11 @@ def run(*args: object) -> int:
 
 def test_truth_and_bits_are_told_without_polars_rich_and_typer(tmp_path: Path) -> None:
     out = tmp_path / "first.json"
-    steps = ["truth", "tiny", "repeat", "signs", "memcheck", "tests", "peers"]
+    steps = ["truth", "tiny", "repeat", "signs", "memcheck", "tests", "command", "peers"]
     data = tmp_path / "some.npz"
     images, labels = np.random.default_rng(0).integers(0, 256, (400, 8, 8), dtype=np.uint8), np.arange(400) % 10
     np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    more = ["--device", "cpu", "--fewer", "39", "--runs", "2", "--data", str(data), "--out", str(out)]
+    more = ["--device", "cpu", "--fewer", "39", "--runs", "2", "--turns", "1", "--data", str(data), "--out", str(out)]
     code = f"{WITHOUT} sys.path.insert(0, 'bench'); import gpu_first_run; sys.exit(gpu_first_run.main({steps + more}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -40,6 +40,10 @@ def test_truth_and_bits_are_told_without_polars_rich_and_typer(tmp_path: Path) -
     assert told["ratio"] < 4
     assert list(results["repeat"]["fp32"]["results"].values()) == [2]
     assert all(share["ours"] < 0.01 for share in results["signs"].values())
+    (turn,) = results["command"]["turns"]  # in a process of its own, which has polars
+    assert turn["run_seconds"] == pytest.approx(sum(turn["seconds_at"].values()))
+    assert min(turn["startup_seconds"], turn["seconds_at"]["groups"]) > 0
+    assert '"seconds_at": {"start": ' in done.stdout
     assert all(results[name] == {"skipped": "needs a GPU"} for name in ("memcheck", "tests", "peers"))
 
 

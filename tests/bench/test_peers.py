@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +64,53 @@ def test_two_seeds_train_on_batches_of_their_own(tmp_path):
     found = json.loads(file.read_text())
     assert set(found["peers"]) == set(names)
     assert found["atras"]["members"] == 4
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """The contestants that were timed so far, a step before their first turn included; all candidates take part."""
+    taken: list[str] = []
+    seconds = contest.Contest._seconds
+
+    def counted(self: Any, name: str, *given: Any) -> float:
+        taken.append(name)
+        return seconds(self, name, *given)
+
+    monkeypatch.setattr(contest.Contest, "_seconds", counted)
+    monkeypatch.setattr(contest, "warm_up_steps", lambda *_: 1)
+    monkeypatch.setattr(contest, "gemm_gflops", lambda *_: 1.0)
+    monkeypatch.setattr(peers, "choose_candidates", lambda given, *_: given)
+    return taken
+
+
+def test_a_run_that_is_cut_off_leaves_the_ratios_of_its_rounds(turns, tmp_path, monkeypatch):
+    file = tmp_path / "out.json"
+
+    def cut(_: Any) -> None:
+        if len(turns) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(contest, "synchronize", cut)
+    with pytest.raises(KeyboardInterrupt):
+        peers.main([*TINY, "--peer", "loop_fp32", "--peer", "vmap_fp32", "--json", str(file)])
+    assert turns == [*sorted(["atras", "loop_fp32", "vmap_fp32"] * 2), "atras"]
+    found = json.loads(file.read_text())
+    assert {name: found["peers"][name]["rounds"] for name in found["ratios"]} == {"loop_fp32": 1, "vmap_fp32": 1}
+
+
+@pytest.mark.parametrize(
+    ("last", "rounds", "status"), [(8, {"loop_fp32": 2, "vmap_fp32": 1}, 0), (4, {"loop_fp32": 1}, 1)]
+)
+def test_no_turn_begins_behind_the_seconds(last, rounds, status, turns, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "out.json"
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) + (1e9 if len(turns) >= last else 0.0))
+    monkeypatch.setattr(contest, "time", clock)
+    assert peers.main([*TINY, "--peer", "loop_fp32", "--peer", "vmap_fp32", "--json", str(file)]) == status
+    assert len(turns) == last
+    found = json.loads(file.read_text())
+    assert {name: row["rounds"] for name, row in found["peers"].items()} == rounds
+    assert "480 s were too few for 2 rounds of each: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["atras", "vmap_fp32", "loop_bf16"])
@@ -179,6 +228,7 @@ def test_every_peer_is_of_the_textbook():
     [
         (["--steps", "0"], "steps (=0)"),
         (["--steps", "2", "--rounds", "3"], "rounds (=3)"),
+        (["--seconds", "0"], "seconds (=0)"),
         (["--peer", "nothing"], "'nothing'"),
         (["--json", "nowhere/there/out.json"], "nowhere/there/out.json"),
         (["--nothing"], "--nothing"),

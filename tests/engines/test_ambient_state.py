@@ -41,9 +41,21 @@ def restored(setting: Callable[[Any], object], value: Any, before: Any) -> Itera
         setting(before)
 
 
+@contextlib.contextmanager
+def bfloat16() -> Iterator[None]:
+    """A context in which torch takes bfloat16 for new tensors, and where it multiplies float32 ones."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(restored(torch.set_default_dtype, torch.bfloat16, torch.float32))
+        for kind in (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):
+            stack.callback(setattr, kind, "fp32_precision", kind.fp32_precision)
+        stack.enter_context(restored(torch.set_float32_matmul_precision, "medium", "highest"))
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"
+        yield
+
+
 STATES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "float64": lambda: restored(torch.set_default_dtype, torch.float64, torch.float32),
-    "bfloat16": lambda: restored(torch.set_default_dtype, torch.bfloat16, torch.float32),
+    "bfloat16": bfloat16,
     "meta": lambda: restored(torch.set_default_device, "meta", None),
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
@@ -59,7 +71,7 @@ def settings() -> list[object]:
         torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"),
         torch.is_autocast_cache_enabled(), torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(), torch.get_num_threads(),
-        torch.get_autocast_dtype("cpu"), torch.get_rng_state().numpy().tobytes(),
+        torch.get_autocast_dtype("cpu"), torch.get_rng_state().numpy().tobytes(), *products(),
     ]  # fmt: skip
 
 
@@ -218,7 +230,9 @@ def test_the_fixed_state_is_that_of_a_fresh_process_and_ends_with_it() -> None:
             stack.enter_context(state())
         before = settings()
         with fixed_state(CPU):
-            assert settings() == fresh
+            multiplied = products()
+            assert settings() == [*fresh[: -len(multiplied)], *multiplied]
+            assert multiplied[2:] == ["ieee"] * 4
         assert settings() == before
         with pytest.raises(ZeroDivisionError), fixed_state(CPU):
             raise ZeroDivisionError
@@ -227,19 +241,66 @@ def test_the_fixed_state_is_that_of_a_fresh_process_and_ends_with_it() -> None:
 
 
 def products() -> list[object]:
-    """How convolutions, recurrences and matrices are multiplied on a GPU."""
+    """How convolutions, recurrences and matrices are multiplied on a GPU, and matrices on a CPU."""
     backends: Any = torch.backends
-    owners = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-    precisions = [each.fp32_precision for each in owners] if hasattr(owners[2], "fp32_precision") else []
+    owners = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul)
+    precisions = [each.fp32_precision for each in owners]
     return [backends.cudnn.deterministic, backends.cudnn.benchmark, *precisions]
 
 
+def older() -> list[object]:
+    """The older switches of the same, which cannot be read where they disagree with the newer ones."""
+    return [
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.get_float32_matmul_precision(),
+    ]
+
+
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_gpu_multiplies_whole_float32_numbers_and_torch_warns_of_no_switch(repeatable: bool) -> None:
-    before = products()
-    with exact_arithmetic(repeatable=repeatable):
-        assert products() == [repeatable, not repeatable, *["ieee"] * (len(before) - 2)]
-    assert products() == before
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_gpu_multiplies_whole_float32_numbers_and_every_switch_can_be_read(
+    repeatable: bool, precision: str, allowed: bool
+) -> None:
+    with (
+        restored(torch.set_float32_matmul_precision, precision, "highest"),
+        restored(lambda value: setattr(torch.backends.cudnn, "allow_tf32", value), allowed, True),
+    ):
+        before = [*products(), *older()]
+        with exact_arithmetic(repeatable=repeatable):
+            assert products() == [repeatable, not repeatable, *["ieee"] * 4]
+            assert older() == [False, False, "highest"]
+            with torch.backends.cudnn.flags(enabled=False):  # which reads and sets them, as modules of users do
+                pass
+            assert older() == [False, False, "highest"]
+        assert [*products(), *older()] == before
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_switches_that_disagree_are_left_as_they_were(allowed: bool) -> None:
+    cudnn: Any = torch.backends.cudnn
+    with restored(lambda value: setattr(cudnn, "allow_tf32", value), allowed, True):
+        cudnn.conv.fp32_precision = "ieee" if allowed else "tf32"
+        before = products()
+        with exact_arithmetic():
+            assert older() == [False, False, "highest"]
+        assert products() == before
+        with pytest.raises(RuntimeError, match="allow_tf32"):
+            older()
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision
+        assert older()[0] is allowed
+
+
+def test_a_cpu_multiplies_whole_float32_numbers() -> None:
+    factors = torch.rand(2, 256, 256, generator=torch.Generator().manual_seed(0))
+    expected = factors[0] @ factors[1]
+    with bfloat16():
+        before = settings()
+        with fixed_state(CPU):
+            assert products()[-1] == "ieee"
+            assert torch.equal(factors[0] @ factors[1], expected)
+        assert settings() == before
 
 
 def test_gradients_on_a_gpu_are_computed_by_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:

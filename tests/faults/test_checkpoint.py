@@ -22,7 +22,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Protocol
 from atras.networks import Member, permutation
 from atras.results.results import read
-from atras.running import GroupTask, make_spec, orchestrator
+from atras.running import GroupTask, make_spec, orchestrator, stopwatch
 from atras.storage import safetensors_file
 from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages, weights
@@ -267,8 +267,16 @@ def test_a_run_stopped_at_every_call_ends_with_the_same_tables(
 def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(orchestrator, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    now = [0.0]
+    for module in (orchestrator, stopwatch):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    compute = GroupTask.run
+
+    def slow(task: GroupTask, place: Any) -> Any:
+        now[0] += 1000
+        return compute(task, place)
+
+    monkeypatch.setattr(GroupTask, "run", slow)
 
     def killed(*_: object) -> None:
         raise Interrupted
@@ -280,9 +288,10 @@ def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
             orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     run = read(tmp_path).run
     assert (run["status"], run["finished_groups"]) == ("running", [0])
-    assert run["timings"]["run_seconds"] == 1000
-    # From the start of the second session to the end of its only group, and from there to its own end.
-    assert orchestrator.resume(tmp_path).run["timings"]["run_seconds"] == 1000 + 2000
+    assert (run["timings"]["run_seconds"], run["timings"]["seconds_at"]["groups"]) == (1000, 1000)
+    later = orchestrator.resume(tmp_path).run
+    computed = len(later["plan"]["groups"])
+    assert later["timings"]["run_seconds"] == later["timings"]["seconds_at"]["groups"] == 1000 * computed > 1000
 
 
 @pytest.mark.faults

@@ -21,7 +21,7 @@ from budgets import SPILLED
 
 triton = pytest.importorskip("triton")
 
-from atras.kernels.step import gpu_convolution, gpu_layout  # noqa: E402 (it needs Triton)
+from atras.kernels.step import gpu_convolution, gpu_convolution_tiles, gpu_layout  # noqa: E402 (it needs Triton)
 
 INTERPRETING = backends.interpreting()
 ON = pytest.param("cpu", id="interpreted") if INTERPRETING else pytest.param("cuda", marks=pytest.mark.gpu)
@@ -462,9 +462,7 @@ def launches(monkeypatch, layer, precision, capability, constant=True):
 
     for name in [name for name in vars(gpu_convolution) if name.endswith("_kernel")]:
         monkeypatch.setattr(gpu_convolution, name, Recorded(getattr(gpu_convolution, name)))
-    for name in ("input_gradient_kernel", "weight_gradient_kernel"):
-        monkeypatch.setattr(gpu_convolution.inner, name, Recorded(getattr(gpu_convolution.inner, name)))
-    monkeypatch.setattr(gpu_convolution, "_capability", lambda device: capability // 10)
+    monkeypatch.setattr(gpu_convolution_tiles, "_capability", lambda device: capability // 10)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     images = [] if layer.index == 0 else [40]
     x = torch.empty(*images, 128, layer.channels, layer.height, layer.width, dtype=dtype, device="meta")
@@ -525,7 +523,7 @@ def assert_compiled(kernels, compile_ahead, spilled, capability, precision):
 @ahead
 @linux
 def test_a_tile_that_is_too_large_is_over_the_budget(monkeypatch, compile_ahead, spilled):
-    monkeypatch.setitem(gpu_convolution.FORWARD, "bf16", gpu_convolution.FORWARD["bf16"]._replace(rows=256))
+    monkeypatch.setitem(gpu_convolution_tiles.FORWARD, "bf16", gpu_convolution_tiles.FORWARD["bf16"]._replace(rows=256))
     function, arguments, options = launches(monkeypatch, CONV2[1], "bf16", 90)[0]
     assert spilled(compile_ahead(function, arguments, 90, options)) > 2 * SPILLED
 

@@ -63,7 +63,10 @@ def test_results_hold_what_was_run_and_can_be_read_again(tmp_path: Path) -> None
     assert info["data"]["status"] == "bundled"
     assert info["environment"]["kernels"]["cpu"]["available"] in (True, False)
     assert info["timings"]["startup_seconds"] == 1.5
-    assert info["timings"]["run_seconds"] > 0
+    seconds = info["timings"]["seconds_at"]
+    assert info["timings"]["run_seconds"] == pytest.approx(sum(seconds.values()))
+    assert all((value > 0) == (name != "transfer") for name, value in seconds.items())
+    assert seconds["groups"] >= results.timings["seconds"].sum()
     assert again.metrics["protocol_hash"].unique().to_list() == [SMALL.hash]
     assert (again.metrics["accuracy"] >= again.metrics["ci_low"]).all()
 

@@ -20,6 +20,7 @@ from atras.running import DataPlace, GroupTask, Reporter, Surroundings, Task, re
 from atras.running.executors.link import Link
 from atras.running.executors.pool import End, Message, Pool, PoolExecutor, _longest_first
 from atras.running.executors.worker import Job, Kind, Result, _loaded, compute_elsewhere
+from atras.running.origins import Origins
 from atras.running.transfer_task import TransferTask
 from atras.testing import SMALL, tables_of
 from atras.training import stages
@@ -296,6 +297,15 @@ def test_workers_try_networks_on_each_others_images(
     assert (reporter.shares[0], reporter.shares[-1]) == (0.0, 1.0)
     assert len(set(reporter.shares)) > 3
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_networks_stay_in_a_process_from_one_part_of_the_transfer_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, made = SMALL.replace(transfer=True, seeds=(0, 1)), list[Any]()
+    engine = Origins._engine
+    monkeypatch.setattr(Origins, "_engine", lambda self, group: (made.append(group.members), engine(self, group))[1])
+    results = run(protocol, Execution(device="cpu", engine="loop"))
+    assert len(results.transfer) == 2 * 2 * len(protocol.candidates) ** 2
+    assert len(made) == len(set(made)) == 2 * len(protocol.candidates)
 
 
 def test_a_transfer_that_was_stopped_on_workers_goes_on_elsewhere(

@@ -1,32 +1,21 @@
-"""The gradients of convolutions of other layers' outputs as Triton kernels; `gpu_convolution` launches them.
-
-A gradient is read once a block: behind a pool it is one number for four positions, of which one has it, and the four
-operands that the products ask for are chosen of it in registers. Its scale by dropout is that of a whole layer, so it
-is applied to sums.
-"""
+"""The input gradient of a convolution of another layer's outputs as a Triton kernel; `gpu_convolution` launches it."""
 
 # No `from __future__ import annotations`: Triton reads the annotations.
 import triton
 import triton.language as tl
 
 from ..dropout.gpu_kernels import scale_of
+from .gpu_kernels_conv_gradients import load_block, load_gradient, passed, split_tile
 from .gpu_kernels_conv_tiles import (
     CHANNELS,
-    CLOSED,
     DX,
-    HEIGHT,
-    PADDING,
     RATE,
     SCALED,
-    SCRATCH,
-    SPLITS,
     STORED,
     STRIDE,
-    TURNS,
     WEIGHT,
-    WIDTH,
-    X,
     Y,
+    input_of,
     layer_of,
     load_tap,
     offset,
@@ -34,78 +23,6 @@ from .gpu_kernels_conv_tiles import (
     pixel_offsets,
     size,
 )
-
-
-@triton.jit
-def split_tile(images, blocks_y, blocks_x, ROWS: tl.constexpr, i_tile, FAR: tl.constexpr):
-    """Where a tile's blocks lie: its first image (int64), and [ROWS] how many images further, block rows and columns.
-
-    And which of them exist. What is counted from the first image on fits 32 bits.
-    """
-    blocks = blocks_y * blocks_x
-    i_row = i_tile * ROWS
-    if FAR:
-        i_row = tl.cast(i_tile, tl.int64) * ROWS
-    i_image = i_row // blocks
-    i_row = (i_row - i_image * blocks).to(tl.int32) + tl.arange(0, ROWS)
-    i_more = i_row // blocks
-    i_block = i_row - i_more * blocks
-    inside = i_more < (images - i_image).to(tl.int32)
-    return i_image.to(tl.int64), i_more, i_block // blocks_x, i_block % blocks_x, inside
-
-
-@triton.jit
-def load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, inside, stored, DTYPE: tl.constexpr):
-    """The gradient before the activation, [ROWS, len(i_o)], and the byte that says whose it is."""
-    i_at = i_at[:, None] + i_o[None, :]
-    inside = inside[:, None] & (i_o < stored)[None, :]
-    b_saved = tl.load(p_saved + i_at, mask=inside, other=0)  # where the gradient is 0 it does not matter
-    b_dy = tl.load(p_dy + i_at, mask=inside, other=0.0)
-    if p_slopes is not None:
-        b_dy = b_dy.to(tl.float32) * tl.load(p_slopes + i_at, mask=inside, other=0.0).to(tl.float32)
-    return b_dy.to(DTYPE), b_saved
-
-
-@triton.jit
-def load_block(
-    p_dy, p_saved, p_slopes, i_start, i_block_y, i_block_x, i_o, inside, out_y, out_x, stored,
-    POOL: tl.constexpr, DTYPE: tl.constexpr,
-):  # fmt: skip
-    """Gradients and bytes of the four positions of each block; behind a pool they are all the same."""
-    if POOL:
-        i_at, there = pixel_offsets(i_start, i_block_y, i_block_x, inside, out_y // 2, out_x // 2, stored)
-        b_dy, b_saved = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        return (b_dy, b_dy, b_dy, b_dy), (b_saved, b_saved, b_saved, b_saved)
-    else:
-        i_y, i_x = i_block_y * 2, i_block_x * 2
-        i_at, there = pixel_offsets(i_start, i_y, i_x, inside, out_y, out_x, stored)
-        b_0, b_saved_0 = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        i_at, there = pixel_offsets(i_start, i_y, i_x + 1, inside, out_y, out_x, stored)
-        b_1, b_saved_1 = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        i_at, there = pixel_offsets(i_start, i_y + 1, i_x, inside, out_y, out_x, stored)
-        b_2, b_saved_2 = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        i_at, there = pixel_offsets(i_start, i_y + 1, i_x + 1, inside, out_y, out_x, stored)
-        b_3, b_saved_3 = load_gradient(p_dy, p_saved, p_slopes, i_at, i_o, there, stored, DTYPE)
-        return (b_0, b_1, b_2, b_3), (b_saved_0, b_saved_1, b_saved_2, b_saved_3)
-
-
-@triton.jit
-def passed(b_dy, b_saved, byte: tl.constexpr, USE: tl.constexpr = 0):
-    """The gradient of a position: that of its block where the byte says so.
-
-    Each product of the same operand names it in words of its own (USE): Triton before and at 3.8 chooses it in the
-    registers of the first of several equal ones alone, and fetches it out of shared memory for the others. In the end
-    they are one again.
-    """
-    b_zero = tl.zeros(b_dy.shape, b_dy.dtype)
-    if USE == 0:
-        return tl.where(b_saved == byte, b_dy, b_zero)
-    elif USE == 1:
-        return tl.where((b_saved.to(tl.int32) ^ byte) == 0, b_dy, b_zero)
-    elif USE == 2:
-        return tl.where(b_saved.to(tl.int32) - byte == 0, b_dy, b_zero)
-    else:
-        return tl.where(b_saved.to(tl.int32) + 1 == byte + 1, b_dy, b_zero)
 
 
 @triton.jit
@@ -274,8 +191,8 @@ def input_gradient_kernel(
     OPEN: tl.constexpr = SCALED if DROPPED else 0
     p_tile = p_tiles + tl.program_id(0) * 3
     p_layer = layer_of(p_layers, p_tile)
-    height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
-    padding, stride = size(p_layer, PADDING, SIZES, False), size(p_layer, STRIDE, SIZES, True)
+    height, width, padding = input_of(p_layer, SIZES)
+    stride = size(p_layer, STRIDE, SIZES, True)
     channels, stored = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STORED, SIZES, True)
     out_y, out_x, pooled_y, pooled_x = out_sides(height, width, padding, POOL)
     y_stride = (pooled_y * pooled_x if POOL else out_y * out_x) * stored
@@ -320,96 +237,3 @@ def input_gradient_kernel(
         store_pixels(p_dx_t, b_1, i_start, i_y, i_x + 1, i_c, inside, height, width, channels)
         store_pixels(p_dx_t, b_2, i_start, i_y + 1, i_x, i_c, inside, height, width, channels)
         store_pixels(p_dx_t, b_3, i_start, i_y + 1, i_x + 1, i_c, inside, height, width, channels)
-
-
-@triton.jit
-def load_patch_row(p_x, i_start, i_y, i_x, i_k, inside, height, width, channels, WITHIN: tl.constexpr):
-    """Four pixels side by side from (i_y, i_x) on, [ROWS, len(i_k)], all their channels; zeros around the image.
-
-    WITHIN: whether no patch reaches out of its image.
-    """
-    i_at = i_start + (i_y * width + i_x) * channels
-    if WITHIN:
-        inside = inside[:, None]
-    else:
-        i_column = i_x[:, None] + (i_k // channels)[None, :]
-        inside = (inside & (i_y >= 0) & (i_y < height))[:, None] & (i_column >= 0) & (i_column < width)
-    inside = inside & (i_k < 4 * channels)[None, :]
-    return tl.load(p_x + i_at[:, None] + i_k[None, :], mask=inside, other=0.0)
-
-
-@triton.jit(do_not_specialize=["images"])
-def weight_gradient_kernel(
-    p_dy, p_saved, p_slopes, p_x, p_scratch, p_layers, p_tiles, images,
-    SIZES: tl.constexpr, ALIGNED: tl.constexpr, POOL: tl.constexpr, DROPPED: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_O: tl.constexpr, WITHIN: tl.constexpr, FAR: tl.constexpr,
-):  # fmt: skip
-    """Every so many tiles of a member's images, summed into a slab of its own.
-
-    A program takes one row of taps and multiplies whole patch rows of four pixels, which lie together in memory. A slab
-    is [3, 2, 4 * channels, stored filters], for a block's left and right positions apart, so that pixel i is tap i of
-    the left ones and tap i - 1 of the right ones; then biases.
-    """
-    DTYPE: tl.constexpr = p_x.dtype.element_ty
-    OPEN: tl.constexpr = SCALED if DROPPED else 0
-    p_tile = p_tiles + tl.program_id(0) * 3
-    p_layer = layer_of(p_layers, p_tile)
-    height, width = size(p_layer, HEIGHT, SIZES, False), size(p_layer, WIDTH, SIZES, False)
-    padding, stride = size(p_layer, PADDING, SIZES, False), size(p_layer, STRIDE, SIZES, True)
-    channels, stored = size(p_layer, CHANNELS, SIZES, ALIGNED), size(p_layer, STORED, SIZES, True)
-    out_y, out_x, blocks_y, blocks_x = out_sides(height, width, padding, POOL)
-    y_stride = (blocks_y * blocks_x if POOL else out_y * out_x) * stored
-    i_tile, i_split = tl.load(p_tile + 1), tl.load(p_tile + 2)
-    length = 4 * channels
-    k_tiles = (length + BLOCK_K - 1) // BLOCK_K
-    tap, k_tile, o_tile = i_tile % 3, i_tile // 3 % k_tiles, i_tile // (3 * k_tiles)
-    i_k = k_tile * BLOCK_K + tl.arange(0, BLOCK_K)
-    i_o = o_tile * BLOCK_O + tl.arange(0, BLOCK_O)
-    i_at = offset(p_layer, Y)
-    p_dy, p_saved = p_dy + i_at, p_saved + i_at
-    if p_slopes is not None:
-        p_slopes += i_at
-    p_x += offset(p_layer, X)
-    # One program in so many has the bias; the others would sum up what nobody reads.
-    sums_bias = tap + k_tile == 0
-    b_left = tl.zeros((BLOCK_K, BLOCK_O), tl.float32)
-    b_right = b_left
-    b_bias = tl.zeros((ROWS, BLOCK_O), tl.float32)
-    turns, splits = tl.load(p_layer + TURNS).to(tl.int32), tl.load(p_layer + SPLITS).to(tl.int32)
-    for i_turn in tl.range(i_split, turns, splits):
-        i_image, i_more, i_block_y, i_block_x, inside = split_tile(images, blocks_y, blocks_x, ROWS, i_turn, FAR)
-        i_at = i_image * y_stride
-        p_dy_t, p_saved_t, p_slopes_t, p_x_t = p_dy + i_at, p_saved + i_at, p_slopes, p_x + i_image * stride
-        if p_slopes is not None:
-            p_slopes_t += i_at
-        i_y, i_x, i_start = i_block_y * 2 - padding + tap, i_block_x * 2 - padding, i_more * stride
-        b_dy, b_saved = load_block(
-            p_dy_t, p_saved_t, p_slopes_t, i_more * y_stride, i_block_y, i_block_x, i_o, inside, out_y, out_x, stored,
-            POOL, DTYPE,
-        )  # fmt: skip
-        b_g0 = passed(b_dy[0], b_saved[0], OPEN)
-        b_g1 = passed(b_dy[1], b_saved[1], OPEN + 1 if POOL else OPEN)
-        b_g2 = passed(b_dy[2], b_saved[2], OPEN + 2 if POOL else OPEN)
-        b_g3 = passed(b_dy[3], b_saved[3], OPEN + 3 if POOL else OPEN)
-        if sums_bias and POOL:
-            b_bias += tl.where(b_saved[0] != CLOSED, b_dy[0], 0.0)
-        elif sums_bias:
-            b_bias += b_g0.to(tl.float32) + b_g1.to(tl.float32) + b_g2.to(tl.float32) + b_g3.to(tl.float32)
-        b_x = load_patch_row(p_x_t, i_start, i_y, i_x, i_k, inside, height, width, channels, WITHIN)
-        b_left = tl.dot(tl.trans(b_x), b_g0, b_left, input_precision=PRECISION)
-        b_right = tl.dot(tl.trans(b_x), b_g1, b_right, input_precision=PRECISION)
-        b_x = load_patch_row(p_x_t, i_start, i_y + 1, i_x, i_k, inside, height, width, channels, WITHIN)
-        b_left = tl.dot(tl.trans(b_x), b_g2, b_left, input_precision=PRECISION)
-        b_right = tl.dot(tl.trans(b_x), b_g3, b_right, input_precision=PRECISION)
-    if DROPPED and p_slopes is None:
-        scale = scale_of(tl.load(p_layer + RATE))
-        b_left, b_right, b_bias = b_left * scale, b_right * scale, b_bias * scale
-    biases = 6 * length * stored
-    p_scratch += offset(p_layer, SCRATCH) + i_split.to(tl.int64) * (biases + stored)
-    there = i_o < stored
-    inside = (i_k < length)[:, None] & there[None, :]
-    i_at = (i_k * stored)[:, None] + i_o[None, :]
-    tl.store(p_scratch + tap * (2 * length * stored) + i_at, b_left, mask=inside)
-    tl.store(p_scratch + (tap * 2 + 1) * (length * stored) + i_at, b_right, mask=inside)
-    if sums_bias:
-        tl.store(p_scratch + biases + i_o, tl.sum(b_bias, 0), mask=there)
