@@ -170,7 +170,7 @@ def test_means_by_depth_have_the_reports_intervals(width: int) -> None:
     assert max(map(len, lines)) <= width
     start = lines.index("means by depth, over the members that trained")
     trained = run.table.filter(pl.col("status") == "trained")
-    wanted = depth_means(trained, "worst_case_accuracy_after", 899)
+    wanted = depth_means(trained, "worst_case_accuracy_after", 899, run)
     assert len(wanted) == 2
     rows = {int(line.split()[0]): line.split() for line in lines[start + 3 :] if re.match(r"[123] ", line)}
     for depth, (mean, low, high) in wanted.items():

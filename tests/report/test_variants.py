@@ -58,7 +58,7 @@ def test_variants_are_compared_by_depth_with_intervals(varied: Results) -> None:
 def test_the_headline_names_the_winners_variant_and_each_variant_has_its_own_part(varied: Results) -> None:
     found = contents([varied])
     assert found.overall is not None
-    assert found.overall.title.endswith(" learning_rate=0.01")
+    assert " learning_rate=0.01, one of " in found.overall.title
     assert found.names == ("0.001", "0.01")
     assert all("learning_rate" not in first.title for first in found.headlines)
     html = page(found)
