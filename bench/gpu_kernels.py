@@ -114,7 +114,9 @@ class Recorder:
             self._binders[function] = made
         bound, specialization, more = self._binders[function](*args, **options)
         name = function.fn.__name__
-        key = f"{function.fn.__module__}.{name} {specialization} {sorted(more.items())}"
+        # With its source, and that of what it calls: figures of another are not taken for its own.
+        made_for = f"{self.capability} {function.cache_key}"
+        key = f"{function.fn.__module__}.{name} {made_for} {specialization} {sorted(more.items())}"
         self.launches.append(key)
         if key not in self.found:
             parsed, *what = function._pack_args(self.backend, options, bound, specialization, more)
@@ -304,7 +306,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(recorder.found)} kernels in {len(recorder.launches)} launches", flush=True)
     there = options.json is not None and options.json.exists()
     told: dict[str, dict[str, Any]] = json.loads(options.json.read_text()) if there else {}
-    left = [key for key in recorder.found if key not in told]
+    if not isinstance(told, dict):
+        parser.error(f"--json (={options.json}): expected figures by kernel, found something else; name another file")
+    left = [key for key in recorder.found if "error" in told.get(key, {"error": "not compiled"})]
     made = compile_all([recorder.found[key] for key in left], options.capability, options.jobs, print)
     for key, each in zip(left, made, strict=False):
         told[key] = each
