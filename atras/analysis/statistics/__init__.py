@@ -24,7 +24,7 @@ from .means import (
 from .members import Term, column_terms, members_interval, members_mean, metric_terms, negative, with_images
 from .outcomes import kept_images, worst_case
 from .pairs import told_apart
-from .ranking import RANK_BY, chosen_elsewhere, independent_images, ordered, pareto, ranking, robust_column
+from .ranking import RANK_BY, chosen_elsewhere, eligible, independent_images, ordered, pareto, ranking, robust_column
 
 __all__ = [
     "ENOUGH_SEEDS",
@@ -42,6 +42,7 @@ __all__ = [
     "depth_intervals",
     "depth_means",
     "differences_of_depths",
+    "eligible",
     "equivalent",
     "group_difference",
     "group_mean",

@@ -73,8 +73,8 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     results = results.flattened
     column = column or robust_column(results, rank_by)
     frame = ordered(results, column)
-    eligible = _eligible(frame)
-    names, count = frame["hidden_layers"].to_list(), int(eligible.sum())
+    compared = eligible(frame)
+    names, count = frame["hidden_layers"].to_list(), int(compared.sum())
     better = _better(results, column, names[:count])
     if better is None:
         nothing = [None] * len(frame)
@@ -138,8 +138,12 @@ def _figure(column: str) -> pl.Expr:
     return pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
 
 
-def _eligible(ranked: pl.DataFrame) -> pl.Series:
-    """Which candidates may win: trained, and where any sees the images, those that do; the first rows."""
+def eligible(ranked: pl.DataFrame) -> pl.Series:
+    """Which candidates may win: trained, and where any sees the images, those that do; the first rows.
+
+    Args:
+        ranked: of `ordered` or `ranking`.
+    """
     sees = (pl.col("clear") > 0) | ~(pl.col("clear") > 0).any()
     return ranked.select((pl.col("trained") > 0) & sees).to_series()
 
@@ -189,7 +193,7 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
     results = results.flattened
     column = robust_column(results, rank_by)
     frame = ordered(results, column)
-    names = frame.filter(_eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
+    names = frame.filter(eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
     if len(names) < 2:
         return None
     values, seeds = figures(results, column, names)
@@ -251,9 +255,7 @@ def pareto(results: Results, column: str | None = None, *, rank_by: str = "accur
     """
     best, keep = -1.0, []
     ranked = ranking(results, column, rank_by=rank_by)
-    ranked = ranked.filter(_eligible(ranked)).sort(
-        ["parameters", "mean"], descending=[False, True], maintain_order=True
-    )
+    ranked = ranked.filter(eligible(ranked)).sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
     for mean in ranked["mean"]:
         keep.append(mean > best)
         best = max(best, mean)
