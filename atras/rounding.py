@@ -15,14 +15,16 @@ def decimals(value: float, places: int, *, signed: bool = False) -> str:
     the sum goes. Formats round that noise: one figure would be 0.077 here and 0.078 there. So the noise goes first.
 
     Args:
-        value: a finite number.
+        value: any number.
         places: decimals, at most 11.
         signed: write the plus of what is above 0 too.
 
     Returns:
         Such as `0.078`; nothing is never minus nothing.
     """
-    exact = Decimal(value).quantize(_KNOWN) if abs(value) < 1e9 else Decimal(value)
+    if not abs(value) < 1e9:  # of these no decimals are known, or they are none
+        return f"{value:{'+' if signed else ''}.{places}f}"
+    exact = Decimal(value).quantize(_KNOWN)
     text = exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
     text = text if text else abs(text)
     return f"{text:+f}" if signed else f"{text:f}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from atras.analysis import Robustness
 from atras.results import Results
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "attack_your_network.md"
@@ -25,12 +26,12 @@ def test_the_tutorial_on_finished_networks_runs_from_top_to_bottom(
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), names)  # noqa: S102
     sys.modules.pop("mine", None)
-    results, robust = names["results"], names["robust"]
+    results, robust = names["results"], names["found"]
     assert isinstance(results, Results)
-    assert isinstance(robust, dict)
+    assert isinstance(robust, Robustness)
     assert (results.run["status"], results.trains, results.defends) == ("finished", False, False)
-    assert robust["none"] > 0.8
-    assert robust["pgd(steps=40)"] < robust["fgsm"] < robust["none"]
+    assert robust.accuracy() > 0.8
+    assert robust.accuracy("pgd(steps=40)") < robust.accuracy("fgsm") < robust.accuracy()
     left = dict(results.metrics.select("attack", "accuracy").iter_rows())
     assert left["autoattack"] <= left["pgd(steps=10)"] < left["fgsm"] < left["none"]
     assert (tmp_path / "runs" / "mine.html").stat().st_size > 50_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -28,3 +30,10 @@ def test_a_share_of_counts_has_one_text_however_it_was_summed() -> None:
 
 def test_a_sign_is_written_where_it_is_asked_for() -> None:
     assert [decimals(v, 2, signed=True) for v in (0.125, -0.125, 0.0)] == ["+0.13", "-0.13", "+0.00"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(math.inf, "inf"), (-math.inf, "-inf"), (math.nan, "nan"), (2e25, f"{2e25:.3f}")]
+)
+def test_what_has_no_decimals_is_told_too(value: float, text: str) -> None:
+    assert decimals(value, 3) == text

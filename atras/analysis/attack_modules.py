@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Robustness:
         frame: a row a member and attack, with the columns of `COLUMNS`.
         cautions: what makes figures say less than they seem to, a line each.
         images: by member, attack and epsilon, as the frame has them, the adversarial images, float [N, C, H, W], where
-            they were asked for. An attack is also found by another spelling of it.
+            they were asked for. `images[...]` finds an attack by any spelling.
     """
 
     frame: pl.DataFrame
@@ -59,18 +59,19 @@ class Robustness:
         """The share of the images that a module classifies correctly under an attack.
 
         Args:
-            attack: in any spelling of it (the frame has the briefest); `none` for the images as they are.
+            attack: in any spelling of it (the frame has the briefest), with its epsilon where it was made at several;
+                `none` for the images as they are.
             member: the module's name; may be left out where there is one.
 
         Raises:
             InputError: if the attack is not among those that were made, or is not the only one so named.
         """
-        named = self.frame.filter(attack=_spelled(attack))
-        rows = named if member is None else named.filter(member=member)
+        name, epsilon = _spelled(attack)
+        wanted = {"attack": name, "epsilon": epsilon, "member": member}
+        rows = self.frame.filter(**{key: value for key, value in wanted.items() if value is not None})
         if len(rows) != 1:
-            there = ", ".join(f"{row['attack']} on {row['member']}" for row in self.frame.iter_rows(named=True))
-            wanted = f"{attack} on {member}" if member else str(attack)
-            raise InputError(f"accuracy: expected one figure for {wanted}, found {len(rows)}; there are {there}")
+            told = ", ".join(_told(row) for row in self.frame.iter_rows(named=True))
+            raise InputError(f"accuracy: expected one figure for {_told(wanted)}, found {len(rows)}; there are {told}")
         return float(rows["accuracy"][0])
 
 
@@ -79,8 +80,11 @@ class _Images(dict[tuple[str, str, float | None], np.ndarray]):
 
     def __missing__(self, key: tuple[str, str, float | None]) -> np.ndarray:
         member, attack, epsilon = key
-        spelled = _spelled(attack)
-        if spelled == attack:
+        try:
+            spelled, own = _spelled(attack)
+        except InputError as error:
+            raise KeyError(key) from error
+        if spelled == attack or own not in (None, epsilon):
             raise KeyError(key)
         return self[member, spelled, epsilon]
 
@@ -268,13 +272,20 @@ def _name(attack: Attack) -> str:
     return attack.spec.attack if attack.target == "none" else str(dataclasses.replace(attack, epsilon=None))
 
 
-def _spelled(attack: str | Attack) -> str:
-    """The name of an attack in the frame, of any spelling; of what is none, the text itself."""
+def _spelled(attack: str | Attack) -> tuple[str, float | None]:
+    """The name of an attack in the frame, of any spelling, and its epsilon where that says one; of what is none, the
+    text itself."""
     if isinstance(attack, str):
         if attack == "none" or attack.startswith("worst("):
-            return attack
+            return attack, None
         attack = ATTACKS.parse(attack)
-    return _name(attack if attack.epsilon is not None or not attack.bounded else attack.at(1.0))
+    return _name(attack if attack.epsilon is not None or not attack.bounded else attack.at(1.0)), attack.epsilon
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """A figure by its attack, epsilon and member, as far as they are known."""
+    at = "" if row["epsilon"] is None else f" at {row['epsilon']:g}"
+    return f"{row['attack']}{at}" + ("" if row["member"] is None else f" on {row['member']}")
 
 
 def _row(

@@ -24,7 +24,7 @@ def variants_of(protocol: Mapping[str, Any]) -> pl.DataFrame:
 
     Returns:
         A row a variant, in their order: column `variant`, which is empty in a run without axes, and one for each axis,
-        null where its setting is off.
+        null where its setting is none.
 
     Raises:
         InputError: if its axes are none.

@@ -100,8 +100,16 @@ def test_a_figure_is_found_by_any_spelling_of_its_attack(digits, trained):
     assert found.images["Net", "pgd(steps=20)", 0.1] is found.images["Net", "pgd", 0.1]
     with pytest.raises(KeyError):
         found.images["Net", "pgd(steps=21)", 0.1]
-    with pytest.raises(InputError, match=r"expected one figure for fgsm, found 0; there are none on Net, pgd on Net,"):
+    with pytest.raises(InputError, match=r"expected one figure for fgsm, found 0; there are none on Net, pgd at 0"):
         found.accuracy("fgsm")
+    with pytest.raises(InputError, match=r"expected one figure for pgd at 0\.3, found 0"):
+        found.accuracy("pgd(epsilon=0.3)")
+    both = atras.attack(trained, images[:30], labels[:30], ["fgsm(epsilon=0.02)", "fgsm(epsilon=0.3)"])
+    assert both.accuracy("fgsm(epsilon=0.02)") > both.accuracy("fgsm(epsilon=0.3)")
+    with pytest.raises(
+        InputError, match=r"expected one figure for fgsm, found 2; .* fgsm at 0\.02 on Net, fgsm at 0\.3 on"
+    ):
+        both.accuracy("fgsm")
 
 
 def test_an_attack_that_leaves_its_ball_gives_no_figures(digits, trained):

@@ -51,7 +51,7 @@ def search(tmp_path: Path) -> Path:
 
 
 def test_the_schema_stands_in_every_record(run: Path, search: Path) -> None:
-    assert VERSION == 5
+    assert VERSION == 6
     assert read_run(run)["schema"] == VERSION
     assert Record.read(search).content["schema"] == VERSION
     assert json.loads((run / "run.json").read_text())["schema"] == VERSION

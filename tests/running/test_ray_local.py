@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,9 +61,8 @@ def listened_to(processes: list[int]) -> set[str]:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's tables of sockets")
 def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_executor(tmp_path: Path) -> None:
     environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": "/tmp/atras-test",  # noqa: S108
+        "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": tempfile.mkdtemp(dir="/tmp"),
     }  # fmt: skip
-    Path(environment["TMPDIR"]).mkdir(exist_ok=True)
     before = set(Path(environment["TMPDIR"]).iterdir())
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "atras.batched", *OPTIONS, "--executor", "ray", "--out", str(folder)]

@@ -49,7 +49,7 @@ class Listener(Reporter):
 
     @property
     def text(self) -> str:
-        return " ".join(self.lines)
+        return " ".join(" ".join(self.lines).split())
 
 
 @pytest.fixture(autouse=True)
