@@ -30,5 +30,5 @@ def bundles(protocol: Protocol, spec: Spec) -> list[tuple[Variant, ...]]:
         if protocol.only and defence.looks_around:  # each variant has candidates of its own
             own = protocol.of(variant)
             others = source_candidates(own, spec_of(own, spec))
-        together.setdefault((variant.without(*VARIED, "defence"), defence.alike, others), []).append(variant)
+        together.setdefault((variant.without(*VARIED, "defence"), defence.in_common, others), []).append(variant)
     return list(map(tuple, together.values()))
