@@ -213,6 +213,12 @@ def test_an_attack_that_leaves_its_ball_gives_no_figures(tmp_path: Path) -> None
         atras.run(toy_protocol(attacks=("darken(share=2)",)), out=tmp_path / "run")
 
 
+def test_an_attack_that_leaves_its_ball_gives_no_figures_of_a_transfer_either() -> None:
+    options = {"attacks": ("fgsm",), "transfer": True, "transfer_attacks": ("darken(share=2)",), "seeds": (0,)}
+    with pytest.raises(atras.InputError, match=r"expected images within 0\.05 of the clean ones in linf, got 0\.1;"):
+        atras.run(toy_protocol(**options, adversarial_epochs=0, defence="none"))
+
+
 def test_the_order_of_an_executor_changes_no_figure(tmp_path: Path) -> None:
     for name in ("local", "backwards"):
         atras.run(toy_protocol(), atras.Execution(executor=name), out=tmp_path / name)

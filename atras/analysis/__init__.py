@@ -23,7 +23,6 @@ from .statistics import (
     Interval,
     Mean,
     Term,
-    accuracy_interval,
     chosen_elsewhere,
     column_terms,
     compare_depths,
@@ -45,7 +44,7 @@ from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
 from .unequal_training import begins, unequal_training
-from .winner import Winner, interval_note, lacks, winner, winner_lines, winner_sentences
+from .winner import Winner, alone_sentence, interval_note, lacks, winner, winner_lines, winner_sentences
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -63,7 +62,7 @@ __all__ = [
     "Statement",
     "Term",
     "Winner",
-    "accuracy_interval",
+    "alone_sentence",
     "attack",
     "attack_aim",
     "attack_distances",

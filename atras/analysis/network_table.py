@@ -38,9 +38,12 @@ def network_table(results: Results) -> pl.DataFrame:
         empty where it has none, or no outcomes were kept). A network that diverged has one row without figures.
     """
     rows = []
+    labelled = _labelled(results)
+    outcomes = results.outcomes.filter(mode="white-box", phase=results.final.phase)
+    of_candidates = outcomes.partition_by("hidden_layers", as_dict=True)
     for candidate in results.candidate_means().select("hidden_layers", "parameters", "status").rows():
         name = candidate[0]
-        own = _labelled(results).filter(hidden_layers=name)
+        own = labelled.filter(hidden_layers=name)
         if own.is_empty():
             rows.append((*candidate, "none", "clean", None, None, None, None, 0, ""))
         # The run's own epsilon is measured before the others.
@@ -50,7 +53,7 @@ def network_table(results: Results) -> pl.DataFrame:
             first = found.row(0, named=True)
             n = first["n"]
             mean, *ends = members_interval(found, "accuracy", metric_terms(results, found), n)
-            parts = _parts(results, first)
+            parts = _parts(of_candidates.get((name,), outcomes.clear()), first)
             rows.append((*candidate, first["attack"], first["label"], mean, *ends, n, len(found), parts))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
@@ -69,17 +72,21 @@ def _labelled(results: Results) -> pl.DataFrame:
     return rows.with_columns(label=label.otherwise(named))
 
 
-def _parts(results: Results, row: dict[str, object]) -> str:
-    """What is left after each part of an attack, over all seeds; empty where that is not known."""
+def _parts(outcomes: pl.DataFrame, row: dict[str, object]) -> str:
+    """What is left after each part of an attack, over all seeds; empty where that is not known.
+
+    Args:
+        outcomes: of the candidate's networks as they are at the end, under attacks on themselves.
+        row: of `metrics`.
+    """
     spelled = str(row["attack"])
     try:
         names = ATTACKS.parse(spelled).part_names if name_of(spelled) in ATTACKS else ()
     except InputError:
         names = ()
-    if not names or results.outcomes.is_empty():
+    if not names or outcomes.is_empty():
         return ""
-    keys = {key: row[key] for key in ("hidden_layers", *KEYS)}
-    own = results.outcomes.filter(pl.col("mode") == "white-box", phase=results.final.phase, **keys)
+    own = outcomes.filter(**{key: row[key] for key in KEYS})
     if own.is_empty():
         return ""
     left = float(str(own["correct"].mean()))

@@ -17,6 +17,7 @@ from .statistics import (
     Interval,
     chosen_elsewhere,
     column_terms,
+    eligible,
     independent_images,
     members_interval,
     ordered,
@@ -59,6 +60,7 @@ class Winner(NamedTuple):
         gain: robust accuracy less the same before the defence, over the seeds that have both; None without a defence,
             or of a balanced figure.
         seeds, candidates: of the winner, and how many there are.
+        eligible: those that may be first: they trained, and where any sees the images they do.
         tied: the others that are not told apart from it; None where nothing tells (one seed).
         within: networks that are told apart from it though their figure lies within its interval.
         worth: accuracy of what is first on other seeds and images than those that measure it; None from one seed.
@@ -71,6 +73,7 @@ class Winner(NamedTuple):
     gain: Interval | None
     seeds: int
     candidates: int
+    eligible: int
     tied: tuple[str, ...] | None
     within: int
     worth: float | None
@@ -102,6 +105,7 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         _gain(results, own, column),
         first["seeds"],
         len(frame),
+        int(eligible(frame).sum()),
         None if first["tied"] is None else tuple(first["tied"]),
         _within(frame, first),
         chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None,
@@ -112,7 +116,7 @@ def _within(frame: pl.DataFrame, first: dict[str, Any]) -> int:
     """How many networks are told apart from the first though their mean lies within its interval."""
     if first["tied"] is None or first["low"] is None:
         return 0
-    compared = frame[1:].filter(pl.col("trained") > 0, (pl.col("clear") > 0) | (first["clear"] == 0))
+    compared = frame.filter(eligible(frame))[1:]
     return compared.filter(~pl.col("hidden_layers").is_in(first["tied"]), pl.col("mean") >= first["low"]).height
 
 
@@ -202,9 +206,16 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     mean, low, high = first.robust
     ends = "" if low is None or high is None else f" ({decimals(low, 3)} to {decimals(high, 3)})"
     sentences = [f"First by {first.figure}: {printable(first.name)} with {decimals(mean, 4)}{ends}."]
-    if first.candidates > 1:
+    if first.eligible > 1:
         sentences += [_ties(first), *filter(None, [interval_note(first)]), _worth(first)]
+    elif first.candidates > 1:
+        sentences.append(alone_sentence(first))
     return [*sentences, *filter(None, [seeds_note(first.seeds), confirmed_sentence(results)])]
+
+
+def alone_sentence(first: Winner) -> str:
+    """Of a winner that is compared with nothing: why no other candidate could be first."""
+    return f"It alone of {first.candidates} may be first: the others did not train, or see nothing of the images."
 
 
 def winner_lines(results: Results, *, rank_by: str = "accuracy", width: int = 80) -> list[str]:
@@ -231,7 +242,8 @@ def _ties(first: Winner) -> str:
         why = "one seed gives none" if first.seeds == 1 else "too few seeds are common to all"
         return f"No ranks: {why}, since two seeds of one network differ as two networks do; run with --seeds 0-4."
     if not tied:
-        return "It is told apart from all others (at 95 %, all pairs together)."
+        which = "" if first.eligible == first.candidates else " that may be first"
+        return f"It is told apart from all others{which} (at 95 %, all pairs together)."
     more = f" and {len(tied) - SHOWN} more" if len(tied) > SHOWN else ""
     return f"{len(tied)} not distinguishable from it: {printable(', '.join(tied[:SHOWN]))}{more}."
 
@@ -239,8 +251,8 @@ def _ties(first: Winner) -> str:
 def _worth(first: Winner) -> str:
     """What the choice is worth on seeds and images that did not choose."""
     if first.worth is None:
-        return f"Its figure is the best of {first.candidates}, and so also luck; several seeds would tell how much."
+        return f"Its figure is the best of {first.eligible}, and so also luck; several seeds would tell how much."
     return (
-        f"As the best of {first.candidates} it is also luck: chosen on other seeds and images, what is first has "
+        f"As the best of {first.eligible} it is also luck: chosen on other seeds and images, what is first has "
         f"{decimals(first.worth, 4)}."
     )

@@ -260,6 +260,8 @@ class Attack(ABC):
     name: ClassVar[str]
     bounded: ClassVar[bool] = True
     """Whether the change stays within epsilon."""
+    own_epsilons: ClassVar[bool] = False
+    """Whether the call takes `Start.epsilons`, in linf; of this class alone, not of those that derive from it."""
     uses_gradients: ClassVar[bool] = True
     """Whether it follows gradients of the networks."""
     drops_fooled: ClassVar[bool] = False
@@ -336,8 +338,11 @@ class Attack(ABC):
 
     @property
     def takes_epsilons(self) -> bool:
-        """Whether each member may have an epsilon of its own, as `Start.epsilons` has it."""
-        return False
+        """Whether each member may have an epsilon of its own, as `Start.epsilons` has it.
+
+        The class itself says so, by `own_epsilons`: one that derives from it makes images in its own way.
+        """
+        return bool(vars(type(self)).get("own_epsilons", False)) and self.norm == "linf"
 
     def strengths(self, start: Start) -> float | Tensor:
         """The epsilon, or float64 [M] where members have their own."""

@@ -51,12 +51,9 @@ class FGSM(Attack):
     """
 
     name = "fgsm"
+    own_epsilons = True
     searches = False
     kept_copies = 8
-
-    @property
-    def takes_epsilons(self) -> bool:
-        return True
 
     def cost(self, classes: int) -> Passes:  # noqa: ARG002 (alike for any number of classes)
         return Passes(1, 1)

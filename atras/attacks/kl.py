@@ -43,6 +43,7 @@ class KL(Attack):
     noise: float = 0.001
 
     name = "kl"
+    own_epsilons = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,10 +59,6 @@ class KL(Attack):
 
     def cost_of_making(self, classes: int) -> Passes:
         return self.cost(classes)  # the clean logits, in place of those of the examples
-
-    @property
-    def takes_epsilons(self) -> bool:
-        return True
 
     def length(self, epsilon: float | Tensor) -> float | Tensor:
         """Of a step in the ball of epsilon; float64 [M] where members have their own."""

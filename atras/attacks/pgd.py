@@ -116,6 +116,7 @@ class PGD(Attack):
     keep: str = "auto"
 
     name = "pgd"
+    own_epsilons = True
 
     def __post_init__(self) -> None:
         one_of("norm", self.norm, ("linf", "l2"))
@@ -149,10 +150,6 @@ class PGD(Attack):
     def cost_of_making(self, classes: int) -> Passes:
         compared = self.keeps_best or self.restarts > 1  # then it knows the logits of its examples
         return self.cost(classes) if compared else super().cost_of_making(classes)
-
-    @property
-    def takes_epsilons(self) -> bool:
-        return self.norm == "linf"
 
     def length(self, epsilon: float | Tensor) -> float | Tensor:
         """Of a step in the ball of epsilon, in the norm; float64 [M] where members have their own."""
@@ -282,6 +279,7 @@ class RandomFGSM(PGD):
     clip_start: bool = False
 
     name = "random-fgsm"
+    own_epsilons = True
     searches = False
 
     def __post_init__(self) -> None:

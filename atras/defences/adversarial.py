@@ -28,6 +28,7 @@ class Adversarial(Anew):
     attack: Attack = PGD(steps=7)
 
     name = "adversarial"
+    own_numbers = True
 
     def step(self, networks: Trainable, batch: Batch) -> StepResult:
         return networks.step(self.made(networks, batch), batch.labels)

@@ -37,6 +37,7 @@ class BatchCopies(Defence):
     mix: float = 0.5
 
     name = "batch"
+    own_numbers = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

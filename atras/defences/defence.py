@@ -67,6 +67,8 @@ class Defence(Spelled, ABC):
 
     trains: ClassVar[bool] = True
     """Whether there is a second training at all."""
+    own_numbers: ClassVar[bool] = False
+    """Whether `step` takes `Batch.own`; of this class alone, not of those that derive from it."""
     views: ClassVar[int] = 1
     """Images of an optimizer step for each image of the batch: 2 where the image and its adversarial copy go through
     the network together."""
@@ -115,8 +117,14 @@ class Defence(Spelled, ABC):
 
     @property
     def alike(self) -> Self:
-        """The defence but for those numbers: what members must have in common to train together."""
+        """The defence but for those numbers."""
         return self
+
+    @property
+    def in_common(self) -> Self:
+        """What members must have in common to train together: `alike`, where the class itself says by `own_numbers`
+        that it takes them one by one; one that derives from it may do something else, and has all in common."""
+        return self.alike if vars(type(self)).get("own_numbers", False) else self
 
     def epoch_images(self, train_size: int) -> int:
         """Images of an epoch of the second training."""

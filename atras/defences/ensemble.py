@@ -42,6 +42,7 @@ class EnsembleTraining(Defence):
     start: str = field(default="scratch", kw_only=True)
 
     name = "ensemble"
+    own_numbers = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

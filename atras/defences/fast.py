@@ -36,6 +36,7 @@ class Fast(Anew):
     clip_start: bool = False
 
     name = "fast"
+    own_numbers = True
 
     @property
     def attack(self) -> RandomFGSM:

@@ -43,6 +43,7 @@ class FOSC(Anew):
     until: float = 5 / 6
 
     name = "fosc"
+    own_numbers = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,6 +40,7 @@ class Free(Defence):
     start: str = field(default="scratch", kw_only=True)
 
     name = "free"
+    own_numbers = True
     copies = False
     within_steps = True
 

@@ -32,6 +32,7 @@ class LogitPairing(Paired):
     attack: Attack = PGD(steps=10)
 
     name = "logit-pairing"
+    own_numbers = True
     weighed_by = "weight"
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ class MART(Paired):
     attack: Attack = PGD(steps=10)
 
     name = "mart"
+    own_numbers = True
     weighed_by = "beta"
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class TRADES(Paired):
     attack: Attack = KL()
 
     name = "trades"
+    own_numbers = True
     weighed_by = "beta"
 
     def __post_init__(self) -> None:

@@ -239,7 +239,9 @@ class Transfer:
         for chunk, images, labels in evaluator.chunks("test", first=begin, last=first + span):
             steps = _Steps({name: part.to(images.device) for name, part in self._steps.state.items()}, self.pause)
             self._steps = steps
-            self._made.append(evaluator.attack(attack, "test", chunk, images, labels, progress=steps).clipped)
+            attacked = evaluator.attack(attack, "test", chunk, images, labels, progress=steps)
+            attack.check_inside(float(attacked.distances(attack.norm).max()))
+            self._made.append(attacked.clipped)
             self._steps = _Steps({}, self.pause)
         made, self._made = [images.to(networks.device) for images in self._made], []
         labels = self.data.test.labels[first : first + span]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atras.analysis import Interval, Winner, confirmed_sentence, interval_note, lacks, winner
+from atras.analysis import Interval, Winner, alone_sentence, confirmed_sentence, interval_note, lacks, winner
 from atras.report.charts import rounded
 from atras.results import Results
 from atras.rounding import decimals
@@ -83,25 +83,30 @@ def _ends(interval: Interval) -> str:
 
 def _of_equals(first: Winner) -> str:
     """That the first is one of several, beside its name: large type is believed."""
-    equals = first.candidates if first.tied is None else len(first.tied) + 1
+    equals = first.eligible if first.tied is None else len(first.tied) + 1
     return f", one of {equals} that cannot be told apart" if equals > 1 else ""
 
 
 def _others(first: Winner) -> list[str]:
     if first.candidates == 1:
         return []
+    if first.eligible == 1:
+        return [alone_sentence(first)]
     if first.tied is None:
         return [_no_ranks(first)]
+    others = f"{first.eligible - 1} others"
+    if first.eligible < first.candidates:
+        others += " that may be first"  # the rest did not train, or see nothing of the images
     if not first.tied:
-        return [f"It is told apart from all {first.candidates - 1} others, at 95 % for all pairs together."]
+        return [f"It is told apart from all {others}, at 95 % for all pairs together."]
     more = f" and {len(first.tied) - NAMED} more" if len(first.tied) > NAMED else ""
-    count = f"{len(first.tied)} of the {first.candidates - 1} others"
+    count = f"{len(first.tied)} of the {others}"
     return [f"Not distinguishable from it (95 %): {count}: {', '.join(first.tied[:NAMED])}{more}."]
 
 
 def _no_ranks(first: Winner) -> str:
     why = "One seed gives no ranks" if first.seeds == 1 else "No ranks, as too few seeds are common to all"
-    return (
-        f"{why}: two seeds of one network differ as two networks do, so that any of the {first.candidates} may be the "
-        "first."
-    )
+    which = f"any of the {first.eligible}"
+    if first.eligible < first.candidates:
+        which += f" (of {first.candidates}) that trained and see the images"
+    return f"{why}: two seeds of one network differ as two networks do, so that {which} may be the first."

@@ -33,7 +33,7 @@
       body.append(...rows.sort((a, b) => compare(a, b, column, sign)));
     }));
     const search = box.querySelector(".filter-text"), choices = all(".filter-value", box);
-    const count = box.querySelector(".count");
+    const count = box.querySelector(".count"), cut = box.querySelector(".on-paper");
     // What stands below a cell's first line is not filtered by.
     const valueOf = (row, choice) => row.cells[choice.dataset.column].firstChild.textContent.trim();
     function filter() {
@@ -46,6 +46,10 @@
         shown += row.hidden ? 0 : 1;
       }
       count.textContent = `${shown} of ${rows.length}`;
+      if (cut) {
+        cut.hidden = shown <= cut.dataset.most;
+        cut.querySelector("span").textContent = shown;
+      }
     }
     for (const choice of choices) {
       const values = new Set(rows.map((row) => valueOf(row, choice)));

@@ -385,7 +385,7 @@ def bundles(protocol: Protocol) -> list[tuple[Variant, ...]]:
     together: dict[tuple[Variant, Defence], list[Variant]] = {}
     for variant in protocol.variants:
         defence = protocol.setting("defence", variant).at(protocol.setting("epsilon", variant))
-        together.setdefault((variant.without(*VARIED, "defence"), defence.alike), []).append(variant)
+        together.setdefault((variant.without(*VARIED, "defence"), defence.in_common), []).append(variant)
     return list(map(tuple, together.values()))
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from scipy.stats import binomtest
 
-from atras.analysis.statistics import accuracy_interval
+from atras.analysis.statistics import Term, members_interval
 from harness import Row
 from readings_tables import mean_text, table
 
@@ -96,7 +97,10 @@ def fast_mnist(rows: Sequence[Row]) -> str:
             found = figures(rows, attack, phase="defended", defence=defence)
             if found:
                 n = next(row["n"] for row in rows)
-                interval = accuracy_interval(list(found.values()), n)
+                members = [(*key, value) for key, value in found.items()]
+                frame = pl.DataFrame(members, schema=["hidden_layers", "seed", "accuracy"], orient="row")
+                share = sum(found.values()) / len(found)
+                interval = members_interval(frame, "accuracy", [Term(1, share, None)], n)
                 name = "clean" if attack == "none" else attack
                 published = PUBLISHED.get((defence, name))
                 ends = f"[{interval.low:.4f}, {interval.high:.4f}]"

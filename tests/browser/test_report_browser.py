@@ -317,6 +317,29 @@ def test_unless_all_is_asked_for_paper_has_the_findings_alone(page: Any) -> None
     assert 2 * pages[0] < pages[1]
 
 
+def test_paper_counts_the_rows_that_a_search_leaves(page: Any) -> None:
+    """Also where all of them stand far down in the whole table."""
+    table, cut = page.locator("#run1-stamps .sortable"), page.locator("#run1-stamps .on-paper")
+    rows = table.locator("tbody tr")
+    rows.evaluate_all("found => found.slice(1).forEach((row) => { row.cells[0].textContent += ' late'; })")
+    table.get_by_label("Search").fill("late")
+    page.get_by_label("Print all").uncheck()
+    page.emulate_media(media="print")
+    left = rows.count() - 1
+    assert cut.text_content() == f"The first 10 of {left} rows."
+    page.emulate_media(media="screen")
+    # Thirty rows that do not match before one that does.
+    rows.first.evaluate("row => { for (let i = 0; i < 30; i++) row.after(row.cloneNode(true)); }")
+    page.emulate_media(media="print")
+    assert table.locator("tbody tr:visible").count() == 10
+    page.emulate_media(media="screen")
+    rows.last.evaluate("row => { row.cells[0].textContent += ' sole'; }")
+    table.get_by_label("Search").fill("sole")
+    page.emulate_media(media="print")
+    assert table.locator("tbody tr:visible").count() == 1
+    assert cut.is_hidden()
+
+
 CONTRAST = """(selector) => {
   const light = (colour) => {
     const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from atras.analysis import ranking
+import polars as pl
+
+from atras.analysis import ranking, winner_sentences
 from atras.report.contents import contents
 from atras.report.headline import headline
 from atras.report.markdown import markdown
@@ -26,10 +29,26 @@ def test_the_block_stands_before_all_sections_on_the_page_and_in_markdown(full: 
 def test_equals_are_counted_and_named(full: Results) -> None:
     tied = ranking(full)["tied"][0]
     assert headline(full).title.endswith(f", one of {len(tied) + 1} that cannot be told apart")
-    assert headline(make_run(seeds=(0,))).title.endswith(", one of 5 that cannot be told apart")
-    assert headline(full).text == (f"Not distinguishable from it (95 %): {len(tied)} of the 4 others: "
-                                   f"{', '.join(tied)}.",)  # fmt: skip
-    assert headline(make_run(seeds=(0,))).text[0].startswith("One seed gives no ranks: ")
+    others = full.table.filter(status="trained")["hidden_layers"].n_unique() - 1
+    assert headline(full).text == (f"Not distinguishable from it (95 %): {len(tied)} of the {others} others "
+                                   f"that may be first: {', '.join(tied)}.",)  # fmt: skip
+
+
+def test_networks_that_did_not_train_are_no_equals() -> None:
+    """Of five one is dead; of two one."""
+    one = headline(make_run(seeds=(0,)))
+    assert one.title.endswith(", one of 4 that cannot be told apart")
+    assert one.text[0].startswith("One seed gives no ranks: ")
+    assert one.text[0].endswith("any of the 4 (of 5) that trained and see the images may be the first.")
+    for seeds in ((0,), range(2)):
+        run = make_run(names=("8-16-32", "24-192"), seeds=seeds)
+        dead = pl.when(hidden_layers="8-16-32").then(pl.lit("dead")).otherwise("status")
+        run = replace(run, table=run.table.with_columns(status=dead))
+        alone = headline(run)
+        assert alone.title == "Most robust: 24-192"
+        assert alone.text[0].startswith("It alone of 2 may be first: ")
+        assert winner_sentences(run)[1].startswith("It alone of 2 may be first: ")
+        assert "best of" not in " ".join(winner_sentences(run))
 
 
 def test_one_network_alone_is_first_of_nothing() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 import pytest
 
-from atras.analysis import claims, compare, compare_depths, network_table, ordered, winner, worst_case
+from atras.analysis import claims, compare, compare_depths, network_table, ordered, stated_figures, winner, worst_case
 from atras.report.charts import Bars, Chart
 from atras.report.sections.attack_parts import attack_parts
 from atras.report.sections.clean_and_robust import clean_and_robust
 from atras.report.sections.masking import masking
+from atras.report.sections.population import entries
 from atras.report.sections.recovery import recovery
 from atras.results import Results
 from atras.testing.fake_run import make_run
@@ -122,3 +124,57 @@ def test_one_figure_has_one_interval_in_terminal_table_and_charts(run: Results) 
         assert (point.y, point.y_low, point.y_high) == pytest.approx(ranked[point.name], abs=1e-12)
     for bar in bars:
         assert tuple(bar.marks[-1]) == pytest.approx(tuple(ranked[bar.name]), abs=1e-12)
+
+
+def test_no_interval_leaves_what_is_possible(run: Results) -> None:
+    """Seeds that are far apart leave half widths of several times the range."""
+    far = 1 - 0.95 * pl.col("seed")
+    table = run.table.with_columns(pl.col("^.*accuracy.*$") * far, pl.col("^recovery.*$") * far)
+    metrics = run.metrics.with_columns(pl.col("accuracy") * far)
+    found = ends_of(replace(run, table=table, metrics=metrics, outcomes=run.outcomes.clear()))
+    assert len(found) > 20
+    for name, (low, high) in found.items():
+        if low is None or high is None or name.startswith("attacks made on"):
+            continue  # with nothing to tell, and a share of another figure
+        # A difference of recoveries is one of four accuracies.
+        most = 2 if name.startswith(("compare recovery", "recovery (")) else 1
+        assert -most <= low <= high <= most, name
+    assert {-1.0, 1.0} <= {end for ends in found.values() for end in ends}
+
+
+def test_one_seed_has_intervals_of_its_images_but_claims_none() -> None:
+    one = make_run(seeds=(0,), outcomes=True)
+    shown = [
+        point.y_low
+        for chart in recovery(one).figures
+        if isinstance(chart, Chart)
+        for series in chart.series
+        for point in series.points
+        if not series.label.startswith("paper")
+    ]
+    assert shown
+    assert None not in shown
+    about_seeds = claims(one)[:-2]  # the last two are of networks' times and of attacks
+    assert {(claim.low, claim.high, claim.verdict) for claim in about_seeds} == {(None, None, "unresolved")}
+    figures = [entry for entry in stated_figures(one, "mnist") if entry.where == "here"]
+    assert {(entry.ours.low, entry.ours_verdict) for entry in figures if entry.ours} == {(None, "unresolved")}
+
+
+def test_outcomes_are_gone_through_as_often_for_many_candidates_as_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, passes = pl.DataFrame.filter, 0
+
+    def counted(self: pl.DataFrame, *args: Any, **kwargs: Any) -> pl.DataFrame:
+        nonlocal passes
+        passes += "image" in self.columns and len(self) == whole
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(pl.DataFrame, "filter", counted)
+    found = []
+    for names in (("64", "24-192"), ("40", "64", "24-192", "64-512", "48-96")):
+        many = make_run(names=names, seeds=range(2), outcomes=True)
+        whole, passes = len(many.outcomes), 0
+        entries(many)
+        network_table(many)
+        ordered(many)
+        found.append(passes)
+    assert 0 < found[0] == found[1]

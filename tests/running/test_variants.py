@@ -12,7 +12,8 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from atras.defences import DEFENCES
+from atras.attacks import FGSM
+from atras.defences import DEFENCES, TRADES, Adversarial, BatchCopies, Fast
 from atras.engines import why_not
 from atras.errors import InputError, Interrupted
 from atras.experiment import Execution
@@ -173,3 +174,19 @@ def test_shards_make_the_run_of_one_process(tmp_path: Path) -> None:
     merged = merge(folders, tmp_path / "merged")
     assert merged.run["status"] == "finished"
     assert tables_of(tmp_path / "merged") == tables_of(tmp_path / "whole")
+
+
+def test_what_derives_from_an_attack_or_a_defence_shares_no_group_unless_it_says_so() -> None:
+    class Twice(FGSM):
+        name = "twice"
+
+    class Darker(Adversarial):
+        name = "darker"
+
+    assert FGSM().takes_epsilons
+    assert not Twice().takes_epsilons
+    for defence, shares in (
+        (Adversarial(FGSM()), True), (BatchCopies(FGSM()), True), (TRADES(), True), (Fast(), True),
+        (Adversarial(Twice()), False), (BatchCopies(Twice()), False), (Darker(FGSM()), False),
+    ):  # fmt: skip
+        assert (defence.at(0.02).in_common == defence.at(0.3).in_common) is shares, defence

@@ -15,8 +15,6 @@ from .means import (
     Interval,
     Mean,
     Part,
-    accuracy_interval,
-    accuracy_mean,
     binomial_part,
     group_mean,
     image_covariance,
@@ -26,7 +24,7 @@ from .means import (
 from .members import Term, column_terms, members_interval, members_mean, metric_terms, negative, with_images
 from .outcomes import kept_images, worst_case
 from .pairs import told_apart
-from .ranking import RANK_BY, chosen_elsewhere, independent_images, ordered, pareto, ranking, robust_column
+from .ranking import RANK_BY, chosen_elsewhere, eligible, independent_images, ordered, pareto, ranking, robust_column
 
 __all__ = [
     "ENOUGH_SEEDS",
@@ -36,8 +34,6 @@ __all__ = [
     "Part",
     "Term",
     "Verdict",
-    "accuracy_interval",
-    "accuracy_mean",
     "beyond",
     "binomial_part",
     "chosen_elsewhere",
@@ -46,6 +42,7 @@ __all__ = [
     "depth_intervals",
     "depth_means",
     "differences_of_depths",
+    "eligible",
     "equivalent",
     "group_difference",
     "group_mean",

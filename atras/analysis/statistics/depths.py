@@ -13,9 +13,8 @@ from atras.results import Results
 from .many import max_t
 from .means import Interval, Mean, sample_mean
 from .members import Term, column_terms, members_interval, negative, with_images
+from .outcomes import MEMBER
 from .ranking import independent_images, robust_column
-
-MEMBER = ("hidden_layers", "seed")
 
 
 def whole_members(table: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -91,7 +91,7 @@ def lead(differences: Sequence[Mean], confidence: float = 0.95) -> Interval:
     highs = [high for _, high in ends if high is not None]
     if len(lows) < len(ends):
         return Interval(value, None, None)
-    return Interval(value, max(min(lows), -1.0), min(min(highs), 1.0))
+    return Interval(value, min(lows), min(highs))
 
 
 def beyond(interval: Interval | None, sign: int, threshold: float = 0.0) -> Verdict:

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import special
 
 from atras.errors import InputError
-from atras.results import wilson
 
 ENOUGH_SEEDS = 5
 """Seeds from which on an interval is about as wide as it would be with many; fewer are said beside the figure."""
@@ -45,10 +44,18 @@ class Part(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean and the independent sources of its variance; none where nothing says how certain it is."""
+    """A mean and the independent sources of its variance.
+
+    Args:
+        value: the mean.
+        parts: those sources; none where nothing says how certain it is.
+        low, high: what is possible for it, which no interval leaves: 0 to 1 for an accuracy, -1 to 1 for a difference.
+    """
 
     value: float
     parts: tuple[Part, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
 
     @property
     def variance(self) -> float:
@@ -71,12 +78,12 @@ class Mean(NamedTuple):
         quantiles = (-float(special.stdtrit(part.freedom, (1 - confidence) / 2)) for part in self.parts)
         return sum(q * part.variance for q, part in zip(quantiles, self.parts, strict=True)) / math.sqrt(total)
 
-    def interval(self, confidence: float = 0.95, low: float = -math.inf, high: float = math.inf) -> Interval:
+    def interval(self, confidence: float = 0.95) -> Interval:
         """The mean with its interval, within what is possible for it."""
         half = self.half(confidence)
         if half is None:
             return Interval(self.value, None, None)
-        return Interval(self.value, max(self.value - half, low), min(self.value + half, high))
+        return Interval(self.value, max(self.value - half, self.low), min(self.value + half, self.high))
 
     def p(self) -> float | None:
         """Two-sided p value that the mean is 0: that at which the interval ends there.
@@ -151,32 +158,13 @@ def image_covariance(right: np.ndarray) -> np.ndarray:
     return found / (images + PSEUDO)
 
 
-def accuracy_mean(accuracies: Sequence[float], images: int | None, right: np.ndarray | None = None) -> Mean:
-    """Mean accuracy of a candidate over seeds x test images: variance s^2 / S of seeds + that of the images.
+def outcomes_part(right: np.ndarray) -> Part:
+    """What the test images add to the variance of a mean figure over seeds, from that of each seed and image.
 
     Args:
-        accuracies: one of each seed.
-        images: test images behind each; None or 0 where that is not known.
-        right: bool [S, N], image by image; None to bound what images add by the binomial distribution.
-
-    Raises:
-        InputError: as `finite`.
+        right: bool or float64 [S, N]: right or wrong, or a difference of such.
     """
-    mean = sample_mean(accuracies)
-    if right is not None:
-        part = Part(float(image_covariance(right[None])[0, 0]), max(right.shape[-1] - 1, 1))
-    elif images:
-        part = binomial_part(mean.value, images)
-    else:
-        return mean
-    return Mean(mean.value, (*mean.parts, part))
-
-
-def accuracy_interval(accuracies: Sequence[float], images: int | None, right: np.ndarray | None = None) -> Interval:
-    """`accuracy_mean` with its 95 % interval; of one seed Wilson's, which knows the images alone."""
-    if len(accuracies) == 1 and images:
-        return Interval(float(accuracies[0]), *wilson(round(accuracies[0] * images), images))
-    return accuracy_mean(accuracies, images, right).interval(low=0.0, high=1.0)
+    return Part(float(image_covariance(right[None])[0, 0]), max(right.shape[-1] - 1, 1))
 
 
 def group_mean(

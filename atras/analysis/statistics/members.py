@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,8 @@ import polars as pl
 
 from atras.results import Results, wilson
 
-from .means import Interval, Mean, Part, binomial_part, group_mean, image_covariance
-from .outcomes import kept_rows, rows_of_metrics
-
-MEMBER = ("hidden_layers", "seed")
+from .means import Interval, Mean, Part, binomial_part, group_mean, outcomes_part
+from .outcomes import MEMBER, Kept, Member, common_images, kept_of_column, kept_of_metrics
 
 _ACCURACIES_OF = {
     "recovery_static": (("attacked_accuracy_after_static", 1), ("attacked_accuracy_before", -1)),
@@ -23,22 +21,23 @@ _ACCURACIES_OF = {
 
 
 class Term(NamedTuple):
-    """A mean accuracy on test images that is added to a figure, or taken from it.
+    """A mean accuracy that is added to a figure, or taken from it.
 
     Args:
         sign: 1 or -1.
         share: the mean accuracy, of all its members.
-        kept: columns seed, image and correct, of all its members; None where nothing tells image by image.
+        kept: what each of its members keeps; None where nothing tells image by image.
+        sampled: whether its images stand for others, as test images do; training images are all there are.
     """
 
     sign: int
     share: float
-    kept: pl.DataFrame | None
+    kept: Mapping[Member, Kept] | None
+    sampled: bool = True
 
 
 def column_terms(results: Results, column: str, members: pl.DataFrame, sign: int = 1) -> list[Term]:
-    """The accuracies behind a mean of a column of the table; none of a training accuracy, whose images are all there
-    are.
+    """The accuracies behind a mean of a column of the table.
 
     Args:
         results: a run, of one variant or flattened.
@@ -48,9 +47,14 @@ def column_terms(results: Results, column: str, members: pl.DataFrame, sign: int
     """
     rows = results.table.join(members, on=MEMBER, how="semi")
     return [
-        Term(sign * own, float(str(rows[name].mean())), _of_members(kept_rows(results, name), members))
+        Term(
+            sign * own,
+            float(str(rows[name].mean())),
+            _of_members(kept_of_column(results, name), members),
+            sampled="train_accuracy" not in name,
+        )
         for name, own in _ACCURACIES_OF.get(column, ((column, 1),))
-        if "train_accuracy" not in name and rows[name].count()
+        if rows[name].count()
     ]
 
 
@@ -62,7 +66,7 @@ def metric_terms(results: Results, rows: pl.DataFrame, sign: int = 1) -> list[Te
         rows: of final figures on test images, under one attack.
         sign: of the accuracy in the figure.
     """
-    kept = _of_members(rows_of_metrics(results, rows.row(0, named=True)), rows)
+    kept = _of_members(kept_of_metrics(results, rows.row(0, named=True)), rows)
     return [Term(sign, float(str(rows["accuracy"].mean())), kept)]
 
 
@@ -71,8 +75,10 @@ def negative(terms: Sequence[Term]) -> list[Term]:
     return [term._replace(sign=-term.sign) for term in terms]
 
 
-def _of_members(kept: pl.DataFrame | None, members: pl.DataFrame) -> pl.DataFrame | None:
-    return None if kept is None else kept.join(members, on=MEMBER, how="semi")
+def _of_members(kept: Mapping[Member, Kept] | None, members: pl.DataFrame) -> dict[Member, Kept] | None:
+    if kept is None:
+        return None
+    return {member: kept[member] for member in members.select(MEMBER).iter_rows() if member in kept}
 
 
 def images_part(terms: Sequence[Term], images: int | None) -> Part | None:
@@ -89,9 +95,10 @@ def images_part(terms: Sequence[Term], images: int | None) -> Part | None:
     Returns:
         The part; None where nothing tells.
     """
+    terms = [term for term in terms if term.sampled]
     changed = _changed(terms)
     if changed is not None:
-        return Part(float(image_covariance(changed[None])[0, 0]), max(changed.shape[-1] - 1, 1))
+        return outcomes_part(changed)
     if not images or not terms:
         return None
     parts = [binomial_part(min(max(term.share, 0.0), 1.0), images) for term in terms]
@@ -101,22 +108,24 @@ def images_part(terms: Sequence[Term], images: int | None) -> Part | None:
 def _changed(terms: Sequence[Term]) -> np.ndarray | None:
     """The figure of each seed and image, float64 [S, N], means over members; None where a term does not tell."""
     total: np.ndarray | None = None
-    seeds: list[int] = []
+    every: list[int] = []
+    images: np.ndarray | None = None
     for term in terms:
-        if (
-            term.kept is None
-            or term.kept.is_empty()
-            or abs(float(str(term.kept["correct"].mean())) - term.share) > 1e-9
-        ):
+        if not term.kept:
             return None
-        means = term.kept.group_by("seed", "image").agg(pl.col("correct").mean()).sort("seed", "image")
-        own = means["seed"].unique().sort().to_list()
-        if len(means) != len(own) * means["image"].n_unique() or (total is not None and own != seeds):
+        own_images = common_images(list(term.kept.values()))
+        if own_images is None or (images is not None and not np.array_equal(own_images, images)):
             return None
-        values = term.sign * means["correct"].to_numpy().reshape(len(own), -1)
-        if total is not None and total.shape != values.shape:
+        images = own_images
+        rights = [one.correct for one in term.kept.values()]
+        if abs(sum(int(right.sum()) for right in rights) / (len(rights) * len(own_images)) - term.share) > 1e-9:
             return None
-        total, seeds = values if total is None else total + values, own
+        seeds = sorted({seed for _, seed in term.kept})
+        own = [[one.correct for (_, of), one in term.kept.items() if of == seed] for seed in seeds]
+        values = term.sign * np.array([np.sum(each, 0, dtype=np.int64) / len(each) for each in own])
+        if total is not None and every != seeds:
+            return None
+        total, every = values if total is None else total + values, seeds
     return total
 
 
@@ -134,18 +143,25 @@ def members_mean(rows: pl.DataFrame, value: str, terms: Sequence[Term], images: 
 
 
 def with_images(mean: Mean, terms: Sequence[Term], images: int | None) -> Mean:
-    """A mean with the part of the test images, where that is known, beside those it has."""
+    """A mean with the part of the test images, where that is known, beside those it has, and within what is possible.
+
+    The one place that knows the bounds: a sum of accuracies, each from 0 to 1, lies between the number of those that
+    are taken from it and of those that are added. So an accuracy is in [0, 1] and a difference of two in [-1, 1].
+    """
     part = images_part(terms, images)
-    return mean if part is None else Mean(mean.value, (*mean.parts, part))
+    parts = mean.parts if part is None else (*mean.parts, part)
+    if not terms:
+        return mean._replace(parts=parts)
+    added = sum(term.sign > 0 for term in terms)
+    return Mean(mean.value, parts, low=float(added - len(terms)), high=float(added))
 
 
 def members_interval(rows: pl.DataFrame, value: str, terms: Sequence[Term], images: int | None) -> Interval:
-    """`members_mean` with its 95 % interval: of the accuracy of a single member Wilson's.
+    """`members_mean` with its 95 % interval: of the accuracy of a single member on test images Wilson's.
 
     Every accuracy and difference of the terminal and the report has this one, so that one figure has one interval.
     """
-    if len(rows) == 1 and images and len(terms) == 1:
+    if len(rows) == 1 and images and len(terms) == 1 and terms[0].sampled:
         share = float(rows[value][0])
         return Interval(share, *wilson(round(share * images), images))
-    mean = members_mean(rows, value, terms, images)
-    return mean.interval(low=0.0, high=1.0) if len(terms) == 1 else mean.interval(low=-1.0 if terms else -np.inf)
+    return members_mean(rows, value, terms, images).interval()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,6 +14,24 @@ from atras.errors import InputError
 from atras.evaluation import PHASES
 from atras.registry import name_of
 from atras.results import Results
+
+MEMBER = ("hidden_layers", "seed")
+
+Member = tuple[str, int]
+"""Candidate and seed."""
+
+
+class Kept(NamedTuple):
+    """What a member keeps, image by image.
+
+    Args:
+        images: unsigned [N], ascending.
+        correct: bool [N].
+    """
+
+    images: np.ndarray
+    correct: np.ndarray
+
 
 _KINDS = {
     "test_accuracy": ("trained", "clean", None),
@@ -63,20 +81,14 @@ def kept_images(results: Results, column: str, names: Sequence[str], seeds: Sequ
         bool [K, S, N], in the order of names and seeds, whose means are the table's figures; None where a member or an
         image is missing, or outcomes are not those of the column.
     """
-    rows = kept_rows(results, column)
-    if rows is None:
+    kept = kept_of_column(results, column)
+    members = [(name, seed) for name in names for seed in seeds]
+    if not members or kept is None or not all(member in kept for member in members):
         return None
-    rows = rows.filter(pl.col("hidden_layers").is_in(list(names)), pl.col("seed").is_in(list(seeds)))
-    images = rows["image"].n_unique()
-    if not images or len(rows) != len(names) * len(seeds) * images:
+    images = common_images([kept[member] for member in members])
+    if images is None:
         return None
-    keys = [dict(zip(values, range(len(values)), strict=True)) for values in (names, seeds)]
-    places = [
-        rows[key].replace_strict(place, return_dtype=pl.Int64)
-        for key, place in zip(("hidden_layers", "seed"), keys, strict=True)
-    ]
-    order = np.lexsort((rows["image"].to_numpy(), places[1].to_numpy(), places[0].to_numpy()))
-    right = rows["correct"].to_numpy()[order].reshape(len(names), len(seeds), images)
+    right = np.stack([kept[member].correct for member in members]).reshape(len(names), len(seeds), len(images))
     told = {(name, seed): value for name, seed, value in results.table.select("hidden_layers", "seed", column).rows()}
     figures = [[told.get((name, seed)) for seed in seeds] for name in names]
     same = all(f is not None and abs(f - m) < 1e-9 for fs, ms in zip(figures, right.mean(2), strict=True)
@@ -84,53 +96,73 @@ def kept_images(results: Results, column: str, names: Sequence[str], seeds: Sequ
     return right if same else None
 
 
-def kept_rows(results: Results, column: str) -> pl.DataFrame | None:
-    """What members keep, image by image, behind a column of the table.
+def common_images(kept: Sequence[Kept]) -> np.ndarray | None:
+    """The images that members have in common; None where they have others, or one of them twice."""
+    images = kept[0].images
+    once = bool((images[1:] > images[:-1]).all())
+    return images if once and all(np.array_equal(one.images, images) for one in kept) else None
 
-    Returns:
-        Columns hidden_layers, seed, image, correct; None where the run does not tell.
-    """
+
+def kept_of_column(results: Results, column: str) -> Mapping[Member, Kept] | None:
+    """What each member keeps, image by image, behind a column of the table; None where the run does not tell."""
     if results.outcomes.is_empty() or column not in {**_KINDS, **_WORST}:
         return None
     if column in _WORST:
         return _worst_of_run(results, _WORST[column])
     phase, mode, label = _KINDS[column]
-    rows = results.outcomes.filter(phase=phase, mode=mode)
-    attacked = mode != "clean"
-    if attacked:
+
+    def rows() -> pl.DataFrame:
+        of_label = {"label_source": label} if label else {}
+        found = results.outcomes.filter(phase=phase, mode=mode, **of_label)
         own = results.run["protocol"].get("epsilon")
-        rows = rows.filter(pl.col("attack") == "fgsm", pl.col("epsilon") == own)
-    return rows.filter(label_source=label) if label else rows
+        return found if mode == "clean" else found.filter(pl.col("attack") == "fgsm", pl.col("epsilon") == own)
+
+    return _once(results, column, rows)
 
 
-_WORST_OF_RUNS: WeakKeyDictionary[Results, dict[str, pl.DataFrame]] = WeakKeyDictionary()
-"""Worst cases by phase, for as long as somebody keeps the run: every figure by depth and network asks for them."""
-
-
-def _worst_of_run(results: Results, phase: str) -> pl.DataFrame:
-    known = _WORST_OF_RUNS.setdefault(results, {})
-    if phase not in known:
-        known[phase] = worst_case(results, phase)
-    return known[phase]
-
-
-_KEYS = ("phase", "mode", "attack", "norm", "epsilon", "label_source", "target")
-"""What tells the figures of a member apart, in frames `metrics` and `outcomes`."""
-
-
-def rows_of_metrics(results: Results, row: Mapping[str, Any]) -> pl.DataFrame | None:
-    """What all members keep, image by image, under what a row of `metrics` is about.
+def kept_of_metrics(results: Results, row: Mapping[str, Any]) -> Mapping[Member, Kept] | None:
+    """What each member keeps, image by image, under what a row of `metrics` is about.
 
     Args:
         results: a run.
         row: of a final figure on test images.
 
     Returns:
-        Columns hidden_layers, seed, image, correct; None where the run does not tell.
+        By member; None where the run does not tell.
     """
     if results.outcomes.is_empty():
         return None
     if name_of(str(row["attack"])) == "worst":
         own = row["norm"] == "linf" and row["epsilon"] == results.run["protocol"].get("epsilon")
         return _worst_of_run(results, str(row["phase"])) if own else None
-    return results.outcomes.filter(pl.col(key).eq_missing(pl.lit(row[key])) for key in _KEYS if key in row)
+    values = {key: row[key] for key in _KEYS if key in row}
+    same = [pl.col(key).eq_missing(pl.lit(value)) for key, value in values.items()]
+    return _once(results, tuple(values.items()), lambda: results.outcomes.filter(same))
+
+
+_KEYS = ("phase", "mode", "attack", "norm", "epsilon", "label_source", "target")
+"""What tells the figures of a member apart, in frames `metrics` and `outcomes`."""
+
+
+def _worst_of_run(results: Results, phase: str) -> Mapping[Member, Kept]:
+    return _once(results, ("worst", phase), lambda: worst_case(results, phase))
+
+
+_OF_RUNS: WeakKeyDictionary[Results, dict[Hashable, Mapping[Member, Kept]]] = WeakKeyDictionary()
+"""What members keep, by what is asked for, as long as somebody keeps the run: figures of every candidate ask for it,
+and each would go through all rows of the run again."""
+
+
+def _once(results: Results, key: Hashable, rows: Callable[[], pl.DataFrame]) -> Mapping[Member, Kept]:
+    """Rows of `outcomes` by member, each with its images in order; computed once for a run and key."""
+    known = _OF_RUNS.setdefault(results, {})
+    if key not in known:
+        parts = rows().select(*MEMBER, "image", "correct").sort("image").partition_by(MEMBER, as_dict=True)
+        kept: dict[Member, Kept] = {}
+        images = np.empty(0, dtype=np.uint32)
+        for (name, seed), part in parts.items():
+            own = part["image"].to_numpy()
+            images = images if np.array_equal(images, own) else own  # all members have the same: one copy
+            kept[str(name), int(str(seed))] = Kept(images, part["correct"].to_numpy())
+        known[key] = kept
+    return known[key]

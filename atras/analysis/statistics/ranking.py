@@ -14,7 +14,7 @@ from atras.evaluation import BALANCED
 from atras.results import Results, wilson
 
 from .members import Term, members_interval
-from .outcomes import kept_images, kept_rows
+from .outcomes import MEMBER, Kept, Member, kept_images, kept_of_column
 from .pairs import told_apart
 
 RANK_BY = ("accuracy", "balanced")
@@ -50,7 +50,7 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
 
     A figure is the mean over seeds. A member that is dead or diverged counts 0: it left no network that tells classes
     apart, and the accuracy of a dead one is only the share of a class. Intervals are of seeds and test images
-    (`accuracy_mean`); with one seed of the images alone.
+    (`members_interval`); with one seed of the images alone.
 
     From two seeds all pairs are compared (`told_apart`): `rank_low` is one more than the candidates that are better,
     `rank_high` leaves out those that are worse, and with 95 % all these ranges hold together. One seed gives no ranks:
@@ -73,8 +73,8 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     results = results.flattened
     column = column or robust_column(results, rank_by)
     frame = ordered(results, column)
-    eligible = _eligible(frame)
-    names, count = frame["hidden_layers"].to_list(), int(eligible.sum())
+    compared = eligible(frame)
+    names, count = frame["hidden_layers"].to_list(), int(compared.sum())
     better = _better(results, column, names[:count])
     if better is None:
         nothing = [None] * len(frame)
@@ -112,7 +112,7 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
     column = column or robust_column(results, rank_by)
     images, clean_images = independent_images(results, column), independent_images(results, results.final.clean)
     table = results.table.with_columns(figure=_figure(column))
-    kept = kept_rows(results, column)
+    kept = kept_of_column(results, column)
     rows = []
     for (name, depth, parameters), part in table.group_by("hidden_layers", "depth", "parameters", maintain_order=True):
         share = float(str(part["figure"].mean()))
@@ -125,21 +125,25 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
     return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
 
 
-def _counted(kept: pl.DataFrame | None, members: pl.DataFrame) -> pl.DataFrame | None:
+def _counted(kept: Mapping[Member, Kept] | None, members: pl.DataFrame) -> dict[Member, Kept] | None:
     """What a candidate's members keep, image by image; one that did not train counts 0."""
     if kept is None:
         return None
-    trained = members.select("hidden_layers", "seed", trained=pl.col("status") == "trained")
-    own = kept.join(trained, on=["hidden_layers", "seed"])
-    return own.with_columns(correct=pl.col("correct") & pl.col("trained"))
+    trained = members.select(*MEMBER, pl.col("status") == "trained").rows()
+    own = {(name, seed): (kept[name, seed], good) for name, seed, good in trained if (name, seed) in kept}
+    return {member: one._replace(correct=one.correct & good) for member, (one, good) in own.items()}
 
 
 def _figure(column: str) -> pl.Expr:
     return pl.when(pl.col("status") == "trained").then(pl.col(column)).fill_null(0.0)
 
 
-def _eligible(ranked: pl.DataFrame) -> pl.Series:
-    """Which candidates may win: trained, and where any sees the images, those that do; the first rows."""
+def eligible(ranked: pl.DataFrame) -> pl.Series:
+    """Which candidates may win: trained, and where any sees the images, those that do; the first rows.
+
+    Args:
+        ranked: of `ordered` or `ranking`.
+    """
     sees = (pl.col("clear") > 0) | ~(pl.col("clear") > 0).any()
     return ranked.select((pl.col("trained") > 0) & sees).to_series()
 
@@ -189,7 +193,7 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
     results = results.flattened
     column = robust_column(results, rank_by)
     frame = ordered(results, column)
-    names = frame.filter(_eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
+    names = frame.filter(eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
     if len(names) < 2:
         return None
     values, seeds = figures(results, column, names)
@@ -251,9 +255,7 @@ def pareto(results: Results, column: str | None = None, *, rank_by: str = "accur
     """
     best, keep = -1.0, []
     ranked = ranking(results, column, rank_by=rank_by)
-    ranked = ranked.filter(_eligible(ranked)).sort(
-        ["parameters", "mean"], descending=[False, True], maintain_order=True
-    )
+    ranked = ranked.filter(eligible(ranked)).sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
     for mean in ranked["mean"]:
         keep.append(mean > best)
         best = max(best, mean)

@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from atras.analysis.statistics import Mean, Part, accuracy_interval, accuracy_mean, group_mean, sample_mean, seeds_note
+from atras.analysis.statistics import (
+    Interval,
+    Mean,
+    Part,
+    Term,
+    group_mean,
+    members_interval,
+    sample_mean,
+    seeds_note,
+    with_images,
+)
 from atras.analysis.statistics.means import image_covariance
+from atras.analysis.statistics.outcomes import Kept
 from atras.errors import InputError
 from atras.results import wilson
 
@@ -28,6 +40,17 @@ def population(seeds: int, images: int, of_seeds: float, runs: int, generator: n
     image = generator.normal(0, 1, (runs, 1, images))
     rest = generator.normal(0, 0.5, (runs, seeds, images))
     return 0.6 + seed + image + rest > 0
+
+
+def term_of(accuracies: list[float], right: np.ndarray | None = None, sign: int = 1) -> Term:
+    """The accuracy of a candidate, one value of each seed, with bool [S, N] where it is known image by image."""
+    kept = None if right is None else {("8", seed): Kept(np.arange(len(own)), own) for seed, own in enumerate(right)}
+    return Term(sign, float(np.mean(accuracies)), kept)
+
+
+def accuracy_interval(accuracies: list[float], images: int | None, right: np.ndarray | None = None) -> Interval:
+    rows = pl.DataFrame({"hidden_layers": "8", "seed": range(len(accuracies)), "accuracy": accuracies})
+    return members_interval(rows, "accuracy", [term_of(accuracies, right)], images)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
@@ -100,12 +123,21 @@ def test_an_interval_holds_its_mean_and_stays_possible(values: list[float], imag
     assert 0 <= low <= mean <= high <= 1
 
 
+@pytest.mark.parametrize(("signs", "bounds"), [((1,), (0, 1)), ((1, -1), (-1, 1)), ((1, -1, -1, 1), (-2, 2))])
+def test_intervals_end_where_figures_do(signs: tuple[int, ...], bounds: tuple[int, int]) -> None:
+    """Two seeds far apart leave a half width of 5 and more; a training accuracy has bounds too, though no doubt of
+    images."""
+    for sampled in (True, False):
+        terms = [term_of([0.1, 0.9], sign=sign)._replace(sampled=sampled) for sign in signs]
+        assert with_images(sample_mean([0.1, 0.9]), terms, 100).interval() == (0.5, *bounds)
+
+
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")], [[0.5]]])
 def test_values_that_are_no_numbers_are_refused(values: Any) -> None:
     with pytest.raises(InputError, match="expected one or more finite numbers"):
         sample_mean(values)
     with pytest.raises(InputError, match="expected one or more finite numbers"):
-        accuracy_mean(values, 10)
+        group_mean(values, ["8"] * len(values), range(len(values)))
 
 
 def test_a_p_value_is_where_the_interval_ends_at_zero() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 
-from atras.analysis import Term, accuracy_interval
+from atras.analysis import Term
+from atras.analysis.statistics import Mean, binomial_part, sample_mean
 from atras.report.charts import intervals
 from atras.results import wilson
 
@@ -18,7 +20,8 @@ def test_one_seed_has_wilsons_interval_and_several_that_of_seeds_and_images() ->
     one = intervals.group_estimate(rows(0.5, None), "figure", [Term(1, 0.5, None)], 100)
     assert one == (0.5, *wilson(50, 100))
     several = intervals.group_estimate(rows(0.5, 0.7, 0.6), "figure", [Term(1, 0.6, None)], 100)
-    assert several == accuracy_interval([0.5, 0.7, 0.6], 100)
+    seeds = sample_mean([0.5, 0.7, 0.6])
+    assert several == pytest.approx(Mean(0.6, (*seeds.parts, binomial_part(0.6, 100))).interval())
 
 
 def test_without_a_share_of_images_one_figure_has_no_interval() -> None:
