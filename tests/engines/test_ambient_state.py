@@ -162,10 +162,7 @@ def test_after_an_error_or_an_interruption_all_is_as_it_was_and_the_run_goes_on_
     assert tables_of(tmp_path) == expected
 
 
-@pytest.mark.parametrize("state", ["meta", "inference"])
-def test_a_transfer_that_was_stopped_goes_on_to_the_same_bytes(
-    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transfer_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = SMALL.replace(transfer=True, transfer_attacks=("pgd(steps=3)",))
     execution = Execution(engine="stack", device="cpu")
     run(protocol, execution, out=tmp_path / "plain")
@@ -175,7 +172,7 @@ def test_a_transfer_that_was_stopped_goes_on_to_the_same_bytes(
         asked[0] |= any(name.startswith("steps.") for name in self._work.tensors())
         pause(self)
 
-    with STATES[state]():
+    with STATES["meta"]():
         monkeypatch.setattr(transfer_task._Keeper, "pause", in_an_attack)
         with pytest.raises(Interrupted):
             run(protocol, execution, out=folder, stop=lambda: asked[0])
