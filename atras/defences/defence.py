@@ -101,6 +101,11 @@ class Defence(Spelled, ABC):
         return 0
 
     @property
+    def looks_around(self) -> bool:
+        """Whether it depends on the other candidates of the run on whose images a member trains."""
+        return bool(self.others) or self.source == "smallest"
+
+    @property
     def compared(self) -> bool:
         """Whether FGSM and PGD are compared after every epoch: where they part, it is catastrophic overfitting."""
         return self.copies and self.trains and not self.from_signs

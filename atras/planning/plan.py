@@ -22,6 +22,9 @@ SECONDS = ("predicted_seconds", "predicted_attack_seconds", "predicted_transfer_
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16")
 """Definite arithmetics of training."""
 
+_COUNTS = ("saved_flops", "step_images")
+"""Numbers of a training, which are recorded where they are above 0."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -92,19 +95,22 @@ class Training:
         variants: of the members that need it.
         source: whether they are trained on adversarial images of its networks; if not, they begin with its networks.
         saved_flops: useful FLOPs that groups would have besides, if each did this training for itself.
+        step_images: most images of an optimizer step that its engine is made for, where its last bits may depend on
+            that; 0 where they do not.
     """
 
     group: Group
     variants: tuple[Variant, ...]
     source: bool
     saved_flops: int = 0
+    step_images: int = 0
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name it by all that its networks, and what is made on them, depend on."""
         group = self.group
         names = " ".join(member.name for member in group.members)
-        text = f"{self.source} {group.engine} {group.precision} {group.evaluation_batch} {names}"
+        text = f"{self.source} {group.engine} {group.precision} {group.evaluation_batch} {self.step_images} {names}"
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
@@ -142,16 +148,17 @@ class Training:
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `run.json`."""
         variants = [variant.to_list() for variant in self.variants]
-        saved = {"saved_flops": self.saved_flops} if self.saved_flops else {}
-        return {"source": self.source, "variants": variants, "group": _values(self.group), **saved}
+        more = {name: value for name in _COUNTS if (value := getattr(self, name))}
+        return {"source": self.source, "variants": variants, "group": _values(self.group), **more}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Training:
         """What `to_dict` gave; ValueError, TypeError or KeyError where it is something else."""
         variants = tuple(map(Variant.from_list, values["variants"]))
-        saved = values.get("saved_flops", 0)
-        whole("saved_flops", saved, 0, 10**30)
-        return cls(_group(values["group"]), variants, bool(values["source"]), saved)
+        counts = {name: values.get(name, 0) for name in _COUNTS}
+        for name, value in counts.items():
+            whole(name, value, 0, 10**30)
+        return cls(_group(values["group"]), variants, bool(values["source"]), **counts)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def source_trainings(
     for own, theirs in by_first.items():
         members = [Member(candidate, seed, own) for seed in protocol.seeds]
         group = training_group(members, like, protocol, spec, *sizes, machine)
-        trainings.append(Training(group, tuple(theirs), source=True))
+        images = _step_images(group.engine, protocol, machine.kind)
+        trainings.append(Training(group, tuple(theirs), source=True, step_images=images))
     return trainings
 
 
@@ -115,7 +116,9 @@ def shared_trainings(
         group = training_group(members, own[0].group, own[0].protocol, own[0].spec, *sizes, machine)
         variants = dict.fromkeys(member.variant for each in own for member in each.group.members)
         alone = sum(each.group.flops for each in own) - sum(found[place].group.flops for place in places)
-        trainings.append(Training(group, tuple(variants), source=False, saved_flops=alone - group.flops))
+        images = _step_images(group.engine, own[0].protocol, machine.kind)
+        saved = alone - group.flops
+        trainings.append(Training(group, tuple(variants), source=False, saved_flops=saved, step_images=images))
     return found, trainings
 
 
@@ -128,8 +131,13 @@ def _training_of(planned: Planned, kind: str) -> Hashable:
     """All that the figures of a group's first training depend on, to the last bit."""
     group, protocol = planned.group, planned.protocol
     measured = group.evaluation_batch if protocol.evaluate_every else 0
-    images = protocol.step_images if kind == "cuda" and ENGINES.get(group.engine).any_depths else 0
+    images = _step_images(group.engine, protocol, kind)
     return group.engine, group.precision, measured, images, _members(group)
+
+
+def _step_images(engine: str, protocol: Protocol, kind: str) -> int:
+    """Most images of an optimizer step, where the order of the kernels' sums may depend on it; 0 elsewhere."""
+    return protocol.step_images if kind == "cuda" and ENGINES.get(engine).any_depths else 0
 
 
 def _begun(planned: Planned, train_size: int) -> Planned:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from atras.defences import EnsembleTraining
 from atras.engines import ENGINES
+from atras.errors import InputError
 from atras.evaluation import PREFIX, AllSigns, Source, Sources, joined
-from atras.experiment import Protocol
-from atras.networks import Candidate, Network, Spec, Variant
+from atras.experiment import Protocol, trained_as
+from atras.networks import Candidate, Member, Network, Spec
 from atras.planning import Group, Machine, Planned, Training, source_trainings
 from atras.training import Snapshot, begun_with, training_signs
 
@@ -34,16 +35,17 @@ def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
     return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
 
 
-def sources_of(first: Planned, variants: Sequence[Variant], sizes: tuple[int, int], machine: Machine) -> list[Training]:
+def sources_of(planned: Sequence[Planned], sizes: tuple[int, int], machine: Machine) -> list[Training]:
     """The first trainings that members need whose defence learns from others.
 
     Args:
-        first: their first group, whose engine computes these too where it can.
-        variants: of the members, which share groups.
+        planned: their groups, at least one, whose variants could all share one; the first one's engine computes these
+            too where it can.
         sizes: training and test images.
         machine: that computes them.
     """
-    group, protocol, spec = first
+    group, protocol, spec = planned[0]
+    variants = dict.fromkeys(member.variant for each in planned for member in each.group.members)
     return [
         training
         for candidate in source_candidates(protocol, spec)
@@ -51,24 +53,33 @@ def sources_of(first: Planned, variants: Sequence[Variant], sizes: tuple[int, in
     ]
 
 
-def defence_source(task: Task, trainings: Sequence[Training], place: Surroundings) -> Source | Sources | None:
+def defence_source(
+    members: Sequence[Member], task: Task, trainings: Sequence[Training], place: Surroundings
+) -> Source | Sources | None:
     """The adversarial images that the defence of a task's members learns from, besides their own.
 
     Args:
-        task: of members that learn.
+        members: that learn.
+        task: theirs.
         trainings: of the networks that are attacked; those that are not done are computed here.
         place: this process, which keeps the images for the next task.
 
     Raises:
         Interrupted: if the run was asked to stop.
         ShortageError: if there is no memory for one seed.
-        InputError: if a checkpoint is damaged, or cannot be written.
+        InputError: if the plan lacks a training, or if a checkpoint is damaged, or cannot be written.
     """
-    by_candidate: dict[Candidate, list[Training]] = {}
-    for training in trainings:
-        by_candidate.setdefault(training.group.members[0].candidate, []).append(training)
-    names = [each for each in source_candidates(task.protocol, task.spec) if each in by_candidate]
-    found = [_source(candidate, by_candidate[candidate], task, place) for candidate in names]
+    found = []
+    for candidate in source_candidates(task.protocol, task.spec):
+        own = [training for training in trainings if training.group.members[0].candidate == candidate]
+        known = {member for training in own for member in training.group.members}
+        for member in members:
+            if trained_as(member._replace(candidate=candidate)) not in known:
+                raise InputError(
+                    f"plan: expected a training of {candidate.name}, on whose adversarial images {member.name} learns, "
+                    "found none; leave the recorded plan out to plan anew"
+                )
+        found.append(_source(candidate, own, task, place))
     if task.protocol.defence.others:
         return Sources(tuple(found), task.protocol.defence.others)
     return found[0] if found else None

@@ -47,7 +47,7 @@ def check_fresh(protocol: Protocol, seeds: Sequence[int], out: str | Path | None
             f"{name}: a part of a run has no winner; leave it out, and say it with --resume once the parts are merged"
         )
     for defence in dict.fromkeys(one.defence for one in protocol.plain):
-        if defence.others:
+        if defence.looks_around:
             raise InputError(
                 f"{name}: {defence} trains on images made on other candidates of the run, and that on fresh seeds "
                 "has the first ones alone; leave --confirm-seeds out"

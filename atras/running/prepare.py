@@ -12,8 +12,7 @@ import torch
 
 from atras.attacks import Attack
 from atras.data import CHARACTERS, Dataset
-from atras.defences import Defence
-from atras.engines import DTYPES, ENGINES, VARIED, FusedEngine, modules_engine, why_not, why_slow
+from atras.engines import DTYPES, ENGINES, FusedEngine, modules_engine, why_not, why_slow
 from atras.environment import attack_backend, choose_device, total_memory, why_no_gpu
 from atras.errors import InputError, wrapped
 from atras.evaluation import keeps_outcomes, outcomes_line
@@ -53,6 +52,7 @@ from atras.planning import (
 from atras.planning import memory_cap as cap_of
 from atras.torch_state import threads
 
+from .bundles import bundles
 from .data_place import DataPlace
 from .defence_source import source_candidates, sources_of
 from .given import fitted_weights
@@ -337,7 +337,7 @@ def plan_for(
     shares: list[Share] = []
     trainings: list[Training] = []
     sizes = len(data.train), len(data.test)
-    for variants in bundles(protocol):
+    for variants in bundles(protocol, spec):
         own = group_protocol(protocol, variants[0], len(data.test))
         if protocol.only:
             those = dict.fromkeys(candidate for candidate, variant in protocol.pairs if variant in variants)
@@ -347,8 +347,7 @@ def plan_for(
         shape = spec_of(own, spec)
         new = _shares(execution.engine, own, shape, machine, len(protocol.seeds) * len(variants))
         made = [each for share in new for each in _groups(share, own, shape, sizes, machine, done, variants)]
-        for first in made[:1]:
-            trainings += sources_of(first, variants, sizes, machine)
+        trainings += sources_of(made, sizes, machine) if made else []
         planned += made
         shares += [share for share in new if share not in shares]
     if execution.shard is None:  # shards have nobody to share with
@@ -377,16 +376,6 @@ def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Prot
     if not protocol.axes:
         return own
     return own.replace(outcomes="all" if keeps_outcomes(protocol, test_size) else "none")
-
-
-def bundles(protocol: Protocol) -> list[tuple[Variant, ...]]:
-    """Variants that can share a group, together: they differ only in what engines take for each member, and in what
-    their defence does (`Defence.own`)."""
-    together: dict[tuple[Variant, Defence], list[Variant]] = {}
-    for variant in protocol.variants:
-        defence = protocol.setting("defence", variant).at(protocol.setting("epsilon", variant))
-        together.setdefault((variant.without(*VARIED, "defence"), defence.in_common), []).append(variant)
-    return list(map(tuple, together.values()))
 
 
 def _not_fused(share: Share, asked: str, *, apart: bool) -> str:

@@ -117,7 +117,8 @@ class _Work(Watcher):
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
-        self.source = defence_source(task, [each for each in task.trainings if each.source], place)
+        sources = [each for each in task.trainings if each.source]
+        self.source = defence_source(task.group.members, task, sources, place)
         self.begins = tuple(each for each in task.trainings if not each.source)
         self.protocols = {task.group.variant: task.protocol}
         self.part = self.done = 0

@@ -138,10 +138,11 @@ def check_space(protocol: Protocol) -> None:
                 f"attack (={attack}): a search drops candidates, and this one as well; name independent or undefended"
             )
     for defence in dict.fromkeys(one.defence for one in protocol.plain):
-        if defence.others:
+        if defence.looks_around:
+            name = "leave it out" if defence.others else "name one, such as copies(source=24-192)"
             raise InputError(
                 f"defence (={defence}): a search drops candidates, and those on whose images others train as well; "
-                "leave it out"
+                f"{name}"
             )
     for name in ("transfer_sources", "transfer_targets"):
         if getattr(protocol, name):

@@ -17,6 +17,7 @@ from atras.errors import InputError, Interrupted
 from atras.evaluation import Evaluator
 from atras.experiment import EXECUTORS, Execution, trained_as
 from atras.networks import Candidate
+from atras.planning import Machine, Planned, Training, make_groups, shared_trainings, united
 from atras.results import SCHEMAS, Results
 from atras.running import (
     LocalExecutor,
@@ -30,6 +31,7 @@ from atras.running import (
     resume,
     run,
 )
+from atras.running.prepare import load_data, plan_for
 from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages
@@ -223,6 +225,32 @@ def test_engines_of_one_member_read_what_they_begin_with_once(tmp_path: Path, mo
     assert sum(name.startswith("first-") for name in reads) == len(groups)  # each begins with one training
 
 
+def test_the_smallest_source_of_a_variant_is_of_its_own_candidates() -> None:
+    """Candidates of some variants alone, as rounds of a search have them: groups meet only where sources do."""
+    axes = {"learning_rate": (0.001, 0.003, 0.03)}
+    names = ["12 learning_rate=0.001", *(f"{name} learning_rate={rate}" for rate in (0.003, 0.03) for name in (8, 12))]
+    protocol = SOURCES.replace(candidates=CANDIDATES[:2], seeds=(0,), defence="copies(source=smallest)", axes=axes)
+    narrowed = protocol.narrowed(names)
+    results = run(narrowed, execution())
+    assert sorted(len(each["members"]) for each in results.run["plan"]["groups"]) == [1, 4]
+    assert_solo(results, narrowed, "stack")
+
+
+def test_nobody_learns_from_itself_for_want_of_a_source() -> None:
+    protocol = SOURCES.replace(seeds=(0,), defence="copies(source=smallest)")
+    plan = make_plan(protocol, execution()).to_dict() | {"trainings": []}
+    with pytest.raises(InputError, match=r"plan: expected a training of 6-8, on whose .* 8/0 learns, found none"):
+        run(protocol, execution(), config_plan=plan)
+
+
+def test_a_plan_of_what_is_left_has_the_sources_of_what_is_left() -> None:
+    protocol = SOURCES.replace(defence="copies(source=smallest)", axes={"learning_rate": (0.001, 0.003)})
+    here = load_data(protocol, execution())
+    done = [member for member in protocol.members if member.variant == protocol.variants[0]]
+    plan = plan_for(protocol, execution(), *here, done=done)
+    assert [training.variants for training in plan.trainings] == [protocol.variants[1:]]
+
+
 def test_variants_have_sources_enough_or_are_refused() -> None:
     protocol = SOURCES.replace(defence="copies", axes={"defence": ("copies", "ensemble(k=3)")})
     with pytest.raises(InputError, match=r"expected more candidates than k \(=3\), got 3; write ensemble\(k=2\)"):
@@ -267,6 +295,20 @@ def test_a_plan_counts_what_shared_trainings_save() -> None:
     assert any("which saves" in line for line in lines)
     assert max(map(len, lines)) <= 80
     assert type(plan).from_dict(plan.to_dict(), SHARED).trainings == plan.trainings
+
+
+def test_trainings_of_other_last_bits_have_names_of_their_own() -> None:
+    """On a GPU, what engine fused sums together depends on the images of a step, which are twice those with trades."""
+    protocol = SHARED.replace(axes={"epsilon": (0.05, 0.1), "defence": ("batch", "trades")})
+    _, data, spec = load_data(protocol, execution())
+    machine, sizes, planned = Machine("cuda", 2**34), (len(data.train), len(data.test)), []
+    for pair in (protocol.variants[::2], protocol.variants[1::2]):
+        own = protocol.of(pair[0])
+        planned += [Planned(each, own, spec) for each in make_groups(own, spec, *sizes, "fused", machine, (), pair)]
+    _, trainings = shared_trainings(planned, sizes, machine)
+    assert united(trainings) == tuple(trainings)
+    assert [training.step_images for training in trainings] == [16, 32]
+    assert [Training.from_dict(training.to_dict()).key for training in trainings] == [each.key for each in trainings]
 
 
 def test_what_differs_before_its_defence_or_selects_an_epoch_shares_nothing() -> None:

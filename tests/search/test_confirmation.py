@@ -145,7 +145,11 @@ def test_undefended_variants_are_confirmed_by_the_figure_that_chose_them(
     assert found["mean"].to_list() == solo["mean"].to_list()
 
 
-def test_a_defence_that_needs_the_other_candidates_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"confirm_seeds \(=5,6\): ensemble\(k=1\) trains on images made on other"):
-        atras.run(SMALL.replace(defence="ensemble(k=1)"), CPU, out=tmp_path / "run", confirm_seeds=(5, 6))
+@pytest.mark.parametrize("defence", ["ensemble(k=1)", "copies(source=smallest)"])
+def test_a_defence_that_needs_the_other_candidates_is_refused_before_anything_is_trained(
+    defence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"confirm_seeds \(=5,6\): .* trains on images made on other") as refused:
+        atras.run(SMALL.replace(defence=defence), CPU, out=tmp_path / "run", confirm_seeds=(5, 6))
+    assert defence in str(refused.value)
     assert not (tmp_path / "run").exists()

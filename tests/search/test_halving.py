@@ -74,6 +74,7 @@ def test_the_schedule_fits_the_terminal() -> None:
     ("fields", "message"),
     [
         ({"attacks": ("pgd(surrogate=undefended:24-192)",)}, "attack .*name independent or undefended"),
+        ({"defence": "copies(source=smallest)"}, "defence .*: a search drops .*; name one, such as copies"),
         ({"transfer": True, "transfer_sources": (Candidate((40,)),)}, "transfer_sources: a search drops candidates"),
         ({"axes": ("epsilon=0.1,0.2",)}, "axis .=epsilon.: a search ranks all under attacks of one strength"),
         ({"axes": ("epochs=1,2",)}, "axis .=epochs.: a search trains each round for epochs of its own"),
@@ -82,4 +83,4 @@ def test_the_schedule_fits_the_terminal() -> None:
 def test_candidates_by_name_are_refused_as_they_may_be_dropped(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_rounds(Protocol(**fields), 10_000)
-    assert plan_rounds(Protocol(attacks=("pgd(surrogate=undefended)",)), 10_000)
+    assert plan_rounds(Protocol(attacks=("pgd(surrogate=undefended)",), defence="copies(source=24-192)"), 10_000)
