@@ -126,6 +126,10 @@ class Training:
         seconds, flops = self.group.predicted_seconds, self.group.flops
         return seconds and seconds * self.saved_flops / flops if flops else seconds
 
+    def of(self, part: Group) -> Training:
+        """It, of some of its members alone, where they are computed apart from the others."""
+        return self if part.members == self.group.members else dataclasses.replace(self, group=part)
+
     def serves(self, group: Group) -> bool:
         """Whether a group of the plan needs it."""
         theirs = [member for member in group.members if member.variant in self.variants]

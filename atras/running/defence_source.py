@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from atras.defences import EnsembleTraining
 from atras.engines import ENGINES
 from atras.errors import InputError
-from atras.evaluation import AllSigns, Source, Sources, joined
+from atras.evaluation import PREFIX, AllSigns, Source, Sources, joined
 from atras.experiment import Protocol, trained_as
 from atras.networks import Candidate, Member, Network, Spec
 from atras.planning import Group, Machine, Planned, Training, source_trainings
-from atras.training import Watcher, begun_with, training_signs
+from atras.training import Snapshot, begun_with, training_signs
 
-from .training_task import engine_protocol, first_of, in_parts
+from .training_task import Keeper, engine_protocol, first_of, in_parts
 from .unit import Surroundings, Task
 
 
@@ -103,20 +104,23 @@ def _signs(training: Training, task: Task, place: Surroundings) -> AllSigns:
         def work(part: Group) -> AllSigns:
             protocol = engine_protocol(part, task.protocol)
             engine = ENGINES.get(part.engine)(task.spec, part.members, protocol, task.device)
+            own = training.of(part)
             snapshot = begun_with(part.members, [first])
-            return training_signs(
-                engine, place.data, protocol, part.evaluation_batch, _Asking(place), snapshot, part.chunk
-            )
+            snapshot = dataclasses.replace(snapshot, tensors=snapshot.tensors | place.first.signs_so_far(own, attack))
+            keeper = _Keeper(task, own, place)
+            return training_signs(engine, place.data, protocol, part.evaluation_batch, keeper, snapshot, part.chunk)
 
         place.signs[key] = joined(in_parts(task, training, place, work))
     return place.signs[key]
 
 
-class _Asking(Watcher):
-    """Asks whether to stop."""
+class _Keeper(Keeper):
+    """Keeps how far the attack on a training's images is, from which this and other processes go on."""
 
-    def __init__(self, place: Surroundings) -> None:
-        self._place = place
+    def __init__(self, task: Task, training: Training, place: Surroundings) -> None:
+        super().__init__(task, training, place)
+        self.keeps = task.folder is not None
 
-    def stop(self) -> bool:
-        return self._place.stop()
+    def write(self, snapshot: Snapshot) -> None:
+        signs = {name: values for name, values in snapshot.tensors.items() if name.startswith(PREFIX)}
+        self._place.first.keep_signs(self._training, self._task.protocol.attack, signs)

@@ -17,7 +17,7 @@ from atras.evaluation import Row, Rows, cautions, keeps_outcomes, outcome_rows, 
 from atras.experiment import Execution, OwnNetworks, Protocol, with_networks
 from atras.loggers import Callback
 from atras.networks import Candidate, Spec, Variant, Weights
-from atras.planning import Group, halves, needed_by, spec_of
+from atras.planning import Group, Training, halves, needed_by, spec_of
 from atras.results import Results, Writer, check_rows, read, read_run
 from atras.storage import Lock, expanded, is_file
 from atras.training import Networks, files_of
@@ -222,7 +222,8 @@ class _Run:
         networks = Networks(writer.directory, self.spec, protocol.hash, in_memory=protocol.tries_other_networks)
         self.telling, epochs = telling, telling.epochs if telling else None
         first = FirstTrainings(writer.directory, protocol.hash)
-        self.place = Surroundings(self.data, networks, first, reporter, stop or _never, self.note_loss, epochs)
+        noted = self.note_loss, self.note_split, epochs
+        self.place = Surroundings(self.data, networks, first, reporter, stop or _never, *noted)
         self.executor = executor
         self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
         self.hash = protocol.hash
@@ -260,6 +261,7 @@ class _Run:
             self.tell_start()
             self.watch.begin("groups")
             self.compute_all()
+            self.note_trainings_left()
             if self.writer.directory is not None:
                 forget_first(self.writer.directory)
             if self.protocol.tries_other_networks and self.shard is None:
@@ -380,8 +382,18 @@ class _Run:
         """
         if outcome.rows is None:
             raise InputError(f"memory: expected room for {task.label}, found none ({outcome.reason}); free some")
-        seconds = sum(float(str(row["seconds"])) for row in outcome.rows.timings)
-        record = {**task.training.record, "seconds": seconds}
+        self.record_training(task.training, sum(float(str(row["seconds"])) for row in outcome.rows.timings))
+
+    def note_trainings_left(self) -> None:
+        """Record those that a group did for itself, or that were done when a process ended which could not say so."""
+        known = [{**record, "seconds": None} for record in self.writer.run.get("trainings", ())]
+        for training in self.plan.trainings:
+            if {**training.record, "seconds": None} not in known and (done := self.place.first.get(training)):
+                self.record_training(training, done.seconds)
+
+    def record_training(self, training: Training, seconds: float) -> None:
+        """Put a first training into run.json."""
+        record = {**training.record, "seconds": seconds}
         self.writer.update({"trainings": [*self.writer.run.get("trainings", ()), record]})
 
     def own_protocol(self, variant: Variant, precision: str) -> tuple[Protocol, Spec]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from atras.torch_state import fixed_state
 from atras.training import (
     DONE,
     TRAINED,
+    First,
     Snapshot,
     Watcher,
     begun_with,
@@ -157,7 +159,7 @@ class _Work(Watcher):
             if member.candidate in task.given:
                 engine.set_parameters(index, task.given[member.candidate])
         if snapshot is None and self.begins:
-            snapshot = begun_with(engine.members, [first_of(each, task, place) for each in self.begins])
+            snapshot = begun_with(engine.members, self.begun)
             self.epoch(Rows(**snapshot.record["rows"]))
         return run_group(
             engine,
@@ -170,6 +172,11 @@ class _Work(Watcher):
             chunk=task.group.chunk,
             population=task.population,
         )
+
+    @cached_property
+    def begun(self) -> list[First]:
+        """The first trainings that its parts begin with, which are read once."""
+        return [first_of(each, self.task, self.place) for each in self.begins]
 
     def _protocol_of(self, variant: Variant) -> Protocol:
         """The experiment of members of a variant; made once, as ten thousand candidates take a while to check."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from atras.evaluation import Row, Rows
 from atras.experiment import Protocol
 from atras.planning import Group, Training, source_parts, tighter
 from atras.torch_state import fixed_state
-from atras.training import First, Snapshot, Watcher, begun_with, is_first, train_first
+from atras.training import FIRST_PHASE, First, Snapshot, Watcher, is_first, joined_first, train_first
 
 from .divided import ShortageError, shortage
 from .first_trainings import first_path
@@ -83,15 +84,16 @@ class TrainingTask(Task):
             InputError: if a checkpoint is damaged, or cannot be written.
         """
         start = time.perf_counter()
-        if place.first.get(self.training) is None:
+        if (done := place.first.get(self.training)) is None:
             each = self.protocol.epochs * -(-len(place.data.train) // self.protocol.batch_size)
             place.reporter.group_started(self.index, self.total, self.label, len(self.group.members), each)
             found: list[First] = in_parts(self, self.training, place, lambda part: _train(part, self, place))
+            done = joined_first(self.group.members, found)
             if len(found) > 1:
-                place.first.keep(self.training, begun_with(self.group.members, found))
+                place.first.keep(self.training, done.snapshot)
             place.reporter.group_finished(self.index, time.perf_counter() - start)
-        seconds = time.perf_counter() - start
-        timing: Row = {"phase": "train-trained", "members": len(self.group.members), "seconds": seconds, "steps": 0}
+        members = len(self.group.members)
+        timing: Row = {"phase": FIRST_PHASE, "members": members, "seconds": done.seconds, "steps": 0}
         return Rows(timings=[timing])
 
 
@@ -146,6 +148,8 @@ def in_parts(task: Task, training: Training, place: Surroundings, work: Callable
                     "or start anew with a lower --batch-size or --train-size"
                 )
             place.reporter.note(f"{training.label}: out of memory ({reason}); goes on in smaller parts")
+            members = len(part.members)
+            place.split({"group": None, "phase": FIRST_PHASE, "members": members, "reason": reason})
             left[:1] = smaller
     return made
 
@@ -156,7 +160,7 @@ def _appended(made: list[Made], work: Callable[[Group], Made], part: Group) -> N
 
 def _train(part: Group, task: TrainingTask, place: Surroundings) -> First:
     """A part of a training, or all of it, from its checkpoint where there is one."""
-    own = task.training if part.members == task.group.members else dataclasses.replace(task.training, group=part)
+    own = task.training.of(part)
     keeper = _Keeper(task, own, place)
     protocol = engine_protocol(part, task.protocol)
     snapshot = place.first.so_far(own)
@@ -168,21 +172,18 @@ def _train(part: Group, task: TrainingTask, place: Surroundings) -> First:
     return First(part.members, snapshot)
 
 
-class _Keeper(Watcher):
-    """Keeps where a training stands, tells how far it is, and whether it is to stop."""
+class Keeper(Watcher, ABC):
+    """Keeps where a training stands, or what is made of it, as often as a task wants; asks whether to stop.
 
-    keeps = True
+    Args:
+        task: that it is computed for.
+        training: all of it, or the part of it that is computed.
+        place: this process.
+    """
 
-    def __init__(self, task: TrainingTask, training: Training, place: Surroundings) -> None:
+    def __init__(self, task: Task, training: Training, place: Surroundings) -> None:
         self._task, self._training, self._place = task, training, place
         self._next = time.perf_counter() + task.checkpoint_every
-        self._done = 0
-        self.last: Snapshot | None = None
-
-    def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
-        self._done += steps
-        shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
-        self._place.reporter.progress(self._task.index, phase, self._done, *shown)
 
     def due(self) -> bool:
         return self._task.folder is not None and time.perf_counter() >= self._next
@@ -192,6 +193,29 @@ class _Keeper(Watcher):
 
     def keep(self, snapshot: Snapshot) -> None:
         begin = time.perf_counter()
+        self.write(snapshot)
+        self._next = next_checkpoint(self._task.checkpoint_every, begin)
+
+    @abstractmethod
+    def write(self, snapshot: Snapshot) -> None:
+        """Put it where it is kept."""
+
+
+class _Keeper(Keeper):
+    """Keeps where a training stands, and tells how far it is."""
+
+    keeps = True
+
+    def __init__(self, task: TrainingTask, training: Training, place: Surroundings) -> None:
+        super().__init__(task, training, place)
+        self._done = 0
+        self.last: Snapshot | None = None
+
+    def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
+        self._done += steps
+        shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
+        self._place.reporter.progress(self._task.index, phase, self._done, *shown)
+
+    def write(self, snapshot: Snapshot) -> None:
         self.last = snapshot
         self._place.first.keep(self._training, snapshot)
-        self._next = next_checkpoint(self._task.checkpoint_every, begin)

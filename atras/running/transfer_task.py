@@ -106,12 +106,15 @@ class TransferTask(Task):
         return None if self.folder is None else self.folder / checkpoint.FOLDER / name
 
     def run(self, place: Surroundings) -> Rows:
+        with fixed_state(self.device):  # also where checkpoints are read and written: a caller may have set anything
+            return self._rows(place)
+
+    def _rows(self, place: Surroundings) -> Rows:
         work = Transfer(place.data, self.protocol, self.trials, self.fine)
         keeper = _Keeper(work, self, place)
         work.pause = keeper.pause
         try:
-            with fixed_state(self.device):
-                _There.of(self, place).run(work, self, place)
+            _There.of(self, place).run(work, self, place)
         except BaseException:
             place.kept.pop(KEPT, None)  # its memory is wanted
             raise

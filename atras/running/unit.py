@@ -43,6 +43,7 @@ class Surroundings:
         reporter: told of everything.
         stop: asked between calls whether to stop.
         lost: told of each worker that a task was lost with, as the run records it.
+        split: told of each part of a first training that memory did not suffice for, as the run records it.
         epochs: told of each epoch of members, where somebody wants to know.
         kept: what a task leaves here for later ones of its kind, by a name of its own.
         signs: of adversarial training images that were made here, by what they depend on.
@@ -54,6 +55,7 @@ class Surroundings:
     reporter: Reporter
     stop: Callable[[], bool]
     lost: Callable[[Row], None] = lambda _: None
+    split: Callable[[Row], None] = lambda _: None
     epochs: Callable[[Sequence[EpochRow]], None] | None = None
     kept: dict[str, Any] = field(default_factory=dict)
     signs: dict[tuple[str, str, str], AllSigns] = field(default_factory=dict)

@@ -93,7 +93,8 @@ def read_tensors(path: Path, file_format: str) -> Content:
     content = read_regular(path, memory_limit())
     check_checksum(MARK, content)
     metadata = _metadata(content, file_format)
-    return Content(metadata, safetensors.torch.load(content))
+    with torch.device("cpu"):  # tensors without values would come on torch's default device
+        return Content(metadata, safetensors.torch.load(content))
 
 
 def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
@@ -109,7 +110,7 @@ def read_some_tensors(path: Path, file_format: str, prefix: str) -> Content:
     """
     status = path.stat()
     metadata = _checked(path, file_format, status.st_ino, status.st_size, status.st_mtime_ns)
-    with safetensors.safe_open(path, framework="pt") as file:
+    with torch.device("cpu"), safetensors.safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
         return Content(metadata, {name.removeprefix(prefix): file.get_tensor(name) for name in names})
 

@@ -4,13 +4,14 @@ but its place."""
 
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .first import First, begun_with, is_first, train_first, training_signs
+from .first import FIRST_PHASE, First, begun_with, is_first, joined_first, train_first, training_signs
 from .selection import kept_epochs, selects_in
 from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, first_steps, run_group, steps_done, steps_of
 from .weights import FOLDER, Networks, files_of, read_member
 
 __all__ = [
     "DONE",
+    "FIRST_PHASE",
     "FOLDER",
     "STAGES",
     "TRAINED",
@@ -24,6 +25,7 @@ __all__ = [
     "files_of",
     "first_steps",
     "is_first",
+    "joined_first",
     "kept_epochs",
     "read_member",
     "run_group",

@@ -121,7 +121,7 @@ class _Bytes:
     @property
     def tensors(self) -> list[Tensor]:
         """One after the other, and a last one without any."""
-        return [*map(_of_bytes, self._places), torch.empty(0, dtype=torch.uint8)]
+        return [*map(_of_bytes, self._places), torch.empty(0, dtype=torch.uint8, device="cpu")]
 
 
 def _reader(content: bytes) -> Callable[[dict[str, Any]], Any]:
@@ -132,7 +132,9 @@ def _reader(content: bytes) -> Callable[[dict[str, Any]], Any]:
 
 
 def _of_bytes(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+    if not content:
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)  # on the CPU, whatever torch's default is
 
 
 def _to_bytes(content: Tensor) -> bytes:

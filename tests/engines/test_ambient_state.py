@@ -17,7 +17,7 @@ from atras.engines import FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import Interrupted
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Network, Spec
-from atras.running import Reporter, make_plan, resume, run
+from atras.running import Reporter, make_plan, resume, run, transfer_task
 from atras.testing import SMALL, poisoned, tables_of
 from atras.torch_state import exact_arithmetic, fixed_state
 
@@ -160,6 +160,25 @@ def test_after_an_error_or_an_interruption_all_is_as_it_was_and_the_run_goes_on_
         resume(tmp_path)
         assert settings() == before
     assert tables_of(tmp_path) == expected
+
+
+def test_a_transfer_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = SMALL.replace(transfer=True, transfer_attacks=("pgd(steps=3)",))
+    execution = Execution(engine="stack", device="cpu")
+    run(protocol, execution, out=tmp_path / "plain")
+    folder, asked, pause = tmp_path / "run", [False], transfer_task._Keeper.pause
+
+    def in_an_attack(self: Any) -> None:
+        asked[0] |= any(name.startswith("steps.") for name in self._work.tensors())
+        pause(self)
+
+    with STATES["meta"]():
+        monkeypatch.setattr(transfer_task._Keeper, "pause", in_an_attack)
+        with pytest.raises(Interrupted):
+            run(protocol, execution, out=folder, stop=lambda: asked[0])
+        monkeypatch.undo()
+        resume(folder)
+    assert tables_of(folder) == tables_of(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("state", STATES)

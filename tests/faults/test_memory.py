@@ -276,7 +276,11 @@ def test_the_defences_source_is_divided_too(monkeypatch: pytest.MonkeyPatch, cou
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "epoch", allocate)
-        assert orchestrator.run(protocol, execution("fused")).table.equals(expected)
+        results = orchestrator.run(protocol, execution("fused"))
+        assert results.table.equals(expected)
+        told = [{**split, "reason": None} for split in results.run["splits"]]
+        shared = {"group": None, "phase": "train-trained", "reason": None}
+        assert told == [{**shared, "members": 3}, {**shared, "members": 2}]
         patch.setattr(kind, "epoch", lambda *_: (_ for _ in ()).throw(MemoryError()))
         with pytest.raises(InputError, match=r"memory: expected room for the defence's source 8 one seed at a time"):
             orchestrator.run(protocol, execution("fused"))

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from atras.errors import InputError, Interrupted
+from atras.evaluation import Evaluator
 from atras.experiment import EXECUTORS, Execution, trained_as
 from atras.networks import Candidate
 from atras.planning import Machine, Planned, Training, make_groups, shared_trainings, united
 from atras.results import SCHEMAS, Results
-from atras.running import LocalExecutor, Outcome, Surroundings, Task, make_plan, merge, resume, run
+from atras.running import (
+    LocalExecutor,
+    Outcome,
+    Reporter,
+    Surroundings,
+    Task,
+    make_plan,
+    merge,
+    orchestrator,
+    resume,
+    run,
+)
 from atras.running.prepare import load_data, plan_for
 from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
-from atras.training import stages
+from atras.training import checkpoint, stages
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 CANDIDATES = tuple(map(Candidate.parse, ("8", "12", "6-8")))
@@ -123,6 +137,92 @@ def test_sources_of_variants_are_those_of_their_solo_runs(engine: str) -> None:
     # Of each rate, whatever the defence: the smallest one, and the ensemble's other one.
     assert [each["source"] for each in results.run["trainings"]].count(True) == 4
     assert_solo(results, protocol, engine)
+
+
+def test_the_seconds_of_a_source_are_those_of_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = SOURCES.replace(candidates=CANDIDATES[:2], defence="copies(source=smallest)")
+    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    calls = itertools.count(1)
+
+    def slowly() -> bool:
+        time.sleep(0.1)
+        return next(calls) >= 5
+
+    with pytest.raises(Interrupted):
+        run(protocol, execution(), out=tmp_path, stop=slowly)
+    assert list((tmp_path / "checkpoint").glob("first-*"))
+    (training,) = resume(tmp_path).run["trainings"]
+    assert training["seconds"] > 0.3  # the first session alone
+
+
+def test_signs_of_a_source_are_taken_from_their_file_if_they_are_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = SOURCES.replace(candidates=CANDIDATES[:2], defence="copies(source=smallest)")
+    run(protocol, execution(), out=tmp_path / "whole")
+    gone, kept = tmp_path / "run", tmp_path / "kept.safetensors"
+
+    class Stopping(Reporter):
+        """Stops in the second training, which learns from the signs."""
+
+        def progress(self, group: int, phase: str, *told: Any) -> None:
+            if phase == "adversarial":
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(protocol, execution(), out=gone, reporter=Stopping())
+    first, signs = sorted((gone / "checkpoint").glob("first-*"), key=lambda path: len(path.name))
+    document, tensors = checkpoint.read(signs)
+    assert all(name.startswith("measured.signs-train") for name in tensors)
+    for other in ({"protocol_hash": "0"}, {"members": ["8/7"]}):
+        wrong = {name: torch.zeros_like(values) for name, values in tensors.items()}
+        checkpoint.write(signs, document | other, wrong)
+        with pytest.raises(ZeroDivisionError):
+            resume(gone, reporter=Stopping())
+        found = checkpoint.read(signs)
+        assert found.document == document
+        assert all(torch.equal(found.tensors[name], values) for name, values in tensors.items())
+    kept.write_bytes(signs.read_bytes())
+    signs.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(InputError, match=signs.name):
+        resume(gone)
+    signs.write_bytes(kept.read_bytes())
+    signed = Evaluator._signed
+
+    def of_test_images(self: Evaluator, split: str, *chunk: Any) -> Any:
+        assert split == "test"  # no training image is attacked again
+        return signed(self, split, *chunk)
+
+    monkeypatch.setattr(Evaluator, "_signed", of_test_images)
+    resume(gone)
+    assert files_of(gone) == files_of(tmp_path / "whole")
+    assert not first.parent.exists()
+
+
+def test_a_first_training_that_a_group_does_for_itself_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator._Run, "needed", lambda *_: [])
+    results = run(SHARED.replace(axes={"defence": (TRADES, "none")}), execution(), out=tmp_path)
+    plan = results.run["plan"]["trainings"]
+    assert len(plan) == len(results.run["trainings"]) > 0
+    assert all(each["seconds"] > 0 for each in results.run["trainings"])
+
+
+def test_engines_of_one_member_read_what_they_begin_with_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = SHARED.replace(axes={"defence": (TRADES, "none")})
+    reads: list[str] = []
+    read = checkpoint.read
+
+    def counting(path: Path) -> Any:
+        reads.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "read", counting)
+    results = run(protocol, Execution(engine="loop", device="cpu", checkpoint_every=1000), out=tmp_path)
+    groups = results.run["plan"]["groups"]
+    assert all(len(group["members"]) == 2 for group in groups)
+    assert sum(name.startswith("first-") for name in reads) == len(groups)  # each begins with one training
 
 
 def test_the_smallest_source_of_a_variant_is_of_its_own_candidates() -> None:

@@ -18,7 +18,7 @@ from atras.training import FOLDER, checkpoint
 
 from .executor import AnyTask, Executor, Outcome
 from .link import Event
-from .worker import EPOCHS, Job, Result
+from .worker import EPOCHS, SPLIT, Job, Result
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often it is asked whether to stop."""
@@ -206,9 +206,10 @@ class _Map:
                 self.take(attempts, message.events, message.files)
 
     def take(self, attempts: _Attempts, events: Sequence[Event], files: dict[str, bytes]) -> None:
+        to_run = {EPOCHS: self.place.epochs, SPLIT: self.place.split}
         for name, arguments in events:
-            if name == EPOCHS and self.place.epochs is not None:
-                self.place.epochs(*arguments)
+            if (told := to_run.get(name)) is not None:
+                told(*arguments)
                 continue
             getattr(self.place.reporter, name)(*arguments)
             attempts.reached = max(attempts.reached, _place_of(name, arguments, attempts.reached))

@@ -31,6 +31,9 @@ from .local import compute
 EPOCHS = "epochs"
 """The event of an epoch, which the callbacks of a run are told."""
 
+SPLIT = "split"
+"""The event of a first training that goes on in smaller parts, which the run records."""
+
 
 class Kind(NamedTuple):
     """What must be the same wherever groups of a run are computed, for their numbers to be.
@@ -166,6 +169,7 @@ def compute_elsewhere(task: Task, job: Job, link: Link) -> Result:
         try:
             data = _data(own, job)
             place = Surroundings(data, networks, first, _Relayed(link), link.stop, kept=kept, signs=_SIGNS)
+            place = dataclasses.replace(place, split=_teller(link, SPLIT))
             if job.epochs:
                 place = dataclasses.replace(place, epochs=_teller(link, EPOCHS))
             _, result.rows, result.shortage = compute(own, place)
