@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,13 +58,22 @@ def listened_to(processes: list[int]) -> set[str]:
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """One whose path leaves room for that of a socket, deleted with all that is left in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's tables of sockets")
-def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_executor(tmp_path: Path) -> None:
+def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_executor(
+    tmp_path: Path, short_folder: Path
+) -> None:
     environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": tempfile.mkdtemp(dir="/tmp"),
+        "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(short_folder),
     }  # fmt: skip
-    before = set(Path(environment["TMPDIR"]).iterdir())
+    before = set(short_folder.iterdir())
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "atras.batched", *OPTIONS, "--executor", "ray", "--out", str(folder)]
     pipe = subprocess.PIPE
@@ -85,7 +95,7 @@ def test_it_listens_on_this_machine_alone_and_a_signal_leaves_a_run_for_any_exec
     assert addresses
     assert addresses <= set(LOOPBACK)
     assert not any(Path(f"/proc/{each}").exists() for each in started)
-    assert set(Path(environment["TMPDIR"]).iterdir()) == before
+    assert set(short_folder.iterdir()) == before
     assert list(folder.glob("checkpoint/*.safetensors"))
 
 
