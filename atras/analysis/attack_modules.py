@@ -20,6 +20,7 @@ from atras.errors import InputError
 from atras.evaluation import NO_GRADIENT, NOISE
 from atras.networks import Candidate, Factory, Member, Own, inspect_factory, random_targets, untouched
 from atras.results import wilson
+from atras.rounding import counted
 from atras.torch_state import fixed_state
 
 from .module_inputs import Array, Modules, checked_images, checked_labels, chosen_attacks, named_modules
@@ -134,7 +135,7 @@ def attack(
     whole("seed", seed, 0, 2**63 - 1)
     x, y, chosen = checked_images(images), checked_labels(labels), chosen_attacks(attacks, epsilon)
     if len(x) != len(y):
-        raise InputError(f"labels: expected one for each of the {len(x)} images, got {len(y)}")
+        raise InputError(f"labels: expected one for each image ({len(x)}), got {len(y)}")
     rows: dict[str, list[dict[str, Any]]] = {}
     made = _Images()
     cautions: dict[str, None] = {}
@@ -257,12 +258,13 @@ class _Work:
             for count in self.counts:
                 if (blind := int(count.blind[index])) > NO_GRADIENT * n:
                     lines.append(
-                        f"{own}: {count.name} found no gradient at all for {blind} of {n} images, which count as they "
-                        "are: masked gradients? Attack it with square too"
+                        f"{own}: {count.name} found no gradient at all for {blind} of {counted(n, 'image')}, which "
+                        "count as they are: masked gradients? Attack it with square too"
                     )
                 if (unfinished := int(count.unfinished[index])) > NOISE * n:
                     lines.append(
-                        f"{own}: {count.name} had not finished with {unfinished} of {n} images; give it more steps"
+                        f"{own}: {count.name} had not finished with {unfinished} of {counted(n, 'image')}; give it "
+                        "more steps"
                     )
         return lines
 

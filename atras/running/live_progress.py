@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO, cast
 
 from atras.errors import printable
+from atras.rounding import counted
 
 from .progress import Lasting, PlainReporter, Reporter, duration, figures_of
 from .time_left import Overall, Work
@@ -87,12 +88,12 @@ class LiveReporter(Reporter):
     def decoding(self, done: int, total: int) -> None:
         if self._decoding is None:
             self._progress.start()
-            self._decoding = self._progress.add_task(f"decoding {total} images", total=total, figures="")
+            self._decoding = self._progress.add_task(f"decoding {counted(total, 'image')}", total=total, figures="")
         self._progress.update(self._decoding, completed=done)
         if done == total:
             self._progress.remove_task(self._decoding)
             self._decoding = None
-            self.note(f"decoded {total} images")
+            self.note(f"decoded {counted(total, 'image')}")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         number = f"{index + 1}/{total}" if index >= 0 else f"training {-index}/{total},"

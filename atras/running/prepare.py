@@ -50,6 +50,7 @@ from atras.planning import (
     why_unfit,
 )
 from atras.planning import memory_cap as cap_of
+from atras.rounding import counted
 from atras.torch_state import threads
 
 from .bundles import bundles
@@ -228,8 +229,8 @@ def _check_trainable(protocol: Protocol, spec: Spec, train_size: int) -> None:
         if not inspect_factory(factory, spec.image_shape).trains_on_one:
             raise InputError(
                 f"network {name}: expected to be trained on every batch, but it fails on one of a single image, which "
-                f"the last batch of {train_size} images is (batch normalisation?); give another --batch-size (={size}) "
-                "or --train-size"
+                f"the last batch of {counted(train_size, 'image')} is (batch normalisation?); give another "
+                f"--batch-size (={size}) or --train-size"
             )
 
 

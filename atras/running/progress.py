@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from atras.errors import printable
+from atras.rounding import counted
 
 from .time_left import Overall, Work
 
@@ -127,13 +128,13 @@ class PlainReporter(Reporter):
         now = time.monotonic()
         if done in (0, total) or now - self._decoded_at >= SECONDS_BETWEEN_LINES:
             self._decoded_at = now
-            self._say(f"decoding {total} images, {100 * done // total} %")
+            self._say(f"decoding {counted(total, 'image')}, {100 * done // total} %")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         self._titles[index] = f"{numbered(index, total)}, {label}"
         self._steps[index] = max(steps, 1)
         self._told[index] = (time.monotonic(), -1)
-        self._say(f"{self._titles[index]}, {_count(members)}, {steps} steps")
+        self._say(f"{self._titles[index]}, {counted(members, 'member')}, {counted(steps, 'step')}")
 
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         if index not in self._titles:
@@ -178,10 +179,6 @@ class PlainReporter(Reporter):
 def numbered(index: int, total: int) -> str:
     """A group by its number among all for people, or a first training by its own, which is below 0."""
     return f"group {index + 1}/{total}" if index >= 0 else f"training {-index}/{total}"
-
-
-def _count(members: int) -> str:
-    return f"{members} member" if members == 1 else f"{members} members"
 
 
 def figures_of(loss: float | None, accuracy: float | None) -> list[str]:

@@ -328,7 +328,7 @@ class _Search:
             for line in self.record.content["warnings"] if number == 1 else ():
                 reporter.note(line)
             what = counted(protocol, part.candidates)
-            reporter.note(f"round {number} of {len(parts)}: {what}, {part.epochs} epochs")
+            reporter.note(f"round {number} of {len(parts)}: {what}, {counted(part.epochs, 'epoch')}")
             place = self.place if number == len(parts) else HeldOut.of(protocol, self.execution)
             arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place, "executor": self.executor}
             if not (folder / "run.json").exists():

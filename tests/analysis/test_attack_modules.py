@@ -161,7 +161,7 @@ def test_figures_that_mislead_are_said(digits, trained):
     ({"images": torch.zeros(5, 1, 8, 8, dtype=torch.int64)}, "got int64"),
     ({"images": [0]}, "expected an array of numpy or torch, got list"),
     ({"images": torch.zeros(5, 3, 8, 8)}, r"it failed on images \[4, 3, 8, 8\]: RuntimeError"),
-    ({"labels": [0, 1]}, "one for each of the 5 images, got 2"),
+    ({"labels": [0, 1]}, r"one for each image \(5\), got 2"),
     ({"labels": [0, 1, 2, 3, 10]}, "classes from 0 to 9, of which Net has logits, got 0 to 10"),
     ({"labels": torch.rand(5)}, r"whole numbers \[N\], got float32 \[5\]"),
     ({"attacks": "fgsm"}, "expected an epsilon, got none; give epsilon=8/255"),
