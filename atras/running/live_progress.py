@@ -72,7 +72,9 @@ class LiveReporter(Reporter):
 
     def _tell_overall(self) -> None:
         if self._all is not None:
-            self._progress.update(self._all, completed=self._overall.share)
+            # What is left may turn out to be more than it seemed; a bar does not go back.
+            before = next(one.completed for one in self._progress.tasks if one.id == self._all)
+            self._progress.update(self._all, completed=max(before, self._overall.share))
 
     @property
     def width(self) -> int:
@@ -109,6 +111,9 @@ class LiveReporter(Reporter):
         task, title = self._tasks[index]
         # As a new bar: an update would count as speed.
         self._progress.reset(task, completed=steps_done)
+        self._overall.resumed(index, steps_done / max(self._total(task), 1))
+        if self._all is not None:
+            self._progress.reset(self._all, completed=self._overall.share)
         self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} % of its training")
 
     def _total(self, task: TaskID) -> int:
@@ -136,17 +141,17 @@ class LiveReporter(Reporter):
                 self._progress.reset(task, total=steps, completed=steps_done)
             self._progress.update(task, completed=steps_done, figures=figures)
 
-    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+    def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
         if index not in self._tasks:
             return
-        self._overall.attacked(index, phase, share)
+        share = self._overall.attacked(index, phase, share, work)
         self._tell_overall()
         task, _ = self._tasks[index]
         if index not in self._attacked or self._attacked[index][0] != phase:
             # A bar of its own, so that the time left is that of the attacks.
             self._attacked[index] = (phase, self._attacked.get(index, ("", self._total(task)))[1])
             self._progress.reset(task, total=1.0)
-        self._progress.update(task, completed=share, figures=f"{attack}, {phase}")
+        self._progress.update(task, completed=share, figures=", ".join(filter(None, (attack, phase))))
 
     def group_finished(self, index: int, seconds: float) -> None:
         self._overall.finished(index)
