@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -28,8 +29,8 @@ class EnsembleTraining(Defence):
 
     Args:
         k: other networks.
-        sources: `smallest` for the k smallest other candidates of the run by parameters, or more than k candidates of
-            the run, such as `24+40-80+96+192`: the first k of them that are not the network's own.
+        sources: `smallest` for the k smallest other candidates of the run by parameters, or k + 1 candidates of the
+            run, such as `24+40-80+96+192`: the first k of them that are not the network's own.
         epsilon: of the copies made on the network itself; None for the run's, which those of the others always have.
         start: `scratch` for the initial weights, or `trained` for those that the first training led to.
 
@@ -49,12 +50,24 @@ class EnsembleTraining(Defence):
         whole("k", self.k, 1, 100)
         one_of("start", self.start, ("scratch", "trained"))
         FGSM(self.epsilon)  # refuses an epsilon out of range
-        # Each of them learns from k others itself, so that one more is needed.
-        if not isinstance(self.sources, str) or (self.named and len(set(self.named)) <= self.k):
+        if self.sources != "smallest":
+            object.__setattr__(self, "sources", "+".join(each.name for each in self._read_sources()))
+
+    def _read_sources(self) -> tuple[Candidate, ...]:
+        """The candidates that are named; one more than k, as each of them learns from k others too.
+
+        Raises:
+            InputError: if they are others, or so many that no network would learn from the last ones.
+        """
+        named: tuple[Candidate, ...] = ()
+        with suppress(InputError, AttributeError):  # a text that names no candidates, and no text
+            named = self.named
+        if len(named) != self.k + 1 or len(set(named)) != len(named):
             raise InputError(
-                f"ensemble: sources (={shown(self.sources)}): expected smallest, or more than k (={self.k}) different "
-                "candidates joined by +, such as 24+40-80+96+192"
+                f"ensemble: sources (={shown(self.sources)}): expected smallest, or k + 1 (={self.k + 1}) different "
+                "candidates joined by +, such as 24+40-80+96+192 of k=3: each of them learns from k others too"
             )
+        return named
 
     @property
     def attack(self) -> FGSM:

@@ -244,8 +244,9 @@ def make_spec(protocol: Protocol, image_shape: tuple[int, int, int], classes: in
     spec = shape_of(protocol, image_shape, classes)
     for candidate in protocol.candidates:
         Network(spec, candidate).places  # noqa: B018 (asking for the shapes refuses what does not fit)
+    sources = source_candidates(protocol, spec)
     try:
-        for candidate in all_candidates(protocol, spec)[len(protocol.candidates) :]:
+        for candidate in sources:
             Network(spec, candidate).places  # noqa: B018
     except InputError as error:
         raise InputError(f"defence (={str(protocol.defence)!r}): its source does not fit the images: {error}") from None

@@ -17,6 +17,7 @@ from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member, Spec, permutation
 from atras.running import run
 from atras.running.defence_source import source_candidates
+from atras.running.prepare import make_spec
 from atras.testing import SMALL
 from atras.training import run_group
 
@@ -87,14 +88,18 @@ def test_sources_are_the_smallest_or_those_that_are_named() -> None:
     [
         ("ensemble(k=4, start=trained)", "got 4; write ensemble(start=trained), or add candidates"),
         ("ensemble(k=1, sources=7+4)", "expected candidates of this run, got 7"),
-        ("ensemble(k=2, sources=4+6)", "more than k (=2) different candidates"),  # 4 has 6 alone to learn from
-        ("ensemble(k=1, sources=6+6)", "more than k (=1) different candidates"),
+        ("ensemble(k=2, sources=4+6)", "k + 1 (=3) different candidates"),  # 4 has 6 alone to learn from
+        ("ensemble(k=1, sources=6+6)", "k + 1 (=2) different candidates"),
+        ("ensemble(k=2, sources=4+4+6+9)", "k + 1 (=3) different candidates"),  # 9 would learn from 4 twice
+        ("ensemble(k=1, sources=4+6+9)", "k + 1 (=2) different candidates"),  # and none from 9
+        ("ensemble(k=1, sources=4+)", "ensemble: sources (='4+'): expected smallest, or k + 1"),
         ("ensemble(k=0)", "k (=0)"),
     ],
 )
 def test_what_the_run_has_not_is_refused(defence: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        source_candidates(PROTOCOL.replace(defence=defence), SPEC)
+        make_spec(PROTOCOL.replace(defence=defence), SPEC.image_shape, SPEC.classes)
+    assert "fit the images" not in str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
