@@ -59,11 +59,11 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines))
 
 
-def mean_text(values: Sequence[float], digits: int = 3) -> str:
+def mean_text(values: Sequence[float]) -> str:
     """A mean over seeds with its 95 % interval, where there are two."""
     interval = sample_mean(values).interval()
-    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.{digits}f}"
-    return f"{interval.mean:.{digits}f}{half}"
+    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.3f}"
+    return f"{interval.mean:.3f}{half}"
 
 
 def distance_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
@@ -104,7 +104,10 @@ def epsilon_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> s
 
 
 def rank_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
-    """Spearman's rank correlation with the paper, over the rows that trained in both phases in both."""
+    """Spearman's rank correlation with the paper a seed, over the rows that trained in both phases in both.
+
+    It has none, `-`, where a column has one value, as of networks that all know their training images.
+    """
     alive, paper, lines = trained(dataset), paper_rows(dataset), []
     for reading, seeds in found.items():
         each = []
@@ -115,10 +118,14 @@ def rank_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
             pairs = [(ours, paper[row["hidden_layers"]]) for row in own if (ours := accuracies_of(row)) is not None]
             if len(pairs) > 2:
                 ours_theirs = (zip(*side, strict=True) for side in zip(*pairs, strict=True))
-                each.append([float(spearmanr(*both).statistic) for both in zip(*ours_theirs, strict=True)])
+                each.append([_rank_text(*both) for both in zip(*ours_theirs, strict=True)])
         if each:
-            lines.append([*reading.cells, *(mean_text(column, 2) for column in zip(*each, strict=True))])
+            lines.append([*reading.cells, *(", ".join(column) for column in zip(*each, strict=True))])
     return table([*HEAD, *TITLES], lines)
+
+
+def _rank_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    return "-" if min(len(set(ours)), len(set(theirs))) == 1 else f"{spearmanr(ours, theirs).statistic:.2f}"
 
 
 def dead_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
