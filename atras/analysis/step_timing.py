@@ -76,8 +76,8 @@ def measure_steps(
 ) -> dict[str, float]:
     """Time a training step of every candidate, one at a time in engine loop or modules, and keep it with the run.
 
-    Images are noise of the run's shape and batch size: a step's time does not depend on what they show. The candidates
-    take turns, and of a candidate's turns the fastest counts.
+    Images are noise of the run's shape and batch size, at most as many as it was trained on: a step's time does not
+    depend on what they show. The candidates take turns, and of a candidate's turns the fastest counts.
 
     Args:
         results: a run in a folder.
@@ -95,7 +95,8 @@ def measure_steps(
     device = choose_device("auto")
     spec = Spec(**results.run["model"])
     kept = {name: results.run["protocol"][name] for name in ("batch_size", "optimizer", "learning_rate", "momentum")}
-    protocol = Protocol(precision="fp32", **kept)
+    trained_on = (results.run.get("data") or {}).get("train_size") or kept["batch_size"]
+    protocol = Protocol(precision="fp32", **kept | {"batch_size": min(kept["batch_size"], trained_on)})
     noise = torch.Generator(device="cpu").manual_seed(0)
     shape = protocol.batch_size, *spec.image_shape
     images = torch.rand(*shape, generator=noise, dtype=torch.float32, device="cpu").to(device)

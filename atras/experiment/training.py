@@ -52,7 +52,8 @@ class Training(Options):
         int,
         Option(
             "images a step", whole_from(1, 10**6), metavar="N",
-            meaning="The last, smaller batch of an epoch is kept.",
+            meaning="The last, smaller batch of an epoch is kept; a number above that of an epoch's images means all "
+            "of them.",
         ),
     ] = 128  # fmt: skip
     optimizer: Annotated[

@@ -6,7 +6,7 @@ from .attack_speed import attack_speed
 from .calibration import speed
 from .cost import activation_values, forward_flops, member_bytes, training_flops
 from .fit import why_impossible, why_unfit
-from .grouping import halves, make_groups
+from .grouping import halves, make_groups, with_batches_for
 from .machine import (
     MEMORY_SHARE,
     Machine,
@@ -79,5 +79,6 @@ __all__ = [
     "united",
     "why_impossible",
     "why_unfit",
+    "with_batches_for",
     "work_of",
 ]

@@ -23,6 +23,9 @@ from .predicted_seconds import Speed
 EPOCH_STEPS = 32
 """Steps of a call that is measured on a GPU, as in an epoch: a step by itself would tell what Python takes."""
 
+MOST_IMAGES = 2048
+"""Of a batch that is measured: a larger one takes as long for each image, and memory that the run may not need."""
+
 SMALL = (Candidate((8, 16)),)
 LARGE = tuple(Candidate((width, 8 * width)) for width in (32, 64, 96, 128))
 
@@ -65,7 +68,7 @@ def speed(
     factory = None if candidate is None else candidate.factory
     shape = "x".join(map(str, spec.image_shape))
     key = f"{machine_key(part.images.device)}|{engine.name}|{spec.stem_name}|{shape}|{protocol.precision}"
-    key += f"|{protocol.batch_size}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
+    key += f"|{_batch(protocol)}|{protocol.dataset}" + "|convolutions" * _convolve(protocol)
     key += "|finished" * (not protocol.trains)
     key += "|3x3" * _mostly_3x3(protocol) + "|without stem" * (_convolve(protocol) and spec.stem_auto)
 
@@ -104,7 +107,7 @@ def _kind(protocol: Protocol) -> _Kind:
 
 def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, kind: _Kind) -> Speed:
     small, large = kind.small, kind.large[:1] if engine.one_by_one else kind.large
-    batches = (max(kind.least, protocol.batch_size // 16), max(kind.least, protocol.batch_size))
+    batches = (max(kind.least, _batch(protocol) // 16), max(kind.least, _batch(protocol)))
     times, flops = [], []
     for candidates, batch in zip((small, large), batches, strict=True):
         times.append(_call_seconds(engine, candidates, spec, protocol, part, batch, kind.calls))
@@ -118,6 +121,11 @@ def _measure(engine: type[Engine], spec: Spec, protocol: Protocol, part: Split, 
         return max(work, 1) / max(seconds - step_seconds, 0.1 * seconds)
 
     return Speed(step_seconds, rate, per_second(forward, logits), per_second(2 * forward, gradient))
+
+
+def _batch(protocol: Protocol) -> int:
+    """Images of the larger batch that is measured."""
+    return min(protocol.batch_size, MOST_IMAGES)
 
 
 def _convolve(protocol: Protocol) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from atras.engines import DTYPES, ENGINES, Engine
@@ -188,7 +189,9 @@ def group_of(
         images: those of which a sign a pixel is kept.
         batch: images of a forward pass in evaluation and attack.
     """
-    return _Sizer(protocol, spec, images, 0, engine, machine, batch).group(members, len(members))
+    sizer = _Sizer(protocol, spec, images, 0, engine, machine, batch)
+    sizer.protocol = protocol  # whose batches these images do not limit
+    return sizer.group(members, len(members))
 
 
 def _scaled_seconds(group: Group, share: float) -> dict[str, Any]:
@@ -250,6 +253,19 @@ def width_groups(
     return runs
 
 
+@lru_cache(maxsize=64)  # to check ten thousand candidates anew for each group takes minutes
+def with_batches_for(protocol: Protocol, train_size: int) -> Protocol:
+    """The same experiment, whose batch size says no more images than the longest epoch has: engines and the plan make
+    room for all of them.
+
+    Args:
+        protocol: without axes.
+        train_size: training images; 0 where nothing is trained.
+    """
+    most = max(train_size, protocol.defence.epoch_images(train_size))
+    return protocol if protocol.batch_size <= most or not most else protocol.replace(batch_size=most)
+
+
 class _Sizer:
     """Turns members into groups that fit the memory cap, with their counted cost."""
 
@@ -263,7 +279,7 @@ class _Sizer:
         machine: Machine,
         batch: int | None = None,
     ) -> None:
-        self.protocol, self.spec, self.machine = protocol, spec, machine
+        self.protocol, self.spec, self.machine = with_batches_for(protocol, train_size), spec, machine
         self.engine: type[Engine] = ENGINES.get(engine)
         self.train_size, self.batch = train_size, batch
         self.copies = len(protocol.seeds)

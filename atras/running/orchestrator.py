@@ -408,7 +408,7 @@ class _Run:
         """
         key = variant, precision
         if key not in self.own_protocols:
-            own = group_protocol(self.protocol, variant, len(self.data.test))
+            own = group_protocol(self.protocol, variant, len(self.data.train), len(self.data.test))
             self.own_protocols[key] = own.replace(precision=precision), spec_of(own, self.spec)
         return self.own_protocols[key]
 
@@ -436,7 +436,7 @@ class _Run:
         for variant in self.protocol.variants:
             own = of_variant(groups, variant)
             some = next(i for i, group in enumerate(groups) if {*group.members} >= {*own[0].members})
-            protocol = group_protocol(self.protocol, variant, len(self.data.test))
+            protocol = group_protocol(self.protocol, variant, len(self.data.train), len(self.data.test))
             task = dataclasses.replace(self.task(some), protocol=protocol.replace(precision=groups[some].precision))
             found.append(Within(task, self.place, variant, own, table, files, at_once))
         return found

@@ -48,6 +48,7 @@ from atras.planning import (
     transfer_parts,
     united,
     why_unfit,
+    with_batches_for,
 )
 from atras.planning import memory_cap as cap_of
 from atras.rounding import counted
@@ -181,7 +182,7 @@ def unfit(
     machine = machine_for(execution, device, data)
     sizes = len(data.train), len(data.test)
     for variant in dict.fromkeys(group.variant for group in left):
-        own = group_protocol(protocol, variant, sizes[1])
+        own = group_protocol(protocol, variant, *sizes)
         groups = [group for group in left if group.variant == variant]
         if reason := why_unfit(plan, groups, own, spec_of(own, spec), sizes, machine, execution.engine):
             return reason
@@ -341,7 +342,7 @@ def plan_for(
     trainings: list[Training] = []
     sizes = len(data.train), len(data.test)
     for variants in bundles(protocol, spec):
-        own = group_protocol(protocol, variants[0], len(data.test))
+        own = group_protocol(protocol, variants[0], *sizes)
         if protocol.only:
             those = dict.fromkeys(candidate for candidate, variant in protocol.pairs if variant in variants)
             own = own.replace(candidates=tuple(those))
@@ -370,12 +371,12 @@ def plan_for(
     return Plan(str(device), engine, precision, tuple(groups), *reasons, trainings=tuple(priced))
 
 
-def group_protocol(protocol: Protocol, variant: Variant, test_size: int) -> Protocol:
+def group_protocol(protocol: Protocol, variant: Variant, train_size: int, test_size: int) -> Protocol:
     """The experiment on members of a variant, as a part of a run that has axes, or as the run.
 
-    Whether outcomes are kept depends on how many the whole run has.
+    Whether outcomes are kept depends on how many the whole run has. A batch has no more images than there are.
     """
-    own = protocol.of(variant)
+    own = with_batches_for(protocol.of(variant), train_size)
     if not protocol.axes:
         return own
     return own.replace(outcomes="all" if keeps_outcomes(protocol, test_size) else "none")

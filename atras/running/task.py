@@ -181,7 +181,9 @@ class _Work(Watcher):
     def _protocol_of(self, variant: Variant) -> Protocol:
         """The experiment of members of a variant; made once, as ten thousand candidates take a while to check."""
         if variant not in self.protocols:
-            self.protocols[variant] = self.task.protocol.of(variant)
+            own, size = self.task.protocol.of(variant), self.task.protocol.batch_size
+            # The variant may name a larger batch than there are images for; all members of the task have this one.
+            self.protocols[variant] = own if own.batch_size == size else own.replace(batch_size=size)
         return self.protocols[variant]
 
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:

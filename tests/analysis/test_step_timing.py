@@ -48,6 +48,15 @@ def test_candidates_take_turns_and_the_fastest_turn_counts(results: Results, mon
     assert timing_caution(results) == ""  # one candidate was disturbed once
 
 
+def test_a_batch_has_no_more_images_than_were_trained_on(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(step_timing, "_median_step", lambda _, images, *__: sizes.append(len(images)) or 1.0)
+    results.run["protocol"] |= {"batch_size": 10**6}
+    results.run["data"] = {"train_size": 60}
+    measure_steps(results)
+    assert set(sizes) == {60}
+
+
 def test_a_busy_machine_is_told_beside_the_claims(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     take({"8": [9, 2, 2, 2, 2], "16": [3, 3, 9, 3, 3], "24": [4, 4, 4, 4, 4]}, monkeypatch)
     measure_steps(results)

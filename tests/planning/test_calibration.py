@@ -20,9 +20,11 @@ def test_speed_is_that_of_networks_like_the_candidates(
 ) -> None:
     measured: list[Candidate] = []
     keys: list[str] = []
+    batches: list[object] = []
 
-    def call_seconds(engine: object, candidates: list[Candidate], *_: object) -> tuple[float, float, float]:
+    def call_seconds(engine: object, candidates: list[Candidate], *given: object) -> tuple[float, float, float]:
         measured.extend(candidates)
+        batches.append(given[3])
         return float(len(measured)), 1.0, 2.0
 
     def measured_anew(key: str, measure, *_: object, **__: object) -> list[float]:
@@ -37,6 +39,8 @@ def test_speed_is_that_of_networks_like_the_candidates(
     layers = [layer for candidate in measured for layer in candidate.layers if isinstance(layer, Conv)]
     assert {layer.stride for layer in layers} == strides
     assert ("3x3" in keys[0]) == (strides == {1})
+    calibration.speed(ENGINES.get("fused"), Spec((1, 28, 28), 10), protocol.replace(batch_size=10**6), part)
+    assert batches == [8, 128, 128, calibration.MOST_IMAGES]
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(1, []), (32, [32] * 7)])

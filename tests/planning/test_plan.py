@@ -57,6 +57,16 @@ def test_every_member_is_planned_once_and_each_group_has_one_depth(engine: str, 
 
 
 @pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
+@pytest.mark.parametrize("defence", ["copies", "none"])
+def test_a_batch_takes_no_more_memory_than_an_epoch_has_images(engine: str, defence: str) -> None:
+    protocol = Protocol(candidates=(Candidate((8,)), Candidate((24,))), defence=defence, augment="flip")
+    most = 10_000 if defence == "copies" else 5000  # of 5000 images, and their copies
+    assert plan(protocol.replace(batch_size=10**6), engine=engine) == plan(
+        protocol.replace(batch_size=most), engine=engine
+    )
+
+
+@pytest.mark.parametrize("engine", ["stack", "loop", "fused"])
 def test_an_average_and_the_epoch_that_is_kept_take_memory(engine: str) -> None:
     protocol = Protocol(candidates=(Candidate((24, 192)),))
     (plain,), weights = plan(protocol, engine=engine), 4 * Network(DIGITS, Candidate((24, 192))).parameter_count

@@ -148,3 +148,11 @@ def test_auto_and_the_plan_know_the_defences_source(monkeypatch: pytest.MonkeyPa
         make_plan(protocol, Execution(engine="fused"))
     with pytest.raises(InputError, match=r"defence \(='copies\(source=c3k99\)'\): its source does not fit"):
         make_plan(SMALL.replace(defence="copies(source=c3k99)"), Execution())
+
+
+def test_a_batch_of_all_images_is_that_of_any_larger_number() -> None:
+    protocol = SMALL.replace(candidates=SMALL.candidates[:1], epochs=1, precision="fp32")
+    protocol = protocol.replace(axes={"batch_size": (120, 10**6)})  # 60 images and their copies
+    table = run(protocol, Execution(engine="fused", device="cpu")).table
+    own, larger = (table.filter(table["batch_size"] == size).drop("variant", "batch_size") for size in (120, 10**6))
+    assert own.equals(larger)
