@@ -15,6 +15,7 @@ from atras.networks import told_member
 from atras.registry import name_of
 
 from .recorder import Row, Rows
+from .unselected import unselected
 
 NOISE = 0.01
 """Share of the images by which a weaker attack, FGSM or one without gradients, may be better without a word: a random
@@ -52,7 +53,7 @@ def cautions(rows: Rows) -> list[str]:
         rows: the group's, complete.
     """
     members: dict[str, dict[str, None]] = {}
-    for meaning, row in (*_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics)):
+    for meaning, row in (*unselected(rows), *_of_table(rows.table), *_of_clean(rows), *_of_attacks(rows.metrics)):
         members.setdefault(meaning, {})[_told(row)] = None
     for meaning, row, epochs in _of_epochs(rows.metrics):
         members.setdefault(meaning, {})[_told(row, epochs)] = None

@@ -280,11 +280,12 @@ class Recorder:
             })  # fmt: skip
 
     def note_selected(self, phase: str, epochs: Sequence[int]) -> None:
-        """Say in the history of a phase which epoch of each member is kept; 0 for none of its own."""
+        """Say in the history of a phase which epoch of each member was selected; 0 where none was."""
         noted, place = [], 0
         for row in self.rows.history:
             if row["phase"] == phase:  # the rows of an epoch are in the order of the members
-                row, place = {**row, "selected": row["epoch"] == epochs[place % len(epochs)]}, place + 1
+                own = epochs[place % len(epochs)]
+                row, place = {**row, "selected": row["epoch"] == own if own else None}, place + 1
             noted.append(row)
         self.rows.history = noted
 

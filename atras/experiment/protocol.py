@@ -24,6 +24,7 @@ from atras.networks import Candidate, Factory, Member, Variant
 
 from .axes import Axis, axes_of, check_axes, check_only, pairs_of, spelled, typed, variants_among, variants_of
 from .choices import ENGINES, EXECUTORS
+from .different import check_different
 from .kinds import LOGGER_LIST, MEMORY
 from .option import Option, Options, Setting, settings_of
 from .parts import Attacking, Data, Defending, Evaluation, Given, Model, Population
@@ -33,6 +34,9 @@ from .training import Training
 
 MAX_MEMBERS = 100_000
 """Most members accepted: past it a typing error in a range is likelier than a wish."""
+
+_NAMED_CLASSES = 20
+"""Most classes that a message names one by one."""
 
 _CANDIDATES = ("candidates", "transfer_sources", "transfer_targets")
 _OF_TRANSFER = ("transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
@@ -179,11 +183,25 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         """Refuse combinations of values that are no experiments, and axes of networks that are finished."""
         if not self.trains:
             raise InputError("axis: expected networks that the run trains, got finished ones; leave it out")
+        plain = {}
         for variant in self.variants:
             try:
-                self.of(variant)
+                plain[variant] = self.of(variant)
             except InputError as error:
                 raise InputError(f"axis, {variant.name}: {error}") from None
+        check_different(self._named_pairs, plain)
+
+    def check_batches(self, train_size: int) -> None:
+        """Refuse variants whose batches all have every image of an epoch, so that they are the same.
+
+        Args:
+            train_size: training images.
+
+        Raises:
+            InputError: it names two of them.
+        """
+        if self.axes:
+            check_different(self._named_pairs, {variant: self.of(variant) for variant in self.variants}, train_size)
 
     @property
     def trains(self) -> bool:
@@ -431,8 +449,10 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
         every = (*self.attacks, *self.transfer_attacks)
         for target in dict.fromkeys([self.target, *(attack.target for attack in every)]):
             if target.startswith("class:") and int(target.removeprefix("class:")) not in classes:
-                span = f"a class from {classes[0]} to {classes[-1]}"
-                expected = span if len(classes) > classes[-1] - classes[0] else f"{span} that training images have"
+                expected = f"a class from {classes[0]} to {classes[-1]}"
+                if len(classes) <= classes[-1] - classes[0]:
+                    named = ", ".join(map(str, classes)) if len(classes) <= _NAMED_CLASSES else expected
+                    expected = f"a class that training images have, {named}"
                 raise InputError(f"target (={shown(target)}): expected {expected}")
             if target == "random" and len(classes) < 2:
                 raise InputError(

@@ -184,7 +184,10 @@ SCHEMAS: dict[str, dict[str, Column]] = {
             "accuracy under PGD of ten steps on training images held out; null without `--select robust`, and where "
             "logits were not finite",
         ),
-        "selected": Column(pl.Boolean, "whether the network of this epoch was kept; null where none was selected"),
+        "selected": Column(
+            pl.Boolean,
+            "whether the network of this epoch was kept; null where none was selected, and the last one stands",
+        ),
         "train_accuracy_under_fgsm": Column(
             pl.Float64,
             "accuracy after the epoch on 100 training images under FGSM at the run's epsilon; null but for defences "

@@ -23,6 +23,9 @@ def selects_in(protocol: Protocol, stage: str) -> bool:
 class Selection:
     """The best epoch of each member so far, and the network as it was evaluated then; the earlier one of equals.
 
+    An epoch counts where its network is right for more images than always answering one class is: below that accuracies
+    say nothing of which epoch is the better one.
+
     Args:
         engine: the members.
     """
@@ -35,15 +38,16 @@ class Selection:
         self.networks: list[dict[str, Tensor]] = [{} for _ in range(members)]
 
     def take(self, epoch: int, score: Score) -> None:
-        """Keep the networks of an epoch that are better than those before."""
+        """Keep the networks of an epoch that are better than those before, and than always answering one class."""
+        one_class = int(score.class_n.max())
         for index, (correct, finite) in enumerate(zip(score.correct, score.finite.tolist(), strict=True)):
-            if finite and correct > self.correct[index]:
+            if finite and correct > max(int(self.correct[index]), one_class):
                 self.epochs[index], self.correct[index] = epoch, correct
                 values = self.engine.evaluated_parameters(index)
                 self.networks[index] = {name: each.cpu().contiguous() for name, each in values.items()}
 
     def put_back(self) -> None:
-        """Give the members the networks that were kept; one without any stays as it is."""
+        """Give the members the networks that were kept; one without any stays as it is, that of its last epoch."""
         for index, values in enumerate(self.networks):
             if values:
                 self.engine.set_parameters(index, values)

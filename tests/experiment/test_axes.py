@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,29 @@ def test_finished_networks_have_no_axes() -> None:
 def test_a_variant_without_a_second_training_leaves_that_of_others_alone() -> None:
     protocol = Protocol(axes={"defence": ("none", "copies")})  # type: ignore[arg-type]
     assert [one.adversarial_epochs for one in protocol.plain] == [0, 20]
+
+
+@pytest.mark.parametrize(
+    ("axes", "same"),
+    [
+        ({"defence": ("copies", "none"), "adversarial_epochs": (1, 2)}, "defence=none adversarial_epochs=1 and"),
+        ({"head_dropout": (0, 0.25, 0.001)}, "head_dropout=0.0 and head_dropout=0.001 do the same, as head_dropout "),
+        (
+            {"epsilon": (0.1, 0.2), "defence": ("fast(epsilon=0.2)", "fast")},
+            "epsilon=0.2 defence=fast(epsilon=0.2) and",
+        ),
+        ({"target": ("none", "random"), "label_source": ("true", "predicted")}, "target=random label_source=true and"),
+    ],
+)
+def test_variants_that_do_the_same_are_refused(axes: dict[str, tuple[object, ...]], same: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"axis: {same}")) as caught:
+        Protocol(axes=axes)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_those_that_only_names_may_leave_out_what_would_do_the_same() -> None:
+    axes = {"defence": ("copies", "none"), "adversarial_epochs": (1, 2)}
+    names = [f"8 defence={each}" for each in ("copies adversarial_epochs=1", "copies adversarial_epochs=2")]
+    protocol = Protocol(candidates=("8",), axes=axes, only=(*names, "8 defence=none adversarial_epochs=1"))  # type: ignore[arg-type]
+    assert len(protocol.pairs) == 3
+    assert len(Protocol(axes={"defence": ("none",), "label_source": ("true", "predicted")}).variants) == 2  # type: ignore[arg-type]

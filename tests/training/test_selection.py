@@ -16,7 +16,7 @@ from atras.attacks import PGD, Start, starts
 from atras.data import Dataset, load
 from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
-from atras.evaluation import Evaluator, Score
+from atras.evaluation import Evaluator, Score, cautions
 from atras.experiment import Protocol
 from atras.training import DONE, Snapshot, Watcher, kept_epochs, run_group, stages
 from atras.training.selection import Selection
@@ -24,7 +24,11 @@ from atras.training.selection import Selection
 CPU = torch.device("cpu")
 WHY = why_not(CPU)
 HELD_OUT = Dataset("patterns", DATA.train, DATA.test, 4, validation=pictures(30, 3))
-SELECTING = PROTOCOL.replace(adversarial_epochs=4, learning_rate=0.05, select="robust", optimizer="sgd", momentum=0.9)
+SELECTING = PROTOCOL.replace(
+    adversarial_epochs=4, learning_rate=0.05, select="robust", optimizer="sgd", momentum=0.9, epsilon=0.06
+)
+ONE_CLASS = 9 / 30
+"""Accuracy, on these images held out, of always answering their most frequent class."""
 
 
 class Keeper(Watcher):
@@ -48,9 +52,9 @@ def run(protocol: Protocol, kind: type[Engine] = StackEngine, **more: Any) -> An
     return run_group(kind(SPEC, members, protocol, CPU), HELD_OUT, protocol, evaluation_batch=17, **more)
 
 
-@pytest.mark.parametrize("defence", ["copies", "batch(fgsm)", "none"])
-def test_the_figures_are_those_of_a_run_that_ends_with_the_best_epoch(defence: str) -> None:
-    protocol = SELECTING.replace(epochs=4, defence=defence)
+@pytest.mark.parametrize(("defence", "epsilon"), [("copies", 0.06), ("batch(fgsm)", 0.06), ("none", 0.02)])
+def test_the_figures_are_those_of_a_run_that_ends_with_the_best_epoch(defence: str, epsilon: float) -> None:
+    protocol = SELECTING.replace(epochs=4, defence=defence, epsilon=epsilon)
     rows, phase = run(protocol), "train" if defence == "none" else "adversarial"
     length = "epochs" if defence == "none" else "adversarial_epochs"
     shorter = {n: run(protocol.replace(select="last", **{length: n})) for n in (1, 2, 3, 4)}
@@ -58,8 +62,9 @@ def test_the_figures_are_those_of_a_run_that_ends_with_the_best_epoch(defence: s
     for index in range(len(MEMBERS)):
         own = [row for row in rows.history if row["phase"] == phase][index :: len(MEMBERS)]
         robust = [row["validation_robust_accuracy"] for row in own]
-        best = robust.index(max(robust)) + 1  # the first of the best
-        assert [row["epoch"] for row in own if row["selected"]] == [best]
+        found = max(robust) > ONE_CLASS
+        best = robust.index(max(robust)) + 1 if found else 4  # the first of the best, or the last
+        assert [row["epoch"] for row in own if row["selected"]] == [best] * found
         assert rows.table[index] == shorter[best].table[index]
         chosen.append(best)
     assert set(chosen) != {4}, "the last epoch is the best of all: the test could not fail"
@@ -76,7 +81,7 @@ def test_the_accuracy_on_images_held_out_is_that_under_pgd_of_ten_steps() -> Non
     assert part is not None
     images = part.images[:].double() / 255
     start = Start(draw=starts(engine, images, "pgd", "validation", 0))
-    attacked = PGD(0.1, steps=10)(engine, images, part.labels, start=start)
+    attacked = PGD(0.06, steps=10)(engine, images, part.labels, start=start)
     hits = engine.logits(attacked.clipped).argmax(-1) == part.labels
     (row,) = (row for row in rows.history if row["phase"] == "adversarial")
     assert row["validation_robust_accuracy"] == pytest.approx(hits.double().mean().item())
@@ -146,6 +151,7 @@ def test_of_equal_epochs_the_earlier_one_is_kept_after_ten_steps_of_attack(monke
     monkeypatch.setattr(engine, "gradient", lambda *given: calls.append(0) or gradient(*given))
     score = Evaluator(engine, HELD_OUT, SELECTING, 30).validate()
     assert len(calls) == 10
+    score = score._replace(class_correct=score.class_n[None])
     selection = Selection(engine)
     selection.take(1, score)
     selection.take(2, score)
@@ -179,11 +185,45 @@ def test_an_epoch_whose_logits_are_not_finite_has_no_figure_and_is_not_kept(
     own, other = rows.history[::step], rows.history[1::step]
     figures = [row["validation_robust_accuracy"] for row in own]
     assert [figure is None for figure in figures] == [False, True, False]
-    assert [row["selected"] for row in own][1] is False
+    assert not own[1]["selected"]
     assert rows.table[0]["status"] != "diverged"
     if step > 1:  # its neighbour is none the worse
         assert other[1]["validation_robust_accuracy"] == 1.0
         assert other[1]["selected"]
+
+
+@pytest.mark.parametrize(
+    "kind", [LoopEngine, StackEngine, pytest.param(FusedEngine, marks=pytest.mark.skipif(bool(WHY), reason=WHY))]
+)
+def test_where_no_epoch_is_better_than_one_answer_the_last_is_kept_and_named(
+    kind: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = SELECTING.replace(precision="fp32", adversarial_epochs=3)
+    last = run(protocol.replace(select="last"), kind)
+
+    def blind(evaluator: Evaluator) -> Score:
+        """The first member answers one class, whatever the images show; the others are right throughout."""
+        score = validate(evaluator)
+        correct = score.class_n.expand_as(score.class_correct).clone()
+        correct[0] = 0
+        correct[0, score.class_n.argmax()] = score.class_n.max()
+        return score._replace(class_correct=correct)
+
+    validate = Evaluator.validate
+    monkeypatch.setattr(Evaluator, "validate", blind)
+    keeper = Keeper()
+    rows = run(protocol, kind, watcher=keeper)
+    assert rows.table[0] == last.table[0]
+    own = [row for row in rows.history if row["phase"] == "adversarial"]
+    step = 1 if kind.one_by_one else len(MEMBERS)
+    assert [row["selected"] for row in own[::step]] == [None] * 3
+    told = [line for line in cautions(rows) if line.startswith("select: ")]
+    assert len(told) == 1
+    assert told[0].endswith("the last epoch is kept: 5-9 (seed 0)")
+    if step > 1:
+        assert [row["selected"] for row in own[1::step]] == [True, False, False]
+    middle = [each for each in keeper.snapshots if each.stage == "adversarial"][-1]
+    assert run(protocol, kind, snapshot=middle).history == rows.history
 
 
 def test_images_are_held_out_by_class_and_not_trained_on() -> None:
@@ -218,7 +258,7 @@ def test_what_cannot_be_selected_is_refused() -> None:
 def test_a_run_tells_which_epochs_it_kept(tmp_path: Path) -> None:
     protocol = atras.Protocol(
         candidates=("8", "12"), train_size=100, test_size=40, epochs=2, adversarial_epochs=2, select="robust",
-        validation_size=20,
+        validation_size=20, learning_rate=0.01, epsilon=0.01,
     )  # fmt: skip
     results = atras.run(protocol, atras.Execution(engine="stack", device="cpu"), out=tmp_path / "run")
     history = results.history
