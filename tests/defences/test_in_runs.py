@@ -246,7 +246,8 @@ def test_defences_are_spelled_as_they_are_read() -> None:
     at: Defence = DEFENCES.parse("trades").at(0.3)
     assert at == DEFENCES.parse("trades(attack=kl(epsilon=0.3))")
     assert at.attack == KL(0.3)  # type: ignore[attr-defined]
-    assert DEFENCES.parse("fast(step_size=0.375)").at(0.3).attack == RandomFGSM(0.3, step_size=0.375)  # type: ignore[attr-defined]
+    fast = DEFENCES.parse("fast(step_size=0.375, clip_start=true)").at(0.3)
+    assert fast.attack == RandomFGSM(0.3, step_size=0.375, clip_start=True)  # type: ignore[attr-defined]
     assert DEFENCES.parse("mart").at(0.3).attack == PGD(0.3, steps=10, keep="last")  # type: ignore[attr-defined]
 
 
@@ -257,6 +258,23 @@ def plain(member: Member) -> nn.Module:
     initial = Network(SPEC, member.candidate).initial_parameters(member.seed, torch.float32)
     network.load_state_dict(dict(zip(network.state_dict(), initial.values(), strict=True)))
     return network
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adversarial(fgsm(epsilon=0))", "trades(attack=kl(epsilon=0, steps=1))", "free(replays=3, epsilon=0)", "batch"],
+)
+def test_loss_and_accuracy_of_an_epoch_are_means_over_all_images_that_its_steps_saw(name: str) -> None:
+    """Of weights that stay and images that are not changed they are those of a pass; the last batch is smaller."""
+    asked = protocol(name, learning_rate=1e-12).replace(epsilon=0.0)
+    rows = run_group(StackEngine(SPEC, MEMBERS, asked, CPU), data(), asked)
+    part = data().train
+    for row in rows.history:
+        (member,) = (m for m in MEMBERS if (m.candidate.name, m.seed) == (row["hidden_layers"], row["seed"]))
+        logits = plain(member)(part.images / 255)
+        hits = (logits.argmax(1) == part.labels).double().mean()
+        assert row["running_accuracy"] == pytest.approx(hits.item(), abs=1e-12)
+        assert row["mean_loss"] == pytest.approx(F.cross_entropy(logits, part.labels).item(), rel=1e-5)  # float32
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

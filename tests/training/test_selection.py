@@ -152,6 +152,20 @@ def test_of_equal_epochs_the_earlier_one_is_kept_after_ten_steps_of_attack(monke
     assert selection.epochs.tolist() == [1]
 
 
+def test_of_a_network_that_diverges_the_epochs_before_count() -> None:
+    """Its logits are NaN, of which the first class is predicted: more images than before may seem correct."""
+    engine = StackEngine(SPEC, MEMBERS, SELECTING, CPU)
+    score = Evaluator(engine, HELD_OUT, SELECTING, 30).validate()
+    selection, best = Selection(engine), engine.get_parameters(1)
+    selection.take(1, score._replace(finite=torch.tensor([False, True, True])))
+    engine.set_parameters(1, {name: values * torch.nan for name, values in best.items()})
+    lost = torch.tensor([False, False, True])
+    selection.take(2, score._replace(class_correct=score.class_correct + 1, finite=lost))
+    assert selection.epochs.tolist() == [0, 1, 2]
+    selection.put_back()
+    assert all(torch.equal(values, best[name]) for name, values in engine.get_parameters(1).items())
+
+
 def test_images_are_held_out_by_class_and_not_trained_on() -> None:
     whole = load("digits", train_size=300, test_size=30)
     data = load("digits", train_size=300, test_size=30, held_out="default")
