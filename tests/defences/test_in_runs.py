@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from atras.attacks import KL, PGD, Passes, RandomFGSM
 from atras.data import Dataset, Split, load
-from atras.defences import DEFENCES, Batch, Defence
+from atras.defences import DEFENCES, FOSC, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, ModulesEngine, StackEngine, why_not
 from atras.errors import InputError, Interrupted
 from atras.evaluation import cautions
@@ -119,6 +119,18 @@ def test_engine_fused_runs_them_as_the_stack_does(name: str) -> None:
         assert 0 <= ours["running_accuracy"] <= 1  # type: ignore[operator]
     seen = [row for row in rows[0].metrics if row["epoch"] is not None]
     assert {row["attack"] for row in seen} == {"fgsm", "pgd(steps=10)"}  # compared after every epoch
+
+
+def test_a_defence_is_told_where_in_the_training_each_batch_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, step, asked = [], FOSC.step, protocol("fosc(steps=1)")
+
+    def noted(defence: FOSC, networks: Any, batch: Batch) -> Any:
+        told.append((batch.epoch, batch.epochs, batch.number))
+        return step(defence, networks, batch)
+
+    monkeypatch.setattr(FOSC, "step", noted)
+    run_group(StackEngine(SPEC, MEMBERS[:1], asked, CPU), data(), asked)
+    assert told == [(epoch, 2, number) for epoch in (1, 2) for number in range(4)]
 
 
 def test_from_scratch_is_from_the_initial_weights_and_trained_is_not() -> None:

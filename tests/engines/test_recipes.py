@@ -32,6 +32,7 @@ from atras.networks import (
     Spec,
     StepResult,
     Trainable,
+    Variant,
     dropout_key,
 )
 
@@ -215,6 +216,14 @@ def test_members_of_a_stack_have_rates_and_decays_of_their_own(kind: type[Engine
             torch.testing.assert_close(
                 engine.get_parameters(index), alone.get_parameters(0), rtol=1e-9, atol=1e-9, msg=optimizer
             )
+
+
+def test_the_numbers_of_a_variant_go_before_those_of_the_run() -> None:
+    variant = Variant((("learning_rate", "0.01"), ("weight_decay", "0.3"), ("epsilon", "0.2")))
+    members = [Member(MEMBERS[0].candidate, 4, own) for own in (Variant(), variant)]
+    engine = StackEngine(SPEC, members, protocol_of({"weight_decay": 0.1, "epsilon": 0.05}), CPU)
+    found = engine.learning_rates, engine.weight_decays, engine.epsilons
+    assert found == ((0.02, 0.01), (0.1, 0.3), (0.05, 0.2))
 
 
 @pytest.mark.parametrize("kind", [LoopEngine, StackEngine, ModulesEngine, ModuleStackEngine])
