@@ -256,7 +256,8 @@ class _Run:
             self.reporter.plan([*self.plan.lines(self.reporter.width), *shard])
             left = self.left()
             works, after = self.plan.work([*self.needed(left), *left])
-            self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if self.shard else after)
+            expected = {index: Work(*own, self.phases_at(index)) for index, own in works.items()}
+            self.reporter.expect(expected, 0.0 if self.shard else after)
             self.watch.begin("writing")
             self.tell_start()
             self.watch.begin("groups")
@@ -282,6 +283,10 @@ class _Run:
         except BaseException:
             self.leave("failed")
             raise
+
+    def phases_at(self, number: int) -> int:
+        """How many phases the networks of a group, or of a first training, are attacked in."""
+        return 1 + self.protocol.setting("defence", self.plan.at(number).variant).trains
 
     def tell_start(self) -> None:
         """Tell the callbacks of the run, and what they do not know yet of members that are finished."""

@@ -50,6 +50,7 @@ from atras.planning import (
     why_unfit,
 )
 from atras.planning import memory_cap as cap_of
+from atras.rounding import counted
 from atras.torch_state import threads
 
 from .bundles import bundles
@@ -108,7 +109,8 @@ def plan_lines(
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         more.append(
-            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
+            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less; "
+            "the time left that a run shows starts from the same figures and is corrected as images are fooled"
         )
     return [*wrapped(cautions, width), *prepared.plan.lines(width), *wrapped(more, width)]
 
@@ -228,8 +230,8 @@ def _check_trainable(protocol: Protocol, spec: Spec, train_size: int) -> None:
         if not inspect_factory(factory, spec.image_shape).trains_on_one:
             raise InputError(
                 f"network {name}: expected to be trained on every batch, but it fails on one of a single image, which "
-                f"the last batch of {train_size} images is (batch normalisation?); give another --batch-size (={size}) "
-                "or --train-size"
+                f"the last batch of {counted(train_size, 'image')} is (batch normalisation?); give another "
+                f"--batch-size (={size}) or --train-size"
             )
 
 

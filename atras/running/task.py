@@ -189,11 +189,15 @@ class _Work(Watcher):
         shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
         self.place.reporter.progress(self.task.index, phase, self.done, *shown)
 
-    def attacking(self, phase: str, attack: str, share: float) -> None:
-        if (now := time.perf_counter()) >= self.tell_next:
-            self.tell_next = now + SECONDS_BETWEEN_TELLS
-            share = (self.part + share) / len(self.parts)
-            self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share)
+    def listens(self) -> bool:
+        if (now := time.perf_counter()) < self.tell_next:
+            return False
+        self.tell_next = now + SECONDS_BETWEEN_TELLS
+        return True
+
+    def attacking(self, phase: str, attack: str, share: float, work: float) -> None:
+        share = (self.part + share) / len(self.parts)
+        self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share, work)
 
     def epoch(self, rows: Rows) -> None:
         if self.place.epochs is not None:
