@@ -273,7 +273,7 @@ def test_variants_begin_with_one_first_training(engine: str, noted: list[Task]) 
     protocol = SHARED.replace(average=0.9, axes=axes)
     results = run(protocol, execution(engine, executor="noting"))
     shared = [task for task in noted if isinstance(task, TrainingTask) and not task.training.source]
-    trained = [member for task in shared for member in task.group.members]
+    trained = [member for task in shared for member in task.planned.members]
     assert len(trained) == 8  # 2 candidates, 2 seeds and 2 rates: each once
     assert set(trained) == set(map(trained_as, protocol.members))
     assert_solo(results, protocol, engine)
