@@ -36,6 +36,11 @@ def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
     return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
 
 
+def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
+    """Those of a protocol, and those whose copies its defence takes."""
+    return [*protocol.candidates, *source_candidates(protocol, spec)]
+
+
 def sources_of(planned: Sequence[Planned], sizes: tuple[int, int], machine: Machine) -> list[Training]:
     """The first trainings that members need whose defence learns from others.
 

@@ -22,7 +22,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Protocol
 from atras.networks import Member, permutation
 from atras.results.results import read
-from atras.running import GroupTask, make_spec, orchestrator, stopwatch
+from atras.running import GroupTask, make_spec, orchestrator, session, stopwatch
 from atras.storage import safetensors_file
 from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages, weights
@@ -283,7 +283,7 @@ def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
 
     with monkeypatch.context() as patch:
         patch.setattr(GroupTask, "forget", killed)
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
+        patch.setattr(session.Session, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
         with pytest.raises(Interrupted):
             orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     run = read(tmp_path).run

@@ -16,7 +16,7 @@ from atras.experiment import Execution, Protocol
 from atras.loggers import EpochRow, RunInfo
 from atras.networks import Candidate
 from atras.results import Results, read
-from atras.running import GroupTask, Reporter, orchestrator, resume, run
+from atras.running import GroupTask, Reporter, resume, run, session
 from atras.running.epoch_rows import OWN, epoch_rows
 from atras.storage import LOCK
 from atras.testing import SMALL
@@ -137,7 +137,7 @@ def test_a_killed_run_whose_epochs_are_trained_again_tells_them_once(
 
     first.epochs = dying  # type: ignore[method-assign]
     with monkeypatch.context() as patch:
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+        patch.setattr(session.Session, "leave", lambda *_: None)
         with pytest.raises(Killed):
             run(PROTOCOL, Execution(engine="stack", checkpoint_every=1e6), out=tmp_path, callbacks=[first])
     (record,) = (tmp_path / "told").iterdir()

@@ -27,11 +27,12 @@ from atras.running import (
     Task,
     make_plan,
     merge,
-    orchestrator,
+    plan_tasks,
     resume,
     run,
 )
-from atras.running.prepare import load_data, plan_for
+from atras.running.plans import plan_for
+from atras.running.prepare import load_data
 from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
 from atras.training import checkpoint, stages
@@ -202,7 +203,7 @@ def test_signs_of_a_source_are_taken_from_their_file_if_they_are_of_its_run(
 def test_a_first_training_that_a_group_does_for_itself_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator._Run, "needed", lambda *_: [])
+    monkeypatch.setattr(plan_tasks.PlanTasks, "needed", lambda *_: [])
     results = run(SHARED.replace(axes={"defence": (TRADES, "none")}), execution(), out=tmp_path)
     plan = results.run["plan"]["trainings"]
     assert len(plan) == len(results.run["trainings"]) > 0

@@ -16,17 +16,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import EXECUTORS, Execution
 from atras.networks import Candidate
 from atras.results import Results, read, writer
-from atras.running import (
-    GroupTask,
-    LocalExecutor,
-    Outcome,
-    Reporter,
-    Surroundings,
-    make_plan,
-    orchestrator,
-    resume,
-    run,
-)
+from atras.running import GroupTask, LocalExecutor, Outcome, Reporter, Surroundings, make_plan, resume, run, session
 from atras.storage import json_with_checksum
 from atras.testing import SMALL, tables_of
 from atras.training import stages
@@ -80,7 +70,7 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int = 1, go_on
     execution = Execution(engine="stack", executor="backwards", device="cpu", checkpoint_every=0)
     with monkeypatch.context() as patch:
         patch.setattr(GroupTask, "forget", dying)
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+        patch.setattr(session.Session, "leave", lambda *_: None)
 
         def start() -> Results:
             return run(PROTOCOL, execution, out=folder) if go_on is None else resume(folder, execution=go_on)
