@@ -16,7 +16,9 @@ from atras.evaluation import AllSigns, Row, Rows
 from atras.experiment import Protocol, trained_as
 from atras.networks import Member
 
-from .stages import STAGES, Snapshot, Watcher, _Stages
+from .snapshot import STAGES, Snapshot
+from .stages import _Stages
+from .watcher import Watcher
 
 TOLD_OF_MEMBERS = ("finite", "dead", "accuracies")
 """What a record has a value of for each member."""

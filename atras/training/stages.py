@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from atras.engines import KINDS, BatchStep, Engine
 from atras.environment import attack_backend
 from atras.errors import Interrupted
 from atras.evaluation import (
-    PREFIX,
     AllSigns,
     Measurement,
     Recorder,
@@ -34,109 +32,16 @@ from .at_epsilons import evaluators_of
 from .defending import Defending
 from .feed import Feed, Pass
 from .selection import Selection, selects_in
+from .snapshot import DONE, SIGNS, STAGES, TRAINED, Snapshot, stages_of
+from .steps import epoch_steps
 from .turns import Turns
-
-STAGES = ("train", "measure_trained", "adversarial", "measure_defended")
-"""The stages of a group, in their order."""
-
-
-def stages_of(protocol: Protocol) -> tuple[str, ...]:
-    """Those of `STAGES` that a run has: without a defence the first two, of finished networks the second alone."""
-    return STAGES[0 if protocol.trains else 1 : None if protocol.defence.trains else 2]
-
-
-DONE = "done"
-"""The stage of a group that has nothing left to do."""
-
-TRAINED = "trained"
-"""Prefix, in a snapshot's tensors, of the parameters that the first training led to."""
+from .watcher import Watcher
 
 CALL_SECONDS = 1.0
 """Steps are entered by the call, each of about so long: between calls a run can be stopped, saved and told of."""
 
-SIGNS = f"{PREFIX}signs-"
-"""Prefix, in a snapshot's tensors, of the signs of an attack."""
-
 GROWTH = 16
 """A call has at most so many times the steps of the call before it."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a group; a run that goes on from it gives bitwise what it would have given.
-
-    Args:
-        stage: the one under way, of `STAGES`, or `DONE`.
-        epoch: finished epochs of it.
-        seconds: spent in it.
-        record: what was measured so far, as JSON values.
-        tensors: the engine's state, the trained parameters, the losses and correct predictions, [M, S], of the batches
-            trained on in the unfinished epoch, what the defence keeps between them, where evaluations under way stand,
-            and signs that took long to make.
-    """
-
-    stage: str
-    epoch: int
-    seconds: float
-    record: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """All but the tensors, as JSON values (with NaN and bytes)."""
-        return {name: value for name, value in vars(self).items() if name != "tensors"}
-
-
-class Watcher:
-    """Base class of watchers: told of a group's progress and asked between its calls; keeps nothing and never stops."""
-
-    keeps = False
-    """Whether `keep` is to be called."""
-
-    def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
-        """Steps were made; loss and accuracy are means over the epoch so far and the group's members."""
-
-    def attacking(self, phase: str, attack: str, share: float) -> None:
-        """An attack is under way in a phase; this share of the work of all attacks on the test images is done."""
-
-    def epoch(self, rows: Rows) -> None:
-        """An epoch is over: its rows of `history`, and of `metrics` what was measured after it."""
-
-    def due(self) -> bool:
-        """Whether a snapshot is wanted now, in the midst of a stage. At each stage's end one is made anyway."""
-        return False
-
-    def keep(self, snapshot: Snapshot) -> None:
-        """Take a snapshot; that of stage `DONE` is the last."""
-
-    def stop(self) -> bool:
-        """Whether to stop here: a snapshot is kept, and `Interrupted` raised."""
-        return False
-
-
-def steps_of(protocol: Protocol, train_size: int) -> int:
-    """Optimizer steps of a member over both phases, the last, smaller batch of an epoch included."""
-    clean, second = _epoch_steps(protocol, train_size)
-    return protocol.epochs * clean + protocol.adversarial_epochs * second
-
-
-def first_steps(protocol: Protocol, train_size: int) -> int:
-    """Those of `steps_of` that the first training has."""
-    return protocol.epochs * _epoch_steps(protocol, train_size)[0]
-
-
-def steps_done(snapshot: Snapshot, protocol: Protocol, train_size: int) -> int:
-    """Number of the `steps_of` steps that a snapshot has behind it."""
-    clean, second = _epoch_steps(protocol, train_size)
-    within = snapshot.tensors["losses"].shape[1] if "losses" in snapshot.tensors else 0
-    if snapshot.stage == "train":
-        return snapshot.epoch * clean + within
-    before = protocol.epochs * clean
-    if snapshot.stage == "measure_trained":
-        return before
-    if snapshot.stage == "adversarial":
-        return before + snapshot.epoch * second + within * protocol.defence.steps_a_batch
-    return steps_of(protocol, train_size)
 
 
 def run_group(
@@ -333,7 +238,7 @@ class _Stages:
 
     def begin_phase(self, phase: str) -> None:
         """Begin a phase of the engine, `train` or `adversarial`; its schedule counts the phase's optimizer steps."""
-        clean, adversarial = _epoch_steps(self.protocol, self.train_size)
+        clean, adversarial = epoch_steps(self.protocol, self.train_size)
         if phase == "train":
             self.engine.begin_phase(phase, self.protocol.epochs * clean, clean)
         else:
@@ -480,10 +385,3 @@ def _never() -> None:
 def next_chunk(steps: int, seconds: float) -> int:
     """Steps of the next call, from what the last one took."""
     return max(1, min(GROWTH * steps, int(steps * CALL_SECONDS / max(seconds, 1e-9))))
-
-
-def _epoch_steps(protocol: Protocol, train_size: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch of the first and of the second training."""
-    images = (train_size, protocol.defence.epoch_images(train_size))
-    clean, adversarial = (-(-n // protocol.batch_size) for n in images)
-    return clean, adversarial * protocol.defence.steps_a_batch
