@@ -22,6 +22,7 @@ from .data_place import DataPlace
 from .executors import Executor, executor_of
 from .fresh_seeds import check_fresh
 from .given import fitted_weights, weights_again
+from .plan_tasks import PlanTasks
 from .prepare import prepare
 from .progress import Reporter
 from .reopen import check_same, recorded, reopen, session_record
@@ -112,8 +113,8 @@ def run(
             "sessions": [session_record(prepared, execution, "start")],
         })  # fmt: skip
         telling = Telling(told, writer.directory, reporter)
-        own = Session(prepared, place, protocol, execution, writer, reporter, stop, watch, given, executor, telling)
-        return own.go(startup_seconds)
+        tasks = PlanTasks(prepared, place, protocol, execution, writer, given)
+        return Session(tasks, reporter, stop, watch, executor, telling).go(startup_seconds)
 
 
 def resume(
@@ -180,5 +181,5 @@ def resume(
             lock.release()
             raise
         telling = Telling(told, folder, reporter)
-        own = Session(prepared, place, protocol, execution, writer, reporter, stop, watch, given, executor, telling)
-        return own.go(startup_seconds)
+        tasks = PlanTasks(prepared, place, protocol, execution, writer, given)
+        return Session(tasks, reporter, stop, watch, executor, telling).go(startup_seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 from atras.evaluation import Row
 from atras.experiment import Execution, Protocol
-from atras.networks import Candidate, Parameters, Spec, Variant
+from atras.networks import Candidate, Spec, Variant, Weights
 from atras.planning import Group, halves, needed_by, spec_of
 from atras.results import Writer
 from atras.version import __version__
@@ -32,8 +32,7 @@ class PlanTasks:
         data_place: where the images are.
         protocol, execution: of the run.
         writer: of the run's folder, whose record says what is finished.
-        given: parameters of the candidates that are finished before the run begins.
-        first: first trainings that are done.
+        given: weights of the candidates that are finished before the run begins.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ class PlanTasks:
         protocol: Protocol,
         execution: Execution,
         writer: Writer,
-        given: Mapping[Candidate, Parameters],
-        first: FirstTrainings,
+        given: Mapping[Candidate, Weights],
     ) -> None:
         self.device, self.data, self.spec, self.plan = prepared
         self.data_place, self.protocol, self.execution = data_place.absolute, protocol, execution
-        self.writer, self.given, self.first = writer, given, first
+        self.writer, self.given = writer, {candidate: each.tensors for candidate, each in given.items()}
+        self.first = FirstTrainings(writer.directory, protocol.hash)
         self.own_protocols: dict[tuple[Variant, str], tuple[Protocol, Spec]] = {}
         self.hash = protocol.hash
         self.shard = Shard.from_dict(writer.run.get("shard"))

@@ -10,19 +10,15 @@ from typing import Any
 from atras.engines import ENGINES
 from atras.errors import InputError, Interrupted
 from atras.evaluation import Row, Rows, cautions, transfer_cautions
-from atras.experiment import Execution, Protocol
-from atras.networks import Candidate, Weights
 from atras.planning import Training
-from atras.results import Results, Writer
+from atras.results import Results
 from atras.training import Networks, files_of
 
 from .all_pairs import Within, transfer_rows
-from .data_place import DataPlace
 from .divided import ShortageError, hand_on_checkpoints, remove_other_checkpoints
 from .executors import Executor, Outcome, sharing_memory
-from .first_trainings import FirstTrainings, forget_first
+from .first_trainings import forget_first
 from .plan_tasks import PlanTasks
-from .prepare import Prepared
 from .progress import Reporter
 from .said_before import cautions_before
 from .shards import DONE, tells
@@ -41,43 +37,32 @@ class Session:
     """One process at work on a run.
 
     Args:
-        prepared: the run, with its plan.
-        data_place: where the images are.
-        protocol, execution: of the run.
-        writer: of its folder.
+        tasks: of the run's plan.
         reporter: told of the plan and of the progress.
         stop: asked whether to stop; None for never.
         watch: whose seconds are the run's.
-        given: the weights of the candidates that are finished before it begins.
         executor: computes.
         telling: tells the callbacks.
     """
 
     def __init__(
         self,
-        prepared: Prepared,
-        data_place: DataPlace,
-        protocol: Protocol,
-        execution: Execution,
-        writer: Writer,
+        tasks: PlanTasks,
         reporter: Reporter,
         stop: Stop | None,
         watch: Stopwatch,
-        given: Mapping[Candidate, Weights],
         executor: Executor,
         telling: Telling,
     ) -> None:
-        self.device, self.data, self.protocol = prepared.device, prepared.data, protocol
-        self.writer, self.reporter, self.watch = writer, reporter, watch
-        self.timed_before: Mapping[str, object] = writer.run.get("timings") or {}
-        networks = Networks(writer.directory, prepared.spec, protocol.hash, in_memory=protocol.tries_other_networks)
+        self.tasks, self.device, self.data, self.protocol = tasks, tasks.device, tasks.data, tasks.protocol
+        self.writer, self.reporter, self.watch = tasks.writer, reporter, watch
+        self.timed_before: Mapping[str, object] = self.writer.run.get("timings") or {}
+        in_memory = self.protocol.tries_other_networks
+        networks = Networks(self.writer.directory, tasks.spec, tasks.hash, in_memory=in_memory)
         self.telling, epochs = telling, telling.epochs if telling else None
-        first = FirstTrainings(writer.directory, protocol.hash)
         noted = self.note_loss, self.note_split, epochs
-        self.place = Surroundings(self.data, networks, first, reporter, stop or _never, *noted)
+        self.place = Surroundings(self.data, networks, tasks.first, reporter, stop or _never, *noted)
         self.executor = executor
-        parameters = {candidate: each.tensors for candidate, each in given.items()}
-        self.tasks = PlanTasks(prepared, data_place, protocol, execution, writer, parameters, first)
 
     def go(self, startup_seconds: float | None) -> Results:
         """All groups that are left, and the end of the run."""
