@@ -25,7 +25,7 @@ from atras.results.results import read
 from atras.running import GroupTask, make_spec, orchestrator, session, stopwatch
 from atras.storage import safetensors_file
 from atras.testing import SMALL, tables_of
-from atras.training import checkpoint, stages, weights
+from atras.training import checkpoint, epochs, stages, weights
 
 CPU = torch.device("cpu")
 MEMBERS = [Member(candidate, seed) for candidate in SMALL.candidates[:2] for seed in (0, 3)]
@@ -44,7 +44,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call, and with it a chance to stop, for each step."""
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
 
 def stop_after(calls: int) -> Callable[[], bool]:
@@ -233,7 +233,7 @@ def test_results_do_not_depend_on_how_many_steps_a_call_takes(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in (0, 100):
-        monkeypatch.setattr(stages, "CALL_SECONDS", seconds)
+        monkeypatch.setattr(epochs, "CALL_SECONDS", seconds)
         orchestrator.run(SMALL, execution(engine), out=tmp_path / str(seconds))
     assert tables_of(tmp_path / "0") == tables_of(tmp_path / "100")
 

@@ -20,7 +20,7 @@ from atras.running import GroupTask, Reporter, resume, run, session
 from atras.running.epoch_rows import OWN, epoch_rows
 from atras.storage import LOCK
 from atras.testing import SMALL
-from atras.training import stages
+from atras.training import epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
@@ -110,7 +110,7 @@ def test_a_run_in_memory_is_told_of_too() -> None:
 
 @pytest.mark.parametrize("calls", [1, 9])
 def test_a_run_that_goes_on_tells_nothing_twice(calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     first, count = Listener(), itertools.count()
     with pytest.raises(Interrupted):
         run(PROTOCOL, STACK, out=tmp_path, callbacks=[first], stop=lambda: next(count) > 4 * calls)
@@ -201,7 +201,7 @@ def test_a_run_is_finished_though_a_callback_is_interrupted_at_its_end(tmp_path:
 
 
 def test_a_failed_one_is_told_the_rest_when_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
     class Failing(Listener):
         fails = True

@@ -35,7 +35,7 @@ from atras.running.plans import plan_for
 from atras.running.prepare import load_data
 from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
-from atras.training import checkpoint, stages
+from atras.training import checkpoint, epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 CANDIDATES = tuple(map(Candidate.parse, ("8", "12", "6-8")))
@@ -109,7 +109,7 @@ def test_other_processes_compute_sources_to_the_same_files(in_memory: bool, tmp_
 
 def test_a_run_that_is_stopped_in_a_source_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(SOURCES, execution(), out=tmp_path / "whole")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)  # to be asked after every step
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)  # to be asked after every step
     calls = itertools.count(1)
     with pytest.raises(Interrupted):
         run(SOURCES, execution(), out=tmp_path / "run", stop=lambda: next(calls) >= 12)
@@ -142,7 +142,7 @@ def test_sources_of_variants_are_those_of_their_solo_runs(engine: str) -> None:
 
 def test_the_seconds_of_a_source_are_those_of_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = SOURCES.replace(candidates=CANDIDATES[:2], defence="copies(source=smallest)")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls = itertools.count(1)
 
     def slowly() -> bool:
@@ -325,7 +325,7 @@ def test_shared_trainings_go_on_and_are_spread_to_the_same_files(
 ) -> None:
     protocol = SHARED.replace(axes={"epsilon": (0.05, 0.1), "defence": ("copies(source=smallest)", "none")})
     found = run(protocol, execution("fused", executor="processes"), out=tmp_path / "processes")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls, lives, folder = itertools.count(1), 0, tmp_path / "run"
 
     def stop() -> bool:

@@ -19,7 +19,7 @@ from atras.results import Results, read, writer
 from atras.running import GroupTask, LocalExecutor, Outcome, Reporter, Surroundings, make_plan, resume, run, session
 from atras.storage import json_with_checksum
 from atras.testing import SMALL, tables_of
-from atras.training import stages
+from atras.training import epochs
 
 PROTOCOL = SMALL.replace(
     candidates=tuple(map(Candidate.parse, ("8", "12", "16", "6-8", "6-8-6"))), precision="fp32", transfer=True
@@ -221,7 +221,7 @@ def test_a_divided_groups_second_half_comes_at_the_end_whenever_the_run_is_kille
 def test_a_loop_keeps_the_networks_that_its_unfinished_group_has_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     execution = Execution(engine="loop", device="cpu", checkpoint_every=0)
     whole = run(PROTOCOL, execution, out=tmp_path / "whole")
     folder = tmp_path / "stopped"
@@ -241,7 +241,7 @@ def test_a_loop_keeps_the_networks_that_its_unfinished_group_has_made(
 
 
 def test_another_engine_leaves_no_networks_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls = itertools.count()
     loop = Execution(engine="loop", device="cpu", checkpoint_every=0)
     with pytest.raises(Interrupted):
