@@ -18,6 +18,7 @@ from atras.kernels.fgsm.dispatch import BACKENDS as FGSM_BACKENDS
 from . import gpu
 from .errors import InputError
 from .limits import Limit, memory
+from .rounding import counted
 from .torch_state import fixed_state, threads
 
 PACKAGES = ("atras", "torch", "torchvision", "triton", "numpy", "polars")
@@ -39,7 +40,7 @@ def choose_device(name: str) -> torch.device:
     number = name.partition(":")[2].replace("all", "")
     device = torch.device("cuda", int(number or 0))
     if device.index >= count:
-        there = f"{count} CUDA device(s)" if count else f"none that torch can use{trouble and f' ({trouble})'}"
+        there = counted(count, "CUDA device") if count else f"none that torch can use{trouble and f' ({trouble})'}"
         raise InputError(f"device (={name!r}): expected a GPU of this machine, found {there}; use --device cpu or auto")
     if reason := gpu.trouble(device):
         raise InputError(f"device (={name!r}): expected a GPU that can be used, but {reason}; or use --device cpu")

@@ -28,3 +28,16 @@ def decimals(value: float, places: int, *, signed: bool = False) -> str:
     text = exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
     text = text if text else abs(text)
     return f"{text:+f}" if signed else f"{text:f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    Args:
+        count: the number.
+        noun: in the singular, with a plural in s.
+
+    Returns:
+        Such as `1 seed` or `2 seeds`.
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

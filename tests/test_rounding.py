@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atras.report.charts import number, rounded
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 
 @pytest.mark.parametrize(("figure", "places", "text"), [
@@ -37,3 +37,8 @@ def test_a_sign_is_written_where_it_is_asked_for() -> None:
 )
 def test_what_has_no_decimals_is_told_too(value: float, text: str) -> None:
     assert decimals(value, 3) == text
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 seeds"), (1, "1 seed"), (2, "2 seeds")])
+def test_a_number_agrees_with_its_noun(count: int, words: str) -> None:
+    assert counted(count, "seed") == words

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from atras.checks import one_of
-from atras.results import SCHEMAS, Results
+from atras.results import ACCURACIES, SCHEMAS, Results
 
 from .claims import claims, table_claims, why_no_claims
 from .compare import compare
@@ -19,21 +19,25 @@ from .network_table import network_table
 from .paper_tables import PAPER_NAMES, row_by_row, tables_oddities
 from .paper_text import Stated, stated_figures, tables_figures
 from .provenance import data_differences, notices
-from .statistics import pareto, ranking
+from .statistics import Interval, depth_intervals, independent_images, pareto, ranking
+from .winner import Winner, winner
 
 
-def run_data(results: Results) -> dict[str, Any]:
-    """A run as JSON values.
+def run_data(results: Results, rank_by: str = "accuracy") -> dict[str, Any]:
+    """A run as JSON values: every figure that `summary_lines` shows with an interval has it here too.
 
     Args:
         results: a run's frames.
+        rank_by: of `ranking`.
 
     Returns:
         `folder`, `status`, `missing` (empty of a whole run), `dataset`, `protocol_hash`, `version`, `notices`,
-        `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds)
-        and `depths`; of a run without a defence also of `networks` (`network_table`), of one with fresh seeds of
-        `confirmed`.
+        `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds),
+        `ranking`, and `depths` with their `intervals` (`depths_data`); of a run without a defence also of `networks`
+        (`network_table`), of one with fresh seeds of `confirmed`. `winner` is the first of the ranking; null without
+        one.
     """
+    first = winner(results, rank_by=rank_by)
     return {
         "folder": None if results.directory is None else str(results.directory),
         "status": results.run.get("status"),
@@ -46,23 +50,55 @@ def run_data(results: Results) -> dict[str, Any]:
         "majority_share": results.majority_share,
         "table": rows_data(results.table),
         "candidates": rows_data(results.candidate_means()),
-        "depths": rows_data(results.by_depth()),
+        "ranking": rows_data(ranking(results, rank_by=rank_by)),
+        "winner": None if first is None else _winner(first),
+        "depths": depths_data(results),
         **({"confirmed": rows_data(confirmed(results))} if results.run.get("confirmed") else {}),
-        **({} if results.defends else {"networks": rows_data(network_table(results))}),
+        **({} if results.defends else {"networks": _networks(results)}),
     }
 
 
+def depths_data(results: Results) -> list[dict[str, Any]]:
+    """Rows of `Results.by_depth`, each with `intervals`: by accuracy the ends of its 95 % interval (`depth_intervals`),
+    null where nothing tells them."""
+    rows = []
+    for name in results.variants["variant"]:
+        one = results.of_variant(name)
+        trained = one.table.filter(status="trained")
+        found = {
+            column: depth_intervals(trained, column, independent_images(one, column), one)
+            for column in ACCURACIES
+            if trained[column].count()
+        }
+        for row in rows_data(one.by_depth()):
+            own = {column: depths[row["depth"]] for column, depths in found.items() if row["depth"] in depths}
+            ends = {column: [each.low, each.high] for column, each in own.items()}
+            rows.append({**row, "variant": name, "intervals": ends})
+    return rows
+
+
+def _networks(results: Results) -> list[dict[str, Any]]:
+    """Rows of `network_table` of each variant, with its name."""
+    variants = {name: results.of_variant(name) for name in results.variants["variant"]}
+    return [{"variant": name, **row} for name, one in variants.items() for row in rows_data(network_table(one))]
+
+
+def _winner(first: Winner) -> dict[str, Any]:
+    """Its fields, of which intervals are objects."""
+    told = {name: value._asdict() if isinstance(value, Interval) else value for name, value in first._asdict().items()}
+    return {name: _plain(value) for name, value in told.items()}
+
+
 def search_data(results: Results, rank_by: str) -> dict[str, Any]:
-    """A search's last round as JSON values: those of `run_data`, and rows of `ranking` and of `pareto`.
+    """A search's last round as JSON values: those of `run_data`, and rows of `pareto`.
 
     Args:
         results: the last round.
         rank_by: what the search ranks by.
     """
     return {
-        **run_data(results),
+        **run_data(results, rank_by),
         "rank_by": rank_by,
-        "ranking": rows_data(ranking(results, rank_by=rank_by)),
         "pareto": rows_data(pareto(results, rank_by=rank_by)),
     }
 

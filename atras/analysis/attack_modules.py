@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,13 @@ from atras.checks import whole
 from atras.data import pixels
 from atras.engines import Engine, finished_engines
 from atras.errors import InputError
-from atras.evaluation import NO_GRADIENT, NOISE
+from atras.evaluation import NO_GRADIENT, NOISE, AttackWork
 from atras.networks import Candidate, Factory, Member, Own, inspect_factory, random_targets, untouched
 from atras.results import wilson
+from atras.rounding import counted
 from atras.torch_state import fixed_state
 
+from .attack_progress import AttackProgress
 from .module_inputs import Array, Modules, checked_images, checked_labels, chosen_attacks, named_modules
 
 COLUMNS = {
@@ -107,6 +111,7 @@ def attack(
     batch_size: int = 250,
     seed: int = 0,
     keep_images: bool = False,
+    progress: bool | None = True,
 ) -> Robustness:
     """Attack finished modules, each in evaluation mode and where it is; afterwards they are as they were.
 
@@ -121,6 +126,8 @@ def attack(
         batch_size: images of a pass.
         seed: of random starts.
         keep_images: whether the result has the adversarial images.
+        progress: whether to show what is attacked and the time left, on the standard error stream; nothing is shown
+            where that is no terminal.
 
     Returns:
         Accuracies without an attack, under each, and under all bounded ones together.
@@ -134,18 +141,19 @@ def attack(
     whole("seed", seed, 0, 2**63 - 1)
     x, y, chosen = checked_images(images), checked_labels(labels), chosen_attacks(attacks, epsilon)
     if len(x) != len(y):
-        raise InputError(f"labels: expected one for each of the {len(x)} images, got {len(y)}")
+        raise InputError(f"labels: expected one for each image ({len(x)}), got {len(y)}")
     rows: dict[str, list[dict[str, Any]]] = {}
     made = _Images()
     cautions: dict[str, None] = {}
-    with untouched(*named.values()):
+    shown = AttackProgress(progress, tuple(named))
+    with untouched(*named.values()), closing(shown):
         members = [Member(Candidate([Own(Factory.holding(name, module))]), seed) for name, module in named.items()]
         for engine in finished_engines(members, (x.shape[1], x.shape[2], x.shape[3])):
             _check_labels(engine, y)
             cautions |= dict.fromkeys(_cautions(engine, chosen))
             with fixed_state(engine.device):
                 work = _Work(engine, x, y, batch_size, chosen, keep_images)
-                work.run()
+                work.run(shown)
             for member, own in zip(engine.members, work.rows(), strict=True):
                 rows[member.candidate.name] = own
             made.update(work.images())
@@ -190,8 +198,11 @@ class _Work:
         self.clean, *self.counts = [_Count(attack, members, len(x)) for attack in (None, *attacks)]
         self.finite = torch.ones(members, dtype=torch.bool)
 
-    def run(self) -> None:
+    def run(self, shown: AttackProgress) -> None:
         """All images."""
+        members = len(self.engine.members)
+        attacks = [count.attack for count in self.counts if count.attack is not None]
+        work = AttackWork(attacks, self.engine.classes, members, len(self.x))
         seed, classes = self.engine.members[0].seed, torch.arange(self.engine.classes)
         aimed = any(count.attack is not None and count.attack.target == "random" for count in self.counts)
         targets = random_targets(seed, "test", self.y, classes).to(self.engine.device) if aimed else None
@@ -202,11 +213,16 @@ class _Work:
             clean = self.engine.logits(images)
             self.finite &= clean.isfinite().flatten(1).all(1).cpu()
             self.clean.correct[:, chunk] = (clean.argmax(-1) == labels).cpu()
-            for count in self.counts:
-                attack: Attack = count.attack  # type: ignore[assignment]  # the first count alone has none
+            for at, (attack, count) in enumerate(zip(attacks, self.counts, strict=True)):
                 draw = starts(self.engine, images, attack.name, "test", first)
-                start = Start(clean, draw, None if targets is None else targets[chunk])
-                self._add(count, attack, attack(self.engine, images, labels, start=start), labels, chunk)
+                standing = torch.stack([each.correct[:, chunk] for each in (self.clean, *self.counts[:at])]).all(0)
+                now = partial(work.now, at, first, len(labels), standing=standing)
+                steps = shown.steps(members, now)
+                start = Start(clean, draw, None if targets is None else targets[chunk], progress=steps)
+                attacked = attack(self.engine, images, labels, start=start)
+                work.made(at, attacked, members * len(labels))
+                self._add(count, attack, attacked, labels, chunk)
+        shown.done(members)
 
     def _add(self, count: _Count, attack: Attack, attacked: Attacked, labels: Tensor, chunk: slice) -> None:
         far = attacked.distances(attack.norm)
@@ -257,12 +273,13 @@ class _Work:
             for count in self.counts:
                 if (blind := int(count.blind[index])) > NO_GRADIENT * n:
                     lines.append(
-                        f"{own}: {count.name} found no gradient at all for {blind} of {n} images, which count as they "
-                        "are: masked gradients? Attack it with square too"
+                        f"{own}: {count.name} found no gradient at all for {blind} of {counted(n, 'image')}, which "
+                        "count as they are: masked gradients? Attack it with square too"
                     )
                 if (unfinished := int(count.unfinished[index])) > NOISE * n:
                     lines.append(
-                        f"{own}: {count.name} had not finished with {unfinished} of {n} images; give it more steps"
+                        f"{own}: {count.name} had not finished with {unfinished} of {counted(n, 'image')}; give it "
+                        "more steps"
                     )
         return lines
 

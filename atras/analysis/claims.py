@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from atras.results import NORMAL_95, Results
+from atras.rounding import counted
 
 from .paper_tables import LARGE, PaperName, own_table, paper_members, rank_correlation
 from .paper_text import AFTER, ALL, GAINS, STATEMENTS, TRAINED, Definition, Group
@@ -262,7 +263,7 @@ def _faster(results: Results) -> Claim:
     correlation = rank_correlation(frame["parameters"], frame["seconds"])
     low, high = min(seconds, key=lambda key: sizes[key]), max(seconds, key=lambda key: sizes[key])
     text = (
-        f"rank correlation of parameters and single-network step seconds over {len(seconds)} candidates; "
+        f"rank correlation of parameters and single-network step seconds over {counted(len(seconds), 'candidate')}; "
         f"{1e3 * seconds[low]:.2f} ms a step for {low}, {1e3 * seconds[high]:.2f} ms for {high}"
     )
     interval = None if correlation is None else _correlation_interval(correlation, len(seconds))

@@ -6,7 +6,7 @@ import polars as pl
 
 from atras.errors import printable, wrapped
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .compare import compare, protocol_differences
 from .images import compare_images, shared_phase
@@ -41,7 +41,7 @@ def compare_lines(a: Results, b: Results, *, partial: bool = False, width: int =
     lines += [""] if lines else []
     seeds = len(set(a.table["seed"]) & set(b.table["seed"]))
     members = max(frame["members"], default=0)
-    told = [f"{members} members in common; differences are B - A, intervals 95 %", _certainty(seeds)]
+    told = [f"{counted(members, 'member')} in common; differences are B - A, intervals 95 %", _certainty(seeds)]
     return [*lines, *wrapped(told, width), *_column_lines(frame, width), *_image_lines(a, b, width)]
 
 

@@ -11,7 +11,7 @@ from atras.attacks import ATTACKS
 from atras.errors import InputError, printable
 from atras.registry import name_of
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .attack_aims import attack_aim
 from .statistics import members_interval, metric_terms, ordered
@@ -106,7 +106,7 @@ def network_lines(results: Results, width: int = 80) -> list[str]:
     frame = best.join(network_table(results), on="hidden_layers", maintain_order="left_right")
     room = max(width, 60) - 30
     counts = frame["n"].drop_nulls().unique().to_list()
-    images = f" on {counts[0]} test images" if len(counts) == 1 else ""
+    images = f" on {counted(counts[0], 'test image')}" if len(counts) == 1 else ""
     several = int(frame["seeds"].max() or 0) > 1  # type: ignore[arg-type]
     over = "means, over seeds and images" if several else "Wilson"
     epsilon = results.run["protocol"].get("epsilon")

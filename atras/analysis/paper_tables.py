@@ -10,7 +10,7 @@ import polars as pl
 
 from atras.errors import InputError
 from atras.results import PAPER_COLUMNS, Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 PaperName = Literal["mnist", "cifar10"]
 PAPER_NAMES: tuple[PaperName, ...] = get_args(PaperName)
@@ -168,7 +168,7 @@ def _lines(results: Results, dataset: PaperName, reading: Reading, width: int) -
     lines = [
         f"distance from the paper's table of {dataset}" + (", nodes as filters" if reading == "conv" else ""),
         *textwrap.wrap(
-            f"{first['rows']} candidates that trained in both; "
+            f"{counted(first['rows'], 'candidate')} that trained in both; "
             f"untrained: {first['paper_untrained']} in the paper, {first['run_untrained']} more here",
             width,
             subsequent_indent="  ",

@@ -7,6 +7,7 @@ from typing import Any
 
 from atras.errors import InputError, printable
 from atras.results import Results
+from atras.rounding import counted
 
 _NAMES_ONLY = ("name", "source", "status")
 """What a record of data calls them, which makes no difference to their images."""
@@ -43,7 +44,7 @@ def notices(results: Results) -> list[str]:
         members = results.metrics.select("hidden_layers", "seed", column).drop_nulls().unique(maintain_order=True)
         counts = members.group_by(column, maintain_order=True).len().rows()
         if len(counts) > 1:
-            shown = ", ".join(f"{value} ({count} members)" for value, count in counts)
+            shown = ", ".join(f"{value} ({counted(count, 'member')})" for value, count in counts)
             lines.append(f"{text}: {printable(shown)}. Differences between them may come of that.")
     return lines
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .attack_distances import distance_table_lines
 from .black_box import black_box_lines
@@ -89,7 +89,9 @@ def _notes(results: Results, width: int) -> list[str]:
         lines.append(f"means over {seeds} seeds; the status is that of the worst seed")
     failed = results.table.filter(pl.col("status") != "trained")["hidden_layers"].n_unique()
     if failed and seeds > 1:
-        lines.append(f"a seed that is dead or diverged counts 0 in the ranking, as of {failed} networks here")
+        lines.append(
+            f"a seed that is dead or diverged counts 0 in the ranking, as of {counted(failed, 'network')} here"
+        )
     return [row for line in lines for row in textwrap.wrap(line, width, subsequent_indent="  ")]
 
 

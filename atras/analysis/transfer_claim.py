@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,9 +10,13 @@ import numpy as np
 import polars as pl
 
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .statistics import Interval, Mean, Part, Verdict, beyond, binomial_part
+
+CERTAIN = 3
+"""Standard errors of the test images that a network's own loss has to be above 0 to be divided by: what is hardly told
+from nothing makes a ratio that can be anything (Fieller 1954, "Some problems in interval estimation")."""
 
 CONTROL = "random-signs"
 """The attack without aim: each pixel by epsilon up or down, as chance has it."""
@@ -21,7 +26,8 @@ class TransferClaim(NamedTuple):
     """What became of the claim.
 
     Args:
-        share: of a larger network's own white-box loss, what attacks from smaller ones cause, with its interval.
+        share: of a larger network's own white-box loss, what attacks from smaller ones cause, with its interval, from
+            0 to 1; None where the own loss is too small to be divided by.
         verdict: whether it lies above the middle between the controls.
         text: the figures in words, or what is missing.
     """
@@ -39,6 +45,9 @@ def transfer_claim(results: Results) -> TransferClaim:
     the middle of the two. Sources share targets, and all pairs of a seed its networks, so that whole seeds are left out
     one by one (jackknife); test images add what they add to a share of so many.
 
+    A share below 0 (accuracy rises under the attack) counts as 0, one above 1 (the network's own attack is weaker than
+    one from elsewhere, and so no measure) as 1, and the text says so.
+
     Args:
         results: a run.
     """
@@ -49,38 +58,95 @@ def transfer_claim(results: Results) -> TransferClaim:
     shares = _shares(pairs)
     up, down, copies = (shares[name] for name in ("up", "down", "copy"))
     if up is None:
-        return TransferClaim(None, "unresolved", "needs candidates of several sizes that attacks can turn")
+        return TransferClaim(None, "unresolved", _why_no_share(pairs))
     told = f"from larger to smaller {_number(down)}; same architecture, other seed {_number(copies)}"
-    noise = "not recorded, counted as 0" if shares["noise"] is None else decimals(shares["noise"], 3)
+    noise = "not recorded, counted as 0" if shares["noise"] is None else _number(shares["noise"])
     what = "share of a larger network's own white-box loss that attacks from smaller ones cause"
-    text = f"{what}; {told}; random signs {noise}"
+    text = f"{what}{_outside(up)}; {told}; random signs {noise}"
     if copies is None:
         more = "to judge it, run with --transfer-seeds all and three seeds or more"
-        return TransferClaim(Interval(up, None, None), "unresolved", f"{text}; {more}")
+        return TransferClaim(_within(Interval(up, None, None)), "unresolved", f"{text}; {more}")
     share, above = (_jackknife(pairs, figure) for figure in (_up, _above_middle))
     if share.low is None:
-        return TransferClaim(share, "unresolved", f"{text}; for an interval, run with three seeds or more")
-    middle = (copies + (shares["noise"] or 0.0)) / 2
-    return TransferClaim(share, beyond(above, 1), f"{text}; holds above their middle, {decimals(middle, 3)}")
+        return TransferClaim(_within(share), "unresolved", f"{text}; for an interval, run with three seeds or more")
+    return TransferClaim(
+        _within(share), beyond(above, 1), f"{text}; holds above their middle, {decimals(_middle(shares) or 0.0, 3)}"
+    )
 
 
 def _number(share: float | None) -> str:
-    return "-" if share is None else decimals(share, 3)
+    return "-" if share is None else decimals(_bounded(share), 3)
+
+
+def _bounded(share: float) -> float:
+    return min(max(share, 0.0), 1.0)
+
+
+def _within(share: Interval) -> Interval:
+    """A share and its ends from 0 to 1."""
+    return Interval(*(None if end is None else _bounded(end) for end in share))  # type: ignore[arg-type]
+
+
+def _outside(share: float) -> str:
+    """What a share that is none means; empty of others."""
+    if share > 1:
+        return (
+            f" (they cause {decimals(share, 3)} times as much, which counts as 1: its own attacks are too weak to "
+            "judge by, as where gradients are masked)"
+        )
+    return " (accuracy rises under them, which counts as 0)" if share < 0 else ""
+
+
+def _why_no_share(pairs: pl.DataFrame) -> str:
+    """Why nothing can be said of attacks from smaller networks on larger ones."""
+    own, images = _own_loss(pairs.filter(_UP))
+    if own is None:
+        return "needs candidates of several sizes that trained"
+    return (
+        f"their own attacks cost the larger networks {decimals(own, 4)} of accuracy, which "
+        f"{counted(images, 'test image')} hardly tell from nothing, and of which no share can be taken: take a larger "
+        "epsilon, or more test images"
+    )
+
+
+_UP = pl.col("larger") & pl.col("same_seed") & ~pl.col("control")
+
+
+def _own_loss(pairs: pl.DataFrame) -> tuple[float | None, int]:
+    """The mean loss of the targets under their own attacks, and the images behind it; None of no pairs."""
+    if pairs.is_empty():
+        return None, 0
+    return float(pairs["own_loss"].to_numpy().mean()), int(pairs["n"].to_numpy().min())
+
+
+def _is_certain(own: float | None, images: int) -> bool:
+    """Whether an own loss is clearly above nothing."""
+    return own is not None and own > CERTAIN * math.sqrt(binomial_part(max(own, 0.0), images).variance)
 
 
 def _shares(pairs: pl.DataFrame) -> dict[str, float | None]:
-    """By kind the loss that attacks cause as a share of the targets' own."""
+    """By kind the loss that attacks cause as a share of the targets' own; None where that is hardly more than nothing.
+
+    As they are: also below 0 or above 1.
+    """
     kinds = {
-        "up": pl.col("larger") & pl.col("same_seed") & ~pl.col("control"),
+        "up": _UP,
         "down": (pl.col("larger") == False) & pl.col("same_seed") & ~pl.col("control"),  # noqa: E712 (null is neither)
         "copy": pl.col("larger").is_null() & ~pl.col("same_seed") & ~pl.col("control"),
         "noise": pl.col("control"),
     }
     found: dict[str, float | None] = {}
     for name, kind in kinds.items():
-        loss, own = pairs.filter(kind).select(pl.col("loss", "own_loss").sum()).row(0)
-        found[name] = loss / own if own > 0 else None
+        own = pairs.filter(kind)
+        mean, images = _own_loss(own)
+        found[name] = float(own["loss"].to_numpy().mean()) / mean if mean and _is_certain(mean, images) else None
     return found
+
+
+def _middle(shares: dict[str, float | None]) -> float | None:
+    """Between the controls: what copies are turned by, and random signs."""
+    copies = shares["copy"]
+    return None if copies is None else (_bounded(copies) + _bounded(shares["noise"] or 0.0)) / 2
 
 
 def _up(shares: dict[str, float | None]) -> float | None:
@@ -88,8 +154,8 @@ def _up(shares: dict[str, float | None]) -> float | None:
 
 
 def _above_middle(shares: dict[str, float | None]) -> float | None:
-    up, copies = shares["up"], shares["copy"]
-    return None if up is None or copies is None else up - (copies + (shares["noise"] or 0.0)) / 2
+    up, middle = shares["up"], _middle(shares)
+    return None if up is None or middle is None else up - middle
 
 
 def _jackknife(pairs: pl.DataFrame, figure: Callable[[dict[str, float | None]], float | None]) -> Interval:

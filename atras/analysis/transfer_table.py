@@ -8,7 +8,7 @@ import polars as pl
 
 from atras.errors import printable
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .attack_aims import attack_aim
 from .text_table import Column, heading_lines, name_width, row_lines, width_of
@@ -79,7 +79,7 @@ def transfer_lines(results: Results, width: int = 80) -> list[str]:
             fits = len(figures) + len(source) <= width
             lines += [*alone, figures + source] if fits else [*alone, figures, *_wrapped(f"  made on{source}", width)]
         if len(rows) > SHOWN:
-            lines.append(f"and {len(rows) - SHOWN} more networks; --csv transfer has all pairs")
+            lines.append(f"and {counted(len(rows) - SHOWN, 'more network')}; --csv transfer has all pairs")
     return lines
 
 

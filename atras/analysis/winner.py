@@ -10,7 +10,7 @@ import polars as pl
 from atras.errors import printable
 from atras.registry import name_of
 from atras.results import Results
-from atras.rounding import decimals
+from atras.rounding import counted, decimals
 
 from .confirmed import confirmed_sentence
 from .statistics import (
@@ -126,8 +126,8 @@ def interval_note(first: Winner) -> str:
         return ""
     told = "a network is" if first.within == 1 else f"{first.within} networks are"
     return (
-        f"Its interval is by its own {first.seeds} seeds alone, and {told} told apart from it within that: comparisons "
-        "take the spread of seeds from all networks together, and meet the same images."
+        f"Its interval is by its own {counted(first.seeds, 'seed')} alone, and {told} told apart from it within that: "
+        "comparisons take the spread of seeds from all networks together, and meet the same images."
     )
 
 

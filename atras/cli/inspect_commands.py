@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from atras.errors import InputError, printable, wrapped
+from atras.rounding import counted
 
 from .commands import Folder, Json, OneVariant
 from .output import print_lines, print_text, read_results, terminal_width
@@ -68,7 +69,7 @@ def merge(
     results = join(parts, out, partial=partial)
     left = results.missing()
     more = [f"{left}; go on with --resume {out}"] if left else []
-    told = [f"{len(results.table)} members of {len(parts)} parts are in {out}", *more]
+    told = [f"{counted(len(results.table), 'member')} of {counted(len(parts), 'part')} in {out}", *more]
     print_lines(told)
 
 

@@ -35,7 +35,7 @@ def class_labels(where: str, labels: np.ndarray, images: int) -> tuple[np.ndarra
     if labels.ndim == 2 and labels.shape[0] == images and labels.shape[1] > 1:
         return _of_one_hot(where, labels), labels.shape[1]
     raise InputError(
-        f"{where}: expected one label for each of {images} images, got {labels.shape}; make them agree, or give "
+        f"{where}: expected one label for each image ({images}), got {labels.shape}; make them agree, or give "
         "one-hot rows"
     )
 

@@ -17,6 +17,7 @@ import torch
 from atras.checks import one_of, plain, whole
 from atras.errors import InputError
 from atras.experiment import Channels, HeldOut, Size, Subset
+from atras.rounding import counted
 from atras.storage import expanded, is_file, near_misses
 
 from .cautions import Part, data_cautions
@@ -264,7 +265,8 @@ def _taken(part: str, size: Size, available: int, dataset: str) -> int:
     whole(f"{part}_size", size, 1, 10**9)
     if size > available:
         raise InputError(
-            f"{part}_size (={size}): {dataset} has {available} {part} images; ask for at most {available}, or for all"
+            f"{part}_size (={size}): {dataset} has {counted(available, f'{part} image')}; ask for at most "
+            f"{available}, or for all"
         )
     return size
 

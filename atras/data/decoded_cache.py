@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from atras.errors import InputError
+from atras.rounding import counted
 from atras.storage import (
     JSON_MARK,
     LOCK,
@@ -183,14 +184,17 @@ def _decoding(source: ImageSource, size: int | None, parts: dict[str, DecodedPar
 
 def _cautions(decoding: dict[str, Any]) -> tuple[str, ...]:
     texts = {
-        "broken": "cannot be decoded and are left out",
-        "animated": "have several frames, of which the first is taken",
-        "transparent": "have pixels that are not opaque, which are laid on black",
+        "broken": "cannot be decoded and {are} left out",
+        "animated": "{have} several frames, of which the first is taken",
+        "transparent": "{have} pixels that are not opaque, which are laid on black",
     }
     total, told = sum(decoding["stored"].values()), []
     for kind, text in texts.items():
         if decoding[kind]:
             names = ", ".join(decoding[f"{kind}_images"])
             more = " and others" if decoding[kind] > len(decoding[f"{kind}_images"]) else ""
-            told.append(f"data: {decoding[kind]} of {total} images {text}: {names}{more}")
+            what = text.format(
+                **({"are": "is", "have": "has"} if decoding[kind] == 1 else {"are": "are", "have": "have"})
+            )
+            told.append(f"data: {decoding[kind]} of {counted(total, 'image')} {what}: {names}{more}")
     return tuple(told)

@@ -16,6 +16,7 @@ import numpy as np
 
 from atras.errors import InputError
 from atras.limits import processors
+from atras.rounding import counted
 from atras.storage import read_regular
 
 from .image_file import MAX_IMAGE_BYTES, BrokenImageError, Picture, decode
@@ -165,7 +166,7 @@ def decode_parts(source: ImageSource, folder: Path, size: int | None, progress: 
 def _too_many_broken(found: DecodedPart, count: int) -> InputError:
     first = found.broken.names[0].partition(" (")[0]
     return InputError(
-        f"{first}: expected at most {MOST_BROKEN:.0%} of {count} images to be broken, "
+        f"{first}: expected at most {MOST_BROKEN:.0%} of {counted(count, 'image')} to be broken, "
         f"{found.broken.count} or more cannot be decoded, such as {', '.join(found.broken.names)}; fetch them again, "
         "or remove them"
     )

@@ -28,8 +28,8 @@ class EnsembleTraining(Defence):
 
     Args:
         k: other networks.
-        sources: `smallest` for the k smallest other candidates of the run by parameters, or candidates of the run, such
-            as `24+40-80+96`: the first k of them that are not the network's own.
+        sources: `smallest` for the k smallest other candidates of the run by parameters, or more than k candidates of
+            the run, such as `24+40-80+96+192`: the first k of them that are not the network's own.
         epsilon: of the copies made on the network itself; None for the run's, which those of the others always have.
         start: `scratch` for the initial weights, or `trained` for those that the first training led to.
 
@@ -49,10 +49,11 @@ class EnsembleTraining(Defence):
         whole("k", self.k, 1, 100)
         one_of("start", self.start, ("scratch", "trained"))
         FGSM(self.epsilon)  # refuses an epsilon out of range
-        if not isinstance(self.sources, str) or (self.named and len(self.named) < self.k):
+        # Each of them learns from k others itself, so that one more is needed.
+        if not isinstance(self.sources, str) or (self.named and len(set(self.named)) <= self.k):
             raise InputError(
-                f"ensemble: sources (={shown(self.sources)}): expected smallest, or at least k (={self.k}) candidates "
-                "joined by +, such as 24+40-80+96"
+                f"ensemble: sources (={shown(self.sources)}): expected smallest, or more than k (={self.k}) different "
+                "candidates joined by +, such as 24+40-80+96+192"
             )
 
     @property
@@ -84,9 +85,14 @@ class EnsembleTraining(Defence):
                     f"--hidden {candidate.name}"
                 )
         if len(by_size) <= self.k:
+            fewer = len(by_size) - 1
+            advice = (
+                f"write {dataclasses.replace(self, k=fewer)}, or add candidates"
+                if fewer
+                else ("with one there is nothing to learn from: add candidates, or take adversarial(fgsm)")
+            )
             raise InputError(
-                f"defence (={self}): expected more candidates than k (={self.k}), got {len(by_size)}; write "
-                f"ensemble(k={max(1, len(by_size) - 1)}), or add candidates"
+                f"defence (={self}): expected more candidates than k (={self.k}), got {len(by_size)}; {advice}"
             )
         return self.named or tuple(by_size[: self.k + 1])
 

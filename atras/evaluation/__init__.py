@@ -2,6 +2,7 @@
 about figures that need a second look. Knows a Classifier, attacks, data and a Protocol; nothing of engines or of
 training."""
 
+from .attack_work import Attacking, AttackWork
 from .cautions import NO_GRADIENT, NOISE, cautions, transfer_cautions
 from .counters import Counter, Score, Survivors
 from .evaluator import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, Evaluator, Figures, OnExamples
@@ -9,7 +10,7 @@ from .evaluators import AtEpsilon, Evaluators, epsilons_apart, gap_by_name
 from .measurement import Measurement, Source, Sources
 from .outcomes import figures_kept, keeps_outcomes, outcome_bytes, outcome_memory, outcome_rows, outcomes_line
 from .parts import Held, OriginPart, Part, whole_parts
-from .progress import PREFIX
+from .progress import PREFIX, Steps
 from .recorder import BALANCED, COMPARED, DISTANCES, EXAMPLES, Recorder, Row, Rows, examples_kept, shown_attacks
 from .stored_signs import AllSigns, StoredSigns, joined
 from .transfer import Transfer
@@ -29,6 +30,8 @@ __all__ = [
     "VALIDATION_STEPS",
     "AllSigns",
     "AtEpsilon",
+    "AttackWork",
+    "Attacking",
     "Counter",
     "Evaluator",
     "Evaluators",
@@ -45,6 +48,7 @@ __all__ = [
     "Score",
     "Source",
     "Sources",
+    "Steps",
     "StoredSigns",
     "Survivors",
     "Trained",

@@ -20,6 +20,7 @@ from atras.experiment import Protocol
 from atras.kernels import apply_signs
 from atras.networks import Classifier, random_targets, seeds_of
 
+from .attack_work import Attacking, AttackWork
 from .carried import Carried
 from .counters import Counter, Score, Survivors
 from .outcomes import keeps_outcomes
@@ -56,13 +57,6 @@ class Figures(NamedTuple):
     attacks: dict[Attack, Score]
     curve: dict[float, Score]
     worst: Score
-
-
-class Attacking(NamedTuple):
-    """What is under way: an attack, and the share of the work of all attacks on the test images that is done."""
-
-    attack: Attack
-    share: float
 
 
 class Evaluator:
@@ -241,11 +235,12 @@ class Evaluator:
             signs=signs,
         )
         self._make_missing(signs, "test")
-        costs = {attack: sum(attack.cost(self.networks.classes)) for attack in counters}
-        self.attacking = partial(self._attacking, course, costs)  # asked at every step of an attack
+        work = AttackWork(made, self.networks.classes, len(self.networks.members), len(self.data.test.labels))
+        self.attacking = partial(_attacking, course, work)
         for chunk, images, labels in self.chunks("test", course):
             within, alive = course.within, course.within.alive
             for attack, counter, attacked in self._attack(counters, "test", chunk, images, labels, within):
+                work.made(within.at, attacked, attacked.clipped.shape[0] * len(labels))
                 attacked, logits, made_at = within.carried.over(self.networks, attack, attacked)
                 correct, change = counter.add_attacked(attacked, logits, labels, attack.norm)
                 within.carried = Carried.behind(attack, following[attack], attacked, logits, made_at, correct)
@@ -270,15 +265,6 @@ class Evaluator:
         worst = survivors.score([counters[attack] for attack in counted])
         scores = {attack: counter.score()._replace(parts=attack.part_names) for attack, counter in counters.items()}
         return Figures(clean.score(), scores, {e: counter.score() for e, counter in curve.items()}, worst), signs.values
-
-    def _attacking(self, course: Course, passes: Mapping[Attack, float]) -> Attacking:
-        """Where an evaluation by these attacks stands, by the passes that they take at the most."""
-        attacks, costs = list(passes), list(passes.values())
-        within, count = course.within, len(self.data.test.labels)
-        at = min(within.at, len(attacks) - 1)  # between the last attack and the next images
-        made = sum(costs[: within.at]) + (min(within.steps.made, costs[at]) if within.at == at else 0)
-        share = made / sum(costs) * (max(within.stop, course.done) - course.done)
-        return Attacking(attacks[at], (course.done + share) / count)
 
     def _within(self, attack: Attack, change: Tensor) -> Tensor:
         """bool [M, B]: which images an attack changed by at most the protocol's epsilon, largest changes [M, B]."""
@@ -387,6 +373,13 @@ class Evaluator:
         if isinstance(images, StoredImages):
             return StoredSigns.empty(shape, images.device)
         return torch.empty(shape, dtype=torch.int8, device=images.device)
+
+
+def _attacking(course: Course, work: AttackWork) -> Attacking:
+    """Where an evaluation by some attacks stands."""
+    within = course.within
+    standing = torch.stack(within.alive).all(0) if within.alive else None
+    return work.now(within.at, course.done, max(within.stop - course.done, 0), within.steps, standing)
 
 
 def _check_inside(counters: Mapping[Attack, Counter]) -> None:

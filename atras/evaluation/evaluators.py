@@ -10,8 +10,9 @@ from torch import Tensor
 
 from atras.attacks import Attack
 
+from .attack_work import Attacking
 from .counters import Score, by_places
-from .evaluator import Attacking, Evaluator
+from .evaluator import Evaluator
 
 
 @dataclass(frozen=True, eq=False)

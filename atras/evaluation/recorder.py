@@ -274,7 +274,7 @@ class Recorder:
                 **who, "phase": phase, "epoch": epoch,
                 "steps": steps, "mean_loss": losses[i].item() if fine[i] else float("nan"),
                 "running_accuracy": accuracies[i].item() if fine[i] else None,
-                "validation_robust_accuracy": robust.correct[i] / robust.n if robust is not None and fine[i] else None,
+                "validation_robust_accuracy": _accuracy_of(robust, i, fine[i]),
                 "selected": None,
                 **{f"train_accuracy_under_{name}": _accuracy_of(under.get(name), i, fine[i]) for name in COMPARED},
             })  # fmt: skip
@@ -359,7 +359,7 @@ def _who(member: Member) -> Row:
 
 
 def _accuracy_of(score: Score | None, index: int, fine: bool) -> float | None:
-    """A member's accuracy in a score; None where there is none, or the member has diverged."""
+    """A member's accuracy in a score; None without one, or where it has diverged or its logits were not finite."""
     return None if score is None or not (fine and bool(score.finite[index])) else score.correct[index] / score.n
 
 

@@ -353,7 +353,7 @@ class Protocol(Evaluation, Defending, Attacking, Training, Model, Given, Populat
             whole("epochs", self.epochs, 1, 10**6)
         elif len(self.weights) != len(self.candidates):
             raise InputError(
-                f"weights (={len(self.weights)} of them): expected one for each of {len(self.candidates)} candidates"
+                f"weights (={len(self.weights)} of them): expected one for each candidate ({len(self.candidates)})"
             )
         elif self.epochs or self.defence.trains:
             raise InputError(

@@ -20,7 +20,7 @@ from .machine import (
 from .machines import GPUS, Machines
 from .parts import batch_bytes, part_of, parts_of, source_parts, tighter, transfer_bytes, transfer_parts
 from .plan import Group, Plan, Training
-from .predicted_seconds import AttackSpeed, Speed, predict, predict_training
+from .predicted_seconds import AttackSpeed, Speed, attack_parts, predict, predict_training
 from .schedule import Schedule, deal, schedule
 from .shape import shape_of, spec_of
 from .spread import TAIL, spread, work_of
@@ -41,6 +41,7 @@ __all__ = [
     "Speed",
     "Training",
     "activation_values",
+    "attack_parts",
     "attack_speed",
     "batch_bytes",
     "choose_engine",

@@ -13,7 +13,7 @@ from atras.engines import DTYPES, convolutions_of, hidden_widths, own_convolutio
 from atras.evaluation import GAP_IMAGES, GAP_STEPS, VALIDATION_STEPS, outcome_memory, trials_of
 from atras.experiment import Protocol
 from atras.kernels.step import cpu_layout, gpu_layout
-from atras.networks import Member, Network
+from atras.networks import Member, Network, Variant
 
 
 def copies_kept(protocol: Protocol) -> int:
@@ -67,11 +67,22 @@ def evaluation_passes(
         train_size, test_size: images.
         one_pass: whether a training step gives the images' gradient too.
     """
-    measured = _measuring_passes(protocol, classes, train_size, test_size, one_pass)
-    return measured.plus(validation_passes(protocol, classes, train_size))
+    together, apart = evaluation_parts(protocol, classes, train_size, test_size, one_pass=one_pass)
+    return together.plus(apart)
 
 
-def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_size: int, one_pass: bool) -> Passes:
+def evaluation_parts(
+    protocol: Protocol, classes: int, train_size: int, test_size: int, *, one_pass: bool = False
+) -> tuple[Passes, Passes]:
+    """The same in two parts: what all members of a group do at once, and what those of each epsilon do by themselves
+    (`evaluation.Evaluators`)."""
+    together, apart = _measuring_passes(protocol, classes, train_size, test_size, one_pass)
+    return together, apart.plus(validation_passes(protocol, classes, train_size))
+
+
+def _measuring_passes(
+    protocol: Protocol, classes: int, train_size: int, test_size: int, one_pass: bool
+) -> tuple[Passes, Passes]:
     fgsm = protocol.attack.cost(classes)
     phase = Passes(forward=1 + len(set(protocol.curve_epsilons) - {0.0})).plus(fgsm)
     for attack in protocol.stronger_attacks:
@@ -80,43 +91,46 @@ def _measuring_passes(protocol: Protocol, classes: int, train_size: int, test_si
     if not protocol.defence.trains:
         more = 0 if own or not protocol.trains else 1
         train = Passes(forward=1 if protocol.trains else 0)
-        return Passes().plus(train, train_size).plus(phase.plus(fgsm, more), test_size)
+        return Passes().plus(train, train_size), Passes().plus(phase.plus(fgsm, more), test_size)
     test = Passes(forward=1).plus(phase, 2).plus(fgsm, 0 if own else 1)
     train = Passes(forward=3, gradient=1)
-    total = Passes().plus(train, train_size).plus(test, test_size)
+    together, apart = Passes().plus(train, train_size), Passes().plus(test, test_size)
     if not protocol.defence.from_signs:
         within = one_pass and protocol.defence.within_steps
         made = Passes() if within else protocol.defence.at(protocol.epsilon).cost(classes)
-        total = total.plus(made, protocol.adversarial_epochs * train_size)
+        together = together.plus(made, protocol.adversarial_epochs * train_size)
         gap = FGSM().cost(classes).plus(Passes(2, GAP_STEPS))
         seen = min(GAP_IMAGES, train_size) if protocol.defence.compared else 0
-        total = total.plus(gap, protocol.adversarial_epochs * seen)
-    return total
+        apart = apart.plus(gap, protocol.adversarial_epochs * seen)
+    return together, apart
 
 
-@lru_cache(maxsize=1)
-def transfer_sources(protocol: Protocol) -> Mapping[Attack, Mapping[Member, int]]:
-    """By attack that is transferred, how many times it is made on each member."""
+@lru_cache(maxsize=128)
+def transfer_sources(protocol: Protocol, variant: Variant = Variant()) -> Mapping[Attack, Mapping[Member, int]]:
+    """By attack that is transferred, how many times it is made on each member of a variant, whose protocol it is."""
     sources: dict[Attack, dict[Member, int]] = {}
-    for attack, origin in dict.fromkeys((trial.attack, trial.origin) for trial in trials_of(protocol)):
+    for attack, origin in dict.fromkeys((trial.attack, trial.origin) for trial in trials_of(protocol, variant)):
         times = sources.setdefault(attack, {})
         for network in origin.networks:
             times[network.member] = times.get(network.member, 0) + 1
     return sources
 
 
-@lru_cache(maxsize=1)
-def transfer_passes(protocol: Protocol, classes: int, test_size: int) -> Mapping[Member, Passes]:
-    """Passes of the members that take part in the transfer: attacks made on them, and images that are tried on them."""
+@lru_cache(maxsize=128)
+def transfer_passes(
+    protocol: Protocol, classes: int, test_size: int, variant: Variant = Variant()
+) -> Mapping[Member, Passes]:
+    """Passes of the members of a variant, whose protocol it is, that take part in the transfer: attacks made on them,
+    and images that are tried on them."""
     passes: dict[Member, Passes] = {}
 
     def add(member: Member, more: Passes, times: int) -> None:
         passes[member] = passes.get(member, Passes()).plus(more, times * test_size)
 
-    for attack, sources in transfer_sources(protocol).items():
+    for attack, sources in transfer_sources(protocol, variant).items():
         for member, times in sources.items():
             add(member, Passes(1).plus(attack.cost_of_making(classes)), times)
-    for member, times in Counter(trial.target.member for trial in trials_of(protocol)).items():
+    for member, times in Counter(trial.target.member for trial in trials_of(protocol, variant)).items():
         add(member, Passes(1), times)
     return passes
 

@@ -8,6 +8,7 @@ from atras.engines import ENGINES
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.networks import Candidate, Spec
+from atras.rounding import counted
 
 from .grouping import group_bytes
 from .machine import Machine, choose_engine
@@ -47,7 +48,7 @@ def why_unfit(
             return machine.fused_slow
         shared = ENGINES.get(engine).any_depths and machine.kind == "cpu"
         if shared and plan.threads and plan.threads != machine.threads:
-            return f"it is for {plan.threads} threads, here are {machine.threads}"
+            return f"it is for {counted(plan.threads, 'thread')}, here: {machine.threads}"
     if machine.streams and not all(group.chunk for group in left):
         return "it is for images that are resident, here they are streamed"
     most = max(group_bytes(group, protocol, spec, *sizes, machine) for group in left)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from atras.attacks import Attack, Passes
 from atras.engines import ENGINES
 from atras.evaluation import phases_of
 from atras.experiment import Protocol
-from atras.networks import Member, Network, Spec
+from atras.networks import Member, Network, Spec, Variant
 from atras.training import first_steps, steps_of
 
-from .cost import evaluation_passes, forward_flops, transfer_passes, transfer_sources
+from .cost import evaluation_parts, forward_flops, transfer_passes, transfer_sources
 from .plan import Group, Training
 
 
@@ -63,53 +63,101 @@ def predict(
 
     Args:
         group: of the plan.
-        spec, protocol: of the run.
+        spec, protocol: of the run; the protocol that of the group's first member.
         train_size, test_size: images.
         speed: of the group's engine.
-        attack_speeds: of the parts of the protocol's stronger and transferred attacks.
+        attack_speeds: of the parts of the stronger and transferred attacks of all its members (`attack_parts`).
     """
-    engine = ENGINES.get(group.engine)
-    one_by_one, rounds = engine.one_by_one, len(group.members) if engine.one_by_one else 1
-    networks = [Network(spec, member.candidate) for member in group.members]
-    forward = list(map(forward_flops, networks))
-
-    def seconds(passes: Sequence[Passes]) -> float:
-        """Of so many for each member."""
-        each = [one.forward + one.gradient for one in passes]
-        calls = (sum(each) if one_by_one else max(each)) / group.evaluation_batch
-        work = sum(
-            flops * (one.forward / speed.forward_flops_per_second + 2 * one.gradient / speed.gradient_flops_per_second)
-            for flops, one in zip(forward, passes, strict=True)
-        )
-        return calls * speed.step_seconds + work / (1 - group.padding_share)
-
-    def beside(attack: Attack, times: Mapping[Member, int]) -> float:
-        """What an attack takes beside its passes, which is made on members so many times."""
-        own, counts = attack_speeds.get(attack), [times.get(member, 0) for member in group.members]
-        if own is None:
-            return 0.0
-        chunks = -(-test_size // group.evaluation_batch) * (sum(counts) if one_by_one else max(counts))
-        return sum(attack.cost(spec.classes)) * (chunks * own.step_seconds + sum(counts) * test_size * own.pair_seconds)
-
+    engine, price = ENGINES.get(group.engine), _Price(group, spec, speed, attack_speeds, test_size)
+    own = protocols_of(group, protocol)
+    rounds = len(group.members) if engine.one_by_one else 1
     steps = steps_of(protocol, train_size) - (first_steps(protocol, train_size) if group.begun else 0)
     training = rounds * steps * speed.step_seconds
     training += group.flops / (1 - group.padding_share) / speed.flops_per_second
-    one_pass = engine.one_pass and not any(network.drops for network in networks)
-    own = evaluation_passes(protocol, spec.classes, train_size, test_size, one_pass=one_pass)
-    attacks = seconds([own] * len(group.members))
-    everyone = dict.fromkeys(group.members, len(phases_of(protocol)))
-    for part in dict.fromkeys(part for attack in protocol.stronger_attacks for part in attack.parts):
-        attacks += beside(part, everyone)
-    transferred = transfer_passes(protocol, spec.classes, test_size)
-    transfer = seconds([transferred.get(member, Passes()) for member in group.members])
-    for attack, sources in transfer_sources(protocol).items():
-        transfer += sum(beside(part, sources) for part in attack.parts)
+    one_pass = engine.one_pass and not any(network.drops for network in price.networks)
+    parts = {
+        variant: evaluation_parts(each, spec.classes, train_size, test_size, one_pass=one_pass)
+        for variant, each in own.items()
+    }
+    attacks = price.passes({member: parts[member.variant][0] for member in group.members})
+    at_epsilons: dict[float, list[Member]] = {}
+    for member in group.members:
+        at_epsilons.setdefault(own[member.variant].epsilon, []).append(member)
+    for members in at_epsilons.values():  # attacked by themselves
+        attacks += price.passes({member: parts[member.variant][1] for member in members})
+        there = own[members[0].variant]
+        everyone = dict.fromkeys(members, len(phases_of(there)))
+        attacks += sum(price.beside(part, everyone) for part in _parts(there.stronger_attacks))
+    transfer = sum(price.transfer(each, variant) for variant, each in own.items())
     return dataclasses.replace(
         group,
         predicted_seconds=training + attacks + transfer,
         predicted_attack_seconds=attacks,
         predicted_transfer_seconds=transfer,
     )
+
+
+def protocols_of(group: Group, protocol: Protocol) -> dict[Variant, Protocol]:
+    """The experiment on the members of each variant of a group, of which the first one's is given."""
+    variants = dict.fromkeys(member.variant for member in group.members)
+    return {variant: protocol if variant == group.variant else protocol.of(variant) for variant in variants}
+
+
+def attack_parts(group: Group, protocol: Protocol) -> tuple[Attack, ...]:
+    """The parts of all stronger and transferred attacks of a group's members, each once."""
+    own = protocols_of(group, protocol).values()
+    return tuple(_parts([attack for each in own for attack in (*each.stronger_attacks, *each.transferred_attacks)]))
+
+
+def _parts(attacks: Iterable[Attack]) -> dict[Attack, None]:
+    return dict.fromkeys(part for attack in attacks for part in attack.parts)
+
+
+class _Price:
+    """What passes and attacks of a group's members take; arguments as those of `predict`."""
+
+    def __init__(
+        self, group: Group, spec: Spec, speed: Speed, attack_speeds: Mapping[Attack, AttackSpeed], test_size: int
+    ) -> None:
+        self.group, self.classes, self.speed = group, spec.classes, speed
+        self.attack_speeds, self.test_size = attack_speeds, test_size
+        self.one_by_one = ENGINES.get(group.engine).one_by_one
+        self.networks = [Network(spec, member.candidate) for member in group.members]
+        self.forward = dict(zip(group.members, map(forward_flops, self.networks), strict=True))
+
+    def passes(self, members: Mapping[Member, Passes]) -> float:
+        """Of so many for each of these members, which make them together."""
+        if not members:
+            return 0.0
+        each, speed = [one.forward + one.gradient for one in members.values()], self.speed
+        calls = (sum(each) if self.one_by_one else max(each)) / self.group.evaluation_batch
+        work = sum(
+            self.forward[member]
+            * (one.forward / speed.forward_flops_per_second + 2 * one.gradient / speed.gradient_flops_per_second)
+            for member, one in members.items()
+        )
+        return calls * speed.step_seconds + work / (1 - self.group.padding_share)
+
+    def beside(self, attack: Attack, times: Mapping[Member, int]) -> float:
+        """What an attack takes beside its passes, which is made on members so many times."""
+        own, counts = self.attack_speeds.get(attack), list(times.values())
+        if own is None or not counts:
+            return 0.0
+        chunks = -(-self.test_size // self.group.evaluation_batch) * (sum(counts) if self.one_by_one else max(counts))
+        pairs = sum(counts) * self.test_size
+        return sum(attack.cost(self.classes)) * (chunks * own.step_seconds + pairs * own.pair_seconds)
+
+    def transfer(self, protocol: Protocol, variant: Variant) -> float:
+        """The share of its members in the transfer of a variant, whose protocol it is."""
+        if not protocol.tries_other_networks:
+            return 0.0
+        there = [member for member in self.group.members if member.variant == variant]
+        tried = transfer_passes(protocol, self.classes, self.test_size, variant)
+        total = self.passes({member: tried.get(member, Passes()) for member in there})
+        for attack, sources in transfer_sources(protocol, variant).items():
+            made = {member: sources.get(member, 0) for member in there}
+            total += sum(self.beside(part, made) for part in attack.parts)
+        return total
 
 
 def predict_training(training: Training, spec: Spec, protocol: Protocol, train_size: int, speed: Speed) -> Training:

@@ -94,13 +94,15 @@ def _others(first: Winner) -> list[str]:
         return [alone_sentence(first)]
     if first.tied is None:
         return [_no_ranks(first)]
-    others = f"{first.eligible - 1} others"
+    others = "other" if first.eligible == 2 else f"{first.eligible - 1} others"
     if first.eligible < first.candidates:
         others += " that may be first"  # the rest did not train, or see nothing of the images
     if not first.tied:
-        return [f"It is told apart from all {others}, at 95 % for all pairs together."]
+        return [
+            f"It is told apart from {'the' if first.eligible == 2 else 'all'} {others}, at 95 % for all pairs together."
+        ]
     more = f" and {len(first.tied) - NAMED} more" if len(first.tied) > NAMED else ""
-    count = f"{len(first.tied)} of the {others}"
+    count = f"{'' if first.eligible == 2 else f'{len(first.tied)} of '}the {others}"
     return [f"Not distinguishable from it (95 %): {count}: {', '.join(first.tied[:NAMED])}{more}."]
 
 

@@ -12,8 +12,8 @@ from atras.report.charts import Chart, Point, Series, Table, categories, linear,
 from atras.report.contents import Contents, contents
 from atras.report.headline import Headline, headline
 from atras.report.section import Section
-from atras.report.sections import counted
 from atras.results import Results, read
+from atras.rounding import counted
 from atras.search import FinishedRound, finished_rounds
 from atras.storage import expanded
 

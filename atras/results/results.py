@@ -17,6 +17,7 @@ from atras.errors import InputError, printable, shown
 from atras.experiment import MAX_BYTES, recall_networks, recorded_axes, recorded_pairs, told_pair
 from atras.networks import Candidate, Variant
 from atras.registry import spell_value, split_outside
+from atras.rounding import counted
 from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksum
 
 from .finished import joined, read_finished, told
@@ -236,8 +237,10 @@ class Results:
         if not left:
             return "all groups are there, but not what comes after them (transfer)"
         if not groups:
-            return f"{left} of {members} members are missing"
-        return f"{len(groups) - len(finished)} of {len(groups)} groups are missing ({left} of {members} members)"
+            return f"{left} of {counted(members, 'member')} {_are(left)} missing"
+        absent = len(groups) - len(finished)
+        more = f"({left} of {counted(members, 'member')})"
+        return f"{absent} of {counted(len(groups), 'group')} {_are(absent)} missing {more}"
 
     def members(self, status: str) -> list[tuple[str, str, int]]:
         """Hidden layers, variant and seed of every member with a status, in the order of the table."""
@@ -362,6 +365,10 @@ def check_run(run: object, where: str) -> None:
     except UnicodeEncodeError as error:
         # Polars takes only UTF-8; better now than after the first group has trained.
         raise InputError(f"dataset (={protocol['dataset']!r}): expected a name in UTF-8; rename the file") from error
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from atras.evaluation import figures_kept, keeps_outcomes, outcome_rows, phases_
 from atras.experiment import Execution, Protocol
 from atras.kernels.backends import Bf16
 from atras.planning import GPUS, Group, Machine, Machines, Training, memory_cap, schedule
+from atras.rounding import counted
 from atras.torch_state import threads
 
 from .data_place import DataPlace
@@ -148,10 +149,11 @@ def _speeds(machines: Machines, told: float | None, here: Speeds) -> tuple[Speed
         )
     threads_here = threads().amount
     if machines.threads == threads_here:
-        return here, f"speed: this machine's, measured with its {threads_here} threads"
+        return here, f"speed: this machine's, measured with its {counted(threads_here, 'thread')}"
     return ScaledSpeeds(here.part, machines.threads / threads_here, anew=here.anew), (
-        f"speed: this machine's, measured with {threads_here} threads, times {machines.threads}/{threads_here} as if "
-        "threads shared all work evenly; for another processor give --machine-speed TFLOPS"
+        f"speed: this machine's, measured with {counted(threads_here, 'thread')}, times "
+        f"{machines.threads}/{threads_here} as if threads shared all work evenly; for another processor give "
+        "--machine-speed TFLOPS"
     )
 
 
@@ -165,7 +167,7 @@ def _told(
     )  # fmt: skip
     used = found.ideal / found.makespan if found.makespan else 1.0
     lines = [
-        f"{count} x {machines.name}: {groups} groups",
+        f"{count} x {machines.name}: {counted(groups, 'group')}",
         source,
         f"makespan {_time(found.makespan)}, ideal {_time(found.ideal)} ({used:.0%} of the machines' time is used); "
         f"machines wait for the last one for at most {found.tail:.0%} of it; one alone takes {_time(alone)}",

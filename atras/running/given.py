@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from atras.errors import InputError
 from atras.experiment import OwnNetworks, Protocol
 from atras.networks import Candidate, Factory, Network, Spec, Weights, fitted, read_weights, state_of, weights_of
+from atras.rounding import counted
 from atras.storage import is_file
 
 OF_FUNCTION = ("stem", "activation")
@@ -87,7 +88,7 @@ def finished_networks(networks: Sequence[str], files: Sequence[str]) -> tuple[tu
     if sum(takes) != len(asked):
         raise InputError(
             f"network (={len(asked)} of them): expected one for each file of weights that does not say what it is of, "
-            f"{sum(takes)} of {len(files)} files; add --network, in the order of the files"
+            f"{sum(takes)} of {counted(len(files), 'file')}; add --network, in the order of the files"
         )
     left = iter(asked)
     return _distinct(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO, cast
 
 from atras.errors import printable
+from atras.rounding import counted
 
 from .progress import Lasting, PlainReporter, Reporter, duration, figures_of
 from .time_left import Overall, Work
@@ -71,7 +72,9 @@ class LiveReporter(Reporter):
 
     def _tell_overall(self) -> None:
         if self._all is not None:
-            self._progress.update(self._all, completed=self._overall.share)
+            # What is left may turn out to be more than it seemed; a bar does not go back.
+            before = next(one.completed for one in self._progress.tasks if one.id == self._all)
+            self._progress.update(self._all, completed=max(before, self._overall.share))
 
     @property
     def width(self) -> int:
@@ -87,12 +90,12 @@ class LiveReporter(Reporter):
     def decoding(self, done: int, total: int) -> None:
         if self._decoding is None:
             self._progress.start()
-            self._decoding = self._progress.add_task(f"decoding {total} images", total=total, figures="")
+            self._decoding = self._progress.add_task(f"decoding {counted(total, 'image')}", total=total, figures="")
         self._progress.update(self._decoding, completed=done)
         if done == total:
             self._progress.remove_task(self._decoding)
             self._decoding = None
-            self.note(f"decoded {total} images")
+            self.note(f"decoded {counted(total, 'image')}")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         number = f"{index + 1}/{total}" if index >= 0 else f"training {-index}/{total},"
@@ -108,6 +111,9 @@ class LiveReporter(Reporter):
         task, title = self._tasks[index]
         # As a new bar: an update would count as speed.
         self._progress.reset(task, completed=steps_done)
+        self._overall.resumed(index, steps_done / max(self._total(task), 1))
+        if self._all is not None:
+            self._progress.reset(self._all, completed=self._overall.share)  # type: ignore[arg-type] # any number will do
         self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} % of its training")
 
     def _total(self, task: TaskID) -> int:
@@ -135,17 +141,17 @@ class LiveReporter(Reporter):
                 self._progress.reset(task, total=steps, completed=steps_done)
             self._progress.update(task, completed=steps_done, figures=figures)
 
-    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+    def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
         if index not in self._tasks:
             return
-        self._overall.attacked(index, phase, share)
+        share = self._overall.attacked(index, phase, share, work)
         self._tell_overall()
         task, _ = self._tasks[index]
         if index not in self._attacked or self._attacked[index][0] != phase:
             # A bar of its own, so that the time left is that of the attacks.
             self._attacked[index] = (phase, self._attacked.get(index, ("", self._total(task)))[1])
             self._progress.reset(task, total=1.0)
-        self._progress.update(task, completed=share, figures=f"{attack}, {phase}")
+        self._progress.update(task, completed=share, figures=", ".join(filter(None, (attack, phase))))
 
     def group_finished(self, index: int, seconds: float) -> None:
         self._overall.finished(index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atras.engines import ENGINES
-from atras.planning import Group, Planned, Training, predict, predict_training
+from atras.planning import Group, Planned, Training, attack_parts, predict, predict_training
 
 from .speeds import Speeds
 
@@ -14,9 +14,8 @@ def predicted_group(planned: Planned, sizes: tuple[int, int], speeds: Speeds) ->
     """A group with its predicted seconds."""
     group, protocol, spec = planned
     engine = ENGINES.get(group.engine)
-    made = [*protocol.stronger_attacks, *protocol.transferred_attacks]
-    attacks = dict.fromkeys(part for attack in made for part in attack.parts)
-    beside = {attack: speeds.beside(engine, spec, protocol, attack) for attack in attacks}
+    parts = attack_parts(group, protocol)
+    beside = {attack: speeds.beside(engine, spec, protocol, attack) for attack in parts}
     speed = speeds.of(engine, spec, protocol, group.members[0].candidate)
     return predict(group, spec, protocol, *sizes, speed, beside)
 

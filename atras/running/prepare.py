@@ -15,6 +15,7 @@ from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.networks import Network, Spec, inspect_factory
 from atras.planning import Plan, shape_of
+from atras.rounding import counted
 
 from .data_place import DataPlace
 from .defence_source import all_candidates
@@ -113,8 +114,8 @@ def _check_trainable(protocol: Protocol, spec: Spec, train_size: int) -> None:
         if not inspect_factory(factory, spec.image_shape).trains_on_one:
             raise InputError(
                 f"network {name}: expected to be trained on every batch, but it fails on one of a single image, which "
-                f"the last batch of {train_size} images is (batch normalisation?); give another --batch-size (={size}) "
-                "or --train-size"
+                f"the last batch of {counted(train_size, 'image')} is (batch normalisation?); give another "
+                f"--batch-size (={size}) or --train-size"
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from atras.errors import printable
+from atras.rounding import counted
 
 from .time_left import Overall, Work
 
@@ -50,14 +51,15 @@ class Reporter:
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         """Group `index` has done `steps_done` of its steps; loss and accuracy are means over its members."""
 
-    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
-        """Group `index` is under attack; this share of the work is done, if no image falls before its time.
+    def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
+        """Group `index` is under attack.
 
         Args:
             index: number of the group.
-            phase: `trained` or `defended`: the networks that are attacked.
+            phase: `trained` or `defended`: the networks that are attacked; empty where nothing is known of them.
             attack: name of the attack that is under way.
-            share: of all attacks on these networks, from 0 to 1.
+            share: of all attacks on these networks that is done, from 0 to 1.
+            work: that of these attacks, of what was predicted as if no image were turned before an attack's last step.
         """
 
     def group_finished(self, index: int, seconds: float) -> None:
@@ -127,13 +129,14 @@ class PlainReporter(Reporter):
         now = time.monotonic()
         if done in (0, total) or now - self._decoded_at >= SECONDS_BETWEEN_LINES:
             self._decoded_at = now
-            self._say(f"decoding {total} images, {100 * done // total} %")
+            self._say(f"decoding {counted(total, 'image')}, {100 * done // total} %")
 
     def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
         self._titles[index] = f"{numbered(index, total)}, {label}"
+        steps_told = f", {counted(steps, 'step')}" if steps else ""
         self._steps[index] = max(steps, 1)
         self._told[index] = (time.monotonic(), -1)
-        self._say(f"{self._titles[index]}, {_count(members)}, {steps} steps")
+        self._say(f"{self._titles[index]}, {counted(members, 'member')}{steps_told}")
 
     def progress(self, index: int, phase: str, steps_done: int, loss: float | None, accuracy: float | None) -> None:
         if index not in self._titles:
@@ -142,11 +145,11 @@ class PlainReporter(Reporter):
         self._overall.trained(index, steps_done / self._steps[index])
         self._say_rarely(index, percent, f"{percent} % {phase} {' '.join(figures_of(loss, accuracy))}".rstrip())
 
-    def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+    def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
         if index in self._titles:
-            percent = int(100 * share)
-            self._overall.attacked(index, phase, share)
-            self._say_rarely(index, percent, f"{phase} networks under attack, {percent} % of the attacks, {attack}")
+            percent = int(100 * self._overall.attacked(index, phase, share, work))
+            what = f"{phase} networks under attack".lstrip()
+            self._say_rarely(index, percent, f"{what}, {percent} % of the attacks, {attack}")
 
     def _say_rarely(self, index: int, percent: int, text: str) -> None:
         """By the percent, so that a run of weeks leaves no longer a log than one of minutes."""
@@ -161,6 +164,7 @@ class PlainReporter(Reporter):
         self._say(f"{title}, finished in {duration(seconds)}{self._left()}")
 
     def group_resumed(self, index: int, steps_done: int) -> None:
+        self._overall.resumed(index, steps_done / self._steps[index])
         self._say(f"{self._titles[index]}, goes on from {self._percent(index, steps_done)} % of its training")
 
     def _left(self) -> str:
@@ -178,10 +182,6 @@ class PlainReporter(Reporter):
 def numbered(index: int, total: int) -> str:
     """A group by its number among all for people, or a first training by its own, which is below 0."""
     return f"group {index + 1}/{total}" if index >= 0 else f"training {-index}/{total}"
-
-
-def _count(members: int) -> str:
-    return f"{members} member" if members == 1 else f"{members} members"
 
 
 def figures_of(loss: float | None, accuracy: float | None) -> list[str]:

@@ -46,7 +46,8 @@ def plan_lines(
     names = dict.fromkeys(attack.name for attack in attacks if attack is not None and attack.drops_fooled)
     if names:
         more.append(
-            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less"
+            f"as if no image were fooled by {', '.join(names)}: one that is costs no more, so it may take far less; "
+            "the time left that a run shows starts from the same figures and is corrected as images are fooled"
         )
     return [*wrapped(cautions, width), *prepared.plan.lines(width), *wrapped(more, width)]
 

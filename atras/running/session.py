@@ -86,7 +86,8 @@ class Session:
             self.reporter.plan([*plan.lines(self.reporter.width), *([tells(plan, shard)] if shard else [])])
             left = self.tasks.left()
             works, after = plan.work([*self.tasks.needed(left), *left])
-            self.reporter.expect({index: Work(*own) for index, own in works.items()}, 0.0 if shard else after)
+            expected = {index: Work(*own, self.phases_at(index)) for index, own in works.items()}
+            self.reporter.expect(expected, 0.0 if shard else after)
             self.watch.begin("writing")
             self.tell_start()
             self.watch.begin("groups")
@@ -112,6 +113,10 @@ class Session:
         except BaseException:
             self.leave("failed")
             raise
+
+    def phases_at(self, number: int) -> int:
+        """How many phases the networks of a group, or of a first training, are attacked in."""
+        return 1 + self.protocol.setting("defence", self.tasks.plan.at(number).variant).trains
 
     def tell_start(self) -> None:
         """Tell the callbacks of the run, and what they do not know yet of members that are finished."""

@@ -10,6 +10,7 @@ from atras.errors import InputError, shown
 from atras.experiment import Execution, Protocol, parse_shard
 from atras.networks import Member
 from atras.planning import Group, Machine, Plan, cut_trainings, deal, spread, work_of
+from atras.rounding import counted
 
 from .plans import machine_for
 from .prepare import Prepared
@@ -117,6 +118,6 @@ def tells(plan: Plan, shard: Shard) -> str:
     total = sum(group.flops for group in plan.groups)
     share = sum(group.flops for group in own) / total if total else 0.0
     return (
-        f"shard {shard.number} of {shard.of}: {len(own)} of {len(plan.groups)} groups, {len(shard.members)} members, "
-        f"{share:.0%} of the work"
+        f"shard {shard.number} of {shard.of}: {len(own)} of {counted(len(plan.groups), 'group')}, "
+        f"{counted(len(shard.members), 'member')}, {share:.0%} of the work"
     )

@@ -174,11 +174,15 @@ class _Work(TaskWatcher):
             self.protocols[variant] = self.task.protocol.of(variant)
         return self.protocols[variant]
 
-    def attacking(self, phase: str, attack: str, share: float) -> None:
-        if (now := time.perf_counter()) >= self.tell_next:
-            self.tell_next = now + SECONDS_BETWEEN_TELLS
-            share = (self.part + share) / len(self.parts)
-            self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share)
+    def listens(self) -> bool:
+        if (now := time.perf_counter()) < self.tell_next:
+            return False
+        self.tell_next = now + SECONDS_BETWEEN_TELLS
+        return True
+
+    def attacking(self, phase: str, attack: str, share: float, work: float) -> None:
+        share = (self.part + share) / len(self.parts)
+        self.place.reporter.attacking(self.task.index, MEASURED[phase], attack, share, work)
 
     def epoch(self, rows: Rows) -> None:
         if self.place.epochs is not None:

@@ -12,6 +12,7 @@ from atras.analysis import confirmed_record, to_confirm
 from atras.errors import InputError
 from atras.experiment import Execution, Protocol
 from atras.results import Results, read, read_run, run_json
+from atras.rounding import counted
 from atras.running import Reporter
 from atras.storage import Lock, write_file
 
@@ -62,7 +63,7 @@ def confirm(
     if results.run.get("confirm_seeds") != list(asked):
         results = _note(folder, {"confirm_seeds": list(asked)})
     reporter = reporter or Reporter()
-    reporter.note(f"confirming on {len(asked)} fresh seeds: {', '.join(names)}")
+    reporter.note(f"confirming on {counted(len(asked), 'fresh seed')}: {', '.join(names)}")
     there = folder / FOLDER
     arguments: Any = {"reporter": reporter, "stop": stop, "place": place, "executor": executor}
     if (there / "run.json").exists():

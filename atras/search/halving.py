@@ -12,6 +12,7 @@ from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown, wrapped
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file, told_pair
+from atras.rounding import counted
 from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
 from atras.version import SCHEMA, __version__
 
@@ -67,8 +68,10 @@ def plan_rounds(protocol: Protocol, budget: int) -> tuple[Round, ...]:
         if need <= budget:
             return _rounds(protocol, counts[:rounds], budget // rounds)
         least = need if rounds == 1 else min(least, need)
+    verb = "needs" if len(protocol.pairs) == 1 else "need"
     raise InputError(
-        f"budget (={budget}): {counted(protocol)} need at least {least} candidate-epochs; raise it, or lower --epochs"
+        f"budget (={budget}): {counted_candidates(protocol)} {verb} at least {least} candidate-epochs; raise it, or "
+        "lower --epochs"
     )
 
 
@@ -92,11 +95,11 @@ def round_lines(protocol: Protocol, budget: int, width: int = 80) -> list[str]:
         )
     spent = sum(part.cost for part in rounds)
     below = "" if beside else f"The last round is ranked on {images[0]}, those before on {images[1]}."
-    seeds = f"{spent} of {budget} candidate-epochs; {len(protocol.seeds)} seed(s) a candidate"
+    seeds = f"{spent} of {budget} candidate-epochs; {counted(len(protocol.seeds), 'seed')} a candidate"
     return [*lines, *wrapped([below, seeds], width)]
 
 
-def counted(protocol: Protocol, count: int | None = None) -> str:
+def counted_candidates(protocol: Protocol, count: int | None = None) -> str:
     """How many candidates, with axes in variants, for people; all of a protocol's where no number is given."""
     count = len(protocol.pairs) if count is None else count
     what, where = ("candidate", " in a variant") if count == 1 else ("candidates", " in variants")

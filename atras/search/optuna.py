@@ -23,6 +23,7 @@ from atras.experiment import Execution, Protocol, parse_file, spelled_setting, t
 from atras.loggers import Callback
 from atras.networks import Candidate, Variant
 from atras.results import Results
+from atras.rounding import counted
 from atras.running import Reporter
 from atras.storage import expanded, remove_partials, take_folder, write_file
 
@@ -119,8 +120,8 @@ def optimize(
         )
     if rounds > (most := protocol.epochs.bit_length()):
         raise InputError(
-            f"rounds (={rounds}): expected at most {most} of {protocol.epochs} epochs, as each is twice as long as the "
-            "one before; lower it"
+            f"rounds (={rounds}): expected at most {most} of {counted(protocol.epochs, 'epoch')}, as each is twice as "
+            "long as the one before; lower it"
         )
     arguments: Any = {"callbacks": callbacks, "stop": stop}
     folder = expanded(out)

@@ -24,6 +24,7 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Loaded, Protocol
 from atras.loggers import LOGGERS
 from atras.results import Results, read
+from atras.rounding import counted
 from atras.running import Reporter
 from atras.storage import (
     LOCK,
@@ -38,7 +39,7 @@ from atras.storage import (
 )
 
 from .confirmation import confirm
-from .halving import SUMMARY, Record, Round, counted
+from .halving import SUMMARY, Record, Round, counted_candidates
 from .holdout import SELECTION, HeldOut, hold_out, restore, round_data
 
 UNCLEAR = "clearly better than always answering one class: their order says little; more epochs or images may help"
@@ -251,7 +252,7 @@ def last_round(directory: str | Path) -> tuple[Path, str]:
     if not done:
         raise InputError(f"{directory}: expected a search with a finished round, got none; go on with --resume")
     left = "" if done == every else ", on images held out of the training set; the search is not finished"
-    what = counted(record.protocol, record.parts[done - 1].candidates)
+    what = counted_candidates(record.protocol, record.parts[done - 1].candidates)
     return record.round_folder(done), f"{directory} is a search: this is round {done} of {every}, {what}{left}"
 
 
@@ -327,8 +328,8 @@ class _Search:
         try:
             for line in self.record.content["warnings"] if number == 1 else ():
                 reporter.note(line)
-            what = counted(protocol, part.candidates)
-            reporter.note(f"round {number} of {len(parts)}: {what}, {part.epochs} epochs")
+            what = counted_candidates(protocol, part.candidates)
+            reporter.note(f"round {number} of {len(parts)}: {what}, {counted(part.epochs, 'epoch')}")
             place = self.place if number == len(parts) else HeldOut.of(protocol, self.execution)
             arguments: Any = {"reporter": reporter, "stop": self.stop, "place": place, "executor": self.executor}
             if not (folder / "run.json").exists():

@@ -143,8 +143,8 @@ class _Stages:
 
     def pause(self) -> None:
         """Between two calls of training, or two steps of an evaluation: keep a snapshot when due, stop when asked."""
-        if (now := self.evaluators.attacking()) is not None:
-            self.watcher.attacking(self.stage, now.attack.name, now.share)
+        if self.watcher.listens() and (now := self.evaluators.attacking()) is not None:
+            self.watcher.attacking(self.stage, now.attack.name, now.share, now.work)
         if self.watcher.due():
             self.keep()
         if self.watcher.stop():

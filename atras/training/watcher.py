@@ -16,8 +16,12 @@ class Watcher:
     def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
         """Steps were made; loss and accuracy are means over the epoch so far and the group's members."""
 
-    def attacking(self, phase: str, attack: str, share: float) -> None:
-        """An attack is under way in a phase; this share of the work of all attacks on the test images is done."""
+    def listens(self) -> bool:
+        """Whether `attacking` is to be told now; to tell it a GPU has to be waited for."""
+        return False
+
+    def attacking(self, phase: str, attack: str, share: float, work: float) -> None:
+        """An attack is under way in a phase; see `evaluation.Attacking`."""
 
     def epoch(self, rows: Rows) -> None:
         """An epoch is over: its rows of `history`, and of `metrics` what was measured after it."""

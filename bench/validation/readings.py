@@ -137,7 +137,8 @@ class Bench:
 
     def of(self, job: Job) -> tuple[Protocol, list[Member], float]:
         """The protocol of a job, its members, and the FLOPs of its trainings."""
-        candidates = k_complete(kind=KINDS[job.nodes])[:: self.asked.every]
+        whole = k_complete(kind=KINDS[job.nodes])
+        candidates = tuple(each for each in whole[:: self.asked.every] if each.depth >= self.asked.least_depth)
         protocol = self.protocol.replace(
             candidates=candidates, activation=job.activation, head_dropout=job.dropout, seeds=job.seeds,
             learning_rate=job.rates[0], epsilon=job.epsilons[0],
@@ -268,6 +269,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=numbers(int), default=(0, 1, 2), help="the first one screens")
     parser.add_argument("--epochs", type=int, default=20, help="of each training")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th candidate alone")
+    parser.add_argument("--least-depth", type=int, default=1, metavar="N", help="candidates of N and more layers alone")
     parser.add_argument("--filters-cost", type=float, default=140, metavar="MFLOP", help="of a candidate as filters")
     parser.add_argument("--confirmed", type=int, default=2, metavar="N", help="nearest readings, by each measure")
     parser.add_argument("--compile", type=int, default=0, metavar="N", help="processes that compile first; 0 for none")
@@ -318,7 +320,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{flops / 1e12:.0f} TFLOP of training without what is confirmed, about {seconds:.0f} s", flush=True)
         given = [word for name in ("data", "device", "precision") for word in (f"--{name}", str(getattr(asked, name)))]
         given += ["--data-dir", asked.data_dir] if asked.data_dir else []
-        given += ["--every", str(asked.every), "--filters-cost", str(asked.filters_cost)]
+        narrowed = ("every", "least_depth", "filters_cost")
+        given += [f"--{name.replace('_', '-')}={getattr(asked, name)}" for name in narrowed]
         compiling = compile_first(asked, [*first, *last], given, bench.clock) if asked.compile else 0.0
         about = {
             "script": "readings",

@@ -104,7 +104,10 @@ def epsilon_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> s
 
 
 def rank_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
-    """Spearman's rank correlation with the paper, over the rows that trained in both phases in both."""
+    """Spearman's rank correlation with the paper a seed, over the rows that trained in both phases in both.
+
+    It has none, `-`, where a column has one value, as of networks that all know their training images.
+    """
     alive, paper, lines = trained(dataset), paper_rows(dataset), []
     for reading, seeds in found.items():
         each = []
@@ -115,14 +118,18 @@ def rank_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
             pairs = [(ours, paper[row["hidden_layers"]]) for row in own if (ours := accuracies_of(row)) is not None]
             if len(pairs) > 2:
                 ours_theirs = (zip(*side, strict=True) for side in zip(*pairs, strict=True))
-                each.append([float(spearmanr(*both).statistic) for both in zip(*ours_theirs, strict=True)])
+                each.append([_rank_text(*both) for both in zip(*ours_theirs, strict=True)])
         if each:
-            lines.append([*reading.cells, *(mean_text(column, 2) for column in zip(*each, strict=True))])
+            lines.append([*reading.cells, *(", ".join(column) for column in zip(*each, strict=True))])
     return table([*HEAD, *TITLES], lines)
 
 
+def _rank_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    return "-" if min(len(set(ours)), len(set(theirs))) == 1 else f"{spearmanr(ours, theirs).statistic:.2f}"
+
+
 def dead_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
-    """How many networks are dead, shallow and deep, and how many of the paper's dead rows are, over seeds."""
+    """How many networks are dead, shallow and deep, of the paper's dead rows, and diverged, in a seed on average."""
     paper = paper_rows(dataset)
     theirs = {phase: {name for name, own in paper.items() if dead(own, phase, dataset)} for phase in (BEFORE, AFTER)}
     printed = [
@@ -130,15 +137,17 @@ def dead_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
         for names in theirs.values()
         for cell in _dead_cells([(name, name.count("-") + 1) for name in names], names, 1)
     ]
-    lines = [["the paper", "", "", "", "", "1", *printed]]
+    lines = [["the paper", "", "", "", "", "1", *printed, "0"]]
     for reading, seeds in found.items():
         cells = [*reading.cells, str(len(seeds))]
         for phase, field in ((BEFORE, "dead_before"), (AFTER, "dead_after")):
             own = [(row["hidden_layers"], row["depth"]) for rows in seeds.values() for row in rows if row[field]]
             cells += _dead_cells(own, theirs[phase], len(seeds))
-        lines.append(cells)
+        diverged = sum(accuracies_of(row) is None for rows in seeds.values() for row in rows)
+        lines.append([*cells, _a_seed(diverged, len(seeds))])
     columns = ["to four layers", "five and more", "the paper's own"]
-    return table([*HEAD, "seeds", *(f"{name}, {when}" for when in ("before", "after") for name in columns)], lines)
+    dead_columns = [f"{name}, {when}" for when in ("before", "after") for name in columns]
+    return table([*HEAD, "seeds", *dead_columns, "diverged"], lines)
 
 
 def _dead_cells(own: Sequence[tuple[str, int]], theirs: set[str], seeds: int) -> list[str]:
@@ -146,7 +155,11 @@ def _dead_cells(own: Sequence[tuple[str, int]], theirs: set[str], seeds: int) ->
         sum(depth < DEEP for _, depth in own), sum(depth >= DEEP for _, depth in own),
         sum(name in theirs for name, _ in own),
     ]  # fmt: skip
-    return [f"{count / seeds:.1f}".removesuffix(".0") for count in counts]
+    return [_a_seed(count, seeds) for count in counts]
+
+
+def _a_seed(count: int, seeds: int) -> str:
+    return f"{count / seeds:.1f}".removesuffix(".0")
 
 
 def row_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
@@ -187,7 +200,7 @@ TABLES: dict[str, Callable[[dict[Reading, dict[int, list[Row]]], str], str]] = {
     "Mean absolute difference, rows that trained in the paper; in the last column all rows.": distance_table,
     "Attacked before, by epsilon: mean absolute difference (mean difference).": epsilon_table,
     "Rank correlation.": rank_table,
-    "Dead networks a seed.": dead_table,
+    "Dead and diverged networks a seed.": dead_table,
     "Dead networks by row, seeds before / after.": row_table,
 }
 """By the line above it."""

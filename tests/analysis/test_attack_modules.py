@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +13,10 @@ from torch.nn import functional as F
 
 import atras
 from atras import InputError
+from atras.analysis import attack_progress
 from atras.attacks import FGSM, PGD
 from atras.data import load, pixels
+from atras.running import Reporter
 
 
 class Net(nn.Module):
@@ -161,7 +166,7 @@ def test_figures_that_mislead_are_said(digits, trained):
     ({"images": torch.zeros(5, 1, 8, 8, dtype=torch.int64)}, "got int64"),
     ({"images": [0]}, "expected an array of numpy or torch, got list"),
     ({"images": torch.zeros(5, 3, 8, 8)}, r"it failed on images \[4, 3, 8, 8\]: RuntimeError"),
-    ({"labels": [0, 1]}, "one for each of the 5 images, got 2"),
+    ({"labels": [0, 1]}, r"one for each image \(5\), got 2"),
     ({"labels": [0, 1, 2, 3, 10]}, "classes from 0 to 9, of which Net has logits, got 0 to 10"),
     ({"labels": torch.rand(5)}, r"whole numbers \[N\], got float32 \[5\]"),
     ({"attacks": "fgsm"}, "expected an epsilon, got none; give epsilon=8/255"),
@@ -241,3 +246,38 @@ def test_an_epsilon_may_be_a_fraction_in_text_as_on_the_command_line() -> None:
     assert text.equals(number)
     with pytest.raises(InputError, match="expected a number or a fraction"):
         atras.attack(model, images, labels, "fgsm", epsilon="eight")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_shown_what_is_attacked_and_how_far_that_is(
+    monkeypatch: pytest.MonkeyPatch, digits, trained: Net
+) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Listener(Reporter):
+        def group_started(self, index: int, total: int, label: str, members: int, steps: int) -> None:
+            told.append((f"{label} x{members}", 0.0))
+
+        def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
+            told.append((attack, share))
+
+    for name in ("FIRST", "BETWEEN"):
+        monkeypatch.setattr(attack_progress, name, 0.0)
+    monkeypatch.setattr(attack_progress, "choose_reporter", Listener)
+    images, labels = digits[1].images[:20], digits[1].labels[:20]
+    given = {"a": trained, "b": trained}, images, labels, ["pgd(steps=3)", "apgd(steps=3)"]
+    quiet = atras.attack(*given, epsilon=0.1, batch_size=10)
+    assert told == []  # the stream is no terminal
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    atras.attack(*given, epsilon=0.1, batch_size=10, progress=False)
+    assert told == []
+    shown = atras.attack(*given, epsilon=0.1, batch_size=10)
+    assert shown.frame.equals(quiet.frame)
+    assert told[0] == ("attack on a, b x2", 0.0)
+    names, shares = zip(*told[1:], strict=True)
+    assert set(names) == {"pgd", "apgd"}
+    assert 0 < shares[0] < 0.5 < shares[-1] <= 1

@@ -359,6 +359,27 @@ def test_few_seeds_leave_transfer_unresolved_and_say_what_is_missing() -> None:
     assert two.text.endswith("for an interval, run with three seeds or more")
 
 
+@pytest.mark.parametrize(("up", "share", "said"), [
+    (0.6, 1.0, "they cause 1.505 times as much, which counts as 1: its own attacks are too weak to judge by"),
+    (-0.2, 0.0, "accuracy rises under them, which counts as 0"),
+])  # fmt: skip
+def test_a_share_that_is_none_is_bounded_and_said_to_be(up: float, share: float, said: str) -> None:
+    found = claims(run_of(populated(5), transfer=transfer_rows(up, 0.1, 0.15, seeds=5)))[8]
+    assert (found.ours, found.low, found.high) == (share, share, share)
+    assert found.verdict == ("holds" if up > 0 else "fails")
+    assert said in found.text
+
+
+def test_nothing_is_divided_by_an_own_loss_that_images_hardly_tell_from_nothing() -> None:
+    rows = transfer_rows(0.3, 0.2, 0.3, seeds=3)
+    weak = [{**row, "accuracy": 0.9 - 0.01 * (0.9 - row["accuracy"]), "n": 500} for row in rows]  # own loss 0.004
+    found = claims(run_of(populated(3), transfer=weak))[8]
+    assert (found.verdict, found.ours, found.low) == ("unresolved", None, None)
+    assert "cost the larger networks 0.0040 of accuracy, which 500 test images hardly tell from nothing" in found.text
+    more = [{**row, "n": 100_000} for row in weak]
+    assert claims(run_of(populated(3), transfer=more))[8].ours == pytest.approx(0.75, abs=0.3)
+
+
 def test_sources_share_targets_so_that_whole_networks_are_what_varies() -> None:
     """One target that falls to everything makes all sources look good: more pairs of one seed are no more certainty."""
     few = claims(run_of(populated(3), transfer=transfer_rows(0.1, 0.1, 0.15, seeds=3)))[8]

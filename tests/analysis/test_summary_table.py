@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from atras.analysis import json_text, run_data
 from atras.analysis.ranked_table import short_count
 from atras.analysis.summary_table import caution_lines, summary_lines
 from atras.networks import PAPER_CANDIDATES
@@ -16,6 +18,7 @@ from atras.report.sections import depth_means
 from atras.results import Results
 from atras.results.schemas import ACCURACIES
 from atras.results.writer import Writer
+from atras.rounding import decimals
 from atras.testing.fake_run import make_run
 from made_rows import NAMES, Rows, metrics_row, results_of, run_info, seeded, table_row
 
@@ -100,6 +103,8 @@ def test_several_seeds_are_said_to_be_means() -> None:
     text = " ".join(summary_lines(seeded()))
     assert "means over 2 seeds; the status is that of the worst seed" in text
     assert "a seed that is dead or diverged counts 0 in the ranking, as of 3 networks here" in text
+    one = results_of([table_row("40", 0), table_row("40", 1, 0.1, status="dead")])
+    assert "as of 1 network here" in " ".join(summary_lines(one))
     assert not any("counts 0" in line or "means over" in line for line in paper_sized())
 
 
@@ -109,8 +114,37 @@ def test_what_finds_no_room_is_named() -> None:
     assert not [line for line in summary_lines(seeded(), 120) if "no room" in line]
 
 
+def pairs_of(told: object) -> set[tuple[str, str]]:
+    """The ends of all intervals in JSON values, as the terminal rounds them."""
+    if isinstance(told, dict):
+        own = {(told["low"], told["high"])} if told.keys() >= {"low", "high"} else set()
+        found = [*told.values()]
+    elif isinstance(told, list):
+        own, found = ({tuple(told)} if len(told) == 2 and isinstance(told[0], float) else set()), [*told]
+    else:
+        return set()
+    ends = {tuple(decimals(end, places) for end in pair) for pair in own if None not in pair for places in (3, 4)}
+    return ends.union(*map(pairs_of, found))
+
+
+@pytest.mark.parametrize("defence", ["copies", "none"])
+def test_json_has_every_interval_that_the_terminal_shows(defence: str) -> None:
+    run = make_run(seeds=range(5))
+    if defence == "none":
+        before = run.metrics.filter(phase="trained")
+        run = replace(run, metrics=before, run=run.run | {"protocol": run.run["protocol"] | {"defence": "none"}})
+    text = "\n".join(summary_lines(run, 200))
+    shown = set(re.findall(r"(-?\d\.\d{3,4})(?:-| to )(-?\d\.\d{3,4})", text))
+    assert len(shown) > 5  # of networks, depths and the winner
+    assert shown <= pairs_of(run_data(run))
+    assert json_text(run_data(run))
+
+
 def test_a_run_without_rows_has_a_summary() -> None:
-    assert summary_lines(Writer(None, run_info()).finish({}))
+    nothing = Writer(None, run_info()).finish({})
+    assert summary_lines(nothing)
+    told = run_data(nothing)
+    assert (told["ranking"], told["winner"], told["depths"]) == ([], None, [])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from atras.analysis import claims, compare, ranking, summary_lines, winner
+from atras.analysis import (
+    claims,
+    compare,
+    depth_intervals,
+    independent_images,
+    ranking,
+    run_data,
+    summary_lines,
+    winner,
+)
 from atras.analysis.export import export
 from atras.cli.program import app
 from atras.errors import InputError
@@ -70,6 +79,18 @@ def test_the_summary_names_the_variants(results: Results) -> None:
     assert sum(line.startswith("8 learning_rate=") for line in lines) == 4
     own = summary_lines(results.of_variant(NAMES[0]), 80)
     assert not any("learning_rate" in line and line not in NAMES for line in own)
+
+
+def test_json_has_intervals_by_depth_in_each_variant(results: Results) -> None:
+    told = run_data(results)
+    for name in results.variants["variant"]:
+        one = results.of_variant(name)
+        (row,) = (row for row in told["depths"] if (row["variant"], row["depth"]) == (name, 1))
+        kept, column = one.table.filter(depth=1, status="trained"), "test_accuracy"
+        mean, *ends = depth_intervals(kept, column, independent_images(one, column), one)[1]
+        assert (row[column], row["intervals"][column]) == (pytest.approx(mean), ends)
+    assert len(told["ranking"]) == len(ranking(results))
+    assert told["winner"]["name"] == told["ranking"][0]["hidden_layers"]
 
 
 def test_the_summary_tells_of_defences_that_did_not_train_equally_long(tmp_path: Path) -> None:

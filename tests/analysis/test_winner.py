@@ -59,6 +59,8 @@ def test_an_unfinished_run_lacks_the_rest_and_one_without_members_has_no_winner(
     run = make_run(seeds=range(5))
     part = Results(run.table[:20], run.metrics, run.history, run.timings, {**run.run, "status": "interrupted"})
     assert lacks(part)[0] == "Not finished: 5 of 25 members are missing."
+    last = Results(run.table[:24], run.metrics, run.history, run.timings, part.run)
+    assert lacks(last)[0] == "Not finished: 1 of 25 members is missing."
     none = Results(run.table[:0], run.metrics[:0], run.history, run.timings, {**run.run, "status": "interrupted"})
     assert winner(none) is None
     assert lacks(none) == ["Not finished: 25 of 25 members are missing."]

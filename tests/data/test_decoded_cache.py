@@ -155,7 +155,7 @@ class TestBroken:
         whole = load(str(folder))
         (folder / "train" / "ant" / "3.png").write_bytes(b"text")
         found = load(str(folder))
-        caution = "data: 1 of 240 images cannot be decoded and are left out: train/ant/3.png (it is no image)"
+        caution = "data: 1 of 240 images cannot be decoded and is left out: train/ant/3.png (it is no image)"
         assert found.cautions == (caution,)
         assert found.provenance()["decoding"]["broken_images"] == ["train/ant/3.png (it is no image)"]
         order = sorted(str(number) + ".png" for number in range(60))
@@ -185,7 +185,7 @@ class TestBroken:
         transparent = np.dstack([noise(8, 8, 3), np.full((8, 8), 9, np.uint8)])
         write_image(folder / "test" / "bee" / "4.png", transparent)
         assert load(str(folder)).cautions == (
-            "data: 1 of 180 images have pixels that are not opaque, which are laid on black: test/bee/4.png",
+            "data: 1 of 180 images has pixels that are not opaque, which are laid on black: test/bee/4.png",
         )
 
 

@@ -63,9 +63,9 @@ class TestLabels:
             (np.full((6, 2), np.nan), "is [nan, nan]"),
             (
                 np.eye(5)[[0, 1, 2, 3, 4]],
-                "one label for each of 6 images, got (5, 5); make them agree, or give one-hot rows",
+                "one label for each image (6), got (5, 5); make them agree, or give one-hot rows",
             ),
-            (np.zeros((6, 3, 1)), "one label for each of 6 images, got (6, 3, 1)"),
+            (np.zeros((6, 3, 1)), "one label for each image (6), got (6, 3, 1)"),
         ],
     )
     def test_other_labels_are_refused_with_the_first_that_is_wrong(self, tmp_path, labels, part):

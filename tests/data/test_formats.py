@@ -155,7 +155,9 @@ class TestIdx:
 
     def test_fewer_labels_than_images_are_refused(self, tmp_path):
         made = arrays()
-        refused("one label for each of 6", name=write_idx(tmp_path / "mine", made | {"y_train": made["y_train"][:5]}))
+        refused(
+            "one label for each image (6)", name=write_idx(tmp_path / "mine", made | {"y_train": made["y_train"][:5]})
+        )
 
     @settings(max_examples=60, deadline=None)
     @given(at=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 400), packed=st.booleans())
@@ -229,7 +231,7 @@ class TestNpz:
             ({"x_train": np.full((6, 5, 5), np.inf)}, ("expected pixels in [0, 1], got inf",)),
             ({"x_test": np.full((4, 5, 5), np.nan)}, ("x_test", "got 100 that are NaN")),
             ({"x_test": np.zeros((4, 5, 6), np.uint8)}, ("training shape (5, 5), got (5, 6)",)),
-            ({"y_train": np.zeros(5, int)}, ("one label for each of 6 images, got (5,)",)),
+            ({"y_train": np.zeros(5, int)}, ("one label for each image (6), got (5,)",)),
             ({"y_train": np.array([0, 1, 2, -1, 0, 1])}, ("y_train", "got -1")),
             ({"y_train": np.array([0, 1, 2, 10**12, 0, 1])}, ("y_train", "expected labels from 0 to 65535")),
             ({"y_train": np.array([0, 1, 2, 2**64 - 1, 0, 1], np.uint64)}, (f"got {2**64 - 1}",)),

@@ -130,7 +130,7 @@ class TestSvhn:
             ({"y": np.array([[1.5], [2], [3], [4]])}, ("y_train", "whole numbers")),
             ({"y": np.array([[np.inf], [2], [3], [4]])}, ("y_train", "whole numbers")),
             ({"y": np.array([[11], [2], [3], [4]], np.uint8)}, ("y_train", "got 11")),
-            ({"y": np.array([[1], [2], [3]], np.uint8)}, ("y_train", "one label for each of 4")),
+            ({"y": np.array([[1], [2], [3]], np.uint8)}, ("y_train", "one label for each image (4)")),
         ],
     )
     def test_other_contents_are_refused(self, tmp_path, changes, parts):

@@ -77,7 +77,7 @@ def test_copies_come_in_turn_from_the_smallest_others_and_the_network_itself(aug
 
 def test_sources_are_the_smallest_or_those_that_are_named() -> None:
     assert source_candidates(PROTOCOL, SPEC) == CANDIDATES[:3]
-    named = PROTOCOL.replace(defence="ensemble(k=2, sources=12+6)")
+    named = PROTOCOL.replace(defence="ensemble(k=1, sources=12+6)")
     assert source_candidates(named, SPEC) == (CANDIDATES[3], CANDIDATES[1])
     assert EnsembleTraining(2).cost(3).gradient == pytest.approx(1 / 3)
 
@@ -85,9 +85,10 @@ def test_sources_are_the_smallest_or_those_that_are_named() -> None:
 @pytest.mark.parametrize(
     ("defence", "message"),
     [
-        ("ensemble(k=4)", "expected more candidates than k"),
-        ("ensemble(k=1, sources=7)", "expected candidates of this run, got 7"),
-        ("ensemble(k=3, sources=4+6)", "at least k (=3) candidates"),
+        ("ensemble(k=4, start=trained)", "got 4; write ensemble(start=trained), or add candidates"),
+        ("ensemble(k=1, sources=7+4)", "expected candidates of this run, got 7"),
+        ("ensemble(k=2, sources=4+6)", "more than k (=2) different candidates"),  # 4 has 6 alone to learn from
+        ("ensemble(k=1, sources=6+6)", "more than k (=1) different candidates"),
         ("ensemble(k=0)", "k (=0)"),
     ],
 )
@@ -96,6 +97,11 @@ def test_what_the_run_has_not_is_refused(defence: str, message: str) -> None:
         source_candidates(PROTOCOL.replace(defence=defence), SPEC)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_of_one_candidate_no_smaller_k_is_advised() -> None:
+    with pytest.raises(InputError, match="got 1; with one there is nothing to learn from: add candidates, or take"):
+        source_candidates(PROTOCOL.replace(candidates=CANDIDATES[:1], defence="ensemble(k=1)"), SPEC)
 
 
 def test_a_run_trains_its_sources_first(tmp_path: Path) -> None:

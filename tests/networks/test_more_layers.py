@@ -93,7 +93,7 @@ def test_spellings(text: str, layer: Layer) -> None:
         ("8-ga", "ga: expected an image, got 8 features; put it before dense layers"),
         ("8-r4", "r4: expected an image, got 8 features"),
         ("c6k3-gn4", "gn4: expected channels that 4 groups share evenly, got 6"),
-        ("m0.5_0.5_0.5s1_1_1-8", "expected one mean, or one for each of 2 channels, got 3; give them with _ between"),
+        ("m0.5_0.5_0.5s1_1_1-8", "expected one mean, or one for each channel (2), got 3; give them with _ between"),
     ],
 )
 def test_what_is_misspelled_or_does_not_fit_is_refused_in_one_line(text: str, message: str) -> None:

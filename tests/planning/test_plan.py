@@ -15,12 +15,14 @@ from atras.engines import StackEngine
 from atras.errors import InputError
 from atras.experiment import Protocol
 from atras.kernels.backends import Bf16
-from atras.networks import PAPER_CANDIDATES, Candidate, Network, Spec, members_of, widest, with_depth
+from atras.networks import PAPER_CANDIDATES, Candidate, Member, Network, Spec, members_of, widest, with_depth
 from atras.planning import (
+    AttackSpeed,
     Group,
     Machine,
     Plan,
     Speed,
+    attack_parts,
     choose_engine,
     forward_flops,
     make_groups,
@@ -277,6 +279,34 @@ def test_attacks_and_transfer_are_priced() -> None:
     both = seconds(transfer=True)
     assert both.predicted_transfer_seconds == pytest.approx(2 * forward * (2 + 1 + 4))
     assert both.predicted_seconds == pytest.approx(seconds().predicted_seconds + both.predicted_transfer_seconds)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("speed", [Speed(0.0, 1e9, 1e6, 5e5), Speed(1.0, 1e30, 1e30, 1e30)])
+def test_a_group_of_several_variants_is_priced_by_all_of_them(speed: Speed) -> None:
+    asked = Protocol(
+        candidates=(Candidate((8,)), Candidate((16,))), epochs=1, adversarial_epochs=1, precision="fp32",
+        axes={"epsilon": (0.1, 0.3)}, epsilons=(0.1, 0.2), attacks=("pgd(steps=3)",), transfer=True,
+    )  # fmt: skip
+    own = [asked.of(variant) for variant in asked.variants]
+    (group,) = make_groups(own[0], DIGITS, 5000, 5000, "stack", CPU, (), asked.variants)
+    beside = dict.fromkeys(attack_parts(group, own[0]), AttackSpeed(0.0, 1e-3))
+    assert {attack.epsilon for attack in beside} == {0.1, 0.2, 0.3}
+
+    def seconds(members: tuple[Member, ...], protocol: Protocol) -> tuple[float, float]:
+        some = predict(replace(group, members=members), DIGITS, protocol, 5000, 5000, speed, beside)
+        return some.predicted_attack_seconds or 0.0, some.predicted_transfer_seconds or 0.0
+
+    attacks, transfer = seconds(group.members, own[0])
+    parts = [
+        seconds(tuple(member for member in group.members if member.variant == variant), protocol)
+        for variant, protocol in zip(asked.variants, own, strict=True)
+    ]
+    assert parts[0][0] < parts[1][0], "both cost the same: the test could not fail"
+    assert transfer == pytest.approx(sum(part[1] for part in parts))
+    if speed.step_seconds:  # members of both epsilons are evaluated together, but attacked one epsilon after the other
+        assert parts[1][0] < attacks < sum(part[0] for part in parts)
+    else:
+        assert attacks == pytest.approx(sum(part[0] for part in parts))
 
 
 def test_a_plan_survives_json_and_refuses_another_protocol() -> None:

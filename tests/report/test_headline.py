@@ -34,6 +34,14 @@ def test_equals_are_counted_and_named(full: Results) -> None:
                                    f"that may be first: {', '.join(tied)}.",)  # fmt: skip
 
 
+def test_of_two_the_equal_is_the_other() -> None:
+    assert (
+        headline(make_run(names=("64-512", "24-192")))
+        .text[0]
+        .startswith("Not distinguishable from it (95 %): the other: ")
+    )
+
+
 def test_networks_that_did_not_train_are_no_equals() -> None:
     """Of five one is dead; of two one."""
     one = headline(make_run(seeds=(0,)))

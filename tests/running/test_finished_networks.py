@@ -198,7 +198,7 @@ def test_networks_and_weights_that_do_not_fit_are_one_line_and_nothing_is_writte
     ("fields", "message"),
     [
         ({"epochs": 0}, r"epochs \(=0\): expected a whole number from 1"),
-        ({"weights": ("a" * 64,)}, r"weights \(=1 of them\): expected one for each of 2 candidates"),
+        ({"weights": ("a" * 64,)}, r"weights \(=1 of them\): expected one for each candidate \(2\)"),
         ({"weights": ("a" * 64, "b" * 64)}, r"weights: expected no training of networks that are finished"),
         ({"weights": ("file.pth", "b" * 64), "epochs": 0}, r"weights \(='file.pth'\): expected a SHA-256"),
     ],

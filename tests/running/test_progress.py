@@ -255,8 +255,9 @@ def test_a_run_tells_of_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
 
     class Listener(Reporter):
-        def attacking(self, index: int, phase: str, attack: str, share: float) -> None:
+        def attacking(self, index: int, phase: str, attack: str, share: float, work: float = 1.0) -> None:
             told.append((index, phase, attack, share))
+            assert work == pytest.approx(1.0)  # neither attack drops what is fooled
 
     monkeypatch.setattr(task, "SECONDS_BETWEEN_TELLS", 0.0)
     protocol = atras.Protocol(
@@ -287,6 +288,38 @@ def test_the_time_that_a_whole_run_has_left_follows_the_work_that_is_predicted(m
     assert overall.share == pytest.approx(15 / 20)
     overall.part(1.0)
     assert (overall.share, overall.seconds_left()) == (1.0, None)
+
+
+def test_the_time_left_is_corrected_by_what_attacks_turn_out_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time_left.time, "monotonic", lambda: now)
+    undefended = Overall({0: Work(0.0, 40.0, phases=1)}, after=0.0)
+    now = 102.0
+    assert undefended.attacked(0, "trained", 0.5) == 0.5
+    assert undefended.seconds_left() == pytest.approx(2.0)  # it has no second phase to wait for
+    overall = Overall({0: Work(10.0, 100.0), 1: Work(10.0, 100.0)}, after=0.0)
+    now = 112.0
+    overall.trained(0, 1.0)
+    overall.attacked(0, "trained", 0.5, work=0.1)
+    # Of 50 for each group's first phase 5 are left, of the other phases nothing is known: 12.5 of 2 x (10 + 5 + 50).
+    assert overall.seconds_left() == pytest.approx(10 * (130 - 12.5) / 12.5)
+    overall.attacked(0, "defended", 0.2, work=0.2)
+    assert overall.attacked(0, "defended", 0.1, work=0.2) == 0.2  # it does not go back
+    assert overall.share == pytest.approx((10 + 2.5 + 2) / (2 * (10 + 5 + 10)))
+    overall.finished(0)
+    assert overall.share == pytest.approx(0.5)
+
+
+def test_what_was_done_before_an_interruption_took_none_of_the_seconds_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time_left.time, "monotonic", lambda: now)
+    overall = Overall({0: Work(50.0, 50.0, phases=1)}, after=0.0)
+    overall.resumed(0, 1.0)
+    overall.attacked(0, "trained", 0.2)  # the first step here tells what was done there
+    now = 110.0
+    assert overall.seconds_left() is None
+    overall.attacked(0, "trained", 0.4)
+    assert overall.seconds_left() == pytest.approx(10 * 30 / 10)
 
 
 def test_plain_lines_and_live_bars_tell_the_time_left_in_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def test_more_shards_than_members_leave_some_without_work(tmp_path: Path) -> Non
 def test_the_command_merges(parts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     assert cli.execute(cli.app, ["merge", *map(str, parts), "-o", out], "atras") == 0
-    assert capsys.readouterr().out == f"8 members of 3 parts are in {out}\n"
+    assert capsys.readouterr().out == f"8 members of 3 parts in {out}\n"
     assert cli.execute(cli.app, ["merge", *map(str, parts[:1]), "-o", f"{out}-2", "--partial"], "atras") == 0
     assert f"; go on with --resume {out}-2" in capsys.readouterr().out
     assert cli.execute(cli.app, ["merge", *map(str, parts), "-o", out], "atras") == 2

@@ -28,7 +28,7 @@ def test_a_dry_run_prints_the_rounds(capsys: pytest.CaptureFixture[str]) -> None
     assert execute("--search halving --budget 1800 --dry-run") == 0
     out = capsys.readouterr().out.splitlines()
     assert out == round_lines(Protocol(), 1800)
-    assert out[-1] == "1800 of 1800 candidate-epochs; 1 seed(s) a candidate"
+    assert out[-1] == "1800 of 1800 candidate-epochs; 1 seed a candidate"
 
 
 @pytest.mark.parametrize(

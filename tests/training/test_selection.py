@@ -16,7 +16,7 @@ from atras.attacks import PGD, Start, starts
 from atras.data import Dataset, load
 from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine, why_not
 from atras.errors import InputError
-from atras.evaluation import Evaluator
+from atras.evaluation import Evaluator, Score
 from atras.experiment import Protocol
 from atras.training import DONE, Snapshot, Watcher, epochs, kept_epochs, run_group, stages
 from atras.training.selection import Selection
@@ -150,6 +150,40 @@ def test_of_equal_epochs_the_earlier_one_is_kept_after_ten_steps_of_attack(monke
     selection.take(1, score)
     selection.take(2, score)
     assert selection.epochs.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "kind", [LoopEngine, StackEngine, pytest.param(FusedEngine, marks=pytest.mark.skipif(bool(WHY), reason=WHY))]
+)
+def test_an_epoch_whose_logits_are_not_finite_has_no_figure_and_is_not_kept(
+    kind: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, validate = [], Evaluator.validate
+
+    def broken(evaluator: Evaluator) -> Score:
+        """After the second epoch, with weights of the first member that are too large, but for that moment."""
+        seen.append(evaluator)
+        if len(seen) != 2:
+            return validate(evaluator)
+        engine: Any = evaluator.networks
+        own = engine.get_parameters(0)
+        engine.set_parameters(0, {name: torch.full_like(values, torch.nan) for name, values in own.items()})
+        score = validate(evaluator)
+        engine.set_parameters(0, own)
+        # It would be the best of all, and its losses are those of a network that trains.
+        return score._replace(class_correct=score.class_n.expand_as(score.class_correct))
+
+    monkeypatch.setattr(Evaluator, "validate", broken)
+    rows = run(SELECTING.replace(precision="fp32", defence="none", epochs=3), kind)
+    step = 1 if kind.one_by_one else len(MEMBERS)
+    own, other = rows.history[::step], rows.history[1::step]
+    figures = [row["validation_robust_accuracy"] for row in own]
+    assert [figure is None for figure in figures] == [False, True, False]
+    assert [row["selected"] for row in own][1] is False
+    assert rows.table[0]["status"] != "diverged"
+    if step > 1:  # its neighbour is none the worse
+        assert other[1]["validation_robust_accuracy"] == 1.0
+        assert other[1]["selected"]
 
 
 def test_images_are_held_out_by_class_and_not_trained_on() -> None:

@@ -190,7 +190,7 @@ class InputNorm(Layer):
         channels = image_of(self, shape)[0]
         if len(self.mean) not in (1, channels):
             raise InputError(
-                f"{self}: expected one mean, or one for each of {channels} channels, got {len(self.mean)}; give them "
+                f"{self}: expected one mean, or one for each channel ({channels}), got {len(self.mean)}; give them "
                 "with _ between"
             )
         return shape

@@ -7,7 +7,6 @@ from .attack_rows import Ball, balls, known_attack, mean_accuracies
 from .depth_charts import by_depth, depth_chart, depth_label, depth_means, lines_by_depth
 from .population import (
     Entry,
-    counted,
     entries,
     evenly_chosen,
     last_test_metrics,
@@ -21,7 +20,6 @@ __all__ = [
     "attack_name",
     "balls",
     "by_depth",
-    "counted",
     "depth_chart",
     "depth_label",
     "depth_means",

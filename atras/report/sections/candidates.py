@@ -8,8 +8,9 @@ from atras.analysis import ordered, ranking
 from atras.report.charts import Table, number, rounded
 from atras.report.section import Section
 from atras.results import ACCURACIES, Results
+from atras.rounding import counted
 
-from .population import BALANCED, RANK, STATIC, WHITE_BOX, counted
+from .population import BALANCED, RANK, STATIC, WHITE_BOX
 
 UNEVEN = 0.01
 """Difference of balanced and plain accuracy from which on both are shown."""

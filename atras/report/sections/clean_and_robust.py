@@ -6,9 +6,10 @@ from atras.analysis import pareto, robust_column
 from atras.report.charts import Chart, Point, Series, linear, logarithmic, rounded
 from atras.report.section import Section
 from atras.results import Results
+from atras.rounding import counted
 
 from .depth_charts import by_depth
-from .population import CLEAN_AFTER, WHITE_BOX, WORST, Entry, counted, entries, networks_text
+from .population import CLEAN_AFTER, WHITE_BOX, WORST, Entry, entries, networks_text
 
 FRONT = "Pareto front"
 

@@ -10,8 +10,9 @@ import polars as pl
 from atras.analysis import depth_intervals
 from atras.report.charts import Chart, Estimate, Point, Series, categories, linear, rounded
 from atras.results import Results
+from atras.rounding import counted
 
-from .population import Entry, counted
+from .population import Entry
 
 
 def depth_label(depth: int) -> str:

@@ -9,8 +9,7 @@ from atras.analysis import begins
 from atras.report.charts import Table
 from atras.report.section import Section
 from atras.results import Results
-
-from .population import counted
+from atras.rounding import counted
 
 
 def experiment(results: Results) -> Section:
@@ -24,7 +23,7 @@ def experiment(results: Results) -> Section:
     """
     data = results.run.get("data", {})
     there = "train_size" in data
-    sizes = f", {data['train_size']} training and {data['test_size']} test images" if there else ""
+    sizes = f", {data['train_size']} training and {counted(data['test_size'], 'test image')}" if there else ""
     text = [f"{_population(results)}, on {results.dataset}{sizes}."]
     if not results.trains:
         text.append(_given(results.run["protocol"]))

@@ -233,16 +233,3 @@ def evenly_chosen(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[index * (len(names) - 1) // (most - 1)] for index in range(most)]
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun.
-
-    Args:
-        count: the number.
-        noun: in the singular, with a plural in s.
-
-    Returns:
-        Such as `1 seed` or `2 seeds`.
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,9 +10,10 @@ from atras.analysis import attack_aim
 from atras.report.charts import HeatMap, rounded
 from atras.report.section import Section
 from atras.results import Results
+from atras.rounding import counted
 
 from .attack_names import file_part
-from .population import counted, entries, evenly_chosen, phase_texts
+from .population import entries, evenly_chosen, phase_texts
 
 MOST_NAMES = 64
 """Candidates that a transfer map shows."""

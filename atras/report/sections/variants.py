@@ -11,9 +11,10 @@ from atras.analysis import ordered, unequal_training
 from atras.report.charts import Estimate, Table, rounded
 from atras.report.section import Section
 from atras.results import Results
+from atras.rounding import counted
 
 from .depth_charts import depth_chart, depth_label, depth_means
-from .population import counted, images
+from .population import images
 
 
 def variants(run: Results, parts: Mapping[str, Results]) -> Section:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-import pytest
-
-from atras.report.sections.population import RANK, counted, entries, evenly_chosen, once_per_run
+from atras.report.sections.population import RANK, entries, evenly_chosen, once_per_run
 from atras.results.schemas import STATUSES
 from atras.testing.fake_run import make_run
 
@@ -27,11 +25,6 @@ def test_a_value_is_computed_once_for_each_run_and_does_not_keep_it() -> None:
     del first
     gc.collect()
     assert run() is None
-
-
-@pytest.mark.parametrize(("count", "words"), [(0, "0 seeds"), (1, "1 seed"), (2, "2 seeds")])
-def test_a_number_agrees_with_its_noun(count: int, words: str) -> None:
-    assert counted(count, "seed") == words
 
 
 def test_chosen_names_hold_both_ends() -> None:
