@@ -67,7 +67,7 @@ class StopsAfter(Watcher):
 
 @pytest.mark.parametrize("name", [NAMES[2], NAMES[4], NAMES[5], NAMES[7]])
 def test_a_run_that_is_killed_in_an_epoch_goes_on_bitwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atras.training.stages.CALL_SECONDS", 0.0)  # a call a batch
+    monkeypatch.setattr("atras.training.epochs.CALL_SECONDS", 0.0)  # a call a batch
     asked = protocol(name)
 
     def engine() -> Engine:
