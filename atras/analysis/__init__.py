@@ -16,7 +16,7 @@ from .images import compare_images, image_pairs, mcnemar
 from .network_table import network_lines, network_table
 from .paper_tables import PAPER_NAMES, PaperName, distance, paper_table, row_by_row, tables_oddities, trained_rows
 from .paper_text import MARGIN, STATEMENTS, Stated, Statement, stated_figures, tables_figures
-from .provenance import notices, other_test_images, require_whole
+from .provenance import not_compared, notices, other_test_images, require_whole
 from .recorded_runs import recorded_runs
 from .statistics import (
     RANK_BY,
@@ -44,7 +44,7 @@ from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
 from .unequal_training import begins, unequal_training
-from .winner import Winner, alone_sentence, interval_note, lacks, winner, winner_lines, winner_sentences
+from .winner import Winner, alone_sentence, interval_note, lacks, winner, winner_lines, winner_sentences, winners
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -106,6 +106,7 @@ __all__ = [
     "metric_terms",
     "network_lines",
     "network_table",
+    "not_compared",
     "notices",
     "ordered",
     "other_test_images",
@@ -136,5 +137,6 @@ __all__ = [
     "winner",
     "winner_lines",
     "winner_sentences",
+    "winners",
     "worst_case",
 ]

@@ -20,7 +20,7 @@ from .paper_tables import PAPER_NAMES, row_by_row, tables_oddities
 from .paper_text import Stated, stated_figures, tables_figures
 from .provenance import data_differences, notices
 from .statistics import Interval, depth_intervals, independent_images, pareto, ranking
-from .winner import Winner, winner
+from .winner import Winner, winners
 
 
 def run_data(results: Results, rank_by: str = "accuracy") -> dict[str, Any]:
@@ -35,9 +35,10 @@ def run_data(results: Results, rank_by: str = "accuracy") -> dict[str, Any]:
         `cautions`, `majority_share`, and rows (objects, column by column) of `table`, `candidates` (means over seeds),
         `ranking`, and `depths` with their `intervals` (`depths_data`); of a run without a defence also of `networks`
         (`network_table`), of one with fresh seeds of `confirmed`. `winner` is the first of the ranking; null without
-        one.
+        one, and where there are several strengths of attack, whose figures are not compared: then `winners` has that of
+        each, by the text that rows of `ranking` have as `measured_at`.
     """
-    first = winner(results, rank_by=rank_by)
+    firsts = winners(results, rank_by=rank_by)
     return {
         "folder": None if results.directory is None else str(results.directory),
         "status": results.run.get("status"),
@@ -51,7 +52,8 @@ def run_data(results: Results, rank_by: str = "accuracy") -> dict[str, Any]:
         "table": rows_data(results.table),
         "candidates": rows_data(results.candidate_means()),
         "ranking": rows_data(ranking(results, rank_by=rank_by)),
-        "winner": None if first is None else _winner(first),
+        "winner": _winner(firsts[""]) if "" in firsts else None,
+        **({} if "" in firsts or not firsts else {"winners": {at: _winner(first) for at, first in firsts.items()}}),
         "depths": depths_data(results),
         **({"confirmed": rows_data(confirmed(results))} if results.run.get("confirmed") else {}),
         **({} if results.defends else {"networks": _networks(results)}),

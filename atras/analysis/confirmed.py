@@ -11,7 +11,7 @@ from atras.errors import printable
 from atras.results import Results
 from atras.rounding import decimals
 
-from .statistics import ordered, ranking, robust_column, seeds_note
+from .statistics import ordered, ranking, require_alike, robust_column, seeds_note
 from .text_table import Column, heading_lines, name_width, row_lines, width_of
 
 MOST = 5
@@ -31,9 +31,11 @@ def to_confirm(results: Results, rank_by: str = "accuracy") -> list[str]:
         rank_by: as in `robust_column`.
 
     Raises:
-        InputError: as `robust_column`.
+        InputError: as `robust_column`, or if the run has figures at several strengths of attack.
     """
-    frame = ranking(results, rank_by=rank_by)
+    results = results.flattened
+    column = robust_column(results, rank_by)
+    frame = ranking(require_alike(results, column, "confirm"), column)
     frame = frame.filter(pl.col("trained") > 0)
     if frame.is_empty():
         return []

@@ -36,7 +36,11 @@ def pareto_lines(results: Results, rank_by: str = "accuracy", width: int = 80) -
     first = name_width(names, width, width - width_of(_FRONT))
     told = f"Pareto front: parameters against {figure}; tied: how many others each is not told apart from"
     lines = [*textwrap.wrap(told, width, subsequent_indent="  "), *heading_lines("network", first, _FRONT)]
+    at = ""
     for name, row in zip(names, front.iter_rows(named=True), strict=True):
+        if row["measured_at"] != at:
+            at = row["measured_at"]
+            lines.append(f"at {at}")
         tied = "-" if row["tied"] is None else str(len(row["tied"]))
         ends = "-" if row["low"] is None else f"{decimals(row['low'], 3)}-{decimals(row['high'], 3)}"
         cells = [short_count(row["parameters"]), decimals(row["mean"], 4), ends, tied]

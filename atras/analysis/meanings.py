@@ -2,26 +2,7 @@
 
 from __future__ import annotations
 
-from atras.results import Results
-
-_ATTACK = ("epsilon",)
-_OWN_ATTACK = ("epsilon", "label_source", "target")
-_WORST = ("epsilon", "attacks", "epsilons")
-
-FIELDS = {
-    "attacked_accuracy_before": _OWN_ATTACK,
-    "attacked_accuracy_before_true": _ATTACK,
-    "adversarial_train_accuracy": (*_OWN_ATTACK, "defence"),
-    "attacked_accuracy_after_static": _OWN_ATTACK,
-    "attacked_accuracy_after_white_box": _ATTACK,
-    "worst_case_accuracy_before": _WORST,
-    "worst_case_accuracy_after": _WORST,
-    "balanced_accuracy_after_white_box": _ATTACK,
-    "balanced_accuracy_after_worst_case": _WORST,
-    "recovery_static": _OWN_ATTACK,
-    "recovery_white_box": _ATTACK,
-}
-"""By column, the fields of a protocol that say what is measured; of the others none does."""
+from atras.results import FIELDS, Results
 
 
 def other_meaning(a: Results, b: Results, column: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from atras.errors import InputError, printable
-from atras.results import Results
+from atras.experiment import recorded_axes
+from atras.results import Results, strengths
 from atras.rounding import counted
 
 _NAMES_ONLY = ("name", "source", "status")
@@ -46,7 +47,18 @@ def notices(results: Results) -> list[str]:
         if len(counts) > 1:
             shown = ", ".join(f"{value} ({counted(count, 'member')})" for value, count in counts)
             lines.append(f"{text}: {printable(shown)}. Differences between them may come of that.")
-    return lines
+    return [*lines, *filter(None, [not_compared(results)])]
+
+
+def not_compared(results: Results) -> str:
+    """That networks were attacked at several strengths, whose figures are not compared; empty where they were not."""
+    found = strengths(recorded_axes(results.run["protocol"]) if not results.settings else results.settings)
+    if not found:
+        return ""
+    return (
+        f"Networks were attacked at several strengths ({', '.join(found)}): figures at different ones are not "
+        "compared, and each has ranks and a first of its own."
+    )
 
 
 def data_differences(a: Results, b: Results) -> list[str]:

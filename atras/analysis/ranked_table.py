@@ -39,7 +39,8 @@ _UNDEFENDED = ("attacked_accuracy_before_true", "train_accuracy")
 
 
 def ranked_lines(results: Results, width: int, *, rank_by: str = "accuracy") -> list[str]:
-    """The networks of a run by worst case, where that was measured, else by white-box accuracy, as plain text.
+    """The networks of a run by worst case, where that was measured, else by white-box accuracy, as plain text: at
+    several strengths of attack those of each under a line of its own.
 
     Args:
         results: a run.
@@ -61,7 +62,11 @@ def ranked_lines(results: Results, width: int, *, rank_by: str = "accuracy") -> 
     first = name_width(names, width, width - width_of([*columns[:4], *status]))
     shown = [*columns_within(columns, width - first - width_of(status), 4), *status]
     lines = heading_lines("network", first, shown)
+    at = ""
     for name, row in zip(names, frame.iter_rows(named=True), strict=True):
+        if row["measured_at"] != at:
+            at = row["measured_at"]
+            lines.append(f"at {at}")
         lines += row_lines(name, first, [_cell(row, column) for column in shown], shown, width)
     return [*lines, *_notes(results, columns, shown, width)]
 
@@ -92,7 +97,7 @@ def depth_lines(results: Results, width: int) -> list[str]:
 
 def _frame(results: Results, lead: str) -> pl.DataFrame:
     """The candidates from best to worst, with their means and the interval of the figure that ranks them."""
-    ranked = ordered(results, lead).select("hidden_layers", "mean", "low", "high", members="trained")
+    ranked = ordered(results, lead).select("hidden_layers", "mean", "low", "high", "measured_at", members="trained")
     means = results.candidate_means().with_columns(pl.col("status").fill_null("trained"))
     joined = ranked.join(means, on="hidden_layers", how="left", maintain_order="left")
     known = pl.when(pl.col("members") > 0).then(pl.col("mean"))

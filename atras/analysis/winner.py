@@ -22,6 +22,7 @@ from .statistics import (
     members_interval,
     ordered,
     ranking,
+    require_alike,
     robust_column,
     seeds_note,
 )
@@ -87,10 +88,11 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         rank_by: as in `robust_column`.
 
     Raises:
-        InputError: as `robust_column`.
+        InputError: as `robust_column`, or if the run has figures at several strengths of attack: see `winners`.
     """
     results = results.flattened
     column = robust_column(results, rank_by)
+    results = require_alike(results, column, "winner")
     frame = ranking(results, column)
     if not len(frame) or not frame["trained"][0]:
         return None
@@ -110,6 +112,28 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         _within(frame, first),
         chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None,
     )
+
+
+def winners(results: Results, *, rank_by: str = "accuracy") -> dict[str, Winner]:
+    """The first at each strength of attack, such as `epsilon=0.1`: figures at different ones are not compared.
+
+    Args:
+        results: a run.
+        rank_by: as in `robust_column`.
+
+    Returns:
+        By the strength, of most runs one by an empty text; without those at which no candidate trained.
+
+    Raises:
+        InputError: as `robust_column`.
+    """
+    parts = _parts(results, rank_by).items()
+    return {at: first for at, part in parts if (first := winner(part, rank_by=rank_by)) is not None}
+
+
+def _parts(results: Results, rank_by: str) -> dict[str, Results]:
+    results = results.flattened
+    return results.measured_alike(robust_column(results, rank_by))
 
 
 def _within(frame: pl.DataFrame, first: dict[str, Any]) -> int:
@@ -157,7 +181,11 @@ def lacks(results: Results, *, rank_by: str = "accuracy") -> list[str]:
     return [
         *([f"Not finished: {missing}."] if missing else []),
         *_few_attacks(results),
-        *_at_chance(results, rank_by),
+        *(
+            f"{at}: {line}" if at else line
+            for at, part in _parts(results, rank_by).items()
+            for line in _at_chance(part, rank_by)
+        ),
         *filter(None, [seeds_note(results.table["seed"].n_unique()) if len(results.table) else ""]),
     ]
 
@@ -191,7 +219,8 @@ def _at_chance(results: Results, rank_by: str) -> list[str]:
 
 
 def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str]:
-    """The winner, what is not told apart from it, and what the choice is worth; nothing without one.
+    """The winner, what is not told apart from it, and what the choice is worth; nothing without one. Where figures are
+    at several strengths of attack, those of each at which several networks were measured.
 
     Args:
         results: a run.
@@ -200,17 +229,20 @@ def winner_sentences(results: Results, *, rank_by: str = "accuracy") -> list[str
     Raises:
         InputError: as `robust_column`.
     """
-    first = winner(results, rank_by=rank_by)
-    if first is None:
-        return []
+    firsts = winners(results, rank_by=rank_by)
+    told = [line for at, first in firsts.items() if not at or first.candidates > 1 for line in _of_first(first, at)]
+    notes = dict.fromkeys(seeds_note(first.seeds) for first in firsts.values()) if told else {}
+    return [*told, *filter(None, [*notes, confirmed_sentence(results)])]
+
+
+def _of_first(first: Winner, at: str) -> list[str]:
     mean, low, high = first.robust
     ends = "" if low is None or high is None else f" ({decimals(low, 3)} to {decimals(high, 3)})"
-    sentences = [f"First by {first.figure}: {printable(first.name)} with {decimals(mean, 4)}{ends}."]
+    where = f"At {at}, first" if at else "First"
+    sentences = [f"{where} by {first.figure}: {printable(first.name)} with {decimals(mean, 4)}{ends}."]
     if first.eligible > 1:
-        sentences += [_ties(first), *filter(None, [interval_note(first)]), _worth(first)]
-    elif first.candidates > 1:
-        sentences.append(alone_sentence(first))
-    return [*sentences, *filter(None, [seeds_note(first.seeds), confirmed_sentence(results)])]
+        return [*sentences, _ties(first), *filter(None, [interval_note(first)]), _worth(first)]
+    return [*sentences, *([alone_sentence(first)] if first.candidates > 1 else [])]
 
 
 def alone_sentence(first: Winner) -> str:

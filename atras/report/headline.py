@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atras.analysis import Interval, Winner, alone_sentence, confirmed_sentence, interval_note, lacks, winner
+from atras.analysis import (
+    Interval,
+    Winner,
+    alone_sentence,
+    confirmed_sentence,
+    interval_note,
+    lacks,
+    not_compared,
+    winners,
+)
 from atras.report.charts import rounded
 from atras.results import Results
 from atras.rounding import decimals
@@ -55,13 +65,26 @@ def headline(results: Results, rank_by: str = "accuracy") -> Headline:
     Returns:
         The block; without facts where no candidate trained.
     """
-    first, missing = winner(results, rank_by=rank_by), tuple(lacks(results, rank_by=rank_by))
-    if first is None:
+    firsts, missing = winners(results, rank_by=rank_by), tuple(lacks(results, rank_by=rank_by))
+    if not firsts:
         return Headline("No candidate trained", missing=missing)
+    if "" not in firsts:
+        return _at_each(firsts, not_compared(results), missing)
+    first = firsts[""]
     title = first.name if first.candidates == 1 else f"Most robust: {first.name}{_of_equals(first)}"
     confirmed = confirmed_sentence(results)
     text = (*_others(first), *filter(None, [interval_note(first), confirmed]))
     return Headline(title, tuple(_facts(first)), text, missing)
+
+
+def _at_each(firsts: Mapping[str, Winner], caution: str, missing: tuple[str, ...]) -> Headline:
+    """The first at each strength of attack, none of which is first of all."""
+    facts, text = [], [caution]
+    for at, first in firsts.items():
+        ends = _ends(first.robust)
+        facts.append(Fact(f"{first.figure}, {at}", rounded(first.robust.mean), f"{first.name}{ends and f', {ends}'}"))
+        text += [f"{at}: {first.name}{_of_equals(first)}. {line}" for line in _others(first)]
+    return Headline("Most robust at each strength of attack", tuple(facts), tuple(text), missing)
 
 
 def _facts(first: Winner) -> list[Fact]:

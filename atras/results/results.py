@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,10 @@ from atras.storage import JSON_MARK, check_checksum, expanded, json_with_checksu
 
 from .finished import joined, read_finished, told
 from .frames import empty, foreign, read_bytes, read_frame
+from .meanings import FIELDS, measured_at
 from .order import ordered
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
-from .variants import axis_types, flat, own_cautions, variants_of, without_axes
+from .variants import axis_types, flat, of_candidates, own_cautions, variants_of, without_axes
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -65,6 +66,7 @@ class Results:
         directory: where they lie; None for a run that was kept in memory.
         variant: of a run with axes, whose results these are alone.
         transfer, examples, outcomes: frames likewise; empty where they were not asked for.
+        settings: of a flattened run, the values of the axes by candidate in a variant.
     """
 
     table: pl.DataFrame
@@ -77,6 +79,7 @@ class Results:
     examples: pl.DataFrame = field(default_factory=lambda: empty("examples"))
     outcomes: pl.DataFrame = field(default_factory=lambda: empty("outcomes"))
     variant: Variant = Variant()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -149,9 +152,34 @@ class Results:
         mixed = NoDefence.name in self._defences and self.defends
         frames: dict[str, Any] = {frame: flat(frame, getattr(self, frame), mixed=mixed) for frame in SCHEMAS}
         defence = next((name for name in self._defences if name != NoDefence.name), NoDefence.name)
-        names = [told_pair(candidate, variant) for candidate, variant in recorded_pairs(protocol)]
-        protocol = protocol | {"axes": [], "only": [], "candidates": names, "defence": defence}
-        return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory)
+        known = recorded_axes(protocol)
+        own = {told_pair(candidate, variant): known[variant.name] for candidate, variant in recorded_pairs(protocol)}
+        protocol = protocol | {"axes": [], "only": [], "candidates": list(own), "defence": defence}
+        return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory, settings=own)
+
+    def measured_alike(self, column: str) -> dict[str, Results]:
+        """The flattened run in parts, within which figures of a column may be compared: they are of attacks alike.
+
+        Args:
+            column: of the table.
+
+        Returns:
+            The parts by what tells them apart, such as `epsilon=0.1`; of most runs the whole alone, by an empty text.
+        """
+        run = self.flattened
+        found = measured_at(run.settings, column)
+        if len(set(found.values())) < 2:
+            return {"": run}
+        names = {at: [name for name in found if found[name] == at] for at in found.values()}
+        return {at: run._part(own, column) for at, own in names.items()}
+
+    def _part(self, names: list[str], column: str) -> Results:
+        """These candidates of a flattened run alone, with their own settings of what the column is measured with."""
+        frames: dict[str, Any] = {name: of_candidates(getattr(self, name), names) for name in SCHEMAS}
+        own = {name: self.settings[name] for name in names}
+        alike = {field: own[names[0]][field] for field in FIELDS[column] if field in own[names[0]]}
+        protocol = self.run["protocol"] | {"candidates": names} | alike
+        return replace(self, **frames, run=self.run | {"protocol": protocol}, settings=own)
 
     def require_single(self, what: str) -> None:
         """Refuse a run with axes where one variant is meant.
@@ -270,8 +298,11 @@ class Results:
         # Members that did not train count 0: a dead one may have the accuracy of the most frequent class.
         figure = pl.when(pl.col("status") == "trained").then(pl.col(headlines[0])).otherwise(0.0)
         order = self.table.group_by("hidden_layers", "variant", maintain_order=True).agg(figure.mean().alias("order"))
-        means = self.candidate_means().with_columns(order["order"])
-        means = means.sort("order", descending=True, nulls_last=True).select(shown)
+        at = measured_at(recorded_axes(self.run["protocol"]), headlines[0])
+        places = {name: list(dict.fromkeys(at.values())).index(own) for name, own in at.items()}
+        place = pl.col("variant").replace_strict(places, default=0).alias("place")
+        means = self.candidate_means().with_columns(order["order"], place)
+        means = means.sort("place", "order", descending=[False, True], nulls_last=True).select(shown)
         with pl.Config(
             tbl_rows=20, tbl_cols=-1, float_precision=4, fmt_str_lengths=60, tbl_hide_column_data_types=True
         ):

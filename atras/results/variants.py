@@ -115,3 +115,9 @@ def flat(name: str, frame: pl.DataFrame, *, mixed: bool) -> pl.DataFrame:
             pl.when(undefended).then(before).otherwise(after).alias(after) for after, before in _ENDS.items()
         )
     return frame.with_columns(variant=pl.lit("")).select(list(dtypes(name)))
+
+
+def of_candidates(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
+    """The rows of a flattened frame that are of some candidates, which no row has beside others."""
+    own = [column for column in frame.columns if column.endswith("hidden_layers")]
+    return frame.filter(pl.col(own[0]).is_in(names)) if own else frame

@@ -8,7 +8,8 @@ from typing import Any
 
 from atras.checks import whole
 from atras.errors import InputError
-from atras.experiment import Protocol, told_pair
+from atras.experiment import Protocol, recorded_axes, told_pair
+from atras.results import strengths
 
 _TRANSFER = ("transfer", "transfer_attacks", "transfer_seeds", "transfer_sources", "transfer_targets")
 
@@ -45,6 +46,11 @@ def check_fresh(protocol: Protocol, seeds: Sequence[int], out: str | Path | None
     if shard is not None:
         raise InputError(
             f"{name}: a part of a run has no winner; leave it out, and say it with --resume once the parts are merged"
+        )
+    if several := strengths(recorded_axes(protocol.to_dict())):
+        raise InputError(
+            f"{name}: expected one strength of attack, got {', '.join(several)}, between which networks are not "
+            "compared, so that none is first; run each by itself, or leave --confirm-seeds out"
         )
     for defence in dict.fromkeys(one.defence for one in protocol.plain):
         if defence.looks_around:

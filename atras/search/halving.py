@@ -12,6 +12,7 @@ from atras.analysis import RANK_BY
 from atras.checks import one_of, text, whole
 from atras.errors import InputError, shown, wrapped
 from atras.experiment import MAX_BYTES, Execution, Protocol, from_run, parse_file, told_pair
+from atras.results import STRENGTH
 from atras.rounding import counted
 from atras.storage import JSON_MARK, SEARCH, check_checksum, json_with_checksum, read_regular, write_file
 from atras.version import SCHEMA, __version__
@@ -22,7 +23,7 @@ TRAIN_SHARE = 0.8
 _NO_AXES = {
     "epochs": "a search trains each round for epochs of its own",
     "adversarial_epochs": "a search trains each round for epochs of its own",
-    "epsilon": "a search ranks all under attacks of one strength, or the weakest attack would win",
+    **dict.fromkeys(STRENGTH, "a search ranks all under attacks of one strength, or the weakest attack would win"),
 }
 """Settings that cannot be an axis of a search, and why."""
 

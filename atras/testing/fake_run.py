@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 from sklearn.datasets import load_digits
 
 from atras.attacks import AttackSpec
@@ -62,6 +65,23 @@ def make_run(
         made.transfer(seeds)
     writer.append(made.rows)
     return writer.finish({})
+
+
+def with_axis(run: Results, setting: str, values: Sequence[float]) -> Results:
+    """A fake run with an axis of numbers, in each of whose variants every network has the figures of the given run."""
+    frames: dict[str, Any] = {}
+    for name in SCHEMAS:
+        frame: pl.DataFrame = getattr(run, name)
+        if "variant" in frame.columns:
+            parts = [frame.with_columns(variant=pl.lit(f"{setting}={value}")) for value in values]
+            if setting not in frame.columns:
+                parts = [
+                    part.with_columns(pl.lit(value).alias(setting)) for part, value in zip(parts, values, strict=True)
+                ]
+            frame = pl.concat(parts)
+        frames[name] = frame
+    protocol = run.run["protocol"] | {"axes": [f"{setting}={','.join(map(str, values))}"]}
+    return replace(run, run=run.run | {"protocol": protocol}, **frames)
 
 
 def fake_rows(protocol: Protocol, name: str, seed: int, epochs: int) -> Rows:

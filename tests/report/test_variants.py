@@ -12,9 +12,8 @@ from atras.report.contents import contents
 from atras.report.markdown import markdown
 from atras.report.page import page
 from atras.report.sections.variants import conclusion, variants
-from atras.results import SCHEMAS
 from atras.results.results import Results
-from atras.testing.fake_run import make_run
+from atras.testing.fake_run import make_run, with_axis
 
 RATES = (0.001, 0.01)
 BETTER = 0.1
@@ -24,21 +23,9 @@ BETTER = 0.1
 @pytest.fixture(scope="module")
 def varied() -> Results:
     """Two learning rates, with the second of which everything is more robust."""
-    run = make_run(names=("24-192", "40", "64", "64-512"), seeds=range(3))
-    frames = {}
-    for name in SCHEMAS:
-        frame = getattr(run, name)
-        if "variant" in frame.columns:
-            parts = [
-                frame.with_columns(variant=pl.lit(f"learning_rate={rate}"), learning_rate=pl.lit(rate))
-                for rate in RATES
-            ]
-            robust = pl.col("worst_case_accuracy_after")
-            parts = [parts[0], parts[1].with_columns(robust + BETTER) if name == "table" else parts[1]]
-            frame = pl.concat(parts)
-        frames[name] = frame
-    protocol = run.run["protocol"] | {"axes": [f"learning_rate={','.join(map(str, RATES))}"]}
-    return replace(run, run=run.run | {"protocol": protocol}, **frames)
+    run = with_axis(make_run(names=("24-192", "40", "64", "64-512"), seeds=range(3)), "learning_rate", RATES)
+    more = pl.when(learning_rate=RATES[1]).then(BETTER).otherwise(0.0)
+    return replace(run, table=run.table.with_columns(pl.col("worst_case_accuracy_after") + more))
 
 
 def test_variants_are_compared_by_depth_with_intervals(varied: Results) -> None:
@@ -97,6 +84,27 @@ def test_a_variant_has_its_own_cautions(varied: Results) -> None:
 def test_beside_another_run_each_variant_stands_by_itself(varied: Results) -> None:
     found = contents([varied, make_run(seeds=(0,))])
     assert found.names == ("1. digits: 0.001", "1. digits: 0.01", "2. digits")
+
+
+def test_the_report_ranks_within_each_strength_of_attack() -> None:
+    weak = with_axis(make_run(names=("24-192", "40"), seeds=range(2)), "epsilon", (0.05, 0.1))
+    half = pl.when(epsilon=0.1).then(0.5).otherwise(1.0)
+    weak = replace(weak, table=weak.table.with_columns(pl.col("worst_case_accuracy_after") * half))
+    found = contents([weak])
+    assert found.overall is not None
+    assert found.overall.title == "Most robust at each strength of attack"
+    assert [fact.label for fact in found.overall.facts] == [
+        f"worst-case robust accuracy, epsilon={value}" for value in (0.05, 0.1)
+    ]
+    assert "figures at different ones are not compared" in found.overall.text[0]
+    assert found.comparison is not None
+    robust, clean = (figure.summary for figure in found.comparison.figures)
+    assert "highest" not in robust
+    assert "1 layer: 0.05 has 0." in robust
+    assert "highest" in clean  # which no attack decides
+    two = {"a": {1: Estimate(0.5, 0.45, 0.55)}, "b": {1: Estimate(0.3, 0.25, 0.35)}, "c": {1: Estimate(0.9)}}
+    told = conclusion(two, {"a": "epsilon=0.2", "b": "epsilon=0.2", "c": "epsilon=0.0"})
+    assert told == "1 layer: at epsilon=0.2 a is highest, 0.500, above the next, c has 0.900."
 
 
 def test_the_conclusion_says_where_the_highest_is_not_sure() -> None:

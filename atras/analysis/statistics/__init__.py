@@ -24,7 +24,17 @@ from .means import (
 from .members import Term, column_terms, members_interval, members_mean, metric_terms, negative, with_images
 from .outcomes import kept_images, worst_case
 from .pairs import told_apart
-from .ranking import RANK_BY, chosen_elsewhere, eligible, independent_images, ordered, pareto, ranking, robust_column
+from .ranking import (
+    RANK_BY,
+    chosen_elsewhere,
+    eligible,
+    independent_images,
+    ordered,
+    pareto,
+    ranking,
+    require_alike,
+    robust_column,
+)
 
 __all__ = [
     "ENOUGH_SEEDS",
@@ -61,6 +71,7 @@ __all__ = [
     "p_text",
     "pareto",
     "ranking",
+    "require_alike",
     "robust_column",
     "sample_mean",
     "seeds_note",

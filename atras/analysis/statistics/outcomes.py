@@ -114,10 +114,17 @@ def kept_of_column(results: Results, column: str) -> Mapping[Member, Kept] | Non
     def rows() -> pl.DataFrame:
         of_label = {"label_source": label} if label else {}
         found = results.outcomes.filter(phase=phase, mode=mode, **of_label)
-        own = results.run["protocol"].get("epsilon")
-        return found if mode == "clean" else found.filter(pl.col("attack") == "fgsm", pl.col("epsilon") == own)
+        return found if mode == "clean" else found.filter(_at_own_epsilon(results), attack="fgsm")
 
     return _once(results, column, rows)
+
+
+def _at_own_epsilon(results: Results) -> pl.Expr:
+    """Whether a row is at the epsilon of its candidate, which in a flattened run each has."""
+    own = {name: values["epsilon"] for name, values in results.settings.items() if "epsilon" in values}
+    common = pl.lit(results.run["protocol"].get("epsilon"), pl.Float64)
+    each = pl.col("hidden_layers").replace_strict(own, default=None, return_dtype=pl.Float64) if own else common
+    return pl.col("epsilon") == each
 
 
 def kept_of_metrics(results: Results, row: Mapping[str, Any]) -> Mapping[Member, Kept] | None:

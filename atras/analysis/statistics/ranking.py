@@ -43,6 +43,21 @@ def robust_column(results: Results, rank_by: str = "accuracy") -> str:
     return BALANCED[column]
 
 
+def require_alike(results: Results, column: str, what: str) -> Results:
+    """The flattened run, where all its figures of a column may be compared.
+
+    Raises:
+        InputError: if they were measured at several strengths of attack; it names these.
+    """
+    parts = results.measured_alike(column)
+    if len(parts) > 1:
+        raise InputError(
+            f"{what}: expected figures at one strength of attack, got {', '.join(parts)}, which are not compared; take "
+            "one of results.measured_alike(column)"
+        )
+    return parts[""]
+
+
 def ranking(results: Results, column: str | None = None, *, rank_by: str = "accuracy") -> pl.DataFrame:
     """Candidates from best to worst, with the ranks that each may have.
 
@@ -51,6 +66,9 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     A figure is the mean over seeds. A member that is dead or diverged counts 0: it left no network that tells classes
     apart, and the accuracy of a dead one is only the share of a class. Intervals are of seeds and test images
     (`members_interval`); with one seed of the images alone.
+
+    Figures at different strengths of attack (axis `epsilon`) are not compared: each has a ranking of its own, one after
+    the other.
 
     From two seeds all pairs are compared (`told_apart`): `rank_low` is one more than the candidates that are better,
     `rank_high` leaves out those that are worse, and with 95 % all these ranges hold together. One seed gives no ranks:
@@ -72,7 +90,12 @@ def ranking(results: Results, column: str | None = None, *, rank_by: str = "accu
     """
     results = results.flattened
     column = column or robust_column(results, rank_by)
-    frame = ordered(results, column)
+    return pl.concat([_ranking(part, column, at) for at, part in results.measured_alike(column).items()])
+
+
+def _ranking(results: Results, column: str, at: str) -> pl.DataFrame:
+    """The ranking of a run whose figures were measured alike, at what is told of it."""
+    frame = _ordered(results, column, at)
     compared = eligible(frame)
     names, count = frame["hidden_layers"].to_list(), int(compared.sum())
     better = _better(results, column, names[:count])
@@ -103,13 +126,19 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
         Columns hidden_layers, depth, parameters, seeds, trained, clear (seeds whose defended network is clearly more
         accurate on clean test images than always answering their most frequent class), mean, low, high, sorted by mean,
         then fewest parameters. Candidates without a clear seed come after all others: an answer that does not depend on
-        the image survives every attack. Those of which no seed trained come last.
+        the image survives every attack. Those of which no seed trained come last. And measured_at: the strength of
+        attack, such as `epsilon=0.1`, where the run has several; each has an order of its own, one after the other.
 
     Raises:
         InputError: as `robust_column`.
     """
     results = results.flattened
     column = column or robust_column(results, rank_by)
+    return pl.concat([_ordered(part, column, at) for at, part in results.measured_alike(column).items()])
+
+
+def _ordered(results: Results, column: str, at: str) -> pl.DataFrame:
+    """The candidates of a run whose figures were measured alike, at what is told of it, in order."""
     images, clean_images = independent_images(results, column), independent_images(results, results.final.clean)
     table = results.table.with_columns(figure=_figure(column))
     kept = kept_of_column(results, column)
@@ -119,7 +148,7 @@ def ordered(results: Results, column: str | None = None, *, rank_by: str = "accu
         interval = members_interval(part, "figure", [Term(1, share, _counted(kept, part))], images)
         trained = int((part["status"] == "trained").sum())
         clear = sum(_is_clear(row, results.final.clean, clean_images) for row in part.iter_rows(named=True))
-        rows.append((name, depth, parameters, len(part), trained, clear, *interval))
+        rows.append((name, depth, parameters, len(part), trained, clear, *interval, at))
     frame = pl.DataFrame(rows, schema=_RANKING, orient="row")
     order = [pl.col("trained") > 0, pl.col("clear") > 0, pl.col("mean"), pl.col("parameters")]
     return frame.sort(order, descending=[True, True, True, False], maintain_order=True)
@@ -142,7 +171,7 @@ def eligible(ranked: pl.DataFrame) -> pl.Series:
     """Which candidates may win: trained, and where any sees the images, those that do; the first rows.
 
     Args:
-        ranked: of `ordered` or `ranking`.
+        ranked: of `ordered` or `ranking`, at one strength of attack.
     """
     sees = (pl.col("clear") > 0) | ~(pl.col("clear") > 0).any()
     return ranked.select((pl.col("trained") > 0) & sees).to_series()
@@ -186,12 +215,13 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
         The accuracy; None from one seed, which leaves nothing to choose by, or for fewer than two candidates.
 
     Raises:
-        InputError: as `robust_column`.
+        InputError: as `robust_column`, or if the run has figures at several strengths of attack.
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions" (1974).
     """
     results = results.flattened
     column = robust_column(results, rank_by)
+    results = require_alike(results, column, "chosen_elsewhere")
     frame = ordered(results, column)
     names = frame.filter(eligible(frame)).sort("parameters", maintain_order=True)["hidden_layers"].to_list()
     if len(names) < 2:
@@ -233,6 +263,7 @@ _RANKING = {
     "mean": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
+    "measured_at": pl.String,
 }
 
 
@@ -248,13 +279,19 @@ def pareto(results: Results, column: str | None = None, *, rank_by: str = "accur
         rank_by: of `robust_column`.
 
     Returns:
-        The rows of `ranking` on the front, fewest parameters first.
+        The rows of `ranking` on the front, fewest parameters first; of figures at several strengths of attack the
+        front of each, one after the other.
 
     Raises:
         InputError: as `robust_column`.
     """
-    best, keep = -1.0, []
     ranked = ranking(results, column, rank_by=rank_by)
+    return pl.concat(map(_front, ranked.partition_by("measured_at", maintain_order=True) or [ranked]))
+
+
+def _front(ranked: pl.DataFrame) -> pl.DataFrame:
+    """The rows on the front, of a ranking at one strength of attack."""
+    best, keep = -1.0, []
     ranked = ranked.filter(eligible(ranked)).sort(["parameters", "mean"], descending=[False, True], maintain_order=True)
     for mean in ranked["mean"]:
         keep.append(mean > best)
