@@ -90,7 +90,7 @@ def test_data_without_gaps_leave_all_classes_open() -> None:
 
 
 def test_a_target_without_training_images_is_refused() -> None:
-    with pytest.raises(InputError, match=r"target \(='class:1'\): expected a class from 0 to 5 that training images"):
+    with pytest.raises(InputError, match=r"target \(='class:1'\): expected a class that training images have, 0, 2, 5"):
         Protocol(target="class:1").check_classes([0, 2, 5])
     with pytest.raises(InputError, match=r"target \(='random'\): expected training images of at least 2 classes"):
         Protocol(target="random").check_classes([3])

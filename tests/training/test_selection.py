@@ -258,7 +258,7 @@ def test_what_cannot_be_selected_is_refused() -> None:
 def test_a_run_tells_which_epochs_it_kept(tmp_path: Path) -> None:
     protocol = atras.Protocol(
         candidates=("8", "12"), train_size=100, test_size=40, epochs=2, adversarial_epochs=2, select="robust",
-        validation_size=20, learning_rate=0.01, epsilon=0.01,
+        validation_size=20, batch_size=8, learning_rate=0.01, epsilon=0.01,
     )  # fmt: skip
     results = atras.run(protocol, atras.Execution(engine="stack", device="cpu"), out=tmp_path / "run")
     history = results.history
