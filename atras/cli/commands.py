@@ -32,7 +32,7 @@ Folder = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder", sho
 def claims(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="a run's folder; without, the tables alone", show_default=False),
+        typer.Argument(metavar="RUN", help="a run's folder; without, the tables alone", show_default=False),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="time a training step of each candidate first", show_default=False)
@@ -68,7 +68,7 @@ def claims(
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="a run's folder", show_default=False)],
     run_b: Annotated[
-        str | None, typer.Argument(metavar="[RUN_B]", help="another one; or --variant twice", show_default=False)
+        str | None, typer.Argument(metavar="RUN_B", help="another one; or --variant twice", show_default=False)
     ] = None,
     variant: Annotated[
         list[str] | None,
@@ -153,9 +153,7 @@ def export(
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN...", help="folders of runs or of a search; several are compared", show_default=False
-        ),
+        typer.Argument(metavar="RUN", help="folders of runs or of a search; several are compared", show_default=False),
     ],
     out: Annotated[
         str | None,

@@ -181,7 +181,8 @@ SCHEMAS: dict[str, dict[str, Column]] = {
         "running_accuracy": Column(pl.Float64, "accuracy on the epoch's own batches, while it trained"),
         "validation_robust_accuracy": Column(
             pl.Float64,
-            "accuracy under PGD of ten steps on training images held out; null without `--select robust`",
+            "accuracy under PGD of ten steps on training images held out; null without `--select robust`, and where "
+            "logits were not finite",
         ),
         "selected": Column(pl.Boolean, "whether the network of this epoch was kept; null where none was selected"),
         "train_accuracy_under_fgsm": Column(

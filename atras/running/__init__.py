@@ -1,5 +1,5 @@
-"""A run: its preparation, its groups as tasks, the executors that compute them, the orchestrator that collects their
-rows and goes on after an interruption, and what is told meanwhile. Knows planning, training and results."""
+"""A run: its preparation, its groups as tasks, the executors that compute them, the session that collects their rows,
+how it goes on after an interruption, and what is told meanwhile. Knows planning, training and results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from .fresh_seeds import check_fresh, confirming
     from .given import finished_networks, shared_spec
     from .merge import merge
-    from .orchestrator import Stop, resume, run
-    from .prepare import load_data, make_plan, make_spec, plan_lines
+    from .orchestrator import resume, run
+    from .prepare import load_data, make_plan, make_spec
     from .reopen import check_same, recorded
+    from .said_before import plan_lines
+    from .session import Stop
     from .task import GroupTask
     from .unit import Surroundings, Task
 else:
@@ -32,9 +34,11 @@ else:
         fresh_seeds="check_fresh confirming",
         given="finished_networks shared_spec",
         merge="merge",
-        orchestrator="Stop resume run",
-        prepare="load_data make_plan make_spec plan_lines",
+        orchestrator="resume run",
+        prepare="load_data make_plan make_spec",
         reopen="check_same recorded",
+        said_before="plan_lines",
+        session="Stop",
         task="GroupTask",
         unit="Surroundings Task",
     )

@@ -20,7 +20,7 @@ from .origins import Origins
 from .progress import Reporter
 from .task import GroupTask
 from .transfer_task import KEPT, Counted, TransferTask, counted, part_name
-from .unit import Surroundings, Task
+from .unit import Surroundings
 
 WHAT = "transfer"
 """What a reporter is told of."""
@@ -208,7 +208,7 @@ class Within:
         members = [member for part in own for member in part.members]
         making = self._of_making(attack) * sum(map(self._forward, attacked))
         return TransferTask(
-            **{each.name: getattr(self.task, each.name) for each in dataclasses.fields(Task)} | {
+            **self.task.common | {
                 "files": tuple(dict.fromkeys(name for member in members for name in self._files.get(member, ()))),
             },
             variant=self.variant,

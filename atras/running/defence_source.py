@@ -14,7 +14,8 @@ from atras.networks import Candidate, Member, Network, Spec
 from atras.planning import Group, Machine, Planned, Training, source_trainings
 from atras.training import Snapshot, begun_with, training_signs
 
-from .training_task import Keeper, engine_protocol, first_of, in_parts
+from .planned_task import TaskWatcher
+from .training_task import engine_protocol, first_of, in_parts
 from .unit import Surroundings, Task
 
 
@@ -33,6 +34,11 @@ def source_candidates(protocol: Protocol, spec: Spec) -> tuple[Candidate, ...]:
         return (by_size[0],)
     named = {candidate.name: candidate for candidate in protocol.candidates}
     return (named.get(protocol.defence.source) or Candidate.parse(protocol.defence.source),)
+
+
+def all_candidates(protocol: Protocol, spec: Spec) -> list[Candidate]:
+    """Those of a protocol, and those whose copies its defence takes."""
+    return [*protocol.candidates, *source_candidates(protocol, spec)]
 
 
 def sources_of(planned: Sequence[Planned], sizes: tuple[int, int], machine: Machine) -> list[Training]:
@@ -114,13 +120,14 @@ def _signs(training: Training, task: Task, place: Surroundings) -> AllSigns:
     return place.signs[key]
 
 
-class _Keeper(Keeper):
+class _Keeper(TaskWatcher):
     """Keeps how far the attack on a training's images is, from which this and other processes go on."""
 
     def __init__(self, task: Task, training: Training, place: Surroundings) -> None:
-        super().__init__(task, training, place)
+        super().__init__(task, place)
+        self._attack, self._training = task.protocol.attack, training
         self.keeps = task.folder is not None
 
     def write(self, snapshot: Snapshot) -> None:
         signs = {name: values for name, values in snapshot.tensors.items() if name.startswith(PREFIX)}
-        self._place.first.keep_signs(self._training, self._task.protocol.attack, signs)
+        self.place.first.keep_signs(self._training, self._attack, signs)

@@ -13,7 +13,6 @@ from atras.errors import InputError
 from atras.evaluation import PREFIX, Row
 from atras.networks import member_name
 from atras.planning import Group
-from atras.storage import remove_file
 from atras.training import Checkpoint, checkpoint
 
 ALLOCATION_FAILURES = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -62,7 +61,7 @@ def hand_on_checkpoints(folder: Path, groups: Sequence[Group]) -> None:
 
     The old checkpoints stay, so that the run can be killed before the new division is recorded.
     """
-    for path in sorted((folder / checkpoint.FOLDER).glob("group-*.safetensors")):
+    for path in checkpoint.paths(folder, checkpoint.GROUP):
         whole = checkpoint.read(path)
         for group in groups:
             names = [member.name for member in group.members]
@@ -75,11 +74,7 @@ def hand_on_checkpoints(folder: Path, groups: Sequence[Group]) -> None:
 
 def remove_other_checkpoints(folder: Path, groups: Iterable[Group]) -> None:
     """Delete the checkpoints of all but these groups."""
-    wanted = {checkpoint.path_of(folder, group.members) for group in groups}
-    for path in (folder / checkpoint.FOLDER).glob("group-*.safetensors"):
-        if path not in wanted:
-            remove_file(path)
-    checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
+    checkpoint.forget(folder, checkpoint.GROUP, {checkpoint.path_of(folder, group.members) for group in groups})
 
 
 def share(whole: Checkpoint, names: Sequence[str]) -> Checkpoint:

@@ -18,8 +18,10 @@ from atras.rounding import counted
 from atras.torch_state import threads
 
 from .data_place import DataPlace
-from .prepare import Prepared, cautions_before, load_data, machine_for, plan_for
+from .plans import machine_for, plan_for
+from .prepare import Prepared, load_data
 from .progress import Reporter
+from .said_before import cautions_before
 from .shards import spread_over
 from .speeds import ScaledSpeeds, Speeds, StatedSpeeds
 

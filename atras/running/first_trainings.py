@@ -11,7 +11,6 @@ from torch import Tensor
 
 from atras.attacks import Attack
 from atras.planning import Group, Training
-from atras.storage import remove_file
 from atras.training import Checkpoint, First, Snapshot, checkpoint, is_first
 
 from .snapshots import snapshot_in
@@ -111,6 +110,4 @@ def signs_path(folder: Path | None, key: str, attack: Attack) -> Path | None:
 
 def forget_first(folder: Path) -> None:
     """Delete the files of all first trainings, and of signs made of them: no group needs one any more."""
-    for path in (folder / checkpoint.FOLDER).glob(f"{PREFIX}*.safetensors"):
-        remove_file(path)
-    checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
+    checkpoint.forget(folder, PREFIX)

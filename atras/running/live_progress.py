@@ -113,7 +113,7 @@ class LiveReporter(Reporter):
         self._progress.reset(task, completed=steps_done)
         self._overall.resumed(index, steps_done / max(self._total(task), 1))
         if self._all is not None:
-            self._progress.reset(self._all, completed=self._overall.share)
+            self._progress.reset(self._all, completed=self._overall.share)  # type: ignore[arg-type] # any number will do
         self.note(f"{title}, goes on from {100 * steps_done // max(self._total(task), 1)} % of its training")
 
     def _total(self, task: TaskID) -> int:

@@ -23,7 +23,8 @@ from atras.training import Networks
 
 from .data_place import DataPlace, RecordedData
 from .divided import hand_on_checkpoints, remove_other_checkpoints
-from .prepare import Prepared, limit_lines, load_data, memory_cap, plan_again, predicted_transfer_bytes, unfit
+from .plans import limit_lines, memory_cap, plan_again, predicted_transfer_bytes, unfit
+from .prepare import Prepared, load_data
 from .progress import Reporter
 from .shards import Shard
 from .stopwatch import Stopwatch

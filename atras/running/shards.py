@@ -12,7 +12,8 @@ from atras.networks import Member
 from atras.planning import Group, Machine, Plan, cut_trainings, deal, spread, work_of
 from atras.rounding import counted
 
-from .prepare import Prepared, machine_for
+from .plans import machine_for
+from .prepare import Prepared
 
 DONE = "part"
 """Status of a shard's run that is done: the other shards are not in it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from atras.training import (
     TRAINED,
     First,
     Snapshot,
-    Watcher,
     begun_with,
     checkpoint,
     first_steps,
@@ -33,31 +31,34 @@ from atras.training import (
 
 from .defence_source import defence_source
 from .epoch_rows import epoch_rows
+from .planned_task import PlannedTask, TaskWatcher
 from .snapshots import no_checkpoint, snapshot_in
 from .training_task import first_of
-from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
+from .unit import SECONDS_BETWEEN_TELLS, Surroundings
 
 MEASURED = {f"measure_{phase}": phase for phase in PHASES}
 """The networks that are attacked in a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupTask(Task):
-    """A group of the plan, to be computed.
+class GroupTask(PlannedTask):
+    """A group of the plan, to be computed. Its `index` is the number of the group in the plan, from 0.
 
     Args:
         group: the members, their engine and evaluation batch.
-        total: of all groups; `index` is the number of the group in the plan, from 0.
         population: candidates of the whole run in each of their variants, among which room for pictures is divided.
         given: parameters of the candidates that are finished before the run begins.
         trainings: first trainings that its members need.
     """
 
     group: Group
-    total: int
     population: int
     given: Mapping[Candidate, Parameters] = field(default_factory=dict)
     trainings: tuple[Training, ...] = ()
+
+    @property
+    def planned(self) -> Group:
+        return self.group
 
     @property
     def label(self) -> str:
@@ -66,18 +67,6 @@ class GroupTask(Task):
     @property
     def record(self) -> Row:
         return {"group": self.index, "members": len(self.group.members)}
-
-    @property
-    def predicted_bytes(self) -> int:
-        return self.group.predicted_bytes
-
-    @property
-    def predicted_seconds(self) -> float | None:
-        return self.group.predicted_seconds
-
-    @property
-    def flops(self) -> int:
-        return self.group.flops
 
     @property
     def divisible(self) -> bool:
@@ -109,21 +98,22 @@ class GroupTask(Task):
         return rows.completed(self.shared, self.index, defences)
 
 
-class _Work(Watcher):
+class _Work(TaskWatcher):
     """A task under way: all members at once, or one part after the other where the engine takes one member."""
 
     def __init__(self, task: GroupTask, place: Surroundings) -> None:
-        self.task, self.place = task, place
+        sources = [each for each in task.trainings if each.source]
+        self.source = defence_source(task.group.members, task, sources, place)
+        # The first checkpoint is due some time after the sources, which have their own.
+        super().__init__(task, place)
+        self.task = task
         self.parts, self.path = task.parts, task.path
         self.train_size = len(place.data.train.labels)
         self.rows = Rows()
-        sources = [each for each in task.trainings if each.source]
-        self.source = defence_source(task.group.members, task, sources, place)
         self.begins = tuple(each for each in task.trainings if not each.source)
         self.protocols = {task.group.variant: task.protocol}
-        self.part = self.done = 0
+        self.part = 0
         self.tell_next = 0.0
-        self.next_keep = time.perf_counter() + task.checkpoint_every
         self.keeps = self.path is not None or place.networks.wanted
 
     def run(self) -> Rows:
@@ -137,8 +127,8 @@ class _Work(Watcher):
         reporter.group_started(task.index, task.total, task.group.label, len(task.group.members), steps)
         if snapshot is not None:
             self._put_networks(snapshot)
-            self.done = self.part * each + max(0, steps_done(snapshot, protocol, self.train_size) - before)
-            reporter.group_resumed(task.index, self.done)
+            self.steps_done = self.part * each + max(0, steps_done(snapshot, protocol, self.train_size) - before)
+            reporter.group_resumed(task.index, self.steps_done)
             self.epoch(self.rows)
             self.epoch(Rows(**snapshot.record["rows"]))
         for part in range(self.part, len(self.parts)):
@@ -184,11 +174,6 @@ class _Work(Watcher):
             self.protocols[variant] = self.task.protocol.of(variant)
         return self.protocols[variant]
 
-    def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
-        self.done += steps
-        shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
-        self.place.reporter.progress(self.task.index, phase, self.done, *shown)
-
     def listens(self) -> bool:
         if (now := time.perf_counter()) < self.tell_next:
             return False
@@ -203,23 +188,17 @@ class _Work(Watcher):
         if self.place.epochs is not None:
             self.place.epochs(epoch_rows(rows.history, rows.metrics))
 
-    def due(self) -> bool:
-        return self.path is not None and time.perf_counter() >= self.next_keep
-
-    def stop(self) -> bool:
-        return self.place.stop()
-
     def keep(self, snapshot: Snapshot) -> None:
         """Write a checkpoint, and the networks when the part is done."""
         self._put_networks(snapshot)
-        if self.path is None:
-            return
-        start = time.perf_counter()
-        document = self._identity() | {
-            "part": self.part, "rows": self.rows.to_dict(), **snapshot.document,
-        }  # fmt: skip
-        checkpoint.write(self.path, document, snapshot.tensors)
-        self.next_keep = next_checkpoint(self.task.checkpoint_every, start)
+        super().keep(snapshot)
+
+    def write(self, snapshot: Snapshot) -> None:
+        if self.path is not None:
+            document = self._identity() | {
+                "part": self.part, "rows": self.rows.to_dict(), **snapshot.document,
+            }  # fmt: skip
+            checkpoint.write(self.path, document, snapshot.tensors)
 
     def _put_networks(self, snapshot: Snapshot) -> None:
         if snapshot.stage != DONE:

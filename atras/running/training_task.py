@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,30 +15,28 @@ from atras.evaluation import Row, Rows
 from atras.experiment import Protocol
 from atras.planning import Group, Training, source_parts, tighter
 from atras.torch_state import fixed_state
-from atras.training import FIRST_PHASE, First, Snapshot, Watcher, is_first, joined_first, train_first
+from atras.training import FIRST_PHASE, First, Snapshot, is_first, joined_first, train_first
 
 from .divided import ShortageError, shortage
 from .first_trainings import first_path
-from .unit import Surroundings, Task, next_checkpoint
+from .planned_task import PlannedTask, TaskWatcher
+from .unit import Surroundings, Task
 
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingTask(Task):
-    """A first training that groups need. It has no rows but its timing.
+class TrainingTask(PlannedTask):
+    """A first training that groups need. It has no rows but its timing. Its `index` is below 0, -1 for the first one.
 
     Args:
         training: which.
-        total: of all that the plan has; `index` is below 0, -1 for the first one.
     """
 
     training: Training
-    total: int
 
     @property
-    def group(self) -> Group:
-        """Its members, and how they are computed."""
+    def planned(self) -> Group:
         return self.training.group
 
     @property
@@ -49,19 +45,7 @@ class TrainingTask(Task):
 
     @property
     def record(self) -> Row:
-        return {"group": None, "phase": "train", "members": len(self.group.members)}
-
-    @property
-    def predicted_bytes(self) -> int:
-        return self.group.predicted_bytes
-
-    @property
-    def predicted_seconds(self) -> float | None:
-        return self.group.predicted_seconds
-
-    @property
-    def flops(self) -> int:
-        return self.group.flops
+        return {"group": None, "phase": "train", "members": len(self.planned.members)}
 
     @property
     def divisible(self) -> bool:
@@ -83,17 +67,16 @@ class TrainingTask(Task):
             ShortageError: if there is no memory for one member.
             InputError: if a checkpoint is damaged, or cannot be written.
         """
-        start = time.perf_counter()
+        start, members = time.perf_counter(), self.planned.members
         if (done := place.first.get(self.training)) is None:
             each = self.protocol.epochs * -(-len(place.data.train) // self.protocol.batch_size)
-            place.reporter.group_started(self.index, self.total, self.label, len(self.group.members), each)
+            place.reporter.group_started(self.index, self.total, self.label, len(members), each)
             found: list[First] = in_parts(self, self.training, place, lambda part: _train(part, self, place))
-            done = joined_first(self.group.members, found)
+            done = joined_first(members, found)
             if len(found) > 1:
                 place.first.keep(self.training, done.snapshot)
             place.reporter.group_finished(self.index, time.perf_counter() - start)
-        members = len(self.group.members)
-        timing: Row = {"phase": FIRST_PHASE, "members": members, "seconds": done.seconds, "steps": 0}
+        timing: Row = {"phase": FIRST_PHASE, "members": len(members), "seconds": done.seconds, "steps": 0}
         return Rows(timings=[timing])
 
 
@@ -109,9 +92,7 @@ def first_of(training: Training, task: Task, place: Surroundings) -> First:
         Interrupted, ShortageError, InputError: as `TrainingTask.run`.
     """
     if (found := place.first.get(training)) is None:
-        names = [field.name for field in dataclasses.fields(Task)]
-        own = {name: getattr(task, name) for name in names} | {"index": -1}
-        TrainingTask(**own, training=training, total=1).run(place)
+        TrainingTask(**task.common | {"index": -1}, training=training, total=1).run(place)
         found = place.first.get(training)
     assert found is not None  # noqa: S101 (it was kept)
     return found
@@ -172,50 +153,16 @@ def _train(part: Group, task: TrainingTask, place: Surroundings) -> First:
     return First(part.members, snapshot)
 
 
-class Keeper(Watcher, ABC):
-    """Keeps where a training stands, or what is made of it, as often as a task wants; asks whether to stop.
-
-    Args:
-        task: that it is computed for.
-        training: all of it, or the part of it that is computed.
-        place: this process.
-    """
-
-    def __init__(self, task: Task, training: Training, place: Surroundings) -> None:
-        self._task, self._training, self._place = task, training, place
-        self._next = time.perf_counter() + task.checkpoint_every
-
-    def due(self) -> bool:
-        return self._task.folder is not None and time.perf_counter() >= self._next
-
-    def stop(self) -> bool:
-        return self._place.stop()
-
-    def keep(self, snapshot: Snapshot) -> None:
-        begin = time.perf_counter()
-        self.write(snapshot)
-        self._next = next_checkpoint(self._task.checkpoint_every, begin)
-
-    @abstractmethod
-    def write(self, snapshot: Snapshot) -> None:
-        """Put it where it is kept."""
-
-
-class _Keeper(Keeper):
-    """Keeps where a training stands, and tells how far it is."""
+class _Keeper(TaskWatcher):
+    """Keeps where a training stands, of which it may be a part."""
 
     keeps = True
 
     def __init__(self, task: TrainingTask, training: Training, place: Surroundings) -> None:
-        super().__init__(task, training, place)
-        self._done = 0
+        super().__init__(task, place)
+        self._training = training
         self.last: Snapshot | None = None
-
-    def progress(self, phase: str, steps: int, loss: float, accuracy: float) -> None:
-        self._done += steps
-        shown = [value if math.isfinite(value) else None for value in (loss, accuracy)]
-        self._place.reporter.progress(self._task.index, phase, self._done, *shown)
 
     def write(self, snapshot: Snapshot) -> None:
         self.last = snapshot
-        self._place.first.keep(self._training, snapshot)
+        self.place.first.keep(self._training, snapshot)

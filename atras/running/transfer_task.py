@@ -14,12 +14,11 @@ from atras.errors import Interrupted
 from atras.evaluation import Held, Origin, Part, Row, Rows, Transfer, Trial
 from atras.networks import Member, Variant
 from atras.planning import Group, tighter
-from atras.storage import remove_file
 from atras.torch_state import fixed_state
 from atras.training import checkpoint
 
 from .origins import Origins
-from .unit import SECONDS_BETWEEN_TELLS, Surroundings, Task, next_checkpoint
+from .unit import SECONDS_BETWEEN_TELLS, NextCheckpoint, Surroundings, Task
 
 PREFIX = "transfer-"
 """Begins the names of its checkpoints."""
@@ -168,14 +167,14 @@ class _Keeper:
     """
 
     def __init__(self, work: Transfer, task: TransferTask, place: Surroundings) -> None:
-        self._work, self._every, self._stop = work, task.checkpoint_every, place.stop
+        self._work, self._stop = work, place.stop
         self._reporter, self._name, self._tell_next = place.reporter, part_name(task.index), 0.0
         self._path = task.path
         self._identity = {
             "protocol_hash": task.run_hash, "variant": task.variant.name, "numbers": list(task.numbers),
         }  # fmt: skip
         self._before, self._start = 0.0, time.perf_counter()
-        self._next = self._start + self._every
+        self._next = NextCheckpoint(task.checkpoint_every)
         if self._path is not None and self._path.exists():
             document, tensors = checkpoint.read(self._path)
             if all(document.get(name) == value for name, value in self._identity.items()):
@@ -193,7 +192,7 @@ class _Keeper:
         if (now := time.perf_counter()) >= self._tell_next:
             self._tell_next = now + SECONDS_BETWEEN_TELLS
             self._reporter.part(self._name, self._work.share)
-        if stop or now >= self._next:
+        if stop or self._next.due:
             self._keep()
         if stop:
             raise Interrupted
@@ -205,10 +204,9 @@ class _Keeper:
 
     def _keep(self) -> None:
         if self._path is not None:
-            begin = time.perf_counter()
-            document = self._identity | {"seconds": self.seconds, "transfer": self._work.to_dict()}
-            checkpoint.write(self._path, document, self._work.tensors())
-            self._next = next_checkpoint(self._every, begin)
+            with self._next.writing():
+                document = self._identity | {"seconds": self.seconds, "transfer": self._work.to_dict()}
+                checkpoint.write(self._path, document, self._work.tensors())
 
 
 def part_name(index: int) -> str:
@@ -235,8 +233,7 @@ def counted(folder: Path | None, run_hash: str) -> dict[str, Counted]:
         InputError: if one is damaged.
     """
     found: dict[str, Counted] = {}
-    paths = [] if folder is None else sorted((folder / checkpoint.FOLDER).glob(f"{PREFIX}*.safetensors"))
-    for path in paths:
+    for path in [] if folder is None else checkpoint.paths(folder, PREFIX):
         document, _ = checkpoint.read(path)
         if document.get("protocol_hash") == run_hash:
             before = found.get(document["variant"], Counted({}, 0.0))
@@ -249,6 +246,4 @@ def counted(folder: Path | None, run_hash: str) -> dict[str, Counted]:
 
 def forget_transfer(folder: Path) -> None:
     """Delete the checkpoints of the transfer: its rows are where they belong."""
-    for path in (folder / checkpoint.FOLDER).glob(f"{PREFIX}*.safetensors"):
-        remove_file(path)
-    checkpoint.remove_folder_if_empty(folder / checkpoint.FOLDER)
+    checkpoint.forget(folder, PREFIX)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,6 +152,11 @@ class Task(ABC):
         """
 
     @property
+    def common(self) -> dict[str, Any]:
+        """What a task of another kind has in common with it, as arguments by name: those of `Task`."""
+        return {each.name: getattr(self, each.name) for each in fields(Task)}
+
+    @property
     def machine(self) -> Machine:
         """Where it is computed, as far as the size of groups depends on it."""
         return Machine(self.device.type, self.memory_bytes, threads=threads().amount)
@@ -162,7 +168,24 @@ class Task(ABC):
             checkpoint.remove_folder_if_empty(self.path.parent)
 
 
-def next_checkpoint(every: float, begin: float) -> float:
-    """When the next checkpoint is due, behind one that was begun then and is written now."""
-    end = time.perf_counter()
-    return end + (max(every, (end - begin) / OVERHEAD) if every else 0)
+class NextCheckpoint:
+    """When the next checkpoint of a task is due.
+
+    Args:
+        every: seconds; 0 for whenever one can be written.
+    """
+
+    def __init__(self, every: float) -> None:
+        self._every, self._time = every, time.perf_counter() + every
+
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() >= self._time
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write one within this; the next is due some time after its end."""
+        begin = time.perf_counter()
+        yield
+        end = time.perf_counter()
+        self._time = end + (max(self._every, (end - begin) / OVERHEAD) if self._every else 0)

@@ -6,7 +6,10 @@ from . import checkpoint
 from .checkpoint import Checkpoint
 from .first import FIRST_PHASE, First, begun_with, is_first, joined_first, train_first, training_signs
 from .selection import kept_epochs, selects_in
-from .stages import DONE, STAGES, TRAINED, Snapshot, Watcher, first_steps, run_group, steps_done, steps_of
+from .snapshot import DONE, STAGES, TRAINED, Snapshot
+from .stages import run_group
+from .steps import first_steps, steps_done, steps_of
+from .watcher import Watcher
 from .weights import FOLDER, Networks, files_of, read_member
 
 __all__ = [

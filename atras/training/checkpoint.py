@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from atras.errors import InputError
 from atras.networks import Member
-from atras.storage import DTYPES, TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, write_file
+from atras.storage import DTYPES, TENSOR_ERRORS, pack_tensors, read_tensors, reason_of, remove_file, write_file
 
 FOLDER = "checkpoint"
 FORMAT = "atras-checkpoint-2"
+GROUP = "group-"
+"""Begins the names of groups' checkpoints."""
 
 
 class Checkpoint(NamedTuple):
@@ -35,13 +37,26 @@ class Checkpoint(NamedTuple):
 
 def path_of(folder: Path, members: Sequence[Member]) -> Path:
     """Where a group's checkpoint lies below the run's folder."""
-    return folder / FOLDER / f"group-{key_of(members)}.safetensors"
+    return folder / FOLDER / f"{GROUP}{key_of(members)}.safetensors"
 
 
 def key_of(members: Sequence[Member]) -> str:
     """Sixteen hexadecimal digits that name a group by its members, however the run is divided."""
     names = " ".join(member.name for member in members)
     return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+
+
+def paths(folder: Path, begin: str) -> list[Path]:
+    """The checkpoints in a run's folder whose names begin so, in the order of their names."""
+    return sorted((folder / FOLDER).glob(f"{begin}*.safetensors"))
+
+
+def forget(folder: Path, begin: str, kept: Collection[Path] = ()) -> None:
+    """Delete the checkpoints in a run's folder whose names begin so, but for those that are kept."""
+    for path in paths(folder, begin):
+        if path not in kept:
+            remove_file(path)
+    remove_folder_if_empty(folder / FOLDER)
 
 
 def remove_folder_if_empty(folder: Path) -> None:

@@ -16,7 +16,10 @@ from atras.evaluation import AllSigns, Row, Rows
 from atras.experiment import Protocol, trained_as
 from atras.networks import Member
 
-from .stages import STAGES, Snapshot, Watcher, _Stages
+from .snapshot import STAGES, Snapshot
+from .stages import _Stages
+from .tools import tools_of
+from .watcher import Watcher
 
 TOLD_OF_MEMBERS = ("finite", "dead", "accuracies")
 """What a record has a value of for each member."""
@@ -102,12 +105,12 @@ def train_first(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher, chunk=chunk)
+    stages = _Stages(tools_of(engine, data, protocol, evaluation_batch, watcher, chunk=chunk))
     try:
         if snapshot is not None:
             stages.restore(snapshot)
         if stages.stage == STAGES[0]:
-            stages.train(protocol.epochs, len(data.train))
+            stages.epochs.train(protocol.epochs, len(data.train))
             stages.enter(STAGES[1])
         stages.keep()
     finally:
@@ -137,10 +140,10 @@ def training_signs(
     Raises:
         Interrupted: if the watcher asked to stop.
     """
-    stages = _Stages(engine, data, protocol, evaluation_batch, watcher, chunk=chunk)
+    stages = _Stages(tools_of(engine, data, protocol, evaluation_batch, watcher, chunk=chunk))
     try:
         stages.restore(snapshot)
-        signs, _ = stages.evaluator.signs_of("train")
+        signs, _ = stages.tools.evaluator.signs_of("train")
         stages.keep()
         return signs
     finally:

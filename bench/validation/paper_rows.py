@@ -49,7 +49,8 @@ def distances(rows: Iterable[Mapping[str, Any]], dataset: str, *, whole: bool = 
     Args:
         rows: of one reading, epsilon and seed.
         dataset: whose table.
-        whole: over all rows; else over those that trained in both phases in the paper, whatever they do here.
+        whole: over all rows; else over those that trained in both phases in the paper, whatever they do here. A network
+            that diverged counts as one that is never right, so that nothing gets nearer by diverging.
 
     Returns:
         One a column; None where there is no row to compare.
@@ -57,7 +58,7 @@ def distances(rows: Iterable[Mapping[str, Any]], dataset: str, *, whole: bool = 
     paper, alive = paper_rows(dataset), trained(dataset)
     gaps = []
     for row in rows:
-        own, name = accuracies_of(row), row["hidden_layers"]
-        if own is not None and name in (paper if whole else alive):
+        own, name = accuracies_of(row) or (0.0,) * len(COLUMNS), row["hidden_layers"]
+        if name in (paper if whole else alive):
             gaps.append([abs(ours - theirs) for ours, theirs in zip(own, paper[name], strict=True)])
     return [sum(column) / len(gaps) for column in zip(*gaps, strict=True)] if gaps else None

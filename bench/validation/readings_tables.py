@@ -59,11 +59,11 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines))
 
 
-def mean_text(values: Sequence[float]) -> str:
+def mean_text(values: Sequence[float], digits: int = 3) -> str:
     """A mean over seeds with its 95 % interval, where there are two."""
     interval = sample_mean(values).interval()
-    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.3f}"
-    return f"{interval.mean:.3f}{half}"
+    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.{digits}f}"
+    return f"{interval.mean:.{digits}f}{half}"
 
 
 def distance_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
@@ -129,7 +129,7 @@ def _rank_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def dead_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
-    """How many networks are dead, shallow and deep, and how many of the paper's dead rows are, over seeds."""
+    """How many networks are dead, shallow and deep, of the paper's dead rows, and diverged, in a seed on average."""
     paper = paper_rows(dataset)
     theirs = {phase: {name for name, own in paper.items() if dead(own, phase, dataset)} for phase in (BEFORE, AFTER)}
     printed = [
@@ -137,15 +137,17 @@ def dead_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
         for names in theirs.values()
         for cell in _dead_cells([(name, name.count("-") + 1) for name in names], names, 1)
     ]
-    lines = [["the paper", "", "", "", "", "1", *printed]]
+    lines = [["the paper", "", "", "", "", "1", *printed, "0"]]
     for reading, seeds in found.items():
         cells = [*reading.cells, str(len(seeds))]
         for phase, field in ((BEFORE, "dead_before"), (AFTER, "dead_after")):
             own = [(row["hidden_layers"], row["depth"]) for rows in seeds.values() for row in rows if row[field]]
             cells += _dead_cells(own, theirs[phase], len(seeds))
-        lines.append(cells)
+        diverged = sum(accuracies_of(row) is None for rows in seeds.values() for row in rows)
+        lines.append([*cells, _a_seed(diverged, len(seeds))])
     columns = ["to four layers", "five and more", "the paper's own"]
-    return table([*HEAD, "seeds", *(f"{name}, {when}" for when in ("before", "after") for name in columns)], lines)
+    dead_columns = [f"{name}, {when}" for when in ("before", "after") for name in columns]
+    return table([*HEAD, "seeds", *dead_columns, "diverged"], lines)
 
 
 def _dead_cells(own: Sequence[tuple[str, int]], theirs: set[str], seeds: int) -> list[str]:
@@ -153,7 +155,11 @@ def _dead_cells(own: Sequence[tuple[str, int]], theirs: set[str], seeds: int) ->
         sum(depth < DEEP for _, depth in own), sum(depth >= DEEP for _, depth in own),
         sum(name in theirs for name, _ in own),
     ]  # fmt: skip
-    return [f"{count / seeds:.1f}".removesuffix(".0") for count in counts]
+    return [_a_seed(count, seeds) for count in counts]
+
+
+def _a_seed(count: int, seeds: int) -> str:
+    return f"{count / seeds:.1f}".removesuffix(".0")
 
 
 def row_table(found: dict[Reading, dict[int, list[Row]]], dataset: str) -> str:
@@ -194,7 +200,7 @@ TABLES: dict[str, Callable[[dict[Reading, dict[int, list[Row]]], str], str]] = {
     "Mean absolute difference, rows that trained in the paper; in the last column all rows.": distance_table,
     "Attacked before, by epsilon: mean absolute difference (mean difference).": epsilon_table,
     "Rank correlation.": rank_table,
-    "Dead networks a seed.": dead_table,
+    "Dead and diverged networks a seed.": dead_table,
     "Dead networks by row, seeds before / after.": row_table,
 }
 """By the line above it."""

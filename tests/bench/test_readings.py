@@ -104,6 +104,19 @@ def test_the_nearest_by_live_rows_and_by_all_rows_are_confirmed(tmp_path: Path) 
     ]  # fmt: skip
 
 
+def test_nothing_gets_nearer_by_diverging() -> None:
+    near, far = reading("relu", 0.01, True), reading("tanh", 0.5, True)
+    for row in far[5:]:
+        row.update(dict.fromkeys(COLUMNS))
+    ours, theirs = distances(near, "mnist"), distances(far, "mnist")
+    assert ours is not None
+    assert theirs is not None
+    assert min(theirs) > max(ours)
+    rows = [{**row, "learning_rate": 1e-3, "epsilon": 0.04, "seed": 0} for row in far]
+    lines = readings_tables.dead_table(readings_tables.by_reading(rows, "screen"), "mnist").splitlines()
+    assert lines[-1].endswith("| 35 |")
+
+
 def test_a_column_of_one_value_has_no_rank_correlation() -> None:
     rows = [
         {**row, "learning_rate": 1e-3, "epsilon": 0.04, "seed": seed}

@@ -164,3 +164,8 @@ def test_slopes_and_means_are_of_each_seed() -> None:
 def test_other_modes_and_label_sources_are_no_figures() -> None:
     rows = [*rows_of({0: 0.5}), *rows_of({1: 0.1}, mode="static"), *rows_of({2: 0.1}, label_source="predicted")]
     assert claims_tables.figures(rows, "fgsm") == {("8-128", 0): 0.5}
+
+
+def test_images_of_several_networks_count_alike() -> None:
+    rows = [*rows_of({0: 0.1}, source="48"), *rows_of({0: 0.9}, source="96")]
+    assert claims_tables.figures(rows, "fgsm") == {("8-128", 0): 0.5}

@@ -73,6 +73,8 @@ def test_help_of_other_commands_is_light_and_fits_too(command: str) -> None:
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (0, "set()\n")
     assert f"Usage: atras {command} [OPTIONS]" in done.stdout
+    assert "[[" not in done.stdout
+    assert "...}" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from atras.attacks import KL, PGD, Passes, RandomFGSM
 from atras.data import Dataset, Split, load
-from atras.defences import DEFENCES, Batch, Defence
+from atras.defences import DEFENCES, FOSC, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, ModulesEngine, StackEngine, why_not
 from atras.errors import InputError, Interrupted
 from atras.evaluation import cautions
@@ -67,7 +67,7 @@ class StopsAfter(Watcher):
 
 @pytest.mark.parametrize("name", [NAMES[2], NAMES[4], NAMES[5], NAMES[7]])
 def test_a_run_that_is_killed_in_an_epoch_goes_on_bitwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atras.training.stages.CALL_SECONDS", 0.0)  # a call a batch
+    monkeypatch.setattr("atras.training.epochs.CALL_SECONDS", 0.0)  # a call a batch
     asked = protocol(name)
 
     def engine() -> Engine:
@@ -119,6 +119,18 @@ def test_engine_fused_runs_them_as_the_stack_does(name: str) -> None:
         assert 0 <= ours["running_accuracy"] <= 1  # type: ignore[operator]
     seen = [row for row in rows[0].metrics if row["epoch"] is not None]
     assert {row["attack"] for row in seen} == {"fgsm", "pgd(steps=10)"}  # compared after every epoch
+
+
+def test_a_defence_is_told_where_in_the_training_each_batch_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, step, asked = [], FOSC.step, protocol("fosc(steps=1)")
+
+    def noted(defence: FOSC, networks: Any, batch: Batch) -> Any:
+        told.append((batch.epoch, batch.epochs, batch.number))
+        return step(defence, networks, batch)
+
+    monkeypatch.setattr(FOSC, "step", noted)
+    run_group(StackEngine(SPEC, MEMBERS[:1], asked, CPU), data(), asked)
+    assert told == [(epoch, 2, number) for epoch in (1, 2) for number in range(4)]
 
 
 def test_from_scratch_is_from_the_initial_weights_and_trained_is_not() -> None:
@@ -246,7 +258,8 @@ def test_defences_are_spelled_as_they_are_read() -> None:
     at: Defence = DEFENCES.parse("trades").at(0.3)
     assert at == DEFENCES.parse("trades(attack=kl(epsilon=0.3))")
     assert at.attack == KL(0.3)  # type: ignore[attr-defined]
-    assert DEFENCES.parse("fast(step_size=0.375)").at(0.3).attack == RandomFGSM(0.3, step_size=0.375)  # type: ignore[attr-defined]
+    fast = DEFENCES.parse("fast(step_size=0.375, clip_start=true)").at(0.3)
+    assert fast.attack == RandomFGSM(0.3, step_size=0.375, clip_start=True)  # type: ignore[attr-defined]
     assert DEFENCES.parse("mart").at(0.3).attack == PGD(0.3, steps=10, keep="last")  # type: ignore[attr-defined]
 
 
@@ -257,6 +270,23 @@ def plain(member: Member) -> nn.Module:
     initial = Network(SPEC, member.candidate).initial_parameters(member.seed, torch.float32)
     network.load_state_dict(dict(zip(network.state_dict(), initial.values(), strict=True)))
     return network
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adversarial(fgsm(epsilon=0))", "trades(attack=kl(epsilon=0, steps=1))", "free(replays=3, epsilon=0)", "batch"],
+)
+def test_loss_and_accuracy_of_an_epoch_are_means_over_all_images_that_its_steps_saw(name: str) -> None:
+    """Of weights that stay and images that are not changed they are those of a pass; the last batch is smaller."""
+    asked = protocol(name, learning_rate=1e-12).replace(epsilon=0.0)
+    rows = run_group(StackEngine(SPEC, MEMBERS, asked, CPU), data(), asked)
+    part = data().train
+    for row in rows.history:
+        (member,) = (m for m in MEMBERS if (m.candidate.name, m.seed) == (row["hidden_layers"], row["seed"]))
+        logits = plain(member)(part.images / 255)
+        hits = (logits.argmax(1) == part.labels).double().mean()
+        assert row["running_accuracy"] == pytest.approx(hits.item(), abs=1e-12)
+        assert row["mean_loss"] == pytest.approx(F.cross_entropy(logits, part.labels).item(), rel=1e-5)  # float32
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from atras.defences import DEFENCES, Batch, Defence
 from atras.engines import Engine, FusedEngine, LoopEngine, StackEngine, why_not
@@ -57,18 +60,30 @@ def pgd(model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     return x_adv
 
 
+PLAIN: dict[str, Any] = {"weight_decay": 0.0, "clip_gradient": None, "average": 0.0}
+RECIPE: dict[str, Any] = {"weight_decay": 0.05, "clip_gradient": 0.3, "average": 0.8, "schedule": "cosine"}
+
+
 class Textbook:
     """A network under one defence: `step` is its loop's body."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    def __init__(self, model: nn.Module, recipe: dict[str, Any] = PLAIN, steps: int = 0) -> None:
+        self.model, self.clip = model, recipe["clip_gradient"]
+        decay = recipe["weight_decay"]
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=decay)
+        self.schedule = CosineAnnealingLR(self.optimizer, steps) if "schedule" in recipe else None
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["average"]))
         self.delta: Tensor | None = None
 
     def update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.average.update_parameters(self.model)
 
     def adversarial(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
         self.update(F.cross_entropy(self.model(pgd(self.model, x, y, draws)), y))
@@ -119,12 +134,12 @@ class Textbook:
             self.delta[: len(x)] += EPSILON * noise.grad.sign()
             self.delta.clamp_(-EPSILON, EPSILON)
 
-    def fosc(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
+    def fosc(self, x: Tensor, y: Tensor, draws: Draws, epoch: int, size: float = EPSILON / 4) -> None:
         bound = max(0.3 * (1 - (epoch - 1) / (5 / 6 * EPOCHS)), 0)
         x_adv = in_ball(x + EPSILON * draws.uniform("fosc"), x)
         going = torch.ones(len(x), dtype=torch.bool)
         for _ in range(4):
-            moved = climbed(self.model, x, x_adv, lambda out: F.cross_entropy(out, y, reduction="sum"), EPSILON / 4)
+            moved = climbed(self.model, x, x_adv, lambda out: F.cross_entropy(out, y, reduction="sum"), size)
             x_adv = torch.where(going[:, None, None, None], moved, x_adv).requires_grad_()
             (slope,) = torch.autograd.grad(F.cross_entropy(self.model(x_adv), y, reduction="sum"), x_adv)
             slope, change = slope.flatten(1), (x_adv.detach() - x).flatten(1)
@@ -132,12 +147,19 @@ class Textbook:
         self.stopped = getattr(self, "stopped", 0) + int((~going).sum())
         self.update(F.cross_entropy(self.model(x_adv.detach()), y))
 
-    def batch(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
-        drawn = batch_starts(*draws.keys, "mix", 0, len(x), ()).double()
-        copied = (torch.arange(len(x)) % 2 == 1) | ((drawn + 1) / 2 < 2 * 0.8 - 1)
+    def fosc_of_short_steps(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
+        self.fosc(x, y, draws, epoch, 0.03)
+
+    def batch(self, x: Tensor, y: Tensor, draws: Draws, epoch: int, mix: float = 0.8) -> None:
+        drawn = (batch_starts(*draws.keys, "mix", 0, len(x), ()).double() + 1) / 2
+        copied = torch.arange(len(x)) % 2 == 1
+        copied = copied & (drawn < 2 * mix) if mix < 0.5 else copied | (drawn < 2 * mix - 1)
         self.mixed = getattr(self, "mixed", 0) + int(copied.sum())
         x_adv = climbed(self.model, x, x, lambda out: F.cross_entropy(out, y), EPSILON)
         self.update(F.cross_entropy(self.model(torch.where(copied[:, None, None, None], x_adv, x)), y))
+
+    def batch_of_few(self, x: Tensor, y: Tensor, draws: Draws, epoch: int) -> None:
+        self.batch(x, y, draws, epoch, 0.3)
 
 
 SPELLED = {
@@ -148,7 +170,9 @@ SPELLED = {
     "logit_pairing": f"logit-pairing(attack=pgd(steps={STEPS}))",
     "free": "free(replays=3)",
     "fosc": "fosc(criterion=0.3, steps=4)",
+    "fosc_of_short_steps": "fosc(criterion=0.3, steps=4, step_size=0.03)",
     "batch": "batch(mix=0.8)",
+    "batch_of_few": "batch(mix=0.3)",
 }
 
 
@@ -163,14 +187,17 @@ def batches(dtype: torch.dtype) -> list[tuple[int, int, Tensor, Tensor]]:
     return found
 
 
-def trained(kind: type[Engine], members: list[Member], defences: list[Defence], precision: str) -> Engine:
+def trained(
+    kind: type[Engine], members: list[Member], defences: list[Defence], precision: str, recipe: dict[str, Any] = PLAIN
+) -> Engine:
     own = defences[0]
     protocol = Protocol(
         precision=precision, batch_size=SIZE, epsilon=EPSILON, learning_rate=0.1, optimizer="sgd", momentum=0.9,
-        defence=own,
+        defence=own, **recipe,
     )  # fmt: skip
     engine, kept = kind(SPEC, members, protocol, CPU), {}
-    engine.begin_phase("adversarial")
+    engine.begin_phase("adversarial", EPOCHS * BATCHES * own.steps_a_batch)
+    engine.reads_average = False  # as in an epoch: attacks of training meet the network that is trained
     numbers = numbers_apart(defences, CPU)
     for epoch, number, images, labels in batches(engine.dtype):
         copied = torch.arange(len(labels)) % 2 == 1
@@ -181,14 +208,16 @@ def trained(kind: type[Engine], members: list[Member], defences: list[Defence], 
     return engine
 
 
-def by_the_book(member: Member, name: str, dtype: torch.dtype) -> tuple[Textbook, list[Tensor]]:
+def by_the_book(
+    member: Member, name: str, dtype: torch.dtype, recipe: dict[str, Any] = PLAIN
+) -> tuple[Textbook, list[Tensor]]:
     first, second = member.candidate.widths
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(25, first), nn.Tanh(), nn.Linear(first, second), nn.Tanh(), nn.Linear(second, 4)
     ).to(dtype)
     initial = Network(SPEC, member.candidate).initial_parameters(member.seed, dtype)
     model.load_state_dict(dict(zip(model.state_dict(), initial.values(), strict=True)))
-    book = Textbook(model)
+    book = Textbook(model, recipe, EPOCHS * BATCHES * DEFENCES.parse(SPELLED[name]).steps_a_batch)
     for epoch, number, images, labels in batches(dtype):
         getattr(book, name)(images, labels, Draws(member.seed, epoch, number, len(images), dtype), epoch)
     return book, [values.detach() for values in model.parameters()]
@@ -208,10 +237,12 @@ def test_ten_steps_are_the_textbooks(name: str) -> None:
         for found in (loop.get_parameters(0), stack.get_parameters(index)):
             for values, wanted in zip(found.values(), expected, strict=True):
                 torch.testing.assert_close(values, wanted, rtol=1e-9, atol=1e-9)
-        if name == "fosc":
+        if name.startswith("fosc"):
             assert 0 < book.stopped < EPOCHS * BATCHES * SIZE  # some images ended early, and not all
         if name == "batch":
             assert 45 < book.mixed < 74  # of 74, four in five expected
+        if name == "batch_of_few":
+            assert 10 < book.mixed < 35  # of the 35 copies, three in five expected
 
 
 @pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
@@ -223,6 +254,27 @@ def test_ten_steps_of_engine_fused_are_those_of_the_textbook(name: str) -> None:
         for values, wanted in zip(fused.get_parameters(index).values(), expected, strict=True):
             # Rounding may turn the sign of a pixel's gradient that is all but 0; one of 25 moves weights by so much.
             torch.testing.assert_close(values.double(), wanted, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["adversarial", "trades", "free"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        LoopEngine,
+        StackEngine,
+        pytest.param(FusedEngine, marks=pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")),
+    ],
+)
+def test_the_recipe_holds_for_whatever_objective_a_defence_trains_for(kind: type[Engine], name: str) -> None:
+    members = MEMBERS[:1] if kind is LoopEngine else MEMBERS
+    precision, near = ("fp32", 5e-3) if kind is FusedEngine else ("fp64", 1e-9)  # as above
+    engine = trained(kind, members, asked(name)[: len(members)], precision, RECIPE)
+    for index, member in enumerate(members):
+        book, weights = by_the_book(member, name, torch.float64, RECIPE)
+        average = [values.detach() for values in book.average.module.parameters()]
+        for found, wanted in ((engine.get_parameters(index), weights), (engine.evaluated_parameters(index), average)):
+            for values, expected in zip(found.values(), wanted, strict=True):
+                torch.testing.assert_close(values.double(), expected, rtol=0, atol=near)
 
 
 WEIGHED = {

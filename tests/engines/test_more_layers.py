@@ -127,7 +127,7 @@ def test_fused_keeps_networks_without_the_stem_from_those_behind_it() -> None:
 
 @pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
 def test_auto_takes_fused_for_what_it_has_and_another_engine_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atras.running.prepare.why_slow", str)
+    monkeypatch.setattr("atras.running.plans.why_slow", str)
     monkeypatch.setattr("atras.running.speeds.speed", lambda *_, **__: Speed(1.0, 1.0, 1.0, 1.0))
     names = ("8", "c3-ln-8", "c4", "gn1-5", "r2")
     protocol = Protocol(candidates=tuple(map(Candidate.parse, names)), train_size=60, test_size=30)

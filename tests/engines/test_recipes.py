@@ -10,14 +10,37 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from atras.engines import AVERAGE, Engine, Epoch, FusedEngine, LoopEngine, ModulesEngine, ModuleStackEngine, StackEngine
+from atras.engines import (
+    AVERAGE,
+    Engine,
+    Epoch,
+    FusedEngine,
+    LoopEngine,
+    ModulesEngine,
+    ModuleStackEngine,
+    StackEngine,
+    why_not,
+)
 from atras.experiment import Protocol
-from atras.networks import Candidate, Factory, Member, Own, Parameters, Spec, StepResult, Trainable
+from atras.networks import (
+    Candidate,
+    Dropout,
+    Factory,
+    Member,
+    Own,
+    Parameters,
+    Spec,
+    StepResult,
+    Trainable,
+    Variant,
+    dropout_key,
+)
 
 CPU = torch.device("cpu")
 SPEC = Spec((1, 4, 4), 5)
 MEMBERS = [Member(Candidate((6,)), 4), Member(Candidate((9,)), 1)]
 STEPS, EPOCH_STEPS = 10, 5
+NEEDS_FUSED = pytest.mark.skipif(bool(why_not(CPU)), reason=f"engine fused: {why_not(CPU)}")
 
 RECIPES: dict[str, dict[str, Any]] = {
     "adam with decay in the gradient": {"weight_decay": 0.1},
@@ -122,6 +145,17 @@ def state_of(network: nn.Module, like: Parameters) -> Parameters:
     return state if isinstance(network, TwoLayers) else dict(zip(like, state.values(), strict=True))
 
 
+def begin_again(engine: Engine) -> None:
+    """Begin a second phase, from the weights that the first one began with: it is to know nothing of the first."""
+    initial = [engine.get_parameters(index) for index in range(len(engine.members))]
+    engine.begin_phase("train", 3, 3)
+    for images, labels in batches()[:3]:
+        engine.step(images.to(engine.dtype), labels)
+    for index, values in enumerate(initial):
+        engine.set_parameters(index, values)
+    engine.begin_phase("adversarial", STEPS, EPOCH_STEPS)
+
+
 def engines_of(kind: type[Engine], recipe: dict[str, Any], **rates: Any) -> list[Engine]:
     protocol, members = protocol_of(recipe), MEMBERS
     if kind.takes_modules:
@@ -137,7 +171,7 @@ def test_ten_steps_equal_a_textbook_loop(recipe: str, kind: type[Engine]) -> Non
     chosen, seen = RECIPES[recipe], torch.rand(6, 1, 4, 4, dtype=torch.float64)
     for engine in engines_of(kind, chosen):
         networks = [network_of(engine, index) for index in range(len(engine.members))]
-        engine.begin_phase("train", STEPS, EPOCH_STEPS)
+        begin_again(engine)
         losses = torch.stack([engine.step(*batch).losses for batch in batches()], 1)
         logits = engine.logits(seen)
         for index, network in enumerate(networks):
@@ -149,6 +183,20 @@ def test_ten_steps_equal_a_textbook_loop(recipe: str, kind: type[Engine]) -> Non
             torch.testing.assert_close(logits[index], evaluated.eval()(seen), rtol=1e-9, atol=1e-9)
             own = engine.evaluated_parameters(index)
             torch.testing.assert_close(own, state_of(evaluated, own), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [LoopEngine, StackEngine, pytest.param(FusedEngine, marks=NEEDS_FUSED)])
+def test_each_phase_and_step_has_masks_of_its_own(kind: type[Engine]) -> None:
+    spec, (member, _), (images, labels) = Spec((1, 4, 4), 5, head_rate256=128), MEMBERS, batches()[0]
+    engine = kind(spec, [member], Protocol(precision="fp32", learning_rate=0.02), CPU)
+    for phase in ("train", "adversarial"):
+        engine.begin_phase(phase)
+        key = torch.tensor(dropout_key(member.seed, member.candidate.name, phase))
+        for step in range(2):
+            masks = Dropout(key, torch.tensor(step))
+            logits = engine.networks[0].logits(engine.get_parameters(0), images.float(), masks=masks)
+            expected = nn.functional.cross_entropy(logits, labels).item()
+            assert engine.step(images.float(), labels).losses.item() == pytest.approx(expected, rel=1e-5)  # float32
 
 
 @pytest.mark.parametrize("kind", [StackEngine, ModuleStackEngine])
@@ -168,6 +216,14 @@ def test_members_of_a_stack_have_rates_and_decays_of_their_own(kind: type[Engine
             torch.testing.assert_close(
                 engine.get_parameters(index), alone.get_parameters(0), rtol=1e-9, atol=1e-9, msg=optimizer
             )
+
+
+def test_the_numbers_of_a_variant_go_before_those_of_the_run() -> None:
+    variant = Variant((("learning_rate", "0.01"), ("weight_decay", "0.3"), ("epsilon", "0.2")))
+    members = [Member(MEMBERS[0].candidate, 4, own) for own in (Variant(), variant)]
+    engine = StackEngine(SPEC, members, protocol_of({"weight_decay": 0.1, "epsilon": 0.05}), CPU)
+    found = engine.learning_rates, engine.weight_decays, engine.epsilons
+    assert found == ((0.02, 0.01), (0.1, 0.3), (0.05, 0.2))
 
 
 @pytest.mark.parametrize("kind", [LoopEngine, StackEngine, ModulesEngine, ModuleStackEngine])
@@ -246,6 +302,7 @@ def epoch_of(engine: FusedEngine, batch_step: Any = None) -> Epoch:
 def test_in_fused_ten_steps_equal_a_textbook_loop(recipe: str) -> None:
     """In float32: from float64 it may be as far as rounding brings it."""
     stepped, whole, seen = fused_of(RECIPES[recipe]), fused_of(RECIPES[recipe]), torch.rand(6, 1, 4, 4)
+    begin_again(stepped)
     networks = [network_of(stepped, index).double() for index in range(len(MEMBERS))]
     losses = torch.stack([stepped.step(*batch).losses.double() for batch in singles()], 1)
     assert torch.equal(whole.epoch(epoch_of(whole)).losses, losses)  # the schedule goes on inside a call

@@ -20,7 +20,7 @@ from atras.experiment import Execution, Protocol
 from atras.networks import Candidate, Member
 from atras.planning import grouping
 from atras.results import Results
-from atras.running import make_plan, orchestrator, origins, plan_lines, resume, run
+from atras.running import make_plan, origins, plan_lines, resume, run, session
 from atras.training.weights import read_member
 
 pytestmark = pytest.mark.usefixtures("cache_of_module")
@@ -127,7 +127,7 @@ def test_a_run_that_is_killed_among_its_surrogates_ends_alike(tmp_path: Path, mo
     often = Execution(engine="stack", device="cpu", checkpoint_every=0)
     whole = run(small, Execution(engine="stack", device="cpu"))
     attacked, lives = transfer.Transfer._attacked, 1
-    monkeypatch.setattr(orchestrator._Run, "leave", lambda *_: None)
+    monkeypatch.setattr(session.Session, "leave", lambda *_: None)
     while True:
         left = iter(range(3))
 
@@ -161,7 +161,7 @@ def test_an_attack_longer_than_a_process_lives_comes_to_its_end(
     often = Execution(engine="loop", device="cpu", checkpoint_every=0)
     whole = run(small, Execution(engine="loop", device="cpu"))
     gradient, lives, folder = Ensemble.gradient, 1, tmp_path / "killed"
-    monkeypatch.setattr(orchestrator._Run, "leave", lambda *_: None)
+    monkeypatch.setattr(session.Session, "leave", lambda *_: None)
     while lives < 99:
         left = iter(range(8))
 
@@ -321,7 +321,7 @@ def test_a_transferred_attack_that_is_stronger_than_the_white_box_one_is_told() 
 
 
 def test_a_run_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator, "transfer_cautions", lambda rows, metrics: [f"{len(rows)} {len(metrics) > 0}"])
+    monkeypatch.setattr(session, "transfer_cautions", lambda rows, metrics: [f"{len(rows)} {len(metrics) > 0}"])
     small = PROTOCOL.replace(attacks=("fgsm(surrogate=undefended)",), seeds=(0,), epochs=1, adversarial_epochs=0)
     found = run(small, Execution(engine="loop", device="cpu"))
     assert "3 True" in found.run["warnings"]

@@ -24,10 +24,10 @@ import torch.distributed.tensor  # noqa: F401
 from atras import running, search
 from atras.experiment import Execution, Protocol
 from atras.experiment.options import execution_fields, protocol_fields
-from atras.training import stages
+from atras.training import epochs
 
 # A call for each step, so that there are as many moments as can be between which a child dies.
-stages.CALL_SECONDS = 0
+epochs.CALL_SECONDS = 0
 
 
 def compute(request: dict[str, Any]) -> None:

@@ -22,10 +22,10 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import Execution, Protocol
 from atras.networks import Member, permutation
 from atras.results.results import read
-from atras.running import GroupTask, make_spec, orchestrator, stopwatch
+from atras.running import GroupTask, make_spec, orchestrator, session, stopwatch
 from atras.storage import safetensors_file
 from atras.testing import SMALL, tables_of
-from atras.training import checkpoint, stages, weights
+from atras.training import checkpoint, epochs, stages, weights
 
 CPU = torch.device("cpu")
 MEMBERS = [Member(candidate, seed) for candidate in SMALL.candidates[:2] for seed in (0, 3)]
@@ -44,7 +44,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call, and with it a chance to stop, for each step."""
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
 
 def stop_after(calls: int) -> Callable[[], bool]:
@@ -233,7 +233,7 @@ def test_results_do_not_depend_on_how_many_steps_a_call_takes(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in (0, 100):
-        monkeypatch.setattr(stages, "CALL_SECONDS", seconds)
+        monkeypatch.setattr(epochs, "CALL_SECONDS", seconds)
         orchestrator.run(SMALL, execution(engine), out=tmp_path / str(seconds))
     assert tables_of(tmp_path / "0") == tables_of(tmp_path / "100")
 
@@ -283,7 +283,7 @@ def test_the_seconds_of_a_killed_run_count_up_to_its_last_group(
 
     with monkeypatch.context() as patch:
         patch.setattr(GroupTask, "forget", killed)
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
+        patch.setattr(session.Session, "leave", lambda *_: None)  # nor does SIGKILL let a run say anything
         with pytest.raises(Interrupted):
             orchestrator.run(SMALL, execution("stack"), out=tmp_path)
     run = read(tmp_path).run

@@ -14,7 +14,7 @@ from atras.engines import Engine
 from atras.errors import Interrupted
 from atras.evaluation import Evaluator, parts, progress, transfer
 from atras.experiment import Execution, Protocol
-from atras.running import orchestrator
+from atras.running import orchestrator, session
 from atras.testing import SMALL, tables_of
 
 LONG = SMALL.replace(
@@ -53,7 +53,7 @@ def killing_after(gradients: int, patch: pytest.MonkeyPatch) -> None:
         return gradient(self, *args)
 
     patch.setattr(Engine, "gradient", dying)
-    patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+    patch.setattr(session.Session, "leave", lambda *_: None)
 
 
 def lives(folder: Path, protocol: Protocol, engine: str, gradients: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -124,16 +124,16 @@ def test_a_measuring_that_is_asked_to_stop_keeps_where_it_stands(
         return gradient(self, *args)
 
     monkeypatch.setattr(Engine, "gradient", counting)
-    for session in range(100):
+    for number in range(100):
         gradients.clear()
         try:
-            if session:
+            if number:
                 orchestrator.resume(folder, stop=lambda: len(gradients) > 25)
                 break
             orchestrator.run(protocol, rare, out=folder, stop=lambda: len(gradients) > 25)
         except Interrupted:
             continue
-    assert 5 < session < 99
+    assert 5 < number < 99
     assert tables_of(folder) == tables_of(tmp_path / "whole")
 
 
@@ -155,7 +155,7 @@ def test_a_transfer_longer_than_a_process_lives_comes_to_its_end(
 
         with monkeypatch.context() as patch:
             patch.setattr(transfer.Transfer, "_attacked", dying)
-            patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+            patch.setattr(session.Session, "leave", lambda *_: None)
             try:
                 found = (
                     orchestrator.resume(folder)

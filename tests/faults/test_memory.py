@@ -24,7 +24,7 @@ from atras.running import orchestrator
 from atras.running.divided import out_of_memory
 from atras.running.prepare import make_plan
 from atras.testing import SMALL
-from atras.training import stages
+from atras.training import epochs
 
 # Five members of one depth, all in one group.
 PROTOCOL = SMALL.replace(candidates=tuple(Candidate((width,)) for width in (8, 12, 16, 20, 24)), precision="fp64")
@@ -71,7 +71,7 @@ def test_a_group_without_memory_goes_on_as_two(
 ) -> None:
     if site == "get_parameters" and not out:
         site = "_step"  # without a folder nothing is kept
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     expected = accuracies(orchestrator.run(PROTOCOL, execution("stack")))
     for index, error in enumerate(ERRORS.values()):
         with monkeypatch.context() as patch:
@@ -94,7 +94,7 @@ def test_a_group_without_memory_goes_on_as_two(
 def test_a_divided_group_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     begun: list[tuple[int, str]] = []
     begin = ENGINES.get("stack").begin_phase
 
@@ -327,7 +327,7 @@ def test_a_group_that_diverged_altogether_is_not_trained_any_more(monkeypatch: p
         calls.append(1)
         return epoch(self, work)
 
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     monkeypatch.setattr(FusedEngine, "epoch", noted)
     learn_at(monkeypatch, "fused", {f"{candidate.name}/0": 1e38 for candidate in PROTOCOL.candidates})
     results = orchestrator.run(PROTOCOL.replace(precision="fp32", epochs=3), execution("fused"))
@@ -349,7 +349,7 @@ def resident() -> Callable[[], int]:
 def test_memory_does_not_grow_with_the_steps(
     engine: str, long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: Callable[[], int]
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0.05)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0.05)
     seen: list[int] = []
 
     def watch() -> bool:

@@ -208,3 +208,16 @@ def test_what_a_network_is_clipped_to_is_its_own():
         moved = [a - b for a, b in zip(step.get_parameters(m), parameters(case, m), strict=True)]
         norm = torch.cat([each.flatten() for each in moved]).double().norm()
         assert float(norm) == pytest.approx(0.25, rel=1e-4)  # differences of float32 weights
+
+
+def test_of_a_gradient_that_is_partly_nan_nothing_is_left_by_clipping():
+    """As by torch: it has no length to be divided by, and a network that diverges does not go on in part."""
+    case, options = DENSE._replace(images=20, head_rate256=0), {"optimizer": "sgd", "clip": 0.5}
+    images, labels, order = work(case)
+    given = torch.full((len(case.hidden), case.batch, 10), 1e-3)
+    given[1, :, 7] = torch.nan  # of one row of the last layer's weights
+    step, definition = make(case, **options), define(case, **options)
+    for each in (step, definition):
+        each.train(images, labels, order, cotangents=given, **plan(case, 0.1))
+        for m in range(len(case.hidden)):
+            assert all(bool(values.isnan().all()) == (m == 1) for values in each.get_parameters(m))

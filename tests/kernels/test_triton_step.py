@@ -24,6 +24,7 @@ from populations import (
     assert_saturated_signs_agree,
     define,
     make,
+    parameters,
     plan,
     train,
     work,
@@ -169,7 +170,8 @@ def test_a_recipe_goes_on_from_what_is_kept_whatever_the_neighbours(device):
     decays = torch.tensor([0.3, 0.0, 0.1]).double()
     options = {"optimizer": "adamw", "clip": 0.3, "average": 0.9, "label_smoothing": 0.1, "device": device}
     whole, stepped = make(case, **options), make(case, **options)
-    expected = train(whole, case, device=device, learning_rates=rates, weight_decays=decays)[0]
+    recipe = {"device": device, "learning_rates": rates, "weight_decays": decays}
+    expected = first = train(whole, case, **recipe)[0]
     images, labels, order = work(case)
     for i, index in enumerate(order.split(case.batch)):
         own = plan(case) | {"first_step": 3 + i, "learning_rates": rates[:, i].contiguous(), "weight_decays": decays}
@@ -194,6 +196,10 @@ def test_a_recipe_goes_on_from_what_is_kept_whatever_the_neighbours(device):
         for m in range(len(case.hidden)):
             plain.set_parameters(m, whole.get_parameters(m, slot))
         assert_same(plain.logits(images.to(device)).cpu(), expected)
+    whole.reset_optimizer()  # another phase: moments, counts of steps and the average begin anew
+    for m in range(len(case.hidden)):
+        whole.set_parameters(m, parameters(case, m))
+    assert_same(train(whole, case, **recipe)[0], first)
 
 
 @pytest.mark.parametrize(

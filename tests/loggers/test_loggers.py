@@ -20,7 +20,7 @@ from atras.results import Results
 from atras.running import Reporter, resume, run
 from atras.search import search
 from atras.testing import SMALL
-from atras.training import stages
+from atras.training import epochs
 
 pytestmark = pytest.mark.usefixtures("cache_of_module")
 
@@ -65,7 +65,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     """A run that is interrupted in the midst of its training and goes on, with a logger."""
 
     def go(log: str) -> Results:
-        monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+        monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
         folder, count = tmp_path / "runs" / "one", itertools.count()
         execution = Execution(engine="stack", device="cpu", checkpoint_every=1e6, log=(log,))
         with pytest.raises(Interrupted):

@@ -77,7 +77,7 @@ def test_the_command_writes_where_it_says(
     ("line", "message"),
     [
         ("report none", "none/run.json: expected a file of a run"),
-        ("report", "missing argument 'RUN...'"),
+        ("report", "missing argument 'RUN'"),
         ("report a --format pdf", "format (='pdf'): expected one of html, png, svg, md"),
     ],
 )

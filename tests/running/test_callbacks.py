@@ -16,11 +16,11 @@ from atras.experiment import Execution, Protocol
 from atras.loggers import EpochRow, RunInfo
 from atras.networks import Candidate
 from atras.results import Results, read
-from atras.running import GroupTask, Reporter, orchestrator, resume, run
+from atras.running import GroupTask, Reporter, resume, run, session
 from atras.running.epoch_rows import OWN, epoch_rows
 from atras.storage import LOCK
 from atras.testing import SMALL
-from atras.training import stages
+from atras.training import epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
@@ -110,7 +110,7 @@ def test_a_run_in_memory_is_told_of_too() -> None:
 
 @pytest.mark.parametrize("calls", [1, 9])
 def test_a_run_that_goes_on_tells_nothing_twice(calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     first, count = Listener(), itertools.count()
     with pytest.raises(Interrupted):
         run(PROTOCOL, STACK, out=tmp_path, callbacks=[first], stop=lambda: next(count) > 4 * calls)
@@ -137,7 +137,7 @@ def test_a_killed_run_whose_epochs_are_trained_again_tells_them_once(
 
     first.epochs = dying  # type: ignore[method-assign]
     with monkeypatch.context() as patch:
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+        patch.setattr(session.Session, "leave", lambda *_: None)
         with pytest.raises(Killed):
             run(PROTOCOL, Execution(engine="stack", checkpoint_every=1e6), out=tmp_path, callbacks=[first])
     (record,) = (tmp_path / "told").iterdir()
@@ -201,7 +201,7 @@ def test_a_run_is_finished_though_a_callback_is_interrupted_at_its_end(tmp_path:
 
 
 def test_a_failed_one_is_told_the_rest_when_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
     class Failing(Listener):
         fails = True

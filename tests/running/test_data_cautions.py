@@ -15,7 +15,7 @@ from atras.data import load
 from atras.experiment import Execution, Protocol
 from atras.networks import Candidate
 from atras.report import write as write_report
-from atras.running import Reporter, prepare, run
+from atras.running import Reporter, run, said_before
 from atras.search import search
 
 CPU = Execution(device="cpu")
@@ -135,5 +135,5 @@ def test_mirrored_digits_are_cautioned_against(
     assert text.count("augment: mirrored images of digits are often no longer of their class") == cautions
     data = load("digits")
     asked = Protocol(augment=augment)  # type: ignore[arg-type]
-    assert len(prepare.augmentation_cautions(asked, data)) == cautions
-    assert prepare.augmentation_cautions(asked, dataclasses.replace(data, name="cifar10")) == []
+    assert len(said_before.augmentation_cautions(asked, data)) == cautions
+    assert said_before.augmentation_cautions(asked, dataclasses.replace(data, name="cifar10")) == []

@@ -17,7 +17,7 @@ from atras import Candidate, Execution, InputError, Protocol
 from atras.data import load, pixels
 from atras.engines import Engine
 from atras.results import Results, read
-from atras.running import finished_networks, orchestrator, plan_lines, resume, run
+from atras.running import finished_networks, plan_lines, resume, run, session
 from atras.testing import SMALL, tables_of
 
 MINE = """
@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_goes_on_bitwise(
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "gradient", dying)
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+        patch.setattr(session.Session, "leave", lambda *_: None)
         with pytest.raises(Killed):
             run(**arguments, out=tmp_path / "run")
     weights = Path("layers.pth").read_bytes()

@@ -27,14 +27,15 @@ from atras.running import (
     Task,
     make_plan,
     merge,
-    orchestrator,
+    plan_tasks,
     resume,
     run,
 )
-from atras.running.prepare import load_data, plan_for
+from atras.running.plans import plan_for
+from atras.running.prepare import load_data
 from atras.running.training_task import TrainingTask
 from atras.testing import SMALL, tables_of
-from atras.training import checkpoint, stages
+from atras.training import checkpoint, epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 CANDIDATES = tuple(map(Candidate.parse, ("8", "12", "6-8")))
@@ -108,7 +109,7 @@ def test_other_processes_compute_sources_to_the_same_files(in_memory: bool, tmp_
 
 def test_a_run_that_is_stopped_in_a_source_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(SOURCES, execution(), out=tmp_path / "whole")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)  # to be asked after every step
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)  # to be asked after every step
     calls = itertools.count(1)
     with pytest.raises(Interrupted):
         run(SOURCES, execution(), out=tmp_path / "run", stop=lambda: next(calls) >= 12)
@@ -141,7 +142,7 @@ def test_sources_of_variants_are_those_of_their_solo_runs(engine: str) -> None:
 
 def test_the_seconds_of_a_source_are_those_of_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = SOURCES.replace(candidates=CANDIDATES[:2], defence="copies(source=smallest)")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls = itertools.count(1)
 
     def slowly() -> bool:
@@ -202,7 +203,7 @@ def test_signs_of_a_source_are_taken_from_their_file_if_they_are_of_its_run(
 def test_a_first_training_that_a_group_does_for_itself_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator._Run, "needed", lambda *_: [])
+    monkeypatch.setattr(plan_tasks.PlanTasks, "needed", lambda *_: [])
     results = run(SHARED.replace(axes={"defence": (TRADES, "none")}), execution(), out=tmp_path)
     plan = results.run["plan"]["trainings"]
     assert len(plan) == len(results.run["trainings"]) > 0
@@ -273,7 +274,7 @@ def test_variants_begin_with_one_first_training(engine: str, noted: list[Task]) 
     protocol = SHARED.replace(average=0.9, axes=axes)
     results = run(protocol, execution(engine, executor="noting"))
     shared = [task for task in noted if isinstance(task, TrainingTask) and not task.training.source]
-    trained = [member for task in shared for member in task.group.members]
+    trained = [member for task in shared for member in task.planned.members]
     assert len(trained) == 8  # 2 candidates, 2 seeds and 2 rates: each once
     assert set(trained) == set(map(trained_as, protocol.members))
     assert_solo(results, protocol, engine)
@@ -324,7 +325,7 @@ def test_shared_trainings_go_on_and_are_spread_to_the_same_files(
 ) -> None:
     protocol = SHARED.replace(axes={"epsilon": (0.05, 0.1), "defence": ("copies(source=smallest)", "none")})
     found = run(protocol, execution("fused", executor="processes"), out=tmp_path / "processes")
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls, lives, folder = itertools.count(1), 0, tmp_path / "run"
 
     def stop() -> bool:

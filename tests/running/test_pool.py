@@ -23,7 +23,7 @@ from atras.running.executors.worker import Job, Kind, Result, _loaded, compute_e
 from atras.running.origins import Origins
 from atras.running.transfer_task import TransferTask
 from atras.testing import SMALL, tables_of
-from atras.training import stages
+from atras.training import epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 Turn = Callable[[Any, int], End | None]
@@ -249,7 +249,7 @@ def test_another_version_is_refused_by_name_and_another_processor_left_out(
 def test_a_worker_without_the_runs_folder_sends_what_it_writes(
     on_workers: Callable[..., Results], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     with pytest.raises(Interrupted):
         on_workers(lock="another folder's", calls=6)
     (_,) = (tmp_path / "run" / "checkpoint").iterdir()

@@ -24,7 +24,7 @@ from atras.results import Results
 from atras.running import Reporter, make_plan, resume, run
 from atras.storage import json_with_checksum
 from atras.testing import SMALL
-from atras.training import stages
+from atras.training import epochs
 
 CPU = torch.device("cpu")
 PROTOCOL = SMALL.replace(
@@ -55,7 +55,7 @@ class Listener(Reporter):
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
 
 @pytest.fixture

@@ -16,20 +16,10 @@ from atras.errors import InputError, Interrupted
 from atras.experiment import EXECUTORS, Execution
 from atras.networks import Candidate
 from atras.results import Results, read, writer
-from atras.running import (
-    GroupTask,
-    LocalExecutor,
-    Outcome,
-    Reporter,
-    Surroundings,
-    make_plan,
-    orchestrator,
-    resume,
-    run,
-)
+from atras.running import GroupTask, LocalExecutor, Outcome, Reporter, Surroundings, make_plan, resume, run, session
 from atras.storage import json_with_checksum
 from atras.testing import SMALL, tables_of
-from atras.training import stages
+from atras.training import epochs
 
 PROTOCOL = SMALL.replace(
     candidates=tuple(map(Candidate.parse, ("8", "12", "16", "6-8", "6-8-6"))), precision="fp32", transfer=True
@@ -80,7 +70,7 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int = 1, go_on
     execution = Execution(engine="stack", executor="backwards", device="cpu", checkpoint_every=0)
     with monkeypatch.context() as patch:
         patch.setattr(GroupTask, "forget", dying)
-        patch.setattr(orchestrator._Run, "leave", lambda *_: None)
+        patch.setattr(session.Session, "leave", lambda *_: None)
 
         def start() -> Results:
             return run(PROTOCOL, execution, out=folder) if go_on is None else resume(folder, execution=go_on)
@@ -231,7 +221,7 @@ def test_a_divided_groups_second_half_comes_at_the_end_whenever_the_run_is_kille
 def test_a_loop_keeps_the_networks_that_its_unfinished_group_has_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     execution = Execution(engine="loop", device="cpu", checkpoint_every=0)
     whole = run(PROTOCOL, execution, out=tmp_path / "whole")
     folder = tmp_path / "stopped"
@@ -251,7 +241,7 @@ def test_a_loop_keeps_the_networks_that_its_unfinished_group_has_made(
 
 
 def test_another_engine_leaves_no_networks_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     calls = itertools.count()
     loop = Execution(engine="loop", device="cpu", checkpoint_every=0)
     with pytest.raises(Interrupted):

@@ -17,7 +17,7 @@ from atras.cli import program
 from atras.engines import FusedEngine
 from atras.running import data_place, signals
 from atras.testing import tables_of
-from atras.training import stages
+from atras.training import epochs
 
 ROOT = Path(program.__file__).parents[2]
 OPTIONS = ["--hidden", "8", "--hidden", "6,8", "--train-size", "60", "--test-size", "30", "--epochs", "2"]
@@ -30,7 +30,7 @@ STATUSES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129} | {
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
 
 
 def at_call(monkeypatch: pytest.MonkeyPatch, call: int, action: Callable[[], None]) -> None:

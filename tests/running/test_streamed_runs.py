@@ -23,7 +23,7 @@ from atras.planning import streaming
 from atras.running import DataPlace, make_plan, resume, run
 from atras.search import holdout
 from atras.testing import tables_of
-from atras.training import stages
+from atras.training import epochs
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
@@ -95,7 +95,7 @@ def test_streamed_and_augmented_runs_go_on_where_they_were_stopped(
     execution = Execution(engine="fused", device="cpu", checkpoint_every=0)
     run(asked, execution, out=tmp_path / "whole")
     stream_all(monkeypatch)
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)  # to be asked after every step
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)  # to be asked after every step
     lives, asks = 0, itertools.count(1)
 
     def stop() -> bool:

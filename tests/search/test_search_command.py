@@ -17,7 +17,7 @@ from atras.engines import FusedEngine
 from atras.experiment import Protocol
 from atras.search.halving import round_lines
 from atras.testing import tables_of
-from atras.training import stages
+from atras.training import epochs
 
 
 def execute(line: str) -> int:
@@ -115,7 +115,7 @@ def test_a_signal_ends_a_search_that_can_be_gone_on_with(
     tables = [tables_of(folder) for folder in sorted(out.glob("round-*"))]
     record = (out / "search.json").read_bytes()
     shutil.rmtree(out)
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     with monkeypatch.context() as patch:
         epoch, calls = FusedEngine.epoch, iter(range(10_000))
 

@@ -18,7 +18,7 @@ from atras.engines import AVERAGE, Engine, FusedEngine, LoopEngine, StackEngine,
 from atras.errors import InputError
 from atras.evaluation import Evaluator, Score
 from atras.experiment import Protocol
-from atras.training import DONE, Snapshot, Watcher, kept_epochs, run_group, stages
+from atras.training import DONE, Snapshot, Watcher, epochs, kept_epochs, run_group, stages
 from atras.training.selection import Selection
 
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def test_the_accuracy_on_images_held_out_is_that_under_pgd_of_ten_steps() -> Non
 def test_a_run_goes_on_bitwise_with_schedule_average_and_selection(
     kind: type[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "CALL_SECONDS", 0)
+    monkeypatch.setattr(epochs, "CALL_SECONDS", 0)
     recipe = {"schedule": "cosine(warmup=1)", "average": 0.8, "optimizer": "adamw", "weight_decay": 0.1}
     protocol = SELECTING.replace(
         **recipe,

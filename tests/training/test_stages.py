@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +132,22 @@ def test_history_has_every_epoch_and_evaluate_every_adds_test_accuracies() -> No
     epochs = [row["epoch"] for row in rows.metrics if row["hidden_layers"] == "12-3" and row["epoch"]]
     assert epochs == [2, 2]
     assert steps_of(PROTOCOL, 50) == 3 * 4 + 2 * 7
+
+
+@pytest.mark.parametrize(("defence", "steps"), [("copies", 7), ("adversarial(fgsm)", 4), ("free(replays=3)", 12)])
+def test_a_schedule_is_told_the_steps_of_each_phase_and_of_its_epochs(defence: str, steps: int) -> None:
+    protocol = PROTOCOL.replace(defence=defence, schedule="cosine(warmup=1)")
+    engine, told = StackEngine(SPEC, MEMBERS[:1], protocol, CPU), []
+    begin = engine.begin_phase
+
+    def noted(*given: Any) -> None:
+        told.append(given)
+        begin(*given)
+
+    engine.begin_phase = noted  # type: ignore[method-assign]
+    run_group(engine, DATA, protocol)
+    assert told == [("train", 3 * 4, 4), ("adversarial", 2 * steps, steps)]
+    assert engine.steps == 2 * steps
 
 
 def test_a_diverged_member_has_no_accuracies_and_leaves_the_others_bitwise_unchanged() -> None:
