@@ -44,7 +44,17 @@ from .step_timing import measure_steps, measured_steps, timing_caution
 from .summary_table import caution_lines, summary_lines
 from .transfer_table import transfer_table
 from .unequal_training import begins, unequal_training
-from .winner import Winner, alone_sentence, interval_note, lacks, winner, winner_lines, winner_sentences, winners
+from .winner import (
+    Winner,
+    alone_sentence,
+    elsewhere,
+    interval_note,
+    lacks,
+    winner,
+    winner_lines,
+    winner_sentences,
+    winners,
+)
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -85,6 +95,7 @@ __all__ = [
     "depth_intervals",
     "difference_lines",
     "distance",
+    "elsewhere",
     "evaluate",
     "export",
     "export_pareto",

@@ -24,6 +24,8 @@ def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     paired where both runs kept outcomes, otherwise bounded by counts (`images_part`). One seed tells nothing of seeds,
     however many candidates: by their spread, seeds of one protocol differ in a quarter of all comparisons.
 
+    Where one run alone defends its networks, those of the other stand beside the defended ones as their training ends.
+
     Args:
         a, b: two runs on the same test images.
         partial: also of runs that are not finished, by what is there.
@@ -39,7 +41,7 @@ def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     """
     for run in (a, b):
         require_whole(run, partial)
-    a, b = a.flattened, b.flattened
+    a, b = side_by_side(a, b)
     if other_test_images(a, b):
         told = "; ".join(data_differences(a, b)[:1])
         raise InputError(
@@ -67,6 +69,12 @@ def compare(a: Results, b: Results, *, partial: bool = False) -> pl.DataFrame:
     corrected = iter(holm(frame["p"].drop_nulls().to_list()))
     values = [next(corrected) if is_known else None for is_known in known]
     return frame.with_columns(pl.Series("p_holm", values, pl.Float64)).select(*_SCHEMA, "p_holm")
+
+
+def side_by_side(a: Results, b: Results) -> tuple[Results, Results]:
+    """Two flattened runs with the networks that they end with in the same columns."""
+    a, b = a.flattened, b.flattened
+    return (a, b) if a.defends == b.defends else (a.beside_defended, b.beside_defended)
 
 
 _SCHEMA = {

@@ -8,8 +8,8 @@ from atras.errors import printable, wrapped
 from atras.results import Results
 from atras.rounding import counted, decimals
 
-from .compare import compare, protocol_differences
-from .images import compare_images, shared_phase
+from .compare import compare, protocol_differences, side_by_side
+from .images import compare_images
 from .meanings import other_meaning
 from .provenance import computing_differences, data_differences, notices, other_test_images
 from .statistics import p_text, seeds_note
@@ -34,14 +34,18 @@ def compare_lines(a: Results, b: Results, *, partial: bool = False, width: int =
         a, b, partial: as of `compare`.
         width: columns of the terminal, at least 60.
     """
-    a, b = a.flattened, b.flattened
+    a, b = side_by_side(a, b)
     frame = compare(a, b, partial=partial)
     first = [f"{name}: {line}" for name, run in (("A", a), ("B", b)) for line in notices(run)]
     lines = wrapped([*first, *difference_lines(a, b)], width)
     lines += [""] if lines else []
     seeds = len(set(a.table["seed"]) & set(b.table["seed"]))
     members = max(frame["members"], default=0)
-    told = [f"{counted(members, 'member')} in common; differences are B - A, intervals 95 %", _certainty(seeds)]
+    told = [
+        f"{counted(members, 'member')} in common; differences are B - A, intervals 95 %",
+        _certainty(seeds),
+        *_asides(a, b, frame),
+    ]
     return [*lines, *wrapped(told, width), *_column_lines(frame, width), *_image_lines(a, b, width)]
 
 
@@ -64,6 +68,25 @@ def _differing(name: str, left: object, right: object) -> str:
         shared = len([value for value in left if value in right])
         return f"  {name}: {len(left)} and {len(right)}, {shared} in common"
     return f"  {name}: {left} and {right}"
+
+
+def _asides(a: Results, b: Results, frame: pl.DataFrame) -> list[str]:
+    """What is to be known of some of the rows."""
+    told = []
+    if a.defends != b.defends:
+        name = "B" if a.defends else "A"
+        told.append(f"{name} has no defence: its networks stand beside defended ones as their training ends.")
+    kept = not (a.outcomes.is_empty() or b.outcomes.is_empty())
+    balanced = frame.filter(pl.col("column").str.starts_with("balanced"), note="")
+    if kept and len(balanced):
+        told.append(
+            "Balanced figures are not paired image by image: outcomes lack classes; their intervals are a bound."
+        )
+    return told
+
+
+def _networks(a: Results, b: Results) -> str:
+    return f"{a.final.phase} networks" if a.final.phase == b.final.phase else "the networks that each run ends with"
 
 
 def _certainty(seeds: int) -> str:
@@ -104,7 +127,7 @@ def _image_lines(a: Results, b: Results, width: int) -> list[str]:
     frame = frame.sort("p", -changed, maintain_order=True, nulls_last=True)
     what = f"no p, as they mean different things ({reason})" if reason else "p tells these networks apart, no protocols"
     heading = [
-        f"test images lost by {shared_phase(a, b)} networks, each run under all of its own attacks;", what,
+        f"test images lost by {_networks(a, b)}, each run under all of its own attacks;", what,
         *([f"the {SHOWN} members that differ most, of {len(frame)}"] if len(frame) > SHOWN else []),
     ]  # fmt: skip
     shown = frame.head(SHOWN)

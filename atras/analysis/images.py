@@ -62,8 +62,7 @@ def compare_images(a: Results, b: Results, phase: str | None = None) -> pl.DataF
 
     Args:
         a, b: runs with outcomes.
-        phase: `trained` or `defended`; None for that of the networks that both runs end with, or `trained` where only
-            one has a defence.
+        phase: `trained` or `defended`; None for the networks that each run ends with.
 
     Returns:
         Columns hidden_layers, seed, images, both, only_a, only_b, agreement, p, p_holm, as in `image_pairs`; p and
@@ -72,7 +71,6 @@ def compare_images(a: Results, b: Results, phase: str | None = None) -> pl.DataF
     Raises:
         InputError: as `worst_case`, or if the runs have different numbers of images.
     """
-    phase = shared_phase(a, b) if phase is None else phase
     left, right = _lost(a, phase), _lost(b, phase)
     frame = _tested(
         [(*key, *_counted(left[key], right[key])) for key in left if key in right], ("hidden_layers", "seed")
@@ -80,11 +78,6 @@ def compare_images(a: Results, b: Results, phase: str | None = None) -> pl.DataF
     if not other_meaning(a, b, a.final.worst):  # which holds for both phases
         return frame
     return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("p", "p_holm"))
-
-
-def shared_phase(a: Results, b: Results) -> str:
-    """The phase in which two runs' networks are compared: the last one that both have."""
-    return a.final.phase if a.final.phase == b.final.phase else "trained"
 
 
 def _lost(results: Results, phase: str | None) -> dict[tuple[str, int], np.ndarray]:

@@ -64,7 +64,8 @@ class Winner(NamedTuple):
         eligible: those that may be first: they trained, and where any sees the images they do.
         tied: the others that are not told apart from it; None where nothing tells (one seed).
         within: networks that are told apart from it though their figure lies within its interval.
-        worth: accuracy of what is first on other seeds and images than those that measure it; None from one seed.
+        worth: accuracy of what is first on other seeds than those that measure it; None from one seed.
+        worth_images: whether on other images too, as where outcomes are kept.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Winner(NamedTuple):
     tied: tuple[str, ...] | None
     within: int
     worth: float | None
+    worth_images: bool
 
 
 def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
@@ -99,6 +101,7 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
     first = frame.row(0, named=True)
     clean = ordered(results, results.final.clean).filter(hidden_layers=first["hidden_layers"])
     own = results.table.filter(hidden_layers=first["hidden_layers"], status="trained")
+    worth = chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None
     return Winner(
         first["hidden_layers"],
         FIGURES[column],
@@ -110,7 +113,8 @@ def winner(results: Results, *, rank_by: str = "accuracy") -> Winner | None:
         int(eligible(frame).sum()),
         None if first["tied"] is None else tuple(first["tied"]),
         _within(frame, first),
-        chosen_elsewhere(results, rank_by=rank_by) if len(frame) > 1 else None,
+        None if worth is None else worth.accuracy,
+        worth is not None and worth.images,
     )
 
 
@@ -281,10 +285,16 @@ def _ties(first: Winner) -> str:
 
 
 def _worth(first: Winner) -> str:
-    """What the choice is worth on seeds and images that did not choose."""
+    """What the choice is worth on seeds, and images, that did not choose."""
+    rest = first.candidates - first.eligible
+    others = f" of {first.candidates} ({rest} did not train, or see nothing of the images)" if rest else ""
+    best = f"best of {first.eligible}{others}"
     if first.worth is None:
-        return f"Its figure is the best of {first.eligible}, and so also luck; several seeds would tell how much."
-    return (
-        f"As the best of {first.eligible} it is also luck: chosen on other seeds and images, what is first has "
-        f"{decimals(first.worth, 4)}."
-    )
+        return f"Its figure is the {best}, and so also luck; several seeds would tell how much."
+    where, worth = elsewhere(first), decimals(first.worth, 4)
+    return f"As the {best} it is also luck: chosen on other {where}, what is first has {worth}."
+
+
+def elsewhere(first: Winner) -> str:
+    """On which others `worth` was chosen than it is measured on."""
+    return "seeds and images" if first.worth_images else "seeds"

@@ -11,6 +11,7 @@ from atras.analysis import (
     Winner,
     alone_sentence,
     confirmed_sentence,
+    elsewhere,
     interval_note,
     lacks,
     not_compared,
@@ -96,7 +97,7 @@ def _facts(first: Winner) -> list[Fact]:
         gain = decimals(first.gain.mean, 3, signed=True)
         facts.append(Fact("gain over undefended", gain, _ends(first.gain) or "the same figure before the defence"))
     if first.worth is not None:
-        facts.append(Fact("chosen on other seeds and images", rounded(first.worth), "without the luck of the first"))
+        facts.append(Fact(f"chosen on other {elsewhere(first)}", rounded(first.worth), "without the luck of the first"))
     return facts
 
 

@@ -25,7 +25,7 @@ from .frames import empty, foreign, read_bytes, read_frame
 from .meanings import FIELDS, measured_at
 from .order import ordered
 from .schemas import ACCURACIES, PAPER_COLUMNS, SCHEMAS, STATUSES
-from .variants import axis_types, flat, of_candidates, own_cautions, variants_of, without_axes
+from .variants import as_they_end, axis_types, flat, of_candidates, own_cautions, variants_of, without_axes
 
 MAX_JSON_BYTES = MAX_BYTES
 """Largest run.json that is read, and written."""
@@ -156,6 +156,11 @@ class Results:
         own = {told_pair(candidate, variant): known[variant.name] for candidate, variant in recorded_pairs(protocol)}
         protocol = protocol | {"axes": [], "only": [], "candidates": list(own), "defence": defence}
         return Results(**frames, run=self.run | {"protocol": protocol}, directory=self.directory, settings=own)
+
+    @property
+    def beside_defended(self) -> Results:
+        """The run with networks that have no defence as their training ends, in the columns of defended ones."""
+        return replace(self, table=as_they_end(self.table))
 
     def measured_alike(self, column: str) -> dict[str, Results]:
         """The flattened run in parts, within which figures of a column may be compared: they are of attacks alike.

@@ -110,11 +110,17 @@ def flat(name: str, frame: pl.DataFrame, *, mixed: bool) -> pl.DataFrame:
     names = [column for column in frame.columns if column.endswith("hidden_layers")]
     frame = frame.with_columns(pl.format("{} {}", column, "variant").alias(column) for column in names)
     if name == "table" and mixed:
-        undefended = pl.col("defence") == "none"
-        frame = frame.with_columns(
-            pl.when(undefended).then(before).otherwise(after).alias(after) for after, before in _ENDS.items()
-        )
+        frame = as_they_end(frame)
     return frame.with_columns(variant=pl.lit("")).select(list(dtypes(name)))
+
+
+def as_they_end(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with the figures of networks without a defence, which end with their training, in the columns of
+    defended ones."""
+    undefended = pl.col("defence") == "none"
+    return table.with_columns(
+        pl.when(undefended).then(before).otherwise(after).alias(after) for after, before in _ENDS.items()
+    )
 
 
 def of_candidates(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:

@@ -67,8 +67,8 @@ def make_run(
     return writer.finish({})
 
 
-def with_axis(run: Results, setting: str, values: Sequence[float]) -> Results:
-    """A fake run with an axis of numbers, in each of whose variants every network has the figures of the given run."""
+def with_axis(run: Results, setting: str, values: Sequence[float | str]) -> Results:
+    """A fake run with an axis, in each of whose variants every network has the figures of the given run."""
     frames: dict[str, Any] = {}
     for name in SCHEMAS:
         frame: pl.DataFrame = getattr(run, name)

@@ -51,7 +51,8 @@ def worst_case(results: Results, phase: str | None = None) -> pl.DataFrame:
 
     Args:
         results: a run with outcomes.
-        phase: `trained` or `defended`; None for that of the networks that the run ends with.
+        phase: `trained` or `defended`, of which networks without a defence are part as they were trained; None for that
+            of the networks that the run ends with.
 
     Returns:
         Columns hidden_layers, seed, image, correct: whether no attack turns the image with a change of at most the
@@ -65,8 +66,14 @@ def worst_case(results: Results, phase: str | None = None) -> pl.DataFrame:
     if results.outcomes.is_empty():
         raise InputError("results: expected outcomes image by image, found none; run with --outcomes all")
     kept = (pl.col("correct") | ~pl.col("counts")).all()
-    own = results.outcomes.filter(phase=phase)
+    own = results.outcomes.filter(_of_phase(phase))
     return own.group_by("hidden_layers", "seed", "image", maintain_order=True).agg(kept.alias("correct"))
+
+
+def _of_phase(phase: str) -> pl.Expr:
+    """Whether a row is of a phase; beside defended networks those without a defence stand as their training ends."""
+    ends = (pl.col("defence") == "none") & (pl.col("phase") == "trained")
+    return (pl.col("phase") == phase) | (ends & (phase == "defended"))
 
 
 def kept_images(results: Results, column: str, names: Sequence[str], seeds: Sequence[int]) -> np.ndarray | None:
@@ -113,7 +120,7 @@ def kept_of_column(results: Results, column: str) -> Mapping[Member, Kept] | Non
 
     def rows() -> pl.DataFrame:
         of_label = {"label_source": label} if label else {}
-        found = results.outcomes.filter(phase=phase, mode=mode, **of_label)
+        found = results.outcomes.filter(_of_phase(phase), mode=mode, **of_label)
         return found if mode == "clean" else found.filter(_at_own_epsilon(results), attack="fgsm")
 
     return _once(results, column, rows)

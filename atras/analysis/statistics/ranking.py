@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -201,7 +201,19 @@ def _better(results: Results, column: str, names: list[str]) -> np.ndarray | Non
     return told_apart(values, independent_images(results, column), right, whole=whole)
 
 
-def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | None:
+class Elsewhere(NamedTuple):
+    """What a choice is worth where it was not made.
+
+    Args:
+        accuracy: of what is chosen.
+        images: whether it is measured on other images too, and not on other seeds alone.
+    """
+
+    accuracy: float
+    images: bool
+
+
+def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> Elsewhere | None:
     """Accuracy of a winner that was chosen on other seeds and other images than those it is measured on.
 
     The first of many is first also by luck, so that its own figure says too much. Here each seed, and where outcomes
@@ -212,7 +224,8 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
         rank_by: of `robust_column`.
 
     Returns:
-        The accuracy; None from one seed, which leaves nothing to choose by, or for fewer than two candidates.
+        The accuracy, and whether images were halved; None from one seed, which leaves nothing to choose by, or for
+        fewer than two candidates.
 
     Raises:
         InputError: as `robust_column`, or if the run has figures at several strengths of attack.
@@ -239,7 +252,7 @@ def chosen_elsewhere(results: Results, *, rank_by: str = "accuracy") -> float | 
         for seed in range(len(seeds)):
             others = np.delete(choosing, seed, axis=1).mean(1)
             found.append(float(measured[int(others.argmax()), seed]))
-    return float(np.mean(found))
+    return Elsewhere(float(np.mean(found)), right is not None)
 
 
 def _is_clear(row: Mapping[str, Any], clean: str, images: int) -> bool:

@@ -105,7 +105,10 @@ def test_the_winner_of_equal_candidates_is_worth_what_all_are() -> None:
         values = generator.normal(0.7, 0.02, (40, 3))
         run = run_of([row(str(8 + k), float(v), s) for k, own in enumerate(values) for s, v in enumerate(own)])
         figures.append(ordered(run)["mean"][0])
-        worth.append(chosen_elsewhere(run))
+        found = chosen_elsewhere(run)
+        assert found is not None
+        assert not found.images  # without outcomes
+        worth.append(found.accuracy)
     assert np.mean(figures) > 0.72
     # 30 runs of 3 draws of 0.02: three standard errors.
     assert np.mean(worth) == pytest.approx(0.7, abs=3 * 0.02 / np.sqrt(90))
