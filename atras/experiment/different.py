@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atras.errors import InputError
 from atras.networks import Variant
 
-if TYPE_CHECKING:
-    from .protocol import Protocol
 
-
-def check_different(
-    pairs: Iterable[tuple[str, Variant]], plain: Mapping[Variant, Protocol], train_size: int = 0
-) -> None:
+def check_different(pairs: Iterable[tuple[str, Variant]], plain: Mapping[Variant, Any], train_size: int = 0) -> None:
     """Refuse two variants of a candidate that do the same: rankings would count its networks twice.
 
     Args:
         pairs: candidates in variants.
-        plain: the experiment of each variant.
+        plain: the experiment of each variant, a `Protocol`, which imports this.
         train_size: training images; 0 where they are not known yet.
 
     Raises:
@@ -40,7 +35,7 @@ def check_different(
             )
 
 
-def _does(protocol: Protocol, field: str, train_size: int) -> Any:
+def _does(protocol: Any, field: str, train_size: int) -> Any:
     """What a setting comes to in an experiment without axes."""
     if field == "defence":
         return str(protocol.defence.at(protocol.epsilon))
