@@ -62,8 +62,8 @@ def test_finished_networks_beside_a_run_with_a_defence(capsys: pytest.CaptureFix
     capsys.readouterr()
     assert cli.execute(cli.app, ["compare", "runs/mine", "runs/other"], "atras") == 0
     out = capsys.readouterr().out
-    assert "test images lost by trained networks" in out
-    lost = 20 - int(read("runs/other").table["attacked_accuracy_before_true"][0] * 20 + 0.5)
+    assert "A has no defence: its networks stand beside defended ones as their training ends." in " ".join(out.split())
+    lost = 20 - int(read("runs/other").table["worst_case_accuracy_after"][0] * 20 + 0.5)
     (row,) = (line.split() for line in out.splitlines() if line.startswith("12 (seed 0)"))
     assert int(row[3]) + int(row[5]) == lost  # both, and only B
     assert cli.execute(cli.app, ["report", "runs/mine", "-o", "two.md"], "atras") == 0

@@ -110,7 +110,7 @@ def test_images_without_bytes_are_broken(tmp_path):
     images = [None, *frame["image"].to_list()[1:]]
     frame.with_columns(image=pl.Series(images)).write_parquet(tmp_path / "test.parquet")
     found = load(str(tmp_path))
-    assert found.cautions[0].endswith("are left out: test.parquet, row 0 (it has no bytes)")
+    assert found.cautions[0].endswith("is left out: test.parquet, row 0 (it has no bytes)")
     assert (len(found.test), found.test.labels.tolist()[:2]) == (99, [1, 0])
 
 

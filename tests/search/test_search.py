@@ -85,7 +85,7 @@ def test_a_budget_for_all_holds_nothing_out(tmp_path: Path) -> None:
     results = search(protocol, CPU, 2, tmp_path / "out", reporter=teller)
     assert len(results.table) == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["round-1", "search.json"]
-    assert lines[0] == "round 1 of 1: 2 candidates, 1 epochs"
+    assert lines[0] == "round 1 of 1: 2 candidates, 1 epoch"
 
 
 def test_a_folder_in_use_and_a_single_image_are_refused(tmp_path: Path) -> None:
